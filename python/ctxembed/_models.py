@@ -1,0 +1,171 @@
+"""Models and limits: what the API offers, in one place that a caller can extend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Final, Literal
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_TEXT_MODEL",
+    "MIN_DIMENSIONS",
+    "SEPARATOR",
+    "EncodingFormat",
+    "Limits",
+    "Model",
+    "get_model",
+    "models",
+    "register_model",
+]
+
+EncodingFormat = Literal["base64_int8", "base64_binary"]
+"""How vectors travel: signed bytes, or one bit a dimension, least significant bit first."""
+
+SEPARATOR: Final = "<|endoftext|>"
+"""What the model puts between the chunks of a document. A chunk that holds it would misalign every later one."""
+
+MIN_DIMENSIONS: Final = 128
+"""The API's lower bound of ``dimensions`` (reference page of the endpoint)."""
+
+DEFAULT_MODEL: Final = "pplx-embed-context-v1-0.6b"
+DEFAULT_TEXT_MODEL: Final = "pplx-embed-v1-0.6b"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold. The defaults are the API's documented limits.
+
+    Parameters
+    ----------
+    documents : int
+        Documents a request.
+    chunks : int
+        Chunks a request, over all its documents.
+    tokens_per_document : int
+        Tokens a document, separators included. The API says 32K; whether that is 32,000 or 32,768 is not
+        published, so the smaller is assumed.
+    tokens : int
+        Tokens a request, separators included.
+
+    Examples
+    --------
+    >>> Limits(documents=64).tokens
+    120000
+    """
+
+    documents: int = 512
+    chunks: int = 16_000
+    tokens_per_document: int = 32_000
+    tokens: int = 120_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"Limits.{field.name} must be an int, got {value!r}")
+            if not 1 <= value < 2**31:
+                raise ValueError(f"Limits.{field.name} must be from 1 to {2**31 - 1}, got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model the API offers.
+
+    Parameters
+    ----------
+    name : str
+        As the request names it.
+    dimensions : int
+        Dimensions of a full vector; a request may ask for any number from 128 up to it.
+    usd_per_million_tokens : Decimal or None
+        List price; None where it is not known, which leaves a plan's cost unknown.
+    contextualized : bool
+        Whether it embeds chunks in the context of their document. The vectors of the two kinds never mix.
+    """
+
+    name: str
+    dimensions: int
+    usd_per_million_tokens: Decimal | None
+    contextualized: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dimensions < MIN_DIMENSIONS:
+            raise ValueError(f"Model.dimensions must be at least {MIN_DIMENSIONS}, got {self.dimensions}")
+
+    def cost(self, tokens: int) -> Decimal | None:
+        """List price of ``tokens`` in USD, exact; None where the price is not known."""
+        if self.usd_per_million_tokens is None:
+            return None
+        return self.usd_per_million_tokens * tokens / 1_000_000
+
+
+_REGISTRY: Final[dict[str, Model]] = {
+    model.name: model
+    for model in (
+        Model("pplx-embed-context-v1-0.6b", 1024, Decimal("0.008")),
+        Model("pplx-embed-context-v1-4b", 2560, Decimal("0.05")),
+        Model("pplx-embed-v1-0.6b", 1024, Decimal("0.004"), contextualized=False),
+        Model("pplx-embed-v1-4b", 2560, Decimal("0.03"), contextualized=False),
+    )
+}
+
+
+def models() -> tuple[Model, ...]:
+    """All models that are known here, built in and registered."""
+    return tuple(_REGISTRY.values())
+
+
+def register_model(model: Model) -> None:
+    """Make a model known, or replace what is known of it, in this process.
+
+    Examples
+    --------
+    >>> from decimal import Decimal
+    >>> register_model(Model("pplx-embed-context-v1-0.6b", 1024, Decimal("0.008")))
+    """
+    _REGISTRY[model.name] = model
+
+
+def get_model(name: str, *, contextualized: bool | None = None) -> Model:
+    """Look a model up by name.
+
+    Parameters
+    ----------
+    name : str
+        As the request names it.
+    contextualized : bool, optional
+        When given, the kind that the caller needs.
+
+    Raises
+    ------
+    ValueError
+        The name is not known, or names a model of the other kind; the message lists the names that fit.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"model must be a str, got {type(name).__name__}")
+    model = _REGISTRY.get(name)
+    if model is None or contextualized not in (None, model.contextualized):
+        fitting = [m.name for m in _REGISTRY.values() if contextualized in (None, m.contextualized)]
+        what = "not known" if model is None else ("not contextualized" if contextualized else "contextualized")
+        raise ValueError(
+            f"model {name!r} is {what}: expected one of {', '.join(fitting)} (ctxembed.register_model adds others)"
+        )
+    return model
+
+
+def check_dimensions(model: Model, dimensions: int | None, encoding_format: str) -> int:
+    """Return the dimensions a response will have, or raise ``ValueError`` for a request the API would refuse."""
+    if encoding_format not in ("base64_int8", "base64_binary"):
+        raise ValueError(f"encoding_format must be 'base64_int8' or 'base64_binary', got {encoding_format!r}")
+    if dimensions is None:
+        return model.dimensions
+    if isinstance(dimensions, bool) or not isinstance(dimensions, int):
+        raise TypeError(f"dimensions must be an int or None, got {dimensions!r}")
+    if not MIN_DIMENSIONS <= dimensions <= model.dimensions:
+        raise ValueError(
+            f"dimensions must be from {MIN_DIMENSIONS} to {model.dimensions} for {model.name}, got {dimensions}"
+        )
+    if encoding_format == "base64_binary" and dimensions % 8:
+        raise ValueError(f"dimensions must be a multiple of 8 for base64_binary, got {dimensions}")
+    return dimensions

@@ -1,0 +1,119 @@
+//! The instruction set, detected once a process.
+//!
+//! Each family of kernels asks for the exact feature bits it uses. `CTXEMBED_ISA=scalar|avx2|avx512` can lower the
+//! choice, never raise it, so that no setting makes a process run an instruction the CPU lacks.
+
+use std::sync::OnceLock;
+
+/// A family of kernels, from the portable one up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Portable Rust: any CPU. On aarch64 the compiler vectorises it.
+    Scalar,
+    /// x86-64 with AVX2 (and POPCNT, which every such CPU has).
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, VL and what the kernel at hand adds (VBMI, VPOPCNTDQ or VNNI).
+    Avx512,
+}
+
+/// Name of the environment variable that lowers the choice.
+pub const VARIABLE: &str = "CTXEMBED_ISA";
+
+impl Isa {
+    /// All of them, from the lowest up: for tests.
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+
+    /// The name that `CTXEMBED_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// The best path for base64 and the bit functions here: AVX-512 needs VBMI.
+    pub fn codec() -> Self {
+        static CHOICE: OnceLock<Isa> = OnceLock::new();
+        *CHOICE.get_or_init(|| Self::detect(Feature::Vbmi))
+    }
+
+    /// The best path for Hamming distances here: AVX-512 needs VPOPCNTDQ.
+    pub fn hamming() -> Self {
+        static CHOICE: OnceLock<Isa> = OnceLock::new();
+        *CHOICE.get_or_init(|| Self::detect(Feature::Vpopcntdq))
+    }
+
+    /// The best path for int8 products here: AVX-512 needs VNNI.
+    pub fn dot() -> Self {
+        static CHOICE: OnceLock<Isa> = OnceLock::new();
+        *CHOICE.get_or_init(|| Self::detect(Feature::Vnni))
+    }
+
+    fn detect(feature: Feature) -> Self {
+        // A value that is not understood lowers nothing here; the binding refuses it at import.
+        feature.best().min(ceiling().unwrap_or(Self::Avx512))
+    }
+}
+
+/// What `CTXEMBED_ISA` allows, or the value that is not understood.
+pub fn ceiling() -> Result<Isa, String> {
+    match std::env::var(VARIABLE) {
+        Err(std::env::VarError::NotPresent) => Ok(Isa::Avx512),
+        Err(std::env::VarError::NotUnicode(value)) => Err(value.to_string_lossy().into_owned()),
+        Ok(value) if value.is_empty() => Ok(Isa::Avx512),
+        Ok(value) => Isa::ALL.into_iter().find(|isa| isa.name() == value).ok_or(value),
+    }
+}
+
+/// The bit beyond F, BW and VL that a family of AVX-512 kernels uses.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "read on x86-64 only"))]
+enum Feature {
+    Vbmi,
+    Vpopcntdq,
+    Vnni,
+}
+
+impl Feature {
+    #[cfg(target_arch = "x86_64")]
+    fn best(self) -> Isa {
+        use std::arch::is_x86_feature_detected as has;
+        let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
+        let extra = match self {
+            Self::Vbmi => has!("avx512vbmi"),
+            Self::Vpopcntdq => has!("avx512vpopcntdq"),
+            Self::Vnni => has!("avx512vnni"),
+        };
+        if avx512 && extra {
+            Isa::Avx512
+        } else if has!("avx2") && has!("popcnt") {
+            Isa::Avx2
+        } else {
+            Isa::Scalar
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn best(self) -> Isa {
+        Isa::Scalar
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_ordered_from_portable_up() {
+        assert!(Isa::Scalar < Isa::Avx2 && Isa::Avx2 < Isa::Avx512);
+    }
+
+    #[test]
+    fn no_choice_exceeds_the_ceiling() {
+        let ceiling = ceiling().expect("the test environment sets a known value or none");
+        for choice in [Isa::codec(), Isa::hamming(), Isa::dot()] {
+            assert!(choice <= ceiling);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The core of ctxembed: everything between the bytes of an API response and a list of matches.
+//!
+//! Data flows one way: `documents -> plan (tokens, packing) -> requests -> response bytes -> codec -> vectors ->
+//! search -> matches`. Each step is a room of its own; [`similarity`] holds kernels only and knows neither threads
+//! nor selection, which are [`search`]'s. The binding (`python`) is the only module that names `PyO3` or `NumPy`.
+//!
+//! Every SIMD path gives the scalar path's values and errors; [`isa`] chooses one a process.
+
+pub mod codec;
+pub mod error;
+pub mod isa;
+pub mod packing;
+pub mod search;
+pub mod similarity;
+pub mod tokens;
+
+#[cfg(feature = "python")]
+mod python;

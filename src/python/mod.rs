@@ -1,0 +1,36 @@
+//! The binding: one file a room, and the only module that names `PyO3` or `NumPy`.
+//!
+//! A function here extracts, validates, calls the core inside [`convert::detached`], and wraps. Nothing whose cost
+//! grows with the payload runs while attached to the interpreter.
+
+mod codec;
+mod convert;
+mod errors;
+mod packing;
+mod search;
+
+use pyo3::prelude::*;
+
+use crate::isa;
+
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    if let Err(value) = isa::ceiling() {
+        return Err(pyo3::exceptions::PyValueError::new_err(format!(
+            "{}={value:?} is not an instruction set: expected scalar, avx2 or avx512",
+            isa::VARIABLE
+        )));
+    }
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(isa_paths, module)?)?;
+    codec::register(module)?;
+    search::register(module)?;
+    packing::register(module)?;
+    Ok(())
+}
+
+/// The path that each family of kernels runs on in this process: `{"codec": ..., "hamming": ..., "dot": ...}`.
+#[pyfunction]
+fn isa_paths() -> [(&'static str, &'static str); 3] {
+    [("codec", isa::Isa::codec().name()), ("hamming", isa::Isa::hamming().name()), ("dot", isa::Isa::dot().name())]
+}
