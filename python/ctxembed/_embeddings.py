@@ -1,0 +1,218 @@
+"""The result of embedding: one matrix, and where each document's rows are."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+
+from ctxembed import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from decimal import Decimal
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from ctxembed._models import EncodingFormat
+
+__all__ = ["Embeddings", "Failure", "Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the API says that requests cost.
+
+    Parameters
+    ----------
+    prompt_tokens, total_tokens : int or None
+        Tokens as reported; None where no response reported any.
+    cost_usd : Decimal or None
+        ``usage.cost.total_cost``, exact as spelled in the response; None where no response reported any.
+    requests : int
+        Responses that these numbers come from.
+
+    Examples
+    --------
+    >>> from decimal import Decimal
+    >>> Usage(10, 10, Decimal("0.00000008"), 1) + Usage(5, 5, Decimal("0.00000004"), 1)
+    Usage(prompt_tokens=15, total_tokens=15, cost_usd=Decimal('1.2E-7'), requests=2)
+    """
+
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
+    cost_usd: Decimal | None = None
+    requests: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Sum field by field; what only one side knows is that side's."""
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(
+            _sum(self.prompt_tokens, other.prompt_tokens),
+            _sum(self.total_tokens, other.total_tokens),
+            _sum(self.cost_usd, other.cost_usd),
+            self.requests + other.requests,
+        )
+
+
+_T = TypeVar("_T", int, "Decimal")
+
+
+def _sum(a: _T | None, b: _T | None) -> _T | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A document that has no vectors, and why.
+
+    Parameters
+    ----------
+    document : int
+        Position in the input.
+    error : Exception
+        What the last attempt, or the check before the first, ended with.
+    attempts : int
+        Requests sent for it; 0 where it was refused before anything was sent.
+    """
+
+    document: int
+    error: Exception
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Embeddings:
+    """Vectors of all chunks of some documents.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (n_chunks, width)
+        One row a chunk, documents in input order, chunks in source order. int8 with ``width == dimensions``, or
+        uint8 with ``width == dimensions // 8``, least significant bit first.
+    offsets : ndarray of int64, shape (n_documents + 1,)
+        Document ``i`` owns rows ``offsets[i]:offsets[i + 1]``; a failed document owns none.
+    model : str or None
+        The model as the API named it.
+    dimensions : int
+        Dimensions of a vector.
+    encoding_format : {"base64_int8", "base64_binary"}
+        What ``vectors`` holds.
+    usage : Usage
+        Tokens and cost as reported, summed over the requests.
+    failures : tuple of Failure
+        The documents that have no vectors.
+
+    Notes
+    -----
+    Frozen: no attribute can be set. int8 vectors are not normalised (contract: they are rounded ``127 * tanh``), so
+    compare them by cosine.
+
+    Examples
+    --------
+    >>> body = b'{"data": [{"index": 0, "data": [{"index": 0, "embedding": "AQID"}, {"index": 1, "embedding": "BAUG"}]}]}'
+    >>> emb = decode_response(body)
+    >>> len(emb), emb.vectors.shape
+    (1, (2, 3))
+    >>> emb[0]
+    array([[1, 2, 3],
+           [4, 5, 6]], dtype=int8)
+    """
+
+    vectors: NDArray[np.int8] | NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    model: str | None
+    dimensions: int
+    encoding_format: EncodingFormat
+    usage: Usage = Usage()
+    failures: tuple[Failure, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, document: int) -> NDArray[np.int8] | NDArray[np.uint8]:
+        """Rows of one document, ``(n_chunks_of_it, width)``: a view. Negative positions count from the end."""
+        position = operator.index(document)
+        n = len(self)
+        if not -n <= position < n:
+            raise IndexError(f"document {position} is out of range for {n} documents")
+        position %= n
+        return self.vectors[self.offsets[position] : self.offsets[position + 1]]
+
+    def __iter__(self) -> Iterator[NDArray[np.int8] | NDArray[np.uint8]]:
+        """Views of the documents in turn."""
+        return (self[position] for position in range(len(self)))
+
+    def __repr__(self) -> str:
+        """Sizes, never the vectors."""
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return (
+            f"Embeddings({len(self)} documents{failed}, {len(self.vectors)} chunks, {self.dimensions} dimensions, "
+            f"{self.encoding_format}, model={self.model!r})"
+        )
+
+    @classmethod
+    def from_response(cls, response: Any) -> Self:
+        """Take a response that another client has parsed.
+
+        Parameters
+        ----------
+        response : object or dict
+            The official package's response object (of either embeddings endpoint), or the same as a dict.
+
+        Raises
+        ------
+        DecodeError
+            As for :func:`decode_response`; ``offset`` counts bytes of the one base64 string at fault.
+        TypeError
+            ``response`` has no ``data``.
+        """
+        from ctxembed._codec import parse_response  # noqa: PLC0415  (that module needs this one)
+
+        return parse_response(cls, response)
+
+    def truncate(self, dims: int) -> Self:
+        """Keep the first ``dims`` dimensions of every vector (Matryoshka): a copy.
+
+        Raises
+        ------
+        ValueError
+            ``dims`` is not from 1 to :attr:`dimensions`, or not a multiple of 8 for bits.
+        """
+        return replace(self, vectors=_core.truncate(self.vectors, dims), dimensions=int(dims))
+
+    def to_binary(self) -> Self:
+        """Return the same documents as packed bits, least significant bit first: 1 where the value is >= 0.
+
+        Binary embeddings return themselves.
+        """
+        if self.encoding_format == "base64_binary":
+            return self
+        return replace(self, vectors=_core.pack_bits(self.vectors), encoding_format="base64_binary")
+
+    def normalized(self) -> NDArray[np.float32]:
+        """Unit vectors, float32, shape (n_chunks, dimensions). A zero vector stays zero; bits count as +1 and -1."""
+        vectors = self.vectors
+        if self.encoding_format == "base64_binary":
+            vectors = _core.unpack_bits(vectors)
+        return _core.normalize(vectors)
+
+    def to_arrow(self) -> pa.Table:
+        """One row a chunk: ``document`` and ``chunk`` (int64), ``vector`` (fixed-size list of int8 or uint8).
+
+        Needs ``pyarrow`` (``pip install 'ctxembed[arrow]'``). The vectors are not copied.
+        """
+        import pyarrow as pa  # noqa: PLC0415  (an extra, imported when used)
+
+        counts = np.diff(self.offsets)
+        documents = np.repeat(np.arange(len(self), dtype=np.int64), counts)
+        chunks = np.arange(len(self.vectors), dtype=np.int64) - np.repeat(self.offsets[:-1], counts)
+        vector = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors.reshape(-1)), self.vectors.shape[1])
+        return pa.table({"document": documents, "chunk": chunks, "vector": vector})
