@@ -65,7 +65,7 @@ pub(crate) fn decode_well_formed(isa: Isa, text: &[u8], out: &mut [MaybeUninit<u
 
 /// Why `text` is not the encoding of `expected` bytes: the scalar walk that every path's errors come from.
 pub(crate) fn explain(text: &[u8], expected: usize) -> DecodeError {
-    let mut check = Check::new(expected);
+    let mut check = Check::new(Some(expected), expected);
     for (offset, &byte) in text.iter().enumerate() {
         if let Err(error) = check.push(byte, offset) {
             return error;
@@ -82,8 +82,10 @@ pub(crate) fn explain(text: &[u8], expected: usize) -> DecodeError {
 ///
 /// It also serves the response walker, whose strings may hold JSON escapes, and so come one character at a time.
 pub(crate) struct Check {
-    /// Bytes the string must decode to.
-    expected: usize,
+    /// Bytes the string must decode to, where that is known.
+    expected: Option<usize>,
+    /// Bytes it may decode to at the most.
+    most: usize,
     /// Alphabet characters so far.
     characters: usize,
     padding: usize,
@@ -91,8 +93,8 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn new(expected: usize) -> Self {
-        Self { expected, characters: 0, padding: 0, last: 0 }
+    pub(crate) fn new(expected: Option<usize>, most: usize) -> Self {
+        Self { expected, most: expected.unwrap_or(most), characters: 0, padding: 0, last: 0 }
     }
 
     /// Take the next character, which stands at `offset`.
@@ -119,11 +121,11 @@ impl Check {
         if self.padding > 0 {
             return Err(DecodeError::new(DecodeKind::Base64Padding, offset, "base64 characters follow padding"));
         }
-        if self.characters == characters_of(self.expected) {
+        if self.characters == characters_of(self.most) {
             return Err(DecodeError::new(
                 DecodeKind::Length,
                 offset,
-                format!("vector is longer than the {} bytes expected", self.expected),
+                format!("vector is longer than {} bytes", self.most),
             ));
         }
         self.characters += 1;
@@ -134,7 +136,7 @@ impl Check {
     /// Take the end of the string, which stands at `offset`.
     pub(crate) fn finish(self, offset: usize) -> Result<(), DecodeError> {
         let partial = self.characters % 4;
-        if partial == 1 || (self.characters + self.padding) % 4 != 0 {
+        if partial == 1 || !(self.characters + self.padding).is_multiple_of(4) {
             return Err(DecodeError::new(
                 DecodeKind::Base64Padding,
                 offset,
@@ -158,11 +160,13 @@ impl Check {
             ));
         }
         let bytes = self.characters * 3 / 4;
-        if bytes != self.expected {
+        if let Some(expected) = self.expected
+            && bytes != expected
+        {
             return Err(DecodeError::new(
                 DecodeKind::Length,
                 offset,
-                format!("vector has {bytes} bytes, expected {}", self.expected),
+                format!("vector has {bytes} bytes, expected {expected}"),
             ));
         }
         Ok(())
@@ -208,13 +212,13 @@ mod tests {
         let mut memory = vec![MaybeUninit::new(0xA5_u8); expected + 2 * GUARD];
         let result = decode_exact(isa, text, &mut memory[GUARD..GUARD + expected]);
         // Every byte was initialised above.
-        let memory: Vec<u8> = memory.into_iter().map(|byte| read(&byte)).collect();
+        let memory: Vec<u8> = memory.into_iter().map(read).collect();
         assert!(memory[..GUARD].iter().chain(&memory[GUARD + expected..]).all(|&b| b == 0xA5), "{isa:?} wrote outside");
         result.map(|()| memory[GUARD..GUARD + expected].to_vec())
     }
 
     #[expect(unsafe_code, reason = "reads memory that the test initialised")]
-    fn read(byte: &MaybeUninit<u8>) -> u8 {
+    fn read(byte: MaybeUninit<u8>) -> u8 {
         // SAFETY: `decode` makes the memory from initialised bytes.
         unsafe { byte.assume_init() }
     }
