@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -159,13 +159,15 @@ class Embeddings:
         )
 
     @classmethod
-    def from_response(cls, response: Any) -> Self:
+    def from_response(cls, response: object, *, encoding_format: EncodingFormat = "base64_int8") -> Self:
         """Take a response that another client has parsed.
 
         Parameters
         ----------
         response : object or dict
             The official package's response object (of either embeddings endpoint), or the same as a dict.
+        encoding_format : {"base64_int8", "base64_binary"}
+            What was asked for; a response does not say.
 
         Raises
         ------
@@ -176,7 +178,7 @@ class Embeddings:
         """
         from ctxembed._codec import parse_response  # noqa: PLC0415  (that module needs this one)
 
-        return parse_response(cls, response)
+        return parse_response(cls, response, encoding_format)
 
     def truncate(self, dims: int) -> Self:
         """Keep the first ``dims`` dimensions of every vector (Matryoshka): a copy.

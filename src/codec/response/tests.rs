@@ -232,10 +232,13 @@ fn a_small_body_never_asks_for_a_large_allocation() {
     assert_eq!(most_rows(body, usize::MAX), 0);
 }
 
+/// A document's chunks by index.
+type Chunks = Vec<(usize, Vec<u8>)>;
+
 /// What the body means, by parsing all of it.
 fn reference(body: &str, row_bytes: usize) -> Option<(Vec<i64>, Vec<u8>)> {
     let value: serde_json::Value = serde_json::from_str(body).ok()?;
-    let mut documents: Vec<(usize, Vec<(usize, Vec<u8>)>)> = Vec::new();
+    let mut documents: Vec<(usize, Chunks)> = Vec::new();
     for (i, document) in value.get("data")?.as_array()?.iter().enumerate() {
         let mut chunks = Vec::new();
         for (j, chunk) in document.get("data")?.as_array()?.iter().enumerate() {
@@ -281,7 +284,7 @@ proptest! {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) as usize % bound
         };
-        let mut shuffled = |n: usize, next: &mut dyn FnMut(usize) -> usize| {
+        let shuffled = |n: usize, next: &mut dyn FnMut(usize) -> usize| {
             let mut order: Vec<usize> = (0..n).collect();
             for i in (1..n).rev() {
                 order.swap(i, next(i + 1));
@@ -308,7 +311,7 @@ proptest! {
                 chunks.push(format!("{{{}}}", members.join(",")));
             }
             let mut members =
-                vec![member("index", &d.to_string(), next(8) as u8), member("data", &format!("[{}]", chunks.join(" , ")), 0)];
+                [member("index", &d.to_string(), next(8) as u8), member("data", &format!("[{}]", chunks.join(" , ")), 0)];
             let turn = next(2);
             members.rotate_left(turn);
             documents.push(format!("{{{}}}", members.join(",")));
