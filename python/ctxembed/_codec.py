@@ -104,9 +104,9 @@ def parse_response(cls: type[_E], response: object, encoding_format: EncodingFor
     try:
         vectors = _core.decode_base64(texts, encoding_format=encoding_format)
     except DecodeError as error:
-        document = int(np.searchsorted(rows, error.chunk, side="right")) - 1
-        chunk = None if error.chunk is None else error.chunk - int(rows[document])
-        raise DecodeError(error.message, error.kind, error.offset, document, chunk) from None
+        row = error.chunk or 0
+        document = int(np.searchsorted(rows, row, side="right")) - 1
+        raise DecodeError(error.message, error.kind, error.offset, document, row - int(rows[document])) from None
     dimensions = vectors.shape[1] * (1 if encoding_format == "base64_int8" else 8)
     return cls(vectors, rows, _get(response, "model"), dimensions, encoding_format, _parsed_usage(response))
 

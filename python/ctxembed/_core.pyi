@@ -1,7 +1,7 @@
 """The Rust core, by room. Public names are re-exported by ``ctxembed``; the rest is internal."""
 
 from collections.abc import Sequence
-from typing import Any, final, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray

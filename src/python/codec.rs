@@ -32,7 +32,7 @@ fn encoding(name: &str) -> PyResult<Encoding> {
         "base64_int8" => Ok(Encoding::Int8),
         "base64_binary" => Ok(Encoding::Binary),
         _ => Err(PyValueError::new_err(format!(
-            "encoding_format must be 'base64_int8' or 'base64_binary', got {name:?}"
+            "encoding_format must be 'base64_int8' or 'base64_binary', got '{name}'"
         ))),
     }
 }
@@ -191,7 +191,7 @@ fn decode_base64<'py>(
         entries.collect::<PyResult<_>>()?
     };
     let texts = strings.iter().enumerate().map(|(i, string)| text_of(i, string)).collect::<PyResult<Vec<&[u8]>>>()?;
-    let width = width.unwrap_or_else(|| texts.first().map_or(0, |text| base64::decoded_len(text)));
+    let width = width.unwrap_or_else(|| texts.first().map_or(0, |text| base64::decoded_len(text).max(1)));
     let isa = Isa::codec();
     let shape = [texts.len(), width];
     let shape = if one { &shape[1..] } else { &shape[..] };

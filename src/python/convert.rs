@@ -245,10 +245,10 @@ impl<'py> Out<'py> {
     pub(super) fn extract(object: &Bound<'py, PyAny>, signed: bool) -> PyResult<Self> {
         let array = untyped("out", object)?;
         if signed {
-            expect_dtype::<i8>("out", array)?
+            expect_dtype::<i8>("out", array)?;
         } else {
-            expect_dtype::<u8>("out", array)?
-        };
+            expect_dtype::<u8>("out", array)?;
+        }
         if array.ndim() != 2 || !array.is_c_contiguous() {
             return Err(PyValueError::new_err(format!(
                 "out must be a C-contiguous matrix, got shape {:?} and strides {:?}",

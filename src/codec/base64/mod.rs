@@ -24,7 +24,7 @@ pub fn encoded_len(bytes: usize) -> Option<usize> {
 /// Bytes that `text` decodes to, judged by its length and padding alone.
 pub fn decoded_len(text: &[u8]) -> usize {
     let padding = text.iter().rev().take(2).take_while(|&&c| c == b'=').count();
-    (text.len() / 4 * 3).saturating_sub(padding)
+    (text.len() - padding) * 3 / 4
 }
 
 /// Decode `text`, which must be the encoding of exactly `out.len()` bytes. Every byte of `out` is written on `Ok`.
