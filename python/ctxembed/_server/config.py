@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_PORT", "RANDOM_FAULTS", "ServerConfig", "is_loopback"]
 
 DEFAULT_PORT = 8765
+"""What the command lines listen on unless told otherwise."""
 
 RANDOM_FAULTS: tuple[str, ...] = (
     "429",
@@ -98,12 +99,12 @@ class ServerConfig:
 
     Examples
     --------
-    >>> ServerConfig(port=0, latency=0.2).latency
+    >>> ServerConfig(latency=0.2).latency
     0.2
     """
 
     host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
+    port: int = 0
     key: str | None = field(default=None, repr=False)
     allow_remote: bool = False
     latency: float = 0.0

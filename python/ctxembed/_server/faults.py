@@ -197,6 +197,8 @@ def _headers(name: str, value: object) -> dict[str, str]:
             raise _refuse(name, {header: content}, "names and values of printable ASCII")
         if not content.isascii() or not header or set(header) & set(' :"(),/;<=>?@[]{}'):
             raise _refuse(name, {header: content}, "names and values of printable ASCII")
+        if header.lower() in ("content-length", "transfer-encoding"):
+            raise _refuse(name, {header: content}, "headers other than those of framing: see truncate and chunked")
     return {header.lower(): content for header, content in value.items()}
 
 

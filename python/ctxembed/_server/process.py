@@ -29,7 +29,7 @@ class ServerProcess:
     *args : str
         Arguments for the server's command line, after those that ``config`` gives.
     config : ServerConfig or None
-        What the server is told; its port is used as it is. Without one the server takes a free port.
+        What the server is told.
     timeout : float
         Seconds that the server may take to start.
 
