@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
@@ -9,6 +10,7 @@ import time
 
 import httpx
 import pytest
+from ctxembed._server import ServerConfig, create_app
 from ctxembed._server.faults import NAMED, Fault, FaultSource, parse_fault, parse_plan
 
 DOCUMENTS = [["one", "two", "three"], ["four"], ["five", "six"]]
@@ -242,6 +244,39 @@ def test_a_request_with_a_fault_of_its_own_leaves_the_plan_alone(api):
     api.http.post("/faults", json=["503"])
     assert api.texts("a", headers=header({"status": 500})).status_code == 500
     assert api.texts("a").status_code == 503
+
+
+def ask_in_process(address, *calls):
+    """Send requests to an application without a server around it, as if from ``address``."""
+
+    async def ask():
+        transport = httpx.ASGITransport(create_app(ServerConfig()), client=(address, 1))
+        headers = {"authorization": "Bearer k"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://app", headers=headers) as client:
+            return [await client.request(method, path, **options) for method, path, options in calls]
+
+    return asyncio.run(ask())
+
+
+def test_other_machines_set_no_faults():
+    body = {"input": "a", "model": "pplx-embed-v1-0.6b"}
+    plan, withdrawal, request = ask_in_process(
+        "10.0.0.1",
+        ("POST", "/faults", {"json": ["503"]}),
+        ("DELETE", "/faults", {}),
+        ("POST", "/v1/embeddings", {"json": body, "headers": header("503")}),
+    )
+    assert (plan.status_code, withdrawal.status_code, request.status_code) == (403, 403, 200)
+
+
+def test_an_application_without_its_server_says_that_it_cannot_break_connections():
+    body = {"input": "a", "model": "pplx-embed-v1-0.6b"}
+    whole, broken = ask_in_process(
+        "127.0.0.1",
+        ("POST", "/v1/embeddings", {"json": body}),
+        ("POST", "/v1/embeddings", {"json": body, "headers": header("reset")}),
+    )
+    assert (whole.status_code, broken.status_code) == (200, 501)
 
 
 def test_a_plan_can_be_withdrawn(api):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +40,10 @@ def test_values_spread_over_the_range_and_stay_in_it():
     assert 30 <= values.std() <= 50
     assert abs(values.mean()) < 5
     assert values.min() >= -127
+
+
+def test_a_single_letter_has_many_values_too():
+    assert len(np.unique(embed([["x"]]))) > 50
 
 
 def test_vectors_are_not_normalised():
@@ -167,6 +173,37 @@ def test_a_chunk_that_holds_the_separator_misaligns_the_later_ones(api):
     plain = api.vectors([["one", "two", "three"]])
     shifted = api.vectors([["one<|endoftext|>two", "three", "four"]])
     assert np.array_equal(shifted, plain)
+
+
+def ndcg(scores, relevant, k=10):
+    """Mean normalised discounted cumulative gain at k; ``relevant`` is a boolean matrix like ``scores``."""
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    discounts = 1 / np.log2(np.arange(k) + 2)
+    gains = np.take_along_axis(relevant, top, axis=1) @ discounts
+    ideal = np.array([discounts[: min(k, count)].sum() for count in relevant.sum(axis=1)])
+    return float(np.mean(gains / ideal))
+
+
+def test_search_in_the_cranfield_collection_makes_sense_by_cosine_and_less_by_inner_product():
+    data = Path(__file__).parents[3] / "shared" / "data" / "ir" / "cranfield"
+    if not data.is_dir():
+        pytest.skip(f"{data} is absent")
+    corpus = [json.loads(line) for line in (data / "corpus.jsonl").read_text().splitlines()]
+    queries = [json.loads(line) for line in (data / "queries.jsonl").read_text().splitlines()]
+    relevant = np.zeros((len(queries), len(corpus)), dtype=bool)
+    row_of = {query["_id"]: i for i, query in enumerate(queries)}
+    column_of = {document["_id"]: i for i, document in enumerate(corpus)}
+    for line in (data / "qrels" / "test.tsv").read_text().splitlines()[1:]:
+        query, document, score = line.split("\t")
+        relevant[row_of[query], column_of[document]] = int(score) > 0
+
+    documents = embed([[f"{entry['title']} {entry['text']}"] for entry in corpus]).astype(np.float32)
+    wanted = embed([[query["text"]] for query in queries]).astype(np.float32)
+    inner = wanted @ documents.T
+    lengths = np.linalg.norm(wanted, axis=1)[:, np.newaxis] * np.linalg.norm(documents, axis=1)
+    by_cosine = ndcg(inner / lengths, relevant)
+    assert by_cosine > 0.25  # chance is below 0.01
+    assert ndcg(inner, relevant) < by_cosine
 
 
 def test_texts_are_embedded_each_alone(api):

@@ -141,7 +141,7 @@ class _Service:
         """Answer one request to the API, with all that may go wrong."""
         arrived = time.monotonic()
         try:
-            header = request.headers.get("x-fault")
+            header = request.headers.get("x-fault") if _is_local(request) else None
             fault = self.faults.deal() if header is None else parse_fault(json.loads(header))
         except ValueError as error:
             problem = {"loc": ["header", "x-fault"], "msg": str(error), "type": "value_error"}
@@ -239,6 +239,11 @@ class _Service:
     ) -> _Result:
         call = partial(function, *args, **options)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _is_local(request: Request) -> bool:
+    """Whether the client is on this machine: others set no faults."""
+    return request.client is not None and is_loopback(request.client.host)
 
 
 def _respond(request: EmbeddingRequest, fault: Fault) -> bytes:
@@ -347,7 +352,7 @@ def create_app(config: ServerConfig) -> FastAPI:
 
     @app.post("/faults")
     async def set_faults(request: Request) -> Response:
-        if request.client is None or not is_loopback(request.client.host):
+        if not _is_local(request):
             return Response(contract.error_body(403, "Faults are set from this machine only"), 403, media_type=_JSON)
         try:
             plan = parse_plan(json.loads(await request.body()))
@@ -358,7 +363,7 @@ def create_app(config: ServerConfig) -> FastAPI:
 
     @app.delete("/faults")
     async def clear_faults(request: Request) -> Response:
-        if request.client is None or not is_loopback(request.client.host):
+        if not _is_local(request):
             return Response(contract.error_body(403, "Faults are set from this machine only"), 403, media_type=_JSON)
         service.faults.set_plan([])
         return Response(status_code=204)

@@ -8,10 +8,11 @@ and the first ``d`` values of a full vector are the vector of a request for ``d`
 Algorithm
 ---------
 1. A chunk is a bag of features: its words, their letter trigrams, and pairs of neighbouring words. Stop words
-   weigh little, long words much, repeats by the square root of their count.
-2. A count sketch (Charikar, Chen and Farach-Colton, 2002) adds each feature's integer weight into four signed
-   buckets of 2,048 that its BLAKE2b hash names. The row is scaled to length 4,096 and rounded to integers.
-3. A fixed matrix of signs, drawn from SHAKE-256 of the model's name, projects the sketch onto the dimensions.
+   weigh little, the shortest words less than others, repeats by the square root of their count.
+2. A count sketch (Charikar, Chen and Farach-Colton, 2002) adds each feature's integer weight into two signed
+   buckets of 2,048 that its BLAKE2b hash names. The row is scaled to length 2,048 and rounded to integers.
+3. A fixed matrix of integers from -127 to 127, drawn from SHAKE-256 of the model's name, projects the sketch onto
+   the dimensions.
 4. The sum of the document's rows is added to each of its rows at a quarter of its length.
 5. The result is scaled to ``x``, a multiple of 1/512. The scale varies from chunk to chunk by 1 to 1.5, as lengths
    of real vectors do: who ranks by inner product gets wrong rankings here too.
@@ -42,20 +43,23 @@ if TYPE_CHECKING:
 __all__ = ["embed_documents"]
 
 _BUCKETS: Final = 2048
-_BITS: Final = 11  # 2 ** 11 buckets; four times (11 bits of bucket, 1 of sign) come out of one 64-bit hash
-_HASHES: Final = 4
-_ROW_LENGTH: Final = 4096
-# Bounds: an integer row of length about 2**12 in 2**11 buckets has an L1 norm below 2**18, so float32 holds each of
-# its projections; 16,000 rows add to below 2**26, whose square float64 holds.
+_BITS: Final = 11  # 2 ** 11 buckets; two times (11 bits of bucket, 1 of sign) come out of one 64-bit hash
+_HASHES: Final = 2
+_ROW_LENGTH: Final = 2048
+# Bounds: an integer row of length about 2**11 in 2**11 buckets has an L1 norm below 2**16.6, so float32, exact to
+# 2**24, holds its products with factors below 2**7; the squares and sums of 16,000 such rows stay below 2**53.
+_FACTOR: Final = 127
+_SPREAD: Final = math.sqrt(_FACTOR * (_FACTOR + 1) / 3)  # standard deviation of the integers -127 to 127
 _CONTEXT: Final = 0.25
 _GRID: Final = 512
 _LAST: Final = 4 * _GRID  # 127 * tanh(4) rounds to 127
 _BLOCK: Final = 1024  # chunks at a time, whole documents: bounds memory
 
+# Tried on the Cranfield collection: weights by length of word, heavier pairs and no trigrams rank worse.
 _WORD_WEIGHT: Final = 16
 _TRIGRAM_WEIGHT: Final = 4
-_PAIR_WEIGHT: Final = 6
-_STOP_WEIGHT: Final = 2
+_PAIR_WEIGHT: Final = 4
+_STOP_WEIGHT: Final = 1
 _LONGEST: Final = 32
 
 # Scripts that write no blanks: each character is a word, and pairs of neighbours carry the rest.
@@ -77,11 +81,11 @@ def _table() -> NDArray[np.int8]:
 
 
 @lru_cache(maxsize=8)
-def _signs(model: str, dimensions: int) -> NDArray[np.float32]:
-    """Return a model's matrix of +1 and -1, buckets by dimensions."""
-    stream = hashlib.shake_256(f"ctxembed stand-in {model}".encode()).digest(_BUCKETS * dimensions // 8 + 1)
-    bits = np.unpackbits(np.frombuffer(stream, dtype=np.uint8), count=_BUCKETS * dimensions)
-    return (bits.astype(np.float32) * 2 - 1).reshape(_BUCKETS, dimensions)
+def _matrix(model: str, dimensions: int) -> NDArray[np.float32]:
+    """Return a model's matrix of integers from -127 to 127, buckets by dimensions."""
+    stream = hashlib.shake_256(f"ctxembed stand-in {model}".encode()).digest(_BUCKETS * dimensions)
+    drawn = np.frombuffer(stream, dtype=np.uint8) % (2 * _FACTOR + 1)
+    return (drawn.astype(np.float32) - _FACTOR).reshape(_BUCKETS, dimensions)
 
 
 def _hash(kind: str, feature: str) -> int:
@@ -132,7 +136,7 @@ def _features(text: str) -> tuple[list[int], list[float]]:
 
 
 def _sketch(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return one integer row of length about 4,096 for each text, ``(n, buckets)``."""
+    """Return one integer row of length about 2,048 for each text, ``(n, buckets)``."""
     hashes: list[int] = []
     weights: list[float] = []
     counts = np.empty(len(texts), dtype=np.int64)
@@ -165,13 +169,13 @@ def _scale(texts: Sequence[str]) -> NDArray[np.float64]:
     return 0.28 + 0.14 / 2**32 * np.array(sums, dtype=np.float64)
 
 
-def _embed_block(texts: list[str], starts: NDArray[np.int64], signs: NDArray[np.float32]) -> NDArray[np.int16]:
+def _embed_block(texts: list[str], starts: NDArray[np.int64], matrix: NDArray[np.float32]) -> NDArray[np.int16]:
     """Embed the documents that start at ``starts``; return ``512 * x`` from -2,048 to 2,048."""
     rows = _sketch(texts)
     counts = np.diff(starts, append=len(texts))
     document = np.repeat(np.arange(len(starts)), counts)
     whole = np.add.reduceat(rows, starts, axis=0, dtype=np.float64)
-    projected = rows @ signs
+    projected = rows @ matrix
     context = np.add.reduceat(projected, starts, axis=0, dtype=np.float64)
 
     exact = rows.astype(np.float64)
@@ -179,7 +183,7 @@ def _embed_block(texts: list[str], starts: NDArray[np.int64], signs: NDArray[np.
     whole_length = np.sqrt(np.einsum("ij,ij->i", whole, whole))
     whole_length[whole_length == 0] = 1  # rows that cancel: no context
     cosine = np.einsum("ij,ij->i", exact, whole[document]) / (row_length * whole_length[document])
-    factor = _GRID * _scale(texts) / np.sqrt(1 + _CONTEXT**2 + 2 * _CONTEXT * cosine)
+    factor = _GRID / _SPREAD * _scale(texts) / np.sqrt(1 + _CONTEXT**2 + 2 * _CONTEXT * cosine)
 
     unit_context = (context / whole_length[:, np.newaxis]).astype(np.float32)
     x: NDArray[np.float32] = projected * (factor / row_length).astype(np.float32)[:, np.newaxis]
@@ -220,7 +224,7 @@ def embed_documents(
     >>> a.shape, a.dtype
     ((128,), dtype('int8'))
     """
-    signs = _signs(model, full_dimensions)[:, :dimensions]
+    matrix = _matrix(model, full_dimensions)[:, :dimensions]
     table = _table()
     results: list[NDArray[Any]] = []
     texts: list[str] = []
@@ -229,7 +233,7 @@ def embed_documents(
         starts.append(len(texts))
         texts += chunks
         if len(texts) >= _BLOCK or position == len(documents) - 1:
-            x = _embed_block(texts, np.array(starts, dtype=np.int64), signs)
+            x = _embed_block(texts, np.array(starts, dtype=np.int64), matrix)
             results.append(np.packbits(x >= 0, axis=1, bitorder="little") if binary else table[x + _LAST])
             texts, starts = [], []
     return np.concatenate(results)
