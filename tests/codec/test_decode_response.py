@@ -253,9 +253,10 @@ def spellings(draw):
     def respell(value):
         space = shuffle.choice(["", " ", "\n\t"])
         if isinstance(value, dict):
-            members = [*value.items(), ("x" + "y" * shuffle.randrange(200), [None, {"deep": [1.5e-3, 'é\\"']}])]
+            members = [f"{space}{json.dumps(k)}{space}:{respell(v)}" for k, v in value.items()]
+            members.append(f'"{"x" * shuffle.randrange(1, 200)}":{space}[null,{{"deep":[1.5e-3,"é\\""]}}]')
             shuffle.shuffle(members)
-            return "{" + ",".join(f"{space}{json.dumps(k)}{space}:{respell(v)}" for k, v in members) + space + "}"
+            return "{" + ",".join(members) + space + "}"
         if isinstance(value, list):
             shuffle.shuffle(value)
             return "[" + ",".join(space + respell(v) for v in value) + space + "]"
