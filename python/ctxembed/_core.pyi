@@ -14,3 +14,13 @@ def isa_paths() -> list[tuple[str, str]]: ...
 # --- similarity and search ---
 
 # --- packing and tokens ---
+
+WINDOW_REQUESTS: int
+
+def pack(
+    token_counts: NDArray[np.int64],
+    chunk_counts: NDArray[np.int64] | None,
+    limits: tuple[int, int, int, int],
+    order: str,
+    effort: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int]: ...
