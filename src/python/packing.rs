@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use numpy::{PyReadonlyArray1, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -24,8 +24,8 @@ type Arrays<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, usi
 #[pyfunction]
 fn pack<'py>(
     py: Python<'py>,
-    token_counts: PyReadonlyArray1<'py, i64>,
-    chunk_counts: Option<PyReadonlyArray1<'py, i64>>,
+    token_counts: &Bound<'py, PyArray1<i64>>,
+    chunk_counts: Option<&Bound<'py, PyArray1<i64>>>,
     limits: (u32, u32, u32, u32),
     order: &str,
     effort: f64,
@@ -46,11 +46,10 @@ fn pack<'py>(
         }
     }
     let limits = Limits { documents, chunks, tokens_per_document, tokens };
+    let token_counts = borrowed("token_counts", token_counts)?;
+    let chunk_counts = chunk_counts.map(|array| borrowed("chunk_counts", array)).transpose()?;
     let token_counts = values("token_counts", &token_counts)?;
-    let chunk_counts = match &chunk_counts {
-        Some(chunk_counts) => Some(values("chunk_counts", chunk_counts)?),
-        None => None,
-    };
+    let chunk_counts = chunk_counts.as_ref().map(|array| values("chunk_counts", array)).transpose()?;
     // What a signal handler raised while the search asked; it outranks the core's own "interrupted".
     let raised = Mutex::new(None);
     let result = detached(py, || {
@@ -84,6 +83,12 @@ fn pack<'py>(
         Ok(())
     })?;
     Ok((request_of, positions, offsets, packing.lower_bound))
+}
+
+fn borrowed<'py>(name: &str, array: &Bound<'py, PyArray1<i64>>) -> PyResult<PyReadonlyArray1<'py, i64>> {
+    array
+        .try_readonly()
+        .map_err(|error| PyValueError::new_err(format!("{name} is in use by another call that writes to it: {error}")))
 }
 
 fn values<'a>(name: &str, array: &'a PyReadonlyArray1<'_, i64>) -> PyResult<&'a [i64]> {

@@ -69,7 +69,7 @@ fn encoded<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Result<&'a str, usize>
     }
 }
 
-fn int64<'py>(py: Python<'py>, values: impl ExactSizeIterator<Item = u64> + Send) -> PyResult<Bound<'py, PyAny>> {
+fn int64(py: Python<'_>, values: impl ExactSizeIterator<Item = u64> + Send) -> PyResult<Bound<'_, PyAny>> {
     let (array, ()) = filled::<i64, ()>(py, &[values.len()], |memory| {
         for (to, value) in memory.iter_mut().zip(values) {
             to.write(value as i64);
@@ -79,38 +79,7 @@ fn int64<'py>(py: Python<'py>, values: impl ExactSizeIterator<Item = u64> + Send
     Ok(array)
 }
 
-/// Count at most how many tokens each text has: the UTF-8 bytes of its NFC form.
-///
-/// The byte-level BPE of the models works on the NFC form, and no token is shorter than a byte, so this is never too
-/// small. English has about four bytes a token, so it is about four times too large there.
-///
-/// Parameters
-/// ----------
-/// texts : list of str
-///     The texts, of any length.
-///
-/// Returns
-/// -------
-/// ndarray of int64, shape (n,)
-///     Bytes of each text's NFC form.
-///
-/// Raises
-/// ------
-/// TypeError
-///     ``texts`` is not a list of str; one str alone is an error too.
-/// ValueError
-///     A text holds a lone surrogate, which no UTF-8 can carry.
-///
-/// Notes
-/// -----
-/// The interpreter is released while counting. Strings beyond ASCII keep their UTF-8 form once asked for, as `CPython`
-/// does wherever it encodes them.
-///
-/// Examples
-/// --------
-/// >>> import ctxembed
-/// >>> ctxembed.token_upper_bound(["hello", "\u00e9", "e\u0301"])
-/// array([5, 2, 2])
+/// Bytes of each text's NFC form, int64 of shape (n,). `ctxembed.token_upper_bound` is the public face.
 #[pyfunction]
 fn token_upper_bound<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let texts = Texts::extract("texts", texts)?;
@@ -159,15 +128,15 @@ fn token_classes<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<(V
 /// A chunk that cannot be sent: its position, what is wrong, and the character where.
 type Fault = (usize, &'static str, usize);
 
+/// Lower bound, estimate and upper bound of each chunk, and the faults.
+type Inspected<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Vec<Fault>);
+
 /// All that planning wants to know of chunks: `(lower, estimate, upper, faults)`.
 ///
 /// A fault is `(position, "empty" | "separator" | "surrogate", character)`, in order of position. A chunk that cannot
 /// be encoded counts zero tokens.
 #[pyfunction]
-fn inspect_chunks<'py>(
-    py: Python<'py>,
-    chunks: &Bound<'py, PyAny>,
-) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Vec<Fault>)> {
+fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<Inspected<'py>> {
     let chunks = Texts::extract("chunks", chunks)?;
     let texts = chunks.0.iter().map(encoded).collect::<PyResult<Vec<_>>>()?;
     let (found, faults) = detached(py, || {

@@ -6,13 +6,52 @@ const COMMON: [&str; 24] = [
     "or", "that", "the", "this", "to", "with",
 ];
 
-/// For each letter, the letters that rarely follow it inside a token (bit 0 for a): fewer than 40 times in the first
-/// 60,000 entries of the vocabulary.
-const RARE: [u32; 26] = [
-    0x0014211, 0x2e9b4ec, 0x2e1b26a, 0x2c1a6a0, 0x0000200, 0x2e1b6ce, 0x2e1862e, 0x2e19eee, 0x1410380, 0x3efbfee,
-    0x3fb9eee, 0x2c322c0, 0x2eb26ec, 0x2c30202, 0x2010200, 0x2e13662, 0x3eff7ff, 0x2c10280, 0x2a20242, 0x2a10642,
-    0x3f14680, 0x3ffbeee, 0x3f99e6e, 0x3f77eea, 0x3f306ea, 0x3ffbeee,
+/// For each letter, the letters that rarely follow it inside a token: fewer than 40 times in the first 60,000 entries
+/// of the vocabulary.
+const RARELY_FOLLOW: [&str; 26] = [
+    "aejoq",                    // a
+    "cdfghkmnpqtvwxz",          // b
+    "bdfgjmnpqvwxz",            // c
+    "fhjknpqwxz",               // d
+    "j",                        // e
+    "bcdghjkmnpqvwxz",          // f
+    "bcdfjkpqvwxz",             // g
+    "bcdfghjklmpqvwxz",         // h
+    "hijqwy",                   // i
+    "bcdfghijklmnpqrstvwxyz",   // j
+    "bcdfghjklmpqrtuvwxyz",     // k
+    "ghjnqrwxz",                // l
+    "cdfghjknqrtvwxz",          // m
+    "bjqrwxz",                  // n
+    "jqz",                      // o
+    "bfgjkmnqvwxz",             // p
+    "abcdefghijkmnopqrstvwxyz", // q
+    "hjqwxz",                   // r
+    "bgjrvxz",                  // s
+    "bgjkqvxz",                 // t
+    "hjkoquvwxyz",              // u
+    "bcdfghjklmnpqrstuvwxyz",   // v
+    "bcdfgjklmpqtuvwxyz",       // w
+    "bdfghjklmnoqrsuvwxyz",     // x
+    "bdfghjkqruvwxyz",          // y
+    "bcdfghjklmnpqrstuvwxyz",   // z
 ];
+
+/// The same as bits, bit 0 for a.
+const RARE: [u32; 26] = {
+    let mut masks = [0; 26];
+    let mut letter = 0;
+    while letter < 26 {
+        let followers = RARELY_FOLLOW[letter].as_bytes();
+        let mut i = 0;
+        while i < followers.len() {
+            masks[letter] |= 1 << (followers[i] - b'a');
+            i += 1;
+        }
+        letter += 1;
+    }
+    masks
+};
 
 /// Longest word with a count of its own.
 const WORD: usize = 12;

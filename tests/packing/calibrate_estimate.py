@@ -16,10 +16,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from ctxembed import _core
 from scipy.optimize import linprog, lsq_linear
 from tokenizers import Tokenizer
-
-from ctxembed import _core
 
 FOLDERS = ("pep_en", "rustbook_en", "rustbook_zh", "react_ko")
 
