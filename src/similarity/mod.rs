@@ -27,7 +27,7 @@ pub const MAX_DIMS: usize = i32::MAX as usize / (128 * 128);
 pub const MAX_BYTES: usize = i32::MAX as usize / 8;
 
 /// One family of kernels: scores that are exact integers over vectors of one element type.
-pub trait Kernels: Sync {
+pub trait Kernels: Copy + Send + Sync {
     /// What a vector is made of.
     type Element: Copy + Default + Send + Sync;
     /// One register of interleaved rows: the same word of [`Kernels::GROUP`] rows.
@@ -47,6 +47,11 @@ pub trait Kernels: Sync {
 
     /// Scores of `query` with each of the `out.len()` rows in `rows`.
     fn rows(isa: Isa, query: &[Self::Element], rows: &[Self::Element], out: &mut [i32]);
+
+    /// The squared norm of each of the `out.len()` rows; zeros from a family that has no use for them.
+    fn squared_norms(_isa: Isa, _rows: &[Self::Element], _width: usize, out: &mut [u32]) {
+        out.fill(0);
+    }
 
     /// Interleave `rows` of `width` elements into `panel`, replacing what it held. A last group that is not full is
     /// filled up with zero rows, a last word with elements that score nothing.

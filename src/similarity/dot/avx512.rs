@@ -112,13 +112,7 @@ pub(super) fn panel(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn batch<const Q: usize>(
-    panel: &[Line],
-    words: &[[u32; BATCH]],
-    bias: &[i32; BATCH],
-    out: &mut [i32],
-    stride: usize,
-) {
+fn batch<const Q: usize>(panel: &[Line], words: &[[u32; BATCH]], bias: &[i32; BATCH], out: &mut [i32], stride: usize) {
     let length = words.len();
     let mut pairs = panel.chunks_exact(2 * length);
     let mut at = 0;

@@ -57,6 +57,23 @@ impl Kernels for Dot {
         }
     }
 
+    /// At most `128 * 128 * MAX_DIMS` each.
+    fn squared_norms(isa: Isa, rows: &[i8], width: usize, out: &mut [u32]) {
+        debug_assert_eq!(rows.len(), width * out.len());
+        for (row, out) in rows.chunks_exact(width).zip(out) {
+            let norm = match isa.min(Isa::dot()) {
+                // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { avx512::squared_norm(row) },
+                // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { avx2::product(row, row) },
+                _ => scalar::product(row, row),
+            };
+            *out = norm.cast_unsigned();
+        }
+    }
+
     fn pack_rows(_isa: Isa, rows: &[i8], width: usize, panel: &mut Vec<Line>) {
         let words = width.div_ceil(WORD);
         panel.clear();
@@ -93,24 +110,6 @@ impl Kernels for Dot {
             Isa::Avx2 => unsafe { avx2::panel(panel, words, bias, count, out, stride) },
             _ => scalar::panel(panel, words, bias, count, out, stride),
         }
-    }
-}
-
-/// The squared norm of each of the `out.len()` rows in `rows`: at most `128 * 128 * MAX_DIMS`.
-#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
-pub fn squared_norms(isa: Isa, rows: &[i8], width: usize, out: &mut [u32]) {
-    debug_assert_eq!(rows.len(), width * out.len());
-    for (row, out) in rows.chunks_exact(width).zip(out) {
-        let norm = match isa.min(Isa::dot()) {
-            // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::squared_norm(row) },
-            // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2::product(row, row) },
-            _ => scalar::product(row, row),
-        };
-        *out = norm.cast_unsigned();
     }
 }
 
@@ -152,7 +151,7 @@ mod tests {
                 assert_eq!(&out, expected, "rows, {isa:?}, width {width}");
             }
             let mut out = vec![1; count];
-            squared_norms(isa, rows, width, &mut out);
+            Dot::squared_norms(isa, rows, width, &mut out);
             assert_eq!(out, norms, "norms, {isa:?}, width {width}");
             let mut panel = vec![];
             Dot::pack_rows(isa, rows, width, &mut panel);

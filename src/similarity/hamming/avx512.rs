@@ -101,12 +101,7 @@ fn batch<const Q: usize>(panel: &[Line], words: &[[u64; BATCH]], out: &mut [i32]
 /// `R` groups against `Q` queries: every line is loaded once, every word broadcast once, all sums stay in registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn tile<const R: usize, const Q: usize>(
-    groups: [&[Line]; R],
-    words: &[[u64; BATCH]],
-    out: &mut [i32],
-    stride: usize,
-) {
+fn tile<const R: usize, const Q: usize>(groups: [&[Line]; R], words: &[[u64; BATCH]], out: &mut [i32], stride: usize) {
     let mut sums = [[_mm512_setzero_si512(); Q]; R];
     let groups = groups.map(|group| &group[..words.len()]);
     for (at, word) in words.iter().enumerate() {
