@@ -1,6 +1,8 @@
 //! The rows of a block that may be among the best: a comparison with the k-th best so far, which almost no row of a
 //! long scan passes. Compiled once for each instruction set; the compiler vectorises the comparison.
 
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set at hand")]
+
 use crate::isa::Isa;
 
 /// Rows that one call looks at, at most: positions fit in 16 bits, and a limit is never old.
@@ -11,6 +13,7 @@ pub(super) type Positions = [u16; CHUNK];
 
 /// Rows compared before the first look at the result.
 const STEP: usize = 16;
+const NONE: [f32; STEP] = [0.0; STEP];
 
 /// Positions whose score is at most `limit`.
 pub(super) fn at_most(isa: Isa, scores: &[i32], limit: i32, out: &mut Positions) -> usize {
@@ -97,7 +100,7 @@ fn survivors<K: Keep>(scores: &[i32], inverse: &[f32], out: &mut Positions, keep
     let mut at = 0;
     let (steps, tail) = scores.as_chunks::<STEP>();
     for step in steps {
-        let inverses: [f32; STEP] = inverses(inverse, at);
+        let inverses = if K::INVERSE { *inverse[at..].first_chunk().unwrap_or(&NONE) } else { NONE };
         let any = step.iter().zip(inverses).fold(false, |any, (&score, inverse)| any | keep.keep(score, inverse));
         if any {
             for (lane, (&score, inverse)) in step.iter().zip(inverses).enumerate() {
@@ -109,17 +112,13 @@ fn survivors<K: Keep>(scores: &[i32], inverse: &[f32], out: &mut Positions, keep
         at += STEP;
     }
     for &score in tail {
-        let inverse = if K::INVERSE { inverse[at] } else { 0.0 };
-        out[found.min(CHUNK - 1)] = at as u16;
-        found += usize::from(keep.keep(score, inverse));
+        if keep.keep(score, if K::INVERSE { inverse[at] } else { 0.0 }) {
+            out[found] = at as u16;
+            found += 1;
+        }
         at += 1;
     }
-    return found;
-
-    #[inline(always)]
-    fn inverses(inverse: &[f32], at: usize) -> [f32; STEP] {
-        inverse.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0.0; STEP])
-    }
+    found
 }
 
 #[cfg(test)]

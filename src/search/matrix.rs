@@ -33,8 +33,13 @@ pub fn cosines(scan: &Scan<'_, Dot>, out: &mut [MaybeUninit<f32>], watch: Watch<
 
 /// The squared norm of each query, and its inverse.
 pub fn query_norms(scan: &Scan<'_, Dot>) -> Vec<(u32, f64)> {
-    let mut squared = vec![0; scan.query_count()];
-    Dot::squared_norms(scan.isa, scan.queries, scan.width, &mut squared);
+    squared_norms(scan.queries, scan.width)
+}
+
+/// The squared norm of each vector, and its inverse.
+pub fn squared_norms(vectors: &[i8], width: usize) -> Vec<(u32, f64)> {
+    let mut squared = vec![0; vectors.len() / width];
+    Dot::squared_norms(Dot::isa(), vectors, width, &mut squared);
     squared.into_iter().map(|norm| (norm, inverse_norm(norm))).collect()
 }
 

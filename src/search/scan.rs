@@ -18,7 +18,7 @@ use crate::isa::Isa;
 use crate::similarity::{BATCH, Kernels, Queries, cosine};
 
 /// Asked by the calling thread now and then; an error ends the scan.
-pub type Watch<'a> = &'a mut dyn FnMut() -> Result<(), Error>;
+pub type Watch<'a> = &'a mut (dyn FnMut() -> Result<(), Error> + Send);
 
 /// Between two questions to the watch.
 const WATCH_EVERY: Duration = Duration::from_millis(50);

@@ -93,6 +93,7 @@ pub fn filter_value(d: i32, inverse_norm: f32) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "values are asked to the last bit")]
 mod tests {
     use super::super::testing::Random;
     use super::*;
@@ -108,9 +109,9 @@ mod tests {
             return x == 0.0;
         }
         let bits = x.abs().to_bits();
-        let (significand, exponent) = (u128::from(bits & 0x7f_ffff | 0x80_0000), (bits >> 23) as i64 - 150);
+        let (significand, exponent) = (u128::from(bits & 0x7f_ffff | 0x80_0000), i64::from(bits >> 23) - 150);
         // x = significand * 2^exponent; a quarter unit serves the step below a power of two.
-        let below = 4 * significand - if bits & 0x7f_ffff == 0 { 1 } else { 2 };
+        let below = 4 * significand - if bits.trailing_zeros() >= 23 { 1 } else { 2 };
         let above = 4 * significand + 2;
         let product = u128::from(m) * u128::from(n);
         let square = u128::from(d.unsigned_abs()).pow(2) << u32::try_from(-2 * (exponent - 2)).expect("below 1");

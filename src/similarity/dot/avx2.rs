@@ -1,6 +1,7 @@
 //! AVX2: bytes are widened to 16 bits and multiplied by VPMADDWD, which is exact. The byte product VPMADDUBSW would
 //! saturate: 2 * 255 * 128 does not fit in 16 bits.
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::x86_64::*;
 

@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI: VPDPBUSD adds four products of an unsigned and a signed byte to each 32-bit lane. A product is
 //! at most 255 * 128, four of them fit the lane, and the lane's sum wraps (the saturating twin is VPDPBUSDS).
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::x86_64::*;
 

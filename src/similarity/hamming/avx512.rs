@@ -1,5 +1,6 @@
 //! AVX-512 with VPOPCNTDQ: one instruction counts the bits of eight 64-bit lanes.
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::x86_64::*;
 
