@@ -4,14 +4,12 @@
 //! [`Place`] and no stack; values that are not known are left to the generic [`Skipper`].
 
 use super::order::Order;
-use super::{Decoded, Expected, Rows, Usage, fast};
+use super::{Decoded, Expected, MOST_ROW_BYTES, Rows, Usage, fast};
 use crate::codec::base64::{self, Check};
 use crate::codec::json::{Skipper, Stop, Window, integer, trailing};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
 
-/// Bytes of the longest vector that is accepted where no dimensions are given.
-const MOST_ROW_BYTES: usize = 1 << 16;
 /// Bytes, as spelled, of the longest key that can still be a known one: 17 letters, each a six-byte escape.
 const LONGEST_KEY: usize = 128;
 const LONGEST_NAME: usize = 1024;
