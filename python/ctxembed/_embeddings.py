@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import numpy as np
 
@@ -116,10 +116,10 @@ class Embeddings:
 
     Examples
     --------
-    >>> body = b'{"data": [{"index": 0, "data": [{"index": 0, "embedding": "AQID"}, {"index": 1, "embedding": "BAUG"}]}]}'
-    >>> emb = decode_response(body)
-    >>> len(emb), emb.vectors.shape
-    (1, (2, 3))
+    >>> chunks = [{"embedding": "AQID"}, {"embedding": "BAUG"}]
+    >>> emb = Embeddings.from_response({"data": [{"data": chunks}]})
+    >>> emb
+    Embeddings(1 documents, 2 chunks, 3 dimensions, base64_int8, model=None)
     >>> emb[0]
     array([[1, 2, 3],
            [4, 5, 6]], dtype=int8)
@@ -159,13 +159,15 @@ class Embeddings:
         )
 
     @classmethod
-    def from_response(cls, response: Any) -> Self:
+    def from_response(cls, response: object, *, encoding_format: EncodingFormat = "base64_int8") -> Self:
         """Take a response that another client has parsed.
 
         Parameters
         ----------
         response : object or dict
             The official package's response object (of either embeddings endpoint), or the same as a dict.
+        encoding_format : {"base64_int8", "base64_binary"}
+            What was asked for; a response does not say.
 
         Raises
         ------
@@ -174,9 +176,9 @@ class Embeddings:
         TypeError
             ``response`` has no ``data``.
         """
-        from ctxembed._codec import parse_response  # noqa: PLC0415  (that module needs this one)
+        from ctxembed._codec import parse_response
 
-        return parse_response(cls, response)
+        return parse_response(cls, response, encoding_format)
 
     def truncate(self, dims: int) -> Self:
         """Keep the first ``dims`` dimensions of every vector (Matryoshka): a copy.
@@ -195,21 +197,21 @@ class Embeddings:
         """
         if self.encoding_format == "base64_binary":
             return self
-        return replace(self, vectors=_core.pack_bits(self.vectors), encoding_format="base64_binary")
+        vectors = cast("NDArray[np.int8]", self.vectors)
+        return replace(self, vectors=_core.pack_bits(vectors), encoding_format="base64_binary")
 
     def normalized(self) -> NDArray[np.float32]:
         """Unit vectors, float32, shape (n_chunks, dimensions). A zero vector stays zero; bits count as +1 and -1."""
-        vectors = self.vectors
         if self.encoding_format == "base64_binary":
-            vectors = _core.unpack_bits(vectors)
-        return _core.normalize(vectors)
+            return _core.normalize(_core.unpack_bits(cast("NDArray[np.uint8]", self.vectors)))
+        return _core.normalize(cast("NDArray[np.int8]", self.vectors))
 
     def to_arrow(self) -> pa.Table:
         """One row a chunk: ``document`` and ``chunk`` (int64), ``vector`` (fixed-size list of int8 or uint8).
 
         Needs ``pyarrow`` (``pip install 'ctxembed[arrow]'``). The vectors are not copied.
         """
-        import pyarrow as pa  # noqa: PLC0415  (an extra, imported when used)
+        import pyarrow as pa
 
         counts = np.diff(self.offsets)
         documents = np.repeat(np.arange(len(self), dtype=np.int64), counts)

@@ -1,1 +1,34 @@
-//! codec
+//! Bytes of an API response to matrices, and the bit functions around them.
+
+pub mod base64;
+pub mod bits;
+pub mod json;
+pub mod response;
+pub mod vectors;
+
+/// How the vectors of a response travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// `base64_int8`: one signed byte a dimension.
+    Int8,
+    /// `base64_binary`: one bit a dimension, least significant bit first.
+    Binary,
+}
+
+impl Encoding {
+    /// Bytes of one vector.
+    pub fn row_bytes(self, dimensions: usize) -> usize {
+        match self {
+            Self::Int8 => dimensions,
+            Self::Binary => dimensions / 8,
+        }
+    }
+
+    /// Dimensions of a vector of `bytes`.
+    pub fn dimensions(self, bytes: usize) -> usize {
+        match self {
+            Self::Int8 => bytes,
+            Self::Binary => bytes * 8,
+        }
+    }
+}

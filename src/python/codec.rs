@@ -1,8 +1,511 @@
-//! The codec room as Python sees it.
+//! The codec as Python sees it.
 
+use std::ops::Range;
+
+use numpy::{PyArrayDescr, PyArrayDescrMethods, ToPyArray, dtype};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
 
-/// Add the room's functions and classes to the module.
-pub(super) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+use super::convert::{self, Out, Rows};
+use crate::codec::response::{self, Decoded, Expected, SliceRows};
+use crate::codec::{Encoding, base64, bits, json, vectors};
+use crate::error::{DecodeError, DecodeKind, Error};
+use crate::isa::Isa;
+
+/// Add the room's functions to the module.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(decode_response, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_base64, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_base64, module)?)?;
+    module.add_function(wrap_pyfunction!(pack_bits, module)?)?;
+    module.add_function(wrap_pyfunction!(unpack_bits, module)?)?;
+    module.add_function(wrap_pyfunction!(reverse_bit_order, module)?)?;
+    module.add_function(wrap_pyfunction!(truncate, module)?)?;
+    module.add_function(wrap_pyfunction!(normalize, module)?)?;
+    module.add_function(wrap_pyfunction!(validate_json, module)?)?;
     Ok(())
+}
+
+fn encoding(name: &str) -> PyResult<Encoding> {
+    match name {
+        "base64_int8" => Ok(Encoding::Int8),
+        "base64_binary" => Ok(Encoding::Binary),
+        _ => Err(PyValueError::new_err(format!(
+            "encoding_format must be 'base64_int8' or 'base64_binary', got '{name}'"
+        ))),
+    }
+}
+
+/// Bytes a row for `dimensions`, where they are given.
+fn row_bytes(encoding: Encoding, dimensions: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+    let Some(dimensions) = dimensions else { return Ok(None) };
+    let dimensions = convert::count("dimensions", dimensions, 1)?;
+    if encoding == Encoding::Binary && !dimensions.is_multiple_of(8) {
+        return Err(PyValueError::new_err(format!(
+            "dimensions must be a multiple of 8 for base64_binary, got {dimensions}"
+        )));
+    }
+    Ok(Some(encoding.row_bytes(dimensions)))
+}
+
+/// The bytes of `body`. Other buffers than bytes are copied, since their owner could change them meanwhile.
+fn bytes_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Ok(bytes) = body.cast::<PyBytes>() {
+        return Ok(bytes.clone());
+    }
+    if body.is_instance_of::<PyByteArray>() || body.is_instance_of::<PyMemoryView>() {
+        return Ok(body.py().get_type::<PyBytes>().call1((body,))?.cast_into()?);
+    }
+    Err(PyTypeError::new_err(format!(
+        "body must be bytes (of one HTTP response), got {}",
+        body.get_type().name()?.to_string_lossy()
+    )))
+}
+
+/// (vectors, offsets, model, dimensions, usage), where usage is (`prompt_tokens`, `total_tokens`, `total_cost`).
+type Response<'py> =
+    (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<String>, usize, Option<(Option<i64>, Option<i64>, Option<String>)>);
+
+#[pyfunction]
+#[pyo3(signature = (body, shape, dimensions, encoding_format, out))]
+fn decode_response<'py>(
+    py: Python<'py>,
+    body: &Bound<'py, PyAny>,
+    shape: Option<&Bound<'py, PyAny>>,
+    dimensions: Option<&Bound<'py, PyAny>>,
+    encoding_format: &str,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Response<'py>> {
+    let body = bytes_of(body)?;
+    let body = body.as_bytes();
+    let encoding = encoding(encoding_format)?;
+    let signed = encoding == Encoding::Int8;
+    let row_bytes = row_bytes(encoding, dimensions)?;
+    let shape = shape.map(chunk_counts).transpose()?;
+    let total = shape.as_ref().map(|shape| shape.iter().fold(0_usize, |sum, &n| sum.saturating_add(n)));
+    let mut expected = Expected { shape, row_bytes, encoding };
+    let isa = Isa::codec();
+
+    let (vectors, decoded) = if let Some(object) = out {
+        let mut out = Out::extract(object, signed)?;
+        let (rows, width) = out.shape();
+        if total.is_some_and(|total| total != rows) || row_bytes.is_some_and(|bytes| bytes != width) {
+            let want = (total.unwrap_or(rows), row_bytes.unwrap_or(width));
+            return Err(PyValueError::new_err(format!("out has shape ({rows}, {width}), expected {want:?}")));
+        }
+        expected.row_bytes = Some(width);
+        let decoded = out.with(py, |memory| {
+            let decoded = response::decode(isa, body, &expected, &mut SliceRows::new(memory))?;
+            if decoded.rows() == rows {
+                Ok(decoded)
+            } else {
+                Err(Error::Value(format!("out has {rows} rows, the response has {}", decoded.rows())))
+            }
+        })?;
+        (object.clone(), decoded)
+    } else {
+        if expected.row_bytes.is_none() {
+            expected.row_bytes = response::first_row_bytes(body, &expected);
+        }
+        let width = expected.row_bytes.unwrap_or(0);
+        // What the caller asked for, but no more than the body can hold.
+        let room = response::most_rows(body, width).min(total.unwrap_or(usize::MAX));
+        let (vectors, decoded) = convert::filled_bytes(py, &[room, width], signed, |memory| {
+            response::decode(isa, body, &expected, &mut SliceRows::new(memory))
+        })?;
+        if decoded.rows() < room {
+            convert::shrink(&vectors, &[decoded.rows(), width])?;
+        }
+        (vectors, decoded)
+    };
+    let Decoded { offsets, model, usage, .. } = decoded;
+    let dimensions = encoding.dimensions(expected.row_bytes.unwrap_or(0));
+    let usage = usage.map(|usage| {
+        let usd = usage.currency.as_deref().is_none_or(|currency| currency == "USD");
+        (usage.prompt_tokens, usage.total_tokens, usage.total_cost.filter(|_| usd))
+    });
+    Ok((vectors, offsets.to_pyarray(py).into_any(), model, dimensions, usage))
+}
+
+/// `shape`: chunks of each document that was asked for.
+fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    if let Ok(counts) = shape.extract::<Vec<usize>>() {
+        return Ok(counts);
+    }
+    let entries = shape.try_iter().map_err(|_| {
+        PyTypeError::new_err(format!("shape must be the chunks of each document, got {}", convert::shown(shape)))
+    })?;
+    entries.enumerate().map(|(i, entry)| convert::count(&format!("shape[{i}]"), &entry?, 0)).collect()
+}
+
+/// Decode base64 strings to one matrix.
+///
+/// Parameters
+/// ----------
+/// strings : str or sequence of str
+///     Standard base64 (RFC 4648, section 4), padded, as the API's ``embedding`` fields. One str gives one vector.
+/// dimensions : int, optional
+///     Dimensions of a vector, checked when given; else the first string decides.
+/// encoding_format : {"base64_int8", "base64_binary"}
+///     What the strings hold.
+///
+/// Returns
+/// -------
+/// ndarray, shape (n, dimensions) int8 or (n, dimensions // 8) uint8
+///     One row a string; one vector without the row axis for one str.
+///
+/// Raises
+/// ------
+/// DecodeError
+///     A string is not the canonical base64 of one vector. ``offset`` counts characters of that string, ``chunk`` is
+///     its position.
+///
+/// Notes
+/// -----
+/// The GIL is released while decoding. After Muła and Lemire, "Base64 encoding and decoding at almost the speed of a
+/// memory copy", Software: Practice and Experience 50(2), 2020.
+///
+/// Examples
+/// --------
+/// >>> decode_base64(["AQID", "/38A"])
+/// array([[  1,   2,   3],
+///        [ -1, 127,   0]], dtype=int8)
+#[pyfunction]
+#[pyo3(signature = (strings, *, dimensions=None, encoding_format="base64_int8"))]
+fn decode_base64<'py>(
+    py: Python<'py>,
+    strings: &Bound<'py, PyAny>,
+    dimensions: Option<&Bound<'py, PyAny>>,
+    encoding_format: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let encoding = encoding(encoding_format)?;
+    let width = row_bytes(encoding, dimensions)?;
+    let one = strings.is_instance_of::<PyString>();
+    let strings: Vec<Bound<'py, PyAny>> = if one {
+        vec![strings.clone()]
+    } else {
+        let entries = strings.try_iter().map_err(|_| {
+            PyTypeError::new_err(format!("strings must be a str or a sequence of str, got {}", convert::shown(strings)))
+        })?;
+        entries.collect::<PyResult<_>>()?
+    };
+    let texts = strings.iter().enumerate().map(|(i, string)| text_of(i, string)).collect::<PyResult<Vec<&[u8]>>>()?;
+    let width = width.unwrap_or_else(|| texts.first().map_or(0, |text| base64::decoded_len(text).max(1)));
+    let isa = Isa::codec();
+    let shape = [texts.len(), width];
+    let shape = if one { &shape[1..] } else { &shape[..] };
+    let (array, ()) = convert::filled_bytes(py, shape, encoding == Encoding::Int8, |memory| {
+        let mut rest = memory;
+        for (i, text) in texts.iter().enumerate() {
+            let place = |error: DecodeError| Error::Decode(error.at(None, (!one).then_some(i)));
+            if text.is_empty() {
+                return Err(place(DecodeError::new(DecodeKind::Length, 0, "vector is empty")));
+            }
+            let (row, others) = rest.split_at_mut(width);
+            base64::decode_exact(isa, text, row).map_err(place)?;
+            rest = others;
+        }
+        Ok(())
+    })?;
+    Ok(array)
+}
+
+fn text_of<'a>(position: usize, string: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
+    let wrong = || PyTypeError::new_err(format!("strings[{position}] must be str, got {}", convert::shown(string)));
+    let string = string.cast::<PyString>().map_err(|_| wrong())?;
+    string.to_str().map(str::as_bytes).map_err(|_| {
+        PyValueError::new_err(format!(
+            "strings[{position}] holds a lone surrogate, which is not in the base64 alphabet"
+        ))
+    })
+}
+
+/// Encode vectors as the API does: base64 of each row's bytes.
+///
+/// Parameters
+/// ----------
+/// vectors : ndarray of int8 or uint8, shape (n, width) or (width,)
+///     int8 vectors, or packed bits.
+///
+/// Returns
+/// -------
+/// list of str, or str for one vector
+///     Standard base64 (RFC 4648, section 4), padded.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> encode_base64(np.array([[1, 2, 3]], dtype=np.int8))
+/// ['AQID']
+#[pyfunction]
+#[pyo3(signature = (vectors))]
+fn encode_base64<'py>(py: Python<'py>, vectors: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let signed = convert::has_dtype::<i8>(convert::untyped("vectors", vectors)?);
+    if signed {
+        encode(py, &Rows::<i8>::extract("vectors", vectors)?)
+    } else {
+        encode(py, &Rows::<u8>::extract("vectors", vectors)?)
+    }
+}
+
+fn encode<'py, T: convert::Byte>(py: Python<'py>, rows: &Rows<'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    let width = rows.width();
+    let bytes = T::bytes(rows.values());
+    let isa = Isa::codec();
+    let text = convert::detached(py, || {
+        let mut text = Vec::new();
+        for row in bytes.chunks_exact(width.max(1)) {
+            base64::encode_into(isa, row, &mut text);
+        }
+        Ok(text)
+    })?;
+    // Base64 text is ASCII, so the default is never taken.
+    let text = std::str::from_utf8(&text).unwrap_or_default();
+    let length = base64::encoded_len(width).unwrap_or(0);
+    let row = |i: usize| &text[Range { start: i * length, end: (i + 1) * length }];
+    if rows.is_one() {
+        return Ok(PyString::new(py, row(0)).into_any());
+    }
+    Ok(pyo3::types::PyList::new(py, (0..rows.len()).map(row))?.into_any())
+}
+
+/// Pack int8 vectors to one bit a dimension: 1 where the value is >= 0, least significant bit first.
+///
+/// Parameters
+/// ----------
+/// int8_vectors : ndarray of int8, shape (n, dimensions) or (dimensions,)
+///     ``dimensions`` a multiple of 8.
+///
+/// Returns
+/// -------
+/// ndarray of uint8, shape (n, dimensions // 8) or (dimensions // 8,)
+///     Dimension ``i`` is bit ``i % 8`` of byte ``i // 8``, as ``numpy.packbits(bitorder="little")`` has it.
+///
+/// Raises
+/// ------
+/// ValueError
+///     ``dimensions`` is not a multiple of 8.
+///
+/// Notes
+/// -----
+/// Equal to the API's own bits except where the int8 value is 0: the model's value before rounding had a sign there
+/// that int8 has lost. The GIL is released.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> pack_bits(np.array([1, -1, 0, -5, -5, -5, -5, 127], dtype=np.int8))
+/// array([133], dtype=uint8)
+#[pyfunction]
+fn pack_bits<'py>(py: Python<'py>, int8_vectors: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let rows = Rows::<i8>::extract("int8_vectors", int8_vectors)?;
+    if !rows.width().is_multiple_of(8) {
+        return Err(PyValueError::new_err(format!(
+            "int8_vectors must have a multiple of 8 dimensions to be packed, got {}",
+            rows.width()
+        )));
+    }
+    let values = rows.values();
+    let isa = Isa::codec();
+    let (array, ()) = convert::filled(py, &rows.shape(rows.width() / 8), |out| {
+        bits::pack(isa, values, out);
+        Ok(())
+    })?;
+    Ok(array)
+}
+
+/// Unpack bits (least significant first) to one value a dimension: +1 and -1, or True and False.
+///
+/// Parameters
+/// ----------
+/// bits : ndarray of uint8, shape (n, width) or (width,)
+///     Packed bits.
+/// dimensions : int, optional
+///     How many of the ``8 * width`` bits to unpack; all by default.
+/// dtype : dtype, default int8
+///     int8 or float32 give +1 and -1, bool gives True and False.
+///
+/// Returns
+/// -------
+/// ndarray of ``dtype``, shape (n, dimensions) or (dimensions,)
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> unpack_bits(np.array([133], dtype=np.uint8))
+/// array([ 1, -1,  1, -1, -1, -1, -1,  1], dtype=int8)
+#[pyfunction]
+#[pyo3(signature = (bits, dimensions=None, dtype=None), text_signature = "(bits, dimensions=None, dtype=numpy.int8)")]
+fn unpack_bits<'py>(
+    py: Python<'py>,
+    bits: &Bound<'py, PyAny>,
+    dimensions: Option<&Bound<'py, PyAny>>,
+    dtype: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let rows = Rows::<u8>::extract("bits", bits)?;
+    let all = rows.width() * 8;
+    let dimensions = dimensions.map_or(Ok(all), |dimensions| convert::count("dimensions", dimensions, 1))?;
+    if dimensions > all {
+        return Err(PyValueError::new_err(format!(
+            "dimensions must be at most {all} for these bits, got {dimensions}"
+        )));
+    }
+    let Some(dtype) = dtype else { return unpack::<i8>(py, &rows, dimensions) };
+    let descr = PyArrayDescr::new(py, dtype)?;
+    if descr.is_equiv_to(&self::dtype::<i8>(py)) {
+        unpack::<i8>(py, &rows, dimensions)
+    } else if descr.is_equiv_to(&self::dtype::<f32>(py)) {
+        unpack::<f32>(py, &rows, dimensions)
+    } else if descr.is_equiv_to(&self::dtype::<bool>(py)) {
+        unpack::<bool>(py, &rows, dimensions)
+    } else {
+        Err(PyTypeError::new_err(format!("dtype must be int8, float32 or bool, got {descr}")))
+    }
+}
+
+fn unpack<'py, T: bits::FromBit + numpy::Element + Send>(
+    py: Python<'py>,
+    rows: &Rows<'py, u8>,
+    dimensions: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (packed, width) = (rows.values(), rows.width());
+    let isa = Isa::codec();
+    let (array, ()) = convert::filled::<T, ()>(py, &rows.shape(dimensions), |out| {
+        if width > 0 {
+            bits::unpack(isa, packed, width, dimensions, out);
+        }
+        Ok(())
+    })?;
+    Ok(array)
+}
+
+/// Reverse the bits within each byte: least significant first to most significant first, and back.
+///
+/// Parameters
+/// ----------
+/// bits : ndarray of uint8, shape (n, width) or (width,)
+///     Packed bits. The API's are least significant first; those of ``numpy.packbits`` by default, of
+///     sentence-transformers and of other vendors most significant first.
+///
+/// Returns
+/// -------
+/// ndarray of uint8, of the same shape
+///     A copy.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> reverse_bit_order(np.array([0b1000_0101], dtype=np.uint8))
+/// array([161], dtype=uint8)
+#[pyfunction]
+fn reverse_bit_order<'py>(py: Python<'py>, bits: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let rows = Rows::<u8>::extract("bits", bits)?;
+    let packed = rows.values();
+    let isa = Isa::codec();
+    let (array, ()) = convert::filled(py, &rows.shape(rows.width()), |out| {
+        bits::reverse(isa, packed, out);
+        Ok(())
+    })?;
+    Ok(array)
+}
+
+/// Keep the first dimensions of each vector (Matryoshka).
+///
+/// Parameters
+/// ----------
+/// vectors : ndarray of int8 or uint8, shape (n, width) or (width,)
+///     int8 vectors, or packed bits.
+/// dims : int
+///     Dimensions to keep; a multiple of 8 for bits.
+///
+/// Returns
+/// -------
+/// ndarray of the same dtype, shape (n, dims) int8 or (n, dims // 8) uint8
+///     A copy, so that it is contiguous.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> truncate(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int8), 2)
+/// array([[1, 2],
+///        [4, 5]], dtype=int8)
+#[pyfunction]
+fn truncate<'py>(
+    py: Python<'py>,
+    vectors: &Bound<'py, PyAny>,
+    dims: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let dims = convert::count("dims", dims, 1)?;
+    if convert::has_dtype::<i8>(convert::untyped("vectors", vectors)?) {
+        let rows = Rows::<i8>::extract("vectors", vectors)?;
+        check_truncation(dims, rows.width())?;
+        return keep(py, &rows, dims);
+    }
+    let rows = Rows::<u8>::extract("vectors", vectors)?;
+    check_truncation(dims, rows.width() * 8)?;
+    if !dims.is_multiple_of(8) {
+        return Err(PyValueError::new_err(format!("dims must be a multiple of 8 for bits, got {dims}")));
+    }
+    keep(py, &rows, dims / 8)
+}
+
+fn check_truncation(dims: usize, has: usize) -> PyResult<()> {
+    if dims <= has {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("dims must be at most the vectors' {has}, got {dims}")))
+}
+
+fn keep<'py, T: numpy::Element + Copy + Send + Sync>(
+    py: Python<'py>,
+    rows: &Rows<'py, T>,
+    kept: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (values, width) = (rows.values(), rows.width());
+    let (array, ()) = convert::filled(py, &rows.shape(kept), |out| {
+        vectors::truncate(values, width, kept, out);
+        Ok(())
+    })?;
+    Ok(array)
+}
+
+/// Scale int8 vectors to unit length.
+///
+/// Parameters
+/// ----------
+/// int8_vectors : ndarray of int8, shape (n, dimensions) or (dimensions,)
+///     Vectors as the API returns them, which are not normalised.
+///
+/// Returns
+/// -------
+/// ndarray of float32, of the same shape
+///     Unit rows; a zero row stays zero.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> normalize(np.array([[3, 4], [0, 0]], dtype=np.int8))
+/// array([[0.6, 0.8],
+///        [0. , 0. ]], dtype=float32)
+#[pyfunction]
+fn normalize<'py>(py: Python<'py>, int8_vectors: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let rows = Rows::<i8>::extract("int8_vectors", int8_vectors)?;
+    let (values, width) = (rows.values(), rows.width());
+    let isa = Isa::codec();
+    let (array, ()) = convert::filled(py, &rows.shape(width), |out| {
+        if width > 0 {
+            vectors::normalize(isa, values, width, out);
+        }
+        Ok(())
+    })?;
+    Ok(array)
+}
+
+/// Prove that bytes are one JSON value (RFC 8259), nested at most 64 deep: the parser under `decode_response`.
+#[pyfunction]
+fn validate_json(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<()> {
+    let body = bytes_of(body)?;
+    let body = body.as_bytes();
+    convert::detached(py, || json::validate(body))
 }

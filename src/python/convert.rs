@@ -5,10 +5,11 @@ use std::mem::MaybeUninit;
 use numpy::npyffi::{self, PY_ARRAY_API, npy_intp};
 use numpy::{
     Element, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
-    PyUntypedArray, PyUntypedArrayMethods, dtype,
+    PyReadwriteArray2, PyUntypedArray, PyUntypedArrayMethods, dtype,
 };
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat};
 
 use super::errors;
 use crate::error::Error;
@@ -83,6 +84,11 @@ impl<'py, T: Element> Rows<'py, T> {
             Self::One(array) => array.shape()[0],
             Self::Many(array) => array.shape()[1],
         }
+    }
+
+    /// Shape of a result that has `width` values for each of these rows.
+    pub(super) fn shape(&self, width: usize) -> Vec<usize> {
+        if self.is_one() { vec![width] } else { vec![self.len(), width] }
     }
 
     /// Whether the caller passed one vector without a row axis.
@@ -168,4 +174,138 @@ pub(super) fn filled<'py, T: Element + Send, R: Send>(
     let memory = unsafe { std::slice::from_raw_parts_mut(data.cast::<MaybeUninit<T>>(), length) };
     let result = detached(py, || fill(memory))?;
     Ok((array, result))
+}
+
+/// A new matrix of bytes that `fill` initialises: int8 where `signed`, else uint8. See [`filled`].
+pub(super) fn filled_bytes<'py, R: Send>(
+    py: Python<'py>,
+    shape: &[usize],
+    signed: bool,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<R, Error> + Send,
+) -> PyResult<(Bound<'py, PyAny>, R)> {
+    if signed { filled::<i8, R>(py, shape, |memory| fill(as_unsigned(memory))) } else { filled(py, shape, fill) }
+}
+
+/// Signed bytes as unsigned ones.
+#[expect(unsafe_code, reason = "the two types have one layout")]
+fn as_unsigned(memory: &mut [MaybeUninit<i8>]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: i8 and u8 have one size and alignment, and every byte is a value of both.
+    unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
+}
+
+/// Initialised bytes as memory that may be overwritten with any bytes.
+#[expect(unsafe_code, reason = "MaybeUninit<u8> has the layout of both")]
+fn as_uninit<T: ByteSized>(memory: &mut [T]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: T is i8 or u8 (`ByteSized` is private and implemented for no other), and the core writes initialised
+    // bytes only.
+    unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
+}
+
+trait ByteSized: Element {}
+impl ByteSized for i8 {}
+impl ByteSized for u8 {}
+
+/// i8 or u8, of which a slice can be read as bytes.
+pub(super) trait Byte: Element {
+    /// The same memory as bytes.
+    fn bytes(values: &[Self]) -> &[u8];
+}
+
+impl Byte for u8 {
+    fn bytes(values: &[Self]) -> &[u8] {
+        values
+    }
+}
+
+impl Byte for i8 {
+    #[expect(unsafe_code, reason = "the two types have one layout")]
+    fn bytes(values: &[Self]) -> &[u8] {
+        // SAFETY: i8 and u8 have one size and alignment, and every byte is a value of both.
+        unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
+    }
+}
+
+/// Give back the memory behind the first rows of a fresh array that nobody else knows of.
+pub(super) fn shrink(array: &Bound<'_, PyAny>, shape: &[usize]) -> PyResult<()> {
+    let options = PyDict::new(array.py());
+    options.set_item("refcheck", false)?;
+    array.call_method("resize", (shape,), Some(&options)).map(drop)
+}
+
+/// A caller's matrix to decode into: int8 where `signed`, else uint8.
+pub(super) enum Out<'py> {
+    /// Signed bytes.
+    Signed(PyReadwriteArray2<'py, i8>),
+    /// Packed bits.
+    Unsigned(PyReadwriteArray2<'py, u8>),
+}
+
+impl<'py> Out<'py> {
+    /// Borrow `object` for writing.
+    pub(super) fn extract(object: &Bound<'py, PyAny>, signed: bool) -> PyResult<Self> {
+        let array = untyped("out", object)?;
+        if signed {
+            expect_dtype::<i8>("out", array)?;
+        } else {
+            expect_dtype::<u8>("out", array)?;
+        }
+        if array.ndim() != 2 || !array.is_c_contiguous() {
+            return Err(PyValueError::new_err(format!(
+                "out must be a C-contiguous matrix, got shape {:?} and strides {:?}",
+                array.shape(),
+                array.strides()
+            )));
+        }
+        if signed {
+            Ok(Self::Signed(array.cast::<PyArray2<i8>>()?.try_readwrite().map_err(|e| borrowed("out", &e))?))
+        } else {
+            Ok(Self::Unsigned(array.cast::<PyArray2<u8>>()?.try_readwrite().map_err(|e| borrowed("out", &e))?))
+        }
+    }
+
+    /// Rows and bytes a row.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        let shape = match self {
+            Self::Signed(array) => array.shape(),
+            Self::Unsigned(array) => array.shape(),
+        };
+        (shape[0], shape[1])
+    }
+
+    /// Run `work` on the memory, with the interpreter released.
+    pub(super) fn with<R: Send>(
+        &mut self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<R, Error> + Send,
+    ) -> PyResult<R> {
+        // Contiguity was checked at extraction, so the error is never met.
+        let memory = match self {
+            Self::Signed(array) => as_uninit(array.as_slice_mut()?),
+            Self::Unsigned(array) => as_uninit(array.as_slice_mut()?),
+        };
+        detached(py, || work(memory))
+    }
+}
+
+/// A count: an integer (bool excluded) of at least `least`.
+pub(super) fn count(name: &str, object: &Bound<'_, PyAny>, least: usize) -> PyResult<usize> {
+    if object.is_instance_of::<PyBool>() || object.is_instance_of::<PyFloat>() {
+        return Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object))));
+    }
+    match object.extract::<isize>() {
+        Ok(value) => usize::try_from(value)
+            .ok()
+            .filter(|&value| value >= least)
+            .ok_or_else(|| PyValueError::new_err(format!("{name} must be at least {least}, got {value}"))),
+        Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+            Err(PyValueError::new_err(format!("{name} is out of range: {}", shown(object))))
+        }
+        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object)))),
+    }
+}
+
+/// `repr(object)`, cut short.
+pub(super) fn shown(object: &Bound<'_, PyAny>) -> String {
+    let text = object.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string_lossy().into_owned());
+    if text.chars().count() > 80 { text.chars().take(77).chain("...".chars()).collect() } else { text }
 }

@@ -1,0 +1,81 @@
+"""``python -m ctxembed._server``: the server's own command line, which tests and benches start."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from ctxembed._models import Limits
+from ctxembed._server.config import DEFAULT_PORT, RANDOM_FAULTS, ServerConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ctxembed._server", description="A local stand-in for the API.")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default %(default)s)")
+    parser.add_argument("--allow-remote", action="store_true", help="permit a host that other machines can reach")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="least time to an answer")
+    parser.add_argument("--requests-per-minute", type=float, metavar="N", help="beyond it 429 with Retry-After")
+    parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="beyond it 429 with Retry-After")
+    parser.add_argument("--burst", type=int, default=10, metavar="N", help="requests at once (default %(default)s)")
+    parser.add_argument("--fail-rate", type=float, default=0.0, metavar="SHARE", help="of requests that meet a fault")
+    parser.add_argument("--fail-seed", type=int, default=0, metavar="N", help="of the dice")
+    parser.add_argument(
+        "--fail-kinds", default=",".join(RANDOM_FAULTS), metavar="NAME,...", help="(default %(default)s)"
+    )
+    parser.add_argument("--cache", type=int, default=0, metavar="N", help="keep N whole answers by request")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="that embed (default %(default)s)")
+    parser.add_argument("--max-body-bytes", type=int, default=64 * 1024 * 1024, metavar="N")
+    for limit in fields(Limits):
+        flag = "--limit-" + limit.name.replace("_", "-")
+        parser.add_argument(flag, type=int, default=limit.default, metavar="N", help="(default %(default)s)")
+    parser.add_argument("--access-log", action="store_true", help="one line a request on stderr")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does")
+    parser.epilog = "The key that requests must carry is read from CTXEMBED_SERVER_KEY; without it any key will do."
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None
+        None for those of the process.
+
+    Returns
+    -------
+    int
+        0 after an orderly end; 1 when the address is taken or the extra is missing; 2 for wrong arguments (by
+        ``SystemExit``, as argparse has it).
+    """
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    until_stdin_closes = options.pop("until_stdin_closes")
+    limits = {limit.name: options.pop("limit_" + limit.name) for limit in fields(Limits)}
+    options["fail_kinds"] = tuple(kind for kind in options["fail_kinds"].split(",") if kind)
+    options["key"] = os.environ.pop("CTXEMBED_SERVER_KEY", None)
+    try:
+        config = ServerConfig(limits=Limits(**limits), **options)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    try:
+        from ctxembed._server import serve  # noqa: PLC0415  # after the arguments are known to be good
+
+        serve(config, until_stdin_closes=until_stdin_closes)
+    except (OSError, ImportError) as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,193 @@
+"""What a local server is told: one frozen dataclass, and its form as command-line arguments."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from ctxembed._models import Limits, Model, models
+from ctxembed._server.faults import NAMED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["DEFAULT_PORT", "RANDOM_FAULTS", "ServerConfig", "is_loopback"]
+
+DEFAULT_PORT = 8765
+"""What the command lines listen on unless told otherwise."""
+
+RANDOM_FAULTS: tuple[str, ...] = (
+    "429",
+    "500",
+    "503",
+    "reset",
+    "truncated",
+    "shuffled",
+    "missing-chunk",
+    "duplicate-chunk",
+    "wrong-dimensions",
+    "html",
+    "garbage",
+    "mislabelled-gzip",
+)
+"""What ``fail_rate`` draws from unless told otherwise: everything here that passes without waiting."""
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether ``host`` (a name or an address) is this machine talking to itself."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How the local server behaves.
+
+    Parameters
+    ----------
+    host : str
+        Address to listen on. Anything but a loopback address is refused unless ``allow_remote`` is set.
+    port : int
+        TCP port; 0 takes a free one, which is printed.
+    key : str or None
+        The only bearer token that is accepted; with None any token that is not empty is. It never shows in the
+        config's ``repr``.
+    allow_remote : bool
+        Permit a ``host`` that other machines can reach.
+    latency : float
+        Seconds from a request's arrival to its answer, at least.
+    requests_per_minute, tokens_per_minute : float or None
+        Rate limits as leaky buckets with continuous refill; beyond them 429 with ``Retry-After``.
+    burst : int
+        Requests that the request bucket lets through at once. The token bucket holds one minute's tokens.
+    fail_rate : float
+        Share of requests, 0 to 1, that meet a fault drawn at random from ``fail_kinds``.
+    fail_seed : int
+        Seed of those draws: the same seed and order of requests give the same faults.
+    fail_kinds : tuple of str
+        Names in ``ctxembed._server.faults.NAMED``.
+    cache : int
+        Whole responses to keep by their request's bytes and to answer with unasked: for measuring clients. 0
+        keeps none.
+    threads : int
+        Worker threads that embed.
+    max_body_bytes : int
+        A request body beyond this is answered with 413.
+    limits : Limits
+        What a request may hold.
+    models : tuple of Model
+        What is offered; the models that ``ctxembed.models()`` knows of by default.
+    token_counter : callable or None
+        ``str -> int``, the tokens of one chunk. None takes the stand-in rule of
+        :func:`ctxembed._server.tokens.count_tokens`.
+    access_log : bool
+        Write one line a request to stderr.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A field has the wrong type or value; the message names the field.
+
+    Examples
+    --------
+    >>> ServerConfig(latency=0.2).latency
+    0.2
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    key: str | None = field(default=None, repr=False)
+    allow_remote: bool = False
+    latency: float = 0.0
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    burst: int = 10
+    fail_rate: float = 0.0
+    fail_seed: int = 0
+    fail_kinds: tuple[str, ...] = RANDOM_FAULTS
+    cache: int = 0
+    threads: int = 2
+    max_body_bytes: int = 64 * 1024 * 1024
+    limits: Limits = field(default_factory=Limits)
+    models: tuple[Model, ...] = field(default_factory=models)
+    token_counter: Callable[[str], int] | None = None
+    access_log: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_int("port", 0, 65_535)
+        self._check_int("burst", 1, 2**31)
+        self._check_int("fail_seed", -(2**63), 2**63)
+        self._check_int("cache", 0, 2**31)
+        self._check_int("threads", 1, 256)
+        self._check_int("max_body_bytes", 1, 2**40)
+        self._check_number("latency", least=0.0)
+        self._check_number("fail_rate", least=0.0, most=1.0)
+        if self.requests_per_minute is not None:
+            self._check_number("requests_per_minute", least=1e-6)
+        if self.tokens_per_minute is not None:
+            self._check_number("tokens_per_minute", least=1e-6)
+        if not isinstance(self.host, str):
+            raise TypeError(f"ServerConfig.host must be a str, got {self.host!r}")
+        if not self.allow_remote and not is_loopback(self.host):
+            raise ValueError(
+                f"ServerConfig.host {self.host!r} is not a loopback address: expected 127.0.0.1, ::1 or localhost, "
+                "or allow_remote=True"
+            )
+        if self.key is not None and not isinstance(self.key, str):
+            raise TypeError(f"ServerConfig.key must be a str or None, got {type(self.key).__name__}")
+        if self.key == "":
+            raise ValueError("ServerConfig.key must not be empty: None accepts any key")
+        unknown = [kind for kind in self.fail_kinds if kind not in NAMED]
+        if unknown or (self.fail_rate and not self.fail_kinds):
+            raise ValueError(f"ServerConfig.fail_kinds: expected names among {', '.join(NAMED)}, got {unknown!r}")
+        if not self.models:
+            raise ValueError("ServerConfig.models must not be empty")
+
+    def _check_int(self, name: str, least: int, most: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"ServerConfig.{name} must be an int, got {value!r}")
+        if not least <= value <= most:
+            raise ValueError(f"ServerConfig.{name} must be from {least} to {most}, got {value}")
+
+    def _check_number(self, name: str, *, least: float, most: float = math.inf) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"ServerConfig.{name} must be a number, got {value!r}")
+        if not (least <= value <= most and math.isfinite(value)):
+            raise ValueError(f"ServerConfig.{name} must be a finite number from {least} to {most}, got {value}")
+
+    def to_args(self) -> list[str]:
+        """Write the config as arguments of ``python -m ctxembed._server``, without the key.
+
+        Raises
+        ------
+        ValueError
+            ``models`` or ``token_counter`` are not the defaults: they cannot cross into another process.
+        """
+        if self.token_counter is not None or self.models != models():
+            raise ValueError("models and token_counter of a ServerConfig cannot be passed to another process")
+        given: list[str] = []
+        for entry in fields(self):
+            if entry.name in ("key", "limits", "models", "token_counter"):
+                continue
+            value = getattr(self, entry.name)
+            flag = "--" + entry.name.replace("_", "-")
+            if isinstance(value, bool):
+                given += [flag] if value else []
+            elif isinstance(value, tuple):
+                given += [f"{flag}={','.join(value)}"]
+            elif value is not None:
+                given += [f"{flag}={value}"]
+        for limit in fields(Limits):
+            given += [f"--limit-{limit.name.replace('_', '-')}={getattr(self.limits, limit.name)}"]
+        return given

@@ -1,0 +1,233 @@
+//! Packed bits, least significant bit first: bit `i` of a vector is bit `i % 8` of byte `i / 8`.
+//!
+//! Each function has one portable body, written on whole words, and compiles it once more for each instruction set;
+//! packing, where one instruction collects the signs of a register, has kernels of its own.
+
+use std::mem::MaybeUninit;
+
+use crate::isa::Isa;
+
+/// Dispatch `$portable` to a copy compiled for each instruction set.
+macro_rules! compiled_for_each_isa {
+    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),*) => $portable:ident) => {
+        $(#[$doc])*
+        pub fn $name(isa: Isa, $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $type),*) { $portable($($arg),*); }
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+                fn avx512($($arg: $type),*) { $portable($($arg),*); }
+                match isa.min(Isa::codec()) {
+                    // SAFETY: `Isa::codec` names this path only where the CPU has the features it enables.
+                    #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+                    Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+                    Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    Isa::Scalar => {}
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = isa;
+            $portable($($arg),*);
+        }
+    };
+}
+pub(super) use compiled_for_each_isa;
+
+/// Pack the signs of `values`: bit 1 where a value is >= 0. `values` is eight times as long as `out`, all of which is
+/// written. Rows need no care: a row of a multiple of eight values ends on a byte.
+pub fn pack(isa: Isa, values: &[i8], out: &mut [MaybeUninit<u8>]) {
+    debug_assert_eq!(values.len(), out.len() * 8);
+    #[cfg(target_arch = "x86_64")]
+    let done = match isa.min(Isa::codec()) {
+        // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Avx512 => unsafe { x86::pack_avx512(values, out) },
+        // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Avx2 => unsafe { x86::pack_avx2(values, out) },
+        Isa::Scalar => 0,
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let done = {
+        let _ = isa;
+        0
+    };
+    for (byte, eight) in out[done..].iter_mut().zip(values[done * 8..].as_chunks::<8>().0) {
+        let word = u64::from_le_bytes(eight.map(i8::cast_unsigned));
+        // The inverted sign of value i stands at bit 8 i; the product sums them at bits 56..64 in order, since no
+        // two terms meet below bit 56 with a carry.
+        let signs = (!word >> 7) & 0x0101_0101_0101_0101;
+        byte.write((signs.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    #![expect(unsafe_code, reason = "raw loads; each names the array whose length guards it")]
+
+    use std::arch::x86_64::*;
+    use std::mem::MaybeUninit;
+
+    /// Pack whole registers; returns the bytes written.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn pack_avx512(values: &[i8], out: &mut [MaybeUninit<u8>]) -> usize {
+        let (targets, _) = out.as_chunks_mut::<8>();
+        for (target, block) in targets.iter_mut().zip(values.as_chunks::<64>().0) {
+            // SAFETY: `block` is 64 bytes.
+            let signs = _mm512_movepi8_mask(unsafe { _mm512_loadu_epi8(block.as_ptr()) });
+            *target = (!signs).to_le_bytes().map(MaybeUninit::new);
+        }
+        targets.len() * 8
+    }
+
+    /// Pack whole registers; returns the bytes written.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn pack_avx2(values: &[i8], out: &mut [MaybeUninit<u8>]) -> usize {
+        let (targets, _) = out.as_chunks_mut::<4>();
+        for (target, block) in targets.iter_mut().zip(values.as_chunks::<32>().0) {
+            // SAFETY: `block` is 32 bytes.
+            let signs = _mm256_movemask_epi8(unsafe { _mm256_loadu_si256(block.as_ptr().cast()) });
+            *target = (!signs).to_le_bytes().map(MaybeUninit::new);
+        }
+        targets.len() * 4
+    }
+}
+
+/// A value that a bit can become.
+pub trait FromBit: Copy {
+    /// What a clear bit becomes.
+    const ZERO: Self;
+    /// What a set bit becomes.
+    const ONE: Self;
+}
+
+impl FromBit for i8 {
+    const ZERO: Self = -1;
+    const ONE: Self = 1;
+}
+
+impl FromBit for f32 {
+    const ZERO: Self = -1.0;
+    const ONE: Self = 1.0;
+}
+
+impl FromBit for bool {
+    const ZERO: Self = false;
+    const ONE: Self = true;
+}
+
+/// Unpack the first `dimensions` bits of each row of `width` bytes to `out`, row after row.
+pub fn unpack<T: FromBit>(isa: Isa, bits: &[u8], width: usize, dimensions: usize, out: &mut [MaybeUninit<T>]) {
+    #[inline(always)]
+    fn portable<T: FromBit>(bits: &[u8], width: usize, dimensions: usize, out: &mut [MaybeUninit<T>]) {
+        for (row, target) in bits.chunks_exact(width).zip(out.chunks_exact_mut(dimensions)) {
+            let (eights, rest) = target.as_chunks_mut::<8>();
+            for (eight, &byte) in eights.iter_mut().zip(row) {
+                // One bit a lane: the compiler turns this into a broadcast, a mask and a blend.
+                *eight =
+                    std::array::from_fn(|bit| MaybeUninit::new(if byte & (1 << bit) == 0 { T::ZERO } else { T::ONE }));
+            }
+            for (bit, value) in rest.iter_mut().enumerate() {
+                value.write(if row[eights.len()] & (1 << bit) == 0 { T::ZERO } else { T::ONE });
+            }
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn avx2<T: FromBit>(bits: &[u8], width: usize, dimensions: usize, out: &mut [MaybeUninit<T>]) {
+            portable(bits, width, dimensions, out);
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+        fn avx512<T: FromBit>(bits: &[u8], width: usize, dimensions: usize, out: &mut [MaybeUninit<T>]) {
+            portable(bits, width, dimensions, out);
+        }
+        match isa.min(Isa::codec()) {
+            // SAFETY: `Isa::codec` names this path only where the CPU has the features it enables.
+            #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+            Isa::Avx512 => return unsafe { avx512(bits, width, dimensions, out) },
+            // SAFETY: as above.
+            #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+            Isa::Avx2 => return unsafe { avx2(bits, width, dimensions, out) },
+            Isa::Scalar => {}
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = isa;
+    portable(bits, width, dimensions, out);
+}
+
+compiled_for_each_isa! {
+    /// Reverse the bits within each byte: least significant first to most significant first and back.
+    pub fn reverse(bits: &[u8], out: &mut [MaybeUninit<u8>]) => reverse_portable
+}
+
+#[inline(always)]
+fn reverse_portable(bits: &[u8], out: &mut [MaybeUninit<u8>]) {
+    for (target, byte) in out.iter_mut().zip(bits) {
+        target.write(byte.reverse_bits());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(unsafe_code, reason = "reads memory that the function under test must have written")]
+    fn collect<T: Copy>(length: usize, poison: T, fill: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+        let mut memory = vec![MaybeUninit::new(poison); length];
+        fill(&mut memory);
+        // SAFETY: every element was initialised with `poison`.
+        memory.into_iter().map(|value| unsafe { value.assume_init() }).collect()
+    }
+
+    fn bits_of(length: usize) -> Vec<u8> {
+        (0..length).map(|i| (i * 151 + 7) as u8).collect()
+    }
+
+    #[test]
+    fn packing_equals_the_definition_on_every_path() {
+        for bytes in 0..=130 {
+            let values: Vec<i8> = (0..bytes * 8).map(|i| [-128, -1, 0, 1, 127][i * 7 % 5]).collect();
+            let expected: Vec<u8> = values
+                .chunks(8)
+                .map(|eight| eight.iter().enumerate().map(|(bit, &v)| u8::from(v >= 0) << bit).sum())
+                .collect();
+            for isa in Isa::ALL {
+                assert_eq!(collect(bytes, 0xA5, |out| pack(isa, &values, out)), expected, "{isa:?} {bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn unpacking_equals_the_definition_on_every_path() {
+        for width in 1..=40 {
+            for dimensions in (1..=width * 8).rev().take(17) {
+                let bits = bits_of(width * 3);
+                let expected: Vec<i8> = bits
+                    .chunks(width)
+                    .flat_map(|row| (0..dimensions).map(|i| if row[i / 8] >> (i % 8) & 1 == 1 { 1 } else { -1 }))
+                    .collect();
+                for isa in Isa::ALL {
+                    let got = collect(3 * dimensions, 99, |out| unpack::<i8>(isa, &bits, width, dimensions, out));
+                    assert_eq!(got, expected, "{isa:?} {width} {dimensions}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reversing_twice_is_the_identity_on_every_path() {
+        for length in 0..=200 {
+            let bits = bits_of(length);
+            for isa in Isa::ALL {
+                let once = collect(length, 0, |out| reverse(isa, &bits, out));
+                assert!(once.iter().zip(&bits).all(|(a, b)| *a == b.reverse_bits()));
+                assert_eq!(collect(length, 0, |out| reverse(isa, &once, out)), bits);
+            }
+        }
+    }
+}

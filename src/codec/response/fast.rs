@@ -1,0 +1,136 @@
+//! Objects that look like the one before, taken as slices.
+//!
+//! A serialiser spells every chunk alike: `{"object":"embedding","index":` number `,"embedding":"` text `"}`. Once the
+//! walker has taken one such object, the pieces around its number and text are kept, and a following object whose
+//! pieces are the same bytes means the same, so it needs two comparisons instead of a walk. Anything else, errors
+//! included, is left to the walker.
+
+use super::Rows;
+use super::order::Item;
+use super::walker::Walker;
+use crate::codec::base64;
+use crate::codec::json::Window;
+use crate::isa::Isa;
+
+/// A piece longer than this is not worth keeping.
+const LONGEST: usize = 256;
+
+/// The pieces around the index and the text of an object, and between two objects.
+#[derive(Debug, Default)]
+pub(super) struct Template {
+    before: Vec<u8>,
+    between: Vec<u8>,
+    after: Vec<u8>,
+    /// From the end of an object to the start of the next, comma included; empty until seen.
+    separator: Vec<u8>,
+    /// Whether the object was a chunk, or else a document of a flat list.
+    chunk: bool,
+    /// End of the object in the body, while the next of the same array has not begun.
+    end: Option<usize>,
+}
+
+impl Template {
+    /// Keep the pieces of `item`, of which the closing brace stands at `pos`, if it has the usual form and stands
+    /// wholly in the window.
+    pub(super) fn learn(&mut self, window: &Window<'_>, pos: usize, item: Option<&Item>, chunk: bool) {
+        self.before.clear();
+        self.separator.clear();
+        self.end = None;
+        let Some(&Item { start, index: Some(index), text, plain: true }) = item else { return };
+        let Some(start) = start.checked_sub(window.base) else { return };
+        let (index, text) = (
+            (index.0 - window.base, index.1 - window.base), // both lie behind `start`
+            (text.0 - window.base, text.1 - window.base),
+        );
+        if index.1 > text.0 || index.0 - start > LONGEST || text.0 - index.1 > LONGEST || pos - text.1 > LONGEST {
+            return;
+        }
+        let keep = |piece: &mut Vec<u8>, from: usize, to: usize| {
+            piece.clear();
+            piece.extend_from_slice(&window.bytes[from..to]);
+        };
+        keep(&mut self.before, start, index.0);
+        keep(&mut self.between, index.1, text.0);
+        keep(&mut self.after, text.1, pos + 1);
+        self.end = Some(window.base + pos + 1);
+        self.chunk = chunk;
+    }
+
+    /// Learn what stands between the last object and the one that starts at `pos`, `first` in its array or not.
+    fn learn_separator(&mut self, window: &Window<'_>, pos: usize, chunk: bool, first: bool) {
+        if let Some(end) = self.end.take()
+            && let Some(end) = end.checked_sub(window.base)
+            && (!first, self.chunk) == (true, chunk)
+            && pos - end <= LONGEST
+        {
+            self.separator.extend_from_slice(&window.bytes[end..pos]);
+        }
+    }
+}
+
+/// Decode the text at the start of `text` into row `index` if it is well-formed, has the right length and is followed
+/// by the closing quote; its length.
+#[inline]
+pub(super) fn row(isa: Isa, text: &[u8], row_bytes: usize, index: usize, rows: &mut impl Rows) -> Option<usize> {
+    let length = base64::encoded_len(row_bytes)?;
+    if *text.get(length)? != b'"' || !base64::decode_well_formed(isa, &text[..length], rows.row(index)?) {
+        return None;
+    }
+    Some(length)
+}
+
+/// Take objects from `pos` on while they fit the template: None if not one does, else whether a comma followed the
+/// last. `pos` then stands behind the last that was taken, and behind its separator. The object at `pos` is a chunk
+/// or else a document, and `first` in its array or not.
+pub(super) fn items(
+    walker: &mut Walker,
+    (chunk, first): (bool, bool),
+    window: &Window<'_>,
+    pos: &mut usize,
+    rows: &mut impl Rows,
+) -> Option<bool> {
+    walker.template.learn_separator(window, *pos, chunk, first);
+    let template = &walker.template;
+    let row_bytes = walker.expected.row_bytes?;
+    if template.before.is_empty() || template.chunk != chunk {
+        return None;
+    }
+    let mut taken = None;
+    loop {
+        let Some(object) = window.bytes.get(*pos..) else { return taken };
+        let Some((start, index, number)) = number(object, &template.before) else { return taken };
+        let Some(text) = object[number..].strip_prefix(&template.between[..]) else { return taken };
+        let Some(length) = row(walker.isa, text, row_bytes, walker.order.rows(), rows) else { return taken };
+        let Some(rest) = text[length..].strip_prefix(&template.after[..]) else { return taken };
+        let span = (window.base + *pos + start, window.base + *pos + number);
+        if !walker.order.push_item(chunk, window.base + *pos, index, span, walker.expected.shape.as_deref()) {
+            return taken;
+        }
+        let comma = !template.separator.is_empty() && rest.starts_with(&template.separator);
+        *pos = window.bytes.len() - rest.len() + if comma { template.separator.len() } else { 0 };
+        taken = Some(comma);
+        if !comma {
+            return taken;
+        }
+    }
+}
+
+/// The number behind `before` at the start of `object`: where it starts, its value, where it ends. Only what the
+/// walker would read the same is taken: digits without a leading zero.
+#[inline]
+fn number(object: &[u8], before: &[u8]) -> Option<(usize, usize, usize)> {
+    let digits = object.strip_prefix(before)?;
+    let mut value = 0;
+    let mut length = 0;
+    while let Some(&byte @ b'0'..=b'9') = digits.get(length) {
+        value = value * 10 + usize::from(byte - b'0');
+        length += 1;
+        if length > 9 {
+            return None;
+        }
+    }
+    if length == 0 || (digits[0] == b'0' && length > 1) {
+        return None;
+    }
+    Some((before.len(), value, before.len() + length))
+}

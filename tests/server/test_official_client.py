@@ -1,0 +1,144 @@
+"""The vendor's own package works against the local server, told nothing but the base URL."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import httpx
+import perplexity
+import pytest
+
+CHUNKS = [["The curry leaf tree grows in India.", "Its leaves flavour many dishes."], ["Bits are packed."]]
+CONTEXT_MODEL = "pplx-embed-context-v1-0.6b"
+TEXT_MODEL = "pplx-embed-v1-0.6b"
+
+
+class Blocking:
+    """The package's client."""
+
+    def __init__(self, base_url, **options):
+        self._client = perplexity.Perplexity(api_key="a-key", base_url=base_url, **options)
+
+    def documents(self, **body):
+        return self._client.contextualized_embeddings.create(**body)
+
+    def texts(self, **body):
+        return self._client.embeddings.create(**body)
+
+    def close(self):
+        self._client.close()
+
+
+class Asynchronous:
+    """The package's asynchronous client, one event loop for its life."""
+
+    def __init__(self, base_url, **options):
+        self._runner = asyncio.Runner()
+        self._client = perplexity.AsyncPerplexity(api_key="a-key", base_url=base_url, **options)
+
+    def documents(self, **body):
+        return self._runner.run(self._client.contextualized_embeddings.create(**body))
+
+    def texts(self, **body):
+        return self._runner.run(self._client.embeddings.create(**body))
+
+    def close(self):
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=[Blocking, Asynchronous])
+def official(request, server):
+    opened = []
+
+    def open_one(base_url=server.base_url, **options):
+        opened.append(request.param(base_url, **options))
+        return opened[-1]
+
+    yield open_one
+    for client in opened:
+        client.close()
+
+
+@pytest.mark.parametrize(("encoding_format", "dimensions", "size"), [
+    (None, None, 1024), ("base64_int8", 256, 256), ("base64_binary", None, 128), ("base64_binary", 256, 32),
+])  # fmt: skip
+def test_it_embeds_documents(official, encoding_format, dimensions, size):
+    options = {"encoding_format": encoding_format, "dimensions": dimensions}
+    given = {name: value for name, value in options.items() if value is not None}
+    response = official().documents(input=CHUNKS, model=CONTEXT_MODEL, **given)
+    assert (response.object, response.model) == ("list", CONTEXT_MODEL)
+    assert [document.index for document in response.data] == [0, 1]
+    assert [[item.index for item in document.data] for document in response.data] == [[0, 1], [0]]
+    sizes = {len(base64.b64decode(item.embedding)) for document in response.data for item in document.data}
+    assert sizes == {size}
+
+
+@pytest.mark.parametrize(("encoding_format", "size"), [("base64_int8", 128), ("base64_binary", 16)])
+@pytest.mark.parametrize("texts", ["one text", ["one text", "another"]])
+def test_it_embeds_texts(official, texts, encoding_format, size):
+    response = official().texts(input=texts, model=TEXT_MODEL, encoding_format=encoding_format, dimensions=128)
+    assert [item.index for item in response.data] == list(range(1 if isinstance(texts, str) else 2))
+    assert {item.object for item in response.data} == {"embedding"}
+    assert {len(base64.b64decode(item.embedding)) for item in response.data} == {size}
+
+
+def test_it_reads_usage_and_cost(official):
+    usage = official().documents(input=[["one two", "three"]], model="pplx-embed-context-v1-4b").usage
+    assert (usage.prompt_tokens, usage.total_tokens) == (4, 4)
+    assert usage.cost.currency == "USD"
+    assert usage.cost.input_cost == usage.cost.total_cost == 0.0000002
+
+
+def test_its_strict_validation_finds_nothing_to_complain_of(official):
+    response = official(_strict_response_validation=True).documents(input=CHUNKS, model=CONTEXT_MODEL)
+    assert len(response.data) == 2
+
+
+def test_it_raises_its_own_authentication_error(official, fresh_server):
+    client = official(fresh_server(key="another-key").base_url, max_retries=0)
+    with pytest.raises(perplexity.AuthenticationError) as caught:
+        client.documents(input=CHUNKS, model=CONTEXT_MODEL)
+    assert "<html>" in caught.value.response.text
+
+
+def test_it_raises_its_own_unprocessable_entity_error(official):
+    with pytest.raises(perplexity.UnprocessableEntityError) as caught:
+        official(max_retries=0).documents(input=[["a", ""]], model=CONTEXT_MODEL)
+    assert caught.value.body["detail"][0]["loc"] == ["body", "input", 0, 1]
+
+
+@pytest.mark.parametrize(("status", "error"), [
+    (400, perplexity.BadRequestError),
+    (403, perplexity.PermissionDeniedError),
+    (404, perplexity.NotFoundError),
+    (429, perplexity.RateLimitError),
+    (500, perplexity.InternalServerError),
+    (503, perplexity.InternalServerError),
+])  # fmt: skip
+def test_it_raises_its_own_error_for_each_status(official, server, status, error):
+    httpx.post(server.base_url + "/faults", json=[{"status": status}], trust_env=False)
+    with pytest.raises(error) as caught:
+        official(max_retries=0).texts(input="a", model=TEXT_MODEL)
+    assert caught.value.response.headers["x-request-id"]
+
+
+def test_it_raises_its_own_connection_error_after_a_reset(official, server):
+    httpx.post(server.base_url + "/faults", json=["reset"], trust_env=False)
+    with pytest.raises(perplexity.APIConnectionError):
+        official(max_retries=0).texts(input="a", model=TEXT_MODEL)
+
+
+def test_its_own_retries_carry_it_through_a_429(official, server):
+    plan = [{"status": 429, "headers": {"retry-after": "0.05"}}, {"status": 503, "headers": {"retry-after": "0.05"}}]
+    httpx.post(server.base_url + "/faults", json=plan, trust_env=False)
+    response = official(max_retries=2).texts(input="a", model=TEXT_MODEL)
+    assert len(response.data) == 1
+    assert httpx.get(server.base_url + "/faults", trust_env=False).json() == []
+
+
+def test_its_own_retries_wait_out_the_servers_rate_limit(official, fresh_server):
+    client = official(fresh_server(requests_per_minute=120, burst=1).base_url, max_retries=2)
+    for _ in range(2):
+        assert len(client.texts(input="a", model=TEXT_MODEL).data) == 1

@@ -1,0 +1,224 @@
+"""The stand-in's vectors obey the rules that the API documents for its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ctxembed._server.embedder import embed_documents
+from ctxembed._server.tokens import count_tokens
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CHUNKS = [
+    "The packing of documents into requests is a bin packing problem with two limits.",
+    "Hamming distance counts the bits in which two binary vectors differ.",
+    "A leaky bucket admits requests at a steady rate and refuses what flows over.",
+    "Base64 writes three bytes as four characters of a small alphabet.",
+    "Die Katze schläft den ganzen Tag auf dem warmen Ofen.",
+    "向量检索在大规模数据集中寻找最相似的向量。",
+]
+
+
+def embed(documents, *, model="m", full=1024, dimensions=1024, binary=False):
+    return embed_documents(documents, model=model, full_dimensions=full, dimensions=dimensions, binary=binary)
+
+
+def cosine(a, b):
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def test_values_spread_over_the_range_and_stay_in_it():
+    values = embed([[chunk] for chunk in CHUNKS]).astype(np.int64)
+    assert 30 <= values.std() <= 50
+    assert abs(values.mean()) < 5
+    assert values.min() >= -127
+
+
+def test_a_single_letter_has_many_values_too():
+    assert len(np.unique(embed([["x"]]))) > 50
+
+
+def test_vectors_are_not_normalised():
+    lengths = np.linalg.norm(embed([[chunk] for chunk in CHUNKS]).astype(np.float64), axis=1)
+    assert lengths.max() / lengths.min() > 1.1
+
+
+def test_the_same_request_gets_the_same_bytes_from_every_process():
+    code = (
+        "import sys, hashlib; from ctxembed._server.embedder import embed_documents;"
+        "v = embed_documents([sys.argv[1:], sys.argv[1:2]], model='m', full_dimensions=1024, dimensions=1024,"
+        " binary=False); print(hashlib.sha256(v.tobytes()).hexdigest())"
+    )
+    digests = set()
+    for seed, threads in (("0", "1"), ("1", "2"), ("random", "1")):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "OPENBLAS_NUM_THREADS": threads}
+        run = subprocess.run(
+            [sys.executable, "-c", code, *CHUNKS], env=environment, capture_output=True, check=True, text=True
+        )
+        digests.add(run.stdout)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("dimensions", [128, 256, 512, 1000])
+def test_fewer_dimensions_are_the_first_of_the_full_vector(dimensions, binary):
+    full = embed([CHUNKS], binary=binary)
+    width = dimensions // 8 if binary else dimensions
+    assert np.array_equal(embed([CHUNKS], dimensions=dimensions, binary=binary), full[:, :width])
+
+
+def test_the_server_truncates_the_same_way(api):
+    full = api.vectors([CHUNKS])
+    assert np.array_equal(api.vectors([CHUNKS], dimensions=200), full[:, :200])
+
+
+def test_bits_are_the_signs_least_significant_first():
+    values = embed([CHUNKS])
+    bits = np.unpackbits(embed([CHUNKS], binary=True), axis=1, bitorder="little")
+    assert np.all(bits[values > 0] == 1)
+    assert np.all(bits[values < 0] == 0)
+
+
+def test_a_value_that_rounds_to_zero_has_either_bit():
+    chunks = [f"{chunk} {i}" for chunk in CHUNKS for i in range(20)]
+    values, packed = embed([chunks]), embed([chunks], binary=True)
+    at_zero = np.unpackbits(packed, axis=1, bitorder="little")[values == 0]
+    assert set(at_zero.tolist()) == {0, 1}
+
+
+def test_the_server_sends_bits_in_this_order(api):
+    values = api.vectors([CHUNKS])
+    packed = api.vectors([CHUNKS], encoding_format="base64_binary")
+    first = packed[:, 0].astype(int)
+    for dimension in range(8):
+        sure = values[:, dimension] != 0
+        assert np.array_equal((first >> dimension & 1)[sure], (values[:, dimension] > 0)[sure])
+
+
+def test_a_chunk_differs_a_little_from_document_to_document():
+    alone = embed([[CHUNKS[0]]])[0]
+    first = embed([[CHUNKS[0], CHUNKS[1], CHUNKS[2]]])[0]
+    second = embed([[CHUNKS[0], CHUNKS[3], CHUNKS[4]]])[0]
+    for one, other in ((alone, first), (alone, second), (first, second)):
+        assert not np.array_equal(one, other)
+        assert cosine(one, other) > 0.85
+
+
+def test_splitting_a_document_changes_its_vectors():
+    assert not np.array_equal(embed([CHUNKS]), embed([CHUNKS[:3], CHUNKS[3:]]))
+
+
+words = st.text(min_size=1, max_size=40)
+documents = st.lists(st.lists(words, min_size=1, max_size=5), min_size=1, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents=documents, binary=st.booleans())
+def test_which_documents_share_a_request_never_changes_a_vector(documents, binary):
+    together = embed(documents, dimensions=256, binary=binary)
+    apart = [embed([document], dimensions=256, binary=binary) for document in documents]
+    assert np.array_equal(together, np.concatenate(apart))
+
+
+def test_a_request_of_many_blocks_equals_its_documents_alone():
+    many = [[f"{CHUNKS[(i + j) % 6]} number {i} {j}" for j in range(1 + i % 40)] for i in range(120)]
+    together = embed(many, dimensions=128)
+    assert len(together) > 2048
+    assert np.array_equal(together, np.concatenate([embed([document], dimensions=128) for document in many]))
+
+
+def test_models_have_nothing_in_common():
+    assert abs(cosine(embed([[CHUNKS[0]]], model="one")[0], embed([[CHUNKS[0]]], model="other")[0])) < 0.2
+
+
+@pytest.mark.parametrize(("query", "expected"), [
+    ("how are documents packed into requests?", 0),
+    ("hamming distance between binary vectors", 1),
+    ("rate of requests that a bucket admits", 2),
+    ("bytes to base64 characters", 3),
+    ("wo schläft die Katze", 4),
+    ("相似向量检索", 5),
+])  # fmt: skip
+@pytest.mark.parametrize("dimensions", [128, 1024])
+def test_a_query_finds_the_chunk_about_it(api, query, expected, dimensions):
+    chunks = api.vectors([CHUNKS], dimensions=dimensions)
+    wanted = api.vectors([[query]], dimensions=dimensions)[0]
+    scores = [cosine(wanted, chunk) for chunk in chunks]
+    assert int(np.argmax(scores)) == expected, scores
+
+
+def test_a_query_finds_its_chunk_by_bits_too(api):
+    chunks = api.vectors([CHUNKS], encoding_format="base64_binary")
+    query = api.vectors([["hamming distance between binary vectors"]], encoding_format="base64_binary")
+    distances = np.bitwise_count(chunks ^ query).sum(axis=1)
+    assert int(np.argmin(distances)) == 1
+
+
+@pytest.mark.parametrize("text", ["!", "...", " ", "\n", "\u200b", "🙂", "\x00", "a", "_" * 100, "a" * 10_000])
+def test_any_text_gets_a_vector_that_is_not_zero(text):
+    values = embed([[text]])
+    assert np.abs(values.astype(int)).sum() > 0
+    assert values.std() > 20
+
+
+def test_a_chunk_that_holds_the_separator_misaligns_the_later_ones(api):
+    plain = api.vectors([["one", "two", "three"]])
+    shifted = api.vectors([["one<|endoftext|>two", "three", "four"]])
+    assert np.array_equal(shifted, plain)
+
+
+def ndcg(scores, relevant, k=10):
+    """Mean normalised discounted cumulative gain at k; ``relevant`` is a boolean matrix like ``scores``."""
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    discounts = 1 / np.log2(np.arange(k) + 2)
+    gains = np.take_along_axis(relevant, top, axis=1) @ discounts
+    ideal = np.array([discounts[: min(k, count)].sum() for count in relevant.sum(axis=1)])
+    return float(np.mean(gains / ideal))
+
+
+def test_search_in_the_cranfield_collection_makes_sense_by_cosine_and_less_by_inner_product():
+    data = Path(__file__).parents[3] / "shared" / "data" / "ir" / "cranfield"
+    if not data.is_dir():
+        pytest.skip(f"{data} is absent")
+    corpus = [json.loads(line) for line in (data / "corpus.jsonl").read_text().splitlines()]
+    queries = [json.loads(line) for line in (data / "queries.jsonl").read_text().splitlines()]
+    relevant = np.zeros((len(queries), len(corpus)), dtype=bool)
+    row_of = {query["_id"]: i for i, query in enumerate(queries)}
+    column_of = {document["_id"]: i for i, document in enumerate(corpus)}
+    for line in (data / "qrels" / "test.tsv").read_text().splitlines()[1:]:
+        query, document, score = line.split("\t")
+        relevant[row_of[query], column_of[document]] = int(score) > 0
+
+    documents = embed([[f"{entry['title']} {entry['text']}"] for entry in corpus]).astype(np.float32)
+    wanted = embed([[query["text"]] for query in queries]).astype(np.float32)
+    inner = wanted @ documents.T
+    lengths = np.linalg.norm(wanted, axis=1)[:, np.newaxis] * np.linalg.norm(documents, axis=1)
+    by_cosine = ndcg(inner / lengths, relevant)
+    assert by_cosine > 0.25  # chance is below 0.01
+    assert ndcg(inner, relevant) < by_cosine
+
+
+def test_texts_are_embedded_each_alone(api):
+    one = api.texts(["hello world"]).json()["data"][0]["embedding"]
+    two = api.texts(["another", "hello world"]).json()["data"][1]["embedding"]
+    assert one == two
+    assert len(base64.b64decode(one)) == 1024
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(min_size=1))
+def test_the_token_count_is_from_one_to_the_bytes(text):
+    assert 1 <= count_tokens(text) <= len(text.encode("utf-8", "surrogatepass"))
+
+
+def test_the_token_count_of_english_is_about_a_token_per_four_and_a_half_characters():
+    text = " ".join(CHUNKS[:4])
+    assert 3.5 <= len(text) / count_tokens(text) <= 6
