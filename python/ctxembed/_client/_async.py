@@ -270,11 +270,12 @@ class _Work:
     async def _run(self) -> None:
         try:
             with self._scope:
-                async with anyio.create_task_group() as group:
+                async with anyio.create_task_group() as self._group:
                     try:
-                        await self._read(group)
+                        await self._read()
                     except Exception as error:  # noqa: BLE001  # the source's: raised when what is under way landed
                         self._state.exhaust(error)
+                        self._send()
         except Exception as error:  # noqa: BLE001  # raised where the parts are awaited
             self.failure = error
         finally:
@@ -283,7 +284,7 @@ class _Work:
                 self._gone.set()
             self._landed.set()
 
-    async def _read(self, group: Any) -> None:
+    async def _read(self) -> None:
         state = self._state
         source = _Source(self._source)
         with self._reading:
@@ -296,19 +297,19 @@ class _Work:
                     state.exhaust()
                 else:
                     state.feed(document)
-                self._send(group)
+                self._send()
 
-    def _send(self, group: Any) -> None:
+    def _send(self) -> None:
         batches = self._state.launch()
         if batches and not self._state.raises:
             self._job.fatal = None  # an outage may have ended: each new request finds out
         for batch in batches:
-            group.start_soon(self._engine.settle, group, self._job, batch)
+            self._group.start_soon(self._engine.settle, self._group, self._job, batch)
         self._landed.set()  # refused documents are parts that no request brings
 
     def _land(self, outcome: Outcome) -> None:
         self._state.land(outcome)
-        self._landed.set()
+        self._send()
         if self._state.exhausted:
             self._reading.cancel()  # a failure ends the stream, however long the source would take
 
@@ -347,19 +348,18 @@ class _Work:
 
 
 class _Signal:
-    """Wakes the one task that waits."""
+    """Wakes who waits."""
 
     def __init__(self) -> None:
-        self._event: anyio.Event | None = None
+        self._event = anyio.Event()
 
     def set(self) -> None:
-        if self._event is not None:
-            self._event.set()
+        self._event.set()
 
     async def wait(self) -> None:
-        self._event = anyio.Event()
+        if self._event.is_set():
+            self._event = anyio.Event()
         await self._event.wait()
-        self._event = None
 
 
 _END: Final = object()

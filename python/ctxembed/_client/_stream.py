@@ -121,6 +121,11 @@ class StreamState:
         return self._exhausted and not (self._open or self._raw or self._pool or self._ready)
 
     @property
+    def waits(self) -> bool:
+        """Whether the next part is still under way."""
+        return bool(self._open) and not self._ready
+
+    @property
     def raises(self) -> bool:
         """Whether a failure ends the stream."""
         return self._raises

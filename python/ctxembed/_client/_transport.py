@@ -5,6 +5,7 @@ What goes wrong is returned, not raised: a traceback through here would hold fra
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,9 @@ _DEFAULT_TOTAL: Final = 600.0
 _ERROR_BODY: Final = 64 * 1024  # bytes of an error's body that are read
 _KEEPALIVE: Final = 30.0
 _WITHHELD: Final = frozenset({"set-cookie"})  # a session's secret is nothing for an exception's ``headers``
+
+_INHERITED: Final[list[object]] = []
+"""What a forked child has of its parent's connections: kept and never touched, for they are the parent's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +219,15 @@ class Pool:
         self.trust_env = trust_env
         self._client: httpx.AsyncClient | None = None
         self._token: object = None
+        self._pid = os.getpid()
 
     def _own(self) -> httpx.AsyncClient:
         token = anyio.lowlevel.current_token()
         if self._client is None or token != self._token:
             # Connections belong to their event loop: those of another one cannot even be closed from here.
-            self._token = token
+            if os.getpid() != self._pid:
+                _INHERITED.append(self._client)
+            self._token, self._pid = token, os.getpid()
             # How many are in flight is the gate's decision; a second limit here could only time out.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
             self._client = httpx.AsyncClient(limits=limits, trust_env=self.trust_env, follow_redirects=False)
