@@ -10,6 +10,7 @@ mod convert;
 mod errors;
 mod packing;
 mod search;
+mod tokens;
 
 use pyo3::prelude::*;
 
@@ -28,6 +29,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     codec::register(module)?;
     search::register(module)?;
     packing::register(module)?;
+    tokens::register(module)?;
     Ok(())
 }
 
