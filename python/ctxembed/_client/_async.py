@@ -77,19 +77,19 @@ token_counter, default_headers, allow_insecure
         del api_key  # from here on no frame of a traceback holds it
         if isinstance(key, Exception):
             raise key
-        options = dict(
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_concurrency=max_concurrency,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            limits=limits,
-            token_counter=token_counter,
-            default_headers=default_headers,
-            http_client=http_client,
-            allow_insecure=allow_insecure,
-        )
+        options = {
+            "base_url": base_url,
+            "timeout": timeout,
+            "max_retries": max_retries,
+            "max_concurrency": max_concurrency,
+            "requests_per_minute": requests_per_minute,
+            "tokens_per_minute": tokens_per_minute,
+            "limits": limits,
+            "token_counter": token_counter,
+            "default_headers": default_headers,
+            "http_client": http_client,
+            "allow_insecure": allow_insecure,
+        }
         super().__init__(options, key, None)
 
     async def embed(
@@ -161,9 +161,11 @@ token_counter, default_headers, allow_insecure
             Of any length. An async iterable is read by a task of the stream; a plain one in the event loop, which
             it must not block.
         """
-        state, closing = self._stream_state(model, dimensions, encoding_format, on_error, ordered, progress)
+        state, closing = self._stream_state(
+            model, dimensions, encoding_format, on_error=on_error, ordered=ordered, progress=progress
+        )
         if not hasattr(documents, "__aiter__"):
-            iter(documents)  # type: ignore[arg-type]  # refuses what cannot be read
+            iter(documents)  # refuses what cannot be read
         return AsyncStream(_Work(self._engine, state, documents, closing))
 
     async def aclose(self) -> None:
@@ -375,14 +377,14 @@ class _Source:
 
     async def next(self) -> Any:
         """Return the next document, or ``_END``."""
+        self._read += 1
+        if self._read % 64 == 0:
+            await anyio.lowlevel.checkpoint()  # others have their turn while a source that never waits is read
         if self._async is not None:
             try:
                 return await self._async.__anext__()
             except StopAsyncIteration:
                 return _END
-        self._read += 1
-        if self._read % 64 == 0:
-            await anyio.lowlevel.checkpoint()  # others have their turn while a long source is read
         return next(self._sync, _END)
 
 
@@ -397,7 +399,7 @@ def _spawn(run: Callable[[], Coroutine[Any, Any, None]], scope: anyio.CancelScop
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        import trio  # noqa: PLC0415  (no dependency: who runs on it has it)
+        import trio  # no dependency: who runs on it has it
 
         token = trio.lowlevel.current_trio_token()
         trio.lowlevel.spawn_system_task(run)

@@ -16,7 +16,7 @@ from ctxembed import _core
 from ctxembed._client._engine import Engine
 from ctxembed._client._pacing import Gate, Pacer
 from ctxembed._client._parts import Batch
-from ctxembed._client._plan import Plan, batches_of, check_on_error, invalid, refusals
+from ctxembed._client._plan import Plan, check_on_error, plan_of
 from ctxembed._client._progress import watcher
 from ctxembed._client._retry import Clock, RetryPolicy
 from ctxembed._client._secret import KeySource, key_source
@@ -25,7 +25,7 @@ from ctxembed._client._transport import Pool, Timeouts, check_http_client
 from ctxembed._client._wire import CONTEXTUALIZED, TEXTS, Call
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import Limits
-from ctxembed._planning import prepare
+from ctxembed._planning import prepare, prepare_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,6 +149,8 @@ class BaseClient:
     """Options, plans and state that the sync and the async client share."""
 
     _kind: str
+    _options: dict[str, Any]
+    _engine: Engine
 
     def __init__(self, options: dict[str, Any], key: KeySource, origin: BaseClient | None) -> None:
         if not isinstance(options["allow_insecure"], bool):
@@ -172,7 +174,7 @@ class BaseClient:
         gate, clock = Gate(concurrency), Clock()
         self._owns_pool = True
         if origin is not None:
-            before, engine = origin._options, origin._engine
+            before, engine = origin._options, origin._engine  # noqa: SLF001  # the same class
             clock = engine.clock
             if before["http_client"] is options["http_client"] and engine.pool.trust_env == trust_env:
                 pool, self._owns_pool = engine.pool, False
@@ -215,12 +217,11 @@ class BaseClient:
         key: KeySource | Exception = self._engine.key
         if "api_key" in changed:
             key = key_source(changed.pop("api_key"))
-            if isinstance(key, Exception):
-                changed.clear()
-                raise key
+        if isinstance(key, Exception):
+            raise key
         twin = type(self).__new__(type(self))
         BaseClient.__init__(twin, {**self._options, **changed}, key, self)
-        twin._share(self)
+        twin._share(self)  # noqa: SLF001  # the same class
         return twin
 
     def _share(self, origin: Self) -> None:
@@ -243,68 +244,59 @@ class BaseClient:
 
     # Plans: what each call sends, checked before anything is.
 
-    def _prepare(self, documents: Any, model: str, dimensions: int | None, encoding_format: Any) -> Prepared:
-        return prepare(
-            documents,
-            model=model,
-            dimensions=dimensions,
-            encoding_format=encoding_format,
-            token_counter=self._options["token_counter"],
-            limits=self._options["limits"],
-        )
-
-    def _plan_embed(
-        self, documents: Any, model: str, dimensions: int | None, encoding_format: Any, on_error: str,
+    def _plan(
+        self,
+        prepare: Callable[..., Prepared],
+        documents: Any,
+        model: str,
+        dimensions: int | None,
+        encoding_format: Any,
+        *,
+        on_error: str = "raise",
         path: str = CONTEXTUALIZED,
     ) -> Plan:
         self._check_open()
         check_on_error(on_error)
         call = Call.of(path, model, dimensions, encoding_format)
-        prepared = self._prepare(documents, model, dimensions, encoding_format)
-        if not prepared.documents:
-            raise ValueError("documents must not be empty: there is nothing to embed")
-        plan = Plan(call, prepared.documents, prepared.offsets, batches_of(prepared), refusals(prepared.problems))
-        if plan.refused and on_error == "raise":
-            raise invalid(plan, prepared.problems)
-        return plan
+        return plan_of(call, self._prepared(prepare, documents), on_error)
 
-    def _plan_strings(
-        self, name: str, texts: Any, model: str, dimensions: int | None, encoding_format: Any, path: str
+    def _prepared(self, prepare: Callable[..., Prepared], documents: Any, first_document: int = 0) -> Prepared:
+        counter, limits = self._options["token_counter"], self._options["limits"]
+        return prepare(documents, token_counter=counter, limits=limits, first_document=first_document)
+
+    def _plan_embed(
+        self, documents: Any, model: str, dimensions: int | None, encoding_format: Any, on_error: str
     ) -> Plan:
-        """Plan independent texts: each is a document of one chunk."""
-        if isinstance(texts, str | bytes):
-            raise TypeError(f"{name} must be a list of str, got one {type(texts).__name__}: write [{name[:-1]}]")
-        try:
-            items = list(texts)
-        except TypeError:
-            raise TypeError(f"{name} must be a list of str, got {type(texts).__name__}") from None
-        if not items:
-            raise ValueError(f"{name} must not be empty: there is nothing to embed")
-        for position, text in enumerate(items):
-            if not isinstance(text, str):
-                raise TypeError(f"{name}[{position}] must be a str, got {type(text).__name__}")
-        return self._plan_embed([[text] for text in items], model, dimensions, encoding_format, "raise", path)
+        return self._plan(prepare, documents, model, dimensions, encoding_format, on_error=on_error)
 
     def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
-        return self._plan_strings("queries", queries, model, dimensions, encoding_format, CONTEXTUALIZED)
+        if isinstance(queries, str | bytes):
+            raise TypeError(f"queries must be a list of str, got one {type(queries).__name__}: pass [query]")
+        items = list(queries)
+        if not items:
+            raise ValueError("queries is empty: expected at least one query")
+        for position, query in enumerate(items):
+            if not isinstance(query, str):
+                raise TypeError(f"queries[{position}] must be a str, got {type(query).__name__}")
+        return self._plan(prepare, [[query] for query in items], model, dimensions, encoding_format)
 
     def _plan_texts(self, texts: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
-        return self._plan_strings("texts", texts, model, dimensions, encoding_format, TEXTS)
+        return self._plan(prepare_texts, texts, model, dimensions, encoding_format, path=TEXTS)
 
     def _plan_one(self, documents: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
         """Plan exactly one request."""
-        plan = self._plan_embed(documents, model, dimensions, encoding_format, "raise")
+        plan = self._plan(prepare, documents, model, dimensions, encoding_format)
         limits: Limits = self._options["limits"]
-        if len(plan.documents) > limits.documents or plan.chunks > limits.chunks:
-            raise ValueError(
-                f"input has {len(plan.documents)} documents and {plan.chunks} chunks, and a request holds at most "
-                f"{limits.documents} and {limits.chunks}: embed() splits it"
-            )
         tokens = sum(batch.tokens for batch in plan.batches)
-        if len(plan.batches) > 1 and self._options["token_counter"] is not None:
-            raise ValueError(
-                f"input has {tokens} tokens, and a request holds at most {limits.tokens}: embed() splits it"
-            )
+        sizes = {"documents": len(plan.documents), "chunks": plan.chunks}
+        if self._options["token_counter"] is not None:  # an estimate is no reason to refuse
+            sizes["tokens"] = tokens
+        for name, size in sizes.items():
+            if size > getattr(limits, name):
+                raise ValueError(
+                    f"input has {size} {name}, and limits.{name} = {getattr(limits, name)} a request: embed() takes "
+                    "as many requests as it needs"
+                )
         whole = Batch(plan.documents, np.arange(len(plan.documents), dtype=np.int64), tokens)
         return Plan(plan.call, plan.documents, plan.offsets, [whole])
 
@@ -313,6 +305,7 @@ class BaseClient:
         model: str,
         dimensions: int | None,
         encoding_format: Any,
+        *,
         on_error: str,
         ordered: bool,
         progress: bool | Callable[[Progress], object] | None,
@@ -326,7 +319,7 @@ class BaseClient:
         stack = ExitStack()
         state = StreamState(
             call,
-            partial(self._prepare, model=model, dimensions=dimensions, encoding_format=encoding_format),
+            partial(self._prepared, prepare),
             self._options["limits"],
             self._options["max_concurrency"],
             ordered=ordered,

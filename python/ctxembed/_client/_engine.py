@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ctxembed._client._parts import Outcome, Progress
+from ctxembed._client._parts import Outcome
 from ctxembed._client._retry import Clock, RetryPolicy, is_congestion, is_transient
-from ctxembed._client._transport import unreachable
+from ctxembed._client._transport import Outgoing, unreachable
 from ctxembed._client._wire import blamed, is_refusal, spent
 from ctxembed._embeddings import Embeddings, Usage
 from ctxembed._errors import APIStatusError, BadResponseError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ctxembed._client._pacing import Gate, Pacer
     from ctxembed._client._parts import Batch
     from ctxembed._client._secret import KeySource
-    from ctxembed._client._transport import Pool, Reply, Timeouts
+    from ctxembed._client._transport import Pool, Timeouts
     from ctxembed._client._wire import Call
 
 __all__ = ["Engine", "Job"]
@@ -135,11 +135,11 @@ class Engine:
             outcome = Outcome(batch, None, error, batch.attempts)
         finally:
             self.gate.release()
-        error = outcome.error
-        if job.split and error is not None and len(batch.documents) > 1 and is_refusal(error) and job.fatal is None:
-            named = blamed(error, len(batch.documents))
+        refusal = outcome.error
+        if job.split and refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and job.fatal is None:
+            named = blamed(refusal, len(batch.documents))
             if named is not None:
-                _LOG.info("a request of %d documents was refused (%s): split", len(batch.documents), _name(error))
+                _LOG.info("a request of %d documents was refused (%s): split", len(batch.documents), _name(refusal))
                 for piece in batch.split(named, outcome.attempts):
                     group.start_soon(self.settle, group, job, piece)
                 return
@@ -159,7 +159,7 @@ class Engine:
             started = self.clock.monotonic()
             attempts += 1
             reply = await self.pool.post(
-                self.base_url + call.path, self.headers, body, secret, self.timeouts, limit
+                Outgoing(self.base_url + call.path, self.headers, body, secret, self.timeouts, limit)
             )
             result = reply if isinstance(reply, Exception) else call.read(reply, shape, secret)
             if isinstance(result, Embeddings):
@@ -176,7 +176,9 @@ class Engine:
                 self.gate.congested(started, self.clock.monotonic())
             delay = self.policy.delay(result, retries, self.clock)
             if delay is None:
-                _LOG.info("a request of %d documents failed after %d attempts (%s)", len(shape), attempts, _name(result))
+                _LOG.info(
+                    "a request of %d documents failed after %d attempts (%s)", len(shape), attempts, _name(result)
+                )
                 return Outcome(batch, None, result, batch.attempts + attempts, retries, usage)
             retries += 1
             _LOG.info("attempt %d failed (%s): the next in %.2f s", attempts, _name(result), delay)

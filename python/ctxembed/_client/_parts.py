@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,11 +109,8 @@ class Batch:
     def split(self, blamed: Sequence[int], attempts: int) -> list[Batch]:
         """Cut out the documents that were blamed, one by one, or else cut in two."""
         n = len(self.documents)
-        if blamed:
-            cuts = sorted({0, n, *blamed, *(position + 1 for position in blamed)})
-        else:
-            cuts = [0, n // 2, n]
-        return [self.slice(start, stop, attempts) for start, stop in zip(cuts, cuts[1:], strict=False)]
+        cuts = sorted({0, n, *blamed, *(position + 1 for position in blamed)}) if blamed else [0, n // 2, n]
+        return [self.slice(start, stop, attempts) for start, stop in pairwise(cuts)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +138,7 @@ class Outcome:
     error: Exception | None
     attempts: int
     retries: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
     def failures(self) -> list[Failure]:
         """One a document, by its position in the input."""
@@ -154,12 +152,10 @@ def part_of(call: Call, outcome: Outcome) -> EmbeddingsPart:
     documents = outcome.batch.positions
     found = outcome.embeddings
     if found is None:
-        vectors, offsets = np.empty((0, call.width), call.dtype), np.zeros(len(documents) + 1, np.int64)
-    else:
-        vectors, offsets = found.vectors, found.offsets  # type: ignore[assignment]
+        found = Assembly(call, np.zeros(len(documents) + 1, np.int64)).result()
     return EmbeddingsPart(
-        vectors=vectors,
-        offsets=offsets,
+        vectors=found.vectors,
+        offsets=found.offsets,
         model=call.model,
         dimensions=call.dimensions,
         encoding_format=call.encoding_format,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ctxembed._client._parts import Assembly, Batch
 from ctxembed._embeddings import Failure
@@ -14,14 +12,15 @@ from ctxembed._errors import ClosedClientError, DocumentError, EmbedError, Inval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ctxembed._client._parts import Outcome
     from ctxembed._client._wire import Call
     from ctxembed._embeddings import Embeddings
-    from ctxembed._planning import Prepared
+    from ctxembed._planning import Prepared, Problem
 
-__all__ = ["Plan", "batches_of", "check_on_error", "finish", "invalid", "one", "refusals"]
+__all__ = ["Plan", "check_on_error", "finish", "one", "plan_of", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +78,34 @@ def check_on_error(on_error: object) -> None:
         raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
 
 
-def batches_of(prepared: Prepared) -> list[Batch]:
-    """Make a batch of each planned request."""
-    made: list[Batch] = []
-    for root, request in enumerate(prepared.requests):
-        positions = np.sort(request)
+def plan_of(call: Call, prepared: Prepared, on_error: str) -> Plan:
+    """Make the requests of what was prepared.
+
+    Raises
+    ------
+    InvalidDocumentsError
+        ``on_error="raise"``, and there are documents that the API would refuse.
+    """
+    batches = []
+    for root, positions in enumerate(prepared.requests):
         documents = [prepared.documents[position] for position in positions.tolist()]
-        made.append(Batch(documents, positions, int(prepared.tokens[positions].sum()), root))
-    return made
+        batches.append(Batch(documents, positions, int(prepared.tokens[positions].sum()), root))
+    plan = Plan(call, prepared.documents, prepared.offsets, batches, refusals(prepared.problems))
+    if plan.refused and on_error == "raise":
+        raise invalid(plan, prepared.problems)
+    return plan
 
 
-def refusals(problems: Sequence[Any], base: int = 0) -> tuple[Failure, ...]:
+def refusals(problems: Sequence[Problem]) -> tuple[Failure, ...]:
     """One failure a document that has problems: its first."""
     first: dict[int, Failure] = {}
     for problem in problems:
-        at = problem.document + base
-        first.setdefault(at, Failure(at, DocumentError(at, problem.chunk, problem.reason), 0))
+        error = DocumentError(problem.document, problem.chunk, problem.reason)
+        first.setdefault(problem.document, Failure(problem.document, error, 0))
     return tuple(first.values())
 
 
-def invalid(plan: Plan, problems: Sequence[Any]) -> InvalidDocumentsError:
+def invalid(plan: Plan, problems: Sequence[Problem]) -> InvalidDocumentsError:
     """Make the error that nothing was sent for."""
     assembly = plan.assembly()
     failed = len(plan.refused)

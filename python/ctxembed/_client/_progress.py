@@ -98,9 +98,9 @@ def watcher(progress: object) -> Iterator[Callable[[Progress], object] | None]:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[Callable[[Progress], object]]:
-    from rich.console import Console  # noqa: PLC0415  (imported when used)
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bar  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("embedding"),
@@ -113,8 +113,6 @@ def _bar() -> Iterator[Callable[[Progress], object]]:
         task = bar.add_task("", total=None, tokens=0)
 
         def tell(progress: Progress) -> None:
-            bar.update(
-                task, completed=progress.documents_done, total=progress.documents_total, tokens=progress.tokens
-            )
+            bar.update(task, completed=progress.documents_done, total=progress.documents_total, tokens=progress.tokens)
 
         yield tell

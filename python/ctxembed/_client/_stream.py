@@ -14,7 +14,7 @@ from ctxembed._client._parts import Assembly, Batch, EmbeddingsPart, Outcome, Pr
 from ctxembed._client._plan import refusals
 from ctxembed._embeddings import Failure, Usage
 from ctxembed._errors import EmbedError
-from ctxembed._planning import pack
+from ctxembed._packing import pack_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ class StreamState:
     call : Call
         What all requests have in common.
     prepare : callable
-        Checks and counts a list of documents.
+        Checks and counts a list of documents, the first of which has the position given.
     limits : Limits
         What a request may hold.
     concurrency : int
@@ -65,7 +65,7 @@ class StreamState:
     def __init__(
         self,
         call: Call,
-        prepare: Callable[[list[Any]], Prepared],
+        prepare: Callable[[list[Any], int], Prepared],
         limits: Limits,
         concurrency: int,
         *,
@@ -187,14 +187,14 @@ class StreamState:
         """Return what to send now."""
         pressed = not self.wants  # nothing more will be read before something is sent
         if self._raw and (
-            pressed
-            or len(self._raw) >= min(_TOGETHER, self._limits.documents)
-            or self._raw_size >= self._limits.tokens
+            pressed or len(self._raw) >= min(_TOGETHER, self._limits.documents) or self._raw_size >= self._limits.tokens
         ):
             self._count()
         if not self._pool:
             return []
-        if not pressed and not self._pool_size.reaches(self._request, 1 if len(self._open) < self._concurrency else _AHEAD):
+        if not pressed and not self._pool_size.reaches(
+            self._request, 1 if len(self._open) < self._concurrency else _AHEAD
+        ):
             return []
         requests = self._pack()
         # The last is not full yet, unless nothing more comes.
@@ -233,11 +233,11 @@ class StreamState:
         base, raw = self._read - len(self._raw), self._raw
         self._raw, self._raw_size = [], 0
         try:
-            prepared = self._prepare(raw)
+            prepared = self._prepare(raw, base)
         except Exception as error:  # noqa: BLE001  # a document of a wrong type: as if the source had raised
             self.exhaust(error)
             return
-        failures = refusals(prepared.problems, base)
+        failures = refusals(prepared.problems)
         refused = {failure.document for failure in failures}
         for position, chunks in enumerate(prepared.documents):
             if position + base not in refused:
@@ -258,7 +258,7 @@ class StreamState:
         for run in self._runs():
             tokens = np.array([counted.size.tokens - counted.size.chunks + 1 for counted in run], np.int64)
             chunks = np.array([counted.size.chunks for counted in run], np.int64)
-            packing = pack(tokens, chunks, limits=self._limits, order="input" if self._ordered else "window")
+            packing = pack_counts(tokens, chunks, self._limits, "input" if self._ordered else "window", 0.0)
             requests += [[run[at] for at in request.tolist()] for request in packing.requests]
         alone = [[counted] for counted in self._pool if self._fills(counted)]
         return sorted(requests + alone, key=lambda request: request[0].position)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import threading
-import weakref
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Self
-
-import anyio
+from typing import TYPE_CHECKING, Any, Self
 
 from ctxembed._client._base import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, BaseClient
 from ctxembed._client._engine import Job
+from ctxembed._client._loop import End, LoopThread, Task, serve
 from ctxembed._client._plan import finish, one
 from ctxembed._client._progress import Meter, watcher
 from ctxembed._client._secret import key_source
@@ -25,23 +21,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import httpx
-    from anyio.abc import TaskGroup
 
     from ctxembed._client._engine import Engine
     from ctxembed._client._parts import Batch, EmbeddingsPart, Outcome, Progress
     from ctxembed._client._plan import Plan
     from ctxembed._client._stream import StreamState
-    from ctxembed._client._transport import Pool
     from ctxembed._embeddings import Embeddings
     from ctxembed._models import EncodingFormat
 
 __all__ = ["Client", "Stream"]
-
-_PATIENCE: Final = 5.0
-"""Seconds that closing waits for the thread, which may hang in a name look-up that nothing can interrupt."""
-
-_INHERITED: Final[list[object]] = []
-"""What a forked child has of its parent's connections: kept and never touched, for they are the parent's."""
 
 
 class Client(BaseClient):
@@ -124,25 +112,25 @@ class Client(BaseClient):
         del api_key  # from here on no frame of a traceback holds it
         if isinstance(key, Exception):
             raise key
-        options = dict(
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_concurrency=max_concurrency,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            limits=limits,
-            token_counter=token_counter,
-            default_headers=default_headers,
-            http_client=http_client,
-            allow_insecure=allow_insecure,
-        )
+        options = {
+            "base_url": base_url,
+            "timeout": timeout,
+            "max_retries": max_retries,
+            "max_concurrency": max_concurrency,
+            "requests_per_minute": requests_per_minute,
+            "tokens_per_minute": tokens_per_minute,
+            "limits": limits,
+            "token_counter": token_counter,
+            "default_headers": default_headers,
+            "http_client": http_client,
+            "allow_insecure": allow_insecure,
+        }
         super().__init__(options, key, None)
-        self._thread = _LoopThread(self._engine.pool)
+        self._thread = LoopThread(self._engine.pool)
 
     def _share(self, origin: Self) -> None:
         shared = self._engine.pool is origin._engine.pool
-        self._thread = origin._thread if shared else _LoopThread(self._engine.pool)
+        self._thread = origin._thread if shared else LoopThread(self._engine.pool)
 
     def embed(
         self,
@@ -339,7 +327,9 @@ class Client(BaseClient):
         -----
         What ``documents`` itself raises is raised after what is under way was handed out.
         """
-        state, closing = self._stream_state(model, dimensions, encoding_format, on_error, ordered, progress)
+        state, closing = self._stream_state(
+            model, dimensions, encoding_format, on_error=on_error, ordered=ordered, progress=progress
+        )
         try:
             source = iter(documents)
             return Stream(self._thread, self._engine, state, source, closing)
@@ -389,10 +379,10 @@ class Client(BaseClient):
         watch: Callable[[Progress], object] | None,
     ) -> None:
         """Run ``work`` in the loop and wait here, where Ctrl-C arrives and where progress is told."""
-        events: SimpleQueue[Progress | _End] = SimpleQueue()
+        events: SimpleQueue[Progress | End] = SimpleQueue()
         task = self._thread.spawn(lambda: work(events.put), events)
         try:
-            while not isinstance(event := events.get(), _End):
+            while not isinstance(event := events.get(), End):
                 if watch is not None:
                     watch(event)
         except BaseException:
@@ -406,7 +396,7 @@ class Stream:
 
     def __init__(
         self,
-        thread: _LoopThread,
+        thread: LoopThread,
         engine: Engine,
         state: StreamState,
         source: Iterator[Iterable[str]],
@@ -417,10 +407,10 @@ class Stream:
         self._state = state
         self._source = source
         self._closing = closing
-        self._events: SimpleQueue[Outcome | _Group | _End] = SimpleQueue()
+        self._events: SimpleQueue[Outcome | End] = SimpleQueue()
         self._job = Job(state.call, self._events.put)
-        self._task: _Task | None = None
-        self._group: _Group | None = None
+        self._inbox: asyncio.Queue[Batch] = asyncio.Queue()
+        self._task: Task | None = None
         self._closed = False
 
     def __iter__(self) -> Iterator[EmbeddingsPart]:
@@ -466,15 +456,13 @@ class Stream:
         if not batches:
             return
         if self._task is None:
-            put = self._events.put  # not self: the task must not keep a stream alive that nobody reads
-            self._task = self._thread.spawn(lambda: _hold_open(put), self._events)
-            while self._group is None:
-                self._take_landed(wait=True)
+            # Nothing here names self: the task must not keep a stream alive that nobody reads.
+            engine, job, inbox = self._engine, self._job, self._inbox
+            self._task = self._thread.spawn(lambda: serve(engine, job, inbox), self._events)
         if not self._state.raises:
             self._job.fatal = None  # an outage may have ended: each new request finds out
         for batch in batches:
-            if self._group is not None:
-                self._thread.soon(self._group.start, self._engine, self._job, batch)
+            self._thread.soon(self._inbox.put_nowait, batch)
 
     def _take_landed(self, *, wait: bool) -> None:
         """Take everything that has landed, and wait for something first if asked to."""
@@ -482,13 +470,10 @@ class Stream:
             while True:
                 event = self._events.get(block=wait)
                 wait = False
-                if isinstance(event, _End):
+                if isinstance(event, End):
                     event.check()
                     raise ClosedClientError("the client was closed")
-                if isinstance(event, _Group):
-                    self._group = event
-                else:
-                    self._state.land(event)
+                self._state.land(event)
 
     def close(self) -> None:
         """Cancel what is in flight and wait until it is gone."""
@@ -512,170 +497,3 @@ class Stream:
     def __del__(self) -> None:
         if hasattr(self, "_closed"):
             self.close()
-
-
-class _End:
-    """The last event of a task."""
-
-    __slots__ = ("_error",)
-
-    def __init__(self, error: BaseException | None) -> None:
-        self._error = error
-
-    def check(self) -> None:
-        """Raise what the task ended with, if it did not simply end."""
-        if self._error is not None:
-            raise self._error
-
-
-class _Group:
-    """A stream's task group, as its caller's thread reaches it."""
-
-    __slots__ = ("_group",)
-
-    def __init__(self, group: TaskGroup) -> None:
-        self._group = group
-
-    def start(self, engine: Engine, job: Job, batch: Batch) -> None:
-        """Send a batch. Runs in the loop's thread."""
-        with contextlib.suppress(RuntimeError):  # closed from another thread meanwhile
-            self._group.start_soon(engine.settle, self._group, job, batch)
-
-
-async def _hold_open(put: Callable[[_Group], object]) -> None:
-    """Keep a task group until it is cancelled."""
-    async with anyio.create_task_group() as group:
-        put(_Group(group))
-        await anyio.sleep_forever()
-
-
-class _Task:
-    """A task in the loop, as the thread that waits for it sees it."""
-
-    def __init__(self, loop: _Loop) -> None:
-        self._loop = loop
-        self._task: asyncio.Task[None] | None = None
-        self._cancelled = False
-        self._gone = threading.Event()
-
-    def begin(self, work: Callable[[], Coroutine[Any, Any, None]], put: Callable[[_End], object]) -> None:
-        """Start. Runs in the loop's thread."""
-        if self._cancelled:
-            self._gone.set()
-            return
-        self._task = asyncio.get_running_loop().create_task(work())
-        self._loop.tasks.add(self._task)
-        self._task.add_done_callback(lambda task: self._end(task, put))
-
-    def _end(self, task: asyncio.Task[None], put: Callable[[_End], object]) -> None:
-        self._loop.tasks.discard(task)
-        if task.cancelled():
-            put(_End(ClosedClientError("the client was closed during the call")))
-        else:
-            put(_End(task.exception()))
-        self._gone.set()
-
-    def _cancel(self) -> None:
-        self._cancelled = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def cancel(self) -> None:
-        """Cancel and wait until the task is gone, with its requests. Any thread."""
-        if not self._gone.is_set() and self._loop.soon(self._cancel) and not self._loop.is_here():
-            self._gone.wait(_PATIENCE)
-
-
-class _Loop:
-    """An event loop in a daemon thread. It does not know the clients, so that these can be collected."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.pid = os.getpid()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self._pool = pool
-        self._lock = threading.Lock()
-        self._stopping = False
-        self._started = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="ctxembed", daemon=True)
-        self._thread.start()
-        self._started.wait()
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._started.set()
-        await self._stop.wait()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self._pool.aclose()
-
-    def is_here(self) -> bool:
-        """Whether the caller runs in the loop's thread."""
-        return threading.get_ident() == self._thread.ident
-
-    def soon(self, callback: Callable[..., object], *args: Any) -> bool:
-        """Let the loop call; False where it has ended."""
-        with self._lock:
-            if self._stopping or self._loop is None:
-                return False
-            self._loop.call_soon_threadsafe(callback, *args)
-            return True
-
-    def stop(self) -> None:
-        """Cancel all tasks, close the connections and end the thread."""
-        if self.pid != os.getpid():
-            return
-        with self._lock:  # what was started before is known to the loop before it stops
-            if not self._stopping and self._loop is not None and self._stop is not None:
-                self._stopping = True
-                self._loop.call_soon_threadsafe(self._stop.set)
-        if not self.is_here():
-            self._thread.join(_PATIENCE)
-
-
-class _LoopThread:
-    """The loop that a client and its copies share: started when needed, stopped when the last of them is gone."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._lock = threading.Lock()
-        self._loop: _Loop | None = None
-        self._finalizer: weakref.finalize[..., _LoopThread] | None = None
-        self.stopped = False
-
-    def _running(self) -> _Loop:
-        if self._loop is not None and self._loop.pid != os.getpid():
-            # A forked child: the thread did not come along, the lock may have been held, the sockets are the parent's.
-            if self._finalizer is not None:
-                self._finalizer.detach()
-            _INHERITED.append(self._loop)
-            self._loop, self._lock = None, threading.Lock()
-        with self._lock:
-            if self.stopped:
-                raise ClosedClientError("this client is closed")
-            if self._loop is None:
-                self._loop = _Loop(self._pool)
-                self._finalizer = weakref.finalize(self, self._loop.stop)
-            return self._loop
-
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], events: SimpleQueue[Any]) -> _Task:
-        """Start a coroutine in the loop. Its :class:`_End` goes to ``events``."""
-        loop = self._running()
-        if loop.is_here():
-            raise RuntimeError("a Client was called from its own thread (by its api_key callable?): that would wait forever")
-        task = _Task(loop)
-        self.soon(task.begin, work, events.put)
-        return task
-
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Let the loop call ``callback``."""
-        if not self._running().soon(callback, *args):
-            raise ClosedClientError("this client is closed")
-
-    def stop(self) -> None:
-        """End the thread, if there is one."""
-        self.stopped = True
-        if self._finalizer is not None:
-            self._finalizer()

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from ctxembed._client._secret import Secret
 
-__all__ = ["Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
+__all__ = ["Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
 
 _DEFAULT_TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 _DEFAULT_TOTAL: Final = 600.0
@@ -76,6 +75,30 @@ class Reply:
     headers: dict[str, str]
     body: bytes
     fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request.
+
+    Parameters
+    ----------
+    url, headers, body
+        Without the key.
+    secret : Secret
+        The key.
+    timeouts : Timeouts
+        How long it may take.
+    limit : int
+        Bytes that a good answer can have.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    secret: Secret
+    timeouts: Timeouts
+    limit: int
 
 
 class _Bearer(httpx.Auth):
@@ -134,12 +157,6 @@ class _Body:
         if self.fault is None and self._inflate is not None and not self._inflate.eof and self._size <= self._limit:
             self.fault = "its compressed body ends early"
         return b"".join(self._pieces)[: self._limit]
-
-
-def _headers(response: httpx.Response, secret: Secret) -> dict[str, str]:
-    return {
-        name.lower(): secret.redact_text(value) for name, value in response.headers.items() if name not in _WITHHELD
-    }
 
 
 def _plain_copy(error: BaseException) -> BaseException:
@@ -239,39 +256,46 @@ class Pool:
         if client is not None and anyio.lowlevel.current_token() == self._token:
             await client.aclose()
 
-    async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, secret: Secret, timeouts: Timeouts, limit: int
-    ) -> Reply | APIConnectionError:
-        """Send one request and read its answer, at most ``limit`` bytes of it."""
+    async def post(self, outgoing: Outgoing) -> Reply | APIConnectionError:
+        """Send one request and read its answer."""
         outcome: Reply | APIConnectionError | None = None
-        with anyio.move_on_after(timeouts.total):
+        with anyio.move_on_after(outgoing.timeouts.total):
             if isinstance(self.injected, httpx.Client):
                 # A blocked read cannot be interrupted: a cancelled call leaves its thread to end by itself. The gate
                 # has limited how many there are, so each brings a limiter of its own.
-                work = partial(_exchange, self.injected, url, headers, body, secret, timeouts.phases, limit)
-                outcome = await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+                outcome = await anyio.to_thread.run_sync(
+                    _exchange, self.injected, outgoing, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+                )
             else:
-                client = self.injected if self.injected is not None else self._own()
-                outcome = await _aexchange(client, url, headers, body, secret, timeouts.phases, limit)
+                outcome = await _aexchange(self.injected if self.injected is not None else self._own(), outgoing)
         if outcome is None:
-            return APITimeoutError(f"no whole answer within {timeouts.total:g} seconds")
+            return APITimeoutError(f"no whole answer within {outgoing.timeouts.total:g} seconds")
         return outcome
 
 
-async def _aexchange(
-    client: httpx.AsyncClient,
-    url: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    secret: Secret,
-    timeout: httpx.Timeout,
-    limit: int,
-) -> Reply | APIConnectionError:
+def _request(client: httpx.AsyncClient | httpx.Client, outgoing: Outgoing) -> httpx.Request:
+    return client.build_request(
+        "POST",
+        outgoing.url,
+        content=outgoing.body,
+        headers=dict(outgoing.headers),
+        timeout=outgoing.timeouts.phases,
+    )
+
+
+def _reply(response: httpx.Response, collected: _Body, secret: Secret) -> Reply:
+    headers = {
+        name.lower(): secret.redact_text(value) for name, value in response.headers.items() if name not in _WITHHELD
+    }
+    return Reply(response.status_code, headers, collected.end(), collected.fault)
+
+
+async def _aexchange(client: httpx.AsyncClient, outgoing: Outgoing) -> Reply | APIConnectionError:
     try:
-        request = client.build_request("POST", url, content=body, headers=dict(headers), timeout=timeout)
-        response = await client.send(request, auth=_Bearer(secret), stream=True, follow_redirects=False)
+        request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
+        response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
         try:
-            collected = _Body(response, limit)
+            collected = _Body(response, outgoing.limit)
             if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
                 collected.add_plain(await response.aread())
             else:
@@ -280,25 +304,17 @@ async def _aexchange(
                         break
         finally:
             await response.aclose()
-        return Reply(response.status_code, _headers(response, secret), collected.end(), collected.fault)
+        return _reply(response, collected, outgoing.secret)
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-        return _translate(error, secret)
+        return _translate(error, outgoing.secret)
 
 
-def _exchange(
-    client: httpx.Client,
-    url: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    secret: Secret,
-    timeout: httpx.Timeout,
-    limit: int,
-) -> Reply | APIConnectionError:
+def _exchange(client: httpx.Client, outgoing: Outgoing) -> Reply | APIConnectionError:
     try:
-        request = client.build_request("POST", url, content=body, headers=dict(headers), timeout=timeout)
-        response = client.send(request, auth=_Bearer(secret), stream=True, follow_redirects=False)
+        request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
+        response = client.send(request, auth=auth, stream=True, follow_redirects=False)
         try:
-            collected = _Body(response, limit)
+            collected = _Body(response, outgoing.limit)
             if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
                 collected.add_plain(response.read())
             else:
@@ -307,6 +323,6 @@ def _exchange(
                         break
         finally:
             response.close()
-        return Reply(response.status_code, _headers(response, secret), collected.end(), collected.fault)
+        return _reply(response, collected, outgoing.secret)
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-        return _translate(error, secret)
+        return _translate(error, outgoing.secret)

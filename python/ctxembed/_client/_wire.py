@@ -179,7 +179,7 @@ def spent(body: bytes) -> Usage:
     return Usage(
         prompt if type(prompt) is int else None,
         total if type(total) is int else None,
-        Decimal(cost) if type(cost) in (int, Decimal) and Decimal(cost).is_finite() else None,
+        Decimal(cost) if isinstance(cost, int | Decimal) and not isinstance(cost, bool) else None,
         1,
     )
 
