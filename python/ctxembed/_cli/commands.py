@@ -131,7 +131,7 @@ def plan(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show requests, tokens and cost, and every problem, without sending anything. Exit code 1 if there are problems."""
+    """Show requests, tokens, cost and every problem, and send nothing. The exit code is 1 if there are problems."""
     from ctxembed._cli.documents import read
     from ctxembed._planning import plan as make_plan
 

@@ -152,7 +152,7 @@ def load(folder: Path) -> Store:
 
 def _vectors(path: Path, dimensions: int, encoding: str) -> NDArray[Any]:
     try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise StoreError(f"{path} is damaged: {error}") from None
     expected = (np.int8, dimensions) if encoding == "base64_int8" else (np.uint8, dimensions // 8)
