@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
-use super::scan::{Plan, Scan, Watch, Worker};
+use super::scan::{Plan, Pulse, Scan, Watch, Worker};
 use crate::error::Error;
 use crate::similarity::cosine::{cosine, inverse_norm};
 use crate::similarity::dot::Dot;
@@ -55,13 +55,14 @@ fn fill<K: Kernels, T: Send>(
     if columns == 0 {
         return Ok(());
     }
+    let mut pulse = Pulse::new(watch);
     for (group, out) in out.chunks_mut(TOGETHER * columns).enumerate() {
         let first = group * TOGETHER;
         let last = scan.query_count().min(first + TOGETHER);
         let scan = Scan { queries: &scan.queries[first * scan.width..last * scan.width], ..scan.clone() };
         let plan = Plan::new(&scan);
         let pieces = cut(out, columns, &plan.rows_of_blocks(&scan));
-        plan.run(scan.thread_count(plan.blocks), watch, |blocks| {
+        plan.run(scan.thread_count(plan.blocks), &mut pulse, |blocks| {
             let mut worker = Worker::new(&scan, &plan);
             blocks(&mut |block| {
                 let mut piece = std::mem::take(&mut *pieces[block].lock().unwrap_or_else(PoisonError::into_inner));

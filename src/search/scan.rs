@@ -20,8 +20,30 @@ use crate::similarity::{BATCH, Kernels, Queries, cosine};
 /// Asked by the calling thread now and then; an error ends the scan.
 pub type Watch<'a> = &'a mut (dyn FnMut() -> Result<(), Error> + Send);
 
-/// Between two questions to the watch.
-const WATCH_EVERY: Duration = Duration::from_millis(50);
+/// A watch that is asked no more often than it makes sense.
+pub(super) struct Pulse<'a> {
+    watch: Watch<'a>,
+    asked: Instant,
+}
+
+impl<'a> Pulse<'a> {
+    /// Between two questions.
+    const EVERY: Duration = Duration::from_millis(50);
+
+    pub(super) fn new(watch: Watch<'a>) -> Self {
+        Self { watch, asked: Instant::now() }
+    }
+
+    fn ask(&mut self) -> Result<(), Error> {
+        if self.asked.elapsed() < Self::EVERY {
+            return Ok(());
+        }
+        let answer = (self.watch)();
+        self.asked = Instant::now();
+        answer
+    }
+}
+
 /// Work for which another thread pays, in bytes that pass through a kernel: some tenths of a millisecond.
 const WORK_PER_THREAD: usize = 2 << 20;
 /// Bytes of rows in a block: half of a small L2 cache.
@@ -92,17 +114,18 @@ impl<K: Kernels> Scan<'_, K> {
         // A query's candidates: twice k while it is collected.
         let together = KEPT_BYTES / (2 * columns).saturating_mul(size_of::<Candidate>());
         let together = (together / BATCH * BATCH).clamp(BATCH, GROUP_QUERIES);
+        let mut pulse = Pulse::new(watch);
         for queries in self.queries.chunks(together * self.width) {
             let scan = Self { queries, ..self.clone() };
-            scan.top_k_of_group::<O>(columns, watch, &mut found.candidates)?;
+            scan.top_k_of_group::<O>(columns, &mut pulse, &mut found.candidates)?;
         }
         Ok(found)
     }
 
-    fn top_k_of_group<O: Order>(&self, k: usize, watch: Watch<'_>, out: &mut Vec<Candidate>) -> Result<(), Error> {
+    fn top_k_of_group<O: Order>(&self, k: usize, pulse: &mut Pulse<'_>, out: &mut Vec<Candidate>) -> Result<(), Error> {
         let plan = Plan::new(self);
         let ascending = self.parts.iter().all(|part| part.ids.is_none());
-        let tops = plan.run(self.thread_count(plan.blocks), watch, |blocks| {
+        let tops = plan.run(self.thread_count(plan.blocks), pulse, |blocks| {
             let mut worker = Worker::new(self, &plan);
             let mut tops = vec![Top::new(k); self.query_count()];
             blocks(&mut |block| {
@@ -180,7 +203,7 @@ impl<K: Kernels> Plan<K> {
     pub(super) fn run<T: Send>(
         &self,
         threads: usize,
-        watch: Watch<'_>,
+        pulse: &mut Pulse<'_>,
         work: impl Fn(&mut dyn FnMut(&mut dyn FnMut(usize)) -> Result<(), Error>) -> Result<T, Error> + Sync,
     ) -> Result<Vec<T>, Error> {
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -198,14 +221,10 @@ impl<K: Kernels> Plan<K> {
             let helpers: Vec<_> = (1..threads)
                 .map_while(|_| thread::Builder::new().name("ctxembed".into()).spawn_scoped(scope, helper).ok())
                 .collect();
-            let mut asked = Instant::now();
             let own = work(&mut |each| {
                 while let Some(block) = draw() {
                     each(block);
-                    if asked.elapsed() >= WATCH_EVERY {
-                        watch().inspect_err(|_| stop.store(true, Relaxed))?;
-                        asked = Instant::now();
-                    }
+                    pulse.ask().inspect_err(|_| stop.store(true, Relaxed))?;
                 }
                 Ok(())
             });
