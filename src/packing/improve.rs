@@ -26,7 +26,7 @@ pub(super) fn improve(
     {
         found = spread;
     }
-    let mut dives = if found.requests > bound { Dives::new(instance) } else { None };
+    let mut dives = if found.requests > bound { Dives::new(instance, &found) } else { None };
     while found.requests > bound && !clock.is_stopped() {
         if let Some(better) = one_fewer(instance, &found, bound, 1, &mut random, &mut clock) {
             found = better;
@@ -52,8 +52,10 @@ struct Dives {
 }
 
 impl Dives {
-    fn new(instance: &Instance) -> Option<Self> {
-        Some(Self { kinds: Kinds::of(instance)?, pool: Vec::new(), count: 0 })
+    fn new(instance: &Instance, found: &Assignment) -> Option<Self> {
+        let kinds = Kinds::of(instance)?;
+        let pool = kinds.patterns(found);
+        Some(Self { kinds, pool, count: 0 })
     }
 
     /// One dive for at most `goal` requests; raises `bound` where the program proves more.

@@ -7,15 +7,14 @@
 //! bound without a floating-point number in the proof. Fixing the patterns of the largest fractions and solving for
 //! what remains gives a packing (diving).
 
-use super::pricing::{DEAREST, ONE, Pricing};
+use super::pricing::{COARSE, DEAREST, ONE, Pricing};
 use super::search::{Clock, Random};
-use super::{Instance, Limits, best_fit};
+use super::{Assignment, Instance, Limits, best_fit};
 
 /// Kinds of documents up to which the program is small enough to solve.
 const KINDS: usize = 700;
-/// Branches that a search for a pattern that pays may take, and those of one that would prove there is none.
+/// Branches that a search for a pattern that pays may take.
 const QUICK: u64 = 4_000;
-const THOROUGH: u64 = 200_000;
 /// Reduced costs and steps below this are rounding errors.
 const TINY: f64 = 1e-7;
 
@@ -53,6 +52,23 @@ impl Kinds {
             members.last_mut()?.push(i);
         }
         Some(Self { limits: instance.limits, tokens, chunks, members })
+    }
+
+    /// What the requests of a packing hold.
+    pub(super) fn patterns(&self, assignment: &Assignment) -> Vec<Pattern> {
+        let mut patterns: Vec<Pattern> = vec![Vec::new(); assignment.requests];
+        for (kind, members) in (0..).zip(&self.members) {
+            for &i in members {
+                let pattern = &mut patterns[assignment.request_of[i as usize] as usize];
+                match pattern.last_mut() {
+                    Some(last) if last.0 == kind => last.1 += 1,
+                    _ => pattern.push((kind, 1)),
+                }
+            }
+        }
+        patterns.sort_unstable();
+        patterns.dedup();
+        patterns
     }
 
     /// How many there are of each.
@@ -188,7 +204,6 @@ impl Simplex {
 
 /// Solve for `demand`; None when the clock ran out first. `pool` keeps every pattern that was ever generated.
 pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, clock: &mut Clock<'_>) -> Option<Solution> {
-    let known = pool.len();
     let mut simplex = Simplex::new(kinds, demand, pool);
     let m = simplex.rows.len();
     let mut best_bound = 0;
@@ -209,7 +224,7 @@ pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, cloc
             return Some(simplex.finish(best_bound, demand, pool));
         }
         // Then what earlier programs generated, then a new pattern.
-        let of_pool = pool[..known].iter().enumerate().map(|(at, pattern)| (simplex.worth(pattern, demand), at));
+        let of_pool = pool.iter().enumerate().map(|(at, pattern)| (simplex.worth(pattern, demand), at));
         let (worth, at) = of_pool.fold((0.0, 0), |best, next| if next.0 > best.0 { next } else { best });
         let (worth, at) = if worth > 1.0 + TINY {
             (worth, at)
@@ -224,27 +239,36 @@ pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, cloc
                 simplex.rows.iter().map(|&kind| (kinds.tokens[kind], kinds.chunks[kind], demand[kind])),
                 &prices,
             );
-            let mut best = problem.solve(QUICK);
-            if best.worth as f64 <= (1.0 + TINY) * ONE as f64 && best.nodes >= QUICK {
-                best = problem.solve(THOROUGH);
-            }
+            let best = problem.solve(QUICK);
             if !clock.spend(2 * best.nodes + m as u64) {
                 return None;
             }
-            let whole: u128 = simplex
-                .rows
-                .iter()
-                .zip(&prices)
-                .map(|(&kind, &price)| u128::from(demand[kind]) * u128::from(price))
-                .sum();
-            best_bound = best_bound.max(whole.div_ceil(u128::from(best.at_most.max(1))) as u64);
-            let worth = best.worth as f64 / ONE as f64;
+            let total = |shift: u32| -> u128 {
+                let whole = simplex.rows.iter().zip(&prices);
+                whole.map(|(&kind, &price)| u128::from(demand[kind]) * u128::from(price >> shift)).sum()
+            };
+            best_bound = best_bound.max(total(0).div_ceil(u128::from(best.at_most.max(1))) as u64);
+            let mut worth = best.worth as f64 / ONE as f64;
+            let mut pattern = best.pattern;
+            // Where the search stopped short of a proof that is within reach, the exact most decides.
+            if best.nodes >= QUICK
+                && (objective / worth.max(1.0)).ceil() >= (objective - TINY).ceil()
+                && let Some(whole) = problem.whole()
+            {
+                if !clock.spend(whole.steps) {
+                    return None;
+                }
+                best_bound = best_bound.max(total(COARSE).div_ceil(u128::from(whole.at_most.max(1))) as u64);
+                if !whole.pattern.is_empty() {
+                    worth = whole.at_most as f64 / (ONE >> COARSE) as f64;
+                    pattern = whole.pattern;
+                }
+            }
             // The bound has reached the value rounded up, or no pattern pays: no more can be proven.
             if worth <= 1.0 + TINY || best_bound as f64 >= objective - TINY {
                 return Some(simplex.finish(best_bound, demand, pool));
             }
-            let pattern = best.pattern.iter().map(|&(row, count)| (simplex.rows[row] as u32, count)).collect();
-            pool.push(pattern);
+            pool.push(pattern.iter().map(|&(row, count)| (simplex.rows[row] as u32, count)).collect());
             (simplex.worth(&pool[pool.len() - 1], demand), pool.len() - 1)
         };
         let entries: Vec<(usize, f64)> = pool[at]

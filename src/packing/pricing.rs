@@ -7,6 +7,11 @@ pub(super) const ONE: u64 = 1 << 30;
 /// Prices above this are cut to it, so that price times tokens fits a word. A good price is at most [`ONE`].
 pub(super) const DEAREST: u64 = 4 * ONE;
 
+/// Bits of a price that [`Pricing::whole`] drops, so that a sum of prices fits 32 bits.
+pub(super) const COARSE: u32 = 8;
+/// Words of decisions that [`Pricing::whole`] may keep.
+const MEMORY: usize = 1 << 22;
+
 /// The best pattern found.
 pub(super) struct Best {
     pub(super) worth: u64,
@@ -92,6 +97,82 @@ impl Pricing {
         };
         let pattern = search.pattern.iter().map(|&(entry, count)| (self.entries[entry].at, count)).collect();
         Best { worth: search.best, at_most, pattern, nodes: search.nodes }
+    }
+}
+
+/// The exact most by tokens alone.
+pub(super) struct Whole {
+    /// No pattern is worth more, in units of 2^COARSE / ONE, each price rounded down to them.
+    pub(super) at_most: u64,
+    /// Entry and count; empty where it breaks another limit.
+    pub(super) pattern: Vec<(usize, u32)>,
+    pub(super) steps: u64,
+}
+
+impl Pricing {
+    /// Dynamic programming over tokens; None where that takes too much memory.
+    ///
+    /// Chunks and documents are ignored, which can only raise the most: the bound stays one.
+    pub(super) fn whole(&self) -> Option<Whole> {
+        // Each kind as 1, 2, 4, ... of it, so that every count up to what there is can be made.
+        let mut items: Vec<(usize, u32, usize, u32)> = Vec::new();
+        for (at, entry) in self.entries.iter().enumerate() {
+            let price = (entry.price >> COARSE) as u32;
+            let mut left = entry.available.min((self.tokens / entry.tokens) as u32);
+            let mut count = 1;
+            while left > 0 {
+                count = left.min(count);
+                items.push((at, count, (entry.tokens * u64::from(count)) as usize, price.checked_mul(count)?));
+                left -= count;
+                count *= 2;
+            }
+        }
+        let states = self.tokens as usize + 1;
+        let words = states.div_ceil(64);
+        let highest = self.entries.first().map_or(0, |first| bound(first, self.tokens, u32::MAX)) >> COARSE;
+        if items.len().checked_mul(words)? > MEMORY || highest >= 1 << 31 {
+            return None;
+        }
+        let mut decisions = vec![0u64; items.len() * words];
+        let (mut old, mut new) = (vec![0u32; states], vec![0u32; states]);
+        for (&(_, _, size, price), taken) in items.iter().zip(decisions.chunks_exact_mut(words)) {
+            new[..size].copy_from_slice(&old[..size]);
+            let without = old[size..].chunks(64);
+            let with = old[..states - size].chunks(64);
+            for (((to, without), with), mask) in new[size..].chunks_mut(64).zip(without).zip(with).zip(taken) {
+                let mut bits = 0;
+                for (i, ((to, &without), &with)) in to.iter_mut().zip(without).zip(with).enumerate() {
+                    let with = with + price;
+                    *to = with.max(without);
+                    bits |= u64::from(with > without) << i;
+                }
+                *mask = bits;
+            }
+            std::mem::swap(&mut old, &mut new);
+        }
+        let mut pattern: Vec<(usize, u32)> = Vec::new();
+        let mut free = self.tokens as usize;
+        for (&(at, count, size, _), taken) in items.iter().zip(decisions.chunks_exact(words)).rev() {
+            if let Some(offset) = free.checked_sub(size)
+                && taken[offset / 64] >> (offset % 64) & 1 == 1
+            {
+                free -= size;
+                match pattern.last_mut() {
+                    Some(last) if last.0 == at => last.1 += count,
+                    _ => pattern.push((at, count)),
+                }
+            }
+        }
+        let (chunks, documents) = pattern.iter().fold((0, 0), |(chunks, documents), &(at, count)| {
+            (chunks + self.entries[at].chunks * u64::from(count), documents + count)
+        });
+        if chunks > self.chunks || documents > self.documents {
+            pattern.clear();
+        }
+        for entry in &mut pattern {
+            entry.0 = self.entries[entry.0].at;
+        }
+        Some(Whole { at_most: u64::from(old[states - 1]), pattern, steps: (items.len() * words) as u64 * 8 })
     }
 }
 
