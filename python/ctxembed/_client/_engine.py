@@ -122,7 +122,8 @@ class Engine:
 
     async def settle(self, group: TaskGroup, job: Job, batch: Batch) -> None:
         """Wait for a place, then send a batch and all that it is split into."""
-        await self.gate.acquire()
+        # Pieces go first, so that a split goes deep before it goes wide and soon shows what it is that is refused.
+        await self.gate.acquire(first=batch.attempts > 0)
         await self._settle(group, job, batch)
 
     async def _settle(self, group: TaskGroup, job: Job, batch: Batch) -> None:

@@ -126,8 +126,8 @@ class Gate:
         """Requests that may be in flight now."""
         return int(self._allowed)
 
-    async def acquire(self) -> None:
-        """Wait for a place, first come, first served."""
+    async def acquire(self, *, first: bool = False) -> None:
+        """Wait for a place: first come, first served, but before all others where ``first``."""
         token = anyio.lowlevel.current_token()
         if token != self._token:  # another event loop: who waited in the last one is gone
             self._reset(token)
@@ -135,7 +135,10 @@ class Gate:
             self._inside += 1
             return
         turn = anyio.Event()
-        self._waiting.append(turn)
+        if first:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
         try:
             await turn.wait()
         except BaseException:

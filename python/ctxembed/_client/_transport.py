@@ -130,7 +130,7 @@ class _Body:
 
     def add(self, piece: bytes) -> bool:
         """Take a piece; False where no more is wanted."""
-        if self.fault is not None:
+        if self.fault is not None or self._size > self._limit:
             return False
         if self._inflate is not None:
             try:
@@ -141,11 +141,11 @@ class _Body:
                 return False
         self._pieces.append(piece)
         self._size += len(piece)
-        if self._size > self._limit:
-            if not self._error:
-                self.fault = f"it is larger than the {self._limit} bytes that the answer can need"
-            return False
-        return True
+        if self._size <= self._limit:
+            return True
+        if not self._error:
+            self.fault = f"it is larger than the {self._limit} bytes that the answer can need"
+        return False
 
     def add_plain(self, content: bytes) -> None:
         """Take the whole body, not compressed any more."""
@@ -299,9 +299,11 @@ async def _aexchange(client: httpx.AsyncClient, outgoing: Outgoing) -> Reply | A
             if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
                 collected.add_plain(await response.aread())
             else:
-                async for piece in response.aiter_raw():
-                    if not collected.add(piece):
-                        break
+                # Leaving the loop would leave generators behind, which trio minds. Cancelling ends each of them.
+                with anyio.CancelScope() as reading:
+                    async for piece in response.aiter_raw():
+                        if not collected.add(piece):
+                            reading.cancel()
         finally:
             await response.aclose()
         return _reply(response, collected, outgoing.secret)
