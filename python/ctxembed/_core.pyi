@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ctxembed._models import EncodingFormat
 
+__all__: list[str]
 __version__: str
 
 def isa_paths() -> list[tuple[str, str]]: ...
@@ -22,7 +23,7 @@ def decode_response(
     encoding_format: EncodingFormat,
     out: NDArray[np.int8] | NDArray[np.uint8] | None,
 ) -> tuple[
-    NDArray[np.int8] | NDArray[np.uint8],
+    NDArray[Any],
     NDArray[np.int64],
     str | None,
     int,
@@ -30,7 +31,7 @@ def decode_response(
 ]: ...
 def decode_base64(
     strings: str | Sequence[str], *, dimensions: int | None = None, encoding_format: EncodingFormat = "base64_int8"
-) -> NDArray[np.int8] | NDArray[np.uint8]: ...
+) -> NDArray[Any]: ...
 def encode_base64(vectors: NDArray[np.int8] | NDArray[np.uint8]) -> list[str] | str: ...
 def pack_bits(int8_vectors: NDArray[np.int8]) -> NDArray[np.uint8]: ...
 def unpack_bits(bits: NDArray[np.uint8], dimensions: int | None = None, dtype: DTypeLike = ...) -> NDArray[Any]: ...
@@ -47,23 +48,12 @@ def validate_json(body: bytes | bytearray | memoryview) -> None: ...
 def hamming(queries: NDArray[np.uint8], database: NDArray[np.uint8]) -> NDArray[np.int32]: ...
 def dot(queries: NDArray[np.int8], database: NDArray[np.int8]) -> NDArray[np.int32]: ...
 def cosine(queries: NDArray[np.int8], database: NDArray[np.int8]) -> NDArray[np.float32]: ...
-@overload
 def top_k(
-    queries: NDArray[np.uint8],
-    database: NDArray[np.uint8],
+    queries: NDArray[np.int8] | NDArray[np.uint8],
+    database: NDArray[np.int8] | NDArray[np.uint8],
     k: SupportsIndex,
     *,
-    metric: Literal["hamming"] | None = None,
-    mask: NDArray[np.bool_] | None = None,
-    threads: SupportsIndex | None = None,
-) -> Matches: ...
-@overload
-def top_k(
-    queries: NDArray[np.int8],
-    database: NDArray[np.int8],
-    k: SupportsIndex,
-    *,
-    metric: Literal["cosine", "dot"] | None = None,
+    metric: Literal["hamming", "cosine", "dot"] | None = None,
     mask: NDArray[np.bool_] | None = None,
     threads: SupportsIndex | None = None,
 ) -> Matches: ...

@@ -140,7 +140,11 @@ def test_create_refuses_what_one_request_cannot_hold(driver, to, control):
         (lambda d, to: d.embed_queries(["a", None], _client=to), TypeError, r"queries\[1\]"),
         (lambda d, to: d.embed_texts("one", _client=to), TypeError, r"pass \[text\]"),
         (lambda d, to: d.embed_texts([], _client=to), ValueError, "empty"),
-        (lambda d, to: d.embed_texts(["a"], model="pplx-embed-context-v1-4b", _client=to), ValueError, "contextualized"),
+        (
+            lambda d, to: d.embed_texts(["a"], model="pplx-embed-context-v1-4b", _client=to),
+            ValueError,
+            "contextualized",
+        ),
         (lambda d, to: d.stream(3, _client=to), TypeError, "int"),
         (lambda d, to: d.stream([["a"]], ordered="yes", _client=to), TypeError, "ordered"),
         (lambda d, to: d.create([], _client=to), ValueError, "at least one document"),

@@ -8,12 +8,11 @@ import pickle
 import random
 from decimal import Decimal
 
+import ctxembed
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import ctxembed
 
 from .conftest import chunk_vectors, response, spell
 
