@@ -9,7 +9,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from ctxembed._models import EncodingFormat
 
-__all__: list[str]
 __version__: str
 
 def isa_paths() -> list[tuple[str, str]]: ...

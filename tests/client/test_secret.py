@@ -95,7 +95,18 @@ def test_no_log_shows_the_key_or_a_text(driver, server, control, caplog):
 
 @pytest.mark.parametrize(
     "plan",
-    [["401"], ["403"], ["500"], ["422"], ["reset"], ["truncated"], ["garbage"], ["html"], ["missing-chunk"], [{"delay": 9}]],
+    [
+        ["401"],
+        ["403"],
+        ["500"],
+        ["422"],
+        ["reset"],
+        ["truncated"],
+        ["garbage"],
+        ["html"],
+        ["missing-chunk"],
+        [{"delay": 9}],
+    ],
     ids=str,
 )
 def test_no_error_shows_the_key(driver, server, control, plan):
@@ -187,9 +198,7 @@ def test_a_callable_is_asked_before_each_attempt(driver, server, scripted, contr
     scripted.script, good = (lambda request: (500, {}, b"")), scripted.script
 
     with pytest.raises(ctxembed.InternalServerError):
-        driver.create(
-            [["a"]], _client={"base_url": scripted.base_url, "api_key": lambda: next(keys), "max_retries": 1}
-        )
+        driver.create([["a"]], _client={"base_url": scripted.base_url, "api_key": lambda: next(keys), "max_retries": 1})
     scripted.script = good
     driver.create([["a"]], _client={"base_url": scripted.base_url, "api_key": lambda: next(keys)})
     sent = [request["headers"]["authorization"] for request in scripted.requests]
@@ -199,7 +208,9 @@ def test_a_callable_is_asked_before_each_attempt(driver, server, scripted, contr
 def test_after_a_401_a_callable_is_asked_once_more(driver, fresh_server, control_of):
     server = fresh_server(key="new-key")
     keys = ["old-key", "new-key"]
-    emb = driver.create([["a"]], _client={"base_url": server.base_url, "api_key": lambda: keys.pop(0), "max_retries": 0})
+    emb = driver.create(
+        [["a"]], _client={"base_url": server.base_url, "api_key": lambda: keys.pop(0), "max_retries": 0}
+    )
     assert len(emb) == 1
     assert keys == []
     with pytest.raises(ctxembed.AuthenticationError):
@@ -247,7 +258,8 @@ def test_plain_http_to_another_machine_is_refused(kind, url, monkeypatch):
 
 @pytest.mark.parametrize("kind", CLIENTS)
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1", "http://localhost", "http://[::1]:80/", "http://127.3.2.1", "http://[::ffff:127.0.0.1]"]
+    "url",
+    ["http://127.0.0.1:1", "http://localhost", "http://[::1]:80/", "http://127.3.2.1", "http://[::ffff:127.0.0.1]"],
 )
 def test_plain_http_to_this_machine_is_fine(kind, url):
     assert kind(KEY, base_url=url).base_url == url.rstrip("/")
