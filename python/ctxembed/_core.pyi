@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, Literal, NoReturn, SupportsIndex, final, overload
+from typing import Any, Literal, NoReturn, SupportsIndex, TypeAlias, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -15,19 +15,29 @@ def isa_paths() -> list[tuple[str, str]]: ...
 
 # --- codec ---
 
+_Response: TypeAlias = tuple[
+    NDArray[Any], NDArray[np.int64], str | None, int, tuple[int | None, int | None, str | None] | None
+]
+
 def decode_response(
     body: bytes | bytearray | memoryview,
     shape: Sequence[int] | NDArray[np.integer[Any]] | None,
     dimensions: int | None,
     encoding_format: EncodingFormat,
     out: NDArray[np.int8] | NDArray[np.uint8] | None,
-) -> tuple[
-    NDArray[Any],
-    NDArray[np.int64],
-    str | None,
-    int,
-    tuple[int | None, int | None, str | None] | None,
-]: ...
+) -> _Response: ...
+
+@final
+class ResponseDecoder:
+    def __new__(
+        cls,
+        shape: Sequence[int] | NDArray[np.integer[Any]] | None,
+        dimensions: int | None,
+        encoding_format: EncodingFormat,
+    ) -> ResponseDecoder: ...
+    def feed(self, part: bytes | bytearray | memoryview) -> None: ...
+    def finish(self) -> _Response: ...
+
 def decode_base64(
     strings: str | Sequence[str], *, dimensions: int | None = None, encoding_format: EncodingFormat = "base64_int8"
 ) -> NDArray[Any]: ...

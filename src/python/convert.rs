@@ -248,6 +248,28 @@ pub(super) fn filled_bytes<'py, R: Send>(
     if signed { filled::<i8, R>(py, shape, |memory| fill(as_unsigned(memory))) } else { filled(py, shape, fill) }
 }
 
+/// A matrix over memory that the core has filled: int8 where `signed`, else uint8. Nothing is copied.
+#[expect(unsafe_code, reason = "the memory's bytes are initialised, and have the layout of both types")]
+pub(super) fn adopted_bytes(
+    py: Python<'_>,
+    memory: Vec<MaybeUninit<u8>>,
+    shape: [usize; 2],
+    signed: bool,
+) -> PyResult<Bound<'_, PyAny>> {
+    let mut memory = std::mem::ManuallyDrop::new(memory);
+    let (start, length, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
+    if signed {
+        // SAFETY: the parts are those of a Vec that is not dropped; MaybeUninit<u8> and i8 have one size and
+        // alignment; `GrowingRows`, where it comes from, initialises every byte it adds.
+        let bytes = unsafe { Vec::<i8>::from_raw_parts(start.cast(), length, capacity) };
+        Ok(PyArray1::from_vec(py, bytes).reshape(shape)?.into_any())
+    } else {
+        // SAFETY: as above, for u8.
+        let bytes = unsafe { Vec::<u8>::from_raw_parts(start.cast(), length, capacity) };
+        Ok(PyArray1::from_vec(py, bytes).reshape(shape)?.into_any())
+    }
+}
+
 /// Signed bytes as unsigned ones.
 #[expect(unsafe_code, reason = "the two types have one layout")]
 fn as_unsigned(memory: &mut [MaybeUninit<i8>]) -> &mut [MaybeUninit<u8>] {

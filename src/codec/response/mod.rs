@@ -6,10 +6,12 @@
 
 mod fast;
 mod order;
+mod stream;
 mod walker;
 
 use std::mem::MaybeUninit;
 
+pub use stream::{GrowingRows, Stream};
 pub use walker::Walker;
 
 use super::Encoding;
