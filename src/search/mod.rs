@@ -6,7 +6,7 @@
 
 mod column;
 pub mod file;
-mod filter;
+pub mod filter;
 pub mod index;
 pub mod matrix;
 pub mod scan;

@@ -13,6 +13,8 @@
 pub mod cosine;
 pub mod dot;
 pub mod hamming;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 
 use crate::isa::Isa;
 

@@ -81,7 +81,8 @@ fn tile<const Q: usize>(
             // SAFETY: a quarter of a line is 16 bytes at an address that is a multiple of 16.
             *rows = _mm256_cvtepu8_epi16(unsafe { _mm_load_si128(quarter.as_ptr().cast()) });
         }
-        for (sums, &word) in sums.iter_mut().zip(&word[first..]) {
+        let Some(word) = word[first..].first_chunk::<Q>() else { continue };
+        for (sums, &word) in sums.iter_mut().zip(word) {
             let word = _mm256_cvtepi8_epi16(_mm_set1_epi32(word.cast_signed()));
             for (sum, rows) in sums.iter_mut().zip(rows) {
                 // Two 32-bit lanes a row, each 2 * 255 * 128 at most beside the running sum, which wraps.

@@ -5,7 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{BATCH, GROUP, Line};
+use super::super::lanes::transpose_quarters;
+use super::{BATCH, BIAS, GROUP, Line, WORD};
 
 /// Bytes in a register.
 const STEP: usize = 64;
@@ -21,7 +22,10 @@ pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
         let (a, rows) = rows.split_at(width);
         let (b, rows) = rows.split_at(width);
         let (c, d) = rows.split_at(width);
-        *out = sums(query, [a, b, c, d]).map(|sum| sum.wrapping_sub(bias));
+        *out = sums(query, [a, b, c, d]);
+        for out in out {
+            *out = out.wrapping_sub(bias);
+        }
     }
     for (row, out) in rest.chunks_exact(width).zip(out_rest) {
         *out = sums(query, [row])[0].wrapping_sub(bias);
@@ -93,6 +97,39 @@ fn load_tail(elements: &[i8]) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi8(mask, elements.as_ptr()) }
 }
 
+/// Interleave the whole registers of a full group of rows, and give the number of words that were written.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn pack(group: &[i8], width: usize, lines: &mut [Line]) -> usize {
+    debug_assert_eq!(group.len(), GROUP * width);
+    let bias = _mm512_set1_epi32(BIAS.cast_signed());
+    let (blocks, _) = lines.as_chunks_mut::<{ STEP / WORD }>();
+    let blocks = &mut blocks[..width / STEP];
+    for (at, lines) in blocks.iter_mut().enumerate() {
+        let mut rows = [_mm512_setzero_si512(); GROUP];
+        for (register, row) in rows.iter_mut().zip(group.chunks_exact(width)) {
+            *register = load(&row[at * STEP..(at + 1) * STEP]);
+        }
+        // Within each quarter L of the registers: words 4 L .. 4 L + 4 of rows 4 j .. 4 j + 4, a word a register.
+        let mut fours = [[_mm512_setzero_si512(); 4]; 4];
+        for (j, four) in rows.as_chunks::<4>().0.iter().enumerate() {
+            let low = (_mm512_unpacklo_epi32(four[0], four[1]), _mm512_unpacklo_epi32(four[2], four[3]));
+            let high = (_mm512_unpackhi_epi32(four[0], four[1]), _mm512_unpackhi_epi32(four[2], four[3]));
+            fours[0][j] = _mm512_unpacklo_epi64(low.0, low.1);
+            fours[1][j] = _mm512_unpackhi_epi64(low.0, low.1);
+            fours[2][j] = _mm512_unpacklo_epi64(high.0, high.1);
+            fours[3][j] = _mm512_unpackhi_epi64(high.0, high.1);
+        }
+        for (i, four) in fours.into_iter().enumerate() {
+            for (quarter, words) in transpose_quarters(four).into_iter().enumerate() {
+                let line = &mut lines[4 * quarter + i];
+                // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
+                unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_xor_si512(words, bias)) };
+            }
+        }
+    }
+    blocks.len() * (STEP / WORD)
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn panel(
     panel: &[Line],
@@ -131,14 +168,17 @@ fn batch<const Q: usize>(panel: &[Line], words: &[[u32; BATCH]], bias: &[i32; BA
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn tile<const R: usize, const Q: usize>(
-    groups: [&[Line]; R],
+    mut groups: [&[Line]; R],
     words: &[[u32; BATCH]],
     bias: &[i32; BATCH],
     out: &mut [i32],
     stride: usize,
 ) {
     let mut sums = [[_mm512_setzero_si512(); Q]; R];
-    let groups = groups.map(|group| &group[..words.len()]);
+    for group in &mut groups {
+        // The length that the compiler needs to see to leave out the checks below.
+        *group = &group[..words.len()];
+    }
     for (at, word) in words.iter().enumerate() {
         let mut lines = [_mm512_setzero_si512(); R];
         for (line, group) in lines.iter_mut().zip(groups) {

@@ -74,13 +74,24 @@ impl Kernels for Dot {
         }
     }
 
-    fn pack_rows(_isa: Isa, rows: &[i8], width: usize, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: &[i8], width: usize, panel: &mut Vec<Line>) {
         let words = width.div_ceil(WORD);
-        panel.clear();
-        panel.resize((rows.len() / width).div_ceil(GROUP) * words, Line([0; GROUP]));
+        // Every lane of a full group is written below: only a last group that is not full needs zeros.
+        let groups = (rows.len() / width).div_ceil(GROUP);
+        panel.resize(groups * words, Line([0; GROUP]));
         for (group, lines) in rows.chunks(GROUP * width).zip(panel.chunks_exact_mut(words)) {
+            let full = group.len() == GROUP * width;
+            let done = match isa.min(Isa::dot()) {
+                // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 if full => unsafe { avx512::pack(group, width, lines) },
+                _ => 0,
+            };
+            if !full {
+                lines.fill(Line([0; GROUP]));
+            }
             for (lane, row) in group.chunks_exact(width).enumerate() {
-                each_word(row, |word, value| lines[word].0[lane] = value ^ BIAS);
+                each_word(&row[done * WORD..], |word, value| lines[done + word].0[lane] = value ^ BIAS);
             }
         }
     }
@@ -153,7 +164,7 @@ mod tests {
             let mut out = vec![1; count];
             Dot::squared_norms(isa, rows, width, &mut out);
             assert_eq!(out, norms, "norms, {isa:?}, width {width}");
-            let mut panel = vec![];
+            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
             Dot::pack_rows(isa, rows, width, &mut panel);
             let stride = count.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.batches() {
