@@ -17,10 +17,17 @@ pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
     }
 }
 
+#[target_feature(enable = "avx2")]
+pub(super) fn squared_norms(rows: &[i8], width: usize, out: &mut [u32]) {
+    for (row, out) in rows.chunks_exact(width).zip(out) {
+        *out = product(row, row).cast_unsigned();
+    }
+}
+
 /// Inner product of two vectors of one length.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn product(a: &[i8], b: &[i8]) -> i32 {
+fn product(a: &[i8], b: &[i8]) -> i32 {
     let (a_pairs, a_tail) = a.as_chunks::<{ 2 * STEP }>();
     let (b_pairs, b_tail) = b.as_chunks::<{ 2 * STEP }>();
     let mut sums = [_mm256_setzero_si256(); 2];

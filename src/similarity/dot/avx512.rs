@@ -59,23 +59,44 @@ fn sums<const R: usize>(query: &[i8], rows: [&[i8]; R]) -> [i32; R] {
     out
 }
 
-/// The squared norm as `sum((x + 128) * x) - 128 * sum(x)`.
+/// The squared norm of each of the `out.len()` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn squared_norm(row: &[i8]) -> i32 {
+pub(super) fn squared_norms(rows: &[i8], width: usize, out: &mut [u32]) {
+    let (blocks, four) = (out.len() / 4, 4 * width);
+    let (rows_by_four, rest) = rows.split_at(blocks * four);
+    let (out_by_four, out_rest) = out.split_at_mut(blocks * 4);
+    for (rows, out) in rows_by_four.chunks_exact(four).zip(out_by_four.as_chunks_mut::<4>().0) {
+        let (a, rows) = rows.split_at(width);
+        let (b, rows) = rows.split_at(width);
+        let (c, d) = rows.split_at(width);
+        *out = norms([a, b, c, d]);
+    }
+    for (row, out) in rest.chunks_exact(width).zip(out_rest) {
+        [*out] = norms([row]);
+    }
+}
+
+/// Each squared norm as `sum((x + 128) * x) - 128 * sum(x)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn norms<const R: usize>(rows: [&[i8]; R]) -> [u32; R] {
     let (bias, ones) = (_mm512_set1_epi8(-128), _mm512_set1_epi8(1));
-    let (mut products, mut plain) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-    let (chunks, tail) = row.as_chunks::<STEP>();
-    for chunk in chunks {
-        let x = load(chunk);
-        products = _mm512_dpbusd_epi32(products, _mm512_xor_si512(x, bias), x);
-        plain = _mm512_dpbusd_epi32(plain, ones, x);
+    let mut sums = [(_mm512_setzero_si512(), _mm512_setzero_si512()); R];
+    let width = rows[0].len();
+    let whole = width / STEP * STEP;
+    for at in (0..width).step_by(STEP) {
+        for ((products, plain), row) in sums.iter_mut().zip(rows) {
+            let x = if at < whole { load(&row[at..at + STEP]) } else { load_tail(&row[whole..]) };
+            *products = _mm512_dpbusd_epi32(*products, _mm512_xor_si512(x, bias), x);
+            *plain = _mm512_dpbusd_epi32(*plain, ones, x);
+        }
     }
-    if !tail.is_empty() {
-        let x = load_tail(tail);
-        products = _mm512_dpbusd_epi32(products, _mm512_xor_si512(x, bias), x);
-        plain = _mm512_dpbusd_epi32(plain, ones, x);
+    let mut out = [0; R];
+    for (out, (products, plain)) in out.iter_mut().zip(sums) {
+        let plain = _mm512_reduce_add_epi32(plain).wrapping_mul(128);
+        *out = _mm512_reduce_add_epi32(products).wrapping_sub(plain).cast_unsigned();
     }
-    _mm512_reduce_add_epi32(products).wrapping_sub(_mm512_reduce_add_epi32(plain).wrapping_mul(128))
+    out
 }
 
 /// A register from 64 elements.

@@ -60,17 +60,14 @@ impl Kernels for Dot {
     /// At most `128 * 128 * MAX_DIMS` each.
     fn squared_norms(isa: Isa, rows: &[i8], width: usize, out: &mut [u32]) {
         debug_assert_eq!(rows.len(), width * out.len());
-        for (row, out) in rows.chunks_exact(width).zip(out) {
-            let norm = match isa.min(Isa::dot()) {
-                // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512::squared_norm(row) },
-                // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { avx2::product(row, row) },
-                _ => scalar::product(row, row),
-            };
-            *out = norm.cast_unsigned();
+        match isa.min(Isa::dot()) {
+            // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::squared_norms(rows, width, out) },
+            // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::squared_norms(rows, width, out) },
+            _ => scalar::squared_norms(rows, width, out),
         }
     }
 
