@@ -4,7 +4,7 @@
 //! query on their own; the merge orders by score and id, so that the result does not depend on who drew what. Memory
 //! beyond the rows is one block and `O(queries * k)` a thread.
 //!
-//! How rows lie in memory is known to [`Part`] and [`Worker::load`] alone: another layout is another kind of part.
+//! How rows lie in memory is known to [`Part`] and `Worker::load` alone: another layout is another kind of part.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -107,10 +107,14 @@ impl<K: Kernels> Scan<'_, K> {
     pub fn top_k<O: Order>(&self, k: usize, watch: Watch<'_>) -> Result<Found, Error> {
         let allowed = self.mask.map_or(self.row_count(), |mask| mask.iter().filter(|&&row| row != 0).count());
         let columns = k.min(allowed);
-        let mut found = Found { columns, candidates: Vec::with_capacity(columns * self.query_count()) };
+        let mut found = Found { columns, candidates: Vec::new() };
         if columns == 0 {
             return Ok(found);
         }
+        let total = columns.saturating_mul(self.query_count());
+        found.candidates.try_reserve_exact(total).map_err(|_| {
+            Error::Value(format!("{columns} matches for each of {} queries do not fit in memory", self.query_count()))
+        })?;
         // A query's candidates: twice k while it is collected.
         let together = KEPT_BYTES / (2 * columns).saturating_mul(size_of::<Candidate>());
         let together = (together / BATCH * BATCH).clamp(BATCH, GROUP_QUERIES);
@@ -184,7 +188,7 @@ impl<K: Kernels> Plan<K> {
             blocks += count.div_ceil(rows);
             first += count;
         }
-        let panels = scan.query_count() >= K::PANEL_FROM;
+        let panels = scan.query_count() >= K::panel_from(scan.isa);
         Self { rows, blocks, before, queries: panels.then(|| K::pack_queries(scan.queries, scan.width)) }
     }
 

@@ -38,10 +38,17 @@ impl Kernels for Dot {
 
     const GROUP: usize = GROUP;
     const WORD: usize = WORD;
-    const PANEL_FROM: usize = 4;
 
     fn isa() -> Isa {
         Isa::dot()
+    }
+
+    fn panel_from(isa: Isa) -> usize {
+        match isa.min(Isa::dot()) {
+            Isa::Avx512 => 4,
+            Isa::Avx2 => 48,
+            Isa::Scalar => usize::MAX,
+        }
     }
 
     fn rows(isa: Isa, query: &[i8], rows: &[i8], out: &mut [i32]) {

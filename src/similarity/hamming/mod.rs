@@ -33,10 +33,17 @@ impl Kernels for Hamming {
 
     const GROUP: usize = GROUP;
     const WORD: usize = WORD;
-    const PANEL_FROM: usize = 4;
 
     fn isa() -> Isa {
         Isa::hamming()
+    }
+
+    fn panel_from(isa: Isa) -> usize {
+        match isa.min(Isa::hamming()) {
+            Isa::Avx512 => 4,
+            Isa::Avx2 => 8,
+            Isa::Scalar => usize::MAX,
+        }
     }
 
     fn rows(isa: Isa, query: &[u8], rows: &[u8], out: &mut [i32]) {
