@@ -14,7 +14,7 @@ use super::Instance;
 /// Largest parameter of u(k). Beyond it the function hardly differs from the identity for documents of interest.
 const STEPS: u64 = 64;
 /// Evaluations of a function on a size that [`strong`] may spend on each dimension.
-const BUDGET: usize = 2_000_000;
+const BUDGET: usize = 400_000;
 
 /// The ceilings: documents, tokens and chunks, each over what a request holds.
 pub(super) fn ceilings(instance: &Instance) -> usize {
@@ -88,7 +88,10 @@ impl View {
         };
         let mut image = classes.to_vec();
         let full = self.capacity;
-        for k in 1..=STEPS {
+        // Sums of images stay below 2^63, whatever the number of documents.
+        let documents: u64 = classes.iter().map(|class| class.count).sum();
+        let headroom = (u64::MAX / 2) / (documents * full);
+        for k in 1..=STEPS.min(headroom) {
             if best >= known || !spend(classes.len()) {
                 return best;
             }
@@ -99,7 +102,7 @@ impl View {
             best = best.max(self.thresholds(&image, k * full));
         }
         // f2 changes where k divides a size or what a size leaves, so the sizes and their parts are the parameters.
-        for part in 1..=4 {
+        for part in 1..=4 * u64::from(headroom > 2) {
             for class in classes {
                 for k in [class.size / part, (full - class.size) / part] {
                     if k == 0 || 2 * k > full {
@@ -142,10 +145,8 @@ impl View {
         let half = classes.partition_point(|class| 2 * class.size > capacity);
         let mut alone = half; // classes[..alone] are above capacity - e
         let (mut count_alone, mut count_shared, mut sum, mut other) = (0, 0, 0, 0);
-        let mut count_half = 0;
         for class in &classes[..half] {
             count_alone += class.count;
-            count_half += class.count;
         }
         // e = just above half first: everything above half stands alone. Then e falls from size to size.
         let mut best = count_alone;
@@ -165,11 +166,15 @@ impl View {
             count_shared += class.count;
             sum += class.count * class.size;
             other += class.other;
-            let shared = (count_half - count_alone)
-                .max(count_shared.div_ceil(self.documents))
-                .max(sum.div_ceil(capacity))
-                .max(other.div_ceil(self.other_capacity));
-            best = best.max(count_alone + shared);
+            // Products instead of quotients until one of them tells that the bound rises.
+            let need = best.saturating_sub(count_alone);
+            if count_shared > need * self.documents || sum > need * capacity || other > need * self.other_capacity {
+                let shared = count_shared
+                    .div_ceil(self.documents)
+                    .max(sum.div_ceil(capacity))
+                    .max(other.div_ceil(self.other_capacity));
+                best = best.max(count_alone + shared);
+            }
         }
         best
     }

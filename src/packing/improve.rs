@@ -1,5 +1,6 @@
 //! From best-fit-decreasing towards the lower bound, while the effort lasts.
 
+use super::linear::{self, Kinds, Pattern};
 use super::search::{Clock, Random, State};
 use super::{Assignment, Effort, Instance, best_fit, fill};
 use crate::error::Error;
@@ -7,11 +8,11 @@ use crate::error::Error;
 /// Documents that one search looks at; of a larger input, the emptiest requests that hold about so many.
 const SEARCHED: usize = 2_500;
 
-/// A packing with fewer requests where one is found, and the lower bound.
+/// A packing with fewer requests where one is found, and the lower bound, which may have risen.
 pub(super) fn improve(
     instance: &Instance,
     mut found: Assignment,
-    bound: usize,
+    mut bound: usize,
     effort: &Effort<'_>,
 ) -> Result<(Assignment, usize), Error> {
     let mut clock = Clock::new(effort);
@@ -25,11 +26,111 @@ pub(super) fn improve(
     {
         found = spread;
     }
+    let mut dives = if found.requests > bound { Dives::new(instance, &found) } else { None };
     while found.requests > bound && !clock.is_stopped() {
-        let Some(better) = one_fewer(instance, &found, bound, &mut random, &mut clock) else { break };
-        found = better;
+        if let Some(better) = one_fewer(instance, &found, bound, 1, &mut random, &mut clock) {
+            found = better;
+            continue;
+        }
+        if let Some(dives) = &mut dives {
+            let better = dives.dive(instance, found.requests - 1, &mut bound, &mut random, &mut clock);
+            if let Some(better) = better {
+                found = better;
+            }
+        } else if clock.is_stopped() {
+            break;
+        }
     }
     if clock.is_cancelled() { Err(Error::Interrupted) } else { Ok((found, bound)) }
+}
+
+/// Dives into the linear program, each with what the others generated.
+struct Dives {
+    kinds: Kinds,
+    pool: Vec<Pattern>,
+    count: u32,
+}
+
+impl Dives {
+    fn new(instance: &Instance, found: &Assignment) -> Option<Self> {
+        let kinds = Kinds::of(instance)?;
+        let pool = kinds.patterns(found);
+        Some(Self { kinds, pool, count: 0 })
+    }
+
+    /// One dive for at most `goal` requests; raises `bound` where the program proves more.
+    fn dive(
+        &mut self,
+        instance: &Instance,
+        goal: usize,
+        bound: &mut usize,
+        random: &mut Random,
+        clock: &mut Clock<'_>,
+    ) -> Option<Assignment> {
+        let mut demand = self.kinds.demand();
+        let mut left = self.kinds.members.clone();
+        let mut requests: Vec<Vec<u32>> = Vec::new();
+        let number = self.count;
+        self.count += 1;
+        loop {
+            let solution = linear::solve(&self.kinds, &demand, &mut self.pool, clock)?;
+            if requests.is_empty() {
+                *bound = (*bound).max(solution.bound as usize);
+            }
+            if requests.len() + solution.bound as usize > goal {
+                return None;
+            }
+            let fixed = linear::fix(&solution, &mut demand, number, random);
+            let stuck = fixed.is_empty();
+            for pattern in fixed {
+                let mut request = Vec::new();
+                for (kind, count) in pattern {
+                    let members = &mut left[kind as usize];
+                    request.extend(members.drain(members.len() - count as usize..));
+                }
+                requests.push(request);
+            }
+            let rest: Vec<u32> = left.iter().flatten().copied().collect();
+            if let Some(last) = goal.checked_sub(requests.len())
+                && let Some(tail) = finish(instance, &rest, last, random, clock)
+            {
+                requests.extend(tail);
+                return Some(assigned(instance.len(), requests));
+            }
+            if stuck || requests.len() >= goal || clock.is_stopped() {
+                return None;
+            }
+        }
+    }
+}
+
+/// Pack the documents `rest` into `count` requests, with little effort.
+fn finish(
+    instance: &Instance,
+    rest: &[u32],
+    count: usize,
+    random: &mut Random,
+    clock: &mut Clock<'_>,
+) -> Option<Vec<Vec<u32>>> {
+    if rest.is_empty() {
+        return Some(Vec::new());
+    }
+    let part = instance.part(rest);
+    if super::bounds::ceilings(&part) > count {
+        return None;
+    }
+    let packing = best_fit::pack(&part);
+    let renumbered = |requests: Vec<Vec<u32>>| {
+        requests.iter().map(|request| request.iter().map(|&i| rest[i as usize]).collect()).collect()
+    };
+    if packing.requests <= count {
+        return Some(renumbered(listed(&packing)));
+    }
+    // Close to the end the search is quick, and worth it.
+    if count <= 12 && rest.len() <= 200 {
+        return search(&part, listed(&packing), count, 2, random, clock).map(renumbered);
+    }
+    None
 }
 
 /// Best-fit by other measures of size: chunks, and each document's larger or summed share of a request.
@@ -78,18 +179,16 @@ fn worst_fit(instance: &Instance, count: usize) -> Option<Assignment> {
     Some(Assignment { request_of, requests: count })
 }
 
-/// A packing with at least one request fewer.
+/// A packing with at least one request fewer, after so many rounds of search.
 fn one_fewer(
     instance: &Instance,
     found: &Assignment,
     bound: usize,
+    rounds: u32,
     random: &mut Random,
     clock: &mut Clock<'_>,
 ) -> Option<Assignment> {
-    let mut requests = vec![Vec::new(); found.requests];
-    for (i, &request) in found.request_of.iter().enumerate() {
-        requests[request as usize].push(i as u32);
-    }
+    let mut requests = listed(found);
     // The fullest first, so that the emptiest are dissolved.
     let load = |request: &Vec<u32>| request.iter().map(|&i| u64::from(instance.tokens[i as usize])).sum::<u64>();
     requests.sort_by_cached_key(|request| std::cmp::Reverse(load(request)));
@@ -99,22 +198,11 @@ fn one_fewer(
         documents -= requests[kept].len();
         kept += 1;
     }
-    let (kept, searched) = requests.split_at(kept);
-    if documents > 4 * SEARCHED {
-        return None;
-    }
+    let searched = requests.split_off(kept);
     let positions: Vec<u32> = searched.iter().flatten().copied().collect();
-    let part = Instance {
-        tokens: positions.iter().map(|&i| instance.tokens[i as usize]).collect(),
-        chunks: if instance.has_chunks() {
-            positions.iter().map(|&i| instance.chunks_of(i as usize)).collect()
-        } else {
-            Vec::new()
-        },
-        limits: instance.limits,
-    };
-    let part_bound = super::bounds::ceilings(&part).max(bound.saturating_sub(kept.len()));
-    if part_bound >= searched.len() {
+    let part = instance.part(&positions);
+    let goal = searched.len() - 1;
+    if super::bounds::ceilings(&part).max(bound.saturating_sub(kept)) > goal {
         return None;
     }
     let mut next = 0;
@@ -125,39 +213,30 @@ fn one_fewer(
             (next - request.len() as u32..next).collect()
         })
         .collect();
-    let better = search(&part, start, part_bound, random, clock)?;
-    let mut request_of = vec![0; instance.len()];
-    let renumbered = better.iter().map(|request| request.iter().map(|&i| positions[i as usize]).collect());
-    let mut count = 0;
-    for request in kept.iter().cloned().chain(renumbered) {
-        for i in request {
-            request_of[i as usize] = count;
-        }
-        count += 1;
-    }
-    Some(Assignment { request_of, requests: count as usize })
+    let better = search(&part, start, goal, rounds, random, clock)?;
+    requests.extend(better.iter().map(|request| request.iter().map(|&i| positions[i as usize]).collect::<Vec<u32>>()));
+    Some(assigned(instance.len(), requests))
 }
 
-/// Fewer requests than `start` has, at least `bound`.
+/// A packing into `goal` requests, found from `start` in so many rounds.
 fn search(
     instance: &Instance,
     start: Vec<Vec<u32>>,
-    bound: usize,
+    goal: usize,
+    rounds: u32,
     random: &mut Random,
     clock: &mut Clock<'_>,
 ) -> Option<Vec<Vec<u32>>> {
-    let goal = start.len() - 1;
     let order = best_fit::decreasing(instance);
     let mut state = State::new(instance, start, goal);
-    let mut round = 0u32;
-    loop {
+    for round in 0..rounds {
         if !instance.has_chunks() {
             let filled = fill::pack(instance, &order, if round == 0 { 0 } else { 24 }, random, clock)?;
             let requests = listed(&filled);
             if requests.len() <= goal {
                 return Some(requests);
             }
-            state = State::new(instance, requests, goal.max(bound));
+            state = State::new(instance, requests, goal);
         }
         for _ in 0..4 {
             if state.run(300, random, clock) {
@@ -168,8 +247,8 @@ fn search(
             }
             state.shake(instance.len(), random, clock);
         }
-        round += 1;
     }
+    None
 }
 
 fn listed(assignment: &Assignment) -> Vec<Vec<u32>> {
@@ -178,4 +257,15 @@ fn listed(assignment: &Assignment) -> Vec<Vec<u32>> {
         requests[request as usize].push(i as u32);
     }
     requests
+}
+
+fn assigned(documents: usize, requests: Vec<Vec<u32>>) -> Assignment {
+    let mut request_of = vec![0; documents];
+    let count = requests.len();
+    for (number, request) in requests.into_iter().enumerate() {
+        for i in request {
+            request_of[i as usize] = number as u32;
+        }
+    }
+    Assignment { request_of, requests: count }
 }

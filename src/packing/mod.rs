@@ -9,7 +9,9 @@ mod best_fit;
 mod bounds;
 mod fill;
 mod improve;
+mod linear;
 mod next_fit;
+mod pricing;
 mod search;
 mod window;
 
@@ -141,6 +143,12 @@ impl Instance {
     /// Whether chunks are a dimension of their own.
     fn has_chunks(&self) -> bool {
         !self.chunks.is_empty()
+    }
+
+    /// The instance of the documents at `positions` alone.
+    fn part(&self, positions: &[u32]) -> Self {
+        let pick = |values: &[u32]| positions.iter().filter_map(|&i| values.get(i as usize)).copied().collect();
+        Self { tokens: pick(&self.tokens), chunks: pick(&self.chunks), limits: self.limits }
     }
 
     /// An empty request.

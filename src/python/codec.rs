@@ -40,11 +40,15 @@ fn encoding(name: &str) -> PyResult<Encoding> {
 /// Bytes a row for `dimensions`, where they are given.
 fn row_bytes(encoding: Encoding, dimensions: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
     let Some(dimensions) = dimensions else { return Ok(None) };
-    let dimensions = convert::count("dimensions", dimensions, 1)?;
+    let dimensions = convert::integer("dimensions", dimensions, 1)?;
     if encoding == Encoding::Binary && !dimensions.is_multiple_of(8) {
         return Err(PyValueError::new_err(format!(
             "dimensions must be a multiple of 8 for base64_binary, got {dimensions}"
         )));
+    }
+    let most = encoding.dimensions(response::MOST_ROW_BYTES);
+    if dimensions > most {
+        return Err(PyValueError::new_err(format!("dimensions must be at most {most}, got {dimensions}")));
     }
     Ok(Some(encoding.row_bytes(dimensions)))
 }
@@ -136,7 +140,7 @@ fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let entries = shape.try_iter().map_err(|_| {
         PyTypeError::new_err(format!("shape must be the chunks of each document, got {}", convert::shown(shape)))
     })?;
-    entries.enumerate().map(|(i, entry)| convert::count(&format!("shape[{i}]"), &entry?, 0)).collect()
+    entries.enumerate().map(|(i, entry)| convert::integer(&format!("shape[{i}]"), &entry?, 0)).collect()
 }
 
 /// Decode base64 strings to one matrix.
@@ -345,7 +349,7 @@ fn unpack_bits<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let rows = Rows::<u8>::extract("bits", bits)?;
     let all = rows.width() * 8;
-    let dimensions = dimensions.map_or(Ok(all), |dimensions| convert::count("dimensions", dimensions, 1))?;
+    let dimensions = dimensions.map_or(Ok(all), |dimensions| convert::integer("dimensions", dimensions, 1))?;
     if dimensions > all {
         return Err(PyValueError::new_err(format!(
             "dimensions must be at most {all} for these bits, got {dimensions}"
@@ -436,7 +440,7 @@ fn truncate<'py>(
     vectors: &Bound<'py, PyAny>,
     dims: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let dims = convert::count("dims", dims, 1)?;
+    let dims = convert::integer("dims", dims, 1)?;
     if convert::has_dtype::<i8>(convert::untyped("vectors", vectors)?) {
         let rows = Rows::<i8>::extract("vectors", vectors)?;
         check_truncation(dims, rows.width())?;

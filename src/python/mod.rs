@@ -3,7 +3,11 @@
 //! A function here extracts, validates, calls the core inside [`convert::detached`], and wraps. Nothing whose cost
 //! grows with the payload runs while attached to the interpreter.
 
-#![allow(clippy::doc_markdown, clippy::doc_link_with_quotes, reason = "doc comments here are Python docstrings, in numpydoc form")]
+#![allow(
+    clippy::doc_markdown,
+    clippy::doc_link_with_quotes,
+    reason = "doc comments here are Python docstrings, in numpydoc form"
+)]
 
 mod codec;
 mod convert;

@@ -209,7 +209,7 @@ class Assembly:
             vectors = vectors[np.repeat(self._landed, counts)]
             offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.where(self._landed, counts, 0))])
         return Embeddings(
-            vectors=vectors,  # type: ignore[arg-type]  # int8 or uint8, as the call says
+            vectors=vectors,
             offsets=offsets,
             model=self._call.model,
             dimensions=self._call.dimensions,

@@ -17,6 +17,9 @@ use super::json::{Stop, Window};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
 
+/// Bytes of the longest vector that is accepted.
+pub const MOST_ROW_BYTES: usize = 1 << 16;
+
 /// What the caller knows of the response before reading it.
 #[derive(Clone, Debug)]
 pub struct Expected {

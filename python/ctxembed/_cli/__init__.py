@@ -1,0 +1,34 @@
+"""The command line: data on stdout, everything else on stderr; exit code 0, 1 (failed) or 2 (usage)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ctxembed._errors import CtxembedError
+
+__all__ = ["run"]
+
+
+def run() -> None:
+    """Run the command that ``sys.argv`` names, and exit.
+
+    Expected failures become one line on stderr; a traceback is a bug.
+    """
+    from ctxembed._cli.commands import app
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted")
+    except BrokenPipeError:
+        # The reader (head, less) has gone. Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (CtxembedError, OSError, ValueError, ImportError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)

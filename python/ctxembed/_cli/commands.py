@@ -1,0 +1,291 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, get_model
+
+if TYPE_CHECKING:
+    from ctxembed._cli.documents import Document
+    from ctxembed._embeddings import Embeddings
+
+app = typer.Typer(
+    name="ctxembed",
+    help="Contextualized embeddings: plan, embed, search. The API key is read from PERPLEXITY_API_KEY or PPLX_API_KEY.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Input = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help='JSON Lines, one {"id": ..., "chunks": [...]} a line ("-": stdin), or a folder of .txt, .md and .rst '
+        "files, whose paragraphs are the chunks.",
+    ),
+]
+ModelOption = Annotated[str, typer.Option(help="The contextualized model.")]
+DimensionsOption = Annotated[int | None, typer.Option(help="Dimensions of the vectors; the model's own by default.")]
+EncodingOption = Annotated[EncodingFormat, typer.Option(help="Signed bytes, or one bit a dimension.")]
+BaseUrlOption = Annotated[str | None, typer.Option(help="Of the API; PERPLEXITY_BASE_URL by default.")]
+InsecureOption = Annotated[bool, typer.Option("--allow-insecure", help="Permit plain http beyond this machine.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+
+
+@app.command()
+def embed(
+    source: Input,
+    output: Annotated[Path, typer.Argument(help="Folder to write: vectors.npy, chunks.jsonl, meta.json.")],
+    model: ModelOption = DEFAULT_MODEL,
+    dimensions: DimensionsOption = None,
+    encoding_format: EncodingOption = "base64_int8",
+    base_url: BaseUrlOption = None,
+    *,
+    allow_insecure: InsecureOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier output.")] = False,
+) -> None:
+    """Embed documents and write the vectors to a folder.
+
+    What was embedded is written even when some documents fail or you press Ctrl-C: the exit code is then 1, and
+    meta.json lists what is missing.
+    """
+    from ctxembed._cli.documents import read
+    from ctxembed._cli.store import check_free, save
+    from ctxembed._planning import plan as make_plan
+
+    check_free(output, force=force)
+    documents = read(source)
+    # Everything that would be refused is said before anything is paid for.
+    planned = make_plan(
+        [document.chunks for document in documents], model=model, dimensions=dimensions, encoding_format=encoding_format
+    )
+    if planned.problems:
+        _report_problems(documents, planned.problems)
+        raise typer.Exit(1)
+    emb, interrupted = _embed(documents, model, dimensions, encoding_format, base_url, allow_insecure=allow_insecure)
+    missing = len(emb.failures)
+    if len(documents) == missing:
+        _say(f"error: nothing was embedded: {emb.failures[0].error}")
+        raise typer.Exit(1)
+    save(output, documents, emb, model)
+    cost = "no cost reported" if emb.usage.cost_usd is None else f"USD {emb.usage.cost_usd:f}"
+    _say(
+        f"{len(emb.vectors)} vectors of {len(documents) - missing} documents in {output} "
+        f"({emb.usage.requests} requests, {emb.usage.total_tokens} tokens, {cost})"
+    )
+    if missing:
+        first = emb.failures[0]
+        what = "interrupted" if interrupted else f"the first: {documents[first.document].id}: {first.error}"
+        _say(f"error: {missing} documents have no vectors ({what})")
+        raise typer.Exit(1)
+
+
+def _embed(
+    documents: list[Document],
+    model: str,
+    dimensions: int | None,
+    encoding_format: EncodingFormat,
+    base_url: str | None,
+    *,
+    allow_insecure: bool,
+) -> tuple[Embeddings, bool]:
+    """Embed through a stream, so that what has landed is at hand when Ctrl-C comes."""
+    from ctxembed._cli.collect import Collector
+    from ctxembed._client import Client
+
+    collector = Collector(len(documents))
+    interrupted = False
+    with Client(base_url=base_url, allow_insecure=allow_insecure) as client:
+        parts = client.stream(
+            (document.chunks for document in documents),
+            model=model,
+            dimensions=dimensions,
+            encoding_format=encoding_format,
+            on_error="return",
+            progress=True,
+        )
+        try:
+            with parts:
+                for part in parts:
+                    collector.add(part)
+        except KeyboardInterrupt:
+            interrupted = True
+    dims = check_dimensions(get_model(model), dimensions, encoding_format)
+    return collector.result(model, dims, encoding_format), interrupted
+
+
+@app.command()
+def plan(
+    source: Input,
+    model: ModelOption = DEFAULT_MODEL,
+    dimensions: DimensionsOption = None,
+    encoding_format: EncodingOption = "base64_int8",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show requests, tokens, cost and every problem, and send nothing. The exit code is 1 if there are problems."""
+    from ctxembed._cli.documents import read
+    from ctxembed._planning import plan as make_plan
+
+    documents = read(source)
+    planned = make_plan(
+        [document.chunks for document in documents], model=model, dimensions=dimensions, encoding_format=encoding_format
+    )
+    if as_json:
+        shown = planned.to_dict()
+        for problem in shown["problems"]:
+            problem["id"] = documents[problem["document"]].id
+        print(json.dumps(shown, indent=2))
+    else:
+        print(planned)
+    if planned.problems:
+        if not as_json:
+            _report_problems(documents, planned.problems)
+        raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    folder: Annotated[Path, typer.Argument(help="What `ctxembed embed` wrote.")],
+    query: Annotated[list[str], typer.Argument(help="One or more questions.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits a question.")] = 10,
+    base_url: BaseUrlOption = None,
+    *,
+    allow_insecure: InsecureOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the chunks that are nearest to a question: by cosine, or by Hamming distance where bits are stored."""
+    from ctxembed import top_k
+    from ctxembed._cli.store import load
+    from ctxembed._client import Client
+
+    store = load(folder)
+    with Client(base_url=base_url, allow_insecure=allow_insecure) as client:
+        queries = client.embed_queries(
+            query, model=store.model, dimensions=store.dimensions, encoding_format=store.encoding_format
+        )
+    metric: Literal["cosine", "hamming"] = "cosine" if store.encoding_format == "base64_int8" else "hamming"
+    matches = top_k(queries.vectors, store.vectors, k, metric=metric)
+    for question, ids, scores in zip(query, matches.ids.tolist(), matches.scores.tolist(), strict=True):
+        if as_json:
+            hits = [{**store.chunks[row], metric: score} for row, score in zip(ids, scores, strict=True)]
+            print(json.dumps({"query": question, "hits": hits}, ensure_ascii=False))
+            continue
+        print(question)
+        for row, score in zip(ids, scores, strict=True):
+            chunk = store.chunks[row]
+            shown = f"{score:.4f}" if metric == "cosine" else f"{score:6d}"
+            print(f"  {shown}  {chunk['id']}[{chunk['chunk']}]  {first_line(chunk['text'])}")
+
+
+def first_line(text: str, width: int = 100) -> str:
+    """Return the first line of ``text`` that says something, cut to ``width`` characters."""
+    line = " ".join(next((line for line in text.splitlines() if line.strip()), "").split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+@app.command()
+def info(*, as_json: JsonOption = False) -> None:
+    """Print versions, and the instruction set that each kernel runs on."""
+    facts = _facts()
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for key, part in value.items():
+                print(f"  {key}: {'not installed' if part is None else part}")
+        else:
+            print(f"{name}: {value}")
+
+
+def _facts() -> dict[str, Any]:
+    import os
+    import platform
+    from importlib import metadata
+
+    from ctxembed import _core
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "ctxembed": _core.__version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "paths": dict(_core.isa_paths()),
+        "CTXEMBED_ISA": os.environ.get("CTXEMBED_ISA") or "not set",
+        "packages": {name: version(name) for name in ("numpy", "httpx", "anyio", "fastapi", "uvicorn", "pyarrow")},
+    }
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one, printed.")] = 8765,
+    latency: Annotated[float, typer.Option(help="Seconds from a request to its answer, at least.")] = 0.0,
+    requests_per_minute: Annotated[float | None, typer.Option(help="Answer 429 beyond this rate.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="Answer 429 beyond this rate.")] = None,
+    fail_rate: Annotated[float, typer.Option(help="Share of requests, 0 to 1, that meet a random fault.")] = 0.0,
+    *,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Permit a host beyond this machine.")] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="A line a request on stderr.")] = False,
+) -> None:
+    """Run a local stand-in for the API: its contract, limits and errors, with lexical vectors instead of a model's.
+
+    With CTXEMBED_SERVER_KEY set, only that key is accepted. Prints its URL on stdout; stops on Ctrl-C.
+    """
+    import os
+
+    try:
+        from ctxembed._server import ServerConfig
+        from ctxembed._server import serve as run_server
+    except ImportError as error:
+        raise ImportError(f"{error}: pip install 'ctxembed[server]'") from error
+    try:
+        config = ServerConfig(
+            host=host,
+            port=port,
+            key=os.environ.get("CTXEMBED_SERVER_KEY") or None,
+            latency=latency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            fail_rate=fail_rate,
+            allow_remote=allow_remote,
+            access_log=access_log,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    run_server(config)
+
+
+@app.command()
+def demo() -> None:
+    """Embed and search this interpreter's own documentation on a local server: no key, no network."""
+    from ctxembed._cli.demo import run
+
+    run()
+
+
+def _report_problems(documents: list[Document], problems: Any) -> None:
+    for problem in problems:
+        document = documents[problem.document]
+        chunk = "" if problem.chunk is None else f", chunk {problem.chunk}"
+        _say(f"error: {document.place}: document {document.id!r}{chunk}: {problem.reason}")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)

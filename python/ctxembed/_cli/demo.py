@@ -1,0 +1,105 @@
+"""The main job on real text: this interpreter's own documentation, embedded and searched on a local server."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import sysconfig
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ctxembed._cli.documents import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["collect", "run"]
+
+QUESTIONS: Final = (
+    "parse command line options and arguments",
+    "read and write CSV files",
+    "create a temporary directory that is removed afterwards",
+)
+_SKIPPED: Final = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"})
+
+
+def collect(root: Path) -> Iterator[Document]:
+    """Modules below ``root`` as documents: the docstrings of module, classes and functions, in source order.
+
+    The files are parsed with ``ast``; nothing is imported. A file that does not parse is passed over.
+    """
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if not _SKIPPED.isdisjoint(parts):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # other people's invalid escapes
+                tree = ast.parse(path.read_bytes(), filename=str(path))
+        except (SyntaxError, ValueError):
+            continue
+        chunks = [text for node in _definitions(tree) if (text := (ast.get_docstring(node) or "").strip())]
+        if chunks:
+            yield Document(".".join(parts).removesuffix(".__init__"), chunks, str(path))
+
+
+def _definitions(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """``node`` and the definitions below it, in source order."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _definitions(child)
+
+
+def run() -> None:
+    """Collect, plan, embed, index, save, search, and stop the server. Progress goes to stderr, results to stdout."""
+    try:
+        from ctxembed._server import ServerProcess
+    except ImportError as error:
+        raise ImportError(f"{error}: pip install 'ctxembed[server]'") from error
+
+    started = time.perf_counter()
+    documents = list(collect(Path(sysconfig.get_paths()["stdlib"])))
+    print(
+        f"{len(documents)} modules with {sum(len(document.chunks) for document in documents)} docstrings "
+        f"of Python {sys.version.split()[0]}, read in {time.perf_counter() - started:.1f} s\n"
+    )
+    with ServerProcess() as server, tempfile.TemporaryDirectory() as folder:
+        print(f"local server at {server.base_url} (a stand-in: lexical vectors, not a model's)\n")
+        _main_job(documents, server.base_url, Path(folder) / "docs.index", started)
+    print("server stopped")
+
+
+def _main_job(documents: list[Document], base_url: str, path: Path, started: float) -> None:
+    import ctxembed
+    from ctxembed._cli.commands import first_line
+
+    texts = [document.chunks for document in documents]
+    print(ctxembed.plan(texts))
+    with ctxembed.Client(api_key="demo", base_url=base_url) as client:
+        embedding = time.perf_counter()
+        emb = client.embed(texts, progress=True)
+        embedding = time.perf_counter() - embedding
+        index = ctxembed.Index(emb.dimensions)
+        index.add(emb.vectors)
+        index.save(path)
+        index = ctxembed.Index.open(path)
+        print(f"\n{emb}\nindex of {len(index)} vectors saved: {path.stat().st_size / 1e6:.1f} MB\n")
+        matches = index.search(client.embed_queries(list(QUESTIONS)).vectors, 4)
+
+    places = [(document, chunk) for document in documents for chunk in range(len(document.chunks))]
+    for question, ids, scores in zip(QUESTIONS, matches.ids.tolist(), matches.scores.tolist(), strict=True):
+        print(question)
+        for row, score in zip(ids, scores, strict=True):
+            document, chunk = places[row]
+            print(f"  {score:.3f}  {document.id}[{chunk}]  {first_line(document.chunks[chunk], 70)}")
+        print()
+    usage = emb.usage
+    print(
+        f"{len(emb.vectors)} chunks, {usage.requests} requests, {usage.total_tokens} tokens, "
+        f"{embedding:.1f} s embedding, {time.perf_counter() - started:.1f} s in all, "
+        f"USD {usage.cost_usd:f} as reported"
+    )

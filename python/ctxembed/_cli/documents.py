@@ -1,0 +1,108 @@
+"""Documents from files: JSON Lines, or a folder of text."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Document", "InputError", "read"]
+
+SUFFIXES: Final = frozenset({".txt", ".md", ".rst"})
+_PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n\s*")
+
+
+class InputError(ValueError):
+    """A file that does not hold documents; the message names file and line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it was read.
+
+    Parameters
+    ----------
+    id : str
+        Its name.
+    chunks : list of str
+        Its text, in source order.
+    place : str
+        Where it was read, for messages.
+    """
+
+    id: str
+    chunks: list[str]
+    place: str
+
+
+def read(source: str) -> list[Document]:
+    """Read all documents of ``source``: a JSON Lines file, ``-`` for the same on stdin, or a folder of text files.
+
+    Raises
+    ------
+    InputError
+        Something is not a document, an id comes twice, or there is no document at all.
+    OSError
+        A file cannot be read.
+    """
+    path = Path(source)
+    documents = list(_folder(path) if source != "-" and path.is_dir() else _lines(source))
+    if not documents:
+        wanted = ", ".join(sorted(SUFFIXES))
+        raise InputError(f"{source}: no documents (expected JSON Lines, or a folder with {wanted} files)")
+    places: dict[str, str] = {}
+    for document in documents:
+        first = places.setdefault(document.id, document.place)
+        if first is not document.place:
+            raise InputError(f"{document.place}: id {document.id!r} was used before, at {first}")
+    return documents
+
+
+def _folder(root: Path) -> Iterator[Document]:
+    """Each text file below ``root`` is a document, each paragraph (blank lines between) a chunk."""
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+        chunks = [chunk for part in _PARAGRAPHS.split(text) if (chunk := part.strip())]
+        if chunks:
+            yield Document(path.relative_to(root).as_posix(), chunks, str(path))
+
+
+def _lines(source: str) -> Iterator[Document]:
+    name = "stdin" if source == "-" else source
+    with ExitStack() as stack:
+        stream = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb"))
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield _document(line, f"{name}, line {number}")
+
+
+def _document(line: bytes, place: str) -> Document:
+    try:
+        value: Any = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: not UTF-8 at byte {error.start} of the line") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise InputError(f"{place}: not a document: nested too deep") from None
+    if not isinstance(value, dict) or "id" not in value or "chunks" not in value:
+        raise InputError(f'{place}: expected {{"id": ..., "chunks": [...]}}')
+    name, chunks = value["id"], value["chunks"]
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise InputError(f"{place}: id must be a string or an integer, got {json.dumps(name)[:80]}")
+    if not isinstance(chunks, list):
+        raise InputError(f"{place}: chunks must be a list of strings, got {json.dumps(chunks)[:80]}")
+    for position, chunk in enumerate(chunks):
+        if not isinstance(chunk, str):
+            raise InputError(f"{place}: chunk {position} must be a string, got {json.dumps(chunk)[:80]}")
+    return Document(str(name), chunks, place)

@@ -1,0 +1,174 @@
+"""The output folder of ``ctxembed embed``: vectors, ids and meta.
+
+- ``vectors.npy``: one row a chunk, int8 or packed bits, as ``numpy.load`` reads it.
+- ``chunks.jsonl``: for each row ``{"id": ..., "chunk": ..., "text": ...}``, in the rows' order.
+- ``meta.json``: model, dimensions, encoding, counts, usage and failures.
+
+The folder is written under another name and renamed when it is whole, so that it is never half there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ctxembed._cli.documents import Document
+    from ctxembed._embeddings import Embeddings
+    from ctxembed._models import EncodingFormat
+
+__all__ = ["Store", "StoreError", "check_free", "load", "save"]
+
+_VERSION = 1
+
+
+class StoreError(ValueError):
+    """A folder that ``ctxembed embed`` did not write, or that is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What a folder holds.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (n, width)
+        Mapped from the file: read as it is used.
+    chunks : list of dict
+        ``id``, ``chunk`` and ``text`` of each row.
+    model, dimensions, encoding_format
+        As the vectors were asked for, and as queries must be.
+    """
+
+    vectors: NDArray[np.int8] | NDArray[np.uint8]
+    chunks: list[dict[str, Any]]
+    model: str
+    dimensions: int
+    encoding_format: EncodingFormat
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Raise ``FileExistsError`` unless ``folder`` can be written without losing anything.
+
+    ``force`` permits the replacement of an earlier output, and of nothing else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not force:
+        raise FileExistsError(f"{folder} exists: pass --force to replace it")
+    if not (folder / "meta.json").is_file():
+        raise FileExistsError(f"{folder} is not an output of ctxembed embed: it is not replaced")
+
+
+def save(folder: Path, documents: Sequence[Document], emb: Embeddings, model: str) -> None:
+    """Write ``folder``, replacing an earlier output."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        np.save(fresh / "vectors.npy", emb.vectors)
+        with (fresh / "chunks.jsonl").open("w", encoding="utf-8") as stream:
+            for document, count in zip(documents, np.diff(emb.offsets), strict=True):
+                for position in range(int(count)):
+                    row = {"id": document.id, "chunk": position, "text": document.chunks[position]}
+                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        (fresh / "meta.json").write_text(json.dumps(_meta(documents, emb, model), indent=2) + "\n", encoding="utf-8")
+        fresh.chmod(0o777 & ~_umask())
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.rename(old / folder.name)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _meta(documents: Sequence[Document], emb: Embeddings, model: str) -> dict[str, Any]:
+    return {
+        "version": _VERSION,
+        "model": model,
+        "dimensions": emb.dimensions,
+        "encoding_format": emb.encoding_format,
+        "documents": len(documents),
+        "chunks": len(emb.vectors),
+        "usage": {
+            "requests": emb.usage.requests,
+            "prompt_tokens": emb.usage.prompt_tokens,
+            "total_tokens": emb.usage.total_tokens,
+            # A string, since a JSON number would lose digits in most readers.
+            "cost_usd": None if emb.usage.cost_usd is None else f"{emb.usage.cost_usd:f}",
+        },
+        "failures": [
+            {"id": documents[failure.document].id, "error": str(failure.error), "attempts": failure.attempts}
+            for failure in emb.failures
+        ],
+    }
+
+
+def load(folder: Path) -> Store:
+    """Read ``folder``.
+
+    Raises
+    ------
+    StoreError
+        It is not an output of ``ctxembed embed``, or its parts do not fit each other; the message names the file.
+    """
+    path = folder / "meta.json"
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = meta["version"]
+        model, dimensions, encoding = meta["model"], meta["dimensions"], meta["encoding_format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"{folder} is not an output of ctxembed embed: it has no meta.json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is damaged: {error!r}") from None
+    if version != _VERSION:
+        raise StoreError(f"{path} has version {version!r}, this ctxembed reads {_VERSION}")
+    vectors = _vectors(folder / "vectors.npy", dimensions, encoding)
+    chunks = _chunks(folder / "chunks.jsonl")
+    if len(chunks) != len(vectors):
+        raise StoreError(f"{folder} is damaged: {len(vectors)} vectors, but {len(chunks)} lines in chunks.jsonl")
+    return Store(vectors, chunks, model, dimensions, cast("EncodingFormat", encoding))
+
+
+def _vectors(path: Path, dimensions: int, encoding: str) -> NDArray[Any]:
+    try:
+        vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise StoreError(f"{path} is damaged: {error}") from None
+    dtype, width = ("int8", dimensions) if encoding == "base64_int8" else ("uint8", dimensions // 8)
+    fits = vectors.dtype == dtype and vectors.ndim == 2 and vectors.shape[1] == width
+    if not fits or not vectors.flags.c_contiguous:
+        raise StoreError(f"{path} holds {vectors.dtype} {vectors.shape}, but meta.json says {encoding} x {dimensions}")
+    return vectors
+
+
+def _chunks(path: Path) -> list[dict[str, Any]]:
+    chunks = []
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line)
+                chunks.append({"id": row["id"], "chunk": row["chunk"], "text": row["text"]})
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{path}, line {number}, is damaged: {error!r}") from None
+    return chunks
