@@ -263,7 +263,7 @@ def test_an_async_client_may_be_used_in_one_loop_after_another(server):
 
     async def once():
         emb = await client.embed(documents_of(5))
-        await client._engine.pool.aclose()
+        await client._engine.pool.release()
         return len(emb)
 
     assert asyncio.run(once()) == 5
@@ -402,6 +402,57 @@ def test_a_mock_transport_will_do():
 
     assert asyncio.run(main()) == 3
     assert anyio.run(main, backend="trio") == 3
+
+
+def test_leaving_does_not_wait_for_an_injected_client(server, control):
+    control.faults({"delay": 4, "times": 9})
+    with httpx.Client(timeout=30) as http:
+        client = Client(KEY, base_url=server.base_url, http_client=http)
+        with ThreadPoolExecutor() as pool:
+            call = pool.submit(client.embed, [["a"]])
+            time.sleep(0.3)
+            began = time.monotonic()
+            client.close()
+            with pytest.raises(ctxembed.ClosedClientError):
+                call.result(timeout=5)
+            assert time.monotonic() - began < 1
+
+
+def test_an_async_client_that_is_closed_during_a_call_opens_nothing_anew(server, control):
+    control.faults({"delay": 20, "times": 9})
+
+    async def main():
+        client = AsyncClient(KEY, base_url=server.base_url)
+        copy = client.with_options(max_retries=2)
+        task = asyncio.create_task(client.create([["a"]]))
+        await asyncio.sleep(0.3)
+        await client.aclose()
+        with pytest.raises((ctxembed.ClosedClientError, ctxembed.APIConnectionError)):
+            await task
+        assert client._engine.pool._client is None
+        with pytest.raises(ctxembed.ClosedClientError):
+            await copy.create([["a"]])
+
+    asyncio.run(asyncio.wait_for(main(), 15))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_long_documents_are_counted_outside_the_event_loop(server, control, backend):
+    seen = set()
+
+    def count(texts):
+        seen.add(threading.current_thread() is threading.main_thread())
+        return [10] * len(texts)
+
+    async def main():
+        async with AsyncClient(KEY, base_url=server.base_url, token_counter=count) as client:
+            await client.embed([["short"]])
+            assert seen == {True}
+            with pytest.raises(ctxembed.InvalidDocumentsError):
+                await client.embed([["long " * 300_000], []])
+            assert seen == {True, False}
+
+    anyio.run(main, backend=backend)
 
 
 @pytest.mark.parametrize(("kind", "wrong"), [(Client, httpx.AsyncClient), (AsyncClient, httpx.Client)])

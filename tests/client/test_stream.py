@@ -57,10 +57,15 @@ def test_nothing_in_is_nothing_out(driver, to, control):
     assert control.stats()["requests"] == 0
 
 
-def test_parts_come_as_they_land(driver, to, control):
-    control.faults({"delay": 0.6}, "none", "none")
-    first = driver.stream(documents_of(12), _client=to)[0]
-    assert 0 not in first.documents
+def test_parts_come_as_they_land(driver, scripted):
+    def script(request):
+        if request["input"][0][0].startswith("document 0,"):
+            time.sleep(0.5)
+        return 200, {}, answer(request["input"])
+
+    scripted.script = script
+    parts = driver.stream(documents_of(12), _client={"base_url": scripted.base_url, "limits": SMALL})
+    assert [0 in part.documents for part in parts] == [False, False, True]
 
 
 def test_parts_come_in_order_when_asked(driver, to, control):
