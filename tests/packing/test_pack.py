@@ -12,12 +12,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from ctxembed._models import Limits
+from ctxembed._planning import Packing, pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_families import FAMILIES
-
-from ctxembed._models import Limits
-from ctxembed._planning import Packing, pack
 
 ORDERS = ("any", "input", "window")
 
