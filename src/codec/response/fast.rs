@@ -96,7 +96,7 @@ pub(super) fn items(
         return None;
     }
     let mut taken = None;
-    loop {
+    while walker.order.rows() < walker.most_rows {
         let Some(object) = window.bytes.get(*pos..) else { return taken };
         let Some((start, index, number)) = number(object, &template.before) else { return taken };
         let Some(text) = object[number..].strip_prefix(&template.between[..]) else { return taken };
@@ -113,6 +113,7 @@ pub(super) fn items(
             return taken;
         }
     }
+    taken
 }
 
 /// The number behind `before` at the start of `object`: where it starts, its value, where it ends. Only what the

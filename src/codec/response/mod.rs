@@ -33,6 +33,13 @@ pub struct Expected {
     pub encoding: Encoding,
 }
 
+impl Expected {
+    /// Chunks that were asked for in all.
+    pub fn total(&self) -> Option<usize> {
+        self.shape.as_ref().map(|shape| shape.iter().fold(0, |sum: usize, &n| sum.saturating_add(n)))
+    }
+}
+
 /// Where rows go.
 pub trait Rows {
     /// The vectors turn out to have `row_bytes` bytes. Called once, before the first row.

@@ -40,14 +40,11 @@ impl Rows for GrowingRows {
     }
 
     fn row(&mut self, index: usize) -> Option<&mut [MaybeUninit<u8>]> {
-        if self.most.is_some_and(|most| index >= most) {
-            return None;
-        }
         let start = index.checked_mul(self.row_bytes)?;
         let end = start.checked_add(self.row_bytes)?;
         if end > self.memory.capacity() {
             let most = self.most.map_or(usize::MAX, |most| most.saturating_mul(self.row_bytes));
-            let wanted = end.max(2 * self.memory.capacity()).min(most);
+            let wanted = (2 * self.memory.capacity()).min(most).max(end);
             self.memory.reserve_exact(wanted - self.memory.len());
         }
         if end > self.memory.len() {
@@ -76,14 +73,8 @@ pub struct Stream {
 impl Stream {
     /// A stream of which nothing has arrived.
     pub fn new(isa: Isa, expected: Expected) -> Self {
-        let most = expected.shape.as_ref().map(|shape| shape.iter().fold(0, |sum: usize, &n| sum.saturating_add(n)));
-        Self {
-            walker: Walker::new(isa, expected),
-            rows: GrowingRows { most, ..GrowingRows::default() },
-            kept: Vec::new(),
-            base: 0,
-            error: None,
-        }
+        let rows = GrowingRows { most: expected.total(), ..GrowingRows::default() };
+        Self { walker: Walker::new(isa, expected), rows, kept: Vec::new(), base: 0, error: None }
     }
 
     /// Decode the next part, of any length.

@@ -174,6 +174,8 @@ fn errors_name_kind_and_place() {
     let body = two(r#"{"index":1,"embedding":"AQID"}"#);
     assert_eq!(fault(&body, Some(&[1])), (Index, Some(0), Some(1), "1,\"emb".into()));
     assert_eq!(fault(&body, Some(&[3])), (Shape, Some(0), None, "}]}".into()));
+    let unnumbered = r#"{"data":[{"data":[{"embedding":"AQID"},{"embedding":"BAUG"}]}]}"#;
+    assert_eq!(fault(unnumbered, Some(&[1])), (Shape, Some(0), Some(1), "BAUG\"}".into()));
     assert_eq!(fault(&body, Some(&[2, 1])), (Shape, None, None, "]}".into()));
 }
 

@@ -120,6 +120,8 @@ enum Next {
 pub struct Walker {
     pub(super) isa: Isa,
     pub(super) expected: Expected,
+    /// Chunks that were asked for in all.
+    pub(super) most_rows: usize,
     pub(super) order: Order,
     next: Next,
     place: Place,
@@ -137,6 +139,7 @@ impl Walker {
         Self {
             isa,
             order: Order::default(),
+            most_rows: expected.total().unwrap_or(usize::MAX),
             expected,
             next: Next::Start,
             place: Place::Top,
@@ -413,6 +416,9 @@ impl Walker {
     fn embedding(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) -> Result<(), Stop> {
         let start = *pos + 1;
         let text = &window.bytes[start..];
+        if self.order.rows() == self.most_rows {
+            return Err(window.error(DecodeKind::Shape, start, "more chunks than were asked for"));
+        }
         let row_bytes = self.expected.row_bytes.or_else(|| first_length(text));
         if let Some(row_bytes) = row_bytes {
             self.begin(row_bytes, rows)?;
@@ -434,8 +440,9 @@ impl Walker {
             return Err(window.error(DecodeKind::Length, start, "vector is empty"));
         }
         self.begin(row_bytes, rows)?;
-        let Some(row) = rows.row(self.order.rows()) else {
-            return Err(window.error(DecodeKind::Shape, start, "more chunks than were asked for"));
+        let index = self.order.rows();
+        let Some(row) = rows.row(index) else {
+            return Err(Stop::Error(Error::Value(format!("out has {index} rows, the response has more"))));
         };
         base64::decode_exact(self.isa, &plain, row)?;
         *pos = start + raw + 1;

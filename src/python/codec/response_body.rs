@@ -101,11 +101,6 @@ fn decode_response<'py>(
     embeddings(py, vectors, decoded, encoding, row_bytes)
 }
 
-/// Chunks that were asked for in all.
-fn total(expected: &Expected) -> Option<usize> {
-    expected.shape.as_ref().map(|shape| shape.iter().fold(0, |sum: usize, &n| sum.saturating_add(n)))
-}
-
 /// Decode into the caller's array.
 fn decode_into<'py>(
     py: Python<'py>,
@@ -115,7 +110,7 @@ fn decode_into<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Decoded)> {
     let mut out = Out::extract(array, expected.encoding == Encoding::Int8)?;
     let (rows, width) = out.shape();
-    let want = (total(&expected).unwrap_or(rows), expected.row_bytes.unwrap_or(width));
+    let want = (expected.total().unwrap_or(rows), expected.row_bytes.unwrap_or(width));
     if want != (rows, width) {
         return Err(PyValueError::new_err(format!("out has shape ({rows}, {width}), expected {want:?}")));
     }
@@ -138,7 +133,7 @@ fn decode_new<'py>(py: Python<'py>, body: &[u8], mut expected: Expected) -> PyRe
     }
     let width = expected.row_bytes.unwrap_or(0);
     // What the caller asked for, but no more than the body can hold.
-    let room = response::most_rows(body, width).min(total(&expected).unwrap_or(usize::MAX));
+    let room = response::most_rows(body, width).min(expected.total().unwrap_or(usize::MAX));
     let signed = expected.encoding == Encoding::Int8;
     let (vectors, decoded) = convert::filled_bytes(py, &[room, width], signed, |memory| {
         response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory))
