@@ -8,6 +8,9 @@ use crate::error::Error;
 /// Documents that one search looks at; of a larger input, the emptiest requests that hold about so many.
 const SEARCHED: usize = 2_500;
 
+/// Kinds of documents up to which the linear program comes before the search.
+const SMALL: usize = 128;
+
 /// A packing with fewer requests where one is found, and the lower bound, which may have risen.
 pub(super) fn improve(
     instance: &Instance,
@@ -29,10 +32,15 @@ pub(super) fn improve(
         found = spread;
     }
     let mut dives = if found.requests > bound { Dives::new(instance, &found) } else { None };
+    // A small program that stands for many documents is solved before a search has warmed up.
+    let mut dive_first = dives.as_ref().is_some_and(|dives| {
+        let kinds = dives.kinds.members.len();
+        kinds <= SMALL && 2 * kinds <= instance.len()
+    });
     let mut searchable = true;
     // Every round spends steps, whatever it does, so the budget ends the loop.
     while found.requests > bound && (searchable || dives.is_some()) && clock.spend(40 * instance.len() as u64) {
-        if searchable {
+        if searchable && !std::mem::take(&mut dive_first) {
             match one_fewer(instance, &found, bound, &mut random, &mut clock) {
                 Outcome::Found(better) => {
                     found = better;
