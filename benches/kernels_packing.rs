@@ -18,6 +18,9 @@ fn spread(most: i64) -> Vec<i64> {
         .collect()
 }
 
+/// Name, tokens, chunks and order.
+type Input<'a> = (&'a str, &'a [i64], Option<&'a [i64]>, Order);
+
 fn packing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pack 1,000,000 documents");
     group.throughput(Throughput::Elements(DOCUMENTS as u64)).sample_size(10);
@@ -27,7 +30,7 @@ fn packing(criterion: &mut Criterion) {
     let reversed: Vec<i64> = sorted.iter().rev().copied().collect();
     let (equal, ones) = (vec![25_000; DOCUMENTS], vec![1; DOCUMENTS]);
     let chunks = spread(1_500);
-    let inputs: [(&str, &[i64], Option<&[i64]>, Order); 8] = [
+    let inputs: [Input<'_>; 8] = [
         ("random", &random, None, Order::Any),
         ("sorted", &sorted, None, Order::Any),
         ("reversed", &reversed, None, Order::Any),

@@ -114,14 +114,16 @@ def pack(
     Notes
     -----
     ``"any"`` is best-fit-decreasing under all limits, then, while a gap to the bound remains, worst-fit at the bound,
-    requests filled as full as subset sums allow, and local search at one request fewer; never worse than
+    requests filled as full as subset sums allow, tabu search at one request fewer, and rounding of the linear program
+    over patterns (Gilmore and Gomory, 1961) where the documents have at most 700 different costs; never worse than
     best-fit-decreasing. ``"input"`` is greedy next-fit, which is optimal for contiguous requests: the k-th greedy
     request ends no earlier than the k-th of any other contiguous packing, because it starts no earlier and every
     part of a feasible request is feasible.
 
     The bound is the best of: the ceilings of documents, chunks and tokens; "at most j documents larger than
     limit / (j + 1) fit a request"; L2 of Martello and Toth (1990) and dual feasible functions of Fekete and Schepers
-    (2001) and of Carlier, Clautiaux and Moukrim (2007), each with the other limits counted beside it.
+    (2001) and of Carlier, Clautiaux and Moukrim (2007), each with the other limits counted beside it; and, with
+    effort, the prices of the linear program, checked in integers.
 
     Integer arrays of dtype int64 are borrowed, others copied. The interpreter is released while packing; Ctrl-C
     ends a long search.

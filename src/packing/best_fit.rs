@@ -29,7 +29,7 @@ pub(super) fn pack(instance: &Instance) -> Assignment {
 /// Best-fit of the documents in the order given.
 pub(super) fn in_order(instance: &Instance, order: &[u32]) -> Assignment {
     if instance.has_chunks() {
-        place(instance, order, &mut ByTokensAndChunks::new(instance.limits.tokens))
+        place(instance, order, &mut ByTokensAndChunks::new(instance.limits.tokens, instance.len()))
     } else {
         place(instance, order, &mut ByTokens::new(instance.limits.tokens))
     }
@@ -193,7 +193,8 @@ impl Open for ByTokens {
     }
 }
 
-/// As [`ByTokens`], each bucket a heap by free chunks: one a value up to 2^18 tokens.
+/// As [`ByTokens`], each bucket a heap by free chunks: one a value up to 2^18 tokens, but for many documents only so
+/// many buckets that the tree stays in the cache.
 struct ByTokensAndChunks {
     shift: u32,
     leaves: usize,
@@ -203,8 +204,9 @@ struct ByTokensAndChunks {
 }
 
 impl ByTokensAndChunks {
-    fn new(capacity: u32) -> Self {
-        let shift = (32 - capacity.leading_zeros()).saturating_sub(18);
+    fn new(capacity: u32, documents: usize) -> Self {
+        let bits = if documents > 200_000 { 13 } else { 18 };
+        let shift = (32 - capacity.leading_zeros()).saturating_sub(bits);
         let buckets = (capacity >> shift) as usize + 1;
         let leaves = buckets.next_power_of_two();
         Self { shift, leaves, most: vec![0; 2 * leaves], buckets: vec![BinaryHeap::new(); buckets] }

@@ -9,7 +9,7 @@
 //! thresholds of L2: where a document excludes all smaller ones that are left, it needs a request of its own, and what
 //! remains is bounded by each ceiling in turn.
 
-use super::Instance;
+use super::{Instance, best_fit};
 
 /// Largest parameter of u(k). Beyond it the function hardly differs from the identity for documents of interest.
 const STEPS: u64 = 64;
@@ -27,17 +27,20 @@ pub(super) fn ceilings(instance: &Instance) -> usize {
 }
 
 /// The best bound found in bounded time; stops early at `known`, the requests of a packing at hand.
-pub(super) fn strong(instance: &Instance, known: usize) -> usize {
+///
+/// `order` holds the documents by descending tokens.
+pub(super) fn strong(instance: &Instance, order: &[u32], known: usize) -> usize {
     let limits = &instance.limits;
     let of_tokens = View {
         capacity: u64::from(limits.tokens),
         other_capacity: u64::from(limits.chunks),
         documents: u64::from(limits.documents),
     };
-    let mut best = of_tokens.best(&classes(&instance.tokens, &instance.chunks), known as u64);
-    if instance.has_chunks() {
+    let mut best = of_tokens.best(&classes(order, &instance.tokens, &instance.chunks), known as u64);
+    if instance.has_chunks() && best < known as u64 {
         let of_chunks = View { capacity: of_tokens.other_capacity, other_capacity: of_tokens.capacity, ..of_tokens };
-        best = best.max(of_chunks.best(&classes(&instance.chunks, &instance.tokens), known as u64));
+        let order = best_fit::by_descending(instance.chunks.iter().copied());
+        best = best.max(of_chunks.best(&classes(&order, &instance.chunks, &instance.tokens), known as u64));
     }
     best as usize
 }
@@ -51,11 +54,10 @@ struct Class {
     other: u64,
 }
 
-/// The distinct sizes, descending.
-fn classes(sizes: &[u32], others: &[u32]) -> Vec<Class> {
-    let order = super::best_fit::by_descending(sizes.iter().copied());
+/// The distinct sizes, descending, as `order` is.
+fn classes(order: &[u32], sizes: &[u32], others: &[u32]) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::new();
-    for i in order {
+    for &i in order {
         let size = u64::from(sizes[i as usize]);
         let other = others.get(i as usize).map_or(0, |&value| u64::from(value));
         match classes.last_mut() {

@@ -8,6 +8,9 @@ use crate::error::Error;
 /// Documents that one search looks at; of a larger input, the emptiest requests that hold about so many.
 const SEARCHED: usize = 2_500;
 
+/// Kinds of documents up to which the linear program comes before the search.
+const SMALL: usize = 128;
+
 /// A packing with fewer requests where one is found, and the lower bound, which may have risen.
 pub(super) fn improve(
     instance: &Instance,
@@ -17,28 +20,41 @@ pub(super) fn improve(
 ) -> Result<(Assignment, usize), Error> {
     let mut clock = Clock::new(effort);
     let mut random = Random::new(1);
-    if found.requests > bound && instance.has_chunks() && clock.spend(instance.len() as u64) {
+    if found.requests > bound && instance.has_chunks() {
         found = best_of_orders(instance, found, &mut clock);
     }
+    // Evenness helps where requests hold many documents; where they hold few, it costs more than it finds.
     if found.requests > bound
-        && clock.spend(instance.len() as u64)
+        && (instance.len() <= 50_000 || instance.len() / bound >= 32)
+        && clock.spend(20 * instance.len() as u64)
         && let Some(spread) = worst_fit(instance, bound)
     {
         found = spread;
     }
     let mut dives = if found.requests > bound { Dives::new(instance, &found) } else { None };
-    while found.requests > bound && !clock.is_stopped() {
-        if let Some(better) = one_fewer(instance, &found, bound, 1, &mut random, &mut clock) {
-            found = better;
-            continue;
-        }
-        if let Some(dives) = &mut dives {
-            let better = dives.dive(instance, found.requests - 1, &mut bound, &mut random, &mut clock);
-            if let Some(better) = better {
-                found = better;
+    // A small program that stands for many documents is solved before a search has warmed up.
+    let mut dive_first = dives.as_ref().is_some_and(|dives| {
+        let kinds = dives.kinds.members.len();
+        kinds <= SMALL && 2 * kinds <= instance.len()
+    });
+    let mut searchable = true;
+    // Every round spends steps, whatever it does, so the budget ends the loop.
+    while found.requests > bound && (searchable || dives.is_some()) && clock.spend(40 * instance.len() as u64) {
+        if searchable && !std::mem::take(&mut dive_first) {
+            match one_fewer(instance, &found, bound, &mut random, &mut clock) {
+                Outcome::Found(better) => {
+                    found = better;
+                    continue;
+                }
+                Outcome::NotFound => {}
+                Outcome::Impossible => searchable = false,
             }
-        } else if clock.is_stopped() {
-            break;
+        }
+        if let Some(dives) = &mut dives
+            && let Some(better) = dives.dive(instance, found.requests - 1, &mut bound, &mut random, &mut clock)
+        {
+            found = better;
+            searchable = true;
         }
     }
     if clock.is_cancelled() { Err(Error::Interrupted) } else { Ok((found, bound)) }
@@ -145,7 +161,7 @@ fn best_of_orders(instance: &Instance, mut found: Assignment, clock: &mut Clock<
     let measures: [&dyn Fn(usize) -> u32; 3] =
         [&|i| instance.chunks[i], &|i| scale(share(i).0.max(share(i).1)), &|i| scale(share(i).0 + share(i).1)];
     for measure in measures {
-        if !clock.spend(4 * instance.len() as u64) {
+        if !clock.spend(100 * instance.len() as u64) {
             break;
         }
         let order = best_fit::by_descending((0..instance.len()).map(measure));
@@ -179,15 +195,22 @@ fn worst_fit(instance: &Instance, count: usize) -> Option<Assignment> {
     Some(Assignment { request_of, requests: count })
 }
 
-/// A packing with at least one request fewer, after so many rounds of search.
+/// What a search came to.
+enum Outcome {
+    Found(Assignment),
+    NotFound,
+    /// The requests that were looked at cannot be fewer, whatever is tried.
+    Impossible,
+}
+
+/// A packing with one request fewer, after one round of search among the emptiest requests.
 fn one_fewer(
     instance: &Instance,
     found: &Assignment,
     bound: usize,
-    rounds: u32,
     random: &mut Random,
     clock: &mut Clock<'_>,
-) -> Option<Assignment> {
+) -> Outcome {
     let mut requests = listed(found);
     // The fullest first, so that the emptiest are dissolved.
     let load = |request: &Vec<u32>| request.iter().map(|&i| u64::from(instance.tokens[i as usize])).sum::<u64>();
@@ -203,7 +226,7 @@ fn one_fewer(
     let part = instance.part(&positions);
     let goal = searched.len() - 1;
     if super::bounds::ceilings(&part).max(bound.saturating_sub(kept)) > goal {
-        return None;
+        return Outcome::Impossible;
     }
     let mut next = 0;
     let start = searched
@@ -213,9 +236,9 @@ fn one_fewer(
             (next - request.len() as u32..next).collect()
         })
         .collect();
-    let better = search(&part, start, goal, rounds, random, clock)?;
+    let Some(better) = search(&part, start, goal, 1, random, clock) else { return Outcome::NotFound };
     requests.extend(better.iter().map(|request| request.iter().map(|&i| positions[i as usize]).collect::<Vec<u32>>()));
-    Some(assigned(instance.len(), requests))
+    Outcome::Found(assigned(instance.len(), requests))
 }
 
 /// A packing into `goal` requests, found from `start` in so many rounds.

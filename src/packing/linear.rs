@@ -14,7 +14,11 @@ use super::{Assignment, Instance, Limits, best_fit};
 /// Kinds of documents up to which the program is small enough to solve.
 const KINDS: usize = 700;
 /// Branches that a search for a pattern that pays may take.
-const QUICK: u64 = 4_000;
+const QUICK: u64 = 20_000;
+/// Patterns that are looked at again before the whole pool is.
+const CANDIDATES: usize = 64;
+/// Patterns beyond which only the best is kept of each search.
+const POOL: usize = 10_000;
 /// Reduced costs and steps below this are rounding errors.
 const TINY: f64 = 1e-7;
 
@@ -144,12 +148,32 @@ impl Simplex {
     }
 
     /// What a pattern is worth at the current prices, never counting more of a kind than there are.
-    fn worth(&self, pattern: &Pattern, demand: &[u32]) -> f64 {
+    fn worth(&self, pattern: &[(u32, u32)], demand: &[u32]) -> f64 {
         pattern
             .iter()
             .filter(|&&(kind, _)| demand[kind as usize] > 0)
             .map(|&(kind, count)| f64::from(count.min(demand[kind as usize])) * self.prices[self.row_of[kind as usize]])
             .sum()
+    }
+
+    /// The dearest of some patterns of the pool, and what it is worth.
+    fn dearest(&self, which: impl Iterator<Item = usize>, demand: &[u32], pool: &[Pattern]) -> (f64, usize) {
+        which
+            .map(|at| (self.worth(&pool[at], demand), at))
+            .fold((0.0, 0), |best, next| if next.0 > best.0 { next } else { best })
+    }
+
+    /// Refill `candidates` with the dearest patterns of the pool that pay.
+    fn promising(&self, demand: &[u32], pool: &[Pattern], candidates: &mut Vec<usize>) {
+        let mut paying: Vec<(f64, usize)> = pool
+            .iter()
+            .enumerate()
+            .map(|(at, pattern)| (self.worth(pattern, demand), at))
+            .filter(|&(worth, _)| worth > 1.0 + TINY)
+            .collect();
+        paying.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        candidates.clear();
+        candidates.extend(paying.iter().take(CANDIDATES).map(|&(_, at)| at));
     }
 
     /// Bring a column with reduced cost `cost` into the basis; false where rounding errors forbid it.
@@ -207,6 +231,7 @@ pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, cloc
     let mut simplex = Simplex::new(kinds, demand, pool);
     let m = simplex.rows.len();
     let mut best_bound = 0;
+    let mut candidates = Vec::new();
     loop {
         if !clock.spend((m * m / 8 + m) as u64) {
             return None;
@@ -223,9 +248,12 @@ pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, cloc
             }
             return Some(simplex.finish(best_bound, demand, pool));
         }
-        // Then what earlier programs generated, then a new pattern.
-        let of_pool = pool.iter().enumerate().map(|(at, pattern)| (simplex.worth(pattern, demand), at));
-        let (worth, at) = of_pool.fold((0.0, 0), |best, next| if next.0 > best.0 { next } else { best });
+        // Then what was generated earlier, the most promising of it as long as it pays; then a new pattern.
+        let (mut worth, mut at) = simplex.dearest(candidates.iter().copied(), demand, pool);
+        if worth <= 1.0 + TINY {
+            simplex.promising(demand, pool, &mut candidates);
+            (worth, at) = simplex.dearest(candidates.iter().copied(), demand, pool);
+        }
         let (worth, at) = if worth > 1.0 + TINY {
             (worth, at)
         } else {
@@ -268,7 +296,15 @@ pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, cloc
             if worth <= 1.0 + TINY || best_bound as f64 >= objective - TINY {
                 return Some(simplex.finish(best_bound, demand, pool));
             }
-            pool.push(pattern.iter().map(|&(row, count)| (simplex.rows[row] as u32, count)).collect());
+            let named = |pattern: &[(usize, u32)]| -> Pattern {
+                pattern.iter().map(|&(row, count)| (simplex.rows[row] as u32, count)).collect()
+            };
+            if pool.len() < POOL {
+                // Others at least half as good.
+                let above = ONE + ((worth - 1.0) / 2.0 * ONE as f64) as u64;
+                pool.extend(problem.seeded(above).iter().map(|pattern| named(pattern)));
+            }
+            pool.push(named(&pattern));
             (simplex.worth(&pool[pool.len() - 1], demand), pool.len() - 1)
         };
         let entries: Vec<(usize, f64)> = pool[at]

@@ -2,8 +2,9 @@
 //!
 //! A request has three capacities (tokens, chunks, documents), so this is vector bin packing with two dimensions and
 //! a cardinality bound. [`best_fit`] gives a packing in O(n log n), [`bounds`] tells how few requests any packing
-//! needs, and [`improve`] closes the gap while its budget lasts. [`next_fit`] keeps the input's order, [`window`]
-//! looks ahead a bounded number of documents.
+//! needs, and [`improve`] closes the gap while its budget lasts, by [`fill`], [`search`] and the linear program of
+//! [`linear`] and [`pricing`]. [`next_fit`] keeps the input's order, [`window`] looks ahead a bounded number of
+//! documents.
 
 mod best_fit;
 mod bounds;
@@ -260,12 +261,14 @@ pub fn pack(
         }
         Order::Window => {
             let assignment = window::pack(&instance);
-            let bound = prove(&instance, assignment.requests);
+            let bound = prove(&instance, &best_fit::decreasing(&instance), assignment.requests);
             Ok(assignment.finish(bound))
         }
         Order::Any => {
-            let assignment = best_fit::pack(&instance);
-            let bound = prove(&instance, assignment.requests);
+            let order = best_fit::decreasing(&instance);
+            let assignment = best_fit::in_order(&instance, &order);
+            let bound = prove(&instance, &order, assignment.requests);
+            drop(order);
             let (assignment, bound) = improve::improve(&instance, assignment, bound, effort)?;
             Ok(assignment.finish(bound))
         }
@@ -273,9 +276,9 @@ pub fn pack(
 }
 
 /// The best lower bound that is worth its time when a packing of `known` requests is at hand.
-fn prove(instance: &Instance, known: usize) -> usize {
+fn prove(instance: &Instance, order: &[u32], known: usize) -> usize {
     let simple = bounds::ceilings(instance);
-    if simple >= known { simple } else { simple.max(bounds::strong(instance, known)) }
+    if simple >= known { simple } else { simple.max(bounds::strong(instance, order, known)) }
 }
 
 #[cfg(test)]

@@ -100,6 +100,44 @@ impl Pricing {
     }
 }
 
+impl Pricing {
+    /// Patterns worth more than `above`: one a kind, with the dearest a token beside it, then the last that fits.
+    ///
+    /// Many at once, of every kind, make the program converge in fewer steps than the best alone.
+    pub(super) fn seeded(&self, above: u64) -> Vec<Vec<(usize, u32)>> {
+        let mut found = Vec::new();
+        for (seed, first) in self.entries.iter().enumerate() {
+            let (mut tokens, mut chunks) = (self.tokens - first.tokens, self.chunks - first.chunks);
+            let mut documents = self.documents - 1;
+            let mut worth = first.price;
+            let mut pattern = vec![(first.at, 1)];
+            for (at, entry) in self.entries.iter().enumerate() {
+                if documents == 0 || entry.least > tokens {
+                    break;
+                }
+                let by_chunks = chunks.checked_div(entry.chunks).unwrap_or(u64::MAX);
+                let available = u64::from(documents.min(entry.available - u32::from(at == seed)));
+                let count = (tokens / entry.tokens).min(by_chunks).min(available);
+                if count > 0 {
+                    tokens -= count * entry.tokens;
+                    chunks -= count * entry.chunks;
+                    documents -= count as u32;
+                    worth += count * entry.price;
+                    if at == seed {
+                        pattern[0].1 += count as u32;
+                    } else {
+                        pattern.push((entry.at, count as u32));
+                    }
+                }
+            }
+            if worth > above {
+                found.push(pattern);
+            }
+        }
+        found
+    }
+}
+
 /// The exact most by tokens alone.
 pub(super) struct Whole {
     /// No pattern is worth more, in units of 2^COARSE / ONE, each price rounded down to them.

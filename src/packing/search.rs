@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{Effort, Instance, Room};
 
 /// Steps that count as one second of effort; a step is one set of documents that might leave a request, or its like.
-const STEPS_A_SECOND: f64 = 1.5e9;
+const STEPS_A_SECOND: f64 = 4.0e8;
 /// Steps between two looks at the clock.
 const STEPS_A_LOOK: u64 = 200_000;
 /// Documents of one request that a step considers: a request of many small ones offers enough exchanges among these.

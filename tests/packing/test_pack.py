@@ -300,6 +300,15 @@ def test_no_arrangement_of_a_million_documents_is_slow():
     assert not slow
 
 
+def test_effort_ends_however_many_documents_there_are():
+    # A gap remains here, and among the emptiest requests none can be saved.
+    counts = np.random.default_rng(0).integers(1, 32_001, 300_000)
+    start = time.perf_counter()
+    packing = pack(counts, effort=0.2)
+    assert time.perf_counter() - start < 3
+    check(packing, counts, None, Limits())
+
+
 def test_a_million_documents_take_little_memory():
     counts = np.random.default_rng(4).integers(1, 32_001, 1_000_000)
     tracemalloc.start()
