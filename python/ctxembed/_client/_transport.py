@@ -18,7 +18,7 @@ import httpx
 from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import AsyncIterator, Generator, Mapping
 
     from ctxembed._client._secret import Secret
 
@@ -110,6 +110,23 @@ class _Bearer(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         request.headers["Authorization"] = self._secret.header()
         yield request
+
+
+class _Once(httpx.AsyncByteStream):
+    """A request's body, iterated without a generator: trio minds one that a cancelled request leaves behind."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._given = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._body)
+
+    async def __anext__(self) -> bytes:
+        if self._given:
+            raise StopAsyncIteration
+        self._given = True
+        return self._body
 
 
 class _Body:
@@ -296,6 +313,7 @@ def _reply(response: httpx.Response, collected: _Body, secret: Secret) -> Reply:
 async def _aexchange(client: httpx.AsyncClient, outgoing: Outgoing) -> Reply | APIConnectionError:
     try:
         request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
+        request.stream = _Once(outgoing.body)
         response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
         try:
             collected = _Body(response, outgoing.limit)
