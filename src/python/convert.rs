@@ -8,8 +8,9 @@ use numpy::{
     PyReadwriteArray2, PyUntypedArray, PyUntypedArrayMethods, dtype,
 };
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict};
+use pyo3::types::{PyBool, PyDict, PyString, PyType};
 
 use super::errors;
 use crate::error::Error;
@@ -248,6 +249,28 @@ pub(super) fn filled_bytes<'py, R: Send>(
     if signed { filled::<i8, R>(py, shape, |memory| fill(as_unsigned(memory))) } else { filled(py, shape, fill) }
 }
 
+/// A matrix over memory that the core has filled: int8 where `signed`, else uint8. Nothing is copied.
+#[expect(unsafe_code, reason = "the memory's bytes are initialised, and have the layout of both types")]
+pub(super) fn adopted_bytes(
+    py: Python<'_>,
+    memory: Vec<MaybeUninit<u8>>,
+    shape: [usize; 2],
+    signed: bool,
+) -> PyResult<Bound<'_, PyAny>> {
+    let mut memory = std::mem::ManuallyDrop::new(memory);
+    let (start, length, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
+    if signed {
+        // SAFETY: the parts are those of a Vec that is not dropped; MaybeUninit<u8> and i8 have one size and
+        // alignment; `GrowingRows`, where it comes from, initialises every byte it adds.
+        let bytes = unsafe { Vec::<i8>::from_raw_parts(start.cast(), length, capacity) };
+        Ok(PyArray1::from_vec(py, bytes).reshape(shape)?.into_any())
+    } else {
+        // SAFETY: as above, for u8.
+        let bytes = unsafe { Vec::<u8>::from_raw_parts(start.cast(), length, capacity) };
+        Ok(PyArray1::from_vec(py, bytes).reshape(shape)?.into_any())
+    }
+}
+
 /// Signed bytes as unsigned ones.
 #[expect(unsafe_code, reason = "the two types have one layout")]
 fn as_unsigned(memory: &mut [MaybeUninit<i8>]) -> &mut [MaybeUninit<u8>] {
@@ -347,6 +370,26 @@ impl<'py> Out<'py> {
         };
         detached(py, || work(memory))
     }
+}
+
+/// A new instance of a frozen dataclass with slots, its `__init__` not run: as `object.__setattr__` would make it,
+/// which is what a frozen dataclass itself does, but without a Python call a field.
+#[expect(unsafe_code, reason = "the C API behind object.__new__ and object.__setattr__")]
+pub(super) fn frozen<'py>(
+    class: &Bound<'py, PyType>,
+    fields: &[(&Bound<'py, PyString>, Bound<'py, PyAny>)],
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = class.py();
+    // SAFETY: `class` is a type object; a null result carries a Python error, which `_or_err` takes.
+    let instance = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0))? };
+    for (name, value) in fields {
+        // SAFETY: three live objects; the call takes references of its own.
+        let failed = unsafe { ffi::PyObject_GenericSetAttr(instance.as_ptr(), name.as_ptr(), value.as_ptr()) };
+        if failed != 0 {
+            return Err(PyErr::fetch(py));
+        }
+    }
+    Ok(instance)
 }
 
 /// `repr(object)`, cut short.

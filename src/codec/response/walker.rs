@@ -201,11 +201,7 @@ impl Walker {
         let byte = window.peek(pos)?;
         match self.next {
             Next::Start if byte == b'{' => self.open(Place::Top, window, pos),
-            Next::Start => {
-                // What is JSON but no object gets a plainer word than what is not JSON at all.
-                Skipper::new(0).run(window, &mut pos.clone())?;
-                return Err(window.error(DecodeKind::Structure, *pos, "the response is not a JSON object"));
-            }
+            Next::Start => return Err(wrong_type("a JSON object", window, *pos)),
             Next::KeyOrEnd if byte == b'}' => self.close(window, pos)?,
             Next::KeyOrEnd | Next::Key if byte == b'"' => self.key(window, pos)?,
             Next::KeyOrEnd => return Err(window.unexpected(*pos, "a key or '}'")),
