@@ -6,6 +6,7 @@ What goes wrong is returned, not raised: a traceback through here would hold fra
 from __future__ import annotations
 
 import os
+import ssl
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -245,7 +246,7 @@ class Pool:
     injected : httpx.AsyncClient, httpx.Client or None
         The caller's, which is never closed here; None makes one at the first request.
     trust_env : bool
-        Whether proxies and certificates come from the environment.
+        Whether proxies and certificates come from the environment. Not so over plain http to this machine.
     """
 
     def __init__(self, injected: Any, *, trust_env: bool) -> None:
@@ -267,7 +268,12 @@ class Pool:
             self._token, self._pid = token, os.getpid()
             # How many are in flight is the gate's decision; a second limit here could only time out.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
-            self._client = httpx.AsyncClient(limits=limits, trust_env=self.trust_env, follow_redirects=False)
+            # No TLS happens on the way to this very machine over plain http, and loading authorities costs more than
+            # a request: a context that trusts none will do.
+            verify = True if self.trust_env else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._client = httpx.AsyncClient(
+                limits=limits, trust_env=self.trust_env, verify=verify, follow_redirects=False
+            )
         return self._client
 
     async def release(self) -> None:
