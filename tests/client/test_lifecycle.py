@@ -282,13 +282,18 @@ def test_a_forked_child_makes_connections_of_its_own(server):
     code = f"""
         import os, sys
         from ctxembed._client import Client
-        client = Client("key", base_url={server.base_url!r}, max_retries=0)
+        from ctxembed._models import Limits
+        client = Client("key", base_url={server.base_url!r}, max_retries=0, limits=Limits(documents=4))
         assert len(client.embed([["a"]])) == 1
         stream = client.stream([str(i)] for i in range(10**9))
         next(stream)
         child = os.fork()
         assert len(client.embed([["b"], ["c"]])) == 2
         if child == 0:
+            try:
+                next(stream)
+            except RuntimeError as error:
+                assert "fork" in str(error)
             client.close()
             sys.exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

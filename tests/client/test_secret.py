@@ -315,13 +315,16 @@ def test_headers_cannot_carry_another_key(scripted, driver):
     assert sent["user-agent"].startswith("ctxembed/")
 
 
-def test_nothing_global_keeps_the_key():
-    def holders() -> set[int]:
+def test_nothing_global_keeps_the_key(scripted):
+    def holders():
         gc.collect()
-        return {id(held) for held in gc.get_objects() if type(held).__name__ == "Secret"}
+        return {id(held) for held in gc.get_objects() if type(held).__name__ in ("Secret", "KeySource")}
 
     before = holders()
-    client = Client(KEY)
+    client = Client(KEY, base_url=scripted.base_url)
+    client.embed([["a"]])
+    list(client.with_options(max_retries=1).stream([["a"]]))
+    assert holders() > before
     del client
     assert holders() <= before
 

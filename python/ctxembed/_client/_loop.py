@@ -77,6 +77,10 @@ class Task:
             put(End(task.exception()))
         self._gone.set()
 
+    def is_lost(self) -> bool:
+        """Whether the task runs in another process: this is a forked child."""
+        return self._loop.is_inherited()
+
     def _cancel(self) -> None:
         self._cancelled = True
         if self._task is not None:
@@ -92,7 +96,7 @@ class _Loop:
     """An event loop in a daemon thread. It does not know the clients, so that these can be collected."""
 
     def __init__(self, pool: Pool) -> None:
-        self.pid = os.getpid()
+        self._pid = os.getpid()
         self.tasks: set[asyncio.Task[None]] = set()
         self._pool = pool
         self._lock = threading.RLock()  # reentrant: a collection inside may end a stream, which comes here
@@ -113,12 +117,18 @@ class _Loop:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._pool.release()
 
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child, which has the loop's memory and not its thread."""
+        return self._pid != os.getpid()
+
     def is_here(self) -> bool:
         """Whether the caller runs in the loop's thread."""
         return threading.get_ident() == self._thread.ident
 
     def soon(self, callback: Callable[..., object], *args: Any) -> bool:
         """Let the loop call; False where it has ended."""
+        if self.is_inherited():  # before the lock, which another thread may have held when this child was forked
+            return False
         with self._lock:
             if self._stopping or self._loop is None:
                 return False
@@ -127,7 +137,7 @@ class _Loop:
 
     def stop(self) -> None:
         """Cancel all tasks, close the connections and end the thread."""
-        if self.pid != os.getpid():
+        if self.is_inherited():
             return
         with self._lock:  # what was started before is known to the loop before it stops
             if not self._stopping and self._loop is not None and self._stop is not None:
@@ -148,7 +158,7 @@ class LoopThread:
         self.stopped = False
 
     def _running(self) -> _Loop:
-        if self._loop is not None and self._loop.pid != os.getpid():
+        if self._loop is not None and self._loop.is_inherited():
             # A forked child: the thread did not come along, the lock may have been held, the sockets are the parent's.
             if self._finalizer is not None:
                 self._finalizer.detach()

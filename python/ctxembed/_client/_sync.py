@@ -433,6 +433,8 @@ class Stream:
 
     def _advance(self) -> EmbeddingsPart | None:
         state = self._state
+        if self._task is not None and self._task.is_lost():
+            raise RuntimeError("a stream does not survive fork(): its requests are the parent's")
         while not self._closed:
             self._take_landed(wait=False)
             part = state.next_part()

@@ -6,6 +6,7 @@ What goes wrong is returned, not raised: a traceback through here would hold fra
 from __future__ import annotations
 
 import os
+import ssl
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,7 @@ import httpx
 from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import AsyncIterator, Generator, Mapping
 
     from ctxembed._client._secret import Secret
 
@@ -110,6 +111,23 @@ class _Bearer(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         request.headers["Authorization"] = self._secret.header()
         yield request
+
+
+class _Once(httpx.AsyncByteStream):
+    """A request's body, iterated without a generator: trio minds one that a cancelled request leaves behind."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._given = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._body)
+
+    async def __anext__(self) -> bytes:
+        if self._given:
+            raise StopAsyncIteration
+        self._given = True
+        return self._body
 
 
 class _Body:
@@ -228,7 +246,7 @@ class Pool:
     injected : httpx.AsyncClient, httpx.Client or None
         The caller's, which is never closed here; None makes one at the first request.
     trust_env : bool
-        Whether proxies and certificates come from the environment.
+        Whether proxies and certificates come from the environment. Not so over plain http to this machine.
     """
 
     def __init__(self, injected: Any, *, trust_env: bool) -> None:
@@ -250,7 +268,12 @@ class Pool:
             self._token, self._pid = token, os.getpid()
             # How many are in flight is the gate's decision; a second limit here could only time out.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
-            self._client = httpx.AsyncClient(limits=limits, trust_env=self.trust_env, follow_redirects=False)
+            # No TLS happens on the way to this very machine over plain http, and loading authorities costs more than
+            # a request: a context that trusts none will do.
+            verify = True if self.trust_env else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._client = httpx.AsyncClient(
+                limits=limits, trust_env=self.trust_env, verify=verify, follow_redirects=False
+            )
         return self._client
 
     async def release(self) -> None:
@@ -296,6 +319,7 @@ def _reply(response: httpx.Response, collected: _Body, secret: Secret) -> Reply:
 async def _aexchange(client: httpx.AsyncClient, outgoing: Outgoing) -> Reply | APIConnectionError:
     try:
         request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
+        request.stream = _Once(outgoing.body)
         response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
         try:
             collected = _Body(response, outgoing.limit)
