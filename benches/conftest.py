@@ -1,0 +1,58 @@
+"""How measurements become tests: one for each (case, pass, threads, peer)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benches.harness import rounds_for, runs
+
+if TYPE_CHECKING:
+    from benches.harness import Run
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("ctxembed benches")
+    group.addoption("--scale", choices=["quick", "full"], default="full", help="sizes of the inputs")
+    group.addoption("--passes", type=int, default=1, help="passes over all peers of a case")
+    group.addoption("--budget", type=float, default=0.2, help="seconds of rounds for a peer in a pass")
+
+
+def pytest_generate_tests(metafunc):
+    if "run" in metafunc.fixturenames:
+        smoke = metafunc.config.getoption("benchmark_disable")
+        cases = metafunc.module.cases("smoke" if smoke else metafunc.config.getoption("scale"))
+        measurements = runs(cases, 1 if smoke else metafunc.config.getoption("passes"))
+        metafunc.parametrize("run", measurements, ids=str)
+
+
+@pytest.fixture
+def measure(benchmark, request):
+    """Measure a run, judge its answer, and leave all that a report needs beside the times."""
+    budget = request.config.getoption("budget")
+
+    def measured(run: Run) -> None:
+        case, peer = run.case, run.peer
+        call = peer.prepare(case, run.threads)
+        if benchmark.disabled:
+            answer = benchmark(call)
+        else:
+            answer, rounds, iterations = rounds_for(call, budget)
+            benchmark.pedantic(call, rounds=rounds, iterations=iterations)
+        verdict = case.judge(peer, answer)
+        benchmark.group = f"{case.group}: {case.label}"
+        benchmark.extra_info.update(
+            group=case.group,
+            case=case.label,
+            peer=peer.name,
+            kind=peer.kind,
+            threads=run.threads,
+            size=case.size,
+            correct=verdict.correct,
+            exact=peer.exact,
+            note=verdict.note,
+        )
+        assert verdict.correct or not peer.exact, f"{peer.name} answers {case.label} wrongly: {verdict.note}"
+
+    return measured
