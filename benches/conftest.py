@@ -44,6 +44,7 @@ def measure(benchmark, request):
         benchmark.group = f"{case.group}: {case.label}"
         benchmark.extra_info.update(
             group=case.group,
+            table=case.table,
             case=case.label,
             peer=peer.name,
             kind=peer.kind,
@@ -53,6 +54,8 @@ def measure(benchmark, request):
             exact=peer.exact,
             note=verdict.note,
         )
-        assert verdict.correct or not peer.exact, f"{peer.name} answers {case.label} wrongly: {verdict.note}"
+        # A peer that turns out wrong at full size is reported as such; it does not cost the other measurements.
+        reported = not benchmark.disabled and peer.kind == "peer"
+        assert verdict.correct or not peer.exact or reported, f"{peer.name} on {case.label}: wrong, {verdict.note}"
 
     return measured

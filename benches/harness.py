@@ -53,6 +53,8 @@ class Case(ABC):
     """One row of a table: an input, the peers that get it, and the reference their answers are held against."""
 
     group: ClassVar[str]
+    #: Cases of a group that have the same peers share a table of this title.
+    table: ClassVar[str] = ""
     peers: ClassVar[tuple[Peer, ...]]
 
     @property

@@ -69,7 +69,9 @@ class DataSet:
         keys = np.empty((MOST_QUERIES, 0))
         for start in range(0, self.count, 8192):
             scores = sign * self.scores(self.queries, self.rows[start : start + 8192])
-            ids = np.concatenate([ids, np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)], axis=1)
+            ids = np.concatenate(
+                [ids, np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)], axis=1
+            )
             keys = np.concatenate([keys, scores], axis=1)
             # A stable sort leaves equal keys by id: both parts come in that order.
             some = keys if keys.shape[1] <= 64 else np.partition(keys, K - 1, axis=1)
@@ -123,7 +125,10 @@ class SearchCase(Case):
         if ids.shape != best_ids.shape:
             return Verdict(correct=False, note=f"shape {ids.shape}")
         exact = np.array(
-            [self.data.scores(query[None], self.data.rows[row])[0] for query, row in zip(self.queries, ids, strict=True)]
+            [
+                self.data.scores(query[None], self.data.rows[row])[0]
+                for query, row in zip(self.queries, ids, strict=True)
+            ]
         )
         tolerance = 0 if self.metric == "hamming" else TOLERANCE
         distinct = all(len(set(row)) == len(row) for row in ids.tolist())

@@ -33,6 +33,7 @@ class BodyCase(Case):
     """A response body of documents of equal size."""
 
     group: ClassVar = GROUP
+    table: ClassVar = "response body"
     peers: ClassVar = peers.BODY
     documents: int
     chunks: int
@@ -43,7 +44,7 @@ class BodyCase(Case):
     def label(self) -> str:
         chunks = self.documents * self.chunks
         kind = "int8" if self.encoding == "base64_int8" else "bits"
-        return f"body, {chunks:,} chunk{'s' * (chunks > 1)} x {self.dimensions} {kind}"
+        return f"{chunks:,} chunk{'s' * (chunks > 1)} x {self.dimensions} {kind}"
 
     @property
     def size(self) -> dict[str, int]:
@@ -83,7 +84,7 @@ class BodyCase(Case):
     def shape(self) -> np.ndarray:
         return np.full(self.documents, self.chunks)
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
+    def judge(self, _peer: Peer, answer: Any) -> Verdict:
         return _equal(answer, self.expected)
 
 
@@ -92,6 +93,7 @@ class TextsCase(Case):
     """base64 strings, as another client hands them over."""
 
     group: ClassVar = GROUP
+    table: ClassVar = "base64 strings"
     peers: ClassVar = peers.TEXTS
     dtype: ClassVar = np.int8
     expected: np.ndarray
@@ -112,7 +114,7 @@ class TextsCase(Case):
     def width(self) -> int:
         return self.expected.shape[1]
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
+    def judge(self, _peer: Peer, answer: Any) -> Verdict:
         return _equal(answer, self.expected)
 
 
@@ -121,6 +123,7 @@ class BitsCase(Case):
     """Signs to bits, or bits to signs."""
 
     group: ClassVar = GROUP
+    table: ClassVar = "bits"
     peers: ClassVar = peers.BITS
     packs: bool
     given: np.ndarray
@@ -134,7 +137,7 @@ class BitsCase(Case):
         rows, width = self.given.shape
         return {"rows": rows, "dimensions": width if self.packs else width * 8}
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
+    def judge(self, _peer: Peer, answer: Any) -> Verdict:
         bits = self.given[:100] if not self.packs else answer[:100]
         values = self.given[:100] if self.packs else answer[:100]
         # By the definition, bit by bit, for what fits the time; the rest against numpy.

@@ -50,8 +50,8 @@ def _values(seed: int, rows: int, dims: int):
         )
         block = latent @ basis
         block += common
-        for row, offset in zip(block, rng.integers(0, len(pool) - dims, count), strict=True):
-            row += pool[offset : offset + dims]
+        for row, offset in enumerate(rng.integers(0, len(pool) - dims, count)):
+            block[row] += pool[offset : offset + dims]
         block *= np.exp(rng.standard_normal((count, 1), dtype=np.float32) * np.float32(0.15))
         yield block
 
@@ -61,10 +61,7 @@ def int8_vectors(seed: int, rows: int, dims: int = 1024) -> np.ndarray:
     out = np.empty((rows, dims), dtype=np.int8)
     start = 0
     for block in _values(seed, rows, dims):
-        np.tanh(block, out=block)
-        block *= 127
-        np.rint(block, out=block)
-        out[start : start + len(block)] = block
+        out[start : start + len(block)] = np.rint(127 * np.tanh(block))
         start += len(block)
     return out
 

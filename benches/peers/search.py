@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 from usearch.index import MetricKind
 from usearch.index import search as usearch_search
 
-from benches.harness import ALL_THREADS, Peer
+from benches.harness import Peer
 from benches.peers import selection
 
 with warnings.catch_warnings():
@@ -235,7 +235,7 @@ def numpy_popcount(case: SearchCase, threads: int) -> Call:
             last = min(first + inner, end)
             for query, row in zip(queries, out[:, first - start : last - start], strict=True):
                 for word, column in zip(query, words[:, first:last], strict=True):
-                    row += np.bitwise_count(column ^ word)
+                    np.add(row, np.bitwise_count(column ^ word), out=row)
         return out
 
     return lambda: selection.threaded_top_k(block_distances, blocks, k, threads)
@@ -279,7 +279,6 @@ def _one_query(case: SearchCase) -> bool:
 def _not_gigabytes(case: SearchCase) -> bool:
     # It keeps 16 bytes for each pair of a query and a row.
     return len(case.queries) * len(case.data.rows) * 16 <= 1 << 30
-
 
 
 HAMMING = (
