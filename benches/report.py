@@ -174,8 +174,8 @@ def markdown(record: dict[str, Any]) -> str:
     taken = f"{passes} {'pass' if passes == 1 else 'passes'}"
     parts = [
         (
-            f"Measured {record['date']} on {machine['cores']} cores of {machine['cpu']} ({machine['system']}; {paths}), "
-            f"Python {machine['python']}. Peers took turns in {taken}; times are medians, and ratios (in **bold**: how "
+            f"Measured {record['date']} on {machine['cores']} cores of {machine['cpu']} ({machine['system']}; "
+            f"{paths}), Python {machine['python']}. Peers took turns in {taken}; times are medians, and ratios (in **bold**: how "
             "many times as long as the first column) are medians of each pass's own. Every answer was checked. "
             f"Versions: {versions}."
         )
