@@ -18,19 +18,19 @@ $(VENV)/.base: pyproject.toml
 	touch $@
 
 $(VENV)/.server: $(VENV)/.base
-	$(BIN)/maturin develop --release --extras server
+	$(BIN)/maturin develop -q --release --extras server
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/maturin develop --release --extras dev
+	$(BIN)/maturin develop -q --release --extras dev
 	touch $@ $(VENV)/.server
 
 $(VENV)/.bench: $(VENV)/.base
-	$(BIN)/maturin develop --release --extras bench
+	$(BIN)/maturin develop -q --release --extras bench
 	touch $@ $(VENV)/.dev $(VENV)/.server
 
 dev: $(VENV)/.dev  ## Build the extension and install everything that development needs into .venv
-	$(BIN)/maturin develop --release --skip-install
+	$(BIN)/maturin develop -q --release --skip-install
 
 fmt: $(VENV)/.dev  ## Format
 	cargo fmt
@@ -57,7 +57,7 @@ test-python: dev
 	CTXEMBED_ISA=avx2 $(BIN)/python -m pytest -q tests/codec tests/search
 
 bench: $(VENV)/.bench  ## Measure against the peers, and write tables and plots
-	$(BIN)/maturin develop --release --skip-install
+	$(BIN)/maturin develop -q --release --skip-install
 	cargo bench --locked
 	$(BIN)/python -m benches.run
 
@@ -65,7 +65,7 @@ bench-smoke: $(VENV)/.bench
 	$(BIN)/python -m pytest benches --benchmark-disable -q -p no:cacheprovider
 
 demo: $(VENV)/.server  ## Embed and search this interpreter's documentation: no key, no network
-	$(BIN)/maturin develop --release --skip-install
+	$(BIN)/maturin develop -q --release --skip-install
 	$(BIN)/python -m ctxembed demo
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build

@@ -1,16 +1,142 @@
-"""Contextualized embeddings: decode, search, pack, and a client that loses nothing."""
+"""Contextualized embeddings: decode, search, pack, and a client that loses nothing.
 
-from ctxembed._codec import decode_response
+The names by room:
+
+- codec: :func:`decode_response`, :class:`ResponseDecoder`, :func:`decode_base64`, :func:`encode_base64`,
+  :func:`pack_bits`, :func:`unpack_bits`, :func:`reverse_bit_order`, :func:`truncate`, :func:`normalize`, :class:`Embeddings`
+- similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :class:`Index`,
+  :class:`BinaryIndex`
+- packing and tokens: :func:`plan`, :func:`pack`, :func:`token_upper_bound`, :class:`Limits`
+- client: :class:`Client`, :class:`AsyncClient`
+- errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
+
+Importing this package starts no thread, opens no connection and reads no variable but ``CTXEMBED_ISA``; the HTTP
+stack loads when a client is first named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ctxembed._codec import ResponseDecoder, decode_response
 from ctxembed._core import (
+    BinaryIndex,
+    Index,
+    Matches,
     __version__,
+    cosine,
     decode_base64,
+    dot,
     encode_base64,
+    hamming,
     normalize,
     pack_bits,
     reverse_bit_order,
+    top_k,
     truncate,
     unpack_bits,
 )
 from ctxembed._embeddings import Embeddings, Failure, Usage
-from ctxembed._errors import *  # noqa: F403  (the tree's __all__)
+from ctxembed._errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    BadResponseError,
+    ClosedClientError,
+    CtxembedError,
+    DecodeError,
+    DocumentError,
+    EmbedError,
+    IndexFileError,
+    InternalServerError,
+    InvalidDocumentsError,
+    MissingKeyError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    UnprocessableEntityError,
+)
 from ctxembed._models import Limits, Model, get_model, models, register_model
+from ctxembed._packing import Packing, pack
+from ctxembed._planning import Plan, Problem, plan, token_upper_bound
+
+if TYPE_CHECKING:
+    from ctxembed._client import AsyncClient, Client, EmbeddingsPart, Progress
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncClient",
+    "AuthenticationError",
+    "BadRequestError",
+    "BadResponseError",
+    "BinaryIndex",
+    "Client",
+    "ClosedClientError",
+    "CtxembedError",
+    "DecodeError",
+    "DocumentError",
+    "EmbedError",
+    "Embeddings",
+    "EmbeddingsPart",
+    "Failure",
+    "Index",
+    "IndexFileError",
+    "InternalServerError",
+    "InvalidDocumentsError",
+    "Limits",
+    "Matches",
+    "MissingKeyError",
+    "Model",
+    "NotFoundError",
+    "Packing",
+    "PermissionDeniedError",
+    "Plan",
+    "Problem",
+    "Progress",
+    "RateLimitError",
+    "ResponseDecoder",
+    "UnprocessableEntityError",
+    "Usage",
+    "__version__",
+    "cosine",
+    "decode_base64",
+    "decode_response",
+    "dot",
+    "encode_base64",
+    "get_model",
+    "hamming",
+    "models",
+    "normalize",
+    "pack",
+    "pack_bits",
+    "plan",
+    "register_model",
+    "reverse_bit_order",
+    "token_upper_bound",
+    "top_k",
+    "truncate",
+    "unpack_bits",
+]
+
+_CLIENT = frozenset({"AsyncClient", "Client", "EmbeddingsPart", "Progress"})
+
+
+def __getattr__(name: str) -> Any:
+    """Load the client, and the HTTP stack with it, when it is first named."""
+    if name not in _CLIENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ctxembed import _client
+
+    value = getattr(_client, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ctxembed._models import EncodingFormat
 
-__all__ = ["decode_response"]
+__all__ = ["ResponseDecoder", "decode_response"]
 
 
 def decode_response(
@@ -73,6 +73,68 @@ def decode_response(
     """
     vectors, offsets, model, dims, usage = _core.decode_response(body, shape, dimensions, encoding_format, out)
     return Embeddings(vectors, offsets, model, dims, encoding_format, _usage(usage))
+
+
+class ResponseDecoder:
+    """Decode the body of one API response while it arrives.
+
+    Parameters
+    ----------
+    shape, dimensions, encoding_format
+        As for :func:`decode_response`.
+
+    Notes
+    -----
+    Gives the same result and the same errors as :func:`decode_response` on the whole body, whatever the parts. Holds
+    the vectors decoded so far and at most one token that is not whole, never the body. Each instance decodes one
+    response. It may be shared between threads, but parts must come in order.
+
+    Examples
+    --------
+    >>> body = b'{"data": [{"index": 0, "data": [{"index": 0, "embedding": "AQID"}]}]}'
+    >>> decoder = ResponseDecoder(shape=[1])
+    >>> for start in range(0, len(body), 10):
+    ...     decoder.feed(body[start : start + 10])
+    >>> decoder.finish().vectors
+    array([[1, 2, 3]], dtype=int8)
+    """
+
+    __slots__ = ("_core", "_encoding_format")
+
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        dimensions: int | None = None,
+        encoding_format: EncodingFormat = "base64_int8",
+    ) -> None:
+        self._core = _core.ResponseDecoder(shape, dimensions, encoding_format)
+        self._encoding_format = encoding_format
+
+    def feed(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Decode the next part of the body, of any length.
+
+        Raises
+        ------
+        DecodeError
+            The body is wrong, by what has arrived; every later call raises the same.
+        ValueError
+            :meth:`finish` was called before.
+        """
+        self._core.feed(chunk)
+
+    def finish(self) -> Embeddings:
+        """Take the end of the body and return the whole result.
+
+        Raises
+        ------
+        DecodeError
+            The body is wrong, or not whole.
+        ValueError
+            :meth:`finish` was called before.
+        """
+        vectors, offsets, model, dims, usage = self._core.finish()
+        return Embeddings(vectors, offsets, model, dims, self._encoding_format, _usage(usage))
 
 
 _NO_USAGE = Usage(requests=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -125,7 +125,7 @@ class Embeddings:
            [4, 5, 6]], dtype=int8)
     """
 
-    vectors: NDArray[np.int8] | NDArray[np.uint8]
+    vectors: NDArray[Any]  # int8 or uint8; a union would make every typed caller cast
     offsets: NDArray[np.int64]
     model: str | None
     dimensions: int
@@ -137,7 +137,7 @@ class Embeddings:
         """Return the number of documents."""
         return len(self.offsets) - 1
 
-    def __getitem__(self, document: int) -> NDArray[np.int8] | NDArray[np.uint8]:
+    def __getitem__(self, document: int) -> NDArray[Any]:
         """Rows of one document, ``(n_chunks_of_it, width)``: a view. Negative positions count from the end."""
         position = operator.index(document)
         n = len(self)
@@ -146,7 +146,7 @@ class Embeddings:
         position %= n
         return self.vectors[self.offsets[position] : self.offsets[position + 1]]
 
-    def __iter__(self) -> Iterator[NDArray[np.int8] | NDArray[np.uint8]]:
+    def __iter__(self) -> Iterator[NDArray[Any]]:
         """Views of the documents in turn."""
         return (self[position] for position in range(len(self)))
 
@@ -197,14 +197,13 @@ class Embeddings:
         """
         if self.encoding_format == "base64_binary":
             return self
-        vectors = cast("NDArray[np.int8]", self.vectors)
-        return replace(self, vectors=_core.pack_bits(vectors), encoding_format="base64_binary")
+        return replace(self, vectors=_core.pack_bits(self.vectors), encoding_format="base64_binary")
 
     def normalized(self) -> NDArray[np.float32]:
         """Unit vectors, float32, shape (n_chunks, dimensions). A zero vector stays zero; bits count as +1 and -1."""
         if self.encoding_format == "base64_binary":
-            return _core.normalize(_core.unpack_bits(cast("NDArray[np.uint8]", self.vectors)))
-        return _core.normalize(cast("NDArray[np.int8]", self.vectors))
+            return _core.normalize(_core.unpack_bits(self.vectors))
+        return _core.normalize(self.vectors)
 
     def to_arrow(self) -> pa.Table:
         """One row a chunk: ``document`` and ``chunk`` (int64), ``vector`` (fixed-size list of int8 or uint8).

@@ -19,6 +19,7 @@
     ├── DocumentError                also a ValueError: a document or chunk that the API would refuse
     ├── EmbedError                   a job that did not embed every document; ``.partial`` holds what it did
     │   └── InvalidDocumentsError    also a ValueError: refused before anything was sent
+    ├── MissingKeyError              also a ValueError: no API key was given, and none is in the environment
     ├── IndexFileError               a file that is not an index, is damaged, or was written by a newer version
     └── ClosedClientError            also a RuntimeError: a call on a client after ``close()``
 
@@ -52,6 +53,7 @@ __all__ = [
     "IndexFileError",
     "InternalServerError",
     "InvalidDocumentsError",
+    "MissingKeyError",
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
@@ -88,7 +90,7 @@ class APITimeoutError(APIConnectionError):
 
 
 class APIStatusError(APIError):
-    """The API answered with a status of 4xx or 5xx.
+    """The API answered with a status of 4xx or 5xx, or with a redirect, which is never followed.
 
     Attributes
     ----------
@@ -274,6 +276,10 @@ class IndexFileError(CtxembedError):
     """A file that is not an index, is damaged, or was written by a newer version."""
 
 
+class MissingKeyError(CtxembedError, ValueError):
+    """No API key was given to a client, and none is in the environment."""
+
+
 class ClosedClientError(CtxembedError, RuntimeError):
     """A call on a client after ``close()``."""
 
@@ -289,9 +295,10 @@ _BY_STATUS: Final[Mapping[int, type[APIStatusError]]] = {
 
 
 def status_error(status_code: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
-    """Build the exception for a response with a 4xx or 5xx status."""
+    """Build the exception for a response with a 3xx, 4xx or 5xx status."""
     cls = _BY_STATUS.get(status_code, InternalServerError if status_code >= 500 else APIStatusError)
     shown = body if isinstance(body, str) else repr(body)
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "..."
-    return cls(f"the API answered {status_code}: {shown}", status_code, body, headers)
+    note = " (redirects are not followed)" if status_code < 400 else ""
+    return cls(f"the API answered {status_code}{note}: {shown}", status_code, body, headers)

@@ -223,7 +223,7 @@ impl Window<'_> {
 }
 
 /// How many bytes from the start are neither quote, backslash nor control character.
-fn plain_run(bytes: &[u8]) -> usize {
+pub(crate) fn plain_run(bytes: &[u8]) -> usize {
     const BLOCK: usize = 32;
     let special = |byte: u8| byte == b'"' || byte == b'\\' || byte < 0x20;
     let mut run = 0;

@@ -9,7 +9,7 @@ use numpy::{
 };
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat};
+use pyo3::types::{PyBool, PyDict};
 
 use super::errors;
 use crate::error::Error;
@@ -17,6 +17,42 @@ use crate::error::Error;
 /// Run `work` with the interpreter released, and turn its error into the Python exception.
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
     py.detach(work).map_err(|error| errors::to_py(py, error))
+}
+
+/// Run `call` with a function that asks the interpreter for signals, to be called now and then on this thread while
+/// detached. What a signal handler raised (`KeyboardInterrupt`, mostly) becomes the result.
+pub(super) fn interruptible<T>(
+    py: Python<'_>,
+    call: impl FnOnce(Python<'_>, &mut (dyn FnMut() -> Result<(), Error> + Send)) -> PyResult<T>,
+) -> PyResult<T> {
+    let mut raised = None;
+    let result = call(py, &mut || {
+        #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is not general enough in lifetime")]
+        Python::attach(|py| py.check_signals()).map_err(|error| {
+            raised = Some(error);
+            Error::Interrupted
+        })
+    });
+    raised.map_or(result, Err)
+}
+
+/// `object` as an int (bool excluded) of at least `minimum`; what is beyond i64 counts as its largest.
+pub(super) fn integer(name: &str, object: &Bound<'_, PyAny>, minimum: usize) -> PyResult<usize> {
+    let below = || PyValueError::new_err(format!("{name} must be at least {minimum}, got {}", shown(object)));
+    if object.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object))));
+    }
+    match object.extract::<i64>() {
+        Ok(value) => usize::try_from(value).ok().filter(|&value| value >= minimum).ok_or_else(below),
+        Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+            if object.lt(0)? {
+                Err(below())
+            } else {
+                Ok(i64::MAX as usize)
+            }
+        }
+        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object)))),
+    }
 }
 
 /// Rows borrowed from a C-contiguous array of one or two dimensions.
@@ -105,6 +141,32 @@ pub(super) fn untyped<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyR
     })
 }
 
+/// A boolean array of one dimension, as bytes: zero is False. The length is the caller's to check.
+pub(super) fn mask<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, u8>> {
+    let array = untyped(name, object)?;
+    expect_dtype::<bool>(name, array)?;
+    if array.ndim() != 1 || !array.is_c_contiguous() {
+        return Err(PyValueError::new_err(format!(
+            "{name} must be C-contiguous with 1 dimension, got an array of shape {:?} and strides {:?}",
+            array.shape(),
+            array.strides()
+        )));
+    }
+    // Read as bytes, for NumPy lets any byte be in a boolean array, and Rust's bool does not.
+    let bytes = array.call_method1("view", (dtype::<u8>(array.py()),))?;
+    bytes.cast::<PyArray1<u8>>()?.try_readonly().map_err(|error| borrowed(name, &error))
+}
+
+/// An array of one dimension, borrowed.
+pub(super) fn vector<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, T>> {
+    match Rows::extract(name, object)? {
+        Rows::One(array) => Ok(array),
+        Rows::Many(array) => {
+            Err(PyValueError::new_err(format!("{name} must have 1 dimension, got 2 (shape {:?})", array.shape())))
+        }
+    }
+}
+
 /// Whether `array` holds `T`, without raising.
 pub(super) fn has_dtype<T: Element>(array: &Bound<'_, PyUntypedArray>) -> bool {
     array.dtype().is_equiv_to(&dtype::<T>(array.py()))
@@ -184,6 +246,28 @@ pub(super) fn filled_bytes<'py, R: Send>(
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<R, Error> + Send,
 ) -> PyResult<(Bound<'py, PyAny>, R)> {
     if signed { filled::<i8, R>(py, shape, |memory| fill(as_unsigned(memory))) } else { filled(py, shape, fill) }
+}
+
+/// A matrix over memory that the core has filled: int8 where `signed`, else uint8. Nothing is copied.
+#[expect(unsafe_code, reason = "the memory's bytes are initialised, and have the layout of both types")]
+pub(super) fn adopted_bytes(
+    py: Python<'_>,
+    memory: Vec<MaybeUninit<u8>>,
+    shape: [usize; 2],
+    signed: bool,
+) -> PyResult<Bound<'_, PyAny>> {
+    let mut memory = std::mem::ManuallyDrop::new(memory);
+    let (start, length, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
+    if signed {
+        // SAFETY: the parts are those of a Vec that is not dropped; MaybeUninit<u8> and i8 have one size and
+        // alignment; `GrowingRows`, where it comes from, initialises every byte it adds.
+        let bytes = unsafe { Vec::<i8>::from_raw_parts(start.cast(), length, capacity) };
+        Ok(PyArray1::from_vec(py, bytes).reshape(shape)?.into_any())
+    } else {
+        // SAFETY: as above, for u8.
+        let bytes = unsafe { Vec::<u8>::from_raw_parts(start.cast(), length, capacity) };
+        Ok(PyArray1::from_vec(py, bytes).reshape(shape)?.into_any())
+    }
 }
 
 /// Signed bytes as unsigned ones.
@@ -284,23 +368,6 @@ impl<'py> Out<'py> {
             Self::Unsigned(array) => as_uninit(array.as_slice_mut()?),
         };
         detached(py, || work(memory))
-    }
-}
-
-/// A count: an integer (bool excluded) of at least `least`.
-pub(super) fn count(name: &str, object: &Bound<'_, PyAny>, least: usize) -> PyResult<usize> {
-    if object.is_instance_of::<PyBool>() || object.is_instance_of::<PyFloat>() {
-        return Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object))));
-    }
-    match object.extract::<isize>() {
-        Ok(value) => usize::try_from(value)
-            .ok()
-            .filter(|&value| value >= least)
-            .ok_or_else(|| PyValueError::new_err(format!("{name} must be at least {least}, got {value}"))),
-        Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
-            Err(PyValueError::new_err(format!("{name} is out of range: {}", shown(object))))
-        }
-        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object)))),
     }
 }
 

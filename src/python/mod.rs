@@ -3,13 +3,18 @@
 //! A function here extracts, validates, calls the core inside [`convert::detached`], and wraps. Nothing whose cost
 //! grows with the payload runs while attached to the interpreter.
 
-#![allow(clippy::doc_markdown, clippy::doc_link_with_quotes, reason = "doc comments here are Python docstrings, in numpydoc form")]
+#![allow(
+    clippy::doc_markdown,
+    clippy::doc_link_with_quotes,
+    reason = "doc comments here are Python docstrings, in numpydoc form"
+)]
 
 mod codec;
 mod convert;
 mod errors;
 mod packing;
 mod search;
+mod tokens;
 
 use pyo3::prelude::*;
 
@@ -28,6 +33,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     codec::register(module)?;
     search::register(module)?;
     packing::register(module)?;
+    tokens::register(module)?;
     Ok(())
 }
 

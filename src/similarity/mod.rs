@@ -1,1 +1,129 @@
-//! similarity
+//! Similarities of one vector with many: kernels only, which know neither threads nor selection.
+//!
+//! There are two roads to the same integers:
+//! - **rows**: one query against rows as they lie in memory. Each row is reduced on its own; for few queries this
+//!   runs at the speed of memory.
+//! - **panels**: rows are first interleaved, lane per row, into groups that fill a register. A word of a query is
+//!   then broadcast against a group, so that no sum crosses lanes, and several queries and groups share each load.
+//!   Interleaving costs about as much as one query on the rows road, and is shared by all queries of a block.
+//!
+//! Every entry takes the [`Isa`] to run on and clamps it to what this process may use, so that tests can run each
+//! path. All paths give the same integers.
+
+pub mod cosine;
+pub mod dot;
+pub mod hamming;
+
+use crate::isa::Isa;
+
+/// Queries that pass over a panel together.
+pub const BATCH: usize = 8;
+
+/// Most dimensions of an int8 vector: the largest for which `128 * 128 * dims`, the greatest product or squared
+/// norm, fits in an `i32`.
+pub const MAX_DIMS: usize = i32::MAX as usize / (128 * 128);
+
+/// Most bytes of a binary vector: the largest for which its bits can be counted in an `i32`.
+pub const MAX_BYTES: usize = i32::MAX as usize / 8;
+
+/// One family of kernels: scores that are exact integers over vectors of one element type.
+pub trait Kernels: Copy + Send + Sync {
+    /// What a vector is made of.
+    type Element: Copy + Default + Send + Sync;
+    /// One register of interleaved rows: the same word of [`Kernels::GROUP`] rows.
+    type Line: Copy + Send + Sync;
+    /// The same word of [`BATCH`] queries.
+    type Word: Copy + Send + Sync;
+
+    /// Rows that a line interleaves.
+    const GROUP: usize;
+    /// Elements in a word.
+    const WORD: usize;
+    /// Number of queries from which interleaving the rows pays for itself.
+    const PANEL_FROM: usize;
+
+    /// The best path in this process.
+    fn isa() -> Isa;
+
+    /// Scores of `query` with each of the `out.len()` rows in `rows`.
+    fn rows(isa: Isa, query: &[Self::Element], rows: &[Self::Element], out: &mut [i32]);
+
+    /// The squared norm of each of the `out.len()` rows; zeros from a family that has no use for them.
+    fn squared_norms(_isa: Isa, _rows: &[Self::Element], _width: usize, out: &mut [u32]) {
+        out.fill(0);
+    }
+
+    /// Interleave `rows` of `width` elements into `panel`, replacing what it held. A last group that is not full is
+    /// filled up with zero rows, a last word with elements that score nothing.
+    fn pack_rows(isa: Isa, rows: &[Self::Element], width: usize, panel: &mut Vec<Self::Line>);
+
+    /// Interleave the queries by [`BATCH`], filled up with zeros.
+    fn pack_queries(queries: &[Self::Element], width: usize) -> Queries<Self::Word>;
+
+    /// Scores of the queries of one batch with all rows of a panel.
+    ///
+    /// Row `r` of the batch's query `q` goes to `out[q * stride + r]`; `stride` is at least the rows of the panel,
+    /// whose fill-up rows are scored too, and `out` at least `BATCH * stride` long.
+    fn panel(
+        isa: Isa,
+        panel: &[Self::Line],
+        queries: &Queries<Self::Word>,
+        batch: usize,
+        out: &mut [i32],
+        stride: usize,
+    );
+}
+
+/// Queries interleaved for the panel road.
+#[derive(Clone, Debug)]
+pub struct Queries<W> {
+    words: Vec<W>,
+    /// What the kernel subtracts from each query's sums; zero where it has nothing to correct.
+    bias: Vec<i32>,
+    count: usize,
+    length: usize,
+}
+
+impl<W> Queries<W> {
+    /// Batches that hold all queries.
+    pub fn batches(&self) -> usize {
+        self.count.div_ceil(BATCH)
+    }
+
+    /// The words of a batch, the number of its real queries, and their biases.
+    fn batch(&self, batch: usize) -> (&[W], usize, &[i32; BATCH]) {
+        let words = &self.words[batch * self.length..(batch + 1) * self.length];
+        let bias = self.bias[batch * BATCH..].first_chunk().unwrap_or(&[0; BATCH]);
+        (words, BATCH.min(self.count - batch * BATCH), bias)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Vectors for the kernels' tests: a small generator, so that a failure repeats.
+
+    /// splitmix64, a well-mixed sequence from any seed.
+    pub(crate) struct Random(pub(crate) u64);
+
+    impl Random {
+        pub(crate) fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+            (0..length).map(|_| self.next() as u8).collect()
+        }
+
+        pub(crate) fn int8(&mut self, length: usize) -> Vec<i8> {
+            (0..length).map(|_| self.next() as i8).collect()
+        }
+
+        pub(crate) fn below(&mut self, bound: usize) -> usize {
+            (self.next() % bound as u64) as usize
+        }
+    }
+}

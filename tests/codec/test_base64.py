@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 
+import ctxembed
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import ctxembed
 
 
 @given(st.integers(1, 300), st.integers(1, 5), st.integers(0, 2**32 - 1))

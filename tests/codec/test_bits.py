@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import ctxembed
 import numpy as np
 import pytest
-
-import ctxembed
 
 RNG = np.random.default_rng(0)
 

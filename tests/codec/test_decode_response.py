@@ -8,12 +8,11 @@ import pickle
 import random
 from decimal import Decimal
 
+import ctxembed
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import ctxembed
 
 from .conftest import chunk_vectors, response, spell
 
@@ -138,7 +137,7 @@ def test_a_body_that_is_not_bytes_is_a_type_error(body):
         ({"dimensions": 2.0}, TypeError, "2.0"),
         ({"dimensions": float("nan")}, TypeError, "nan"),
         ({"dimensions": True}, TypeError, "True"),
-        ({"dimensions": 10**30}, ValueError, "out of range"),
+        ({"dimensions": 10**30}, ValueError, "at most 65536"),
         ({"dimensions": 12, "encoding_format": "base64_binary"}, ValueError, "12"),
         ({"encoding_format": "float"}, ValueError, "'float'"),
         ({"shape": 3}, TypeError, "shape"),
@@ -234,7 +233,7 @@ def test_a_small_body_cannot_ask_for_a_large_allocation(parsed):
     with pytest.raises(ctxembed.DecodeError):
         ctxembed.decode_response(spell(parsed), shape=[2**40, 1, 2], dimensions=1024)
     with pytest.raises(ctxembed.DecodeError):
-        ctxembed.decode_response(spell(parsed), dimensions=2**40)
+        ctxembed.decode_response(spell(parsed), dimensions=2**16)
 
 
 def test_an_empty_list_of_documents_is_an_empty_result():

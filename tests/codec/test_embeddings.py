@@ -8,10 +8,9 @@ from dataclasses import FrozenInstanceError
 from decimal import Decimal
 from types import SimpleNamespace
 
+import ctxembed
 import numpy as np
 import pytest
-
-import ctxembed
 from ctxembed import Embeddings
 
 from .conftest import response, spell

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from ctxembed import DecodeError
 from ctxembed._core import validate_json
 

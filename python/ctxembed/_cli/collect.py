@@ -10,6 +10,8 @@ from ctxembed._embeddings import Embeddings, Failure, Usage
 from ctxembed._errors import CtxembedError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ctxembed._client import EmbeddingsPart
     from ctxembed._models import EncodingFormat
 
@@ -45,9 +47,12 @@ class Collector:
             counts[part.documents] = np.diff(part.offsets)
             landed[part.documents] = True
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        signed = encoding_format == "base64_int8"
-        width = dimensions if signed else dimensions // 8
-        vectors = np.empty((int(offsets[-1]), width), np.int8 if signed else np.uint8)
+        total = int(offsets[-1])
+        vectors: NDArray[np.int8] | NDArray[np.uint8]
+        if encoding_format == "base64_int8":
+            vectors = np.empty((total, dimensions), np.int8)
+        else:
+            vectors = np.empty((total, dimensions // 8), np.uint8)
         for part in self._parts:
             for position, rows in zip(part.documents, part, strict=True):
                 vectors[offsets[position] : offsets[position + 1]] = rows

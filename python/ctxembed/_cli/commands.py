@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -131,7 +131,7 @@ def plan(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show requests, tokens and cost, and every problem, without sending anything. Exit code 1 if there are problems."""
+    """Show requests, tokens, cost and every problem, and send nothing. The exit code is 1 if there are problems."""
     from ctxembed._cli.documents import read
     from ctxembed._planning import plan as make_plan
 
@@ -172,7 +172,7 @@ def search(
         queries = client.embed_queries(
             query, model=store.model, dimensions=store.dimensions, encoding_format=store.encoding_format
         )
-    metric = "cosine" if store.encoding_format == "base64_int8" else "hamming"
+    metric: Literal["cosine", "hamming"] = "cosine" if store.encoding_format == "base64_int8" else "hamming"
     matches = top_k(queries.vectors, store.vectors, k, metric=metric)
     for question, ids, scores in zip(query, matches.ids.tolist(), matches.scores.tolist(), strict=True):
         if as_json:

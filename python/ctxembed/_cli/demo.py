@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["collect", "run"]
 
 QUESTIONS: Final = (
-    "parse command line arguments and options",
-    "compress and decompress data in the gzip format",
-    "measure the execution time of small bits of code",
+    "parse command line options and arguments",
+    "read and write CSV files",
+    "create a temporary directory that is removed afterwards",
 )
 _SKIPPED: Final = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"})
 

@@ -152,11 +152,12 @@ def load(folder: Path) -> Store:
 
 def _vectors(path: Path, dimensions: int, encoding: str) -> NDArray[Any]:
     try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise StoreError(f"{path} is damaged: {error}") from None
-    expected = (np.int8, dimensions) if encoding == "base64_int8" else (np.uint8, dimensions // 8)
-    if vectors.ndim != 2 or (vectors.dtype, vectors.shape[1]) != expected or not vectors.flags.c_contiguous:
+    dtype, width = ("int8", dimensions) if encoding == "base64_int8" else ("uint8", dimensions // 8)
+    fits = vectors.dtype == dtype and vectors.ndim == 2 and vectors.shape[1] == width
+    if not fits or not vectors.flags.c_contiguous:
         raise StoreError(f"{path} holds {vectors.dtype} {vectors.shape}, but meta.json says {encoding} x {dimensions}")
     return vectors
 

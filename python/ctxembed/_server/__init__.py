@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_PORT", "RANDOM_FAULTS", "ServerConfig", "ServerProcess", "create_app", "serve"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # what a module attribute may be
+def __getattr__(name: str) -> Any:  # what a module attribute may be
     """Import what needs the extra only when it is used."""
     try:
         if name == "create_app":
-            from ctxembed._server.app import create_app  # noqa: PLC0415
+            from ctxembed._server.app import create_app
 
             return create_app
         if name == "serve":
-            from ctxembed._server.serving import serve  # noqa: PLC0415
+            from ctxembed._server.serving import serve
 
             return serve
     except ModuleNotFoundError as error:

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     try:
-        from ctxembed._server import serve  # noqa: PLC0415  # after the arguments are known to be good
+        from ctxembed._server import serve  # after the arguments are known to be good
 
         serve(config, until_stdin_closes=until_stdin_closes)
     except (OSError, ImportError) as error:

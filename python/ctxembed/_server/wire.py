@@ -130,7 +130,7 @@ class FaultyResponse(Response):
             return f"{len(body):x}\r\n".encode() + body + b"\r\n"
         return body
 
-    async def _hang_up(self, transport: Any, receive: Receive, *, reset: bool) -> None:  # noqa: ANN401  # an asyncio transport
+    async def _hang_up(self, transport: Any, receive: Receive, *, reset: bool) -> None:  # an asyncio transport
         if reset:
             await pause(_FLUSH, self._stopping)
             # Lingering for no time turns the close into a TCP reset.

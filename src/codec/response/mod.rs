@@ -6,16 +6,21 @@
 
 mod fast;
 mod order;
+mod stream;
 mod walker;
 
 use std::mem::MaybeUninit;
 
+pub use stream::{GrowingRows, Stream};
 pub use walker::Walker;
 
 use super::Encoding;
 use super::json::{Stop, Window};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
+
+/// Bytes of the longest vector that is accepted.
+pub const MOST_ROW_BYTES: usize = 1 << 16;
 
 /// What the caller knows of the response before reading it.
 #[derive(Clone, Debug)]

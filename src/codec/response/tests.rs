@@ -6,33 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Rows that grow, as bytes.
-#[derive(Default)]
-struct Grown {
-    memory: Vec<MaybeUninit<u8>>,
-    row_bytes: usize,
-}
-
-impl Rows for Grown {
-    fn begin(&mut self, row_bytes: usize) -> Result<(), Error> {
-        self.row_bytes = row_bytes;
-        Ok(())
-    }
-    fn row(&mut self, index: usize) -> Option<&mut [MaybeUninit<u8>]> {
-        self.memory.resize((index + 1) * self.row_bytes, MaybeUninit::new(0xA5));
-        Some(&mut self.memory[index * self.row_bytes..])
-    }
-    fn rows(&mut self, count: usize) -> &mut [MaybeUninit<u8>] {
-        &mut self.memory[..count * self.row_bytes]
-    }
-}
-
-impl Grown {
-    #[expect(unsafe_code, reason = "reads memory that was initialised when it grew")]
-    fn into_bytes(self) -> Vec<u8> {
-        // SAFETY: `row` initialises every byte it adds.
-        self.memory.into_iter().map(|byte| unsafe { byte.assume_init() }).collect()
-    }
+#[expect(unsafe_code, reason = "reads memory that was initialised when it grew")]
+fn initialised(memory: Vec<MaybeUninit<u8>>) -> Vec<u8> {
+    // SAFETY: `GrowingRows` initialises every byte it adds.
+    memory.into_iter().map(|byte| unsafe { byte.assume_init() }).collect()
 }
 
 type Outcome = Result<(Decoded, Vec<u8>), DecodeError>;
@@ -42,38 +19,31 @@ fn expected(shape: Option<&[usize]>, row_bytes: Option<usize>) -> Expected {
 }
 
 fn whole(isa: Isa, body: &[u8], expected: &Expected) -> Outcome {
-    let mut rows = Grown::default();
+    let mut rows = GrowingRows::default();
     match decode(isa, body, expected, &mut rows) {
         Ok(decoded) => {
-            let mut bytes = rows.into_bytes();
-            bytes.truncate(decoded.rows() * decoded.row_bytes.unwrap_or(0));
-            Ok((decoded, bytes))
+            let count = decoded.rows();
+            Ok((decoded, initialised(rows.into_memory(count))))
         }
         Err(Error::Decode(error)) => Err(error),
         Err(other) => panic!("{other}"),
     }
 }
 
-/// Decode with the body arriving in parts that end at `ends`; what a window leaves is shown again with the next.
+/// Decode with the body arriving in parts that end at `ends`.
 fn in_parts(isa: Isa, body: &[u8], expected: &Expected, ends: &[usize]) -> Outcome {
-    let mut walker = Walker::new(isa, expected.clone());
-    let mut rows = Grown::default();
-    let mut base = 0;
-    for &end in ends.iter().filter(|&&end| end < body.len()) {
-        let mut pos = 0;
-        match walker.run(&Window { bytes: &body[base..end.max(base)], base, last: false }, &mut pos, &mut rows) {
-            Err(Stop::More) => base += pos,
-            Err(Stop::Error(Error::Decode(error))) => return Err(error),
-            other => panic!("{other:?} before the last window"),
-        }
-    }
-    match walker.run(&Window { bytes: &body[base..], base, last: true }, &mut 0, &mut rows) {
-        Ok(()) => {
-            let decoded = walker.finish(&mut rows);
-            Ok((decoded, rows.into_bytes()))
-        }
-        Err(Stop::Error(Error::Decode(error))) => Err(error),
-        other => panic!("{other:?} in the last window"),
+    let mut stream = Stream::new(isa, expected.clone());
+    let mut start = 0;
+    let last = [body.len()];
+    let result = ends.iter().filter(|&&end| end < body.len()).chain(&last).try_for_each(|&end| {
+        let part = &body[start..end.max(start)];
+        start = end.max(start);
+        stream.feed(part)
+    });
+    match result.and_then(|()| stream.finish()) {
+        Ok((decoded, memory)) => Ok((decoded, initialised(memory))),
+        Err(Error::Decode(error)) => Err(error),
+        Err(other) => panic!("{other}"),
     }
 }
 

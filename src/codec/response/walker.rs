@@ -4,14 +4,12 @@
 //! [`Place`] and no stack; values that are not known are left to the generic [`Skipper`].
 
 use super::order::Order;
-use super::{Decoded, Expected, Rows, Usage, fast};
+use super::{Decoded, Expected, MOST_ROW_BYTES, Rows, Usage, fast};
 use crate::codec::base64::{self, Check};
-use crate::codec::json::{Skipper, Stop, Window, integer, trailing};
+use crate::codec::json::{Skipper, Stop, Window, integer, plain_run, trailing};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
 
-/// Bytes of the longest vector that is accepted where no dimensions are given.
-const MOST_ROW_BYTES: usize = 1 << 16;
 /// Bytes, as spelled, of the longest key that can still be a known one: 17 letters, each a six-byte escape.
 const LONGEST_KEY: usize = 128;
 const LONGEST_NAME: usize = 1024;
@@ -203,11 +201,7 @@ impl Walker {
         let byte = window.peek(pos)?;
         match self.next {
             Next::Start if byte == b'{' => self.open(Place::Top, window, pos),
-            Next::Start => {
-                // What is JSON but no object gets a plainer word than what is not JSON at all.
-                Skipper::new(0).run(window, &mut pos.clone())?;
-                return Err(window.error(DecodeKind::Structure, *pos, "the response is not a JSON object"));
-            }
+            Next::Start => return Err(wrong_type("a JSON object", window, *pos)),
             Next::KeyOrEnd if byte == b'}' => self.close(window, pos)?,
             Next::KeyOrEnd | Next::Key if byte == b'"' => self.key(window, pos)?,
             Next::KeyOrEnd => return Err(window.unexpected(*pos, "a key or '}'")),
@@ -405,16 +399,28 @@ impl Walker {
         Ok(())
     }
 
+    /// Vectors have `row_bytes` bytes; said once, before the first.
+    fn begin(&mut self, row_bytes: usize, rows: &mut impl Rows) -> Result<(), Stop> {
+        if self.began {
+            return Ok(());
+        }
+        self.began = true;
+        self.expected.row_bytes = Some(row_bytes);
+        rows.begin(row_bytes).map_err(Stop::Error)
+    }
+
     /// A vector's base64 text, of which the opening quote stands at `pos`, into the next row.
     fn embedding(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) -> Result<(), Stop> {
         let start = *pos + 1;
         let text = &window.bytes[start..];
-        if let (true, Some(row_bytes)) = (self.began, self.expected.row_bytes)
-            && let Some(length) = fast::row(self.isa, text, row_bytes, self.order.rows(), rows)
-        {
-            *pos = start + length + 1;
-            self.order.push_row((window.base + start, window.base + start + length), true);
-            return Ok(());
+        let row_bytes = self.expected.row_bytes.or_else(|| first_length(text));
+        if let Some(row_bytes) = row_bytes {
+            self.begin(row_bytes, rows)?;
+            if let Some(length) = fast::row(self.isa, text, row_bytes, self.order.rows(), rows) {
+                *pos = start + length + 1;
+                self.order.push_row((window.base + start, window.base + start + length), true);
+                return Ok(());
+            }
         }
         // The walk by character finds every error, handles escapes, and learns the length of the first vector.
         let most = self.expected.row_bytes.unwrap_or(MOST_ROW_BYTES);
@@ -427,11 +433,7 @@ impl Walker {
         if row_bytes == 0 {
             return Err(window.error(DecodeKind::Length, start, "vector is empty"));
         }
-        if !self.began {
-            self.began = true;
-            self.expected.row_bytes = Some(row_bytes);
-            rows.begin(row_bytes).map_err(Stop::Error)?;
-        }
+        self.begin(row_bytes, rows)?;
         let Some(row) = rows.row(self.order.rows()) else {
             return Err(window.error(DecodeKind::Shape, start, "more chunks than were asked for"));
         };
@@ -440,6 +442,14 @@ impl Walker {
         self.order.push_row((window.base + start, window.base + start + raw), raw == plain.len());
         Ok(())
     }
+}
+
+/// Bytes of the vector whose text starts `text`, if that has no escape and its closing quote is here. Should the text
+/// be wrong, so may this be: then the proof that follows fails, whatever was begun with it.
+fn first_length(text: &[u8]) -> Option<usize> {
+    let length = plain_run(text);
+    let whole = text.get(length) == Some(&b'"') && length > 0 && length.is_multiple_of(4);
+    whole.then(|| base64::decoded_len(&text[..length])).filter(|&bytes| (1..=MOST_ROW_BYTES).contains(&bytes))
 }
 
 /// Prove the base64 text from `start` to its closing quote: its length as spelled, and the text without escapes.

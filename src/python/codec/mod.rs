@@ -1,21 +1,23 @@
 //! The codec as Python sees it.
 
+mod response_body;
+
 use std::ops::Range;
 
-use numpy::{PyArrayDescr, PyArrayDescrMethods, ToPyArray, dtype};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, dtype};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
+use pyo3::types::PyString;
 
-use super::convert::{self, Out, Rows};
-use crate::codec::response::{self, Decoded, Expected, SliceRows};
+use super::convert::{self, Rows};
+use crate::codec::response;
 use crate::codec::{Encoding, base64, bits, json, vectors};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
 
 /// Add the room's functions to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(decode_response, module)?)?;
+    response_body::register(module)?;
     module.add_function(wrap_pyfunction!(decode_base64, module)?)?;
     module.add_function(wrap_pyfunction!(encode_base64, module)?)?;
     module.add_function(wrap_pyfunction!(pack_bits, module)?)?;
@@ -40,103 +42,17 @@ fn encoding(name: &str) -> PyResult<Encoding> {
 /// Bytes a row for `dimensions`, where they are given.
 fn row_bytes(encoding: Encoding, dimensions: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
     let Some(dimensions) = dimensions else { return Ok(None) };
-    let dimensions = convert::count("dimensions", dimensions, 1)?;
+    let dimensions = convert::integer("dimensions", dimensions, 1)?;
     if encoding == Encoding::Binary && !dimensions.is_multiple_of(8) {
         return Err(PyValueError::new_err(format!(
             "dimensions must be a multiple of 8 for base64_binary, got {dimensions}"
         )));
     }
+    let most = encoding.dimensions(response::MOST_ROW_BYTES);
+    if dimensions > most {
+        return Err(PyValueError::new_err(format!("dimensions must be at most {most}, got {dimensions}")));
+    }
     Ok(Some(encoding.row_bytes(dimensions)))
-}
-
-/// The bytes of `body`. Other buffers than bytes are copied, since their owner could change them meanwhile.
-fn bytes_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    if let Ok(bytes) = body.cast::<PyBytes>() {
-        return Ok(bytes.clone());
-    }
-    if body.is_instance_of::<PyByteArray>() || body.is_instance_of::<PyMemoryView>() {
-        return Ok(body.py().get_type::<PyBytes>().call1((body,))?.cast_into()?);
-    }
-    Err(PyTypeError::new_err(format!(
-        "body must be bytes (of one HTTP response), got {}",
-        body.get_type().name()?.to_string_lossy()
-    )))
-}
-
-/// (vectors, offsets, model, dimensions, usage), where usage is (`prompt_tokens`, `total_tokens`, `total_cost`).
-type Response<'py> =
-    (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<String>, usize, Option<(Option<i64>, Option<i64>, Option<String>)>);
-
-#[pyfunction]
-#[pyo3(signature = (body, shape, dimensions, encoding_format, out))]
-fn decode_response<'py>(
-    py: Python<'py>,
-    body: &Bound<'py, PyAny>,
-    shape: Option<&Bound<'py, PyAny>>,
-    dimensions: Option<&Bound<'py, PyAny>>,
-    encoding_format: &str,
-    out: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Response<'py>> {
-    let body = bytes_of(body)?;
-    let body = body.as_bytes();
-    let encoding = encoding(encoding_format)?;
-    let signed = encoding == Encoding::Int8;
-    let row_bytes = row_bytes(encoding, dimensions)?;
-    let shape = shape.map(chunk_counts).transpose()?;
-    let total = shape.as_ref().map(|shape| shape.iter().fold(0_usize, |sum, &n| sum.saturating_add(n)));
-    let mut expected = Expected { shape, row_bytes, encoding };
-    let isa = Isa::codec();
-
-    let (vectors, decoded) = if let Some(object) = out {
-        let mut out = Out::extract(object, signed)?;
-        let (rows, width) = out.shape();
-        if total.is_some_and(|total| total != rows) || row_bytes.is_some_and(|bytes| bytes != width) {
-            let want = (total.unwrap_or(rows), row_bytes.unwrap_or(width));
-            return Err(PyValueError::new_err(format!("out has shape ({rows}, {width}), expected {want:?}")));
-        }
-        expected.row_bytes = Some(width);
-        let decoded = out.with(py, |memory| {
-            let decoded = response::decode(isa, body, &expected, &mut SliceRows::new(memory))?;
-            if decoded.rows() == rows {
-                Ok(decoded)
-            } else {
-                Err(Error::Value(format!("out has {rows} rows, the response has {}", decoded.rows())))
-            }
-        })?;
-        (object.clone(), decoded)
-    } else {
-        if expected.row_bytes.is_none() {
-            expected.row_bytes = response::first_row_bytes(body, &expected);
-        }
-        let width = expected.row_bytes.unwrap_or(0);
-        // What the caller asked for, but no more than the body can hold.
-        let room = response::most_rows(body, width).min(total.unwrap_or(usize::MAX));
-        let (vectors, decoded) = convert::filled_bytes(py, &[room, width], signed, |memory| {
-            response::decode(isa, body, &expected, &mut SliceRows::new(memory))
-        })?;
-        if decoded.rows() < room {
-            convert::shrink(&vectors, &[decoded.rows(), width])?;
-        }
-        (vectors, decoded)
-    };
-    let Decoded { offsets, model, usage, .. } = decoded;
-    let dimensions = encoding.dimensions(expected.row_bytes.unwrap_or(0));
-    let usage = usage.map(|usage| {
-        let usd = usage.currency.as_deref().is_none_or(|currency| currency == "USD");
-        (usage.prompt_tokens, usage.total_tokens, usage.total_cost.filter(|_| usd))
-    });
-    Ok((vectors, offsets.to_pyarray(py).into_any(), model, dimensions, usage))
-}
-
-/// `shape`: chunks of each document that was asked for.
-fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
-    if let Ok(counts) = shape.extract::<Vec<usize>>() {
-        return Ok(counts);
-    }
-    let entries = shape.try_iter().map_err(|_| {
-        PyTypeError::new_err(format!("shape must be the chunks of each document, got {}", convert::shown(shape)))
-    })?;
-    entries.enumerate().map(|(i, entry)| convert::count(&format!("shape[{i}]"), &entry?, 0)).collect()
 }
 
 /// Decode base64 strings to one matrix.
@@ -345,7 +261,7 @@ fn unpack_bits<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let rows = Rows::<u8>::extract("bits", bits)?;
     let all = rows.width() * 8;
-    let dimensions = dimensions.map_or(Ok(all), |dimensions| convert::count("dimensions", dimensions, 1))?;
+    let dimensions = dimensions.map_or(Ok(all), |dimensions| convert::integer("dimensions", dimensions, 1))?;
     if dimensions > all {
         return Err(PyValueError::new_err(format!(
             "dimensions must be at most {all} for these bits, got {dimensions}"
@@ -436,7 +352,7 @@ fn truncate<'py>(
     vectors: &Bound<'py, PyAny>,
     dims: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let dims = convert::count("dims", dims, 1)?;
+    let dims = convert::integer("dims", dims, 1)?;
     if convert::has_dtype::<i8>(convert::untyped("vectors", vectors)?) {
         let rows = Rows::<i8>::extract("vectors", vectors)?;
         check_truncation(dims, rows.width())?;
@@ -505,7 +421,7 @@ fn normalize<'py>(py: Python<'py>, int8_vectors: &Bound<'py, PyAny>) -> PyResult
 /// Prove that bytes are one JSON value (RFC 8259), nested at most 64 deep: the parser under `decode_response`.
 #[pyfunction]
 fn validate_json(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<()> {
-    let body = bytes_of(body)?;
+    let body = response_body::bytes_of(body)?;
     let body = body.as_bytes();
     convert::detached(py, || json::validate(body))
 }

@@ -1,0 +1,123 @@
+"""A call's plan, and what it ends in: checked and packed before anything is sent, raised or returned after. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ctxembed._client._parts import Assembly, Batch
+from ctxembed._embeddings import Failure
+from ctxembed._errors import ClosedClientError, DocumentError, EmbedError, InvalidDocumentsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ctxembed._client._parts import Outcome
+    from ctxembed._client._wire import Call
+    from ctxembed._embeddings import Embeddings
+    from ctxembed._planning import Prepared, Problem
+
+__all__ = ["Plan", "check_on_error", "finish", "one", "plan_of", "refusals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A call that is ready to be sent.
+
+    Parameters
+    ----------
+    call : Call
+        What all its requests have in common.
+    documents : list of list of str
+        All of them.
+    offsets : ndarray of int64
+        Rows of each document.
+    batches : list of Batch
+        The planned requests.
+    refused : tuple of Failure
+        Documents with problems, which are in no batch.
+    """
+
+    call: Call
+    documents: list[list[str]]
+    offsets: NDArray[np.int64]
+    batches: list[Batch]
+    refused: tuple[Failure, ...] = ()
+
+    @property
+    def chunks(self) -> int:
+        """Of all documents."""
+        return int(self.offsets[-1])
+
+    def assembly(self) -> Assembly:
+        """Return where the outcomes go, the refused documents already in it."""
+        assembly = Assembly(self.call, self.offsets)
+        assembly.failures += self.refused
+        return assembly
+
+
+def finish(assembly: Assembly, on_error: str) -> Embeddings:
+    """Return what a call embedded, or raise for what it did not."""
+    result = assembly.result()
+    if not result.failures or on_error == "return":
+        return result
+    first = next((failure for failure in result.failures if failure.attempts), result.failures[0])
+    message = (
+        f"{len(result.failures)} of {len(result)} documents were not embedded (.partial holds the others); "
+        f"document {first.document}: {type(first.error).__name__}: {first.error}"
+    )
+    raise EmbedError(message, result, result.failures) from first.error
+
+
+def check_on_error(on_error: object) -> None:
+    """Refuse what is neither ``"raise"`` nor ``"return"``."""
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+
+
+def plan_of(call: Call, prepared: Prepared, on_error: str) -> Plan:
+    """Make the requests of what was prepared.
+
+    Raises
+    ------
+    InvalidDocumentsError
+        ``on_error="raise"``, and there are documents that the API would refuse.
+    """
+    batches = []
+    for root, positions in enumerate(prepared.requests):
+        documents = [prepared.documents[position] for position in positions.tolist()]
+        batches.append(Batch(documents, positions, int(prepared.tokens[positions].sum()), root))
+    plan = Plan(call, prepared.documents, prepared.offsets, batches, refusals(prepared.problems))
+    if plan.refused and on_error == "raise":
+        raise invalid(plan, prepared.problems)
+    return plan
+
+
+def refusals(problems: Sequence[Problem]) -> tuple[Failure, ...]:
+    """One failure a document that has problems: its first."""
+    first: dict[int, Failure] = {}
+    for problem in problems:
+        error = DocumentError(problem.document, problem.chunk, problem.reason)
+        first.setdefault(problem.document, Failure(problem.document, error, 0))
+    return tuple(first.values())
+
+
+def invalid(plan: Plan, problems: Sequence[Problem]) -> InvalidDocumentsError:
+    """Make the error that nothing was sent for."""
+    assembly = plan.assembly()
+    failed = len(plan.refused)
+    message = (
+        f"nothing was sent: the API would refuse {failed} of {len(plan.documents)} documents; "
+        f"{plan.refused[0].error}" + ("" if failed == 1 else f"; ... and {failed - 1} more in .problems")
+    )
+    return InvalidDocumentsError(message, assembly.result(), plan.refused, tuple(problems))
+
+
+def one(outcome: Outcome) -> Embeddings:
+    """Return a single request's vectors with the usage of all its attempts, or raise its error as it is."""
+    if outcome.embeddings is None:
+        raise outcome.error if outcome.error is not None else ClosedClientError("the request did not end")
+    return replace(outcome.embeddings, usage=outcome.usage)

@@ -1,0 +1,330 @@
+"""HTTP: the only module that names httpx. One POST in, a :class:`Reply` or a connection error out, never an exception.
+
+What goes wrong is returned, not raised: a traceback through here would hold frames that know the key.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import httpx
+
+from ctxembed._errors import APIConnectionError, APITimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from ctxembed._client._secret import Secret
+
+__all__ = ["Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
+
+_DEFAULT_TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
+_DEFAULT_TOTAL: Final = 600.0
+_ERROR_BODY: Final = 64 * 1024  # bytes of an error's body that are read
+_KEEPALIVE: Final = 30.0
+_WITHHELD: Final = frozenset({"set-cookie"})  # a session's secret is nothing for an exception's ``headers``
+
+_INHERITED: Final[list[object]] = []
+"""What a forked child has of its parent's connections: kept and never touched, for they are the parent's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long an attempt may take: httpx's four phases, and all of it together."""
+
+    phases: httpx.Timeout
+    total: float | None
+
+    @classmethod
+    def of(cls, value: object) -> Timeouts:
+        """Read the ``timeout`` argument: None, seconds, or an ``httpx.Timeout``."""
+        if value is None:
+            return cls(_DEFAULT_TIMEOUT, _DEFAULT_TOTAL)
+        if isinstance(value, httpx.Timeout):
+            return cls(value, None)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"timeout must be seconds, an httpx.Timeout or None, got {value!r}")
+        if not 0 < value < float("inf"):
+            raise ValueError(f"timeout must be a finite number of seconds above 0, got {value!r}")
+        return cls(httpx.Timeout(value), float(value))
+
+
+@dataclass(slots=True)
+class Reply:
+    """What came back.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    headers : dict of str to str
+        Names in lower case, cookies left out.
+    body : bytes
+        Decompressed; of an error only the start.
+    fault : str or None
+        Why the body is not all there, where it is not.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request.
+
+    Parameters
+    ----------
+    url, headers, body
+        Without the key.
+    secret : Secret
+        The key.
+    timeouts : Timeouts
+        How long it may take.
+    limit : int
+        Bytes that a good answer can have.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    secret: Secret
+    timeouts: Timeouts
+    limit: int
+
+
+class _Bearer(httpx.Auth):
+    """Sets the header when the request leaves; ``httpx.Headers`` masks it in its repr."""
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = self._secret.header()
+        yield request
+
+
+class _Body:
+    """Collects a body up to a limit, whatever it was compressed with."""
+
+    def __init__(self, response: httpx.Response, limit: int) -> None:
+        self._error = response.status_code != 200
+        self._limit = min(limit, _ERROR_BODY) if self._error else limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.fault: str | None = None
+        coding = response.headers.get("content-encoding", "").strip().lower()
+        self._inflate: Any = None
+        if coding in ("gzip", "x-gzip", "deflate"):
+            self._inflate = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib by its header
+        elif coding not in ("", "identity"):
+            self.fault = f"its content-encoding is {coding!r}, which was not asked for"
+
+    def add(self, piece: bytes) -> bool:
+        """Take a piece; False where no more is wanted."""
+        if self.fault is not None or self._size > self._limit:
+            return False
+        if self._inflate is not None:
+            try:
+                # One byte beyond the limit is enough to know; a bomb is never unpacked further than that.
+                piece = self._inflate.decompress(piece, self._limit - self._size + 1)
+            except zlib.error as error:
+                self.fault = f"it is labelled as compressed and is not ({error})"
+                return False
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size <= self._limit:
+            return True
+        if not self._error:
+            self.fault = f"it is larger than the {self._limit} bytes that the answer can need"
+        return False
+
+    def add_plain(self, content: bytes) -> None:
+        """Take the whole body, not compressed any more."""
+        self._inflate = self.fault = None
+        self.add(content)
+
+    def end(self) -> bytes:
+        """Return the body."""
+        if self.fault is None and self._inflate is not None and not self._inflate.eof and self._size <= self._limit:
+            self.fault = "its compressed body ends early"
+        return b"".join(self._pieces)[: self._limit]
+
+
+def _plain_copy(error: BaseException) -> BaseException:
+    """Copy an error's type and text only: the original holds the request, and its frames hold the header."""
+    try:
+        if isinstance(error, OSError):
+            return type(error)(*(argument for argument in error.args if isinstance(argument, str | int)))
+        return type(error)(str(error))
+    except Exception:  # noqa: BLE001  # a type with a constructor of its own
+        return Exception(f"{type(error).__name__}: {error}")
+
+
+def _innermost(error: BaseException) -> BaseException | None:
+    """Find the operating system's error at the bottom of a chain, if there is one."""
+    seen: set[int] = set()
+    found: BaseException | None = None
+    queue: list[BaseException | None] = [error]
+    while queue:
+        at = queue.pop(0)
+        if at is None or id(at) in seen:
+            continue
+        seen.add(id(at))
+        if isinstance(at, OSError):
+            found = at
+        if isinstance(at, BaseExceptionGroup):
+            queue.extend(at.exceptions)
+        queue += [at.__cause__, at.__context__]
+    return found
+
+
+def _translate(error: Exception, secret: Secret) -> APIConnectionError:
+    """Turn an error of httpx into ours, with a cause that leads to nothing but text."""
+    below = _innermost(error)
+    text = str(error) or (str(below) if below is not None else "")
+    said = type(error).__name__ + (f": {text}" if text else "")
+    if below is not None and str(below) not in said:
+        said += f" ({below})"
+    said = secret.redact_text(said)
+    if isinstance(error, httpx.TimeoutException):
+        ours: APIConnectionError = APITimeoutError(f"no answer in time: {said}")
+    else:
+        ours = APIConnectionError(f"no answer: {said}")
+    cause = _plain_copy(error)
+    if below is not None and below is not error:
+        cause.__cause__ = _plain_copy(below)
+    ours.__cause__ = cause
+    return ours
+
+
+def unreachable(error: BaseException) -> bool:
+    """Say whether no connection came about at all, so that no other request will fare better."""
+    return isinstance(error, APIConnectionError) and isinstance(
+        error.__cause__, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.ProxyError
+    )
+
+
+def check_http_client(client: object, kind: str) -> None:
+    """Refuse an injected client of the wrong kind (``"sync"`` or ``"async"``)."""
+    wanted = httpx.Client if kind == "sync" else httpx.AsyncClient
+    if client is not None and not isinstance(client, wanted):
+        raise TypeError(f"http_client must be an httpx.{wanted.__name__} or None, got {type(client).__name__}")
+
+
+class Pool:
+    """The connections of a client and of its copies.
+
+    Parameters
+    ----------
+    injected : httpx.AsyncClient, httpx.Client or None
+        The caller's, which is never closed here; None makes one at the first request.
+    trust_env : bool
+        Whether proxies and certificates come from the environment.
+    """
+
+    def __init__(self, injected: Any, *, trust_env: bool) -> None:
+        self.injected = injected
+        self.trust_env = trust_env
+        self._client: httpx.AsyncClient | None = None
+        self._token: object = None
+        self._pid = os.getpid()
+
+    def _own(self) -> httpx.AsyncClient:
+        token = anyio.lowlevel.current_token()
+        if self._client is None or token != self._token:
+            # Connections belong to their event loop: those of another one cannot even be closed from here.
+            if os.getpid() != self._pid:
+                _INHERITED.append(self._client)
+            self._token, self._pid = token, os.getpid()
+            # How many are in flight is the gate's decision; a second limit here could only time out.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
+            self._client = httpx.AsyncClient(limits=limits, trust_env=self.trust_env, follow_redirects=False)
+        return self._client
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are the caller's or another event loop's."""
+        client, self._client = self._client, None
+        if client is not None and anyio.lowlevel.current_token() == self._token:
+            await client.aclose()
+
+    async def post(self, outgoing: Outgoing) -> Reply | APIConnectionError:
+        """Send one request and read its answer."""
+        outcome: Reply | APIConnectionError | None = None
+        with anyio.move_on_after(outgoing.timeouts.total):
+            if isinstance(self.injected, httpx.Client):
+                # A blocked read cannot be interrupted: a cancelled call leaves its thread to end by itself. The gate
+                # has limited how many there are, so each brings a limiter of its own.
+                outcome = await anyio.to_thread.run_sync(
+                    _exchange, self.injected, outgoing, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+                )
+            else:
+                outcome = await _aexchange(self.injected if self.injected is not None else self._own(), outgoing)
+        if outcome is None:
+            return APITimeoutError(f"no whole answer within {outgoing.timeouts.total:g} seconds")
+        return outcome
+
+
+def _request(client: httpx.AsyncClient | httpx.Client, outgoing: Outgoing) -> httpx.Request:
+    return client.build_request(
+        "POST",
+        outgoing.url,
+        content=outgoing.body,
+        headers=dict(outgoing.headers),
+        timeout=outgoing.timeouts.phases,
+    )
+
+
+def _reply(response: httpx.Response, collected: _Body, secret: Secret) -> Reply:
+    headers = {
+        name.lower(): secret.redact_text(value) for name, value in response.headers.items() if name not in _WITHHELD
+    }
+    return Reply(response.status_code, headers, collected.end(), collected.fault)
+
+
+async def _aexchange(client: httpx.AsyncClient, outgoing: Outgoing) -> Reply | APIConnectionError:
+    try:
+        request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
+        response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
+        try:
+            collected = _Body(response, outgoing.limit)
+            if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
+                collected.add_plain(await response.aread())
+            else:
+                # Leaving the loop would leave generators behind, which trio minds. Cancelling ends each of them.
+                with anyio.CancelScope() as reading:
+                    async for piece in response.aiter_raw():
+                        if not collected.add(piece):
+                            reading.cancel()
+        finally:
+            await response.aclose()
+        return _reply(response, collected, outgoing.secret)
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+        return _translate(error, outgoing.secret)
+
+
+def _exchange(client: httpx.Client, outgoing: Outgoing) -> Reply | APIConnectionError:
+    try:
+        request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
+        response = client.send(request, auth=auth, stream=True, follow_redirects=False)
+        try:
+            collected = _Body(response, outgoing.limit)
+            if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
+                collected.add_plain(response.read())
+            else:
+                for piece in response.iter_raw():
+                    if not collected.add(piece):
+                        break
+        finally:
+            response.close()
+        return _reply(response, collected, outgoing.secret)
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+        return _translate(error, outgoing.secret)

@@ -1,0 +1,216 @@
+"""One request's bytes, and what its answer proves. No I/O."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ctxembed._codec import decode_response
+from ctxembed._embeddings import Embeddings, Usage
+from ctxembed._errors import APIStatusError, BadResponseError, DecodeError, status_error
+from ctxembed._models import check_dimensions, get_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ctxembed._client._secret import Secret
+    from ctxembed._client._transport import Reply
+    from ctxembed._models import EncodingFormat
+
+__all__ = ["CONTEXTUALIZED", "TEXTS", "Call", "blamed", "encode_input", "is_refusal"]
+
+CONTEXTUALIZED: Final = "/v1/contextualizedembeddings"
+TEXTS: Final = "/v1/embeddings"
+
+_SHOWN_TEXT: Final = 8 * 1024  # characters of a body that an exception keeps
+_SHOWN_START: Final = 500  # of a 200 that is not what it should be
+_SLACK: Final = 64 * 1024  # bytes that an answer may have beside its rows, ``usage`` and whitespace included
+_ROW: Final = 512  # bytes of keys, indexes and whitespace around one vector
+
+# Control characters that JSON escapes, and that separate chunks and documents while these are escaped at one go.
+_BETWEEN_CHUNKS, _BETWEEN_DOCUMENTS = "\x1e", "\x1d"
+_ESCAPES: Final = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\n", b"\\n"), (b"\t", b"\\t"), (b"\r", b"\\r"))
+
+
+def encode_input(documents: Sequence[Sequence[str]]) -> bytes:
+    r"""Write documents of chunks as compact JSON in UTF-8.
+
+    Raises
+    ------
+    UnicodeEncodeError
+        A chunk holds a lone surrogate, which UTF-8 cannot say.
+
+    Notes
+    -----
+    All chunks are joined by control characters and escaped at one go by ``bytes.replace``. That is 1.5 to 3 times as
+    fast as ``json.dumps`` on real text of four languages, 0.6 to 1.1 MB. Texts that hold other control characters
+    take the slow way.
+
+    Examples
+    --------
+    >>> encode_input([["a", 'say "b"'], ["c\n"]])
+    b'[["a","say \\"b\\""],["c\\n"]]'
+    """
+    raw = _BETWEEN_DOCUMENTS.join([_BETWEEN_CHUNKS.join(chunks) for chunks in documents]).encode()
+    for character, escape in _ESCAPES:
+        raw = raw.replace(character, escape)
+    expected = sum(map(len, documents)) - 1
+    controls = np.count_nonzero(np.frombuffer(raw, np.uint8) < 0x20)
+    if controls != expected or raw.count(_BETWEEN_DOCUMENTS.encode()) != len(documents) - 1:
+        return json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode()
+    raw = raw.replace(_BETWEEN_CHUNKS.encode(), b'","').replace(_BETWEEN_DOCUMENTS.encode(), b'"],["')
+    return b'[["%b"]]' % raw
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What all requests of one call have in common.
+
+    Parameters
+    ----------
+    path : str
+        Endpoint.
+    model : str
+        As the request names it.
+    asked : int or None
+        ``dimensions`` as the request says it; left out where None.
+    dimensions : int
+        Dimensions that the answer must have.
+    encoding_format : {"base64_int8", "base64_binary"}
+        What travels.
+    """
+
+    path: str
+    model: str
+    asked: int | None
+    dimensions: int
+    encoding_format: EncodingFormat
+
+    @classmethod
+    def of(cls, path: str, model: str, dimensions: int | None, encoding_format: Any) -> Call:
+        """Check the arguments.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The model is unknown or of the other kind, or the dimensions or the format are not what it offers.
+        """
+        known = get_model(model, contextualized=path == CONTEXTUALIZED)
+        expected = check_dimensions(known, dimensions, encoding_format)
+        return cls(path, known.name, dimensions, expected, encoding_format)
+
+    @property
+    def flat(self) -> bool:
+        """Whether the input is a list of texts."""
+        return self.path == TEXTS
+
+    @property
+    def width(self) -> int:
+        """Bytes of a vector."""
+        return self.dimensions if self.encoding_format == "base64_int8" else self.dimensions // 8
+
+    @property
+    def dtype(self) -> type[np.int8 | np.uint8]:
+        """Of the vectors."""
+        return np.int8 if self.encoding_format == "base64_int8" else np.uint8
+
+    def body(self, documents: Sequence[Sequence[str]]) -> bytes:
+        """Write a request's body."""
+        if self.flat:
+            written = encode_input([[text for document in documents for text in document]])[1:-1]
+        else:
+            written = encode_input(documents)
+        options: dict[str, object] = {"model": self.model, "encoding_format": self.encoding_format}
+        if self.asked is not None:
+            options["dimensions"] = self.asked
+        return b'{"input":%b,%b' % (written, json.dumps(options, separators=(",", ":")).encode()[1:])
+
+    def longest_answer(self, documents: int, chunks: int) -> int:
+        """Bytes that the answer can need, with room for whitespace and unknown keys."""
+        return _SLACK + documents * _ROW + chunks * (_ROW + 4 * -(-self.width // 3))
+
+    def read(self, reply: Reply, shape: Sequence[int], secret: Secret) -> Embeddings | Exception:
+        """Turn a reply into vectors, or into what is wrong with it (not raised: no frames, no locals)."""
+        if not 200 <= reply.status < 300:
+            return _status_error(reply, secret)
+        if reply.status != 200:
+            return self._bad(f"the API answered {reply.status} and no vectors", reply, secret)
+        if reply.fault is not None:
+            return self._bad(f"the API's answer cannot be read: {reply.fault}", reply, secret)
+        try:
+            result = decode_response(
+                reply.body, shape=shape, dimensions=self.dimensions, encoding_format=self.encoding_format
+            )
+        except DecodeError as error:
+            bad = self._bad(f"the API's answer does not prove itself: {error}", reply, secret)
+            bad.__cause__ = error.with_traceback(None)
+            return bad
+        if result.model is not None and result.model != self.model:
+            return self._bad(f"the API answered with model {result.model!r} instead of {self.model!r}", reply, secret)
+        return result
+
+    @staticmethod
+    def _bad(message: str, reply: Reply, secret: Secret) -> BadResponseError:
+        start = reply.body[: 4 * _SHOWN_START].decode(errors="replace")[:_SHOWN_START]
+        return BadResponseError(secret.redact_text(message), secret.redact_text(start))
+
+
+def _status_error(reply: Reply, secret: Secret) -> APIStatusError:
+    text = reply.body.decode(errors="replace")
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = text[:_SHOWN_TEXT]
+    return status_error(reply.status, secret.redact(body), reply.headers)
+
+
+def spent(body: bytes) -> Usage:
+    """Read the ``usage`` of an answer that is of no other use, as far as it can be read: it was paid all the same."""
+    try:
+        usage = json.loads(body, parse_float=Decimal)["usage"]
+        prompt, total = usage.get("prompt_tokens"), usage.get("total_tokens")
+        cost = (usage.get("cost") or {}).get("total_cost")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Usage()
+    return Usage(
+        prompt if type(prompt) is int else None,
+        total if type(total) is int else None,
+        Decimal(cost) if isinstance(cost, int | Decimal) and not isinstance(cost, bool) else None,
+        1,
+    )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Say whether the API refused what was sent, so that a part of it may pass."""
+    return isinstance(error, APIStatusError) and error.status_code in (400, 413, 422)
+
+
+def blamed(error: BaseException, documents: int) -> list[int] | None:
+    """Read which documents a refusal names.
+
+    Returns
+    -------
+    list of int or None
+        Positions in the request, ascending, empty where it names none; None where it names something else that all
+        requests share, such as the model.
+    """
+    body = error.body if isinstance(error, APIStatusError) else None
+    detail = body.get("detail") if isinstance(body, dict) else None
+    if not isinstance(detail, list) or not detail:
+        return []
+    named: set[int] = set()
+    shared = True
+    for entry in detail:
+        where = entry.get("loc") if isinstance(entry, dict) else None
+        if not isinstance(where, list) or "input" not in where:
+            shared = shared and isinstance(where, list) and len(where) > 1 and isinstance(where[1], str)
+            continue
+        shared = False
+        after = where[where.index("input") + 1 :]
+        if after and type(after[0]) is int and 0 <= after[0] < documents:
+            named.add(after[0])
+    return None if shared else sorted(named)

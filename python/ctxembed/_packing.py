@@ -1,0 +1,197 @@
+"""Packing documents into requests: the public face of the core's packing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ctxembed import _core
+from ctxembed._models import Limits
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Packing", "as_counts", "check_limits", "pack", "pack_counts"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Packing:
+    """Which documents share a request, and what is proven of it.
+
+    Attributes
+    ----------
+    request_of : ndarray of int64, shape (n,)
+        The request of each document. Read-only.
+    lower_bound : int
+        No packing of the order asked for needs fewer requests.
+    optimal : bool
+        Whether that is proven of this one: it has ``lower_bound`` requests.
+
+    Notes
+    -----
+    Immutable, and so safe to share between threads. Pickles.
+    """
+
+    request_of: NDArray[np.int64]
+    lower_bound: int
+    optimal: bool
+    _positions: NDArray[np.int64]
+    _offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for array in (self.request_of, self._positions, self._offsets):
+            array.flags.writeable = False
+
+    @cached_property
+    def requests(self) -> list[NDArray[np.int64]]:
+        """Document positions of each request, ascending: a list of int64 arrays, read-only views of one array."""
+        ends = self._offsets.tolist()
+        return [self._positions[start:end] for start, end in pairwise(ends)]
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return len(self._offsets) - 1
+
+    def __repr__(self) -> str:
+        return (
+            f"Packing(requests={len(self)}, documents={len(self.request_of)}, "
+            f"lower_bound={self.lower_bound}, optimal={self.optimal})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the constructor's arguments."""
+        return type(self), (self.request_of, self.lower_bound, self.optimal, self._positions, self._offsets)
+
+
+def pack(
+    token_counts: ArrayLike,
+    chunk_counts: ArrayLike | None = None,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    order: Literal["any", "input", "window"] = "any",
+    effort: float = 0.05,
+) -> Packing:
+    """Pack documents into as few requests as the limits allow.
+
+    Which documents share a request never changes a vector, so only the number of requests matters.
+
+    Parameters
+    ----------
+    token_counts : array_like of int, shape (n,)
+        Tokens of each document's chunks, separators not included: a document costs ``chunk_counts - 1`` more. At
+        least 1. Any integer dtype, or a sequence of ints.
+    chunk_counts : array_like of int, shape (n,), optional
+        Chunks of each document, at least 1. Ones where absent.
+    limits : Limits
+        What a request and a document may hold.
+    order : {"any", "input", "window"}
+        ``"any"``: any documents may share a request. ``"input"``: requests are contiguous ranges of the input.
+        ``"window"``: for streams; documents are read ahead until they would fill 8 requests by tokens, chunks or
+        number, and the next request takes the oldest of them and the largest others that fit, so a request leaves
+        after at most 8 requests' worth of documents was read, and the oldest document never waits.
+    effort : float
+        Seconds at most spent improving while a gap to the bound remains, for ``"any"``. It buys a number of steps;
+        the clock only caps them. So on a machine fast enough to take the steps in time the result depends on the
+        arguments alone; 0 leaves best-fit-decreasing.
+
+    Returns
+    -------
+    Packing
+        Positions ascend within a request, and requests are ordered by their first document.
+
+    Raises
+    ------
+    TypeError
+        Counts that are not integers (floats, bools and strings included), or an argument of another type.
+    ValueError
+        A count below 1, arrays of other shapes, a document over a limit of its own (named, with its cost and the
+        limit), an unknown order, or an effort that is negative or not finite.
+
+    Notes
+    -----
+    ``"any"`` is best-fit-decreasing under all limits, then, while a gap to the bound remains, worst-fit at the bound,
+    requests filled as full as subset sums allow, and local search at one request fewer; never worse than
+    best-fit-decreasing. ``"input"`` is greedy next-fit, which is optimal for contiguous requests: the k-th greedy
+    request ends no earlier than the k-th of any other contiguous packing, because it starts no earlier and every
+    part of a feasible request is feasible.
+
+    The bound is the best of: the ceilings of documents, chunks and tokens; "at most j documents larger than
+    limit / (j + 1) fit a request"; L2 of Martello and Toth (1990) and dual feasible functions of Fekete and Schepers
+    (2001) and of Carlier, Clautiaux and Moukrim (2007), each with the other limits counted beside it.
+
+    Integer arrays of dtype int64 are borrowed, others copied. The interpreter is released while packing; Ctrl-C
+    ends a long search.
+
+    Examples
+    --------
+    >>> import ctxembed
+    >>> p = ctxembed.pack([60, 50, 40, 30, 20], limits=ctxembed.Limits(tokens=100))
+    >>> p
+    Packing(requests=2, documents=5, lower_bound=2, optimal=True)
+    >>> [request.tolist() for request in p.requests]
+    [[0, 2], [1, 3, 4]]
+    """
+    check_limits(limits)
+    if isinstance(effort, bool) or not isinstance(effort, (int, float, np.integer, np.floating)):
+        raise TypeError(f"effort must be a number of seconds, got {effort!r}")
+    if not 0 <= effort < float("inf"):
+        raise ValueError(f"effort must be a finite number of seconds >= 0, got {effort!r}")
+    if not isinstance(order, str):
+        raise TypeError(f"order must be 'any', 'input' or 'window', got {order!r}")
+    tokens = as_counts("token_counts", token_counts)
+    chunks = None if chunk_counts is None else as_counts("chunk_counts", chunk_counts)
+    return pack_counts(tokens, chunks, limits, order, min(float(effort), 1e9))
+
+
+def pack_counts(
+    tokens: NDArray[np.int64], chunks: NDArray[np.int64] | None, limits: Limits, order: str, effort: float
+) -> Packing:
+    """Pack contiguous int64 counts; every argument but the counts themselves is known to be good."""
+    parts = (limits.documents, limits.chunks, limits.tokens_per_document, limits.tokens)
+    request_of, positions, offsets, bound = _core.pack(tokens, chunks, parts, order, effort)
+    return Packing(request_of, bound, bound == len(offsets) - 1, positions, offsets)
+
+
+def as_counts(name: str, values: object) -> NDArray[np.int64]:
+    """Return ``values`` as a contiguous int64 array, or raise an error that names the first entry that is no count."""
+    if isinstance(values, (str, bytes, bytearray)):
+        raise TypeError(f"{name} must be a sequence of ints, got {type(values).__name__}")
+    if hasattr(values, "__array__"):
+        array = np.asarray(values)
+        if array.ndim != 1:
+            raise ValueError(f"{name} must have one dimension, got shape {array.shape}")
+        if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+            position = int(array.argmax())
+            raise ValueError(f"{name}[{position}] = {array[position]} does not fit int64")
+        if array.dtype.kind in "iu":
+            return np.ascontiguousarray(array, dtype=np.int64)
+        if not array.size:
+            return np.zeros(0, dtype=np.int64)
+        if array.dtype.kind == "f":
+            odd = np.flatnonzero(array != np.floor(array))
+            position = int(odd[0]) if odd.size else 0
+            raise TypeError(f"{name} must be integers, got dtype {array.dtype}: {name}[{position}] = {array[position]}")
+        values = array.tolist()
+    try:
+        entries = values if isinstance(values, (list, tuple)) else list(values)  # type: ignore[call-overload]
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of ints, got {type(values).__name__}") from None
+    if set(map(type, entries)) - {int}:
+        for position, entry in enumerate(entries):
+            if isinstance(entry, (bool, np.bool_)) or not isinstance(entry, (int, np.integer)):
+                raise TypeError(f"{name}[{position}] must be an int, got {entry!r}")
+    try:
+        return np.array(entries, dtype=np.int64)
+    except OverflowError:
+        position = next(i for i, entry in enumerate(entries) if not -(2**63) <= entry < 2**63)
+        raise ValueError(f"{name}[{position}] = {entries[position]} does not fit int64") from None
+
+
+def check_limits(limits: object) -> None:
+    """Raise ``TypeError`` for limits of another type."""
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits must be a ctxembed.Limits, got {limits!r}")

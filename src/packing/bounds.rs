@@ -1,0 +1,190 @@
+//! Lower bounds: how few requests any packing needs.
+//!
+//! Every bound here holds for all packings under all limits. Sources: Martello and Toth, "Lower bounds and reduction
+//! procedures for the bin packing problem", Discrete Applied Mathematics 28 (1990), bound L2; Fekete and Schepers,
+//! "New classes of fast lower bounds for bin packing problems", Mathematical Programming 91 (2001), the dual feasible
+//! functions u(k) and their composition with the thresholds of L2; Carlier, Clautiaux and Moukrim, "New reduction
+//! procedures and lower bounds for the two-dimensional bin packing problem with fixed orientation", Computers &
+//! Operations Research 34 (2007), the function f2. The documents and the other dimension are counted beside the
+//! thresholds of L2: where a document excludes all smaller ones that are left, it needs a request of its own, and what
+//! remains is bounded by each ceiling in turn.
+
+use super::Instance;
+
+/// Largest parameter of u(k). Beyond it the function hardly differs from the identity for documents of interest.
+const STEPS: u64 = 64;
+/// Evaluations of a function on a size that [`strong`] may spend on each dimension.
+const BUDGET: usize = 400_000;
+
+/// The ceilings: documents, tokens and chunks, each over what a request holds.
+pub(super) fn ceilings(instance: &Instance) -> usize {
+    let limits = &instance.limits;
+    let total = |values: &[u32]| values.iter().map(|&value| u64::from(value)).sum::<u64>();
+    let documents = (instance.len() as u64).div_ceil(u64::from(limits.documents));
+    let tokens = total(&instance.tokens).div_ceil(u64::from(limits.tokens));
+    let chunks = total(&instance.chunks).div_ceil(u64::from(limits.chunks));
+    documents.max(tokens).max(chunks) as usize
+}
+
+/// The best bound found in bounded time; stops early at `known`, the requests of a packing at hand.
+pub(super) fn strong(instance: &Instance, known: usize) -> usize {
+    let limits = &instance.limits;
+    let of_tokens = View {
+        capacity: u64::from(limits.tokens),
+        other_capacity: u64::from(limits.chunks),
+        documents: u64::from(limits.documents),
+    };
+    let mut best = of_tokens.best(&classes(&instance.tokens, &instance.chunks), known as u64);
+    if instance.has_chunks() {
+        let of_chunks = View { capacity: of_tokens.other_capacity, other_capacity: of_tokens.capacity, ..of_tokens };
+        best = best.max(of_chunks.best(&classes(&instance.chunks, &instance.tokens), known as u64));
+    }
+    best as usize
+}
+
+/// All documents of one size.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    size: u64,
+    count: u64,
+    /// Their sum in the other dimension.
+    other: u64,
+}
+
+/// The distinct sizes, descending.
+fn classes(sizes: &[u32], others: &[u32]) -> Vec<Class> {
+    let order = super::best_fit::by_descending(sizes.iter().copied());
+    let mut classes: Vec<Class> = Vec::new();
+    for i in order {
+        let size = u64::from(sizes[i as usize]);
+        let other = others.get(i as usize).map_or(0, |&value| u64::from(value));
+        match classes.last_mut() {
+            Some(last) if last.size == size => {
+                last.count += 1;
+                last.other += other;
+            }
+            _ => classes.push(Class { size, count: 1, other }),
+        }
+    }
+    classes
+}
+
+/// One dimension, with what must hold beside it.
+#[derive(Clone, Copy)]
+struct View {
+    capacity: u64,
+    other_capacity: u64,
+    documents: u64,
+}
+
+impl View {
+    fn best(self, classes: &[Class], known: u64) -> u64 {
+        let mut best = self.largest(classes).max(self.thresholds(classes, self.capacity));
+        let mut left = BUDGET;
+        let mut spend = |cost: usize| {
+            let affordable = left >= cost;
+            left = left.saturating_sub(cost);
+            affordable
+        };
+        let mut image = classes.to_vec();
+        let full = self.capacity;
+        // Sums of images stay below 2^63, whatever the number of documents.
+        let documents: u64 = classes.iter().map(|class| class.count).sum();
+        let headroom = (u64::MAX / 2) / (documents * full);
+        for k in 1..=STEPS.min(headroom) {
+            if best >= known || !spend(classes.len()) {
+                return best;
+            }
+            for (to, from) in image.iter_mut().zip(classes) {
+                let scaled = (k + 1) * from.size;
+                to.size = if scaled.is_multiple_of(full) { k * from.size } else { scaled / full * full };
+            }
+            best = best.max(self.thresholds(&image, k * full));
+        }
+        // f2 changes where k divides a size or what a size leaves, so the sizes and their parts are the parameters.
+        for part in 1..=4 * u64::from(headroom > 2) {
+            for class in classes {
+                for k in [class.size / part, (full - class.size) / part] {
+                    if k == 0 || 2 * k > full {
+                        continue;
+                    }
+                    if best >= known || !spend(classes.len()) {
+                        return best;
+                    }
+                    for (to, from) in image.iter_mut().zip(classes) {
+                        to.size = f2(from.size, k, full);
+                    }
+                    best = best.max(self.thresholds(&image, 2 * (full / k)));
+                }
+            }
+        }
+        best
+    }
+
+    /// At most j documents larger than capacity / (j + 1) fit a request.
+    fn largest(self, classes: &[Class]) -> u64 {
+        let mut best = 0;
+        let mut count = 0;
+        let mut j = 1;
+        for class in classes {
+            // The largest j for which this size is still above capacity / (j + 1).
+            while class.size * (j + 1) <= self.capacity {
+                best = best.max(u64::div_ceil(count, j.min(self.documents)));
+                j = self.capacity / class.size;
+            }
+            count += class.count;
+        }
+        best.max(u64::div_ceil(count, j.min(self.documents)))
+    }
+
+    /// L2 over `classes` (descending sizes) and `capacity`, with the documents and the other dimension beside it.
+    ///
+    /// For a threshold e: documents above `capacity - e` exclude every other of at least e; those above half the
+    /// capacity exclude each other; the rest of those at least e share what room there is.
+    fn thresholds(self, classes: &[Class], capacity: u64) -> u64 {
+        let half = classes.partition_point(|class| 2 * class.size > capacity);
+        let mut alone = half; // classes[..alone] are above capacity - e
+        let (mut count_alone, mut count_shared, mut sum, mut other) = (0, 0, 0, 0);
+        for class in &classes[..half] {
+            count_alone += class.count;
+        }
+        // e = just above half first: everything above half stands alone. Then e falls from size to size.
+        let mut best = count_alone;
+        for class in &classes[half..] {
+            let e = class.size;
+            if e == 0 {
+                break;
+            }
+            while alone > 0 && classes[alone - 1].size + e <= capacity {
+                alone -= 1;
+                let freed = &classes[alone];
+                count_alone -= freed.count;
+                count_shared += freed.count;
+                sum += freed.count * freed.size;
+                other += freed.other;
+            }
+            count_shared += class.count;
+            sum += class.count * class.size;
+            other += class.other;
+            // Products instead of quotients until one of them tells that the bound rises.
+            let need = best.saturating_sub(count_alone);
+            if count_shared > need * self.documents || sum > need * capacity || other > need * self.other_capacity {
+                let shared = count_shared
+                    .div_ceil(self.documents)
+                    .max(sum.div_ceil(capacity))
+                    .max(other.div_ceil(self.other_capacity));
+                best = best.max(count_alone + shared);
+            }
+        }
+        best
+    }
+}
+
+/// The dual feasible function f2 of Carlier, Clautiaux and Moukrim, times `2 * (full / k)`.
+fn f2(size: u64, k: u64, full: u64) -> u64 {
+    match (2 * size).cmp(&full) {
+        std::cmp::Ordering::Greater => 2 * (full / k - (full - size) / k),
+        std::cmp::Ordering::Equal => full / k,
+        std::cmp::Ordering::Less => 2 * (size / k),
+    }
+}

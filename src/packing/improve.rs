@@ -1,0 +1,271 @@
+//! From best-fit-decreasing towards the lower bound, while the effort lasts.
+
+use super::linear::{self, Kinds, Pattern};
+use super::search::{Clock, Random, State};
+use super::{Assignment, Effort, Instance, best_fit, fill};
+use crate::error::Error;
+
+/// Documents that one search looks at; of a larger input, the emptiest requests that hold about so many.
+const SEARCHED: usize = 2_500;
+
+/// A packing with fewer requests where one is found, and the lower bound, which may have risen.
+pub(super) fn improve(
+    instance: &Instance,
+    mut found: Assignment,
+    mut bound: usize,
+    effort: &Effort<'_>,
+) -> Result<(Assignment, usize), Error> {
+    let mut clock = Clock::new(effort);
+    let mut random = Random::new(1);
+    if found.requests > bound && instance.has_chunks() && clock.spend(instance.len() as u64) {
+        found = best_of_orders(instance, found, &mut clock);
+    }
+    if found.requests > bound
+        && clock.spend(instance.len() as u64)
+        && let Some(spread) = worst_fit(instance, bound)
+    {
+        found = spread;
+    }
+    let mut dives = if found.requests > bound { Dives::new(instance, &found) } else { None };
+    while found.requests > bound && !clock.is_stopped() {
+        if let Some(better) = one_fewer(instance, &found, bound, 1, &mut random, &mut clock) {
+            found = better;
+            continue;
+        }
+        if let Some(dives) = &mut dives {
+            let better = dives.dive(instance, found.requests - 1, &mut bound, &mut random, &mut clock);
+            if let Some(better) = better {
+                found = better;
+            }
+        } else if clock.is_stopped() {
+            break;
+        }
+    }
+    if clock.is_cancelled() { Err(Error::Interrupted) } else { Ok((found, bound)) }
+}
+
+/// Dives into the linear program, each with what the others generated.
+struct Dives {
+    kinds: Kinds,
+    pool: Vec<Pattern>,
+    count: u32,
+}
+
+impl Dives {
+    fn new(instance: &Instance, found: &Assignment) -> Option<Self> {
+        let kinds = Kinds::of(instance)?;
+        let pool = kinds.patterns(found);
+        Some(Self { kinds, pool, count: 0 })
+    }
+
+    /// One dive for at most `goal` requests; raises `bound` where the program proves more.
+    fn dive(
+        &mut self,
+        instance: &Instance,
+        goal: usize,
+        bound: &mut usize,
+        random: &mut Random,
+        clock: &mut Clock<'_>,
+    ) -> Option<Assignment> {
+        let mut demand = self.kinds.demand();
+        let mut left = self.kinds.members.clone();
+        let mut requests: Vec<Vec<u32>> = Vec::new();
+        let number = self.count;
+        self.count += 1;
+        loop {
+            let solution = linear::solve(&self.kinds, &demand, &mut self.pool, clock)?;
+            if requests.is_empty() {
+                *bound = (*bound).max(solution.bound as usize);
+            }
+            if requests.len() + solution.bound as usize > goal {
+                return None;
+            }
+            let fixed = linear::fix(&solution, &mut demand, number, random);
+            let stuck = fixed.is_empty();
+            for pattern in fixed {
+                let mut request = Vec::new();
+                for (kind, count) in pattern {
+                    let members = &mut left[kind as usize];
+                    request.extend(members.drain(members.len() - count as usize..));
+                }
+                requests.push(request);
+            }
+            let rest: Vec<u32> = left.iter().flatten().copied().collect();
+            if let Some(last) = goal.checked_sub(requests.len())
+                && let Some(tail) = finish(instance, &rest, last, random, clock)
+            {
+                requests.extend(tail);
+                return Some(assigned(instance.len(), requests));
+            }
+            if stuck || requests.len() >= goal || clock.is_stopped() {
+                return None;
+            }
+        }
+    }
+}
+
+/// Pack the documents `rest` into `count` requests, with little effort.
+fn finish(
+    instance: &Instance,
+    rest: &[u32],
+    count: usize,
+    random: &mut Random,
+    clock: &mut Clock<'_>,
+) -> Option<Vec<Vec<u32>>> {
+    if rest.is_empty() {
+        return Some(Vec::new());
+    }
+    let part = instance.part(rest);
+    if super::bounds::ceilings(&part) > count {
+        return None;
+    }
+    let packing = best_fit::pack(&part);
+    let renumbered = |requests: Vec<Vec<u32>>| {
+        requests.iter().map(|request| request.iter().map(|&i| rest[i as usize]).collect()).collect()
+    };
+    if packing.requests <= count {
+        return Some(renumbered(listed(&packing)));
+    }
+    // Close to the end the search is quick, and worth it.
+    if count <= 12 && rest.len() <= 200 {
+        return search(&part, listed(&packing), count, 2, random, clock).map(renumbered);
+    }
+    None
+}
+
+/// Best-fit by other measures of size: chunks, and each document's larger or summed share of a request.
+fn best_of_orders(instance: &Instance, mut found: Assignment, clock: &mut Clock<'_>) -> Assignment {
+    let limits = instance.limits;
+    let share = |i: usize| {
+        let tokens = f64::from(instance.tokens[i]) / f64::from(limits.tokens);
+        let chunks = f64::from(instance.chunks[i]) / f64::from(limits.chunks);
+        (tokens, chunks)
+    };
+    let scale = |share: f64| (share * f64::from(u32::MAX / 4)) as u32;
+    let measures: [&dyn Fn(usize) -> u32; 3] =
+        [&|i| instance.chunks[i], &|i| scale(share(i).0.max(share(i).1)), &|i| scale(share(i).0 + share(i).1)];
+    for measure in measures {
+        if !clock.spend(4 * instance.len() as u64) {
+            break;
+        }
+        let order = best_fit::by_descending((0..instance.len()).map(measure));
+        let packing = best_fit::in_order(instance, &order);
+        if packing.requests < found.requests {
+            found = packing;
+        }
+    }
+    found
+}
+
+/// Worst-fit-decreasing into `count` requests: evens out what each has left, which suits tight numbers of documents.
+fn worst_fit(instance: &Instance, count: usize) -> Option<Assignment> {
+    let mut rooms: std::collections::BinaryHeap<(u32, u32, u32)> =
+        (0..count as u32).map(|request| (instance.limits.tokens, instance.limits.documents, request)).collect();
+    let mut chunks_left = vec![instance.limits.chunks; count];
+    let mut request_of = vec![0; instance.len()];
+    for i in best_fit::decreasing(instance) {
+        let i = i as usize;
+        let (tokens, documents, request) = rooms.pop()?;
+        let chunks = &mut chunks_left[request as usize];
+        if tokens < instance.tokens[i] || *chunks < instance.chunks_of(i) {
+            return None;
+        }
+        *chunks -= instance.chunks_of(i);
+        request_of[i] = request;
+        if documents > 1 {
+            rooms.push((tokens - instance.tokens[i], documents - 1, request));
+        }
+    }
+    Some(Assignment { request_of, requests: count })
+}
+
+/// A packing with at least one request fewer, after so many rounds of search.
+fn one_fewer(
+    instance: &Instance,
+    found: &Assignment,
+    bound: usize,
+    rounds: u32,
+    random: &mut Random,
+    clock: &mut Clock<'_>,
+) -> Option<Assignment> {
+    let mut requests = listed(found);
+    // The fullest first, so that the emptiest are dissolved.
+    let load = |request: &Vec<u32>| request.iter().map(|&i| u64::from(instance.tokens[i as usize])).sum::<u64>();
+    requests.sort_by_cached_key(|request| std::cmp::Reverse(load(request)));
+    let mut kept = 0;
+    let mut documents = instance.len();
+    while documents > SEARCHED && requests.len() - kept > 2 {
+        documents -= requests[kept].len();
+        kept += 1;
+    }
+    let searched = requests.split_off(kept);
+    let positions: Vec<u32> = searched.iter().flatten().copied().collect();
+    let part = instance.part(&positions);
+    let goal = searched.len() - 1;
+    if super::bounds::ceilings(&part).max(bound.saturating_sub(kept)) > goal {
+        return None;
+    }
+    let mut next = 0;
+    let start = searched
+        .iter()
+        .map(|request| {
+            next += request.len() as u32;
+            (next - request.len() as u32..next).collect()
+        })
+        .collect();
+    let better = search(&part, start, goal, rounds, random, clock)?;
+    requests.extend(better.iter().map(|request| request.iter().map(|&i| positions[i as usize]).collect::<Vec<u32>>()));
+    Some(assigned(instance.len(), requests))
+}
+
+/// A packing into `goal` requests, found from `start` in so many rounds.
+fn search(
+    instance: &Instance,
+    start: Vec<Vec<u32>>,
+    goal: usize,
+    rounds: u32,
+    random: &mut Random,
+    clock: &mut Clock<'_>,
+) -> Option<Vec<Vec<u32>>> {
+    let order = best_fit::decreasing(instance);
+    let mut state = State::new(instance, start, goal);
+    for round in 0..rounds {
+        if !instance.has_chunks() {
+            let filled = fill::pack(instance, &order, if round == 0 { 0 } else { 24 }, random, clock)?;
+            let requests = listed(&filled);
+            if requests.len() <= goal {
+                return Some(requests);
+            }
+            state = State::new(instance, requests, goal);
+        }
+        for _ in 0..4 {
+            if state.run(300, random, clock) {
+                return Some(state.into_requests());
+            }
+            if clock.is_stopped() {
+                return None;
+            }
+            state.shake(instance.len(), random, clock);
+        }
+    }
+    None
+}
+
+fn listed(assignment: &Assignment) -> Vec<Vec<u32>> {
+    let mut requests = vec![Vec::new(); assignment.requests];
+    for (i, &request) in assignment.request_of.iter().enumerate() {
+        requests[request as usize].push(i as u32);
+    }
+    requests
+}
+
+fn assigned(documents: usize, requests: Vec<Vec<u32>>) -> Assignment {
+    let mut request_of = vec![0; documents];
+    let count = requests.len();
+    for (number, request) in requests.into_iter().enumerate() {
+        for i in request {
+            request_of[i as usize] = number as u32;
+        }
+    }
+    Assignment { request_of, requests: count }
+}

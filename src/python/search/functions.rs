@@ -1,0 +1,373 @@
+//! Similarities and searches over plain arrays.
+#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
+
+use numpy::{Element, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, mask as boolean, untyped};
+use super::matches::{Matches, Scores};
+use super::thread_count;
+use crate::search::matrix;
+use crate::search::scan::{Found, Part, Scan};
+use crate::search::top_k::{Closest, Greatest, Nearest, Order};
+use crate::similarity::dot::Dot;
+use crate::similarity::hamming::Hamming;
+use crate::similarity::{Kernels, MAX_BYTES, MAX_DIMS};
+
+/// Queries and database, of one width that fits the kernels.
+struct Pair<'py, T: Element> {
+    queries: Rows<'py, T>,
+    database: Rows<'py, T>,
+}
+
+impl<'py, T: Element> Pair<'py, T> {
+    fn extract(queries: &Bound<'py, PyAny>, database: &Bound<'py, PyAny>, widest: usize) -> PyResult<Self> {
+        let queries = Rows::extract("queries", queries)?;
+        let database = Rows::extract_matrix("database", database)?;
+        if queries.width() != database.width() {
+            return Err(PyValueError::new_err(format!(
+                "queries and database must have the same width, got {} and {}",
+                queries.width(),
+                database.width()
+            )));
+        }
+        if !(1..=widest).contains(&queries.width()) {
+            return Err(PyValueError::new_err(format!(
+                "queries and database must have from 1 to {widest} columns, for which every score fits in int32, got {}",
+                queries.width()
+            )));
+        }
+        Ok(Self { queries, database })
+    }
+
+    fn binary(queries: &Bound<'py, PyAny>, database: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Self::extract(queries, database, MAX_BYTES)
+    }
+
+    fn int8(queries: &Bound<'py, PyAny>, database: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Self::extract(queries, database, MAX_DIMS)
+    }
+
+    fn part(&self) -> Part<'_, T> {
+        Part { rows: self.database.values(), norms: None, ids: None }
+    }
+
+    /// The shape of all scores.
+    fn shape(&self) -> Vec<usize> {
+        let rows = self.database.len();
+        if self.queries.is_one() { vec![rows] } else { vec![self.queries.len(), rows] }
+    }
+
+    fn scan<'a, K: Kernels<Element = T>>(&'a self, parts: &'a [Part<'a, T>]) -> Scan<'a, K> {
+        Scan {
+            isa: K::isa(),
+            width: self.queries.width(),
+            queries: self.queries.values(),
+            parts,
+            mask: None,
+            threads: None,
+        }
+    }
+}
+
+/// All scores of a pair, as an array.
+fn all_scores<'py, K: Kernels>(py: Python<'py>, pair: &Pair<'py, K::Element>) -> PyResult<Bound<'py, PyAny>>
+where
+    K::Element: Element,
+{
+    let parts = [pair.part()];
+    let scan = pair.scan::<K>(&parts);
+    let (out, ()) =
+        interruptible(py, |_, watch| filled(py, &pair.shape(), |memory| matrix::scores(&scan, memory, watch)))?;
+    Ok(out)
+}
+
+/// Hamming distances between packed binary vectors.
+///
+/// Parameters
+/// ----------
+/// queries : numpy.ndarray
+///     Packed bits, uint8 of shape ``(q, bytes)``, or ``(bytes,)`` for one query.
+/// database : numpy.ndarray
+///     Packed bits, uint8 of shape ``(n, bytes)``, in the same order of bits as the queries.
+///
+/// Returns
+/// -------
+/// numpy.ndarray
+///     The number of bits that differ, int32 of shape ``(q, n)``, or ``(n,)`` for one query.
+///
+/// Raises
+/// ------
+/// TypeError
+///     An argument is no array of uint8.
+/// ValueError
+///     The widths differ or are zero, or an array is not C-contiguous.
+///
+/// Notes
+/// -----
+/// The inputs are read where they are. The interpreter is released, large inputs are shared between threads, and
+/// Ctrl-C ends the call. Bits are counted with AVX-512 VPOPCNTDQ or AVX2 where the CPU has them, with equal results
+/// on every path.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, ctxembed
+/// >>> ctxembed.hamming(np.array([1], dtype=np.uint8), np.array([[3], [1], [0]], dtype=np.uint8))
+/// array([1, 0, 1], dtype=int32)
+#[pyfunction]
+pub(super) fn hamming<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    database: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    all_scores::<Hamming>(py, &Pair::binary(queries, database)?)
+}
+
+/// Inner products of int8 vectors, exact.
+///
+/// Parameters
+/// ----------
+/// queries : numpy.ndarray
+///     int8 of shape ``(q, dims)``, or ``(dims,)`` for one query.
+/// database : numpy.ndarray
+///     int8 of shape ``(n, dims)``.
+///
+/// Returns
+/// -------
+/// numpy.ndarray
+///     int32 of shape ``(q, n)``, or ``(n,)`` for one query.
+///
+/// Raises
+/// ------
+/// TypeError
+///     An argument is no array of int8.
+/// ValueError
+///     The widths differ, are zero or exceed 131,071, up to which ``128 * 128 * dims`` fits in int32; or an array is
+///     not C-contiguous.
+///
+/// Notes
+/// -----
+/// The model's int8 vectors are not normalized: rank them by :func:`cosine`, not by this product. The inputs are read
+/// where they are. The interpreter is released, large inputs are shared between threads, and Ctrl-C ends the call.
+/// AVX-512 VNNI or AVX2 is used where the CPU has it, with equal results on every path.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, ctxembed
+/// >>> ctxembed.dot(np.array([1, -128], dtype=np.int8), np.array([[2, -128], [3, 1]], dtype=np.int8))
+/// array([16386,  -125], dtype=int32)
+#[pyfunction]
+pub(super) fn dot<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    database: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    all_scores::<Dot>(py, &Pair::int8(queries, database)?)
+}
+
+/// Cosine similarities of int8 vectors.
+///
+/// Parameters
+/// ----------
+/// queries : numpy.ndarray
+///     int8 of shape ``(q, dims)``, or ``(dims,)`` for one query.
+/// database : numpy.ndarray
+///     int8 of shape ``(n, dims)``.
+///
+/// Returns
+/// -------
+/// numpy.ndarray
+///     float32 of shape ``(q, n)``, or ``(n,)`` for one query, each from -1 to 1. A zero vector has cosine 0 with
+///     every vector.
+///
+/// Raises
+/// ------
+/// TypeError
+///     An argument is no array of int8.
+/// ValueError
+///     The widths differ, are zero or exceed 131,071; or an array is not C-contiguous.
+///
+/// Notes
+/// -----
+/// Each value is the float32 nearest to the true cosine: products and norms are exact integers, and where double
+/// precision cannot tell which of two floats is nearer, integers decide. The inputs are read where they are. The
+/// interpreter is released, large inputs are shared between threads, and Ctrl-C ends the call.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, ctxembed
+/// >>> ctxembed.cosine(np.array([3, 4], dtype=np.int8), np.array([[6, 8], [-4, 3], [0, 0]], dtype=np.int8))
+/// array([1., 0., 0.], dtype=float32)
+#[pyfunction]
+pub(super) fn cosine<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    database: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let pair = Pair::int8(queries, database)?;
+    let parts = [pair.part()];
+    let scan = pair.scan::<Dot>(&parts);
+    let (out, ()) =
+        interruptible(py, |_, watch| filled(py, &pair.shape(), |memory| matrix::cosines(&scan, memory, watch)))?;
+    Ok(out)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Metric {
+    Hamming,
+    Cosine,
+    Dot,
+}
+
+/// The metric by name, or the one that suits the database.
+fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> PyResult<Metric> {
+    let array = untyped("database", database)?;
+    let (int8, uint8) = (has_dtype::<i8>(array), has_dtype::<u8>(array));
+    let Some(metric) = metric else {
+        return match (int8, uint8) {
+            (true, _) => Ok(Metric::Cosine),
+            (_, true) => Ok(Metric::Hamming),
+            _ => Err(PyTypeError::new_err(format!(
+                "database must have dtype int8 or uint8, got {} (nothing is cast silently)",
+                array.dtype()
+            ))),
+        };
+    };
+    let name = metric.cast::<PyString>().map_err(|_| {
+        let got = metric.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+        PyTypeError::new_err(format!("metric must be a str, got {got}"))
+    })?;
+    let (metric, fits, needs) = match name.to_cow()?.as_ref() {
+        "hamming" => (Metric::Hamming, uint8, "uint8, packed bits"),
+        "cosine" => (Metric::Cosine, int8, "int8"),
+        "dot" => (Metric::Dot, int8, "int8"),
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "metric must be 'hamming', 'cosine' or 'dot', got {:?}",
+                other.chars().take(50).collect::<String>()
+            )));
+        }
+    };
+    if !fits {
+        return Err(PyTypeError::new_err(format!(
+            "metric {name:?} needs a database of dtype {needs}, got {} (nothing is cast silently)",
+            array.dtype()
+        )));
+    }
+    Ok(metric)
+}
+
+/// The best ``k`` rows of a database for each query, every row compared.
+///
+/// Parameters
+/// ----------
+/// queries : numpy.ndarray
+///     int8 of shape ``(q, dims)`` or packed bits, uint8 of shape ``(q, bytes)``; without the first axis for one query.
+/// database : numpy.ndarray
+///     Rows of the same dtype and width, ``(n, width)``.
+/// k : int
+///     Rows a query, at least 1. Where fewer rows are there, or allowed by the mask, there are that many columns;
+///     nothing is padded.
+/// metric : {"hamming", "cosine", "dot"}, optional
+///     "hamming" for uint8, smallest first; "cosine" or "dot" for int8, greatest first. By default "hamming" for uint8
+///     and "cosine" for int8.
+/// mask : numpy.ndarray, optional
+///     bool of shape ``(n,)``: only rows where it is True are found.
+/// threads : int, optional
+///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
+///
+/// Returns
+/// -------
+/// Matches
+///     ``ids``, row numbers as int64, and ``scores``, int32 for "hamming" and "dot", float32 for "cosine", both of
+///     shape ``(q, k)``, or ``(k,)`` for one query.
+///
+/// Raises
+/// ------
+/// TypeError
+///     An argument has another type or dtype than described.
+/// ValueError
+///     A value or shape that does not fit, named in the message.
+///
+/// Notes
+/// -----
+/// Ties go to the lower id. Cosines are compared as the rational numbers they come from, so that two rows whose
+/// float32 scores are equal still come in their true order, and only truly equal cosines are ties. A zero vector has
+/// cosine 0.
+///
+/// The inputs are read where they are; beyond them, memory grows with ``q * k`` only. The interpreter is released,
+/// threads are started for the call and end with it, and Ctrl-C ends the call.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, ctxembed
+/// >>> rows = np.array([[6, 8], [-4, 3], [4, 3]], dtype=np.int8)
+/// >>> matches = ctxembed.top_k(np.array([3, 4], dtype=np.int8), rows, 2)
+/// >>> matches.ids, matches.scores
+/// (array([0, 2]), array([1.  , 0.96], dtype=float32))
+#[pyfunction]
+#[pyo3(signature = (queries, database, k, *, metric=None, mask=None, threads=None))]
+pub(super) fn top_k<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    database: &Bound<'py, PyAny>,
+    k: &Bound<'py, PyAny>,
+    metric: Option<&Bound<'py, PyAny>>,
+    mask: Option<&Bound<'py, PyAny>>,
+    threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Matches> {
+    let metric = metric_of(metric, database)?;
+    let options = Options { k: integer("k", k, 1)?, mask, threads: thread_count(threads)? };
+    match metric {
+        Metric::Hamming => {
+            let pair = Pair::binary(queries, database)?;
+            let (found, ()) = options.run::<Hamming, Nearest, _>(py, &pair, |_| ())?;
+            Matches::wrap(py, &found, pair.queries.len(), pair.queries.is_one(), &Scores::Integers, true)
+        }
+        Metric::Dot => {
+            let pair = Pair::int8(queries, database)?;
+            let (found, ()) = options.run::<Dot, Greatest, _>(py, &pair, |_| ())?;
+            Matches::wrap(py, &found, pair.queries.len(), pair.queries.is_one(), &Scores::Integers, true)
+        }
+        Metric::Cosine => {
+            let pair = Pair::int8(queries, database)?;
+            let (found, norms) = options.run::<Dot, Closest, _>(py, &pair, matrix::query_norms)?;
+            Matches::wrap(py, &found, pair.queries.len(), pair.queries.is_one(), &Scores::Cosines(&norms), true)
+        }
+    }
+}
+
+struct Options<'a, 'py> {
+    k: usize,
+    mask: Option<&'a Bound<'py, PyAny>>,
+    threads: Option<std::num::NonZero<usize>>,
+}
+
+impl<'py> Options<'_, 'py> {
+    /// Search a pair, and compute something else of the scan on the way.
+    fn run<K: Kernels, O: Order, T: Send>(
+        &self,
+        py: Python<'py>,
+        pair: &Pair<'py, K::Element>,
+        also: impl FnOnce(&Scan<'_, K>) -> T + Send,
+    ) -> PyResult<(Found, T)>
+    where
+        K::Element: Element,
+    {
+        let mask = self.mask.map(|mask| boolean("mask", mask)).transpose()?;
+        let mask = mask.as_ref().map(|mask| mask.as_slice().unwrap_or_default());
+        if let Some(mask) = mask.filter(|mask| mask.len() != pair.database.len()) {
+            return Err(PyValueError::new_err(format!(
+                "mask must have one entry a row: shape ({},), got ({},)",
+                pair.database.len(),
+                mask.len()
+            )));
+        }
+        let parts = [pair.part()];
+        let scan = Scan { mask, threads: self.threads, ..pair.scan::<K>(&parts) };
+        let k = self.k;
+        interruptible(py, |py, watch| detached(py, || Ok((scan.top_k::<O>(k, watch)?, also(&scan)))))
+    }
+}

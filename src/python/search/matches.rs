@@ -1,0 +1,165 @@
+//! What a search gives back.
+#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyTuple};
+
+use numpy::PyUntypedArrayMethods;
+
+use super::super::convert::{filled, has_dtype, untyped};
+use crate::search::scan::Found;
+use crate::similarity::cosine::{cosine, inverse_norm};
+
+/// The best rows of each query, best first.
+///
+/// Searches make it; it unpacks as ``ids, scores = matches`` and pickles.
+///
+/// Parameters
+/// ----------
+/// ids : numpy.ndarray
+///     Ids of the rows, int64 of shape ``(queries, k)``, or ``(k,)`` for one query without a row axis.
+/// scores : numpy.ndarray
+///     Their scores, of the same shape: int32 for Hamming distances and products, float32 for cosines.
+/// exact : bool, default True
+///     Whether these are the best by the metric itself, not by a stand-in for it.
+///
+/// Raises
+/// ------
+/// TypeError
+///     An argument is no array, or has another dtype.
+/// ValueError
+///     The shapes differ, or have neither one nor two dimensions.
+///
+/// Notes
+/// -----
+/// ``len(matches)`` is ``len(matches.ids)``: the number of queries, or, for one query without a row axis, the number
+/// of its matches. Iteration, for unpacking, gives ``ids`` and ``scores``. The object is immutable and may be shared
+/// between threads; its arrays are ordinary arrays that belong to it alone.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, ctxembed
+/// >>> rows = np.array([[3], [1], [0]], dtype=np.uint8)
+/// >>> ids, scores = ctxembed.top_k(np.array([1], dtype=np.uint8), rows, 2)
+/// >>> ids, scores
+/// (array([1, 0]), array([0, 1], dtype=int32))
+#[pyclass(frozen, module = "ctxembed._core")]
+pub(super) struct Matches {
+    ids: Py<PyAny>,
+    scores: Py<PyAny>,
+    /// Whether these are the best by the metric itself, not by a stand-in for it.
+    #[pyo3(get)]
+    exact: bool,
+}
+
+#[pymethods]
+impl Matches {
+    #[new]
+    #[pyo3(signature = (ids, scores, exact=true))]
+    fn new(ids: &Bound<'_, PyAny>, scores: &Bound<'_, PyAny>, exact: bool) -> PyResult<Self> {
+        let (id_array, score_array) = (untyped("ids", ids)?, untyped("scores", scores)?);
+        if !has_dtype::<i64>(id_array) {
+            return Err(PyTypeError::new_err(format!("ids must have dtype int64, got {}", id_array.dtype())));
+        }
+        if !has_dtype::<i32>(score_array) && !has_dtype::<f32>(score_array) {
+            return Err(PyTypeError::new_err(format!(
+                "scores must have dtype int32 or float32, got {}",
+                score_array.dtype()
+            )));
+        }
+        if id_array.shape() != score_array.shape() || !(1..=2).contains(&id_array.ndim()) {
+            return Err(PyValueError::new_err(format!(
+                "ids and scores must have the same shape of 1 or 2 dimensions, got {:?} and {:?}",
+                id_array.shape(),
+                score_array.shape()
+            )));
+        }
+        Ok(Self { ids: ids.clone().unbind(), scores: scores.clone().unbind(), exact })
+    }
+
+    /// Ids of the rows, int64 of shape ``(queries, k)``, or ``(k,)`` for one query without a row axis.
+    #[getter]
+    fn ids(&self, py: Python<'_>) -> Py<PyAny> {
+        self.ids.clone_ref(py)
+    }
+
+    /// Scores in the shape of ``ids``: int32 for Hamming distances and products, float32 for cosines.
+    #[getter]
+    fn scores(&self, py: Python<'_>) -> Py<PyAny> {
+        self.scores.clone_ref(py)
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.ids.bind(py).len()
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        PyTuple::new(py, [&self.ids, &self.scores])?.try_iter()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let ids = self.ids.bind(py);
+        let (shape, dtype) = (untyped("ids", ids)?.shape(), untyped("scores", self.scores.bind(py))?.dtype());
+        let exact = if self.exact { "True" } else { "False" };
+        Ok(match *shape {
+            [k] => format!("Matches(k={k}, scores={dtype}, exact={exact})"),
+            [queries, k] => format!("Matches(queries={queries}, k={k}, scores={dtype}, exact={exact})"),
+            _ => format!("Matches(shape={shape:?}, scores={dtype}, exact={exact})"),
+        })
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let (py, this) = (slf.py(), slf.get());
+        let arguments = (this.ids.bind(py), this.scores.bind(py), this.exact);
+        Ok((slf.get_type().into_any(), arguments.into_pyobject(py)?))
+    }
+}
+
+/// What a candidate's score becomes.
+pub(super) enum Scores<'a> {
+    /// Hamming distance or product, as it is.
+    Integers,
+    /// The cosine with the query of this squared norm and inverse norm.
+    Cosines(&'a [(u32, f64)]),
+}
+
+impl Matches {
+    /// Two arrays from the candidates of `queries` queries; `one`: without a row axis.
+    pub(super) fn wrap(
+        py: Python<'_>,
+        found: &Found,
+        queries: usize,
+        one: bool,
+        scores: &Scores<'_>,
+        exact: bool,
+    ) -> PyResult<Self> {
+        let shape = [queries, found.columns];
+        let shape = if one { &shape[1..] } else { &shape[..] };
+        let (ids, ()) = filled(py, shape, |memory| {
+            for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
+                memory.write(candidate.id);
+            }
+            Ok(())
+        })?;
+        let scores = match scores {
+            Scores::Integers => filled(py, shape, |memory| {
+                for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
+                    memory.write(candidate.score);
+                }
+                Ok(())
+            })?,
+            Scores::Cosines(norms) => filled(py, shape, |memory| {
+                let columns = found.columns.max(1);
+                let queries = memory.chunks_mut(columns).zip(found.candidates.chunks(columns)).zip(*norms);
+                for ((memory, candidates), &norm) in queries {
+                    for (memory, row) in memory.iter_mut().zip(candidates) {
+                        memory.write(cosine(row.score, norm, (row.norm, inverse_norm(row.norm))));
+                    }
+                }
+                Ok(())
+            })?,
+        };
+        Ok(Self { ids: ids.unbind(), scores: scores.0.unbind(), exact })
+    }
+}

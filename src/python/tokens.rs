@@ -1,0 +1,167 @@
+//! The token room as Python sees it.
+
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString};
+
+use super::convert::{detached, filled};
+use crate::error::Error;
+use crate::tokens::{self, Classes, Inspection};
+
+/// Add the room's functions and classes to the module.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(token_upper_bound, module)?)?;
+    module.add_function(wrap_pyfunction!(token_estimate, module)?)?;
+    module.add_function(wrap_pyfunction!(token_classes, module)?)?;
+    module.add_function(wrap_pyfunction!(inspect_chunks, module)?)?;
+    Ok(())
+}
+
+/// Strings held by their own references, so that nobody can take them away while the interpreter is released.
+struct Texts<'py>(Vec<Bound<'py, PyString>>);
+
+impl<'py> Texts<'py> {
+    fn extract(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if object.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err(format!("{name} must be a list of str, got one str: pass [text]")));
+        }
+        let Ok(list) = object.cast::<PyList>() else {
+            let got = object.get_type().name()?;
+            return Err(PyTypeError::new_err(format!("{name} must be a list of str, got {got}")));
+        };
+        let mut texts = Vec::with_capacity(list.len());
+        for (i, item) in list.iter().enumerate() {
+            match item.cast_into::<PyString>() {
+                Ok(text) => texts.push(text),
+                Err(error) => {
+                    let got = error.into_inner().get_type().name()?;
+                    return Err(PyTypeError::new_err(format!("{name}[{i}] must be a str, got {got}")));
+                }
+            }
+        }
+        Ok(Self(texts))
+    }
+
+    /// All of them as UTF-8, or an error that names the first that has none.
+    fn utf8(&self, name: &str) -> PyResult<Vec<&str>> {
+        self.0
+            .iter()
+            .enumerate()
+            .map(|(i, text)| {
+                encoded(text)?.map_err(|at| {
+                    PyValueError::new_err(format!(
+                        "{name}[{i}] has a lone surrogate at character {at}: it cannot be encoded as UTF-8"
+                    ))
+                })
+            })
+            .collect()
+    }
+}
+
+/// `text` as UTF-8, or the position of the character that has none.
+fn encoded<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Result<&'a str, usize>> {
+    match text.to_str() {
+        Ok(text) => Ok(Ok(text)),
+        Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(text.py()) => {
+            Ok(Err(error.value(text.py()).getattr("start")?.extract()?))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn int64(py: Python<'_>, values: impl ExactSizeIterator<Item = u64> + Send) -> PyResult<Bound<'_, PyAny>> {
+    let (array, ()) = filled::<i64, ()>(py, &[values.len()], |memory| {
+        for (to, value) in memory.iter_mut().zip(values) {
+            to.write(value as i64);
+        }
+        Ok(())
+    })?;
+    Ok(array)
+}
+
+/// Bytes of each text's NFC form, int64 of shape (n,). `ctxembed.token_upper_bound` is the public face.
+#[pyfunction]
+fn token_upper_bound<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let texts = Texts::extract("texts", texts)?;
+    let texts = texts.utf8("texts")?;
+    int64(py, texts.iter().map(|text| tokens::upper(text)))
+}
+
+/// Three arrays of one value a text, int64.
+type Triple<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+/// Bounds and estimate of each text: `(lower, estimate, upper)`, int64 arrays of shape (n,).
+#[pyfunction]
+fn token_estimate<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Triple<'py>> {
+    let texts = Texts::extract("texts", texts)?;
+    let texts = texts.utf8("texts")?;
+    let found = detached(py, || Ok(texts.iter().map(|text| tokens::inspect(text)).collect::<Vec<_>>()))?;
+    triple(py, &found)
+}
+
+fn triple<'py>(py: Python<'py>, found: &[Inspection]) -> PyResult<Triple<'py>> {
+    Ok((
+        int64(py, found.iter().map(|text| text.lower))?,
+        int64(py, found.iter().map(|text| text.estimate))?,
+        int64(py, found.iter().map(|text| text.upper))?,
+    ))
+}
+
+/// The classes of the estimate: `(names, counts)`, counts int64 of shape (n, classes). For calibration.
+#[pyfunction]
+fn token_classes<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<(Vec<String>, Bound<'py, PyAny>)> {
+    let texts = Texts::extract("texts", texts)?;
+    let texts = texts.utf8("texts")?;
+    let names = tokens::names();
+    let width = names.len();
+    let (counts, ()) = filled::<i64, ()>(py, &[texts.len(), width], |memory| {
+        for (row, text) in memory.chunks_exact_mut(width).zip(&texts) {
+            for (to, &count) in row.iter_mut().zip(&Classes::of(text).0) {
+                to.write(i64::from(count));
+            }
+        }
+        Ok(())
+    })?;
+    Ok((names, counts))
+}
+
+/// A chunk that cannot be sent: its position, what is wrong, and the character where.
+type Fault = (usize, &'static str, usize);
+
+/// Lower bound, estimate and upper bound of each chunk, and the faults.
+type Inspected<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Vec<Fault>);
+
+/// All that planning wants to know of chunks: `(lower, estimate, upper, faults)`.
+///
+/// A fault is `(position, "empty" | "separator" | "surrogate", character)`, in order of position. A chunk that cannot
+/// be encoded counts zero tokens.
+#[pyfunction]
+fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<Inspected<'py>> {
+    let chunks = Texts::extract("chunks", chunks)?;
+    let texts = chunks.0.iter().map(encoded).collect::<PyResult<Vec<_>>>()?;
+    let (found, faults) = detached(py, || {
+        let mut faults: Vec<Fault> = Vec::new();
+        let found: Vec<Inspection> = texts
+            .iter()
+            .enumerate()
+            .map(|(i, text)| match text {
+                Ok(text) => {
+                    let found = tokens::inspect(text);
+                    if text.is_empty() {
+                        faults.push((i, "empty", 0));
+                    } else if let Some(at) = found.separator {
+                        faults.push((i, "separator", at));
+                    }
+                    found
+                }
+                Err(at) => {
+                    faults.push((i, "surrogate", *at));
+                    tokens::inspect("")
+                }
+            })
+            .collect();
+        Ok::<_, Error>((found, faults))
+    })?;
+    let (lower, estimate, upper) = triple(py, &found)?;
+    Ok((lower, estimate, upper, faults))
+}

@@ -1,0 +1,103 @@
+//! AVX2: bytes are widened to 16 bits and multiplied by VPMADDWD, which is exact. The byte product VPMADDUBSW would
+//! saturate: 2 * 255 * 128 does not fit in 16 bits.
+#![expect(unsafe_code, reason = "loads and stores through pointers")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
+
+use std::arch::x86_64::*;
+
+use super::{BATCH, GROUP, Line, scalar};
+
+/// Elements that fill a register once widened.
+const STEP: usize = 16;
+
+#[target_feature(enable = "avx2")]
+pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
+    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+        *out = product(query, row);
+    }
+}
+
+/// Inner product of two vectors of one length.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn product(a: &[i8], b: &[i8]) -> i32 {
+    let (a_pairs, a_tail) = a.as_chunks::<{ 2 * STEP }>();
+    let (b_pairs, b_tail) = b.as_chunks::<{ 2 * STEP }>();
+    let mut sums = [_mm256_setzero_si256(); 2];
+    for (a, b) in a_pairs.iter().zip(b_pairs) {
+        let (a, b) = (a.as_chunks::<STEP>().0, b.as_chunks::<STEP>().0);
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            // At most 2 * 128 * 128 a lane and step.
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(widen(a), widen(b)));
+        }
+    }
+    let sum = _mm256_add_epi32(sums[0], sums[1]);
+    let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+    let sum = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
+    let sum = _mm_cvtsi128_si32(sum).wrapping_add(_mm_extract_epi32::<1>(sum));
+    sum.wrapping_add(scalar::product(a_tail, b_tail))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen(elements: &[i8; STEP]) -> __m256i {
+    // SAFETY: the array is 16 bytes, and the load asks for no alignment.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(elements.as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn panel(
+    panel: &[Line],
+    words: &[[u32; BATCH]],
+    bias: &[i32; BATCH],
+    count: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    for (group, lines) in panel.chunks_exact(words.len()).enumerate() {
+        for first in (0..count).step_by(2) {
+            // A last odd query is paired with its neighbour in the batch, a real one or a zero, whose scores go where
+            // nobody looks.
+            tile::<2>(lines, words, bias, first, &mut out[group * GROUP..], stride);
+        }
+    }
+}
+
+/// One group, four rows a register, against the `Q` queries from `first`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tile<const Q: usize>(
+    lines: &[Line],
+    words: &[[u32; BATCH]],
+    bias: &[i32; BATCH],
+    first: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    let mut sums = [[_mm256_setzero_si256(); 4]; Q];
+    for (line, word) in lines.iter().zip(words) {
+        let mut rows = [_mm256_setzero_si256(); 4];
+        for (rows, quarter) in rows.iter_mut().zip(line.0.as_chunks::<4>().0) {
+            // SAFETY: a quarter of a line is 16 bytes at an address that is a multiple of 16.
+            *rows = _mm256_cvtepu8_epi16(unsafe { _mm_load_si128(quarter.as_ptr().cast()) });
+        }
+        for (sums, &word) in sums.iter_mut().zip(&word[first..]) {
+            let word = _mm256_cvtepi8_epi16(_mm_set1_epi32(word.cast_signed()));
+            for (sum, rows) in sums.iter_mut().zip(rows) {
+                // Two 32-bit lanes a row, each 2 * 255 * 128 at most beside the running sum, which wraps.
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(rows, word));
+            }
+        }
+    }
+    for (q, sums) in sums.into_iter().enumerate() {
+        let bias = _mm256_set1_epi32(bias[first + q]);
+        let out = out[(first + q) * stride..][..GROUP].as_chunks_mut::<8>().0;
+        for (out, pair) in out.iter_mut().zip(sums.as_chunks::<2>().0) {
+            // Lanes of the first: rows 0 0 1 1 | 2 2 3 3; the sums of neighbours: 0 1 4 5 | 2 3 6 7; then in order.
+            let added = _mm256_hadd_epi32(pair[0], pair[1]);
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(added);
+            // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi32(ordered, bias)) };
+        }
+    }
+}

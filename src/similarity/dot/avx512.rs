@@ -1,0 +1,163 @@
+//! AVX-512 with VNNI: VPDPBUSD adds four products of an unsigned and a signed byte to each 32-bit lane. A product is
+//! at most 255 * 128, four of them fit the lane, and the lane's sum wraps (the saturating twin is VPDPBUSDS).
+#![expect(unsafe_code, reason = "loads and stores through pointers")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
+
+use std::arch::x86_64::*;
+
+use super::{BATCH, GROUP, Line};
+
+/// Bytes in a register.
+const STEP: usize = 64;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
+    let width = query.len();
+    let bias = 128 * query.iter().map(|&x| i32::from(x)).sum::<i32>();
+    let (blocks, four) = (out.len() / 4, 4 * width);
+    let (rows_by_four, rest) = rows.split_at(blocks * four);
+    let (out_by_four, out_rest) = out.split_at_mut(blocks * 4);
+    for (rows, out) in rows_by_four.chunks_exact(four).zip(out_by_four.as_chunks_mut::<4>().0) {
+        let (a, rows) = rows.split_at(width);
+        let (b, rows) = rows.split_at(width);
+        let (c, d) = rows.split_at(width);
+        *out = sums(query, [a, b, c, d]).map(|sum| sum.wrapping_sub(bias));
+    }
+    for (row, out) in rest.chunks_exact(width).zip(out_rest) {
+        *out = sums(query, [row])[0].wrapping_sub(bias);
+    }
+}
+
+/// The sums of `(row + 128) * query` over `R` rows, which share the loads of the query.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn sums<const R: usize>(query: &[i8], rows: [&[i8]; R]) -> [i32; R] {
+    let bias = _mm512_set1_epi8(-128);
+    let mut sums = [_mm512_setzero_si512(); R];
+    let whole = query.len() / STEP * STEP;
+    for at in (0..whole).step_by(STEP) {
+        let q = load(&query[at..at + STEP]);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            *sum = _mm512_dpbusd_epi32(*sum, _mm512_xor_si512(load(&row[at..at + STEP]), bias), q);
+        }
+    }
+    if whole < query.len() {
+        // Beyond the vectors' ends the query is zero, and scores nothing.
+        let q = load_tail(&query[whole..]);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            *sum = _mm512_dpbusd_epi32(*sum, _mm512_xor_si512(load_tail(&row[whole..]), bias), q);
+        }
+    }
+    let mut out = [0; R];
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = _mm512_reduce_add_epi32(sum);
+    }
+    out
+}
+
+/// The squared norm as `sum((x + 128) * x) - 128 * sum(x)`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn squared_norm(row: &[i8]) -> i32 {
+    let (bias, ones) = (_mm512_set1_epi8(-128), _mm512_set1_epi8(1));
+    let (mut products, mut plain) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    let (chunks, tail) = row.as_chunks::<STEP>();
+    for chunk in chunks {
+        let x = load(chunk);
+        products = _mm512_dpbusd_epi32(products, _mm512_xor_si512(x, bias), x);
+        plain = _mm512_dpbusd_epi32(plain, ones, x);
+    }
+    if !tail.is_empty() {
+        let x = load_tail(tail);
+        products = _mm512_dpbusd_epi32(products, _mm512_xor_si512(x, bias), x);
+        plain = _mm512_dpbusd_epi32(plain, ones, x);
+    }
+    _mm512_reduce_add_epi32(products).wrapping_sub(_mm512_reduce_add_epi32(plain).wrapping_mul(128))
+}
+
+/// A register from 64 elements.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(elements: &[i8]) -> __m512i {
+    debug_assert_eq!(elements.len(), STEP);
+    let elements: &[i8; STEP] = elements.first_chunk().unwrap_or(&[0; STEP]);
+    // SAFETY: the array is 64 bytes, and the load asks for no alignment.
+    unsafe { _mm512_loadu_si512(elements.as_ptr().cast()) }
+}
+
+/// A register from 1 to 63 elements, the rest zero.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_tail(elements: &[i8]) -> __m512i {
+    let mask = !(u64::MAX << elements.len().min(63));
+    // SAFETY: the mask has no more bits than the slice has elements, and a masked load touches no other byte.
+    unsafe { _mm512_maskz_loadu_epi8(mask, elements.as_ptr()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn panel(
+    panel: &[Line],
+    words: &[[u32; BATCH]],
+    bias: &[i32; BATCH],
+    count: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    match count {
+        1 => batch::<1>(panel, words, bias, out, stride),
+        2 => batch::<2>(panel, words, bias, out, stride),
+        3 | 4 => batch::<4>(panel, words, bias, out, stride),
+        5 | 6 => batch::<6>(panel, words, bias, out, stride),
+        _ => batch::<8>(panel, words, bias, out, stride),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn batch<const Q: usize>(panel: &[Line], words: &[[u32; BATCH]], bias: &[i32; BATCH], out: &mut [i32], stride: usize) {
+    let length = words.len();
+    let mut pairs = panel.chunks_exact(2 * length);
+    let mut at = 0;
+    for pair in &mut pairs {
+        let (a, b) = pair.split_at(length);
+        tile::<2, Q>([a, b], words, bias, &mut out[at..], stride);
+        at += 2 * GROUP;
+    }
+    if !pairs.remainder().is_empty() {
+        tile::<1, Q>([pairs.remainder()], words, bias, &mut out[at..], stride);
+    }
+}
+
+/// `R` groups against `Q` queries: every line is loaded once, every word broadcast once, all sums stay in registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn tile<const R: usize, const Q: usize>(
+    groups: [&[Line]; R],
+    words: &[[u32; BATCH]],
+    bias: &[i32; BATCH],
+    out: &mut [i32],
+    stride: usize,
+) {
+    let mut sums = [[_mm512_setzero_si512(); Q]; R];
+    let groups = groups.map(|group| &group[..words.len()]);
+    for (at, word) in words.iter().enumerate() {
+        let mut lines = [_mm512_setzero_si512(); R];
+        for (line, group) in lines.iter_mut().zip(groups) {
+            // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
+            *line = unsafe { _mm512_load_si512(group[at].0.as_ptr().cast()) };
+        }
+        for (q, &word) in word.iter().enumerate().take(Q) {
+            let word = _mm512_set1_epi32(word.cast_signed());
+            for (sums, line) in sums.iter_mut().zip(lines) {
+                sums[q] = _mm512_dpbusd_epi32(sums[q], line, word);
+            }
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (q, (sum, &bias)) in sums.into_iter().zip(bias).enumerate() {
+            let out = &mut out[q * stride + r * GROUP..][..GROUP];
+            let scores = _mm512_sub_epi32(sum, _mm512_set1_epi32(bias));
+            // SAFETY: `out` is sixteen i32, 64 bytes, and the store asks for no alignment.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), scores) };
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Inner products of int8 vectors and their squared norms, exact in 32 bits up to [`super::MAX_DIMS`] dimensions.
+//!
+//! Panels hold `x + 128` in unsigned bytes, as AVX-512's byte product asks for. A query's sums then exceed its scores
+//! by `128 * (sum of the query)`, one constant a query, its bias. Sums wrap modulo 2^32, which is harmless: scores
+//! themselves fit.
+
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use super::{BATCH, Kernels, Queries};
+use crate::isa::Isa;
+
+/// Elements in a word.
+const WORD: usize = 4;
+/// Rows in a group.
+const GROUP: usize = 16;
+/// Turns four int8 `x` into four unsigned `x + 128`.
+const BIAS: u32 = 0x8080_8080;
+
+/// The same four elements, each plus 128, of sixteen rows.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Line(pub(crate) [u32; GROUP]);
+
+/// Inner product of int8 vectors.
+#[derive(Clone, Copy, Debug)]
+pub struct Dot;
+
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
+impl Kernels for Dot {
+    type Element = i8;
+    type Line = Line;
+    type Word = [u32; BATCH];
+
+    const GROUP: usize = GROUP;
+    const WORD: usize = WORD;
+    const PANEL_FROM: usize = 4;
+
+    fn isa() -> Isa {
+        Isa::dot()
+    }
+
+    fn rows(isa: Isa, query: &[i8], rows: &[i8], out: &mut [i32]) {
+        debug_assert_eq!(rows.len(), query.len() * out.len());
+        match isa.min(Isa::dot()) {
+            // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::rows(query, rows, out) },
+            // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::rows(query, rows, out) },
+            _ => scalar::rows(query, rows, out),
+        }
+    }
+
+    /// At most `128 * 128 * MAX_DIMS` each.
+    fn squared_norms(isa: Isa, rows: &[i8], width: usize, out: &mut [u32]) {
+        debug_assert_eq!(rows.len(), width * out.len());
+        for (row, out) in rows.chunks_exact(width).zip(out) {
+            let norm = match isa.min(Isa::dot()) {
+                // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { avx512::squared_norm(row) },
+                // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { avx2::product(row, row) },
+                _ => scalar::product(row, row),
+            };
+            *out = norm.cast_unsigned();
+        }
+    }
+
+    fn pack_rows(_isa: Isa, rows: &[i8], width: usize, panel: &mut Vec<Line>) {
+        let words = width.div_ceil(WORD);
+        panel.clear();
+        panel.resize((rows.len() / width).div_ceil(GROUP) * words, Line([0; GROUP]));
+        for (group, lines) in rows.chunks(GROUP * width).zip(panel.chunks_exact_mut(words)) {
+            for (lane, row) in group.chunks_exact(width).enumerate() {
+                each_word(row, |word, value| lines[word].0[lane] = value ^ BIAS);
+            }
+        }
+    }
+
+    fn pack_queries(queries: &[i8], width: usize) -> Queries<Self::Word> {
+        let (count, length) = (queries.len() / width, width.div_ceil(WORD));
+        let batches = count.div_ceil(BATCH);
+        let mut words = vec![[0; BATCH]; batches * length];
+        let mut bias = vec![0; batches * BATCH];
+        for (q, query) in queries.chunks_exact(width).enumerate() {
+            let batch = &mut words[q / BATCH * length..][..length];
+            // A query's missing elements are zero, so what a panel holds in their place scores nothing.
+            each_word(query, |word, value| batch[word][q % BATCH] = value);
+            bias[q] = 128 * query.iter().map(|&x| i32::from(x)).sum::<i32>();
+        }
+        Queries { words, bias, count, length }
+    }
+
+    fn panel(isa: Isa, panel: &[Line], queries: &Queries<Self::Word>, batch: usize, out: &mut [i32], stride: usize) {
+        let (words, count, bias) = queries.batch(batch);
+        match isa.min(Isa::dot()) {
+            // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::panel(panel, words, bias, count, out, stride) },
+            // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::panel(panel, words, bias, count, out, stride) },
+            _ => scalar::panel(panel, words, bias, count, out, stride),
+        }
+    }
+}
+
+/// The vector's words of four elements, as bytes in memory order, the last one filled up with zeros.
+#[inline]
+fn each_word(vector: &[i8], mut visit: impl FnMut(usize, u32)) {
+    let (words, tail) = vector.as_chunks::<WORD>();
+    for (index, word) in words.iter().enumerate() {
+        visit(index, u32::from_ne_bytes(word.map(i8::cast_unsigned)));
+    }
+    if !tail.is_empty() {
+        let mut word = [0; WORD];
+        word[..tail.len()].copy_from_slice(tail);
+        visit(words.len(), u32::from_ne_bytes(word.map(i8::cast_unsigned)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Random;
+    use super::super::{BATCH, MAX_DIMS};
+    use super::*;
+
+    fn oracle(a: &[i8], b: &[i8]) -> i32 {
+        let sum: i64 = a.iter().zip(b).map(|(&x, &y)| i64::from(x) * i64::from(y)).sum();
+        i32::try_from(sum).expect("within MAX_DIMS")
+    }
+
+    fn check(queries: &[i8], rows: &[i8], width: usize) {
+        let count = rows.len() / width;
+        let expected: Vec<Vec<i32>> =
+            queries.chunks_exact(width).map(|q| rows.chunks_exact(width).map(|r| oracle(q, r)).collect()).collect();
+        let norms: Vec<u32> = rows.chunks_exact(width).map(|r| oracle(r, r) as u32).collect();
+        let packed = Dot::pack_queries(queries, width);
+        for isa in Isa::ALL {
+            for (query, expected) in queries.chunks_exact(width).zip(&expected) {
+                let mut out = vec![-1; count];
+                Dot::rows(isa, query, rows, &mut out);
+                assert_eq!(&out, expected, "rows, {isa:?}, width {width}");
+            }
+            let mut out = vec![1; count];
+            Dot::squared_norms(isa, rows, width, &mut out);
+            assert_eq!(out, norms, "norms, {isa:?}, width {width}");
+            let mut panel = vec![];
+            Dot::pack_rows(isa, rows, width, &mut panel);
+            let stride = count.next_multiple_of(GROUP) + 3;
+            for batch in 0..packed.batches() {
+                let mut out = vec![-1; BATCH * stride];
+                Dot::panel(isa, &panel, &packed, batch, &mut out, stride);
+                for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
+                    let got = &out[lane * stride..][..stride];
+                    assert_eq!(got[..count], expected[..], "panel, {isa:?}, width {width}, query {batch}+{lane}");
+                    assert_eq!(got[stride - 3..], [-1; 3], "written beyond the panel, {isa:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_path_sums_what_the_oracle_sums_at_every_width() {
+        let mut random = Random(3);
+        for width in 1..=515 {
+            let offset = width % 7;
+            let (queries, rows) = (1 + random.below(3), 1 + random.below(19));
+            let (queries, rows) = (random.int8(offset + width * queries), random.int8(offset + width * rows));
+            check(&queries[offset..], &rows[offset..], width);
+        }
+    }
+
+    #[test]
+    fn every_batch_of_queries_and_group_of_rows_is_served() {
+        let mut random = Random(4);
+        for queries in 1..=18 {
+            for rows in 1..=35 {
+                check(&random.int8(12 * queries), &random.int8(12 * rows), 12);
+            }
+        }
+    }
+
+    #[test]
+    fn the_extreme_values_do_not_saturate_at_any_width() {
+        for width in 0..=515 {
+            for (q, r) in [(-128, -128), (-128, 127), (127, -128), (127, 127)] {
+                check(&vec![q; (width + 1) * 2], &vec![r; (width + 1) * 17], width + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_widest_vectors_still_fit() {
+        check(&vec![-128; MAX_DIMS], &vec![-128; 2 * MAX_DIMS], MAX_DIMS);
+        check(&vec![-128; MAX_DIMS], &vec![127; 2 * MAX_DIMS], MAX_DIMS);
+        check(&vec![127; MAX_DIMS], &vec![127; 2 * MAX_DIMS], MAX_DIMS);
+    }
+}

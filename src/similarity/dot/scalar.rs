@@ -1,0 +1,40 @@
+//! Portable Rust, written so that the compiler vectorises it.
+
+use super::{BATCH, GROUP, Line};
+
+pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
+    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+        *out = product(query, row);
+    }
+}
+
+/// Inner product of two vectors of one length.
+#[inline]
+pub(super) fn product(a: &[i8], b: &[i8]) -> i32 {
+    a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
+}
+
+pub(super) fn panel(
+    panel: &[Line],
+    words: &[[u32; BATCH]],
+    bias: &[i32; BATCH],
+    count: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    for (group, lines) in panel.chunks_exact(words.len()).enumerate() {
+        for q in 0..count {
+            let mut sums = [bias[q].wrapping_neg(); GROUP];
+            for (line, word) in lines.iter().zip(words) {
+                let word = word[q].to_ne_bytes().map(|x| i32::from(x.cast_signed()));
+                for (sum, value) in sums.iter_mut().zip(line.0) {
+                    let value = value.to_ne_bytes().map(i32::from);
+                    // At most 4 * 255 * 128 beside the running sum, which wraps.
+                    let part = value[0] * word[0] + value[1] * word[1] + value[2] * word[2] + value[3] * word[3];
+                    *sum = sum.wrapping_add(part);
+                }
+            }
+            out[q * stride + group * GROUP..][..GROUP].copy_from_slice(&sums);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! AVX-512 with VPOPCNTDQ: one instruction counts the bits of eight 64-bit lanes.
+#![expect(unsafe_code, reason = "loads and stores through pointers")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
+
+use std::arch::x86_64::*;
+
+use super::{BATCH, GROUP, Line};
+
+/// Bytes in a register.
+const STEP: usize = 64;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+pub(super) fn rows(query: &[u8], rows: &[u8], out: &mut [i32]) {
+    let width = query.len();
+    let (blocks, four) = (out.len() / 4, 4 * width);
+    let (rows_by_four, rest) = rows.split_at(blocks * four);
+    let (out_by_four, out_rest) = out.split_at_mut(blocks * 4);
+    for (rows, out) in rows_by_four.chunks_exact(four).zip(out_by_four.as_chunks_mut::<4>().0) {
+        let (a, rows) = rows.split_at(width);
+        let (b, rows) = rows.split_at(width);
+        let (c, d) = rows.split_at(width);
+        *out = distances(query, [a, b, c, d]);
+    }
+    for (row, out) in rest.chunks_exact(width).zip(out_rest) {
+        [*out] = distances(query, [row]);
+    }
+}
+
+/// Distances of `R` rows, which share the loads of the query.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+fn distances<const R: usize>(query: &[u8], rows: [&[u8]; R]) -> [i32; R] {
+    let mut sums = [_mm512_setzero_si512(); R];
+    let whole = query.len() / STEP * STEP;
+    for at in (0..whole).step_by(STEP) {
+        let q = load(&query[at..at + STEP]);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            let different = _mm512_xor_si512(q, load(&row[at..at + STEP]));
+            *sum = _mm512_add_epi64(*sum, _mm512_popcnt_epi64(different));
+        }
+    }
+    if whole < query.len() {
+        let q = load_tail(&query[whole..]);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            let different = _mm512_xor_si512(q, load_tail(&row[whole..]));
+            *sum = _mm512_add_epi64(*sum, _mm512_popcnt_epi64(different));
+        }
+    }
+    let mut out = [0; R];
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = _mm512_reduce_add_epi64(sum) as i32;
+    }
+    out
+}
+
+/// A register from 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8]) -> __m512i {
+    debug_assert_eq!(bytes.len(), STEP);
+    let bytes: &[u8; STEP] = bytes.first_chunk().unwrap_or(&[0; STEP]);
+    // SAFETY: the array is 64 bytes, and the load asks for no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// A register from 1 to 63 bytes, the rest zero.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_tail(bytes: &[u8]) -> __m512i {
+    let mask = !(u64::MAX << bytes.len().min(63));
+    // SAFETY: the mask has no more bits than the slice has bytes, and a masked load touches no other byte.
+    unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+pub(super) fn panel(panel: &[Line], words: &[[u64; BATCH]], count: usize, out: &mut [i32], stride: usize) {
+    match count {
+        1 => batch::<1>(panel, words, out, stride),
+        2 => batch::<2>(panel, words, out, stride),
+        3 | 4 => batch::<4>(panel, words, out, stride),
+        5 | 6 => batch::<6>(panel, words, out, stride),
+        _ => batch::<8>(panel, words, out, stride),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+fn batch<const Q: usize>(panel: &[Line], words: &[[u64; BATCH]], out: &mut [i32], stride: usize) {
+    let length = words.len();
+    let mut pairs = panel.chunks_exact(2 * length);
+    let mut at = 0;
+    for pair in &mut pairs {
+        let (a, b) = pair.split_at(length);
+        tile::<2, Q>([a, b], words, &mut out[at..], stride);
+        at += 2 * GROUP;
+    }
+    if !pairs.remainder().is_empty() {
+        tile::<1, Q>([pairs.remainder()], words, &mut out[at..], stride);
+    }
+}
+
+/// `R` groups against `Q` queries: every line is loaded once, every word broadcast once, all sums stay in registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+fn tile<const R: usize, const Q: usize>(groups: [&[Line]; R], words: &[[u64; BATCH]], out: &mut [i32], stride: usize) {
+    let mut sums = [[_mm512_setzero_si512(); Q]; R];
+    let groups = groups.map(|group| &group[..words.len()]);
+    for (at, word) in words.iter().enumerate() {
+        let mut lines = [_mm512_setzero_si512(); R];
+        for (line, group) in lines.iter_mut().zip(groups) {
+            // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
+            *line = unsafe { _mm512_load_si512(group[at].0.as_ptr().cast()) };
+        }
+        for (q, &word) in word.iter().enumerate().take(Q) {
+            let word = _mm512_set1_epi64(word.cast_signed());
+            for (sums, line) in sums.iter_mut().zip(lines) {
+                sums[q] = _mm512_add_epi64(sums[q], _mm512_popcnt_epi64(_mm512_xor_si512(line, word)));
+            }
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (q, sum) in sums.into_iter().enumerate() {
+            let out = &mut out[q * stride + r * GROUP..][..GROUP];
+            // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(sum)) };
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Portable Rust, written so that the compiler vectorises it where the target can count bits in lanes.
+
+use super::{BATCH, GROUP, Line, WORD};
+
+pub(super) fn rows(query: &[u8], rows: &[u8], out: &mut [i32]) {
+    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+        *out = distance(query, row);
+    }
+}
+
+/// Distance of two vectors of one length, shorter than `MAX_BYTES`.
+#[inline]
+pub(super) fn distance(a: &[u8], b: &[u8]) -> i32 {
+    let (a_words, a_tail) = a.as_chunks::<WORD>();
+    let (b_words, b_tail) = b.as_chunks::<WORD>();
+    let mut sum = 0;
+    for (x, y) in a_words.iter().zip(b_words) {
+        sum += (u64::from_ne_bytes(*x) ^ u64::from_ne_bytes(*y)).count_ones();
+    }
+    for (x, y) in a_tail.iter().zip(b_tail) {
+        sum += (x ^ y).count_ones();
+    }
+    sum.cast_signed()
+}
+
+pub(super) fn panel(panel: &[Line], words: &[[u64; BATCH]], count: usize, out: &mut [i32], stride: usize) {
+    for (group, lines) in panel.chunks_exact(words.len()).enumerate() {
+        for q in 0..count {
+            let mut sums = [0u32; GROUP];
+            for (line, word) in lines.iter().zip(words) {
+                for (sum, value) in sums.iter_mut().zip(line.0) {
+                    *sum += (value ^ word[q]).count_ones();
+                }
+            }
+            let out = &mut out[q * stride + group * GROUP..][..GROUP];
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = sum.cast_signed();
+            }
+        }
+    }
+}

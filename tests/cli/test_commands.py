@@ -1,0 +1,270 @@
+"""The command line as its own process, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DOCUMENTS = [
+    {"id": "heron", "chunks": ["The heron stood in the reeds.", "It caught a silver fish."]},
+    {"id": "rust", "chunks": ["Rust has no garbage collector.", "Memory has an owner.", "Owners drop memory."]},
+    {"id": 7, "chunks": ["Bread needs flour, water, salt and time."]},
+]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **extra}
+
+
+@pytest.fixture
+def ctxembed(server, tmp_path):
+    """Run a command with a key and the shared server; ``.stdout``, ``.stderr``, ``.returncode``."""
+
+    def run(*args, stdin: str | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
+        env = environment(**{"PERPLEXITY_API_KEY": "key-for-tests", "PERPLEXITY_BASE_URL": server.base_url, **extra})
+        return subprocess.run(
+            [sys.executable, "-m", "ctxembed", *map(str, args)],
+            env=env, cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def lines(tmp_path) -> Path:
+    path = tmp_path / "docs.jsonl"
+    path.write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS))
+    return path
+
+
+def test_embed_writes_vectors_chunks_and_meta(ctxembed, lines, tmp_path):
+    done = ctxembed("embed", lines, "out")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "6 vectors of 3 documents" in done.stderr
+    vectors = np.load(tmp_path / "out" / "vectors.npy")
+    assert (vectors.dtype, vectors.shape) == (np.int8, (6, 1024))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "chunks.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["chunk"]) for row in rows] == [
+        ("heron", 0), ("heron", 1), ("rust", 0), ("rust", 1), ("rust", 2), ("7", 0),
+    ]  # fmt: skip
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert (meta["documents"], meta["chunks"], meta["failures"]) == (3, 6, [])
+    assert meta["usage"]["requests"] == 1
+    assert float(meta["usage"]["cost_usd"]) > 0
+
+
+@pytest.mark.parametrize("encoding", ["base64_int8", "base64_binary"])
+def test_search_finds_the_chunk_that_a_question_is_about(ctxembed, lines, encoding):
+    assert ctxembed("embed", lines, "out", "--encoding-format", encoding, "--dimensions", "512").returncode == 0
+    done = ctxembed("search", "out", "who caught a fish?", "bread and flour", "-k", "2")
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.splitlines()
+    assert shown[0] == "who caught a fish?"
+    assert "heron[1]  It caught a silver fish." in shown[1]
+    assert "7[0]  Bread needs flour" in shown[4]
+    as_json = ctxembed("search", "out", "who caught a fish?", "-k", "1", "--json")
+    answer = json.loads(as_json.stdout)
+    assert answer["hits"][0]["id"] == "heron"
+
+
+def test_a_folder_of_text_is_documents_of_paragraphs(ctxembed, tmp_path):
+    folder = tmp_path / "texts"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("first\n\nsecond,\nstill second\n \n\nthird\n")
+    (folder / "sub" / "b.md").write_text("only")
+    (folder / "empty.txt").write_text("\n\n")
+    (folder / "ignored.bin").write_bytes(b"\xff\xfe")
+    assert ctxembed("embed", folder, "out").returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "chunks.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["text"]) for row in rows] == [
+        ("a.txt", "first"), ("a.txt", "second,\nstill second"), ("a.txt", "third"), ("sub/b.md", "only"),
+    ]  # fmt: skip
+
+
+def test_stdin_is_read_for_a_dash(ctxembed, tmp_path):
+    done = ctxembed("embed", "-", "out", stdin=json.dumps(DOCUMENTS[0]) + "\n\n")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "out" / "vectors.npy").shape == (2, 1024)
+
+
+def test_plan_sends_nothing_and_speaks_json_too(ctxembed, lines):
+    offline = {"PERPLEXITY_BASE_URL": "http://127.0.0.1:9", "PERPLEXITY_API_KEY": ""}
+    done = ctxembed("plan", lines, **offline)
+    assert done.returncode == 0
+    assert "3 documents, 6 chunks" in done.stdout
+    answer = json.loads(ctxembed("plan", lines, "--json", **offline).stdout)
+    assert (answer["documents"], answer["chunks"], answer["requests"], answer["problems"]) == (3, 6, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"id": 1, "chunks": ["a"]}\n{"id": 2, "chunks": [}\n', ["line 2", "not JSON"]),
+        ('{"id": 1, "chunks": ["a"]}\n\n{"id": 2}\n', ["line 3", '"chunks"']),
+        ('{"id": 1, "chunks": "a"}\n', ["line 1", "list of strings"]),
+        ('{"id": 1, "chunks": ["a", 2]}\n', ["line 1", "chunk 1"]),
+        ('{"id": true, "chunks": ["a"]}\n', ["line 1", "id"]),
+        ('["a"]\n', ["line 1", '"id"']),
+        ('{"id": 1, "chunks": ["a"]}\n{"id": "1", "chunks": ["b"]}\n', ["line 2", "line 1", "'1'"]),
+        ('{"id": 1, "chunks": ["a"]}\n{"id": 2, "chunks": ["b", ""]}\n', ["line 2", "chunk 1", "empty"]),
+        ('{"id": 1, "chunks": []}\n', ["line 1", "document '1'"]),
+        ('{"id": 1, "chunks": ["a\\ud800"]}\n', ["line 1", "chunk 0", "surrogate"]),
+        ("", ["no documents"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["embed", "plan"])
+def test_bad_input_names_its_line_and_nothing_is_sent(ctxembed, tmp_path, command, text, words):
+    (tmp_path / "bad.jsonl").write_text(text)
+    arguments = ["bad.jsonl", "out"] if command == "embed" else ["bad.jsonl"]
+    done = ctxembed(command, *arguments, PERPLEXITY_BASE_URL="http://127.0.0.1:9")
+    assert done.returncode == 1
+    for word in words:
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_bytes_that_are_not_utf8_name_their_line(ctxembed, tmp_path):
+    (tmp_path / "bad.jsonl").write_bytes(b'{"id": 1, "chunks": ["a"]}\n{"id": 2, "chunks": ["\xff"]}\n')
+    done = ctxembed("plan", "bad.jsonl")
+    assert (done.returncode, "line 2: not UTF-8" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["embed", "absent.jsonl", "out"], 1, "absent.jsonl"),
+        (["search", "absent", "q"], 1, "absent"),
+        (["embed"], 2, "INPUT"),
+        (["nonsense"], 2, "nonsense"),
+        (["search", "out", "q", "-k", "0"], 2, "'-k'"),
+        (["plan", "docs.jsonl", "--encoding-format", "float"], 2, "float"),
+        (["plan", "docs.jsonl", "--model", "gpt"], 1, "'gpt'"),
+        (["plan", "docs.jsonl", "--dimensions", "64"], 1, "64"),
+        (["serve", "--host", "0.0.0.0"], 2, "loopback"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_code(ctxembed, lines, arguments, code, words):
+    done = ctxembed(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_folder_is_not_lost_by_accident(ctxembed, lines, tmp_path):
+    assert ctxembed("embed", lines, "out").returncode == 0
+    refused = ctxembed("embed", lines, "out")
+    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    assert ctxembed("embed", lines, "out", "--force", "--dimensions", "128").returncode == 0
+    assert np.load(tmp_path / "out" / "vectors.npy").shape == (6, 128)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "diary.txt").write_text("dear diary")
+    refused = ctxembed("embed", lines, "precious", "--force")
+    assert (refused.returncode, "not an output" in refused.stderr) == (1, True)
+    assert (precious / "diary.txt").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["docs.jsonl", "out", "precious"]
+
+
+def test_a_wrong_key_is_said_plainly_and_never_shown(ctxembed, lines, fresh_server, tmp_path):
+    guarded = fresh_server(key="the-right-key")
+    for command in (["embed", lines, "out"], ["search", "ready", "q"]):
+        if command[0] == "search":
+            assert ctxembed("embed", lines, "ready").returncode == 0
+        done = ctxembed(*command, PERPLEXITY_BASE_URL=guarded.base_url)
+        assert done.returncode == 1
+        assert "401" in done.stderr
+        assert "key-for-tests" not in done.stdout + done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_key_says_where_it_is_looked_for(ctxembed, lines):
+    done = ctxembed("embed", lines, "out", PERPLEXITY_API_KEY="")
+    assert (done.returncode, "PERPLEXITY_API_KEY" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("meta.json", lambda p: p.unlink(), "meta.json"),
+        ("meta.json", lambda p: p.write_text("{"), "damaged"),
+        ("meta.json", lambda p: p.write_text(p.read_text().replace('"version": 1', '"version": 99')), "99"),
+        ("vectors.npy", lambda p: p.write_bytes(p.read_bytes()[:-100]), "vectors.npy"),
+        ("vectors.npy", lambda p: np.save(p, np.zeros((6, 5))), "float64"),
+        ("chunks.jsonl", lambda p: p.write_text(p.read_text() + "{}\n"), "line 7"),
+        ("chunks.jsonl", lambda p: p.write_text(p.read_text().split("\n", 1)[1]), "5 lines"),
+    ],
+)
+def test_a_damaged_folder_names_the_file(ctxembed, lines, tmp_path, name, damage, words):
+    assert ctxembed("embed", lines, "out").returncode == 0
+    damage(tmp_path / "out" / name)
+    done = ctxembed("search", "out", "q")
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_info_names_the_paths_and_the_environment_lowers_them(ctxembed):
+    assert "hamming:" in ctxembed("info").stdout
+    facts = json.loads(ctxembed("info", "--json", CTXEMBED_ISA="scalar").stdout)
+    assert facts["paths"] == {"codec": "scalar", "hamming": "scalar", "dot": "scalar"}
+
+
+def test_an_unknown_instruction_set_is_refused_by_name(ctxembed):
+    done = ctxembed("info", CTXEMBED_ISA="avx1024")
+    assert done.returncode != 0
+    assert "avx1024" in done.stderr
+
+
+def test_help_costs_no_http_stack():
+    code = "import sys, ctxembed._cli.commands; print('httpx' in sys.modules, 'fastapi' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("command", ["embed", "plan", "search", "info", "serve", "demo"])
+def test_every_command_has_help(ctxembed, command):
+    done = ctxembed(command, "--help")
+    assert (done.returncode, "--help" in done.stdout) == (0, True)
+
+
+def test_ctrl_c_keeps_what_was_paid_for(fresh_server, tmp_path):
+    """The first request lands, the second hangs; Ctrl-C writes the first and says what is missing."""
+    import httpx
+
+    slow = fresh_server()
+    big = "word " * 18_000  # four documents of this are more than a request holds
+    source = tmp_path / "docs.jsonl"
+    source.write_text("".join(json.dumps({"id": i, "chunks": [big]}) + "\n" for i in range(12)))
+    with httpx.Client(base_url=slow.base_url, trust_env=False) as control:
+        control.post("/faults", json=[{}, *[{"delay": 60}] * 20]).raise_for_status()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ctxembed", "embed", "docs.jsonl", "out"],
+            env=environment(PERPLEXITY_API_KEY="k", PERPLEXITY_BASE_URL=slow.base_url),
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 30
+            while control.get("/stats").json()["by_status"].get("200", 0) < 1 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            process.communicate()
+    assert (process.returncode, stdout) == (1, ""), stderr
+    assert "Traceback" not in stderr
+    assert "interrupted" in stderr
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert meta["chunks"] >= 1
+    assert len(meta["failures"]) == 12 - meta["chunks"]
+    assert len(np.load(tmp_path / "out" / "vectors.npy")) == meta["chunks"]

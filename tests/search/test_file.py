@@ -1,0 +1,304 @@
+"""Indexes on disk."""
+
+import errno
+import os
+import resource
+import stat
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from ctxembed import _core as cx
+from ctxembed._errors import IndexFileError
+
+from .conftest import int8, packed
+
+
+def make(kind, rng, *, own_ids, rows=50):
+    index = kind(48)
+    data = int8(rng, rows, 48) if kind is cx.Index else packed(rng, rows, 6)
+    ids = rng.permutation(1000)[:rows].astype(np.int64) - 500
+    half = rows // 2
+    index.add(data[:half], ids[:half] if own_ids else None)
+    index.add(data[half:], ids[half:] if own_ids else None)
+    return index, data
+
+
+def names(directory):
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def same(a, b, queries):
+    x, y = a.search(queries, 1000), b.search(queries, 1000)
+    assert np.array_equal(x.ids, y.ids)
+    assert np.array_equal(x.scores, y.scores)
+    if isinstance(a, cx.Index):
+        x, y = a.search(queries, 1000, stage="binary"), b.search(queries, 1000, stage="binary")
+        assert np.array_equal(x.ids, y.ids)
+        assert np.array_equal(x.scores, y.scores)
+
+
+@pytest.mark.parametrize("kind", [cx.Index, cx.BinaryIndex])
+@pytest.mark.parametrize("own_ids", [False, True])
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("verify", [None, False, True])
+def test_what_was_saved_comes_back(tmp_path, rng, kind, own_ids, mmap, verify):
+    index, data = make(kind, rng, own_ids=own_ids)
+    path = tmp_path / "an index.ctx"
+    index.save(path)
+    again = kind.open(str(path), mmap, verify)
+    assert (len(again), again.dims) == (50, 48)
+    same(index, again, data[:5])
+    assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("kind", [cx.Index, cx.BinaryIndex])
+def test_an_empty_index_is_saved_too(tmp_path, kind):
+    kind(16).save(tmp_path / "empty")
+    for mmap in (False, True):
+        again = kind.open(tmp_path / "empty", mmap=mmap, verify=True)
+        assert (len(again), again.dims) == (0, 16)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("own_ids", [False, True])
+def test_an_opened_index_takes_additions_and_its_file_stays(tmp_path, rng, mmap, own_ids):
+    index, data = make(cx.Index, rng, own_ids=own_ids)
+    path = tmp_path / "index"
+    index.save(path)
+    before = path.read_bytes()
+    again = cx.Index.open(path, mmap=mmap)
+    assert again.add(data[:2]).tolist() == [50, 51] if not own_ids else True
+    taken = int(again.search(data[7], 1).ids[0])
+    with pytest.raises(ValueError, match=f"= {taken} is already in the index"):
+        again.add(data[:1], np.array([taken]))
+    again.add(data[:1], np.array([7777]))
+    assert path.read_bytes() == before
+    again.save(path)  # over the file it has mapped
+    same(again, cx.Index.open(path, mmap=mmap, verify=True), data[:5])
+
+
+def test_an_open_index_outlives_its_file(tmp_path, rng):
+    index, data = make(cx.Index, rng, own_ids=True)
+    path = tmp_path / "index"
+    index.save(path)
+    again = cx.Index.open(path)
+    path.unlink()
+    same(index, again, data[:5])
+
+
+def test_the_other_kind_of_file_is_refused_with_the_class_that_opens_it(tmp_path, rng):
+    make(cx.Index, rng, own_ids=False)[0].save(tmp_path / "int8")
+    make(cx.BinaryIndex, rng, own_ids=False)[0].save(tmp_path / "bits")
+    with pytest.raises(IndexFileError, match=r"bits holds packed binary vectors: open it with BinaryIndex\.open"):
+        cx.Index.open(tmp_path / "bits")
+    with pytest.raises(IndexFileError, match=r"int8 holds int8 vectors: open it with Index\.open"):
+        cx.BinaryIndex.open(tmp_path / "int8")
+
+
+def test_a_missing_file_and_a_directory_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        cx.Index.open(tmp_path / "nowhere")
+    with pytest.raises(IndexFileError, match="is not a regular file"):
+        cx.Index.open(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"cannot save the index to .*no/such"):
+        cx.Index(8).save(tmp_path / "no" / "such" / "place")
+    with pytest.raises(IsADirectoryError):
+        cx.Index(8).save(tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not an index"),
+        (b"CTX", "is truncated: 3 bytes"),
+        (b"PK\x03\x04" + bytes(1000), "is not an index: it starts with"),
+        (b"CTXEMIDX" + (2).to_bytes(4, "little") + bytes(500), "newer version: its format is 2, known up to 1"),
+        (b"CTXEMIDX" + (1).to_bytes(4, "little") + bytes(500), "is damaged: the header's checksum"),
+    ],
+    ids=["empty", "short", "foreign", "newer", "blank"],
+)
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_file_that_is_no_index_is_refused_with_the_reason(tmp_path, content, message, mmap):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(IndexFileError, match=message) as caught:
+        cx.Index.open(path, mmap=mmap)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_every_changed_byte_is_found_when_verified(tmp_path, rng, mmap):
+    path = tmp_path / "index"
+    make(cx.Index, rng, own_ids=True, rows=3)[0].save(path)
+    whole = bytearray(path.read_bytes())
+    for at in range(len(whole)):
+        whole[at] ^= 0x55
+        path.write_bytes(whole)
+        with pytest.raises(IndexFileError):
+            cx.Index.open(path, mmap=mmap, verify=True)
+        whole[at] ^= 0x55
+
+
+def test_every_cut_and_any_excess_is_found_without_verification(tmp_path, rng):
+    path = tmp_path / "index"
+    make(cx.Index, rng, own_ids=True, rows=3)[0].save(path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(IndexFileError, match=r"truncated|is not an index"):
+            cx.Index.open(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(IndexFileError, match="excess"):
+        cx.Index.open(path)
+
+
+def test_damage_that_is_not_looked_for_does_no_harm_beyond_the_results(tmp_path, rng):
+    """A mapped file with noise in every section is searched to the end."""
+    path = tmp_path / "index"
+    index, data = make(cx.Index, rng, own_ids=True)
+    index.save(path)
+    whole = bytearray(path.read_bytes())
+    whole[256:] = rng.bytes(len(whole) - 256)
+    path.write_bytes(whole)
+    damaged = cx.Index.open(path)
+    assert damaged.search(data[:9], 50).ids.shape == (9, 50)
+    assert damaged.search(data[:9], 50, stage="binary").ids.shape == (9, 50)
+    with pytest.raises(IndexFileError, match="checksum of section 1"):
+        cx.Index.open(path, verify=True)
+
+
+def test_a_new_file_has_the_permissions_of_any_new_file_and_an_old_one_keeps_its_own(tmp_path, rng):
+    path, plain = tmp_path / "index", tmp_path / "plain"
+    index, _ = make(cx.Index, rng, own_ids=False)
+    index.save(path)
+    plain.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    path.chmod(0o600)
+    index.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_link_stays_a_link(tmp_path, rng):
+    index, data = make(cx.Index, rng, own_ids=False)
+    (tmp_path / "real").mkdir()
+    target = tmp_path / "real" / "index"
+    cx.Index(48).save(target)
+    (tmp_path / "link").symlink_to(target)
+    index.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    same(index, cx.Index.open(target), data[:3])
+
+
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+from ctxembed import _core as cx
+index = cx.Index(256)
+index.add(np.ones((4000, 256), np.int8))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+try:
+    index.save(sys.argv[1])
+except OSError as error:
+    print(error.errno, error)
+"""
+
+
+def test_a_disk_that_takes_no_more_leaves_the_old_file_and_nothing_else(tmp_path, rng):
+    path = tmp_path / "index"
+    index, data = make(cx.Index, rng, own_ids=True)
+    index.save(path)
+    before = path.read_bytes()
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout.startswith(f"{errno.EFBIG} "), run.stdout
+    assert str(path) in run.stdout
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["index"]
+    same(index, cx.Index.open(path), data[:3])
+
+
+def test_a_full_file_system_leaves_the_old_file_and_nothing_else(tmp_path):
+    """A real one, 1 MB large, where this process may mount it."""
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mount.stderr.decode().strip()}")
+    try:
+        path = tmp_path / "index"
+        index = cx.Index(256)
+        index.add(np.ones((1000, 256), np.int8))
+        index.save(path)
+        before = path.read_bytes()
+        index.add(np.ones((4000, 256), np.int8))
+        with pytest.raises(OSError, match="cannot save") as caught:
+            index.save(path)
+        assert caught.value.errno == errno.ENOSPC
+        assert path.read_bytes() == before
+        assert names(tmp_path) == ["index"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_directory_that_may_not_be_written_is_a_permission_error(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("nothing is forbidden to root")
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        cx.Index(8).save(tmp_path / "index")
+
+
+def test_opening_by_map_takes_no_memory_for_the_rows(tmp_path, rng):
+    path = tmp_path / "index"
+    index = cx.Index(1024)
+    index.add(int8(rng, 60_000, 1024))
+    index.save(path)
+    del index
+    code = (
+        "import sys, resource; from ctxembed import _core as cx\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "index = cx.Index.open(sys.argv[1])\n"
+        "print(len(index), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    count, kilobytes = map(int, run.stdout.split())
+    assert count == 60_000
+    assert kilobytes < 8_000
+
+
+def test_the_format_is_the_documented_one(tmp_path, rng):
+    """Read by hand, from the description alone."""
+    path = tmp_path / "index"
+    index, data = make(cx.Index, rng, own_ids=True)
+    index.save(path)
+    raw = path.read_bytes()
+    assert raw[:8] == b"CTXEMIDX"
+    version, kind = np.frombuffer(raw, "<u4", 2, 8)
+    dims, rows, added, length, sections = np.frombuffer(raw, "<u8", 5, 16)
+    assert (version, kind, dims, rows, added, length, sections) == (1, 1, 48, 50, 50, len(raw), 4)
+    assert zlib.crc32(raw[:252]) == int.from_bytes(raw[252:256], "little")
+    read = {}
+    for at in range(56, 56 + 32 * 4, 32):
+        tag, crc = np.frombuffer(raw, "<u4", 2, at)
+        offset, size = map(int, np.frombuffer(raw, "<u8", 2, at + 8))
+        assert offset % 64 == 0
+        assert zlib.crc32(raw[offset : offset + -(-size // 64) * 64]) == crc
+        read[int(tag)] = raw[offset : offset + size]
+    assert np.array_equal(np.frombuffer(read[1], np.int8).reshape(50, 48), data)
+    assert np.array_equal(
+        np.frombuffer(read[2], np.uint8).reshape(50, 6), np.packbits(data >= 0, axis=1, bitorder="little")
+    )
+    assert np.array_equal(np.frombuffer(read[3], "<u4"), np.square(data.astype(np.int64)).sum(axis=1))
+    assert len(np.frombuffer(read[4], "<i8")) == 50
+
+
+def test_resource_limits_of_this_process_are_untouched():
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

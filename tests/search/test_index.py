@@ -1,0 +1,227 @@
+"""Index and BinaryIndex in memory."""
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from ctxembed import _core as cx
+
+from .conftest import cosine_order, hamming_oracle, int8, packed, ranked
+
+
+def bits_of(vectors):
+    return np.packbits(vectors >= 0, axis=1, bitorder="little")
+
+
+@pytest.fixture
+def vectors(rng):
+    return int8(rng, 700, 100)
+
+
+def test_an_exact_search_ranks_by_cosine_as_top_k_does(rng, vectors):
+    index = cx.Index(100)
+    assert np.array_equal(index.add(vectors), np.arange(700))
+    queries = int8(rng, 11, 100)
+    found, expected = index.search(queries, 20), cx.top_k(queries, vectors, 20)
+    assert np.array_equal(found.ids, expected.ids)
+    assert np.array_equal(found.scores, expected.scores)
+    assert found.scores.dtype == np.float32
+    assert found.exact is True
+    assert np.array_equal(index.search(queries[0], 20).ids, expected.ids[0])
+
+
+def test_a_binary_search_ranks_by_the_bits_of_the_signs(rng, vectors):
+    vectors[:, :5] = 0  # zero counts as positive
+    index = cx.Index(100)
+    index.add(vectors)
+    queries = int8(rng, 11, 100)
+    found = index.search(queries, 20, stage="binary")
+    ids, scores = ranked(hamming_oracle(bits_of(queries), bits_of(vectors)), np.arange(700), 20)
+    assert np.array_equal(found.ids, ids)
+    assert np.array_equal(found.scores, scores)
+    assert found.scores.dtype == np.int32
+    assert found.exact is False
+
+
+def test_own_ids_come_back_and_decide_ties(rng, vectors):
+    vectors[:50] = vectors[0]
+    ids = rng.permutation(5000)[:700].astype(np.int64) - 2500
+    index = cx.Index(100)
+    for start in range(0, 700, 130):  # several additions, one of which crosses nothing special
+        added = index.add(vectors[start : start + 130], ids[start : start + 130])
+        assert np.array_equal(added, ids[start : start + 130])
+    query = vectors[0]
+    assert np.array_equal(index.search(query, 700).ids, cosine_order(query, vectors, ids))
+    expected, _ = ranked(hamming_oracle(bits_of(vectors[:1]), bits_of(vectors)), ids, 30)
+    assert np.array_equal(index.search(query, 30, stage="binary").ids, expected[0])
+
+
+def test_a_binary_index_ranks_by_hamming_distance(rng):
+    rows, queries = packed(rng, 900, 16), packed(rng, 7, 16)
+    index = cx.BinaryIndex(128)
+    index.add(rows)
+    found, expected = index.search(queries, 12), cx.top_k(queries, rows, 12)
+    assert np.array_equal(found.ids, expected.ids)
+    assert np.array_equal(found.scores, expected.scores)
+    assert found.exact is True
+    assert (len(index), index.dims, index.dimensions) == (900, 128, 128)
+    assert repr(index) == "<BinaryIndex: 900 packed vectors of 128 dimensions>"
+
+
+def test_default_ids_go_on_from_the_number_ever_added(vectors):
+    index = cx.Index(100)
+    assert index.add(vectors[0]).tolist() == [0]
+    assert index.add(vectors[:2]).tolist() == [1, 2]
+    assert index.add(vectors[:0]).tolist() == []
+    assert index.add(vectors[:2], np.array([100, -1])).tolist() == [100, -1]
+    assert index.add(vectors[:1]).tolist() == [5]
+    assert len(index) == 6
+
+
+def test_an_id_that_is_taken_is_named_and_nothing_is_added(vectors):
+    index = cx.Index(100)
+    index.add(vectors[:3])
+    with pytest.raises(ValueError, match=r"ids\[1\] = 2 is already in the index"):
+        index.add(vectors[:2], np.array([7, 2]))
+    with pytest.raises(ValueError, match=r"ids\[0\] and ids\[2\] are both 9"):
+        index.add(vectors[:3], np.array([9, 8, 9]))
+    with pytest.raises(ValueError, match="2 vectors, 3 ids"):
+        index.add(vectors[:2], np.array([9, 8, 7]))
+    assert len(index) == 3
+    index.add(vectors[:1], np.array([4]))
+    with pytest.raises(ValueError, match="default id 4 is already in the index"):
+        index.add(vectors[:1])
+
+
+def test_a_mask_counts_rows_in_the_order_they_were_added(rng, vectors):
+    ids = rng.permutation(700).astype(np.int64)
+    index = cx.Index(100)
+    index.add(vectors[:300], ids[:300])
+    index.add(vectors[300:], ids[300:])
+    for share in (0.01, 0.3, 0.9):
+        mask = rng.random(700) < share
+        expected = cosine_order(vectors[3], vectors[mask], ids[mask])[:15]
+        assert np.array_equal(index.search(vectors[3], 15, mask=mask).ids, expected)
+    with pytest.raises(ValueError, match=r"shape \(700,\), got \(699,\)"):
+        index.search(vectors[3], 1, mask=np.ones(699, bool))
+
+
+def test_an_index_larger_than_a_segment_is_searched_whole(rng):
+    """Additions of all sizes, over 32 MB of them, give one index."""
+    rows = int8(rng, 40_000, 1024)
+    ids = rng.permutation(40_000).astype(np.int64)
+    index, start = cx.Index(1024), 0
+    for size in (1, 9_000, 17_000, 5, 13_994):
+        index.add(rows[start : start + size], None if start == 0 else ids[start : start + size] + 1)
+        start += size
+    known = np.concatenate([[0], ids[1:] + 1])
+    for row in (0, 1, 9_000, 26_000, 26_004, 26_006, 39_999):
+        assert index.search(rows[row], 1).ids[0] == known[row]
+        assert index.search(rows[row], 1, stage="binary").ids[0] == known[row]
+    plain = cx.top_k(rows[:9], rows, 10)
+    assert np.array_equal(index.search(rows[:9], 10).ids, known[plain.ids])
+
+
+def test_an_empty_index_finds_nothing():
+    assert cx.Index(8).search(np.ones((2, 8), np.int8), 3).ids.shape == (2, 0)
+    assert cx.BinaryIndex(8).search(np.ones(1, np.uint8), 3).ids.shape == (0,)
+
+
+INDEX = cx.Index(8)
+INDEX.add(np.ones((3, 8), np.int8))
+QUERY = np.ones(8, np.int8)
+BAD = [
+    ("stage", lambda: INDEX.search(QUERY, 1, stage="fast"), ValueError, "'exact' or 'binary', got \"fast\""),
+    ("two-stage", lambda: INDEX.search(QUERY, 1, stage="two-stage"), ValueError, "not in this version"),
+    ("oversample", lambda: INDEX.search(QUERY, 1, oversample=4), ValueError, "oversample is for stage='two-stage'"),
+    ("k", lambda: INDEX.search(QUERY, 0), ValueError, "k must be at least 1, got 0"),
+    ("width", lambda: INDEX.search(QUERY[:7].copy(), 1), ValueError, "queries must have 8 columns.*got 7"),
+    ("dtype", lambda: INDEX.search(QUERY.view(np.uint8), 1), TypeError, "queries must have dtype int8, got uint8"),
+    ("add width", lambda: INDEX.add(QUERY[:7].copy()), ValueError, "vectors must have 8 columns.*got 7"),
+    ("add dtype", lambda: INDEX.add(np.ones((1, 8))), TypeError, "vectors must have dtype int8, got float64"),
+    ("ids dtype", lambda: INDEX.add(QUERY, np.array([1], np.int32)), TypeError, "ids must have dtype int64, got int32"),
+    ("ids 2-D", lambda: INDEX.add(QUERY, np.array([[1]])), ValueError, "ids must have 1 dimension, got 2"),
+    ("ids list", lambda: INDEX.add(QUERY, [1]), TypeError, "ids must be a numpy array, got list"),
+    ("threads", lambda: INDEX.search(QUERY, 1, threads=-1), ValueError, "threads must be at least 1, got -1"),
+    ("dims zero", lambda: cx.Index(0), ValueError, "dims must be at least 1, got 0"),
+    ("dims large", lambda: cx.Index(131_072), ValueError, "dims must be from 1 to 131071, got 131072"),
+    ("dims float", lambda: cx.Index(8.0), TypeError, "dims must be an int, got 8.0"),
+    ("dims bool", lambda: cx.BinaryIndex(True), TypeError, "dims must be an int, got True"),
+    ("dims bits", lambda: cx.BinaryIndex(12), ValueError, "dims must be a multiple of 8, got 12"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_a_bad_argument_is_named_with_its_value(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+    assert len(INDEX) == 3
+
+
+@pytest.mark.parametrize("index", [cx.Index(8), cx.BinaryIndex(8)])
+def test_pickling_says_what_to_do_instead(index):
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="save it to a file"):
+            attempt(index)
+
+
+def test_an_index_shows_what_it_holds():
+    assert repr(INDEX) == "<Index: 3 int8 vectors of 8 dimensions>"
+    assert (len(INDEX), INDEX.dims, INDEX.dimensions) == (3, 8, 8)
+
+
+def in_threads(count, work):
+    """Run work(number) on so many threads, and raise what any of them raised."""
+    results, errors = [None] * count, []
+
+    def run(number):
+        try:
+            results[number] = work(number)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def test_eight_threads_find_what_one_finds(rng):
+    rows = int8(rng, 4000, 64)
+    index = cx.Index(64)
+    index.add(rows)
+    queries = int8(rng, 16, 64)
+    expected = index.search(queries, 10, threads=1)
+
+    def work(number):
+        for _ in range(20):
+            found = index.search(queries, 10, threads=1 + number % 3)
+            assert np.array_equal(found.ids, expected.ids)
+            assert np.array_equal(found.scores, expected.scores)
+
+    in_threads(8, work)
+
+
+def test_a_search_sees_whole_additions_while_others_add(rng):
+    """Each addition is a pair of one vector: a search finds both or neither."""
+    pairs = np.repeat(int8(rng, 400, 32), 2, axis=0)
+    index = cx.Index(32)
+
+    def work(number):
+        if number < 4:
+            for pair in range(number, 400, 4):
+                index.add(pairs[2 * pair : 2 * pair + 2], np.array([2 * pair, 2 * pair + 1]))
+            return
+        while len(index) < 800:
+            ids = index.search(pairs[0], 1000).ids
+            assert set(ids) == {i ^ 1 for i in ids.tolist()}
+            assert len(set(ids.tolist())) == len(ids)
+
+    in_threads(8, work)
+    assert np.array_equal(np.sort(index.search(pairs[0], 1000).ids), np.arange(800))

@@ -1,0 +1,208 @@
+"""top_k: the best rows of plain arrays."""
+
+import pickle
+
+import numpy as np
+import pytest
+from ctxembed import _core as cx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .conftest import cosine_order, dot_oracle, hamming_oracle, int8, packed, ranked
+
+
+def oracle(queries, rows, k, metric, mask=None):
+    """Ids and scores by numpy and Python's integers."""
+    ids = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
+    rows = rows[ids]
+    if metric == "hamming":
+        return ranked(hamming_oracle(queries, rows), ids, k)
+    if metric == "dot":
+        return ranked(dot_oracle(queries, rows), ids, k, descending=True)
+    order = [cosine_order(query, rows, np.arange(len(rows)))[:k] for query in queries]
+    columns = min(k, len(rows))
+    order = np.array(order, dtype=np.int64).reshape(len(queries), columns)
+    return ids[order], np.take_along_axis(cx.cosine(queries, rows), order, axis=1)
+
+
+def agrees(matches, expected):
+    ids, scores = matches
+    assert ids.dtype == np.int64
+    assert scores.dtype == expected[1].dtype
+    assert np.array_equal(ids, expected[0])
+    assert np.array_equal(scores, expected[1])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    metric=st.sampled_from(["hamming", "dot", "cosine"]),
+    q=st.integers(1, 12),
+    n=st.integers(0, 300),
+    width=st.integers(1, 80),
+    k=st.integers(1, 320),
+    few=st.booleans(),
+    allowed=st.none() | st.floats(0, 1),
+    seed=st.integers(0, 2**32),
+)
+def test_the_best_rows_are_those_of_a_sort(metric, q, n, width, k, few, allowed, seed):
+    rng = np.random.default_rng(seed)
+    low, high = (-1, 2) if few else (-128, 128)  # few distinct values: ties, zero vectors, equal cosines
+    queries, rows = int8(rng, q, width, low=low, high=high), int8(rng, n, width, low=low, high=high)
+    if metric == "hamming":
+        queries, rows = queries.view(np.uint8), rows.view(np.uint8)
+    mask = None if allowed is None else rng.random(n) < allowed
+    matches = cx.top_k(queries, rows, k, metric=metric, mask=mask)
+    agrees(matches, oracle(queries, rows, k, metric, mask))
+    assert matches.exact is True
+
+
+@pytest.mark.parametrize("metric", ["hamming", "dot", "cosine"])
+@pytest.mark.parametrize("queries", [1, 3, 40])
+def test_threads_change_nothing(rng, metric, queries):
+    rows = int8(rng, 20_000, 32, low=-2, high=3)
+    queries = int8(rng, queries, 32, low=-2, high=3)
+    mask = rng.random(len(rows)) < 0.7
+    if metric == "hamming":
+        queries, rows = queries.view(np.uint8), rows.view(np.uint8)
+    for mask_or_none in (None, mask):
+        one, two, eight = (
+            cx.top_k(queries, rows, 100, metric=metric, mask=mask_or_none, threads=threads) for threads in (1, 2, 8)
+        )
+        automatic = cx.top_k(queries, rows, 100, metric=metric, mask=mask_or_none)
+        for other in (two, eight, automatic):
+            assert np.array_equal(one.ids, other.ids)
+            assert np.array_equal(one.scores, other.scores)
+
+
+def test_ties_go_to_the_lower_row_however_many_there_are():
+    rows = np.ones((50_000, 8), np.int8)
+    for threads in (1, 2, 8):
+        assert cx.top_k(rows[0], rows, 7, threads=threads).ids.tolist() == list(range(7))
+        assert cx.top_k(rows[0], rows, 7, metric="dot", threads=threads).ids.tolist() == list(range(7))
+        bits = rows.view(np.uint8)
+        assert cx.top_k(bits[0], bits, 7, threads=threads).ids.tolist() == list(range(7))
+
+
+def test_cosines_that_float32_cannot_tell_apart_are_ordered_by_their_true_value():
+    # Rows (x, 127, 127, ...) and the query (1, 1, ...): 20 different cosines within 1e-7 of 1, later rows better.
+    dims = 131_071
+    rows = np.full((20, dims), 127, np.int8)
+    rows[:, 0] = np.arange(107, 127)
+    query = np.ones(dims, np.int8)
+    matches = cx.top_k(query, rows, 20)
+    assert matches.ids.tolist() == list(range(19, -1, -1))
+    assert len(set(matches.scores.tolist())) < 5
+    assert (np.diff(matches.scores) <= 0).all()
+
+
+def test_parallel_rows_are_true_ties_whatever_their_length():
+    rows = np.array([[3, 6], [1, 2], [2, 4], [-1, -2], [0, 0], [50, 100]], np.int8)
+    assert cx.top_k(np.array([1, 2], np.int8), rows, 6).ids.tolist() == [0, 1, 2, 5, 4, 3]
+    assert cx.top_k(np.array([0, 0], np.int8), rows, 6).ids.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_more_than_there_are_gives_what_there_is_and_nothing_else(rng):
+    rows = packed(rng, 5, 8)
+    assert cx.top_k(rows[:2], rows, 9).ids.shape == (2, 5)
+    assert cx.top_k(rows[0], rows, 10**30).ids.shape == (5,)
+    mask = np.array([True, False, True, False, False])
+    assert sorted(cx.top_k(rows[0], rows, 9, mask=mask).ids.tolist()) == [0, 2]
+    nothing = cx.top_k(rows[:2], rows, 9, mask=np.zeros(5, bool))
+    assert nothing.ids.shape == nothing.scores.shape == (2, 0)
+    empty = cx.top_k(rows[:2], rows[:0], 3)
+    assert empty.ids.shape == (2, 0)
+    assert cx.top_k(rows[:0], rows, 3).ids.shape == (0, 3)
+
+
+def test_the_metric_follows_the_dtype_when_it_is_not_named(rng):
+    rows = int8(rng, 50, 16)
+    assert np.array_equal(cx.top_k(rows[:3], rows, 5).scores, cx.top_k(rows[:3], rows, 5, metric="cosine").scores)
+    bits = rows.view(np.uint8)
+    assert np.array_equal(cx.top_k(bits[:3], bits, 5).scores, cx.top_k(bits[:3], bits, 5, metric="hamming").scores)
+
+
+def test_numpy_integers_count_as_ints(rng):
+    rows = packed(rng, 9, 8)
+    assert cx.top_k(rows[0], rows, np.int64(3), threads=np.int32(2)).ids.shape == (3,)
+
+
+ROWS = np.zeros((4, 8), np.int8)
+BITS = ROWS.view(np.uint8)
+BAD = [
+    ("k zero", ROWS, 0, {}, ValueError, "k must be at least 1, got 0"),
+    ("k negative", ROWS, -3, {}, ValueError, "k must be at least 1, got -3"),
+    ("k very negative", ROWS, -(10**30), {}, ValueError, "k must be at least 1, got -1000"),
+    ("k bool", ROWS, True, {}, TypeError, "k must be an int, got True"),
+    ("k float", ROWS, 2.0, {}, TypeError, "k must be an int, got 2.0"),
+    ("k None", ROWS, None, {}, TypeError, "k must be an int, got None"),
+    ("threads zero", ROWS, 1, {"threads": 0}, ValueError, "threads must be at least 1, got 0"),
+    ("threads bool", ROWS, 1, {"threads": True}, TypeError, "threads must be an int, got True"),
+    ("threads str", ROWS, 1, {"threads": "2"}, TypeError, "threads must be an int, got '2'"),
+    ("mask NaN", ROWS, 1, {"mask": np.array([1, np.nan, 0, 0])}, TypeError, "mask must have dtype bool, got float64"),
+    ("mask int", ROWS, 1, {"mask": np.ones(4, np.uint8)}, TypeError, "mask must have dtype bool, got uint8"),
+    ("mask list", ROWS, 1, {"mask": [True] * 4}, TypeError, "mask must be a numpy array, got list"),
+    ("mask long", ROWS, 1, {"mask": np.ones(5, bool)}, ValueError, r"shape \(4,\), got \(5,\)"),
+    ("mask 2-D", ROWS, 1, {"mask": np.ones((4, 1), bool)}, ValueError, "mask must be C-contiguous with 1 dimension"),
+    ("mask strided", ROWS, 1, {"mask": np.ones(8, bool)[::2]}, ValueError, "mask must be C-contiguous"),
+    ("metric unknown", ROWS, 1, {"metric": "l2"}, ValueError, "'hamming', 'cosine' or 'dot', got \"l2\""),
+    ("metric int", ROWS, 1, {"metric": 3}, TypeError, "metric must be a str, got int"),
+    ("hamming of int8", ROWS, 1, {"metric": "hamming"}, TypeError, "needs a database of dtype uint8.*got int8"),
+    ("cosine of bits", BITS, 1, {"metric": "cosine"}, TypeError, "needs a database of dtype int8, got uint8"),
+    ("dot of bits", BITS, 1, {"metric": "dot"}, TypeError, "needs a database of dtype int8, got uint8"),
+    ("floats", ROWS.astype(np.float32), 1, {}, TypeError, "int8 or uint8, got float32"),
+]
+
+
+@pytest.mark.parametrize(("data", "k", "options", "error", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_a_bad_argument_is_named_with_its_value(data, k, options, error, message):
+    with pytest.raises(error, match=message):
+        cx.top_k(data[:1], data, k, **options)
+
+
+def test_queries_of_another_dtype_than_the_database_are_refused():
+    with pytest.raises(TypeError, match="queries must have dtype int8, got uint8"):
+        cx.top_k(BITS[:1], ROWS, 1)
+
+
+def test_any_byte_that_is_not_zero_is_true_in_a_mask():
+    mask = np.frombuffer(b"\x02\x00\xff\x00", dtype=bool)
+    assert cx.top_k(ROWS[0], ROWS, 4, mask=mask).ids.tolist() == [0, 2]
+
+
+class TestMatches:
+    def test_they_unpack_have_a_length_and_a_short_repr(self, rng):
+        rows = packed(rng, 9, 8)
+        matches = cx.top_k(rows[:2], rows, 3)
+        ids, scores = matches
+        assert ids is matches.ids
+        assert scores is matches.scores
+        assert len(matches) == 2
+        assert repr(matches) == "Matches(queries=2, k=3, scores=int32, exact=True)"
+        alone = cx.top_k(rows[0], rows, 3)
+        assert len(alone) == 3
+        assert repr(alone) == "Matches(k=3, scores=int32, exact=True)"
+
+    def test_they_pickle(self, rng):
+        rows = int8(rng, 9, 8)
+        matches = cx.top_k(rows[:2], rows, 3)
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+            again = pickle.loads(pickle.dumps(matches, protocol))
+            assert np.array_equal(again.ids, matches.ids)
+            assert np.array_equal(again.scores, matches.scores)
+            assert again.exact is matches.exact
+
+    def test_they_are_frozen(self, rng):
+        matches = cx.top_k(BITS[0], BITS, 1)
+        with pytest.raises(AttributeError):
+            matches.exact = False
+        with pytest.raises(AttributeError):
+            matches.ids = None
+
+    def test_their_own_arguments_are_checked(self):
+        ids = np.zeros(3, np.int64)
+        with pytest.raises(TypeError, match="ids must have dtype int64, got int32"):
+            cx.Matches(ids.astype(np.int32), np.zeros(3, np.int32))
+        with pytest.raises(TypeError, match="scores must have dtype int32 or float32, got float64"):
+            cx.Matches(ids, np.zeros(3))
+        with pytest.raises(ValueError, match=r"same shape.*\[3\] and \[2\]"):
+            cx.Matches(ids, np.zeros(2, np.int32))

@@ -1,0 +1,146 @@
+"""The package as a whole: names, import, threads, forks, memory."""
+
+from __future__ import annotations
+
+import builtins
+import gc
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ctxembed
+import numpy as np
+import pytest
+
+from .codec.conftest import chunk_vectors, response, spell
+
+API = Path(__file__).parents[2] / "shared" / "design" / "api.md"
+LATER = {"TokenCounter"}  # names of the design that are not built yet
+
+
+def test_all_is_sorted_and_complete():
+    assert ctxembed.__all__ == sorted(ctxembed.__all__)
+    assert len(set(ctxembed.__all__)) == len(ctxembed.__all__)
+    for name in ctxembed.__all__:
+        assert getattr(ctxembed, name) is not None
+    assert set(ctxembed.__all__) <= set(dir(ctxembed))
+
+
+@pytest.mark.skipif(not API.exists(), reason="../shared/design/api.md is absent")
+def test_every_name_of_the_design_exists():
+    text = API.read_text(encoding="utf-8")
+    names = set(re.findall(r"\bctxembed\.([A-Za-z_]\w*)", text)) | set(re.findall(r"`(\w+(?:Error))", text))
+    missing = {name for name in names if not hasattr(ctxembed, name) and not hasattr(builtins, name)} - LATER
+    assert not missing
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        ctxembed.nonsense  # noqa: B018
+
+
+def run(code: str, **extra: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, **extra}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_loads_no_http_stack_and_starts_no_thread():
+    code = (
+        "import sys, threading, ctxembed\n"
+        "heavy = {'httpx', 'anyio', 'rich', 'typer', 'fastapi', 'asyncio', 'pyarrow'} & set(sys.modules)\n"
+        "print(sorted(heavy), threading.active_count())"
+    )
+    assert run(code) == "[] 1"
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+def test_the_environment_lowers_the_instruction_set_and_never_raises_it(isa):
+    order = ["scalar", "avx2", "avx512"]
+    code = "from ctxembed._core import isa_paths; print(*[path for _, path in isa_paths()])"
+    native = run(code, CTXEMBED_ISA="").split()
+    lowered = run(code, CTXEMBED_ISA=isa).split()
+    assert lowered == [min(path, isa, key=order.index) for path in native]
+
+
+def test_every_instruction_set_gives_the_same_bytes():
+    code = """
+import hashlib, numpy as np, ctxembed
+rng = np.random.default_rng(5)
+v = rng.integers(-128, 128, (97, 1000), dtype=np.int8)
+texts = ctxembed.encode_base64(v)
+bits = ctxembed.pack_bits(v)
+parts = [np.frombuffer("".join(texts).encode(), np.uint8), ctxembed.decode_base64(texts), bits,
+         ctxembed.unpack_bits(bits), ctxembed.reverse_bit_order(bits), ctxembed.normalize(v),
+         ctxembed.hamming(bits[:9], bits), ctxembed.dot(v[:9], v), ctxembed.cosine(v[:9], v)]
+for metric, rows in (("hamming", bits), ("cosine", v), ("dot", v)):
+    m = ctxembed.top_k(rows[:9], rows, 13, metric=metric)
+    parts += [m.ids, m.scores]
+print(hashlib.sha256(b"".join(p.tobytes() for p in parts)).hexdigest())
+"""
+    assert len({run(code, CTXEMBED_ISA=isa) for isa in ("scalar", "avx2", "avx512")}) == 1
+
+
+BODY_SHAPE = [3, 5, 1]
+BODY_VECTORS = chunk_vectors(BODY_SHAPE, 1024)
+BODY = spell(response(BODY_SHAPE, BODY_VECTORS))
+
+
+def decode_and_search(_: int) -> tuple[np.ndarray, np.ndarray]:
+    emb = ctxembed.decode_response(BODY, shape=BODY_SHAPE)
+    return emb.vectors, ctxembed.top_k(emb.vectors, emb.vectors, 3, metric="cosine").ids
+
+
+def test_eight_threads_give_what_one_gives():
+    expected = decode_and_search(0)
+    with ThreadPoolExecutor(8) as pool:
+        for vectors, ids in pool.map(decode_and_search, range(400)):
+            np.testing.assert_array_equal(vectors, expected[0])
+            np.testing.assert_array_equal(ids, expected[1])
+
+
+def test_a_forked_process_goes_on_working():
+    expected = decode_and_search(0)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            vectors, ids = decode_and_search(0)
+            good = (vectors == expected[0]).all() and (ids == expected[1]).all()
+            os.write(writer, b"ok" if good else b"no")
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read() == b"ok"
+    os.waitpid(child, 0)
+
+
+def resident_kib() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_does_not_grow_with_calls():
+    damaged = BODY[:-40]
+
+    def cycle() -> None:
+        for _ in range(300):
+            decode_and_search(0)
+            with pytest.raises(ctxembed.DecodeError):
+                ctxembed.decode_response(damaged)
+            ctxembed.decode_base64(ctxembed.encode_base64(BODY_VECTORS))
+        gc.collect()
+
+    cycle()
+    before = resident_kib()
+    for _ in range(5):
+        cycle()
+    assert resident_kib() - before < 8 * 1024
