@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benches.harness import rounds_for, runs
+from benches.harness import rounds_for, runs, warmed
 
 if TYPE_CHECKING:
     from benches.harness import Run
@@ -27,8 +27,14 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("run", measurements, ids=str)
 
 
+@pytest.fixture(scope="session")
+def _seconds():
+    """How long the calls of earlier passes took, by case, peer and threads."""
+    return {}
+
+
 @pytest.fixture
-def measure(benchmark, request):
+def measure(benchmark, request, _seconds):
     """Measure a run, judge its answer, and leave all that a report needs beside the times."""
     budget = request.config.getoption("budget")
 
@@ -38,8 +44,12 @@ def measure(benchmark, request):
         if benchmark.disabled:
             answer = benchmark(call)
         else:
-            answer, rounds, iterations = rounds_for(call, budget)
-            benchmark.pedantic(call, rounds=rounds, iterations=iterations)
+            # What takes longer than the budget is warm from the pass before.
+            key = case, peer, run.threads
+            if _seconds.get(key, 0) <= budget:
+                _seconds[key] = warmed(call, budget / 3)
+            rounds, iterations = rounds_for(_seconds[key], budget)
+            answer = benchmark.pedantic(call, rounds=rounds, iterations=iterations)
         verdict = case.judge(peer, answer)
         benchmark.group = f"{case.group}: {case.label}"
         benchmark.extra_info.update(

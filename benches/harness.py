@@ -115,17 +115,18 @@ class Memory:
         return self.kept[key]
 
 
-def rounds_for(call: Callable[[], Any], budget: float) -> tuple[Any, int, int]:
-    """Call twice to warm up (once where that takes long), and choose rounds and calls a round to fill ``budget``.
-
-    Returns the answer, rounds and calls a round. A round is long enough for the clock.
-    """
-    seconds = 0.0
+def warmed(call: Callable[[], Any], enough: float) -> float:
+    """Call twice to warm up, once where that takes ``enough`` seconds, and return how long the last call took."""
     for _ in range(2):
         start = time.perf_counter()
-        answer = call()
+        call()
         seconds = time.perf_counter() - start
-        if seconds > budget / 3:
+        if seconds > enough:
             break
+    return seconds
+
+
+def rounds_for(seconds: float, budget: float) -> tuple[int, int]:
+    """Return rounds, and calls a round, for ``seconds`` a call to fill ``budget``; a round is long for the clock."""
     iterations = max(1, round(20e-6 / max(seconds, 1e-9)))
-    return answer, min(200, max(1, int(budget / (seconds * iterations)))), iterations
+    return min(200, max(1, int(budget / (seconds * iterations)))), iterations

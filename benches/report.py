@@ -175,8 +175,9 @@ def markdown(record: dict[str, Any]) -> str:
     parts = [
         (
             f"Measured {record['date']} on {machine['cores']} cores of {machine['cpu']} ({machine['system']}; "
-            f"{paths}), Python {machine['python']}. Peers took turns in {taken}; times are medians, and ratios (in **bold**: how "
-            "many times as long as the first column) are medians of each pass's own. Every answer was checked. "
+            f"{paths}), Python {machine['python']}. Peers took turns in {taken}; times are medians, and ratios (in "
+            "**bold**: how many times as long as the first column) are medians of each pass's own. Every answer was "
+            "checked. "
             f"Versions: {versions}."
         )
     ]

@@ -42,11 +42,6 @@ class DataSet:
     def queries(self) -> np.ndarray:
         return self._make(4, MOST_QUERIES)
 
-    @cached_property
-    def other_queries(self) -> np.ndarray:
-        """Queries to calibrate on, so that nothing is tuned on the queries that are measured."""
-        return self._make(5, MOST_QUERIES)
-
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return all scores as the definition says, in whole numbers as far as they go: (q, n).
 
@@ -74,8 +69,7 @@ class DataSet:
             )
             keys = np.concatenate([keys, scores], axis=1)
             # A stable sort leaves equal keys by id: both parts come in that order.
-            some = keys if keys.shape[1] <= 64 else np.partition(keys, K - 1, axis=1)
-            bound = np.sort(some[:, :K], axis=1)[:, -1:]
+            bound = np.partition(keys, K - 1, axis=1)[:, K - 1 : K]
             keep = [np.flatnonzero(row <= limit) for row, limit in zip(keys, bound, strict=True)]
             chosen = [hit[np.argsort(row[hit], kind="stable")[:K]] for row, hit in zip(keys, keep, strict=True)]
             ids, keys = np.take_along_axis(ids, np.array(chosen), 1), np.take_along_axis(keys, np.array(chosen), 1)

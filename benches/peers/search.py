@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 from usearch.index import MetricKind
 from usearch.index import search as usearch_search
 
-from benches.harness import Peer
+from benches.harness import ALL_THREADS, Peer
 from benches.peers import selection
 
 with warnings.catch_warnings():
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from benches.searching import SearchCase
 
     Call = Callable[[], tuple[np.ndarray, np.ndarray]]
-
-CALIBRATION_RECALL = 0.99
 
 
 def _set_threads(threads: int) -> None:
@@ -49,12 +47,18 @@ def _blas() -> ThreadpoolController:
 # --- ctxembed ---
 
 
+def _ours_threads(threads: int) -> int | None:
+    """All threads are what a call takes by itself, which is fewer where the work is small."""
+    return None if threads == ALL_THREADS and threads > 1 else threads
+
+
 def ours(case: SearchCase, threads: int) -> Call:
     """Over a plain array: nothing is kept between calls."""
     queries, rows, k, metric = case.queries, case.data.rows, case.k, case.metric
+    count = _ours_threads(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
-        found = ctxembed.top_k(queries, rows, k, metric=metric, threads=threads)
+        found = ctxembed.top_k(queries, rows, k, metric=metric, threads=count)
         return found.ids, found.scores
 
     return call
@@ -71,24 +75,22 @@ def _index(case: SearchCase) -> Any:
 
 def ours_index(case: SearchCase, threads: int) -> Call:
     queries, k, index = case.queries, case.k, _index(case)
+    count = _ours_threads(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
-        found = index.search(queries, k, threads=threads)
+        found = index.search(queries, k, threads=count)
         return found.ids, found.scores
 
     return call
 
 
-def ours_two_stage(case: SearchCase, threads: int) -> Call:
-    """Bits choose candidates, int8 ranks them. The number of candidates is calibrated on queries of its own."""
+def ours_bits(case: SearchCase, threads: int) -> Call:
+    """The bits of int8 rows alone, by Hamming distance: what the signs of a vector still know."""
     queries, k, index = case.queries, case.k, _index(case)
-    # The report of a calibration names the oversampling that reached the recall on those queries.
-    report = case.data.memory.keep(
-        ("calibrated", k), lambda: index.calibrate(case.data.other_queries, k, recall=CALIBRATION_RECALL)
-    )
+    count = _ours_threads(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
-        found = index.search(queries, k, stage="two-stage", oversample=report.oversample, threads=threads)
+        found = index.search(queries, k, stage="binary", threads=count)
         return found.ids, found.scores
 
     return call
@@ -225,9 +227,10 @@ def numpy_popcount(case: SearchCase, threads: int) -> Call:
     """XOR, ``bitwise_count`` and add, word by word over columns: four times as quick as summing along rows."""
     words = case.data.memory.keep("words", lambda: np.ascontiguousarray(case.data.rows.view(np.uint64).T))
     queries, k = case.queries.view(np.uint64), case.k
-    # Inner blocks stay in the first-level cache; outer ones are what is selected from.
+    # Inner blocks stay in a core's cache and keep the interpreter out of the way of a second thread; outer ones are
+    # what is selected from.
     blocks = selection.split(words.shape[1], selection.block_rows(len(queries)), threads)
-    inner = 16_384
+    inner = 32_768
 
     def block_distances(start: int, end: int) -> np.ndarray:
         out = np.zeros((len(queries), end - start), dtype=np.uint16)
@@ -294,7 +297,7 @@ HAMMING = (
 COSINE = (
     Peer("ctxembed.top_k", ours, "ours", threaded=True),
     Peer("ctxembed.Index", ours_index, "ours", threaded=True),
-    Peer("ctxembed.Index, two-stage", ours_two_stage, "ours", threaded=True, exact=False),
+    Peer("ctxembed.Index, bits", ours_bits, "ours", threaded=True, exact=False),
     Peer("faiss ScalarQuantizer int8", faiss_int8, threaded=True, exact=False),
     Peer("faiss IndexFlatIP float32", faiss_float32, threaded=True),
     Peer("usearch exact int8", usearch_exact, threaded=True, takes=_not_gigabytes),
