@@ -3,7 +3,8 @@
 The names by room:
 
 - codec: :func:`decode_response`, :class:`ResponseDecoder`, :func:`decode_base64`, :func:`encode_base64`,
-  :func:`pack_bits`, :func:`unpack_bits`, :func:`reverse_bit_order`, :func:`truncate`, :func:`normalize`, :class:`Embeddings`
+  :func:`pack_bits`, :func:`unpack_bits`, :func:`reverse_bit_order`, :func:`truncate`, :func:`normalize`,
+  :class:`Embeddings`
 - similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :class:`Index`,
   :class:`BinaryIndex`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`token_upper_bound`, :class:`Limits`
@@ -18,14 +19,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ctxembed._codec import ResponseDecoder, decode_response
 from ctxembed._core import (
     BinaryIndex,
     Index,
     Matches,
+    ResponseDecoder,
     __version__,
     cosine,
     decode_base64,
+    decode_response,
     dot,
     encode_base64,
     hamming,

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, Literal, NoReturn, SupportsIndex, TypeAlias, final, overload
+from typing import Any, Literal, NoReturn, SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ctxembed._embeddings import Embeddings
 from ctxembed._models import EncodingFormat
 
 __version__: str
@@ -15,28 +16,26 @@ def isa_paths() -> list[tuple[str, str]]: ...
 
 # --- codec ---
 
-_Response: TypeAlias = tuple[
-    NDArray[Any], NDArray[np.int64], str | None, int, tuple[int | None, int | None, str | None] | None
-]
-
 def decode_response(
     body: bytes | bytearray | memoryview,
-    shape: Sequence[int] | NDArray[np.integer[Any]] | None,
-    dimensions: int | None,
-    encoding_format: EncodingFormat,
-    out: NDArray[np.int8] | NDArray[np.uint8] | None,
-) -> _Response: ...
+    *,
+    shape: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+    dimensions: int | None = None,
+    encoding_format: EncodingFormat = "base64_int8",
+    out: NDArray[np.int8] | NDArray[np.uint8] | None = None,
+) -> Embeddings: ...
 
 @final
 class ResponseDecoder:
     def __new__(
         cls,
-        shape: Sequence[int] | NDArray[np.integer[Any]] | None,
-        dimensions: int | None,
-        encoding_format: EncodingFormat,
+        *,
+        shape: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        dimensions: int | None = None,
+        encoding_format: EncodingFormat = "base64_int8",
     ) -> ResponseDecoder: ...
-    def feed(self, part: bytes | bytearray | memoryview) -> None: ...
-    def finish(self) -> _Response: ...
+    def feed(self, chunk: bytes | bytearray | memoryview) -> None: ...
+    def finish(self) -> Embeddings: ...
 
 def decode_base64(
     strings: str | Sequence[str], *, dimensions: int | None = None, encoding_format: EncodingFormat = "base64_int8"

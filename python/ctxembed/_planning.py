@@ -364,7 +364,7 @@ class Plan:
             lines.append(f"{prices} for {self.model}, {self.dimensions} dimensions")
         lines.extend(self._histogram())
         if self.problems:
-            lines.append(f"{len(self.problems):,} problems:")
+            lines.append(f"problems ({len(self.problems):,}):")
             lines.extend(f"  {problem}" for problem in self.problems[:_SHOWN])
             if len(self.problems) > _SHOWN:
                 lines.append(f"  ... and {len(self.problems) - _SHOWN:,} more")
@@ -472,7 +472,7 @@ def plan(
     )
 
 
-def token_upper_bound(texts: list[str]) -> NDArray[np.int64]:
+def token_upper_bound(texts: Iterable[str]) -> NDArray[np.int64]:
     """Count at most how many tokens each text has: the UTF-8 bytes of its NFC form.
 
     The models' tokenizer, a byte-level BPE, works on the NFC form, and none of its tokens is shorter than a byte, so
@@ -480,7 +480,7 @@ def token_upper_bound(texts: list[str]) -> NDArray[np.int64]:
 
     Parameters
     ----------
-    texts : list of str
+    texts : iterable of str
         The texts, of any length.
 
     Returns
@@ -491,7 +491,7 @@ def token_upper_bound(texts: list[str]) -> NDArray[np.int64]:
     Raises
     ------
     TypeError
-        ``texts`` is not a list of str; one str alone is an error too.
+        ``texts`` is not an iterable of str; one str alone is an error too.
     ValueError
         A text holds a lone surrogate, which UTF-8 cannot encode.
 
@@ -505,4 +505,6 @@ def token_upper_bound(texts: list[str]) -> NDArray[np.int64]:
     >>> ctxembed.token_upper_bound(["hello", "\u00e9", "e\u0301"])
     array([5, 2, 2])
     """
-    return _core.token_upper_bound(texts)
+    if not isinstance(texts, (str, bytes, list)):
+        texts = list(_iterate("texts", texts))
+    return _core.token_upper_bound(cast("list[str]", texts))

@@ -275,6 +275,9 @@ impl Number {
 
 /// The value of a JSON number where it is an integer of at most 18 digits, however it is spelled.
 pub(crate) fn integer(number: &str) -> Option<i64> {
+    if number.len() <= 18 && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return number.parse().ok(); // the usual spelling, without what the others need
+    }
     let (negative, rest) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
-use super::column::{self, Column, Mapped, Plain};
+use super::column::{self, Column, Mapped, Memory, Plain};
 use super::index::{Index, Kind, Segment, Snapshot};
 use super::scan::Watch;
 use crate::error::Error;
@@ -265,7 +265,8 @@ pub fn open(path: &Path, mmap: bool, verify: bool, watch: Watch<'_>) -> Result<I
     (&mut file).take(HEADER as u64).read_to_end(&mut start).map_err(failed)?;
     let header = Header::parse(&start, metadata.len()).map_err(refused)?;
 
-    let mut source = if mmap { Source::Map(Arc::new(map(&file).map_err(failed)?)) } else { Source::File(file) };
+    let mut source =
+        if mmap { Source::Map(Arc::new(Memory::File(map(&file).map_err(failed)?))) } else { Source::File(file) };
     let section = |tag: u32| header.sections.iter().find(|section| section.tag == tag).copied();
     let mut load = Load { source: &mut source, verify, watch };
     let snapshot = (|| {
@@ -301,7 +302,7 @@ fn map(file: &File) -> io::Result<Mmap> {
 }
 
 enum Source {
-    Map(Arc<Mmap>),
+    Map(Arc<Memory>),
     File(File),
 }
 
@@ -341,18 +342,18 @@ impl Load<'_, '_> {
                 Column::Mapped(Mapped::new::<T>(map, Range { start, end: start + length }).ok_or_else(out_of_reach)?)
             }
             Source::File(file) => {
-                let mut values = vec![T::default(); length / size_of::<T>()];
                 file.seek(SeekFrom::Start(section.offset)).map_err(Refused::Io)?;
-                let mut zeros = [0; ALIGN];
-                let zeros = &mut zeros[..filled - length];
-                for step in column::bytes_mut(&mut values).chunks_mut(STEP).chain([zeros]) {
+                let mut read = |step: &mut [u8]| {
                     file.read_exact(step).map_err(Refused::Io)?;
                     if self.verify {
                         crc.update(step);
                     }
-                    (self.watch)().map_err(Refused::Watch)?;
-                }
-                Column::Owned(values)
+                    (self.watch)().map_err(Refused::Watch)
+                };
+                let column =
+                    Column::filled(length / size_of::<T>(), |bytes| bytes.chunks_mut(STEP).try_for_each(&mut read))?;
+                read(&mut [0; ALIGN][..filled - length])?;
+                column
             }
         };
         let found = crc.finalize();

@@ -1,9 +1,8 @@
-//! The rows of a block that may be among the best: a comparison with the k-th best so far, which almost no row of a
-//! long scan passes. Compiled once for each instruction set; the compiler vectorises the comparison.
-
-#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set at hand")]
+//! The rows of a block that may be among the best: a comparison with the k-th best so far, sixteen rows at a time,
+//! which almost no row of a long scan passes.
 
 use crate::isa::Isa;
+use crate::similarity::cosine;
 
 /// Rows that one call looks at, at most: positions fit in 16 bits, and a limit is never old.
 pub(super) const CHUNK: usize = 256;
@@ -11,114 +10,163 @@ pub(super) const CHUNK: usize = 256;
 /// Positions of survivors, as many as the filter says.
 pub(super) type Positions = [u16; CHUNK];
 
-/// Rows compared before the first look at the result.
+/// Rows that are compared together.
 const STEP: usize = 16;
-const NONE: [f32; STEP] = [0.0; STEP];
 
-/// Positions whose score is at most `limit`.
-pub(super) fn at_most(isa: Isa, scores: &[i32], limit: i32, out: &mut Positions) -> usize {
-    dispatch(isa, scores, &[], out, AtMost(limit))
+/// What a row is compared with, and how.
+#[derive(Clone, Copy, Debug)]
+pub enum Limit {
+    /// Its score must be at most this.
+    AtMost(i32),
+    /// Its score must be at least this.
+    AtLeast(i32),
+    /// Its score times its inverse norm must be at least this.
+    Cosine(f32),
 }
 
-/// Positions whose score is at least `limit`.
-pub(super) fn at_least(isa: Isa, scores: &[i32], limit: i32, out: &mut Positions) -> usize {
-    dispatch(isa, scores, &[], out, AtLeast(limit))
-}
+const AT_MOST: u8 = 0;
+const AT_LEAST: u8 = 1;
+const COSINE: u8 = 2;
 
-/// Positions whose score times inverse norm is at least `limit`.
-pub(super) fn cosine_at_least(isa: Isa, scores: &[i32], inverse: &[f32], limit: f32, out: &mut Positions) -> usize {
-    dispatch(isa, scores, inverse, out, CosineAtLeast(limit))
-}
-
-/// What a row is kept for.
-trait Keep: Copy {
-    /// Whether the row's inverse norm is looked at.
-    const INVERSE: bool;
-    fn keep(self, score: i32, inverse: f32) -> bool;
-}
-
-#[derive(Clone, Copy)]
-struct AtMost(i32);
-#[derive(Clone, Copy)]
-struct AtLeast(i32);
-#[derive(Clone, Copy)]
-struct CosineAtLeast(f32);
-
-impl Keep for AtMost {
-    const INVERSE: bool = false;
-    #[inline(always)]
-    fn keep(self, score: i32, _: f32) -> bool {
-        score <= self.0
-    }
-}
-
-impl Keep for AtLeast {
-    const INVERSE: bool = false;
-    #[inline(always)]
-    fn keep(self, score: i32, _: f32) -> bool {
-        score >= self.0
-    }
-}
-
-impl Keep for CosineAtLeast {
-    const INVERSE: bool = true;
-    #[inline(always)]
-    fn keep(self, score: i32, inverse: f32) -> bool {
-        crate::similarity::cosine::filter_value(score, inverse) >= self.0
+/// Positions of the rows that keep the limit. `inverse` is as long as `scores` for [`Limit::Cosine`], else unread.
+pub(super) fn survivors(isa: Isa, scores: &[i32], inverse: &[f32], limit: Limit, out: &mut Positions) -> usize {
+    match limit {
+        Limit::AtMost(limit) => dispatch::<AT_MOST>(isa, scores, &[], limit, 0.0, out),
+        Limit::AtLeast(limit) => dispatch::<AT_LEAST>(isa, scores, &[], limit, 0.0, out),
+        Limit::Cosine(limit) => dispatch::<COSINE>(isa, scores, inverse, 0, limit, out),
     }
 }
 
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
-fn dispatch<K: Keep>(isa: Isa, scores: &[i32], inverse: &[f32], out: &mut Positions, keep: K) -> usize {
-    match isa.min(Isa::hamming().max(Isa::dot())) {
+fn dispatch<const KIND: u8>(
+    isa: Isa,
+    scores: &[i32],
+    inverse: &[f32],
+    whole: i32,
+    real: f32,
+    out: &mut Positions,
+) -> usize {
+    let scores = &scores[..scores.len().min(CHUNK)];
+    let (steps, tail) = scores.as_chunks::<STEP>();
+    let (inverse_steps, inverse_tail) = inverse.split_at(inverse.len().min(steps.len() * STEP));
+    let inverse_steps = inverse_steps.as_chunks::<STEP>().0;
+    let mut found = match isa.min(Isa::hamming().max(Isa::dot())) {
         // SAFETY: no family names AVX-512 unless F, BW and VL were detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512(scores, inverse, out, keep) },
+        Isa::Avx512 => unsafe { simd::avx512::<KIND>(steps, inverse_steps, whole, real, out) },
         // SAFETY: no family names AVX2 unless it was detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2(scores, inverse, out, keep) },
-        _ => survivors(scores, inverse, out, keep),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn avx512<K: Keep>(scores: &[i32], inverse: &[f32], out: &mut Positions, keep: K) -> usize {
-    survivors(scores, inverse, out, keep)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2<K: Keep>(scores: &[i32], inverse: &[f32], out: &mut Positions, keep: K) -> usize {
-    survivors(scores, inverse, out, keep)
-}
-
-#[inline(always)]
-fn survivors<K: Keep>(scores: &[i32], inverse: &[f32], out: &mut Positions, keep: K) -> usize {
-    let scores = &scores[..scores.len().min(CHUNK)];
-    let mut found = 0;
-    let mut at = 0;
-    let (steps, tail) = scores.as_chunks::<STEP>();
-    for step in steps {
-        let inverses = if K::INVERSE { *inverse[at..].first_chunk().unwrap_or(&NONE) } else { NONE };
-        let any = step.iter().zip(inverses).fold(false, |any, (&score, inverse)| any | keep.keep(score, inverse));
-        if any {
-            for (lane, (&score, inverse)) in step.iter().zip(inverses).enumerate() {
-                // Every position is written; only a survivor's stays.
-                out[found] = (at + lane) as u16;
-                found += usize::from(keep.keep(score, inverse));
-            }
-        }
-        at += STEP;
-    }
-    for &score in tail {
-        if keep.keep(score, if K::INVERSE { inverse[at] } else { 0.0 }) {
-            out[found] = at as u16;
+        Isa::Avx2 => unsafe { simd::avx2::<KIND>(steps, inverse_steps, whole, real, out) },
+        _ => walk::<KIND>(steps, inverse_steps, out, |scores, inverse| {
+            let lanes = scores.iter().zip(inverse).enumerate();
+            lanes.fold(0, |mask, (lane, (&score, &inverse))| {
+                mask | u32::from(keeps::<KIND>(score, inverse, whole, real)) << lane
+            })
+        }),
+    };
+    for (at, &score) in tail.iter().enumerate() {
+        if keeps::<KIND>(score, inverse_tail.get(at).copied().unwrap_or_default(), whole, real) {
+            out[found] = (steps.len() * STEP + at) as u16;
             found += 1;
         }
-        at += 1;
     }
     found
+}
+
+#[inline]
+fn keeps<const KIND: u8>(score: i32, inverse: f32, whole: i32, real: f32) -> bool {
+    match KIND {
+        AT_MOST => score <= whole,
+        AT_LEAST => score >= whole,
+        _ => cosine::filter_value(score, inverse) >= real,
+    }
+}
+
+/// Collect the positions of the bits that `compare` gives for each step.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set at hand")]
+fn walk<const KIND: u8>(
+    steps: &[[i32; STEP]],
+    inverse: &[[f32; STEP]],
+    out: &mut Positions,
+    compare: impl Fn(&[i32; STEP], &[f32; STEP]) -> u32,
+) -> usize {
+    let mut found = 0;
+    for (at, scores) in steps.iter().enumerate() {
+        let inverse = if KIND == COSINE { &inverse[at] } else { &[0.0; STEP] };
+        let mut mask = compare(scores, inverse);
+        while mask != 0 {
+            out[found] = (at * STEP) as u16 + mask.trailing_zeros() as u16;
+            found += 1;
+            mask &= mask - 1;
+        }
+    }
+    found
+}
+
+#[cfg(target_arch = "x86_64")]
+mod simd {
+    #![expect(unsafe_code, reason = "loads through pointers")]
+    #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
+
+    use std::arch::x86_64::*;
+
+    use super::{AT_LEAST, AT_MOST, Positions, STEP, walk};
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) fn avx512<const KIND: u8>(
+        steps: &[[i32; STEP]],
+        inverse: &[[f32; STEP]],
+        whole: i32,
+        real: f32,
+        out: &mut Positions,
+    ) -> usize {
+        let (whole, real) = (_mm512_set1_epi32(whole), _mm512_set1_ps(real));
+        walk::<KIND>(steps, inverse, out, |scores, inverse| {
+            // SAFETY: both arrays are 64 bytes, and the loads ask for no alignment.
+            let (scores, inverse) =
+                unsafe { (_mm512_loadu_si512(scores.as_ptr().cast()), _mm512_loadu_ps(inverse.as_ptr())) };
+            u32::from(match KIND {
+                AT_MOST => _mm512_cmple_epi32_mask(scores, whole),
+                AT_LEAST => _mm512_cmpge_epi32_mask(scores, whole),
+                _ => {
+                    let values = _mm512_mul_ps(_mm512_cvtepi32_ps(scores), inverse);
+                    _mm512_cmp_ps_mask::<_CMP_GE_OQ>(values, real)
+                }
+            })
+        })
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn avx2<const KIND: u8>(
+        steps: &[[i32; STEP]],
+        inverse: &[[f32; STEP]],
+        whole: i32,
+        real: f32,
+        out: &mut Positions,
+    ) -> usize {
+        let (whole, real) = (_mm256_set1_epi32(whole), _mm256_set1_ps(real));
+        walk::<KIND>(steps, inverse, out, |scores, inverse| {
+            let (scores, inverse) = (scores.as_chunks::<8>().0, inverse.as_chunks::<8>().0);
+            let mut mask = 0;
+            for (half, (scores, inverse)) in scores.iter().zip(inverse).enumerate() {
+                // SAFETY: both arrays are 32 bytes, and the loads ask for no alignment.
+                let (scores, inverse) =
+                    unsafe { (_mm256_loadu_si256(scores.as_ptr().cast()), _mm256_loadu_ps(inverse.as_ptr())) };
+                // What fails an integer limit is beyond it.
+                let bits = match KIND {
+                    AT_MOST => !_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(scores, whole))),
+                    AT_LEAST => !_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(whole, scores))),
+                    _ => {
+                        let values = _mm256_mul_ps(_mm256_cvtepi32_ps(scores), inverse);
+                        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(values, real))
+                    }
+                };
+                mask |= (bits.cast_unsigned() & 0xff) << (8 * half);
+            }
+            mask
+        })
+    }
 }
 
 #[cfg(test)]
@@ -138,11 +186,11 @@ mod tests {
                     (0..length).filter(|&at| keep(at)).map(|at| at as u16).collect()
                 };
                 for isa in Isa::ALL {
-                    let found = at_most(isa, &scores, limit, &mut out);
+                    let found = survivors(isa, &scores, &[], Limit::AtMost(limit), &mut out);
                     assert_eq!(out[..found], positions(&|at| scores[at] <= limit));
-                    let found = at_least(isa, &scores, limit, &mut out);
+                    let found = survivors(isa, &scores, &[], Limit::AtLeast(limit), &mut out);
                     assert_eq!(out[..found], positions(&|at| scores[at] >= limit));
-                    let found = cosine_at_least(isa, &scores, &inverse, limit as f32, &mut out);
+                    let found = survivors(isa, &scores, &inverse, Limit::Cosine(limit as f32), &mut out);
                     assert_eq!(out[..found], positions(&|at| scores[at] as f32 * inverse[at] >= limit as f32));
                 }
             }

@@ -64,6 +64,17 @@ impl Segment {
         self.rows.values().len() + self.bits.values().len()
     }
 
+    /// The same rows, in memory that is best to read: for a segment that will not grow.
+    fn sealed(&self) -> Self {
+        Self {
+            count: self.count,
+            rows: self.rows.sealed(),
+            bits: self.bits.sealed(),
+            norms: self.norms.sealed(),
+            ids: self.ids.as_ref().map(Column::sealed),
+        }
+    }
+
     /// Append `other`, whose first row will have the number `number`; `first` is this segment's own first.
     fn append(&mut self, other: &Self, first: usize, number: usize) {
         let numbers = |start: usize, count| (start as i64..).take(count).collect::<Vec<i64>>();
@@ -180,8 +191,8 @@ impl Index {
         let bits = signs(rows, self.dims);
         self.add(count, ids, |ids| Segment {
             count,
-            rows: Column::Owned(rows.to_vec()),
-            bits: Column::Owned(bits),
+            rows: Column::copied(rows),
+            bits: Column::copied(&bits),
             norms: Column::Owned(norms),
             ids,
         })
@@ -193,7 +204,7 @@ impl Index {
         self.add(count, ids, |ids| Segment {
             count,
             rows: Column::Owned(vec![]),
-            bits: Column::Owned(bits.to_vec()),
+            bits: Column::copied(bits),
             norms: Column::Owned(vec![]),
             ids,
         })
@@ -233,7 +244,12 @@ impl Index {
                 let first = number - last.count;
                 Arc::make_mut(last).append(&segment, first, number);
             }
-            _ => snapshot.segments.push(Arc::new(segment)),
+            last => {
+                if let Some(last) = last {
+                    *last = Arc::new(last.sealed());
+                }
+                snapshot.segments.push(Arc::new(segment));
+            }
         }
         snapshot.count += count;
         snapshot.added += count as u64;

@@ -4,7 +4,7 @@
 //! query on their own; the merge orders by score and id, so that the result does not depend on who drew what. Memory
 //! beyond the rows is one block and `O(queries * k)` a thread.
 //!
-//! How rows lie in memory is known to [`Part`] and [`Worker::load`] alone: another layout is another kind of part.
+//! How rows lie in memory is known to [`Part`] and `Worker::load` alone: another layout is another kind of part.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -107,10 +107,14 @@ impl<K: Kernels> Scan<'_, K> {
     pub fn top_k<O: Order>(&self, k: usize, watch: Watch<'_>) -> Result<Found, Error> {
         let allowed = self.mask.map_or(self.row_count(), |mask| mask.iter().filter(|&&row| row != 0).count());
         let columns = k.min(allowed);
-        let mut found = Found { columns, candidates: Vec::with_capacity(columns * self.query_count()) };
+        let mut found = Found { columns, candidates: Vec::new() };
         if columns == 0 {
             return Ok(found);
         }
+        let total = columns.saturating_mul(self.query_count());
+        found.candidates.try_reserve_exact(total).map_err(|_| {
+            Error::Value(format!("{columns} matches for each of {} queries do not fit in memory", self.query_count()))
+        })?;
         // A query's candidates: twice k while it is collected.
         let together = KEPT_BYTES / (2 * columns).saturating_mul(size_of::<Candidate>());
         let together = (together / BATCH * BATCH).clamp(BATCH, GROUP_QUERIES);
@@ -184,7 +188,7 @@ impl<K: Kernels> Plan<K> {
             blocks += count.div_ceil(rows);
             first += count;
         }
-        let panels = scan.query_count() >= K::PANEL_FROM;
+        let panels = scan.query_count() >= K::panel_from(scan.isa);
         Self { rows, blocks, before, queries: panels.then(|| K::pack_queries(scan.queries, scan.width)) }
     }
 
@@ -408,19 +412,19 @@ mod tests {
     fn check<K: Kernels, O: Order>(width: usize, elements: &mut dyn FnMut(usize) -> Vec<K::Element>) {
         let mut random = Random(width as u64);
         for queries in [1, 2, 5, 17] {
-            let (query_data, rows) = (elements(queries * width), elements(3001 * width));
-            let mut norms = vec![0; 3001];
+            let (query_data, rows) = (elements(queries * width), elements(1501 * width));
+            let mut norms = vec![0; 1501];
             K::squared_norms(Isa::Scalar, &rows, width, &mut norms);
-            let ids: Vec<i64> = (0..3001).map(|row| (row * 2003) % 3001 - 7).collect();
+            let ids: Vec<i64> = (0..1501).map(|row| (row * 1003) % 1501 - 7).collect();
             for (own_ids, own_norms) in [(false, false), (true, true)] {
                 let part = |range: Range<usize>| Part {
                     rows: &rows[range.start * width..range.end * width],
                     norms: own_norms.then_some(&norms[range.clone()]),
                     ids: own_ids.then_some(&ids[range]),
                 };
-                let parts = [part(0..1), part(1..1), part(1..1700), part(1700..3001)];
-                for share in [0, 1, 30, 70, 100] {
-                    let mask: Vec<u8> = (0..3001).map(|_| u8::from(random.below(100) < share)).collect();
+                let parts = [part(0..1), part(1..1), part(1..800), part(800..1501)];
+                for share in [0, 1, 70, 100] {
+                    let mask: Vec<u8> = (0..1501).map(|_| u8::from(random.below(100) < share)).collect();
                     for isa in Isa::ALL {
                         let mut scan = Scan::<K> {
                             isa,
@@ -430,7 +434,7 @@ mod tests {
                             mask: (share < 100).then_some(&mask),
                             threads: NonZero::new(1),
                         };
-                        for k in [1, 10, 400, 4000] {
+                        for k in [1, 30, 4000] {
                             let expected = sorted::<K, O>(&scan, k);
                             for threads in [1, 3] {
                                 scan.threads = NonZero::new(threads);

@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 
-use super::filter::{self, CHUNK, Positions};
+use super::filter::{CHUNK, Limit, survivors};
 use crate::isa::Isa;
 use crate::similarity::cosine;
 
@@ -29,15 +29,8 @@ pub trait Order: Copy + Send + Sync {
     /// The better candidate is `Less`.
     fn compare(a: &Candidate, b: &Candidate) -> Ordering;
 
-    /// Positions of rows that may be better than `worst`. With `ascending` ids a tie with it is already lost.
-    fn survivors(
-        isa: Isa,
-        scores: &[i32],
-        inverse: &[f32],
-        worst: &Candidate,
-        ascending: bool,
-        out: &mut Positions,
-    ) -> usize;
+    /// What a row must keep to be better than `worst`. With `ascending` ids a tie with it is already lost.
+    fn limit(worst: &Candidate, ascending: bool) -> Limit;
 }
 
 /// By Hamming distance: the lowest first.
@@ -60,16 +53,8 @@ impl Order for Nearest {
         a.score.cmp(&b.score).then(a.id.cmp(&b.id))
     }
 
-    #[inline]
-    fn survivors(
-        isa: Isa,
-        scores: &[i32],
-        _: &[f32],
-        worst: &Candidate,
-        ascending: bool,
-        out: &mut Positions,
-    ) -> usize {
-        filter::at_most(isa, scores, worst.score.saturating_sub(i32::from(ascending)), out)
+    fn limit(worst: &Candidate, ascending: bool) -> Limit {
+        Limit::AtMost(worst.score.saturating_sub(i32::from(ascending)))
     }
 }
 
@@ -81,16 +66,8 @@ impl Order for Greatest {
         b.score.cmp(&a.score).then(a.id.cmp(&b.id))
     }
 
-    #[inline]
-    fn survivors(
-        isa: Isa,
-        scores: &[i32],
-        _: &[f32],
-        worst: &Candidate,
-        ascending: bool,
-        out: &mut Positions,
-    ) -> usize {
-        filter::at_least(isa, scores, worst.score.saturating_add(i32::from(ascending)), out)
+    fn limit(worst: &Candidate, ascending: bool) -> Limit {
+        Limit::AtLeast(worst.score.saturating_add(i32::from(ascending)))
     }
 }
 
@@ -102,9 +79,8 @@ impl Order for Closest {
         cosine::compare((b.score, b.norm), (a.score, a.norm)).then(a.id.cmp(&b.id))
     }
 
-    #[inline]
-    fn survivors(isa: Isa, scores: &[i32], inverse: &[f32], worst: &Candidate, _: bool, out: &mut Positions) -> usize {
-        filter::cosine_at_least(isa, scores, inverse, cosine::filter_limit(worst.score, worst.norm), out)
+    fn limit(worst: &Candidate, _: bool) -> Limit {
+        Limit::Cosine(cosine::filter_limit(worst.score, worst.norm))
     }
 }
 
@@ -146,7 +122,8 @@ impl Top {
             let base = chunk * CHUNK;
             if let Some(worst) = self.worst {
                 let inverse = rows.inverse.get(base..).unwrap_or_default();
-                let found = O::survivors(isa, scores, inverse, &worst, ascending, &mut positions);
+                let limit = O::limit(&worst, ascending);
+                let found = survivors(isa, scores, inverse, limit, &mut positions);
                 for &at in &positions[..found] {
                     self.push::<O>(rows, base + usize::from(at), scores[usize::from(at)]);
                 }

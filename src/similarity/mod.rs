@@ -5,7 +5,7 @@
 //!   runs at the speed of memory.
 //! - **panels**: rows are first interleaved, lane per row, into groups that fill a register. A word of a query is
 //!   then broadcast against a group, so that no sum crosses lanes, and several queries and groups share each load.
-//!   Interleaving costs about as much as one query on the rows road, and is shared by all queries of a block.
+//!   Interleaving costs about as much as two queries on the rows road, and is shared by all queries of a block.
 //!
 //! Every entry takes the [`Isa`] to run on and clamps it to what this process may use, so that tests can run each
 //! path. All paths give the same integers.
@@ -13,6 +13,8 @@
 pub mod cosine;
 pub mod dot;
 pub mod hamming;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 
 use crate::isa::Isa;
 
@@ -39,11 +41,12 @@ pub trait Kernels: Copy + Send + Sync {
     const GROUP: usize;
     /// Elements in a word.
     const WORD: usize;
-    /// Number of queries from which interleaving the rows pays for itself.
-    const PANEL_FROM: usize;
 
     /// The best path in this process.
     fn isa() -> Isa;
+
+    /// Number of queries from which interleaving the rows pays for itself on a path, as measured.
+    fn panel_from(isa: Isa) -> usize;
 
     /// Scores of `query` with each of the `out.len()` rows in `rows`.
     fn rows(isa: Isa, query: &[Self::Element], rows: &[Self::Element], out: &mut [i32]);

@@ -110,12 +110,12 @@ def test_create_is_exactly_one_request(driver, to, control):
 
 
 def test_create_refuses_what_one_request_cannot_hold(driver, to, control):
-    with pytest.raises(ValueError, match="3 documents, and limits.documents = 2"):
+    with pytest.raises(ValueError, match=r"3 documents, and limits\.documents = 2"):
         driver.create(documents_of(3), _client={**to, "limits": ctxembed.Limits(documents=2)})
-    with pytest.raises(ValueError, match="6 chunks, and limits.chunks = 5"):
+    with pytest.raises(ValueError, match=r"6 chunks, and limits\.chunks = 5"):
         driver.create(documents_of(3), _client={**to, "limits": ctxembed.Limits(chunks=5)})
     counted = {"token_counter": lambda texts: [10] * len(texts), "limits": ctxembed.Limits(tokens=50)}
-    with pytest.raises(ValueError, match="tokens, and limits.tokens = 50"):
+    with pytest.raises(ValueError, match=r"tokens, and limits\.tokens = 50"):
         driver.create(documents_of(3), _client={**to, **counted})
     assert control.stats()["requests"] == 0
 
@@ -198,13 +198,13 @@ def test_progress_is_told_after_each_request(driver, to):
 
 
 def test_what_progress_raises_is_raised(driver, to):
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def stop(progress):
-        raise Enough
+        raise EnoughError
 
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         driver.embed(documents_of(9), progress=stop, _client={**to, "limits": ctxembed.Limits(documents=1)})
 
 

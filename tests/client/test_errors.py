@@ -158,7 +158,7 @@ def test_a_broken_connection_is_retried_and_then_an_error(driver, to, control, c
 
 
 def test_nobody_there_is_a_connection_error(driver, clock):
-    with pytest.raises(ctxembed.APIConnectionError, match="refused|failed") as caught:
+    with pytest.raises(ctxembed.APIConnectionError, match=r"refused|failed") as caught:
         driver.create([["a"]], _client={"base_url": "http://127.0.0.1:1", "max_retries": 2}, _clock=clock)
     assert len(clock.slept) == 2
     assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)

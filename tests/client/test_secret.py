@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import io
-import logging
 import pickle
 import traceback
 
@@ -81,7 +80,7 @@ def test_a_client_is_neither_pickled_nor_copied(kind):
 def test_no_log_shows_the_key_or_a_text(driver, server, control, caplog):
     caplog.set_level(1)
     for name in ("ctxembed", "httpx", "httpcore", "httpcore.http11", "httpcore.connection", "asyncio", "trio"):
-        logging.getLogger(name).setLevel(1)
+        caplog.set_level(1, logger=name)
     control.faults("500", "reset", "garbage", {"status": 429, "headers": {"retry-after": "0"}}, "422")
     documents = [["very private text"], ["another private text"]]
     driver.embed(documents, _client={"base_url": server.base_url})
@@ -138,12 +137,14 @@ def test_no_connection_error_shows_the_key(driver):
 
 
 def test_a_server_that_repeats_the_key_does_not_spread_it(driver, scripted):
+    status = 401
+
     def script(request):
         text = f'{{"error": {{"message": "Incorrect API key: {KEY}", "{KEY}": ["{KEY}"]}}}}'
         return status, {"x-echo": request["headers"]["authorization"]}, text.encode()
 
     scripted.script = script
-    for status in (401, 400, 500, 200):
+    for status in (401, 400, 500, 200):  # noqa: B007  # the script reads it
         with pytest.raises(ctxembed.APIError) as caught:
             driver.create([["a"]], _client={"base_url": scripted.base_url, "max_retries": 0})
         assert not [text for text in everything_reachable(caught.value) if KEY in text]

@@ -272,6 +272,9 @@ def test_opening_by_map_takes_no_memory_for_the_rows(tmp_path, rng):
     count, kilobytes = map(int, run.stdout.split())
     assert count == 60_000
     assert kilobytes < 8_000
+    mapped, read = cx.Index.open(path), cx.Index.open(path, mmap=False)
+    queries = int8(rng, 3, 1024)
+    same(mapped, read, queries)
 
 
 def test_the_format_is_the_documented_one(tmp_path, rng):

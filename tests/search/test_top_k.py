@@ -114,6 +114,12 @@ def test_more_than_there_are_gives_what_there_is_and_nothing_else(rng):
     assert cx.top_k(rows[:0], rows, 3).ids.shape == (0, 3)
 
 
+def test_more_matches_than_memory_holds_is_an_error_not_a_crash():
+    rows = np.zeros((40_000_000, 1), np.uint8)
+    with pytest.raises(ValueError, match="40000000 matches for each of 1000000 queries do not fit in memory"):
+        cx.top_k(np.zeros((1_000_000, 1), np.uint8), rows, 10**9)
+
+
 def test_the_metric_follows_the_dtype_when_it_is_not_named(rng):
     rows = int8(rng, 50, 16)
     assert np.array_equal(cx.top_k(rows[:3], rows, 5).scores, cx.top_k(rows[:3], rows, 5, metric="cosine").scores)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 
 from ctxembed._client._base import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, BaseClient
 from ctxembed._client._engine import Job
-from ctxembed._client._plan import finish, one
+from ctxembed._client._plan import finish, materialise, one
 from ctxembed._client._progress import Meter, watcher
 from ctxembed._client._secret import key_source
 from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL, Limits
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import httpx
+    from numpy.typing import ArrayLike
 
     from ctxembed._client._engine import Engine
     from ctxembed._client._parts import EmbeddingsPart, Outcome, Progress
@@ -28,8 +31,13 @@ if TYPE_CHECKING:
     from ctxembed._client._stream import StreamState
     from ctxembed._embeddings import Embeddings
     from ctxembed._models import EncodingFormat
+    from ctxembed._planning import CountsTokens
 
 __all__ = ["AsyncClient", "AsyncStream"]
+
+
+_INLINE: Final = 1_000_000
+"""Characters that are checked and counted in the event loop; more would hold it up, and go to a thread."""
 
 
 class AsyncClient(BaseClient):
@@ -46,7 +54,8 @@ token_counter, default_headers, allow_insecure
     Notes
     -----
     A client belongs to one thread. It may be used in one event loop after another; close it in the one that used it
-    last. Cancelling the task that awaits a call cancels its requests.
+    last. Cancelling the task that awaits a call cancels its requests. Documents of more than a million characters
+    are checked and counted in a worker thread, ``token_counter`` included.
 
     Examples
     --------
@@ -68,7 +77,7 @@ token_counter, default_headers, allow_insecure
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         limits: Limits = Limits(),  # noqa: B008  # frozen
-        token_counter: Any = None,
+        token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
         default_headers: Mapping[str, str] | None = None,
         http_client: httpx.AsyncClient | None = None,
         allow_insecure: bool = False,
@@ -103,7 +112,12 @@ token_counter, default_headers, allow_insecure
         progress: bool | Callable[[Progress], object] | None = None,
     ) -> Embeddings:
         """Embed documents of chunks: see :meth:`Client.embed`."""
-        plan = self._plan_embed(documents, model, dimensions, encoding_format, on_error)
+        rows, size = materialise(documents)
+        if size > _INLINE:
+            work = partial(self._plan_embed, rows, model, dimensions, encoding_format, on_error)
+            plan = await anyio.to_thread.run_sync(work)
+        else:
+            plan = self._plan_embed(rows, model, dimensions, encoding_format, on_error)
         return await self._run(plan, on_error, progress)
 
     async def embed_queries(
@@ -138,9 +152,7 @@ token_counter, default_headers, allow_insecure
     ) -> Embeddings:
         """Send exactly one request: see :meth:`Client.create`."""
         plan = self._plan_one(input, model, dimensions, encoding_format)
-        landed: list[Outcome] = []
-        await self._engine.run(Job(plan.call, landed.append, split=False), plan.batches)
-        return one(landed[0])
+        return one(await self._engine.one(plan.call, plan.batches[0]))
 
     def stream(
         self,
@@ -174,7 +186,8 @@ token_counter, default_headers, allow_insecure
             return
         self._closed = True
         if self._owns_pool:
-            await self._engine.pool.aclose()
+            self._engine.pool.closed = True
+            await self._engine.pool.release()
 
     close = aclose
 

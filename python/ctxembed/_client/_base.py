@@ -6,6 +6,8 @@ import ipaddress
 import os
 import re
 import sys
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -230,6 +232,8 @@ class BaseClient:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedClientError("this client is closed")
+        if self._engine.pool.closed:
+            raise ClosedClientError("the client whose connections this one shares is closed")
         injected = self._engine.pool.injected
         if injected is not None and injected.is_closed:
             raise ClosedClientError("the http_client that this client was given is closed")
@@ -272,6 +276,8 @@ class BaseClient:
     def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
         if isinstance(queries, str | bytes):
             raise TypeError(f"queries must be a list of str, got one {type(queries).__name__}: pass [query]")
+        if isinstance(queries, Mapping | AbstractSet) or not isinstance(queries, Iterable):
+            raise TypeError(f"queries must be a list of str, got {type(queries).__name__}")
         items = list(queries)
         if not items:
             raise ValueError("queries is empty: expected at least one query")

@@ -47,18 +47,15 @@ class Job:
         What all its requests have in common.
     emit : callable
         Takes each outcome, in the event loop's thread.
-    split : bool
-        Whether a refused batch is cut until what is refused stands alone.
     fatal : Exception or None
         An error that every other request would meet: what has not started does not start any more.
     """
 
     call: Call
     emit: Callable[[Outcome], object]
-    split: bool = True
     fatal: Exception | None = None
     landed: int = 0
-    refused: int = field(default=0)
+    refused: int = 0
 
     def note(self, outcome: Outcome) -> None:
         """Learn from an outcome what it means for the others."""
@@ -110,7 +107,7 @@ class Engine:
         """
         crash: list[BaseException] = []
         async with anyio.create_task_group() as group:
-            guarded = Job(job.call, _guard(job.emit, crash, group), split=job.split)
+            guarded = Job(job.call, _guard(job.emit, crash, group))
             for batch in batches:
                 if guarded.fatal is None:
                     await self.gate.acquire()
@@ -119,6 +116,14 @@ class Engine:
                     guarded.emit(Outcome(batch, None, guarded.fatal, 0))
         if crash:
             raise crash[0]
+
+    async def one(self, call: Call, batch: Batch) -> Outcome:
+        """Send one batch as it is, never split."""
+        await self.gate.acquire()
+        try:
+            return await self.send(call, batch)
+        finally:
+            self.gate.release()
 
     async def settle(self, group: TaskGroup, job: Job, batch: Batch) -> None:
         """Wait for a place, then send a batch and all that it is split into."""
@@ -137,7 +142,7 @@ class Engine:
         finally:
             self.gate.release()
         refusal = outcome.error
-        if job.split and refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and job.fatal is None:
+        if refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and job.fatal is None:
             named = blamed(refusal, len(batch.documents))
             if named is not None:
                 _LOG.info("a request of %d documents was refused (%s): split", len(batch.documents), _name(refusal))

@@ -95,7 +95,7 @@ class _Loop:
         self.pid = os.getpid()
         self.tasks: set[asyncio.Task[None]] = set()
         self._pool = pool
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a collection inside may end a stream, which comes here
         self._stopping = False
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -111,7 +111,7 @@ class _Loop:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self._pool.aclose()
+        await self._pool.release()
 
     def is_here(self) -> bool:
         """Whether the caller runs in the loop's thread."""
@@ -142,7 +142,7 @@ class LoopThread:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loop: _Loop | None = None
         self._finalizer: weakref.finalize[..., LoopThread] | None = None
         self.stopped = False
@@ -153,7 +153,7 @@ class LoopThread:
             if self._finalizer is not None:
                 self._finalizer.detach()
             _INHERITED.append(self._loop)
-            self._loop, self._lock = None, threading.Lock()
+            self._loop, self._lock = None, threading.RLock()
         with self._lock:
             if self.stopped:
                 raise ClosedClientError("this client is closed")

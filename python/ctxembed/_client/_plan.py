@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctxembed._client._parts import Assembly, Batch
 from ctxembed._embeddings import Failure
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from ctxembed._embeddings import Embeddings
     from ctxembed._planning import Prepared, Problem
 
-__all__ = ["Plan", "check_on_error", "finish", "one", "plan_of", "refusals"]
+__all__ = ["Plan", "check_on_error", "finish", "materialise", "one", "plan_of", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,14 @@ def check_on_error(on_error: object) -> None:
     """Refuse what is neither ``"raise"`` nor ``"return"``."""
     if on_error not in ("raise", "return"):
         raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+
+
+def materialise(documents: Iterable[Iterable[str]]) -> tuple[Any, int]:
+    """Read documents where they belong, and count their characters; what is none of them is for the planner to tell."""
+    if isinstance(documents, str | bytes | bytearray | Mapping | AbstractSet) or not isinstance(documents, Iterable):
+        return documents, 0
+    rows = [row if isinstance(row, str) or not isinstance(row, Iterable) else list(row) for row in documents]
+    return rows, sum(len(chunk) for row in rows if isinstance(row, list) for chunk in row if isinstance(chunk, str))
 
 
 def plan_of(call: Call, prepared: Prepared, on_error: str) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 from collections import deque
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ class StreamState:
     def __init__(
         self,
         call: Call,
-        prepare: Callable[[list[Any], int], Prepared],
+        prepare: Callable[[list[list[str]], int], Prepared],
         limits: Limits,
         concurrency: int,
         *,
@@ -84,7 +83,7 @@ class StreamState:
         self._clock = clock
         self._began = clock.monotonic()
 
-        self._raw: list[Any] = []  # read, not counted yet
+        self._raw: list[list[str]] = []  # read, not counted yet
         self._raw_size = 0  # its characters
         self._pool: list[_Counted] = []  # counted, not sent
         self._pool_size = _Size()
@@ -148,13 +147,14 @@ class StreamState:
 
     def feed(self, document: Any) -> None:
         """Take the next document of the source."""
-        if not isinstance(document, str | bytes | list):
-            # It may be a generator: it is read here, where the source belongs. What is none, the planner refuses.
-            with contextlib.suppress(TypeError):
-                document = list(document)
-        if isinstance(document, list):
-            self._raw_size += sum(len(chunk) for chunk in document if isinstance(chunk, str))
-        self._raw.append(document)
+        try:
+            # It may be a generator: it is read here, where the source belongs.
+            chunks = _chunks_of(document, self._read)
+        except Exception as error:  # noqa: BLE001  # as if the source had raised
+            self.exhaust(error)
+            return
+        self._raw_size += sum(map(len, chunks))
+        self._raw.append(chunks)
         self._read += 1
         self._held += _Size(1)
 
@@ -234,7 +234,7 @@ class StreamState:
         self._raw, self._raw_size = [], 0
         try:
             prepared = self._prepare(raw, base)
-        except Exception as error:  # noqa: BLE001  # a document of a wrong type: as if the source had raised
+        except Exception as error:  # noqa: BLE001  # the caller's token counter's
             self.exhaust(error)
             return
         failures = refusals(prepared.problems)
@@ -348,3 +348,19 @@ class _Counted:
         self.position = position
         self.chunks = chunks
         self.size = _Size(1, len(chunks), tokens)
+
+
+def _chunks_of(document: Any, position: int) -> list[str]:
+    if isinstance(document, str | bytes | bytearray):
+        raise TypeError(
+            f"document {position} is a {type(document).__name__}, but a document is a list of chunks: for documents of "
+            "one chunk give [text]"
+        )
+    try:
+        chunks = list(document)
+    except TypeError:
+        raise TypeError(f"document {position} must be an iterable of str, got {type(document).__name__}") from None
+    for number, chunk in enumerate(chunks):
+        if not isinstance(chunk, str):
+            raise TypeError(f"document {position}, chunk {number}: must be a str, got {type(chunk).__name__}")
+    return chunks

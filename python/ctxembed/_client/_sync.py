@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import httpx
+    from numpy.typing import ArrayLike
 
     from ctxembed._client._engine import Engine
     from ctxembed._client._parts import Batch, EmbeddingsPart, Outcome, Progress
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ctxembed._client._stream import StreamState
     from ctxembed._embeddings import Embeddings
     from ctxembed._models import EncodingFormat
+    from ctxembed._planning import CountsTokens
 
 __all__ = ["Client", "Stream"]
 
@@ -103,7 +105,7 @@ class Client(BaseClient):
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         limits: Limits = Limits(),  # noqa: B008  # frozen
-        token_counter: Any = None,
+        token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
         default_headers: Mapping[str, str] | None = None,
         http_client: httpx.Client | None = None,
         allow_insecure: bool = False,
@@ -280,7 +282,11 @@ class Client(BaseClient):
         """
         plan = self._plan_one(input, model, dimensions, encoding_format)
         landed: list[Outcome] = []
-        self._call(lambda _: self._engine.run(Job(plan.call, landed.append, split=False), plan.batches), None)
+
+        async def send(_: object) -> None:
+            landed.append(await self._engine.one(plan.call, plan.batches[0]))
+
+        self._call(send, None)
         return one(landed[0])
 
     def stream(
@@ -346,6 +352,7 @@ class Client(BaseClient):
             return
         self._closed = True
         if self._owns_pool:
+            self._engine.pool.closed = True
             self._thread.stop()
 
     def __enter__(self) -> Self:
@@ -356,11 +363,6 @@ class Client(BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _check_open(self) -> None:
-        super()._check_open()
-        if self._thread.stopped:
-            raise ClosedClientError("the client whose connections this one shares is closed")
 
     def _embed(self, plan: Plan, on_error: str, progress: bool | Callable[[Progress], object] | None) -> Embeddings:
         assembly = plan.assembly()

@@ -15,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
-from ctxembed._errors import APIConnectionError, APITimeoutError
+from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -234,11 +234,14 @@ class Pool:
     def __init__(self, injected: Any, *, trust_env: bool) -> None:
         self.injected = injected
         self.trust_env = trust_env
+        self.closed = False
         self._client: httpx.AsyncClient | None = None
         self._token: object = None
         self._pid = os.getpid()
 
     def _own(self) -> httpx.AsyncClient:
+        if self.closed:
+            raise ClosedClientError("the client was closed during the call")
         token = anyio.lowlevel.current_token()
         if self._client is None or token != self._token:
             # Connections belong to their event loop: those of another one cannot even be closed from here.
@@ -250,7 +253,7 @@ class Pool:
             self._client = httpx.AsyncClient(limits=limits, trust_env=self.trust_env, follow_redirects=False)
         return self._client
 
-    async def aclose(self) -> None:
+    async def release(self) -> None:
         """Close the connections, unless they are the caller's or another event loop's."""
         client, self._client = self._client, None
         if client is not None and anyio.lowlevel.current_token() == self._token:

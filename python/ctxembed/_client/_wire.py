@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ctxembed._codec import decode_response
+from ctxembed._core import decode_response
 from ctxembed._embeddings import Embeddings, Usage
 from ctxembed._errors import APIStatusError, BadResponseError, DecodeError, status_error
 from ctxembed._models import check_dimensions, get_model

@@ -107,8 +107,8 @@ impl Decoded {
 }
 
 /// Decode a whole body into `rows`.
-pub fn decode(isa: Isa, body: &[u8], expected: &Expected, rows: &mut impl Rows) -> Result<Decoded, Error> {
-    let mut walker = Walker::new(isa, expected.clone());
+pub fn decode(isa: Isa, body: &[u8], expected: Expected, rows: &mut impl Rows) -> Result<Decoded, Error> {
+    let mut walker = Walker::new(isa, expected);
     let window = Window { bytes: body, base: 0, last: true };
     match walker.run(&window, &mut 0, rows) {
         Ok(()) => Ok(walker.finish(rows)),
@@ -136,7 +136,7 @@ pub fn first_row_bytes(body: &[u8], expected: &Expected) -> Option<usize> {
     }
     let mut probe = Probe(None);
     // The probe stops the walk by an error of its own, so the result says nothing.
-    let _ = decode(Isa::Scalar, body, expected, &mut probe);
+    let _ = decode(Isa::Scalar, body, Expected { shape: None, ..*expected }, &mut probe);
     probe.0
 }
 

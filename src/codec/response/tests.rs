@@ -20,7 +20,7 @@ fn expected(shape: Option<&[usize]>, row_bytes: Option<usize>) -> Expected {
 
 fn whole(isa: Isa, body: &[u8], expected: &Expected) -> Outcome {
     let mut rows = GrowingRows::default();
-    match decode(isa, body, expected, &mut rows) {
+    match decode(isa, body, expected.clone(), &mut rows) {
         Ok(decoded) => {
             let count = decoded.rows();
             Ok((decoded, initialised(rows.into_memory(count))))

@@ -5,12 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use numpy::ToPyArray;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString, PyTuple, PyType};
+use pyo3::{IntoPyObjectExt, intern};
 
 use super::super::convert::{self, Out};
 use super::{encoding, row_bytes};
 use crate::codec::Encoding;
-use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream};
+use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream, Usage};
 use crate::error::Error;
 use crate::isa::Isa;
 
@@ -35,12 +37,49 @@ pub(super) fn bytes_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
     )))
 }
 
-/// (vectors, offsets, model, dimensions, usage), where usage is (`prompt_tokens`, `total_tokens`, `total_cost`).
-type Response<'py> =
-    (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<String>, usize, Option<(Option<i64>, Option<i64>, Option<String>)>);
-
+/// Decode the body of one API response, and prove it.
+///
+/// Parameters
+/// ----------
+/// body : bytes
+///     The body of a response of either embeddings endpoint. Other buffers than ``bytes`` are copied first.
+/// shape : sequence of int, optional
+///     Chunks of each document that was asked for, checked when given.
+/// dimensions : int, optional
+///     Dimensions of a vector, checked when given; else the first vector decides.
+/// encoding_format : {"base64_int8", "base64_binary"}
+///     What was asked for.
+/// out : ndarray of int8 or uint8, shape (n_chunks, width), optional
+///     Decode into this C-contiguous array and allocate no other. After an error its contents are not specified.
+///
+/// Returns
+/// -------
+/// Embeddings
+///     Rows in the order of both indexes, whatever order the body has. ``vectors`` is ``out`` where that is given. A
+///     text of the plain embeddings endpoint is a document of one chunk.
+///
+/// Raises
+/// ------
+/// DecodeError
+///     The body is not JSON, is not a response, or does not hold each (document, chunk) exactly once with a vector of
+///     the right length. ``kind``, ``offset``, ``document`` and ``chunk`` say what and where. ``document`` and
+///     ``chunk`` are the indexes the body gives, or positions where it has not given them yet.
+/// ValueError
+///     ``out``, ``dimensions`` or ``encoding_format`` do not fit each other.
+///
+/// Notes
+/// -----
+/// One pass from bytes to matrix, with the GIL released; no Python object a chunk. Nothing is allocated beyond what
+/// the body's own length can fill.
+///
+/// Examples
+/// --------
+/// >>> body = b'{"data": [{"index": 0, "data": [{"index": 0, "embedding": "AQID"}]}], "usage": {"total_tokens": 9}}'
+/// >>> emb = decode_response(body, shape=[1], dimensions=3)
+/// >>> emb.vectors, emb.usage.total_tokens
+/// (array([[1, 2, 3]], dtype=int8), 9)
 #[pyfunction]
-#[pyo3(signature = (body, shape, dimensions, encoding_format, out))]
+#[pyo3(signature = (body, *, shape=None, dimensions=None, encoding_format="base64_int8", out=None))]
 fn decode_response<'py>(
     py: Python<'py>,
     body: &Bound<'py, PyAny>,
@@ -48,58 +87,117 @@ fn decode_response<'py>(
     dimensions: Option<&Bound<'py, PyAny>>,
     encoding_format: &str,
     out: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Response<'py>> {
+) -> PyResult<Bound<'py, PyAny>> {
     let body = bytes_of(body)?;
     let body = body.as_bytes();
     let encoding = encoding(encoding_format)?;
-    let signed = encoding == Encoding::Int8;
     let row_bytes = row_bytes(encoding, dimensions)?;
     let shape = shape.map(chunk_counts).transpose()?;
-    let total = shape.as_ref().map(|shape| shape.iter().fold(0_usize, |sum, &n| sum.saturating_add(n)));
-    let mut expected = Expected { shape, row_bytes, encoding };
-    let isa = Isa::codec();
-
-    let (vectors, decoded) = if let Some(object) = out {
-        let mut out = Out::extract(object, signed)?;
-        let (rows, width) = out.shape();
-        if total.is_some_and(|total| total != rows) || row_bytes.is_some_and(|bytes| bytes != width) {
-            let want = (total.unwrap_or(rows), row_bytes.unwrap_or(width));
-            return Err(PyValueError::new_err(format!("out has shape ({rows}, {width}), expected {want:?}")));
-        }
-        expected.row_bytes = Some(width);
-        let decoded = out.with(py, |memory| {
-            let decoded = response::decode(isa, body, &expected, &mut SliceRows::new(memory))?;
-            if decoded.rows() == rows {
-                Ok(decoded)
-            } else {
-                Err(Error::Value(format!("out has {rows} rows, the response has {}", decoded.rows())))
-            }
-        })?;
-        (object.clone(), decoded)
-    } else {
-        if expected.row_bytes.is_none() {
-            expected.row_bytes = response::first_row_bytes(body, &expected);
-        }
-        let width = expected.row_bytes.unwrap_or(0);
-        // What the caller asked for, but no more than the body can hold.
-        let room = response::most_rows(body, width).min(total.unwrap_or(usize::MAX));
-        let (vectors, decoded) = convert::filled_bytes(py, &[room, width], signed, |memory| {
-            response::decode(isa, body, &expected, &mut SliceRows::new(memory))
-        })?;
-        if decoded.rows() < room {
-            convert::shrink(&vectors, &[decoded.rows(), width])?;
-        }
-        (vectors, decoded)
+    let expected = Expected { shape, row_bytes, encoding };
+    let (vectors, decoded) = match out {
+        Some(out) => decode_into(py, body, expected, out)?,
+        None => decode_new(py, body, expected)?,
     };
-    Ok(result(py, vectors, decoded, encoding.dimensions(expected.row_bytes.unwrap_or(0))))
+    embeddings(py, vectors, decoded, encoding, row_bytes)
 }
 
-fn result<'py>(py: Python<'py>, vectors: Bound<'py, PyAny>, decoded: Decoded, dimensions: usize) -> Response<'py> {
-    let usage = decoded.usage.map(|usage| {
-        let usd = usage.currency.as_deref().is_none_or(|currency| currency == "USD");
-        (usage.prompt_tokens, usage.total_tokens, usage.total_cost.filter(|_| usd))
-    });
-    (vectors, decoded.offsets.to_pyarray(py).into_any(), decoded.model, dimensions, usage)
+/// Chunks that were asked for in all.
+fn total(expected: &Expected) -> Option<usize> {
+    expected.shape.as_ref().map(|shape| shape.iter().fold(0, |sum: usize, &n| sum.saturating_add(n)))
+}
+
+/// Decode into the caller's array.
+fn decode_into<'py>(
+    py: Python<'py>,
+    body: &[u8],
+    mut expected: Expected,
+    array: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyAny>, Decoded)> {
+    let mut out = Out::extract(array, expected.encoding == Encoding::Int8)?;
+    let (rows, width) = out.shape();
+    let want = (total(&expected).unwrap_or(rows), expected.row_bytes.unwrap_or(width));
+    if want != (rows, width) {
+        return Err(PyValueError::new_err(format!("out has shape ({rows}, {width}), expected {want:?}")));
+    }
+    expected.row_bytes = Some(width);
+    let decoded = out.with(py, |memory| {
+        let decoded = response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory))?;
+        if decoded.rows() == rows {
+            Ok(decoded)
+        } else {
+            Err(Error::Value(format!("out has {rows} rows, the response has {}", decoded.rows())))
+        }
+    })?;
+    Ok((array.clone(), decoded))
+}
+
+/// Decode into a new array.
+fn decode_new<'py>(py: Python<'py>, body: &[u8], mut expected: Expected) -> PyResult<(Bound<'py, PyAny>, Decoded)> {
+    if expected.row_bytes.is_none() {
+        expected.row_bytes = response::first_row_bytes(body, &expected);
+    }
+    let width = expected.row_bytes.unwrap_or(0);
+    // What the caller asked for, but no more than the body can hold.
+    let room = response::most_rows(body, width).min(total(&expected).unwrap_or(usize::MAX));
+    let signed = expected.encoding == Encoding::Int8;
+    let (vectors, decoded) = convert::filled_bytes(py, &[room, width], signed, |memory| {
+        response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory))
+    })?;
+    if decoded.rows() < room {
+        convert::shrink(&vectors, &[decoded.rows(), width])?;
+    }
+    Ok((vectors, decoded))
+}
+
+static EMBEDDINGS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static USAGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static DECIMAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// The result object. `row_bytes` is what the caller gave, which stands where the response has no vector.
+fn embeddings<'py>(
+    py: Python<'py>,
+    vectors: Bound<'py, PyAny>,
+    decoded: Decoded,
+    encoding: Encoding,
+    row_bytes: Option<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let dimensions = encoding.dimensions(decoded.row_bytes.or(row_bytes).unwrap_or(0));
+    convert::frozen(
+        EMBEDDINGS.import(py, "ctxembed._embeddings", "Embeddings")?,
+        &[
+            (intern!(py, "vectors"), vectors),
+            (intern!(py, "offsets"), decoded.offsets.to_pyarray(py).into_any()),
+            (intern!(py, "model"), decoded.model.into_bound_py_any(py)?),
+            (intern!(py, "dimensions"), dimensions.into_bound_py_any(py)?),
+            (intern!(py, "encoding_format"), encoding_name(py, encoding).clone().into_any()),
+            (intern!(py, "usage"), usage(py, decoded.usage.unwrap_or_default())?),
+            (intern!(py, "failures"), PyTuple::empty(py).into_any()),
+        ],
+    )
+}
+
+fn encoding_name(py: Python<'_>, encoding: Encoding) -> &Bound<'_, PyString> {
+    match encoding {
+        Encoding::Int8 => intern!(py, "base64_int8"),
+        Encoding::Binary => intern!(py, "base64_binary"),
+    }
+}
+
+fn usage(py: Python<'_>, usage: Usage) -> PyResult<Bound<'_, PyAny>> {
+    let usd = usage.currency.is_none_or(|currency| currency == "USD");
+    let cost = match usage.total_cost.filter(|_| usd) {
+        Some(cost) => DECIMAL.import(py, "decimal", "Decimal")?.call1((cost,))?,
+        None => py.None().into_bound(py),
+    };
+    convert::frozen(
+        USAGE.import(py, "ctxembed._embeddings", "Usage")?,
+        &[
+            (intern!(py, "prompt_tokens"), usage.prompt_tokens.into_bound_py_any(py)?),
+            (intern!(py, "total_tokens"), usage.total_tokens.into_bound_py_any(py)?),
+            (intern!(py, "cost_usd"), cost),
+            (intern!(py, "requests"), 1.into_bound_py_any(py)?),
+        ],
+    )
 }
 
 /// `shape`: chunks of each document that was asked for.
@@ -113,8 +211,28 @@ fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     entries.enumerate().map(|(i, entry)| convert::integer(&format!("shape[{i}]"), &entry?, 0)).collect()
 }
 
-/// Decodes one response while it arrives. Wrapped by the class of the same name in `_codec.py`.
-#[pyclass(frozen, module = "ctxembed._core")]
+/// Decode the body of one API response while it arrives.
+///
+/// Parameters
+/// ----------
+/// shape, dimensions, encoding_format
+///     As for :func:`decode_response`.
+///
+/// Notes
+/// -----
+/// Gives the same result and the same errors as :func:`decode_response` on the whole body, whatever the parts. Holds
+/// the vectors decoded so far and at most one token that is not whole, never the body. Each instance decodes one
+/// response. It may be shared between threads, but parts must come in order.
+///
+/// Examples
+/// --------
+/// >>> body = b'{"data": [{"index": 0, "data": [{"index": 0, "embedding": "AQID"}]}]}'
+/// >>> decoder = ResponseDecoder(shape=[1])
+/// >>> for start in range(0, len(body), 10):
+/// ...     decoder.feed(body[start : start + 10])
+/// >>> decoder.finish().vectors
+/// array([[1, 2, 3]], dtype=int8)
+#[pyclass(frozen, module = "ctxembed")]
 struct ResponseDecoder {
     /// None once finished.
     stream: Mutex<Option<Stream>>,
@@ -125,6 +243,7 @@ struct ResponseDecoder {
 #[pymethods]
 impl ResponseDecoder {
     #[new]
+    #[pyo3(signature = (*, shape=None, dimensions=None, encoding_format="base64_int8"))]
     fn new(
         shape: Option<&Bound<'_, PyAny>>,
         dimensions: Option<&Bound<'_, PyAny>>,
@@ -136,9 +255,16 @@ impl ResponseDecoder {
         Ok(Self { stream: Mutex::new(Some(Stream::new(Isa::codec(), expected))), encoding, row_bytes })
     }
 
-    /// Decode the next part of the body.
-    fn feed(&self, py: Python<'_>, part: &Bound<'_, PyAny>) -> PyResult<()> {
-        let part = bytes_of(part)?;
+    /// Decode the next part of the body, of any length.
+    ///
+    /// Raises
+    /// ------
+    /// DecodeError
+    ///     The body is wrong, by what has arrived; every later call raises the same.
+    /// ValueError
+    ///     `finish` was called before.
+    fn feed(&self, py: Python<'_>, chunk: &Bound<'_, PyAny>) -> PyResult<()> {
+        let part = bytes_of(chunk)?;
         let part = part.as_bytes();
         convert::detached(py, || {
             let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,8 +272,15 @@ impl ResponseDecoder {
         })
     }
 
-    /// End the body, and give what `decode_response` gives.
-    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Response<'py>> {
+    /// Take the end of the body and return the whole result.
+    ///
+    /// Raises
+    /// ------
+    /// DecodeError
+    ///     The body is wrong, or not whole.
+    /// ValueError
+    ///     `finish` was called before.
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (decoded, memory) = convert::detached(py, || {
             let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             stream.ok_or_else(finished)?.finish()
@@ -155,7 +288,7 @@ impl ResponseDecoder {
         let width = decoded.row_bytes.or(self.row_bytes).unwrap_or(0);
         let shape = [decoded.rows(), width];
         let vectors = convert::adopted_bytes(py, memory, shape, self.encoding == Encoding::Int8)?;
-        Ok(result(py, vectors, decoded, self.encoding.dimensions(width)))
+        embeddings(py, vectors, decoded, self.encoding, self.row_bytes)
     }
 }
 

@@ -17,10 +17,17 @@ pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
     }
 }
 
+#[target_feature(enable = "avx2")]
+pub(super) fn squared_norms(rows: &[i8], width: usize, out: &mut [u32]) {
+    for (row, out) in rows.chunks_exact(width).zip(out) {
+        *out = product(row, row).cast_unsigned();
+    }
+}
+
 /// Inner product of two vectors of one length.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn product(a: &[i8], b: &[i8]) -> i32 {
+fn product(a: &[i8], b: &[i8]) -> i32 {
     let (a_pairs, a_tail) = a.as_chunks::<{ 2 * STEP }>();
     let (b_pairs, b_tail) = b.as_chunks::<{ 2 * STEP }>();
     let mut sums = [_mm256_setzero_si256(); 2];
@@ -81,7 +88,8 @@ fn tile<const Q: usize>(
             // SAFETY: a quarter of a line is 16 bytes at an address that is a multiple of 16.
             *rows = _mm256_cvtepu8_epi16(unsafe { _mm_load_si128(quarter.as_ptr().cast()) });
         }
-        for (sums, &word) in sums.iter_mut().zip(&word[first..]) {
+        let Some(word) = word[first..].first_chunk::<Q>() else { continue };
+        for (sums, &word) in sums.iter_mut().zip(word) {
             let word = _mm256_cvtepi8_epi16(_mm_set1_epi32(word.cast_signed()));
             for (sum, rows) in sums.iter_mut().zip(rows) {
                 // Two 32-bit lanes a row, each 2 * 255 * 128 at most beside the running sum, which wraps.

@@ -5,7 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{BATCH, GROUP, Line};
+use super::super::lanes::transpose_quarters;
+use super::{BATCH, BIAS, GROUP, Line, WORD};
 
 /// Bytes in a register.
 const STEP: usize = 64;
@@ -21,7 +22,10 @@ pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
         let (a, rows) = rows.split_at(width);
         let (b, rows) = rows.split_at(width);
         let (c, d) = rows.split_at(width);
-        *out = sums(query, [a, b, c, d]).map(|sum| sum.wrapping_sub(bias));
+        *out = sums(query, [a, b, c, d]);
+        for out in out {
+            *out = out.wrapping_sub(bias);
+        }
     }
     for (row, out) in rest.chunks_exact(width).zip(out_rest) {
         *out = sums(query, [row])[0].wrapping_sub(bias);
@@ -55,23 +59,44 @@ fn sums<const R: usize>(query: &[i8], rows: [&[i8]; R]) -> [i32; R] {
     out
 }
 
-/// The squared norm as `sum((x + 128) * x) - 128 * sum(x)`.
+/// The squared norm of each of the `out.len()` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn squared_norm(row: &[i8]) -> i32 {
+pub(super) fn squared_norms(rows: &[i8], width: usize, out: &mut [u32]) {
+    let (blocks, four) = (out.len() / 4, 4 * width);
+    let (rows_by_four, rest) = rows.split_at(blocks * four);
+    let (out_by_four, out_rest) = out.split_at_mut(blocks * 4);
+    for (rows, out) in rows_by_four.chunks_exact(four).zip(out_by_four.as_chunks_mut::<4>().0) {
+        let (a, rows) = rows.split_at(width);
+        let (b, rows) = rows.split_at(width);
+        let (c, d) = rows.split_at(width);
+        *out = norms([a, b, c, d]);
+    }
+    for (row, out) in rest.chunks_exact(width).zip(out_rest) {
+        [*out] = norms([row]);
+    }
+}
+
+/// Each squared norm as `sum((x + 128) * x) - 128 * sum(x)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn norms<const R: usize>(rows: [&[i8]; R]) -> [u32; R] {
     let (bias, ones) = (_mm512_set1_epi8(-128), _mm512_set1_epi8(1));
-    let (mut products, mut plain) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-    let (chunks, tail) = row.as_chunks::<STEP>();
-    for chunk in chunks {
-        let x = load(chunk);
-        products = _mm512_dpbusd_epi32(products, _mm512_xor_si512(x, bias), x);
-        plain = _mm512_dpbusd_epi32(plain, ones, x);
+    let mut sums = [(_mm512_setzero_si512(), _mm512_setzero_si512()); R];
+    let width = rows[0].len();
+    let whole = width / STEP * STEP;
+    for at in (0..width).step_by(STEP) {
+        for ((products, plain), row) in sums.iter_mut().zip(rows) {
+            let x = if at < whole { load(&row[at..at + STEP]) } else { load_tail(&row[whole..]) };
+            *products = _mm512_dpbusd_epi32(*products, _mm512_xor_si512(x, bias), x);
+            *plain = _mm512_dpbusd_epi32(*plain, ones, x);
+        }
     }
-    if !tail.is_empty() {
-        let x = load_tail(tail);
-        products = _mm512_dpbusd_epi32(products, _mm512_xor_si512(x, bias), x);
-        plain = _mm512_dpbusd_epi32(plain, ones, x);
+    let mut out = [0; R];
+    for (out, (products, plain)) in out.iter_mut().zip(sums) {
+        let plain = _mm512_reduce_add_epi32(plain).wrapping_mul(128);
+        *out = _mm512_reduce_add_epi32(products).wrapping_sub(plain).cast_unsigned();
     }
-    _mm512_reduce_add_epi32(products).wrapping_sub(_mm512_reduce_add_epi32(plain).wrapping_mul(128))
+    out
 }
 
 /// A register from 64 elements.
@@ -91,6 +116,39 @@ fn load_tail(elements: &[i8]) -> __m512i {
     let mask = !(u64::MAX << elements.len().min(63));
     // SAFETY: the mask has no more bits than the slice has elements, and a masked load touches no other byte.
     unsafe { _mm512_maskz_loadu_epi8(mask, elements.as_ptr()) }
+}
+
+/// Interleave the whole registers of a full group of rows, and give the number of words that were written.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn pack(group: &[i8], width: usize, lines: &mut [Line]) -> usize {
+    debug_assert_eq!(group.len(), GROUP * width);
+    let bias = _mm512_set1_epi32(BIAS.cast_signed());
+    let (blocks, _) = lines.as_chunks_mut::<{ STEP / WORD }>();
+    let blocks = &mut blocks[..width / STEP];
+    for (at, lines) in blocks.iter_mut().enumerate() {
+        let mut rows = [_mm512_setzero_si512(); GROUP];
+        for (register, row) in rows.iter_mut().zip(group.chunks_exact(width)) {
+            *register = load(&row[at * STEP..(at + 1) * STEP]);
+        }
+        // Within each quarter L of the registers: words 4 L .. 4 L + 4 of rows 4 j .. 4 j + 4, a word a register.
+        let mut fours = [[_mm512_setzero_si512(); 4]; 4];
+        for (j, four) in rows.as_chunks::<4>().0.iter().enumerate() {
+            let low = (_mm512_unpacklo_epi32(four[0], four[1]), _mm512_unpacklo_epi32(four[2], four[3]));
+            let high = (_mm512_unpackhi_epi32(four[0], four[1]), _mm512_unpackhi_epi32(four[2], four[3]));
+            fours[0][j] = _mm512_unpacklo_epi64(low.0, low.1);
+            fours[1][j] = _mm512_unpackhi_epi64(low.0, low.1);
+            fours[2][j] = _mm512_unpacklo_epi64(high.0, high.1);
+            fours[3][j] = _mm512_unpackhi_epi64(high.0, high.1);
+        }
+        for (i, four) in fours.into_iter().enumerate() {
+            for (quarter, words) in transpose_quarters(four).into_iter().enumerate() {
+                let line = &mut lines[4 * quarter + i];
+                // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
+                unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_xor_si512(words, bias)) };
+            }
+        }
+    }
+    blocks.len() * (STEP / WORD)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -131,14 +189,17 @@ fn batch<const Q: usize>(panel: &[Line], words: &[[u32; BATCH]], bias: &[i32; BA
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn tile<const R: usize, const Q: usize>(
-    groups: [&[Line]; R],
+    mut groups: [&[Line]; R],
     words: &[[u32; BATCH]],
     bias: &[i32; BATCH],
     out: &mut [i32],
     stride: usize,
 ) {
     let mut sums = [[_mm512_setzero_si512(); Q]; R];
-    let groups = groups.map(|group| &group[..words.len()]);
+    for group in &mut groups {
+        // The length that the compiler needs to see to leave out the checks below.
+        *group = &group[..words.len()];
+    }
     for (at, word) in words.iter().enumerate() {
         let mut lines = [_mm512_setzero_si512(); R];
         for (line, group) in lines.iter_mut().zip(groups) {

@@ -38,10 +38,17 @@ impl Kernels for Dot {
 
     const GROUP: usize = GROUP;
     const WORD: usize = WORD;
-    const PANEL_FROM: usize = 4;
 
     fn isa() -> Isa {
         Isa::dot()
+    }
+
+    fn panel_from(isa: Isa) -> usize {
+        match isa.min(Isa::dot()) {
+            Isa::Avx512 => 4,
+            Isa::Avx2 => 48,
+            Isa::Scalar => usize::MAX,
+        }
     }
 
     fn rows(isa: Isa, query: &[i8], rows: &[i8], out: &mut [i32]) {
@@ -60,27 +67,35 @@ impl Kernels for Dot {
     /// At most `128 * 128 * MAX_DIMS` each.
     fn squared_norms(isa: Isa, rows: &[i8], width: usize, out: &mut [u32]) {
         debug_assert_eq!(rows.len(), width * out.len());
-        for (row, out) in rows.chunks_exact(width).zip(out) {
-            let norm = match isa.min(Isa::dot()) {
-                // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512::squared_norm(row) },
-                // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { avx2::product(row, row) },
-                _ => scalar::product(row, row),
-            };
-            *out = norm.cast_unsigned();
+        match isa.min(Isa::dot()) {
+            // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::squared_norms(rows, width, out) },
+            // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::squared_norms(rows, width, out) },
+            _ => scalar::squared_norms(rows, width, out),
         }
     }
 
-    fn pack_rows(_isa: Isa, rows: &[i8], width: usize, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: &[i8], width: usize, panel: &mut Vec<Line>) {
         let words = width.div_ceil(WORD);
-        panel.clear();
-        panel.resize((rows.len() / width).div_ceil(GROUP) * words, Line([0; GROUP]));
+        // Every lane of a full group is written below: only a last group that is not full needs zeros.
+        let groups = (rows.len() / width).div_ceil(GROUP);
+        panel.resize(groups * words, Line([0; GROUP]));
         for (group, lines) in rows.chunks(GROUP * width).zip(panel.chunks_exact_mut(words)) {
+            let full = group.len() == GROUP * width;
+            let done = match isa.min(Isa::dot()) {
+                // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 if full => unsafe { avx512::pack(group, width, lines) },
+                _ => 0,
+            };
+            if !full {
+                lines.fill(Line([0; GROUP]));
+            }
             for (lane, row) in group.chunks_exact(width).enumerate() {
-                each_word(row, |word, value| lines[word].0[lane] = value ^ BIAS);
+                each_word(&row[done * WORD..], |word, value| lines[done + word].0[lane] = value ^ BIAS);
             }
         }
     }
@@ -153,7 +168,7 @@ mod tests {
             let mut out = vec![1; count];
             Dot::squared_norms(isa, rows, width, &mut out);
             assert_eq!(out, norms, "norms, {isa:?}, width {width}");
-            let mut panel = vec![];
+            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
             Dot::pack_rows(isa, rows, width, &mut panel);
             let stride = count.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.batches() {

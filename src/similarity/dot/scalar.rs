@@ -8,6 +8,12 @@ pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
     }
 }
 
+pub(super) fn squared_norms(rows: &[i8], width: usize, out: &mut [u32]) {
+    for (row, out) in rows.chunks_exact(width).zip(out) {
+        *out = product(row, row).cast_unsigned();
+    }
+}
+
 /// Inner product of two vectors of one length.
 #[inline]
 pub(super) fn product(a: &[i8], b: &[i8]) -> i32 {

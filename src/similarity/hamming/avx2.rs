@@ -80,7 +80,8 @@ fn tile<const Q: usize>(lines: &[Line], words: &[[u64; BATCH]], first: usize, ou
             // SAFETY: each half of a line is 32 bytes at an address that is a multiple of 32.
             let (low, high) =
                 unsafe { (_mm256_load_si256(low.as_ptr().cast()), _mm256_load_si256(high.as_ptr().cast())) };
-            for (bytes, &word) in bytes.iter_mut().zip(&word[first..]) {
+            let Some(word) = word[first..].first_chunk::<Q>() else { continue };
+            for (bytes, &word) in bytes.iter_mut().zip(word) {
                 let word = _mm256_set1_epi64x(word.cast_signed());
                 bytes[0] = _mm256_add_epi8(bytes[0], counts(_mm256_xor_si256(low, word)));
                 bytes[1] = _mm256_add_epi8(bytes[1], counts(_mm256_xor_si256(high, word)));

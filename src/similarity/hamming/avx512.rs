@@ -4,7 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{BATCH, GROUP, Line};
+use super::super::lanes::transpose_quarters;
+use super::{BATCH, GROUP, Line, WORD};
 
 /// Bytes in a register.
 const STEP: usize = 64;
@@ -72,6 +73,34 @@ fn load_tail(bytes: &[u8]) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
 }
 
+/// Interleave the whole registers of a full group of rows, and give the number of words that were written.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+pub(super) fn pack(group: &[u8], width: usize, lines: &mut [Line]) -> usize {
+    debug_assert_eq!(group.len(), GROUP * width);
+    let (blocks, _) = lines.as_chunks_mut::<{ STEP / WORD }>();
+    let blocks = &mut blocks[..width / STEP];
+    for (at, lines) in blocks.iter_mut().enumerate() {
+        let mut rows = [_mm512_setzero_si512(); GROUP];
+        for (register, row) in rows.iter_mut().zip(group.chunks_exact(width)) {
+            *register = load(&row[at * STEP..(at + 1) * STEP]);
+        }
+        // Within each quarter L of the registers: words 2 L and 2 L + 1 of rows 2 j and 2 j + 1, a word a register.
+        let mut fours = [[_mm512_setzero_si512(); 4]; 2];
+        for (j, two) in rows.as_chunks::<2>().0.iter().enumerate() {
+            fours[0][j] = _mm512_unpacklo_epi64(two[0], two[1]);
+            fours[1][j] = _mm512_unpackhi_epi64(two[0], two[1]);
+        }
+        for (i, four) in fours.into_iter().enumerate() {
+            for (quarter, words) in transpose_quarters(four).into_iter().enumerate() {
+                let line = &mut lines[2 * quarter + i];
+                // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
+                unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), words) };
+            }
+        }
+    }
+    blocks.len() * (STEP / WORD)
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
 pub(super) fn panel(panel: &[Line], words: &[[u64; BATCH]], count: usize, out: &mut [i32], stride: usize) {
     match count {
@@ -102,9 +131,17 @@ fn batch<const Q: usize>(panel: &[Line], words: &[[u64; BATCH]], out: &mut [i32]
 /// `R` groups against `Q` queries: every line is loaded once, every word broadcast once, all sums stay in registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn tile<const R: usize, const Q: usize>(groups: [&[Line]; R], words: &[[u64; BATCH]], out: &mut [i32], stride: usize) {
+fn tile<const R: usize, const Q: usize>(
+    mut groups: [&[Line]; R],
+    words: &[[u64; BATCH]],
+    out: &mut [i32],
+    stride: usize,
+) {
     let mut sums = [[_mm512_setzero_si512(); Q]; R];
-    let groups = groups.map(|group| &group[..words.len()]);
+    for group in &mut groups {
+        // The length that the compiler needs to see to leave out the checks below.
+        *group = &group[..words.len()];
+    }
     for (at, word) in words.iter().enumerate() {
         let mut lines = [_mm512_setzero_si512(); R];
         for (line, group) in lines.iter_mut().zip(groups) {

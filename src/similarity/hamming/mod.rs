@@ -33,10 +33,17 @@ impl Kernels for Hamming {
 
     const GROUP: usize = GROUP;
     const WORD: usize = WORD;
-    const PANEL_FROM: usize = 4;
 
     fn isa() -> Isa {
         Isa::hamming()
+    }
+
+    fn panel_from(isa: Isa) -> usize {
+        match isa.min(Isa::hamming()) {
+            Isa::Avx512 => 4,
+            Isa::Avx2 => 8,
+            Isa::Scalar => usize::MAX,
+        }
     }
 
     fn rows(isa: Isa, query: &[u8], rows: &[u8], out: &mut [i32]) {
@@ -52,13 +59,24 @@ impl Kernels for Hamming {
         }
     }
 
-    fn pack_rows(_isa: Isa, rows: &[u8], width: usize, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: &[u8], width: usize, panel: &mut Vec<Line>) {
         let words = width.div_ceil(WORD);
-        panel.clear();
-        panel.resize((rows.len() / width).div_ceil(GROUP) * words, Line([0; GROUP]));
+        // Every lane of a full group is written below: only a last group that is not full needs zeros.
+        let groups = (rows.len() / width).div_ceil(GROUP);
+        panel.resize(groups * words, Line([0; GROUP]));
         for (group, lines) in rows.chunks(GROUP * width).zip(panel.chunks_exact_mut(words)) {
+            let full = group.len() == GROUP * width;
+            let done = match isa.min(Isa::hamming()) {
+                // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 if full => unsafe { avx512::pack(group, width, lines) },
+                _ => 0,
+            };
+            if !full {
+                lines.fill(Line([0; GROUP]));
+            }
             for (lane, row) in group.chunks_exact(width).enumerate() {
-                each_word(row, |word, value| lines[word].0[lane] = value);
+                each_word(&row[done * WORD..], |word, value| lines[done + word].0[lane] = value);
             }
         }
     }
@@ -125,7 +143,7 @@ mod tests {
                 Hamming::rows(isa, query, row_data, &mut out);
                 assert_eq!(out, expected[q], "rows, {isa:?}, width {width}, offset {offset}");
             }
-            let mut panel = vec![];
+            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
             Hamming::pack_rows(isa, row_data, width, &mut panel);
             let stride = rows.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.batches() {

@@ -1,0 +1,292 @@
+"""The pieces without I/O: request bytes, rates, delays, places, splits."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import ctxembed
+import numpy as np
+import pytest
+from ctxembed._client._pacing import Bucket, Gate, Pacer
+from ctxembed._client._parts import Batch
+from ctxembed._client._retry import Clock, RetryPolicy, retry_after
+from ctxembed._client._wire import Call, blamed, encode_input, spent
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .conftest import FakeClock, documents_of
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.text(
+    st.sampled_from('"\\\n\r\t\b\x00\x1d\x1e\x1f/a é😀'), min_size=1
+)
+
+
+# Request bytes
+
+
+@given(st.lists(st.lists(TEXT, min_size=1), min_size=1))
+def test_the_input_is_compact_json_in_utf_8(documents):
+    encoded = encode_input(documents)
+    assert json.loads(encoded) == documents
+    assert encoded == json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode() or b"\\u00" in encoded
+
+
+@given(st.lists(TEXT, min_size=1), st.integers(128, 1024) | st.none())
+def test_a_body_is_what_was_asked_for(texts, dimensions):
+    flat = Call.of("/v1/embeddings", "pplx-embed-v1-0.6b", dimensions, "base64_int8")
+    expected = {"input": texts, "model": "pplx-embed-v1-0.6b", "encoding_format": "base64_int8"}
+    if dimensions is not None:
+        expected["dimensions"] = dimensions
+    assert json.loads(flat.body([[text] for text in texts])) == expected
+
+
+def test_a_lone_surrogate_cannot_be_sent():
+    with pytest.raises(UnicodeEncodeError):
+        encode_input([["\ud800"]])
+
+
+def test_the_longest_answer_leaves_room_for_indented_json():
+    call = Call.of("/v1/contextualizedembeddings", "pplx-embed-context-v1-0.6b", None, "base64_int8")
+    row = {"object": "embedding", "index": 15_999, "embedding": "A" * 1368}
+    documents = [{"object": "list", "index": 511, "data": [row] * 30} for _ in range(512)]
+    for indent in (None, 2, 8):
+        assert len(json.dumps({"data": documents}, indent=indent)) < call.longest_answer(512, 512 * 30)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"usage": {"prompt_tokens": 3, "total_tokens": 4, "cost": {"total_cost": 8E-8}}}', (3, 4, "8E-8", 1)),
+        (b'{"usage": {"total_tokens": "4", "prompt_tokens": true}}', (None, None, None, 1)),
+        (b'{"usage": {"cost": null}}', (None, None, None, 1)),
+        (b'{"usage": null}', (None, None, None, 0)),
+        (b"[]", (None, None, None, 0)),
+        (b"garbage \xff", (None, None, None, 0)),
+        (b'{"usage": {"cost": {"total_cost": NaN}}}', (None, None, None, 1)),
+        (b"[" * 100_000, (None, None, None, 0)),
+    ],
+)
+def test_the_cost_of_a_useless_answer_is_read_as_far_as_it_can_be(body, expected):
+    usage = spent(body)
+    cost = None if usage.cost_usd is None else str(usage.cost_usd)
+    assert (usage.prompt_tokens, usage.total_tokens, cost, usage.requests) == expected
+
+
+# Refusals
+
+
+def refusal(*places):
+    detail = [{"loc": list(place), "msg": "no", "type": "value_error"} for place in places]
+    return ctxembed.UnprocessableEntityError("no", 422, {"detail": detail})
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (refusal(("body", "input", 3)), [3]),
+        (refusal(("body", "input", 3, 0), ("body", "input", 1), ("body", "input", 3)), [1, 3]),
+        (refusal(("body", "input")), []),
+        (refusal(("body", "input", 99)), []),
+        (refusal(("body", "input", True)), []),
+        (refusal(("body", "model")), None),
+        (refusal(("body", "model"), ("body", "input", 2)), [2]),
+        (refusal(("body",)), []),
+        (ctxembed.BadRequestError("no", 400, "text"), []),
+        (ctxembed.BadRequestError("no", 400, {"detail": "text"}), []),
+        (ctxembed.BadRequestError("no", 400, {"detail": [3, None, {"loc": 3}]}), []),
+        (ctxembed.BadRequestError("no", 400, None), []),
+    ],
+)
+def test_a_refusal_names_documents_or_something_all_share_or_nothing(error, expected):
+    assert blamed(error, 8) == expected
+
+
+@given(st.integers(2, 60), st.data())
+def test_the_pieces_of_a_split_are_the_whole(n, data):
+    named = sorted(data.draw(st.sets(st.integers(0, n - 1), max_size=5)))
+    batch = Batch(documents_of(n), np.arange(100, 100 + n), data.draw(st.integers(0, 10_000)), root=3)
+    pieces = batch.split(named, attempts=2)
+    assert [document for piece in pieces for document in piece.documents] == batch.documents
+    assert np.concatenate([piece.positions for piece in pieces]).tolist() == batch.positions.tolist()
+    assert sum(piece.tokens for piece in pieces) == batch.tokens
+    assert all(0 < len(piece.documents) < n for piece in pieces)
+    assert {(piece.root, piece.attempts) for piece in pieces} == {(3, 2)}
+    for position in named:
+        assert any(piece.positions.tolist() == [100 + position] for piece in pieces)
+
+
+# Delays
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        ("1.5", 1.5),
+        (" 7 ", 7.0),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
+        ("Thu, 01 Jan 1970 00:00:30 GMT", 0.0),
+        ("Thursday, 01-Jan-70 00:02:00 GMT", 20.0),
+        ("Thu Jan  1 00:02:00 1970", 20.0),
+        ("-1", None),
+        ("1e3", None),
+        ("inf", None),
+        ("\u0661", None),
+        ("", None),
+        ("tomorrow", None),
+    ],
+)
+def test_retry_after_is_read(value, expected):
+    assert retry_after({"retry-after": value}, now=100.0) == expected
+
+
+def test_no_header_is_no_time():
+    assert retry_after({}, now=0.0) is None
+
+
+@given(st.integers(0, 2000), st.floats(0, 1))
+def test_a_delay_is_never_longer_than_the_longest(retries, chance):
+    clock = Clock(random=lambda: chance)
+    delay = RetryPolicy(max_retries=10_000).delay(ctxembed.APITimeoutError("late"), retries, clock)
+    assert 0 <= delay <= min(20.0, 0.5 * 2.0 ** min(retries, 64))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ctxembed.BadRequestError("no", 400),
+        ctxembed.AuthenticationError("no", 401),
+        ctxembed.DecodeError("no", "json", 0),
+    ],
+)
+def test_what_would_fail_again_is_not_tried_again(error):
+    assert RetryPolicy(max_retries=4).delay(error, 0, Clock()) is None
+
+
+# Rates
+
+
+@given(st.floats(1, 1e6), st.lists(st.tuples(st.floats(0, 5), st.integers(1, 5)), min_size=1, max_size=60))
+def test_no_minute_exceeds_the_rate_but_by_the_last_start(rate, arrivals):
+    bucket, now, starts = Bucket(rate), 0.0, []
+    for gap, units in arrivals:
+        now += gap
+        starts.append((now + bucket.reserve(units, now), units))
+    for first, _ in starts:
+        inside = [units for at, units in starts if first <= at < first + 60]
+        assert sum(inside[:-1]) <= rate * (1 + 1e-9)
+
+
+def test_what_was_not_used_is_given_back():
+    bucket = Bucket(60)
+    assert bucket.reserve(10, 0.0) == 0.0
+    bucket.give_back(7)
+    assert bucket.reserve(1, 0.0) == 3.0
+
+
+@pytest.mark.parametrize("option", ["requests_per_minute", "tokens_per_minute"])
+def test_requests_are_spaced(driver, server, control, option):
+    clock = FakeClock()
+    rate = {"requests_per_minute": 120, "tokens_per_minute": 6_000}[option]
+    client = {"base_url": server.base_url, "limits": ctxembed.Limits(documents=1), "max_concurrency": 1, option: rate}
+    client["token_counter"] = lambda texts: [50 for _ in texts]
+    driver.embed([["a"]] * 5, _client=client, _clock=clock)
+    if option == "requests_per_minute":
+        assert clock.slept == [0.5] * 4
+    else:
+        # The first two would wait half a second each; what the API counts instead of 50 shortens the others' wait.
+        assert 0 < sum(clock.slept) < 0.5
+
+
+def test_a_cancelled_wait_gives_its_turn_back():
+    async def main():
+        pacer = Pacer(requests_per_minute=60, tokens_per_minute=None)
+        clock = Clock(monotonic=lambda: 0.0)
+        await pacer.wait(1, clock)
+        with anyio.move_on_after(0.01) as scope:
+            await pacer.wait(1, clock)
+        assert scope.cancelled_caught
+        return pacer._requests.reserve(1, 0.0)
+
+    assert anyio.run(main) == 1.0
+
+
+# Places
+
+
+def in_gate(most, actions):
+    """Run ``actions(gate, log)`` with helpers that enter and note it."""
+
+    async def main():
+        gate = Gate(most)
+        async with anyio.create_task_group() as group:
+            await actions(gate, group)
+        return gate
+
+    return anyio.run(main)
+
+
+def test_places_are_given_in_turn_and_urgent_ones_first():
+    entered = []
+
+    async def actions(gate, group):
+        async def visit(name, first):
+            await gate.acquire(first=first)
+            entered.append(name)
+            gate.release()
+
+        await gate.acquire()
+        for name, first in [("a", False), ("b", False), ("urgent", True)]:
+            group.start_soon(visit, name, first)
+        await anyio.wait_all_tasks_blocked()
+        assert entered == []
+        gate.release()
+
+    in_gate(1, actions)
+    assert entered == ["urgent", "a", "b"]
+
+
+def test_a_cancelled_visitor_leaves_no_gap():
+    async def actions(gate, group):
+        await gate.acquire()
+        with anyio.move_on_after(0.01):
+            await gate.acquire()
+        gate.release()
+        with anyio.fail_after(1):
+            await gate.acquire()
+            gate.release()
+
+    gate = in_gate(1, actions)
+    assert gate._inside == 0
+    assert not gate._waiting
+
+
+def test_congestion_halves_once_a_flight_and_success_grows_it_back():
+    gate = Gate(16)
+    gate.congested(started=10.0, now=11.0)
+    gate.congested(started=10.5, now=11.1)
+    assert gate.allowed == 8
+    gate.congested(started=11.5, now=12.0)
+    assert gate.allowed == 4
+    for _ in range(5):
+        gate.succeeded()
+    assert gate.allowed == 5
+    for _ in range(400):
+        gate.succeeded()
+    assert gate.allowed == 16
+    for started in range(20, 60):
+        gate.congested(started=float(started), now=float(started))
+    assert gate.allowed == 1
+
+
+def test_fewer_requests_are_in_flight_after_a_429(driver, server, control):
+    limits = ctxembed.Limits(documents=1)
+    control.faults(*[{"status": 429, "delay": 0.05}] * 8, {"delay": 0.03, "times": 100})
+    clock = FakeClock()
+    emb = driver.embed(
+        documents_of(40), _client={"base_url": server.base_url, "limits": limits, "max_concurrency": 8}, _clock=clock
+    )
+    assert emb.failures == ()
+    assert control.stats()["by_status"]["429"] == 8

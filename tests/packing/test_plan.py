@@ -1,0 +1,254 @@
+"""Planning: every problem is found before anything is paid for, and the rest is counted, packed and priced."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from ctxembed._models import SEPARATOR, Limits, Model, register_model
+from ctxembed._planning import Plan, Problem, plan, prepare, prepare_texts
+
+WORDS = "The quick brown fox jumps over the lazy dog. "
+
+
+def characters(texts):
+    """Count a token a character."""
+    return [len(text) for text in texts]
+
+
+class Counter:
+    """A token a word; remembers its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def count_batch(self, texts):
+        self.calls.append(texts)
+        return np.array([len(text.split()) for text in texts], dtype=np.int32)
+
+
+def test_a_plan_counts_packs_and_prices():
+    found = plan([["ab", "c"], ["d"]], token_counter=characters)
+    assert (found.documents, found.chunks, found.requests) == (2, 3, 1)
+    assert found.tokens == found.tokens_upper == 2 + 1 + 1 + 1  # the separator between the chunks is a token
+    assert found.exact_tokens
+    assert (found.lower_bound, found.optimal) == (1, True)
+    assert found.cost_usd == found.cost_usd_upper == Decimal("0.008") * 5 / 1_000_000
+    assert found.problems == ()
+    assert (found.model, found.dimensions, found.encoding_format) == ("pplx-embed-context-v1-0.6b", 1024, "base64_int8")
+
+
+def test_an_estimate_lies_below_the_upper_bound():
+    found = plan([[WORDS * 20, WORDS]] * 10)
+    assert not found.exact_tokens
+    assert found.tokens < found.tokens_upper == 10 * (21 * len(WORDS) + 1)
+    assert found.cost_usd < found.cost_usd_upper
+
+
+def test_a_price_that_is_not_known_is_none():
+    register_model(Model("test-unpriced", 256, None))
+    found = plan([["a"]], model="test-unpriced")
+    assert (found.cost_usd, found.cost_usd_upper) == (None, None)
+    assert "price of test-unpriced not known" in str(found)
+    assert found.to_dict()["cost_usd"] is None
+
+
+def test_every_problem_is_found_by_document_and_chunk():
+    documents = [
+        ["fine"],
+        [],
+        ["fine", "", f"ab{SEPARATOR}"],
+        ["x" * 5, "lone \ud800 surrogate"],
+        ["y"] * 21,
+        ["word " * 60],
+    ]
+    found = plan(documents, limits=Limits(chunks=20, tokens_per_document=50, tokens=100))
+    assert found.problems == (
+        Problem(1, None, "has no chunks: a document needs at least one"),
+        Problem(2, 1, "is empty: a chunk needs at least one character"),
+        Problem(2, 2, "holds the separator '<|endoftext|>' (character 2), which would misalign every later chunk"),
+        Problem(3, 1, "holds a lone surrogate (character 5), which UTF-8 cannot encode"),
+        Problem(4, None, "has 21 chunks, more than limits.chunks = 20 allows a request"),
+        Problem(5, None, "has at least 60 tokens, more than limits.tokens_per_document = 50"),
+    )
+    assert (found.documents, found.requests) == (6, 1)
+    assert found.tokens_upper == len("fine")
+    assert str(found.problems[1]) == "document 2, chunk 1: is empty: a chunk needs at least one character"
+
+
+def test_an_exact_count_over_the_limit_is_a_problem():
+    limits = Limits(tokens_per_document=10)
+    found = plan([["a" * 10], ["a" * 5, "b" * 5]], token_counter=characters, limits=limits)
+    assert found.problems == (Problem(1, None, "has 11 tokens, more than limits.tokens_per_document = 10"),)
+
+
+def test_a_document_that_only_seems_too_large_goes_alone():
+    limits = Limits(tokens_per_document=100, tokens=400)
+    large = "pneumonoultramicroscopic" * 25  # one word to the lower bound, over a hundred tokens to the estimate
+    prepared = prepare([["a"], [large], ["b"], [large]], limits=limits)
+    assert prepared.problems == ()
+    assert prepared.tokens[1] > 100
+    assert [request.tolist() for request in prepared.requests] == [[0, 2], [1], [3]]
+    assert prepared.lower_bound == 3
+
+
+def test_documents_with_problems_are_in_no_request():
+    prepared = prepare([["a"], [], ["b"]])
+    assert [request.tolist() for request in prepared.requests] == [[0, 2]]
+    assert prepared.sendable.tolist() == [True, False, True]
+    assert prepared.offsets.tolist() == [0, 1, 1, 2]
+    assert prepared.documents == [["a"], [], ["b"]]
+
+
+def test_only_problems_make_no_request():
+    found = plan([[], [""]])
+    assert (found.requests, found.lower_bound, found.tokens) == (0, 0, 0)
+    assert len(found.problems) == 2
+
+
+def test_problems_count_from_the_first_document():
+    prepared = prepare([["a"], [""]], first_document=1000)
+    assert [(problem.document, problem.chunk) for problem in prepared.problems] == [(1001, 0)]
+    assert prepared.sendable.tolist() == [True, False]
+
+
+def test_any_iterable_of_iterables_is_accepted_and_materialised_once():
+    prepared = prepare((str(i) for i in range(n)) for n in (1, 3))
+    assert prepared.documents == [["0"], ["0", "1", "2"]]
+    assert prepare((("a", "b"), np.array(["c"]))).documents == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize(
+    ("documents", "error", "message"),
+    [
+        (["a", "b"], TypeError, r"document 0 is a str.*\[\[text\] for text in texts\].*embed_queries.*embed_texts"),
+        ([["a"], "b"], TypeError, "document 1 is a str"),
+        ("abc", TypeError, "documents must be an iterable of documents, got one str"),
+        (b"abc", TypeError, "documents must be an iterable of documents, got one bytes"),
+        ({"a": ["b"]}, TypeError, "documents must be an ordered iterable, got dict"),
+        ([{"a": "b"}], TypeError, "document 0 must be an ordered iterable, got dict"),
+        ([["a"], {"b"}], TypeError, "document 1 must be an ordered iterable, got set"),
+        ([b"a"], TypeError, "document 0 must be an iterable of str, got bytes"),
+        ([["a"], 7], TypeError, "document 1 must be an iterable, got int"),
+        (None, TypeError, "documents must be an iterable, got NoneType"),
+        ([["a"], ["b", None]], TypeError, "document 1, chunk 1: must be a str, got NoneType"),
+        ([["a", ["b"]]], TypeError, "document 0, chunk 1: must be a str, got list"),
+        ([], ValueError, "documents is empty"),
+    ],
+)
+def test_what_is_no_list_of_documents_is_refused(documents, error, message):
+    with pytest.raises(error, match=message):
+        plan(documents)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": "nope"}, ValueError, "model 'nope' is not known"),
+        ({"model": "pplx-embed-v1-4b"}, ValueError, "is not contextualized"),
+        ({"dimensions": 64}, ValueError, "dimensions must be from 128 to 1024"),
+        ({"dimensions": 129, "encoding_format": "base64_binary"}, ValueError, "multiple of 8"),
+        ({"encoding_format": "float"}, ValueError, "encoding_format must be"),
+        ({"limits": {"tokens": 5}}, TypeError, "limits must be a ctxembed.Limits"),
+        ({"token_counter": 5}, TypeError, "token_counter must have the method count_batch, or be callable"),
+        ({"token_counter": lambda _: [1]}, ValueError, "token_counter returned 1 counts for 2 chunks"),
+        ({"token_counter": lambda _: [3, -1]}, ValueError, "token_counter returned -1 for chunk 1 of 2"),
+        ({"token_counter": lambda _: [1.5, 2]}, TypeError, r"token_counter\(chunks\)\[0\] must be an int, got 1.5"),
+        ({"token_counter": lambda _: None}, TypeError, r"token_counter\(chunks\) must be a sequence .* got NoneType"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_at_once(options, error, message):
+    with pytest.raises(error, match=message):
+        plan([["a", "b"]], **options)
+
+
+def test_a_counter_is_called_once_with_every_chunk_that_can_be_counted():
+    counter = Counter()
+    prepared = prepare([["a b", ""], ["c \ud800"], ["d"]], token_counter=counter)
+    assert counter.calls == [["a b", "d"]]
+    assert prepared.exact
+    assert prepared.tokens[2] == 1
+
+
+def test_a_counter_that_counts_nothing_still_leaves_a_token_a_chunk():
+    assert prepare([["a", "b"]], token_counter=lambda texts: [0] * len(texts)).tokens.tolist() == [3]
+
+
+def test_a_counter_that_changes_its_argument_changes_nothing():
+    def clear(texts):
+        counts = [1] * len(texts)
+        texts.clear()
+        return counts
+
+    assert prepare([["a", "b"]], token_counter=clear).documents == [["a", "b"]]
+
+
+def test_errors_of_a_counter_are_its_own():
+    def broken(texts):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        plan([["a"]], token_counter=broken)
+
+
+def test_independent_texts_are_documents_of_one_chunk():
+    prepared = prepare_texts(["a", "", "c"])
+    assert prepared.documents == [["a"], [""], ["c"]]
+    assert [(problem.document, problem.chunk) for problem in prepared.problems] == [(1, 0)]
+    assert [request.tolist() for request in prepared.requests] == [[0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        ("abc", TypeError, r"texts must be an iterable of str, got one str: pass \[text\]"),
+        (["a", ["b"]], TypeError, r"texts\[1\] must be a str, got list: documents of several chunks go to embed"),
+        ([3], TypeError, r"texts\[0\] must be a str, got int"),
+        ([], ValueError, "texts is empty"),
+        ({"a"}, TypeError, "texts must be an ordered iterable, got set"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(texts, error, message):
+    with pytest.raises(error, match=message):
+        prepare_texts(texts)
+
+
+def test_a_plan_reads_well():
+    text = str(plan([[WORDS * 10, WORDS]] * 2000 + [[""]]))
+    assert repr(plan([["a"]])) == str(plan([["a"]]))
+    for part in (
+        "2,001 documents",
+        "4,001 chunks",
+        "(proven fewest)",
+        "estimated with a margin; at most",
+        "USD",
+        "full #",
+    ):
+        assert part in text
+    assert "problems (1):\n  document 2000, chunk 0: is empty" in text
+
+
+def test_a_plan_is_frozen_pickles_and_becomes_json():
+    found = plan([["a", "b"], []], token_counter=characters)
+    with pytest.raises(AttributeError):
+        found.requests = 0
+    assert pickle.loads(pickle.dumps(found)) == found
+    fields = json.loads(json.dumps(found.to_dict()))
+    assert fields["tokens"] == 3
+    assert Decimal(fields["cost_usd"]) == found.cost_usd
+    assert fields["problems"] == [
+        {"document": 1, "chunk": None, "reason": "has no chunks: a document needs at least one"}
+    ]
+    assert set(fields) == set(Plan.__dataclass_fields__)
+
+
+def test_a_hundred_thousand_chunks_prepare_in_well_under_a_second():
+    documents = [[f"{WORDS * 3} chunk {i} of document {j}" for i in range(10)] for j in range(10_000)]
+    start = time.perf_counter()
+    prepared = prepare(documents)
+    assert time.perf_counter() - start < 1.0
+    assert len(np.concatenate(prepared.requests)) == 10_000
