@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,10 @@ from benches.harness import rounds_for, runs, warmed
 
 if TYPE_CHECKING:
     from benches.harness import Run
+
+
+SETTLE = 0.05
+"""Seconds before a measurement: the threads that OpenMP and OpenBLAS leave behind spin for some 30 ms."""
 
 
 def pytest_addoption(parser):
@@ -44,6 +49,7 @@ def measure(benchmark, request, _seconds):
         if benchmark.disabled:
             answer = benchmark(call)
         else:
+            time.sleep(SETTLE)
             # What takes longer than the budget is warm from the pass before.
             key = case, peer, run.threads
             if _seconds.get(key, 0) <= budget:
