@@ -2,7 +2,7 @@
 //!
 //! Throughput counts bytes of the vectors, except for bodies, where it counts bytes of the body.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -100,10 +100,14 @@ fn bodies(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(body.len() as u64));
         for isa in paths() {
             group.bench_function(BenchmarkId::new(isa.name(), name), |b| {
-                b.iter(|| {
-                    let decoded = decode(isa, black_box(&body), &expected, &mut SliceRows::new(&mut memory));
-                    assert_eq!(decoded.expect("the body is well formed").rows(), documents * chunks);
-                });
+                b.iter_batched(
+                    || expected.clone(),
+                    |expected| {
+                        let decoded = decode(isa, black_box(&body), expected, &mut SliceRows::new(&mut memory));
+                        assert_eq!(decoded.expect("the body is well formed").rows(), documents * chunks);
+                    },
+                    BatchSize::SmallInput,
+                );
             });
         }
     }
