@@ -177,7 +177,7 @@ def markdown(record: dict[str, Any]) -> str:
             f"Measured {record['date']} on {machine['cores']} cores of {machine['cpu']} ({machine['system']}; "
             f"{paths}), Python {machine['python']}. Peers took turns in {taken}; times are medians, and ratios (in "
             "**bold**: how many times as long as the first column) are medians of each pass's own. Every answer was "
-            "checked. "
+            f"checked. Load at the start: {record['load']:.1f}. "
             f"Versions: {versions}."
         )
     ]

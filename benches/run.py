@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import statistics
@@ -120,8 +121,12 @@ def main() -> int:
     options = parser.parse_args()
 
     groups = tuple(options.group or GROUPS)
+    load = os.getloadavg()[0]
+    if load > ALL_THREADS / 4:
+        # Peers on OpenMP and BLAS wait for all their threads: a busy core makes them look far slower than they are.
+        print(f"warning: load {load:.1f}: measurements on more than one thread will be unfair", file=sys.stderr)
     today = datetime.now(UTC).date().isoformat()
-    record = {"format": FORMAT, "date": today, "machine": machine(), "results": []}
+    record = {"format": FORMAT, "date": today, "load": round(load, 2), "machine": machine(), "results": []}
     for group in groups:
         record["results"] += reduce(measure(group, quick=options.quick))
 

@@ -36,6 +36,7 @@ def record():
     return {
         "format": 1,
         "date": "2020-02-02",
+        "load": 0.0,
         "machine": {
             "cpu": "A Processor",
             "cores": 2,
