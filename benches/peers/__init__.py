@@ -1,0 +1,1 @@
+"""Every peer, used as its own documentation recommends for speed."""

@@ -1,0 +1,175 @@
+"""From the body of a response, or base64 strings, to one matrix; and the functions on bits.
+
+A peer that parses JSON trusts the order of the body. ctxembed also proves that every (document, chunk) came once.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import ctxembed
+import httpx
+import msgspec
+import numpy as np
+import orjson
+import perplexity
+import pybase64
+
+from benches.harness import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from benches.test_decode import BitsCase, BodyCase, TextsCase
+
+    Call = Callable[[], Any]
+
+
+def _matrix(case: BodyCase | TextsCase, rows: Iterable[bytes]) -> np.ndarray:
+    """Stack decoded rows: one copy, which is quicker than numpy.stack over as many small arrays."""
+    return np.frombuffer(b"".join(rows), dtype=case.dtype).reshape(-1, case.width)
+
+
+def _b64(text: str) -> bytes:
+    # pybase64's documentation: validation lets it take the fast path.
+    return pybase64.b64decode(text, validate=True)
+
+
+# --- bodies ---
+
+
+def ours(case: BodyCase, _threads: int) -> Call:
+    body, shape, encoding = case.body, case.shape, case.encoding
+    return lambda: ctxembed.decode_response(body, shape=shape, encoding_format=encoding).vectors
+
+
+def ours_out(case: BodyCase, _threads: int) -> Call:
+    """Into an array that is used again, whose pages the system need not provide anew."""
+    body, shape, encoding = case.body, case.shape, case.encoding
+    out = np.zeros_like(case.expected)
+    return lambda: ctxembed.decode_response(body, shape=shape, encoding_format=encoding, out=out).vectors
+
+
+@cache
+def _raw_response(body: bytes) -> Any:
+    """Let the official client make a response object of its own, over a transport that answers with ``body``."""
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=body, headers={"content-type": "application/json"})
+
+    client = perplexity.Perplexity(api_key="none", http_client=httpx.Client(transport=httpx.MockTransport(answer)))
+    return client.contextualized_embeddings.with_raw_response.create(
+        input=[["text"]], model="pplx-embed-context-v1-0.6b"
+    )
+
+
+def official(case: BodyCase, _threads: int) -> Call:
+    """The package's own way from bytes to its response model, then base64 as its guide shows."""
+    raw = _raw_response(case.body)
+
+    def call() -> np.ndarray:
+        # What parse() does, but for the result it would keep from the call before.
+        response = raw._parse()  # noqa: SLF001
+        return _matrix(case, (base64.b64decode(c.embedding) for document in response.data for c in document.data))
+
+    return call
+
+
+def orjson_pybase64(case: BodyCase, _threads: int) -> Call:
+    body = case.body
+
+    def call() -> np.ndarray:
+        data = orjson.loads(body)["data"]
+        return _matrix(case, [_b64(chunk["embedding"]) for document in data for chunk in document["data"]])
+
+    return call
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    index: int
+    embedding: bytes  # msgspec decodes base64 for a field of bytes
+
+
+class _Document(msgspec.Struct, gc=False):
+    index: int
+    data: list[_Chunk]
+
+
+class _Response(msgspec.Struct, gc=False):
+    data: list[_Document]
+
+
+def msgspec_bytes(case: BodyCase, _threads: int) -> Call:
+    body, decoder = case.body, msgspec.json.Decoder(_Response)
+
+    def call() -> np.ndarray:
+        return _matrix(case, [chunk.embedding for document in decoder.decode(body).data for chunk in document.data])
+
+    return call
+
+
+def pybase64_blob(case: BodyCase, _threads: int) -> Call:
+    """All rows as one base64 text, no JSON around it: less work than any response allows."""
+    blob = base64.b64encode(case.expected.tobytes())
+    return lambda: _matrix(case, [_b64(blob)])
+
+
+BODY = (
+    Peer("ctxembed", ours, "ours"),
+    Peer("ctxembed, out=", ours_out, "ours"),
+    Peer("msgspec", msgspec_bytes),
+    Peer("orjson + pybase64", orjson_pybase64),
+    Peer("perplexityai + base64", official),
+    Peer("pybase64, one blob, no JSON", pybase64_blob, "reference"),
+)
+
+# --- strings ---
+
+
+def ours_texts(case: TextsCase, _threads: int) -> Call:
+    texts = case.texts
+    return lambda: ctxembed.decode_base64(texts)
+
+
+def pybase64_texts(case: TextsCase, _threads: int) -> Call:
+    texts = case.texts
+    return lambda: _matrix(case, [_b64(text) for text in texts])
+
+
+def stdlib_texts(case: TextsCase, _threads: int) -> Call:
+    texts = case.texts
+    return lambda: _matrix(case, [base64.b64decode(text) for text in texts])
+
+
+TEXTS = (
+    Peer("ctxembed", ours_texts, "ours"),
+    Peer("pybase64", pybase64_texts),
+    Peer("base64", stdlib_texts),
+)
+
+# --- bits ---
+
+
+def ours_bits(case: BitsCase, _threads: int) -> Call:
+    function = ctxembed.pack_bits if case.packs else ctxembed.unpack_bits
+    given = case.given
+    return lambda: function(given)
+
+
+def numpy_bits(case: BitsCase, _threads: int) -> Call:
+    given = case.given
+    if case.packs:
+        return lambda: np.packbits(given >= 0, axis=1, bitorder="little")
+
+    def unpack() -> np.ndarray:
+        signs = np.unpackbits(given, axis=1, bitorder="little").view(np.int8)
+        signs *= 2  # in place: a second array would cost as much again
+        signs -= 1
+        return signs
+
+    return unpack
+
+
+BITS = (Peer("ctxembed", ours_bits, "ours"), Peer("numpy", numpy_bits))

@@ -1,0 +1,127 @@
+"""Documents to requests: each call takes token counts and returns the documents of each request.
+
+The packages know one limit only, a capacity, so the cases they get have no other that binds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import binpacking
+import ctxembed
+import numpy as np
+import seqpacker
+
+from benches.harness import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benches.test_pack import PackCase
+
+    Call = Callable[[], Any]
+
+
+def ours(case: PackCase, _threads: int) -> Call:
+    tokens, chunks, limits = case.tokens, case.chunks, case.limits
+    return lambda: ctxembed.pack(tokens, chunks, limits=limits).requests
+
+
+def ours_patient(case: PackCase, _threads: int) -> Call:
+    """Up to a second for the requests that the default effort leaves above the bound."""
+    tokens, chunks, limits = case.tokens, case.chunks, case.limits
+    return lambda: ctxembed.pack(tokens, chunks, limits=limits, effort=1.0).requests
+
+
+def seqpacker_strategy(strategy: str, case: PackCase, _threads: int) -> Call:
+    packer, tokens = seqpacker.Packer(capacity=case.limits.tokens, strategy=strategy), case.tokens
+
+    def call() -> list[np.ndarray]:
+        flat, offsets = packer.pack_flat(tokens)  # "for maximum performance", says its documentation
+        edges = [0, *offsets.tolist(), len(flat)]
+        return [flat[start:end] for start, end in pairwise(edges)]
+
+    return call
+
+
+def binpacking_volume(case: PackCase, _threads: int) -> Call:
+    tokens, capacity = dict(enumerate(case.tokens.tolist())), case.limits.tokens
+    return lambda: [list(request) for request in binpacking.to_constant_volume(tokens, capacity)]
+
+
+def next_fit(case: PackCase, _threads: int) -> Call:
+    """What most callers write: fill a request until the next document does not fit."""
+    limits = case.limits
+    costs = case.costs.tolist()
+    chunk_counts = [1] * len(costs) if case.chunks is None else case.chunks.tolist()
+
+    def call() -> list[list[int]]:
+        requests: list[list[int]] = []
+        current: list[int] = []
+        tokens = chunks = 0
+        for document, (cost, count) in enumerate(zip(costs, chunk_counts, strict=True)):
+            full = len(current) == limits.documents or chunks + count > limits.chunks or tokens + cost > limits.tokens
+            if full:
+                requests.append(current)
+                current, tokens, chunks = [], 0, 0
+            current.append(document)
+            tokens += cost
+            chunks += count
+        if current:
+            requests.append(current)
+        return requests
+
+    return call
+
+
+def best_fit_decreasing(case: PackCase, _threads: int) -> Call:
+    """Largest first, each into the fullest request that has room: a sorted list of rooms and a bisection."""
+    tokens, capacity = case.tokens, case.limits.tokens
+
+    def call() -> list[list[int]]:
+        order = np.argsort(-tokens, kind="stable").tolist()
+        sizes = tokens.tolist()
+        smallest = sizes[order[-1]]
+        requests: list[list[int]] = []
+        rooms: list[tuple[int, int]] = []
+        for document in order:
+            size = sizes[document]
+            place = bisect_left(rooms, (size, 0))
+            if place == len(rooms):
+                room, request = capacity, len(requests)
+                requests.append([])
+            else:
+                room, request = rooms.pop(place)
+            requests[request].append(document)
+            if room - size >= smallest:
+                insort(rooms, (room - size, request))
+        return requests
+
+    return call
+
+
+def _one_limit(case: PackCase) -> bool:
+    return case.chunks is None
+
+
+def _at_most_1000(case: PackCase) -> bool:
+    return len(case.tokens) <= 1000
+
+
+def _few(case: PackCase) -> bool:
+    # binpacking looks at every bin for every item.
+    return _one_limit(case) and len(case.tokens) <= 10_000
+
+
+PACK = (
+    Peer("ctxembed.pack", ours, "ours"),
+    Peer("ctxembed.pack, effort=1", ours_patient, "ours", takes=_at_most_1000),
+    Peer("seqpacker obfd", partial(seqpacker_strategy, "obfd"), takes=_one_limit),
+    Peer("seqpacker ffd", partial(seqpacker_strategy, "ffd"), takes=_one_limit),
+    Peer("binpacking", binpacking_volume, takes=_few),
+    Peer("best-fit-decreasing, Python", best_fit_decreasing, takes=_one_limit),
+    Peer("next-fit, Python", next_fit),
+)

@@ -1,0 +1,172 @@
+"""Response bodies, base64 strings and bits to arrays."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from benches import vectors
+from benches.harness import Case, Peer, Verdict
+from benches.peers import decode as peers
+
+if TYPE_CHECKING:
+    from benches.harness import Scale
+
+GROUP = "decode"
+
+
+def _equal(answer: np.ndarray, expected: np.ndarray) -> Verdict:
+    same = answer.dtype == expected.dtype and answer.shape == expected.shape and np.array_equal(answer, expected)
+    return Verdict(bool(same), "" if same else f"{answer.dtype} {answer.shape}")
+
+
+def _texts(rows: np.ndarray) -> list[str]:
+    return [base64.b64encode(row.tobytes()).decode() for row in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class BodyCase(Case):
+    """A response body of documents of equal size."""
+
+    group: ClassVar = GROUP
+    table: ClassVar = "response body"
+    peers: ClassVar = peers.BODY
+    documents: int
+    chunks: int
+    dimensions: int = 1024
+    encoding: str = "base64_int8"
+
+    @property
+    def label(self) -> str:
+        chunks = self.documents * self.chunks
+        kind = "int8" if self.encoding == "base64_int8" else "bits"
+        return f"{chunks:,} chunk{'s' * (chunks > 1)} x {self.dimensions} {kind}"
+
+    @property
+    def size(self) -> dict[str, int]:
+        chunks = self.documents * self.chunks
+        return {"documents": self.documents, "chunks": chunks, "dimensions": self.dimensions, "bytes": len(self.body)}
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        make = vectors.int8_vectors if self.encoding == "base64_int8" else vectors.binary_vectors
+        return make(1, self.documents * self.chunks, self.dimensions)
+
+    @cached_property
+    def body(self) -> bytes:
+        texts = iter(_texts(self.expected))
+        documents = []
+        for document in range(self.documents):
+            chunks = ",".join(
+                f'{{"object":"embedding","index":{chunk},"embedding":"{next(texts)}"}}' for chunk in range(self.chunks)
+            )
+            documents.append(f'{{"object":"list","index":{document},"data":[{chunks}]}}')
+        usage = (
+            '{"prompt_tokens":120000,"total_tokens":120000,'
+            '"cost":{"input_cost":0.00096,"total_cost":0.00096,"currency":"USD"}}'
+        )
+        data = ",".join(documents)
+        return f'{{"object":"list","data":[{data}],"model":"pplx-embed-context-v1-0.6b","usage":{usage}}}'.encode()
+
+    @property
+    def dtype(self) -> type:
+        return np.int8 if self.encoding == "base64_int8" else np.uint8
+
+    @property
+    def width(self) -> int:
+        return self.expected.shape[1]
+
+    @cached_property
+    def shape(self) -> np.ndarray:
+        return np.full(self.documents, self.chunks)
+
+    def judge(self, _peer: Peer, answer: Any) -> Verdict:
+        return _equal(answer, self.expected)
+
+
+@dataclass(frozen=True, eq=False)
+class TextsCase(Case):
+    """base64 strings, as another client hands them over."""
+
+    group: ClassVar = GROUP
+    table: ClassVar = "base64 strings"
+    peers: ClassVar = peers.TEXTS
+    dtype: ClassVar = np.int8
+    expected: np.ndarray
+
+    @property
+    def label(self) -> str:
+        return f"decode_base64, {len(self.expected):,} x {self.width}"
+
+    @property
+    def size(self) -> dict[str, int]:
+        return {"rows": len(self.expected), "dimensions": self.width}
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return _texts(self.expected)
+
+    @property
+    def width(self) -> int:
+        return self.expected.shape[1]
+
+    def judge(self, _peer: Peer, answer: Any) -> Verdict:
+        return _equal(answer, self.expected)
+
+
+@dataclass(frozen=True, eq=False)
+class BitsCase(Case):
+    """Signs to bits, or bits to signs."""
+
+    group: ClassVar = GROUP
+    table: ClassVar = "bits"
+    peers: ClassVar = peers.BITS
+    packs: bool
+    given: np.ndarray
+
+    @property
+    def label(self) -> str:
+        return f"{'pack' if self.packs else 'unpack'}_bits, {self.size['rows']:,} x {self.size['dimensions']}"
+
+    @property
+    def size(self) -> dict[str, int]:
+        rows, width = self.given.shape
+        return {"rows": rows, "dimensions": width if self.packs else width * 8}
+
+    def judge(self, _peer: Peer, answer: Any) -> Verdict:
+        bits = self.given[:100] if not self.packs else answer[:100]
+        values = self.given[:100] if self.packs else answer[:100]
+        # By the definition, bit by bit, for what fits the time; the rest against numpy.
+        position = np.arange(values.shape[1])
+        by_definition = (bits[:, position // 8] >> (position % 8) & 1) == (values >= 0)
+        expected = (
+            np.packbits(self.given >= 0, axis=1, bitorder="little")
+            if self.packs
+            else np.where(np.unpackbits(self.given, axis=1, bitorder="little") == 1, 1, -1).astype(np.int8)
+        )
+        return Verdict(bool(by_definition.all()) and _equal(answer, expected).correct)
+
+
+def cases(scale: Scale) -> list[Case]:
+    part = {"smoke": 8, "quick": 1, "full": 1}[scale]
+    many = vectors.int8_vectors(2, 10_000 // part)
+    bits = np.packbits(many >= 0, axis=1, bitorder="little")
+    return [
+        BodyCase(documents=24 // part, chunks=20),
+        BodyCase(documents=24 // part, chunks=20, dimensions=2560),
+        BodyCase(documents=24 // part, chunks=20, encoding="base64_binary"),
+        BodyCase(documents=512 // part, chunks=31),
+        BodyCase(documents=1, chunks=1),
+        TextsCase(many),
+        TextsCase(many[:1]),
+        BitsCase(packs=True, given=many),
+        BitsCase(packs=False, given=bits),
+    ]
+
+
+def test_decode(run, measure):
+    measure(run)

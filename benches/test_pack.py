@@ -1,0 +1,118 @@
+"""Documents packed into requests: how long it takes, and how many requests it leaves to pay latency for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import ctxembed
+import numpy as np
+
+from benches.harness import Case, Peer, Verdict
+from benches.peers import packing as peers
+
+if TYPE_CHECKING:
+    from benches.harness import Scale
+
+CAPACITY = 120_000
+LONGEST = 32_000
+
+
+@dataclass(frozen=True, eq=False)
+class PackCase(Case):
+    """Token counts, the limits they are packed under, and the fewest requests that are known to be possible."""
+
+    group: ClassVar = "pack"
+    peers: ClassVar = peers.PACK
+    family: str
+    tokens: np.ndarray
+    chunks: np.ndarray | None = None
+    limits: ctxembed.Limits = field(default_factory=ctxembed.Limits)
+
+    @property
+    def label(self) -> str:
+        return f"{self.family}, {len(self.tokens):,} documents"
+
+    @property
+    def size(self) -> dict[str, int]:
+        return {"documents": len(self.tokens), "bound": self.bound}
+
+    @cached_property
+    def costs(self) -> np.ndarray:
+        """Tokens with separators."""
+        return self.tokens if self.chunks is None else self.tokens + self.chunks - 1
+
+    @cached_property
+    def bound(self) -> int:
+        """Requests that no packing undercuts: the fullest of the limits. Independent of ctxembed."""
+        needs = [(int(self.costs.sum()), self.limits.tokens), (len(self.tokens), self.limits.documents)]
+        if self.chunks is not None:
+            needs.append((int(self.chunks.sum()), self.limits.chunks))
+        return max(-(-need // limit) for need, limit in needs)
+
+    def judge(self, _peer: Peer, answer: Any) -> Verdict:
+        """Every document once, no request over a limit. The number of requests is reported, not judged."""
+        counts = np.array([len(request) for request in answer])
+        placed = np.concatenate([np.asarray(request, dtype=np.int64) for request in answer])
+        once = len(placed) == len(self.tokens) and bool((np.bincount(placed, minlength=len(self.tokens)) == 1).all())
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        correct = once and bool(
+            (counts <= self.limits.documents).all()
+            and (np.add.reduceat(self.costs[placed], starts) <= self.limits.tokens).all()
+            and (self.chunks is None or (np.add.reduceat(self.chunks[placed], starts) <= self.limits.chunks).all())
+        )
+        over = len(answer) - self.bound
+        return Verdict(correct, f"{len(answer):,} requests" + (f" (+{over:,})" if over else ""))
+
+
+def _one_limit(capacity: int, longest: int) -> ctxembed.Limits:
+    """Return limits of which tokens alone can bind."""
+    return ctxembed.Limits(documents=2**20, chunks=2**30, tokens_per_document=longest, tokens=capacity)
+
+
+def _documents(rng: np.random.Generator, number: int) -> np.ndarray:
+    """Return document lengths like those of documentation.
+
+    The files of PEPs, the Rust book (English, Chinese) and React's pages (Korean) are lognormal in bytes; at four
+    bytes a token their logarithms have mean 7.8 and deviation 1.06. Longer ones than the API takes are redrawn.
+    """
+    lengths = np.empty(0, dtype=np.int64)
+    while len(lengths) < number:
+        drawn = np.ceil(rng.lognormal(7.8, 1.06, number)).astype(np.int64)
+        lengths = np.concatenate([lengths, drawn[drawn <= LONGEST]])
+    return lengths[:number]
+
+
+def _triplets(rng: np.random.Generator, number: int) -> np.ndarray:
+    """Falkenauer's triplets: three fill a request exactly, and no two or four do. The bound is the optimum."""
+    first = rng.integers(380, 491, number // 3)
+    second = rng.integers(250, (1000 - first) // 2 + 1)
+    return rng.permutation(np.concatenate([first, second, 1000 - first - second]))
+
+
+def _sources(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return tokens and chunks of notes, then tables, then manuals: each source meets another limit first."""
+    notes, tables, manuals = 6000, 500, 300
+    chunks = np.concatenate([np.ones(notes), rng.integers(100, 300, tables), rng.integers(20, 60, manuals)])
+    per_chunk = np.concatenate(
+        [rng.integers(20, 80, notes), rng.integers(3, 6, tables), rng.integers(300, 450, manuals)]
+    )
+    return (chunks * per_chunk).astype(np.int64), chunks.astype(np.int64)
+
+
+def cases(scale: Scale) -> list[Case]:
+    rng = np.random.default_rng(7)
+    part = {"smoke": 100, "quick": 10, "full": 1}[scale]
+    tokens_alone = _one_limit(CAPACITY, LONGEST)
+    return [
+        PackCase("uniform 1 to 32,000 tokens", rng.integers(1, LONGEST + 1, 1000), limits=tokens_alone),
+        PackCase("triplets", _triplets(rng, 501), limits=_one_limit(1000, 500)),
+        PackCase("lognormal", _documents(rng, 10_000 // min(part, 10)), limits=tokens_alone),
+        PackCase("lognormal", _documents(rng, 1_000_000 // part), limits=tokens_alone),
+        PackCase("three sources, three limits", *_sources(rng)),
+    ]
+
+
+def test_pack(run, measure):
+    measure(run)

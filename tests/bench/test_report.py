@@ -1,0 +1,127 @@
+"""Rendering a record of measurements."""
+
+from __future__ import annotations
+
+import copy
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from benches import report
+
+
+def result(peer, seconds, *, kind="peer", threads=1, case="a case", passes=None, group="decode", **more):
+    return {
+        "group": group,
+        "table": "bodies",
+        "case": case,
+        "peer": peer,
+        "kind": kind,
+        "threads": threads,
+        "size": {"rows": 3},
+        "correct": True,
+        "exact": True,
+        "note": "",
+        "seconds": seconds,
+        "iqr": seconds / 10,
+        "rounds": 9,
+        "passes": passes or [seconds] * 3,
+        **more,
+    }
+
+
+@pytest.fixture
+def record():
+    return {
+        "format": 1,
+        "date": "2020-02-02",
+        "load": 0.0,
+        "machine": {
+            "cpu": "A Processor",
+            "cores": 2,
+            "system": "Linux x86_64",
+            "python": "3.11.7",
+            "paths": {"codec": "avx2"},
+            "versions": {"ctxembed": "0.1.0", "slow": "3.2"},
+        },
+        "results": [
+            result("ctxembed", 2e-3, kind="ours"),
+            result("slow", 30e-3),
+            result("floor", 1e-3, kind="reference"),
+            result("ctxembed", 2e-6, kind="ours", case="small"),
+            result("slow", 0.5e-6, case="small"),
+            result("ctxembed", 1.0, kind="ours", group="cosine", case="search", threads=2),
+            result(
+                "near", 0.9, group="cosine", case="search", threads=2, exact=False, correct=False, note="recall 0.9"
+            ),
+            result("off", 4.0, group="cosine", case="search", threads=2, correct=False),
+        ],
+    }
+
+
+def test_rendering_is_a_function_of_the_record_and_leaves_it_alone(record):
+    before = copy.deepcopy(record)
+    assert report.markdown(record) == report.markdown(copy.deepcopy(before))
+    assert report.dump(record) == report.dump(copy.deepcopy(before))
+    assert record == before
+
+
+def test_a_record_survives_its_own_writing_with_a_line_for_each_result(record):
+    text = report.dump(record)
+    assert json.loads(text) == record
+    assert sum('"peer"' in line for line in text.splitlines()) == len(record["results"])
+
+
+def test_a_cell_holds_the_time_and_the_ratio_to_our_first_column(record):
+    assert "| a case | 2.00 ms | 30.0 ms<br>**15x** | 1.00 ms<br>**0.5x** |" in report.markdown(record)
+
+
+def test_a_measurement_that_was_not_taken_is_a_dash(record):
+    assert "| small | 2.00 µs | 500 ns<br>**0.25x** | - |" in report.markdown(record)
+
+
+def test_a_ratio_is_the_median_of_the_passes_own_ratios(record):
+    # In two passes the peer takes twice as long; the third, on a busy machine, does not move the ratio.
+    record["results"][0]["passes"] = [1e-3, 2e-3, 9e-3]
+    record["results"][1]["passes"] = [2e-3, 4e-3, 9e-3]
+    assert "30.0 ms<br>**2.0x**" in report.markdown(record)
+
+
+def test_an_answer_that_is_close_carries_its_recall_and_a_wrong_one_is_called_so(record):
+    text = report.markdown(record)
+    assert "900 ms<br>**0.9x**<br>recall 0.9 |" in text
+    assert "4.00 s<br>**4.0x**<br>wrong |" in text
+
+
+def test_every_case_in_which_a_peer_is_quicker_is_listed_and_no_reference_is(record):
+    assert report.losses(record) == [
+        "small: ctxembed 2.00 µs; slow 500 ns (0.25x).",
+        "search, 2 threads: ctxembed 1.00 s; near 900 ms (0.9x), recall 0.9.",
+    ]
+
+
+def test_only_what_stands_between_the_markers_is_replaced(record):
+    section = report.markdown(record)
+    page = f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n"
+    once = report.insert(page, section)
+    assert once == f"# Title\n\n{report.BEGIN}\n{section}{report.END}\n\nafter\n"
+    assert report.insert(once, section) == once
+
+
+@pytest.mark.parametrize("page", ["", "# Title\n", report.BEGIN, report.END, f"{report.END} {report.BEGIN}"])
+def test_a_page_without_both_markers_in_order_is_not_touched(record, page, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the plots need the bench extra")
+    (tmp_path / "README.md").write_text(page)
+    report.write(record, tmp_path)
+    assert (tmp_path / "README.md").read_text() == page
+    assert capsys.readouterr().out.startswith("Measured 2020-02-02")
+
+
+def test_plots_are_svg_and_the_same_bytes_each_time(record):
+    pytest.importorskip("matplotlib", reason="the plots need the bench extra")
+    first = report.plot(record, "cosine")
+    assert report.plot(copy.deepcopy(record), "cosine") == first
+    assert ET.fromstring(first).tag == "{http://www.w3.org/2000/svg}svg"
+    assert b"search, 2 threads" in first
+    assert b"dc:date" not in first
