@@ -268,8 +268,8 @@ class Pool:
             self._token, self._pid = token, os.getpid()
             # How many are in flight is the gate's decision; a second limit here could only time out.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
-            # No TLS happens on the way to this very machine over plain http, and loading authorities costs more than
-            # a request: a context that trusts none will do.
+            # No TLS happens on the way to this very machine over plain http: a context that trusts no authority will
+            # do. Loading them takes 16.5 ms of making a client, which is 0.12 ms without (medians of 15, one run).
             verify = True if self.trust_env else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             self._client = httpx.AsyncClient(
                 limits=limits, trust_env=self.trust_env, verify=verify, follow_redirects=False
