@@ -1,26 +1,28 @@
-"""Responses that another client has parsed, to :class:`Embeddings`."""
+"""Responses that another client has parsed, to the parts of an ``Embeddings``."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ctxembed import _core
-from ctxembed._embeddings import Embeddings, Usage
 from ctxembed._errors import DecodeError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ctxembed._models import EncodingFormat
+
+    # Vectors, offsets, model, dimensions, and usage as (prompt tokens, total tokens, USD).
+    Fields = tuple[NDArray[Any], NDArray[np.int64], str | None, int, tuple[int | None, int | None, Decimal | None]]
 
 __all__ = ["parse_response"]
 
-_E = TypeVar("_E", bound=Embeddings)
 
-
-def parse_response(cls: type[_E], response: object, encoding_format: EncodingFormat) -> _E:
-    """Build ``cls`` from a response that another client has parsed: see :meth:`Embeddings.from_response`."""
+def parse_response(response: object, encoding_format: EncodingFormat) -> Fields:
+    """Read what another client has parsed: see :meth:`Embeddings.from_response`."""
     documents = _get(response, "data")
     if documents is None:
         raise TypeError(f"expected a response with data, got {type(response).__name__}")
@@ -39,7 +41,7 @@ def parse_response(cls: type[_E], response: object, encoding_format: EncodingFor
         document = int(np.searchsorted(rows, row, side="right")) - 1
         raise DecodeError(error.message, error.kind, error.offset, document, row - int(rows[document])) from None
     dimensions = vectors.shape[1] * (1 if encoding_format == "base64_int8" else 8)
-    return cls(vectors, rows, _get(response, "model"), dimensions, encoding_format, _parsed_usage(response))
+    return vectors, rows, _get(response, "model"), dimensions, _usage(response)
 
 
 def _get(item: object, name: str) -> Any:
@@ -63,12 +65,12 @@ def _in_order(items: list[Any], document: int | None) -> list[Any]:
     return placed
 
 
-def _parsed_usage(response: object) -> Usage:
+def _usage(response: object) -> tuple[int | None, int | None, Decimal | None]:
     usage = _get(response, "usage")
     if usage is None:
-        return Usage(requests=1)
+        return None, None, None
     cost = _get(usage, "cost")
     total = None if cost is None or _get(cost, "currency") not in (None, "USD") else _get(cost, "total_cost")
     # A parsed number is a float already; its shortest spelling is what the response most likely said.
     usd = None if total is None else Decimal(str(total))
-    return Usage(_get(usage, "prompt_tokens"), _get(usage, "total_tokens"), usd, 1)
+    return _get(usage, "prompt_tokens"), _get(usage, "total_tokens"), usd

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from ctxembed import _core
+from ctxembed._codec import parse_response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,9 +177,8 @@ class Embeddings:
         TypeError
             ``response`` has no ``data``.
         """
-        from ctxembed._codec import parse_response
-
-        return parse_response(cls, response, encoding_format)
+        vectors, offsets, model, dimensions, usage = parse_response(response, encoding_format)
+        return cls(vectors, offsets, model, dimensions, encoding_format, Usage(*usage, requests=1))
 
     def truncate(self, dims: int) -> Self:
         """Keep the first ``dims`` dimensions of every vector (Matryoshka): a copy.

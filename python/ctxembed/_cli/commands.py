@@ -164,6 +164,7 @@ def search(
 ) -> None:
     """Find the chunks that are nearest to a question: by cosine, or by Hamming distance where bits are stored."""
     from ctxembed import top_k
+    from ctxembed._cli.documents import first_line
     from ctxembed._cli.store import load
     from ctxembed._client import Client
 
@@ -184,12 +185,6 @@ def search(
             chunk = store.chunks[row]
             shown = f"{score:.4f}" if metric == "cosine" else f"{score:6d}"
             print(f"  {shown}  {chunk['id']}[{chunk['chunk']}]  {first_line(chunk['text'])}")
-
-
-def first_line(text: str, width: int = 100) -> str:
-    """Return the first line of ``text`` that says something, cut to ``width`` characters."""
-    line = " ".join(next((line for line in text.splitlines() if line.strip()), "").split())
-    return line if len(line) <= width else line[: width - 3] + "..."
 
 
 @app.command()

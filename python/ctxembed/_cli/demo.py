@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ctxembed._cli.documents import Document
+from ctxembed._cli.documents import Document, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,6 @@ def run() -> None:
 
 def _main_job(documents: list[Document], base_url: str, path: Path, started: float) -> None:
     import ctxembed
-    from ctxembed._cli.commands import first_line
 
     texts = [document.chunks for document in documents]
     print(ctxembed.plan(texts))

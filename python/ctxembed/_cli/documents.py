@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Document", "InputError", "read"]
+__all__ = ["Document", "InputError", "first_line", "read"]
 
 SUFFIXES: Final = frozenset({".txt", ".md", ".rst"})
 _PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n\s*")
@@ -106,3 +106,9 @@ def _document(line: bytes, place: str) -> Document:
         if not isinstance(chunk, str):
             raise InputError(f"{place}: chunk {position} must be a string, got {json.dumps(chunk)[:80]}")
     return Document(str(name), chunks, place)
+
+
+def first_line(text: str, width: int = 100) -> str:
+    """Return the first line of ``text`` that says something, cut to ``width`` characters."""
+    line = " ".join(next((line for line in text.splitlines() if line.strip()), "").split())
+    return line if len(line) <= width else line[: width - 3] + "..."

@@ -5,9 +5,8 @@
 //! pieces are the same bytes means the same, so it needs two comparisons instead of a walk. Anything else, errors
 //! included, is left to the walker.
 
-use super::Rows;
-use super::order::Item;
-use super::walker::Walker;
+use super::order::{Item, Order};
+use super::{Expected, Rows};
 use crate::codec::base64;
 use crate::codec::json::Window;
 use crate::isa::Isa;
@@ -83,27 +82,30 @@ pub(super) fn row(isa: Isa, text: &[u8], row_bytes: usize, index: usize, rows: &
 /// last. `pos` then stands behind the last that was taken, and behind its separator. The object at `pos` is a chunk
 /// or else a document, and `first` in its array or not.
 pub(super) fn items(
-    walker: &mut Walker,
+    isa: Isa,
+    expected: &Expected,
+    template: &mut Template,
+    order: &mut Order,
     (chunk, first): (bool, bool),
     window: &Window<'_>,
     pos: &mut usize,
     rows: &mut impl Rows,
 ) -> Option<bool> {
-    walker.template.learn_separator(window, *pos, chunk, first);
-    let template = &walker.template;
-    let row_bytes = walker.expected.row_bytes?;
+    template.learn_separator(window, *pos, chunk, first);
+    let row_bytes = expected.row_bytes?;
+    let shape = expected.shape.as_deref();
     if template.before.is_empty() || template.chunk != chunk {
         return None;
     }
     let mut taken = None;
-    while walker.order.rows() < walker.most_rows {
+    while order.rows() < order.most_rows() {
         let Some(object) = window.bytes.get(*pos..) else { return taken };
         let Some((start, index, number)) = number(object, &template.before) else { return taken };
         let Some(text) = object[number..].strip_prefix(&template.between[..]) else { return taken };
-        let Some(length) = row(walker.isa, text, row_bytes, walker.order.rows(), rows) else { return taken };
+        let Some(length) = row(isa, text, row_bytes, order.rows(), rows) else { return taken };
         let Some(rest) = text[length..].strip_prefix(&template.after[..]) else { return taken };
         let span = (window.base + *pos + start, window.base + *pos + number);
-        if !walker.order.push_item(chunk, window.base + *pos, index, span, walker.expected.shape.as_deref()) {
+        if !order.push_item(chunk, window.base + *pos, index, span, shape) {
             return taken;
         }
         let comma = !template.separator.is_empty() && rest.starts_with(&template.separator);

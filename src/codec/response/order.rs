@@ -32,7 +32,7 @@ struct Entry {
 }
 
 /// Everything known of the order so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Order {
     documents: Vec<Entry>,
     /// Chunks of the document that is open.
@@ -40,6 +40,8 @@ pub(super) struct Order {
     /// Where each row belongs within its document, as a row number; empty while that is where it is.
     moves: Vec<usize>,
     rows: usize,
+    /// Chunks that were asked for in all.
+    most_rows: usize,
     /// The vector decoded last.
     text: Span,
     plain: bool,
@@ -48,6 +50,25 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Nothing yet, of at most `most_rows` chunks.
+    pub(super) fn new(most_rows: usize) -> Self {
+        Self {
+            documents: Vec::new(),
+            chunks: Vec::new(),
+            moves: Vec::new(),
+            rows: 0,
+            most_rows,
+            text: (0, 0),
+            plain: false,
+            flat: None,
+        }
+    }
+
+    /// Chunks that were asked for in all.
+    pub(super) fn most_rows(&self) -> usize {
+        self.most_rows
+    }
+
     /// Rows so far.
     pub(super) fn rows(&self) -> usize {
         self.rows

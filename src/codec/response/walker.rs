@@ -118,16 +118,14 @@ enum Next {
 
 /// One walk over one response.
 pub struct Walker {
-    pub(super) isa: Isa,
-    pub(super) expected: Expected,
-    /// Chunks that were asked for in all.
-    pub(super) most_rows: usize,
-    pub(super) order: Order,
+    isa: Isa,
+    expected: Expected,
+    order: Order,
     next: Next,
     place: Place,
     /// A bit a [`Field`], for each place: keys seen in the object that is open there.
     seen: [u32; 7],
-    pub(super) template: fast::Template,
+    template: fast::Template,
     began: bool,
     model: Option<String>,
     usage: Option<Usage>,
@@ -138,8 +136,7 @@ impl Walker {
     pub fn new(isa: Isa, expected: Expected) -> Self {
         Self {
             isa,
-            order: Order::default(),
-            most_rows: expected.total().unwrap_or(usize::MAX),
+            order: Order::new(expected.total().unwrap_or(usize::MAX)),
             expected,
             next: Next::Start,
             place: Place::Top,
@@ -286,7 +283,8 @@ impl Walker {
     fn item(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) {
         let chunk = self.place == Place::Chunks;
         let first = matches!(self.next, Next::ItemOrEnd);
-        if let Some(comma) = fast::items(self, (chunk, first), window, pos, rows) {
+        let Self { isa, expected, template, order, .. } = self;
+        if let Some(comma) = fast::items(*isa, expected, template, order, (chunk, first), window, pos, rows) {
             self.next = if comma { Next::Item } else { Next::CommaOrEnd };
         } else {
             self.open(if chunk { Place::Chunk } else { Place::Document }, window, pos);
@@ -416,7 +414,7 @@ impl Walker {
     fn embedding(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) -> Result<(), Stop> {
         let start = *pos + 1;
         let text = &window.bytes[start..];
-        if self.order.rows() == self.most_rows {
+        if self.order.rows() == self.order.most_rows() {
             return Err(window.error(DecodeKind::Shape, start, "more chunks than were asked for"));
         }
         let row_bytes = self.expected.row_bytes.or_else(|| first_length(text));
