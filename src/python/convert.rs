@@ -15,6 +15,13 @@ use pyo3::types::{PyBool, PyDict, PyString, PyType};
 use super::errors;
 use crate::error::Error;
 
+/// Load what `rust-numpy` loads at its first use. It runs Python code then, and panics where that raises, as it does
+/// when Ctrl-C arrives; an import that is interrupted is expected to fail.
+pub(super) fn load_numpy(py: Python<'_>) -> PyResult<()> {
+    let array = PyArray1::from_slice(py, &[0_u8]);
+    array.try_readonly().map(drop).map_err(|error| borrowed("array", &error))
+}
+
 /// Run `work` with the interpreter released, and turn its error into the Python exception.
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
     py.detach(work).map_err(|error| errors::to_py(py, error))

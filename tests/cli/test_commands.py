@@ -268,3 +268,39 @@ def test_ctrl_c_keeps_what_was_paid_for(fresh_server, tmp_path):
     assert meta["chunks"] >= 1
     assert len(meta["failures"]) == 12 - meta["chunks"]
     assert len(np.load(tmp_path / "out" / "vectors.npy")) == meta["chunks"]
+
+
+def test_ctrl_c_ends_the_demo_and_its_server(tmp_path):
+    import socket
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ctxembed", "demo"],
+        env=environment(PYTHONUNBUFFERED="1"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        line = next(line for line in process.stdout if line.startswith("local server at"))
+        port = int(line.split("http://127.0.0.1:")[1].split()[0])
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1
+    assert stderr.strip().endswith("error: interrupted")
+    assert "Traceback" not in stderr
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_the_demo_answers_sensibly(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ctxembed", "demo"],
+        env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "csv[0]" in done.stdout
+    assert "tempfile[" in done.stdout
+    assert "getopt[" in done.stdout
+    assert "USD 0.00" in done.stdout
+    assert done.stdout.endswith("server stopped\n")
+    assert list(tmp_path.iterdir()) == []

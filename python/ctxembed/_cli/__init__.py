@@ -9,6 +9,8 @@ from ctxembed._errors import CtxembedError
 
 __all__ = ["run"]
 
+_INTERRUPTED = 130  # the shells' code for SIGINT
+
 
 def run() -> None:
     """Run the command that ``sys.argv`` names, and exit.
@@ -19,6 +21,10 @@ def run() -> None:
 
     try:
         app()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            _fail("interrupted")
+        raise
     except KeyboardInterrupt:
         _fail("interrupted")
     except BrokenPipeError:
