@@ -51,7 +51,7 @@ test: dev lint test-rust test-python bench-smoke  ## Everything CI runs
 test-rust:
 	cargo test --locked
 
-test-python: dev
+test-python: $(VENV)/.bench dev
 	$(BIN)/python -m pytest
 	CTXEMBED_ISA=scalar $(BIN)/python -m pytest -q tests/codec tests/search
 	CTXEMBED_ISA=avx2 $(BIN)/python -m pytest -q tests/codec tests/search

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import ExitStack
 
 import httpx
 import pytest
 from ctxembed._server import ServerConfig, ServerProcess
+
+# A shell that runs a job in the background starts it with SIGINT ignored, and children inherit that. Tests of Ctrl-C
+# need what a terminal gives.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PREFIXES = ("PERPLEXITY_", "PPLX_")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
