@@ -68,7 +68,6 @@ pub fn ceiling() -> Result<Isa, String> {
 
 /// The bit beyond F, BW and VL that a family of AVX-512 kernels uses.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "read on x86-64 only"))]
 enum Feature {
     Vbmi,
     Vpopcntdq,

@@ -165,9 +165,11 @@ class Engine:
             started = self.clock.monotonic()
             attempts += 1
             reply = await self.pool.post(
-                Outgoing(self.base_url + call.path, self.headers, body, secret, self.timeouts, limit)
+                Outgoing(
+                    self.base_url + call.path, self.headers, body, secret, self.timeouts, limit, call.decoder(shape)
+                )
             )
-            result = reply if isinstance(reply, Exception) else call.read(reply, shape, secret)
+            result = reply if isinstance(reply, Exception) else call.read(reply, secret)
             if isinstance(result, Embeddings):
                 self.gate.succeeded()
                 self.pacer.correct(batch.tokens, result.usage.total_tokens)

@@ -16,18 +16,21 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
-from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError
+from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Mapping
 
     from ctxembed._client._secret import Secret
+    from ctxembed._core import ResponseDecoder
+    from ctxembed._embeddings import Embeddings
 
 __all__ = ["Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
 
 _DEFAULT_TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 _DEFAULT_TOTAL: Final = 600.0
 _ERROR_BODY: Final = 64 * 1024  # bytes of an error's body that are read
+_KEPT: Final = 16 * 1024  # bytes from the start and from the end of a 200's body that are kept
 _KEEPALIVE: Final = 30.0
 _WITHHELD: Final = frozenset({"set-cookie"})  # a session's secret is nothing for an exception's ``headers``
 
@@ -67,15 +70,18 @@ class Reply:
     headers : dict of str to str
         Names in lower case, cookies left out.
     body : bytes
-        Decompressed; of an error only the start.
+        Decompressed: of an error the start, of a 200 that does not prove itself the start and the end.
     fault : str or None
         Why the body is not all there, where it is not.
+    decoded : Embeddings, DecodeError or None
+        What a 200 held. It was decoded while it arrived, so that the body is never held as a whole.
     """
 
     status: int
     headers: dict[str, str]
     body: bytes
     fault: str | None = None
+    decoded: Embeddings | DecodeError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class Outgoing:
         How long it may take.
     limit : int
         Bytes that a good answer can have.
+    decoder : ResponseDecoder
+        Takes the body of a 200.
     """
 
     url: str
@@ -100,6 +108,7 @@ class Outgoing:
     secret: Secret
     timeouts: Timeouts
     limit: int
+    decoder: ResponseDecoder
 
 
 class _Bearer(httpx.Auth):
@@ -131,12 +140,14 @@ class _Once(httpx.AsyncByteStream):
 
 
 class _Body:
-    """Collects a body up to a limit, whatever it was compressed with."""
+    """Takes a body up to a limit, whatever it was compressed with: decodes that of a 200, collects that of an error."""
 
-    def __init__(self, response: httpx.Response, limit: int) -> None:
-        self._error = response.status_code != 200
-        self._limit = min(limit, _ERROR_BODY) if self._error else limit
-        self._pieces: list[bytes] = []
+    def __init__(self, response: httpx.Response, outgoing: Outgoing) -> None:
+        self._decoder = outgoing.decoder if response.status_code == 200 else None
+        self._limit = min(outgoing.limit, _ERROR_BODY) if self._decoder is None else outgoing.limit
+        self._decoded: DecodeError | None = None
+        self._start = bytearray()
+        self._end = b""
         self._size = 0
         self.fault: str | None = None
         coding = response.headers.get("content-encoding", "").strip().lower()
@@ -157,24 +168,44 @@ class _Body:
             except zlib.error as error:
                 self.fault = f"it is labelled as compressed and is not ({error})"
                 return False
-        self._pieces.append(piece)
         self._size += len(piece)
-        if self._size <= self._limit:
-            return True
-        if not self._error:
+        if self._size > self._limit and self._decoder is not None:
             self.fault = f"it is larger than the {self._limit} bytes that the answer can need"
-        return False
+            return False
+        self._keep(piece)
+        return self._size <= self._limit
+
+    def _keep(self, piece: bytes) -> None:
+        if self._decoder is None:
+            self._start += piece
+            return
+        if self._decoded is None:
+            try:
+                self._decoder.feed(piece)
+            except DecodeError as error:
+                self._decoded = error.with_traceback(None)
+        # The start shows what came instead of vectors; ``usage``, which was paid all the same, stands there or last.
+        if (room := _KEPT - len(self._start)) > 0:
+            self._start += piece[:room]
+            piece = piece[room:]
+        self._end = piece[-_KEPT:] if len(piece) >= _KEPT else (self._end + piece)[-_KEPT:]
 
     def add_plain(self, content: bytes) -> None:
         """Take the whole body, not compressed any more."""
         self._inflate = self.fault = None
         self.add(content)
 
-    def end(self) -> bytes:
-        """Return the body."""
+    def end(self) -> tuple[bytes, Embeddings | DecodeError | None]:
+        """Return what is kept of the body, and what a 200 held."""
         if self.fault is None and self._inflate is not None and not self._inflate.eof and self._size <= self._limit:
             self.fault = "its compressed body ends early"
-        return b"".join(self._pieces)[: self._limit]
+        decoded: Embeddings | DecodeError | None = self._decoded
+        if self._decoder is not None and self.fault is None and decoded is None:
+            try:
+                decoded = self._decoder.finish()
+            except DecodeError as error:
+                decoded = error.with_traceback(None)
+        return bytes(self._start[: self._limit]) + self._end, decoded
 
 
 def _plain_copy(error: BaseException) -> BaseException:
@@ -313,7 +344,8 @@ def _reply(response: httpx.Response, collected: _Body, secret: Secret) -> Reply:
     headers = {
         name.lower(): secret.redact_text(value) for name, value in response.headers.items() if name not in _WITHHELD
     }
-    return Reply(response.status_code, headers, collected.end(), collected.fault)
+    body, decoded = collected.end()
+    return Reply(response.status_code, headers, body, collected.fault, decoded)
 
 
 async def _aexchange(client: httpx.AsyncClient, outgoing: Outgoing) -> Reply | APIConnectionError:
@@ -322,7 +354,7 @@ async def _aexchange(client: httpx.AsyncClient, outgoing: Outgoing) -> Reply | A
         request.stream = _Once(outgoing.body)
         response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
         try:
-            collected = _Body(response, outgoing.limit)
+            collected = _Body(response, outgoing)
             if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
                 collected.add_plain(await response.aread())
             else:
@@ -343,7 +375,7 @@ def _exchange(client: httpx.Client, outgoing: Outgoing) -> Reply | APIConnection
         request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
         response = client.send(request, auth=auth, stream=True, follow_redirects=False)
         try:
-            collected = _Body(response, outgoing.limit)
+            collected = _Body(response, outgoing)
             if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
                 collected.add_plain(response.read())
             else:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ctxembed._core import decode_response
+from ctxembed._core import ResponseDecoder
 from ctxembed._embeddings import Embeddings, Usage
-from ctxembed._errors import APIStatusError, BadResponseError, DecodeError, status_error
+from ctxembed._errors import APIStatusError, BadResponseError, status_error
 from ctxembed._models import check_dimensions, get_model
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _SHOWN_TEXT: Final = 8 * 1024  # characters of a body that an exception keeps
 _SHOWN_START: Final = 500  # of a 200 that is not what it should be
 _SLACK: Final = 64 * 1024  # bytes that an answer may have beside its rows, ``usage`` and whitespace included
 _ROW: Final = 512  # bytes of keys, indexes and whitespace around one vector
+
+_USAGE: Final = re.compile(r'"usage"\s*:\s*(?=\{)')
+_EXACT: Final = json.JSONDecoder(parse_float=Decimal)
 
 # Control characters that JSON escapes, and that separate chunks and documents while these are escaped at one go.
 _BETWEEN_CHUNKS, _BETWEEN_DOCUMENTS = "\x1e", "\x1d"
@@ -133,7 +137,11 @@ class Call:
         """Bytes that the answer can need, with room for whitespace and unknown keys."""
         return _SLACK + documents * _ROW + chunks * (_ROW + 4 * -(-self.width // 3))
 
-    def read(self, reply: Reply, shape: Sequence[int], secret: Secret) -> Embeddings | Exception:
+    def decoder(self, shape: Sequence[int]) -> ResponseDecoder:
+        """Make what takes one answer to documents of these chunks, as it arrives."""
+        return ResponseDecoder(shape=shape, dimensions=self.dimensions, encoding_format=self.encoding_format)
+
+    def read(self, reply: Reply, secret: Secret) -> Embeddings | Exception:
         """Turn a reply into vectors, or into what is wrong with it (not raised: no frames, no locals)."""
         if not 200 <= reply.status < 300:
             return _status_error(reply, secret)
@@ -141,13 +149,10 @@ class Call:
             return self._bad(f"the API answered {reply.status} and no vectors", reply, secret)
         if reply.fault is not None:
             return self._bad(f"the API's answer cannot be read: {reply.fault}", reply, secret)
-        try:
-            result = decode_response(
-                reply.body, shape=shape, dimensions=self.dimensions, encoding_format=self.encoding_format
-            )
-        except DecodeError as error:
-            bad = self._bad(f"the API's answer does not prove itself: {error}", reply, secret)
-            bad.__cause__ = error.with_traceback(None)
+        result = reply.decoded
+        if not isinstance(result, Embeddings):
+            bad = self._bad(f"the API's answer does not prove itself: {result}", reply, secret)
+            bad.__cause__ = result
             return bad
         if result.model is not None and result.model != self.model:
             return self._bad(f"the API answered with model {result.model!r} instead of {self.model!r}", reply, secret)
@@ -168,20 +173,29 @@ def _status_error(reply: Reply, secret: Secret) -> APIStatusError:
     return status_error(reply.status, secret.redact(body), reply.headers)
 
 
-def spent(body: bytes) -> Usage:
-    """Read the ``usage`` of an answer that is of no other use, as far as it can be read: it was paid all the same."""
-    try:
-        usage = json.loads(body, parse_float=Decimal)["usage"]
-        prompt, total = usage.get("prompt_tokens"), usage.get("total_tokens")
-        cost = (usage.get("cost") or {}).get("total_cost")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return Usage()
-    return Usage(
-        prompt if type(prompt) is int else None,
-        total if type(total) is int else None,
-        Decimal(cost) if isinstance(cost, int | Decimal) and not isinstance(cost, bool) else None,
-        1,
-    )
+def spent(kept: bytes) -> Usage:
+    """Read the ``usage`` of an answer that is of no other use, as far as it can be read: it was paid all the same.
+
+    Parameters
+    ----------
+    kept : bytes
+        The body, or its start and end.
+    """
+    text = kept.decode(errors="replace")
+    for found in reversed([*_USAGE.finditer(text)]):
+        try:
+            usage, _ = _EXACT.raw_decode(text, found.end())
+            prompt, total = usage.get("prompt_tokens"), usage.get("total_tokens")
+            cost = (usage.get("cost") or {}).get("total_cost")
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            continue
+        return Usage(
+            prompt if type(prompt) is int else None,
+            total if type(total) is int else None,
+            Decimal(cost) if isinstance(cost, int | Decimal) and not isinstance(cost, bool) else None,
+            1,
+        )
+    return Usage()
 
 
 def is_refusal(error: BaseException) -> bool:
