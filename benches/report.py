@@ -165,8 +165,35 @@ def _ratio(result: dict[str, Any], base: dict[str, Any]) -> float:
     return statistics.median(a / b for a, b in zip(result["passes"], base["passes"], strict=True))
 
 
+def summary(record: dict[str, Any]) -> str:
+    """Return the README's section: for each case, at its most threads, our answer beside the quickest right one."""
+    machine = record["machine"]
+    path = ", ".join(dict.fromkeys(machine["paths"].values()))
+    lines = ["| | threads | ctxembed | quickest peer with the same answer | |", "| --- | ---: | ---: | --- | ---: |"]
+    for group in groups(record):
+        for row in {row.case: row for row in rows(record, group)}.values():
+            right = [result for result in row.results.values() if result["exact"] and result["correct"]]
+            ours = [result for result in right if result["kind"] == "ours"]
+            peers = [result for result in right if result["kind"] == "peer"]
+            if ours and peers:
+                best, peer = (min(found, key=lambda result: result["seconds"]) for found in (ours, peers))
+                cells = [row.case, str(row.threads), f"{duration(best['seconds'])}{_aside(best)}"]
+                cells += [
+                    f"{peer['peer']}: {duration(peer['seconds'])}{_aside(peer)}",
+                    f"**{times(_ratio(peer, best))}**",
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
+    return (
+        f"Medians measured {record['date']} by `make bench` on {machine['cores']} cores of {machine['cpu']} "
+        f"({path} path), peers in the same run, every answer checked. All peers, sizes and threads, "
+        "with plots and where a peer is quicker: [docs/benchmarks.md](docs/benchmarks.md).\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
 def markdown(record: dict[str, Any]) -> str:
-    """Return the results section."""
+    """Return all of a record."""
     machine = record["machine"]
     paths = ", ".join(f"{name} {path}" for name, path in machine["paths"].items())
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -182,7 +209,7 @@ def markdown(record: dict[str, Any]) -> str:
         )
     ]
     for group in groups(record):
-        parts += [f"### {TITLES[group]}", NOTES[group], f"![{TITLES[group]}](docs/{_plot_name(group)})"]
+        parts += [f"### {TITLES[group]}", NOTES[group], f"![{TITLES[group]}]({_plot_name(group)})"]
         parts += [tables(record, group)]
     slower = losses(record)
     parts += ["### Where a peer is quicker", "\n".join(f"- {line}" for line in slower) or "Nowhere, in this record."]
@@ -245,12 +272,13 @@ def _tick(row: Row) -> str:
 
 
 def write(record: dict[str, Any], root: Path) -> None:
-    """Write the plots to ``docs`` and the section to README.md, or to stdout where README.md has no markers."""
+    """Write plots and tables to ``docs``, and the summary to README.md, or to stdout where that has no markers."""
     docs = root / "docs"
     docs.mkdir(exist_ok=True)
     for group in groups(record):
         (docs / _plot_name(group)).write_bytes(plot(record, group))
-    section = markdown(record)
+    (docs / "benchmarks.md").write_text(f"# Benchmarks\n\n{markdown(record)}", encoding="utf-8")
+    section = summary(record)
     readme = root / "README.md"
     text = insert(readme.read_text(encoding="utf-8"), section) if readme.exists() else None
     if text is None:

@@ -101,6 +101,12 @@ def test_every_case_in_which_a_peer_is_quicker_is_listed_and_no_reference_is(rec
     ]
 
 
+def test_the_summary_sets_our_best_beside_the_quickest_peer_that_is_right(record):
+    lines = report.summary(record).splitlines()
+    assert any(line.startswith("| small | ") and "slow: 500 ns" in line and "**0.25x**" in line for line in lines)
+    assert not any("near" in line for line in lines)  # quicker, but not exact
+
+
 def test_only_what_stands_between_the_markers_is_replaced(record):
     section = report.markdown(record)
     page = f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n"
@@ -115,7 +121,8 @@ def test_a_page_without_both_markers_in_order_is_not_touched(record, page, tmp_p
     (tmp_path / "README.md").write_text(page)
     report.write(record, tmp_path)
     assert (tmp_path / "README.md").read_text() == page
-    assert capsys.readouterr().out.startswith("Measured 2020-02-02")
+    assert capsys.readouterr().out.startswith("Medians measured 2020-02-02")
+    assert (tmp_path / "docs" / "benchmarks.md").read_text().startswith("# Benchmarks\n\nMeasured 2020-02-02")
 
 
 def test_plots_are_svg_and_the_same_bytes_each_time(record):
