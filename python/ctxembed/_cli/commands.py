@@ -245,11 +245,9 @@ def serve(
     """
     import os
 
-    try:
-        from ctxembed._server import ServerConfig
-        from ctxembed._server import serve as run_server
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install 'ctxembed[server]'") from error
+    from ctxembed._server import ServerConfig
+    from ctxembed._server import serve as run_server
+
     try:
         config = ServerConfig(
             host=host,

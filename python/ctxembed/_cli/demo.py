@@ -56,10 +56,7 @@ def _definitions(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.Func
 
 def run() -> None:
     """Collect, plan, embed, index, save, search, and stop the server. Progress goes to stderr, results to stdout."""
-    try:
-        from ctxembed._server import ServerProcess
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install 'ctxembed[server]'") from error
+    from ctxembed._server import ServerProcess, create_app  # noqa: F401  # the second says at once what is missing
 
     started = time.perf_counter()
     documents = list(collect(Path(sysconfig.get_paths()["stdlib"])))
