@@ -9,7 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
-use super::super::convert::{self, Out};
+use super::super::convert::{self, NewRows, Out};
 use super::{encoding, row_bytes};
 use crate::codec::Encoding;
 use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream, Usage};
@@ -126,15 +126,27 @@ fn decode_into<'py>(
     Ok((array.clone(), decoded))
 }
 
+/// A body up to this is decoded in less time than other threads need to make use of the interpreter.
+const SMALL: usize = 1 << 14;
+
 /// Decode into a new array.
 fn decode_new<'py>(py: Python<'py>, body: &[u8], mut expected: Expected) -> PyResult<(Bound<'py, PyAny>, Decoded)> {
+    let total = expected.total().unwrap_or(usize::MAX);
+    // What the caller asked for, but no more than the body can hold.
+    let room = move |width| response::most_rows(body, width).min(total);
+    let signed = expected.encoding == Encoding::Int8;
+    if body.len() <= SMALL {
+        let known = expected.row_bytes;
+        let mut rows = NewRows::new(py, signed, room);
+        let decoded = response::decode(Isa::codec(), body, expected, &mut rows).map_err(|error| rows.error(error))?;
+        let vectors = rows.finish(decoded.rows(), decoded.row_bytes.or(known).unwrap_or(0))?;
+        return Ok((vectors, decoded));
+    }
     if expected.row_bytes.is_none() {
         expected.row_bytes = response::first_row_bytes(body, &expected);
     }
     let width = expected.row_bytes.unwrap_or(0);
-    // What the caller asked for, but no more than the body can hold.
-    let room = response::most_rows(body, width).min(expected.total().unwrap_or(usize::MAX));
-    let signed = expected.encoding == Encoding::Int8;
+    let room = room(width);
     let (vectors, decoded) = convert::filled_bytes(py, &[room, width], signed, |memory| {
         response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory))
     })?;
