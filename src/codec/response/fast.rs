@@ -101,9 +101,9 @@ pub(super) fn items(
     while order.rows() < order.most_rows() {
         let Some(object) = window.bytes.get(*pos..) else { return taken };
         let Some((start, index, number)) = number(object, &template.before) else { return taken };
-        let Some(text) = object[number..].strip_prefix(&template.between[..]) else { return taken };
+        let Some(text) = behind(&object[number..], &template.between) else { return taken };
         let Some(length) = row(isa, text, row_bytes, order.rows(), rows) else { return taken };
-        let Some(rest) = text[length..].strip_prefix(&template.after[..]) else { return taken };
+        let Some(rest) = behind(&text[length..], &template.after) else { return taken };
         let span = (window.base + *pos + start, window.base + *pos + number);
         if !order.push_item(chunk, window.base + *pos, index, span, shape) {
             return taken;
@@ -118,11 +118,27 @@ pub(super) fn items(
     taken
 }
 
+/// `text` behind `piece`, if it starts so. The pieces are a few words long, for which a call of `memcmp` costs more
+/// than the comparison.
+#[inline]
+fn behind<'a>(text: &'a [u8], piece: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = text.split_at_checked(piece.len())?;
+    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+    let same = match (start.last_chunk(), piece.last_chunk()) {
+        (Some(last), Some(wanted)) => {
+            let words = start.as_chunks::<8>().0.iter().zip(piece.as_chunks::<8>().0);
+            words.fold(word(last) ^ word(wanted), |any, (a, b)| any | (word(a) ^ word(b))) == 0
+        }
+        _ => start.iter().eq(piece),
+    };
+    same.then_some(rest)
+}
+
 /// The number behind `before` at the start of `object`: where it starts, its value, where it ends. Only what the
 /// walker would read the same is taken: digits without a leading zero.
 #[inline]
 fn number(object: &[u8], before: &[u8]) -> Option<(usize, usize, usize)> {
-    let digits = object.strip_prefix(before)?;
+    let digits = behind(object, before)?;
     let mut value = 0;
     let mut length = 0;
     while let Some(&byte @ b'0'..=b'9') = digits.get(length) {

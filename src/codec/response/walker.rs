@@ -331,6 +331,14 @@ impl Walker {
         rows: &mut impl Rows,
     ) -> Result<(), Stop> {
         if field == Field::Other {
+            let text = &window.bytes[*pos + 1..];
+            let length = if byte == b'"' { plain_run(text) } else { text.len() };
+            if text.get(length) == Some(&b'"') && text[..length].is_ascii() {
+                // A plain string, as `"object"` has, needs no walk that could be interrupted.
+                *pos += length + 2;
+                self.next = Next::CommaOrEnd;
+                return Ok(());
+            }
             self.next = Next::Skipped(Skipper::new(self.place.depth()));
             return Ok(());
         }
