@@ -125,9 +125,9 @@ fn bit_kernels(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("pack", isa.name()), |b| {
             b.iter(|| bits::pack(isa, black_box(&values), &mut out));
         });
-        let mut out = vec![MaybeUninit::new(0_i8); values.len()];
+        let mut out = vec![MaybeUninit::new(0_u8); values.len()];
         group.bench_function(BenchmarkId::new("unpack", isa.name()), |b| {
-            b.iter(|| bits::unpack(isa, black_box(&packed), 128, 1024, &mut out));
+            b.iter(|| bits::unpack_signs(isa, black_box(&packed), 128, 1024, &mut out));
         });
     }
     group.throughput(Throughput::Bytes(packed.len() as u64));

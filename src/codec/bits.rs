@@ -66,7 +66,7 @@ pub fn pack(isa: Isa, values: &[i8], out: &mut [MaybeUninit<u8>]) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    #![expect(unsafe_code, reason = "raw loads; each names the array whose length guards it")]
+    #![expect(unsafe_code, reason = "raw loads and stores; each names the array whose length guards it")]
 
     use std::arch::x86_64::*;
     use std::mem::MaybeUninit;
@@ -83,6 +83,39 @@ mod x86 {
         targets.len() * 8
     }
 
+    /// Unpack whole registers to +1 and -1; returns the bytes of bits read.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn unpack_signs_avx512(bits: &[u8], out: &mut [MaybeUninit<u8>]) -> usize {
+        let (minus, plus) = (_mm512_set1_epi8(-1), _mm512_set1_epi8(1));
+        let (targets, _) = out.as_chunks_mut::<64>();
+        let words = bits.as_chunks::<8>().0;
+        for (target, word) in targets.iter_mut().zip(words) {
+            let signs = _mm512_mask_blend_epi8(u64::from_le_bytes(*word), minus, plus);
+            // SAFETY: `target` is 64 bytes.
+            unsafe { _mm512_storeu_epi8(target.as_mut_ptr().cast(), signs) };
+        }
+        targets.len().min(words.len()) * 8
+    }
+
+    /// Unpack whole registers to +1 and -1; returns the bytes of bits read.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn unpack_signs_avx2(bits: &[u8], out: &mut [MaybeUninit<u8>]) -> usize {
+        // Lane i of a 128-bit half gets byte i / 8 of that half's two, and keeps its bit i % 8.
+        let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+        let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+        let (targets, _) = out.as_chunks_mut::<32>();
+        let words = bits.as_chunks::<4>().0;
+        for (target, word) in targets.iter_mut().zip(words) {
+            let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(*word)), spread);
+            let clear = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), _mm256_setzero_si256());
+            // All ones where the bit is clear, which is -1, and 1 where it is set.
+            let signs = _mm256_or_si256(clear, _mm256_set1_epi8(1));
+            // SAFETY: `target` is 32 bytes.
+            unsafe { _mm256_storeu_si256(target.as_mut_ptr().cast(), signs) };
+        }
+        targets.len().min(words.len()) * 4
+    }
+
     /// Pack whole registers; returns the bytes written.
     #[target_feature(enable = "avx2")]
     pub(super) fn pack_avx2(values: &[i8], out: &mut [MaybeUninit<u8>]) -> usize {
@@ -96,17 +129,46 @@ mod x86 {
     }
 }
 
+/// Unpack the first `dimensions` bits of each row of `width` bytes to +1 and -1, as the bytes of int8, row after row.
+pub fn unpack_signs(isa: Isa, bits: &[u8], width: usize, dimensions: usize, out: &mut [MaybeUninit<u8>]) {
+    if dimensions == width * 8 {
+        return unpack_row(isa, bits, out); // the rows are one long row
+    }
+    for (row, target) in bits.chunks_exact(width).zip(out.chunks_exact_mut(dimensions)) {
+        unpack_row(isa, row, target);
+    }
+}
+
+fn unpack_row(isa: Isa, bits: &[u8], out: &mut [MaybeUninit<u8>]) {
+    #[cfg(target_arch = "x86_64")]
+    let done = match isa.min(Isa::codec()) {
+        // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Avx512 => unsafe { x86::unpack_signs_avx512(bits, out) },
+        // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Avx2 => unsafe { x86::unpack_signs_avx2(bits, out) },
+        Isa::Scalar => 0,
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let done = {
+        let _ = isa;
+        0
+    };
+    let sign = |byte: u8, bit: usize| MaybeUninit::new(if byte >> bit & 1 == 0 { 0xFF } else { 1 });
+    for (eight, &byte) in out[done * 8..].chunks_mut(8).zip(&bits[done..]) {
+        for (bit, value) in eight.iter_mut().enumerate() {
+            *value = sign(byte, bit);
+        }
+    }
+}
+
 /// A value that a bit can become.
 pub trait FromBit: Copy {
     /// What a clear bit becomes.
     const ZERO: Self;
     /// What a set bit becomes.
     const ONE: Self;
-}
-
-impl FromBit for i8 {
-    const ZERO: Self = -1;
-    const ONE: Self = 1;
 }
 
 impl FromBit for f32 {
@@ -212,8 +274,12 @@ mod tests {
                     .flat_map(|row| (0..dimensions).map(|i| if row[i / 8] >> (i % 8) & 1 == 1 { 1 } else { -1 }))
                     .collect();
                 for isa in Isa::ALL {
-                    let got = collect(3 * dimensions, 99, |out| unpack::<i8>(isa, &bits, width, dimensions, out));
-                    assert_eq!(got, expected, "{isa:?} {width} {dimensions}");
+                    let got = collect(3 * dimensions, 99, |out| unpack_signs(isa, &bits, width, dimensions, out));
+                    assert!(got.iter().map(|&v| v.cast_signed()).eq(expected.iter().copied()), "{isa:?} {width}");
+                    let got = collect(3 * dimensions, 9.0, |out| unpack::<f32>(isa, &bits, width, dimensions, out));
+                    assert!(got.iter().copied().eq(expected.iter().map(|&v| f32::from(v))), "{isa:?} {width}");
+                    let got = collect(3 * dimensions, false, |out| unpack::<bool>(isa, &bits, width, dimensions, out));
+                    assert!(got.iter().copied().eq(expected.iter().map(|&v| v > 0)), "{isa:?} {width}");
                 }
             }
         }

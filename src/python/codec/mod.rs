@@ -267,10 +267,10 @@ fn unpack_bits<'py>(
             "dimensions must be at most {all} for these bits, got {dimensions}"
         )));
     }
-    let Some(dtype) = dtype else { return unpack::<i8>(py, &rows, dimensions) };
+    let Some(dtype) = dtype else { return unpack_signs(py, &rows, dimensions) };
     let descr = PyArrayDescr::new(py, dtype)?;
     if descr.is_equiv_to(&self::dtype::<i8>(py)) {
-        unpack::<i8>(py, &rows, dimensions)
+        unpack_signs(py, &rows, dimensions)
     } else if descr.is_equiv_to(&self::dtype::<f32>(py)) {
         unpack::<f32>(py, &rows, dimensions)
     } else if descr.is_equiv_to(&self::dtype::<bool>(py)) {
@@ -278,6 +278,18 @@ fn unpack_bits<'py>(
     } else {
         Err(PyTypeError::new_err(format!("dtype must be int8, float32 or bool, got {descr}")))
     }
+}
+
+fn unpack_signs<'py>(py: Python<'py>, rows: &Rows<'py, u8>, dimensions: usize) -> PyResult<Bound<'py, PyAny>> {
+    let (packed, width) = (rows.values(), rows.width());
+    let isa = Isa::codec();
+    let (array, ()) = convert::filled_bytes(py, &rows.shape(dimensions), true, |out| {
+        if width > 0 {
+            bits::unpack_signs(isa, packed, width, dimensions, out);
+        }
+        Ok(())
+    })?;
+    Ok(array)
 }
 
 fn unpack<'py, T: bits::FromBit + numpy::Element + Send>(
