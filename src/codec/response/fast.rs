@@ -24,24 +24,29 @@ pub(super) struct Template {
     separator: Vec<u8>,
     /// Whether the object was a chunk, or else a document of a flat list.
     chunk: bool,
-    /// End of the object in the body, while the next of the same array has not begun.
-    end: Option<usize>,
+    /// An object that the walker has taken since: its places, its end, and whether it was a chunk. Its pieces are
+    /// copied when another begins, so that a body of one chunk copies none.
+    latest: Option<(Item, usize, bool)>,
 }
 
 impl Template {
-    /// Keep the pieces of `item`, of which the closing brace stands at `pos`, if it has the usual form and stands
-    /// wholly in the window.
-    pub(super) fn learn(&mut self, window: &Window<'_>, pos: usize, item: Option<&Item>, chunk: bool) {
+    /// The walker has taken `item`, which ends before `end`.
+    pub(super) fn note(&mut self, item: Option<Item>, end: usize, chunk: bool) {
+        self.latest = item.map(|item| (item, end, chunk));
+    }
+
+    /// Learn from the latest object, now that the next starts at `pos`, `first` in its array or not.
+    #[cold]
+    fn learn(&mut self, window: &Window<'_>, pos: usize, chunk: bool, first: bool) {
+        let Some((item, end, was_chunk)) = self.latest.take() else { return };
         self.before.clear();
         self.separator.clear();
-        self.end = None;
-        let Some(&Item { start, index: Some(index), text, plain: true }) = item else { return };
-        let Some(start) = start.checked_sub(window.base) else { return };
-        let (index, text) = (
-            (index.0 - window.base, index.1 - window.base), // both lie behind `start`
-            (text.0 - window.base, text.1 - window.base),
-        );
-        if index.1 > text.0 || index.0 - start > LONGEST || text.0 - index.1 > LONGEST || pos - text.1 > LONGEST {
+        let Item { start, index: Some(index), text, plain: true } = item else { return };
+        // All places lie behind the start, so all are in the window if that is.
+        let (Some(start), Some(end)) = (start.checked_sub(window.base), end.checked_sub(window.base)) else { return };
+        let (index, text) =
+            ((index.0 - window.base, index.1 - window.base), (text.0 - window.base, text.1 - window.base));
+        if index.1 > text.0 || index.0 - start > LONGEST || text.0 - index.1 > LONGEST || end - text.1 > LONGEST {
             return;
         }
         let keep = |piece: &mut Vec<u8>, from: usize, to: usize| {
@@ -50,19 +55,10 @@ impl Template {
         };
         keep(&mut self.before, start, index.0);
         keep(&mut self.between, index.1, text.0);
-        keep(&mut self.after, text.1, pos + 1);
-        self.end = Some(window.base + pos + 1);
-        self.chunk = chunk;
-    }
-
-    /// Learn what stands between the last object and the one that starts at `pos`, `first` in its array or not.
-    fn learn_separator(&mut self, window: &Window<'_>, pos: usize, chunk: bool, first: bool) {
-        if let Some(end) = self.end.take()
-            && let Some(end) = end.checked_sub(window.base)
-            && (!first, self.chunk) == (true, chunk)
-            && pos - end <= LONGEST
-        {
-            self.separator.extend_from_slice(&window.bytes[end..pos]);
+        keep(&mut self.after, text.1, end);
+        self.chunk = was_chunk;
+        if !first && was_chunk == chunk && pos - end <= LONGEST {
+            keep(&mut self.separator, end, pos);
         }
     }
 }
@@ -91,7 +87,9 @@ pub(super) fn items(
     pos: &mut usize,
     rows: &mut impl Rows,
 ) -> Option<bool> {
-    template.learn_separator(window, *pos, chunk, first);
+    if template.latest.is_some() {
+        template.learn(window, *pos, chunk, first);
+    }
     let row_bytes = expected.row_bytes?;
     let shape = expected.shape.as_deref();
     if template.before.is_empty() || template.chunk != chunk {

@@ -12,6 +12,7 @@ use crate::error::{DecodeError, DecodeKind};
 pub(super) type Span = (usize, usize);
 
 /// Where the parts of a finished object stand in the body.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
     pub(super) start: usize,
     pub(super) index: Option<Span>,

@@ -259,13 +259,13 @@ impl Walker {
                 (_, flat) => {
                     self.order.end_document(flat, offset, self.expected.shape.as_deref())?;
                     if flat {
-                        self.template.learn(window, *pos, self.order.item(false).as_ref(), false);
+                        self.template.note(self.order.item(false), offset + 1, false);
                     }
                 }
             },
             Place::Documents => self.order.end_documents(offset, self.expected.shape.as_deref())?,
             Place::Chunk if !has(Field::Embedding) => return Err(missing("embedding")),
-            Place::Chunk => self.template.learn(window, *pos, self.order.item(true).as_ref(), true),
+            Place::Chunk => self.template.note(self.order.item(true), offset + 1, true),
             _ => {}
         }
         *pos += 1;
