@@ -52,6 +52,11 @@ def test_everything_public_is_documented(name):
     assert len(text.splitlines()[0]) > 10
 
 
+@pytest.mark.parametrize("name", [n for n in ctxembed.__all__ if inspect.isroutine(getattr(ctxembed, n))])
+def test_every_function_has_a_signature(name):
+    assert inspect.signature(getattr(ctxembed, name)).parameters or name == "models"
+
+
 def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 

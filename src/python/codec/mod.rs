@@ -239,8 +239,8 @@ fn pack_bits<'py>(py: Python<'py>, int8_vectors: &Bound<'py, PyAny>) -> PyResult
 ///     Packed bits.
 /// dimensions : int, optional
 ///     How many of the ``8 * width`` bits to unpack; all by default.
-/// dtype : dtype, default int8
-///     int8 or float32 give +1 and -1, bool gives True and False.
+/// dtype : dtype, optional
+///     int8 (the default) and float32 give +1 and -1, bool gives True and False.
 ///
 /// Returns
 /// -------
@@ -252,7 +252,7 @@ fn pack_bits<'py>(py: Python<'py>, int8_vectors: &Bound<'py, PyAny>) -> PyResult
 /// >>> unpack_bits(np.array([133], dtype=np.uint8))
 /// array([ 1, -1,  1, -1, -1, -1, -1,  1], dtype=int8)
 #[pyfunction]
-#[pyo3(signature = (bits, dimensions=None, dtype=None), text_signature = "(bits, dimensions=None, dtype=numpy.int8)")]
+#[pyo3(signature = (bits, dimensions=None, dtype=None))]
 fn unpack_bits<'py>(
     py: Python<'py>,
     bits: &Bound<'py, PyAny>,
