@@ -69,7 +69,7 @@ demo: $(VENV)/.server  ## Embed and search this interpreter's documentation: no 
 	$(BIN)/python -m ctxembed demo
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build
-	cargo doc --no-deps --locked
+	cargo doc --no-deps --locked --document-private-items
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'pdoc>=15'
 	$(BIN)/python -m pdoc -d numpy -o docs/_build ctxembed
 
