@@ -107,6 +107,21 @@ def test_the_summary_sets_our_best_beside_the_quickest_peer_that_is_right(record
     assert not any("near" in line for line in lines)  # quicker, but not exact
 
 
+def test_our_time_into_an_array_at_hand_is_not_set_beside_peers_that_make_one(record):
+    small = next(result for result in record["results"] if result["case"] == "small" and result["kind"] == "ours")
+    record["results"].append(
+        {**small, "peer": "ctxembed, out=", "seconds": 1e-9, "passes": [1e-9] * len(small["passes"])}
+    )
+    assert "out=" not in report.summary(record)
+    assert not any("out=" in line for line in report.losses(record))
+
+
+def test_a_record_of_more_than_one_run_says_so(record):
+    record["remark"] = "Two runs."
+    assert "Two runs." in report.summary(record)
+    assert "Two runs." in report.markdown(record)
+
+
 def test_only_what_stands_between_the_markers_is_replaced(record):
     section = report.markdown(record)
     page = f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n"
