@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 # Python sources, as ruff sees them.
 SOURCES := python tests benches
 
@@ -14,19 +15,21 @@ help:  ## Show this list
 # The stamps are older than what they depend on exactly when there is something to do.
 $(VENV)/.base: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'maturin>=1.9,<2'
+	$(PIP) 'maturin>=1.9,<2'
 	touch $@
 
+# pip, not `maturin develop --extras`: an extra that names another of ours is resolved from this folder, not from
+# an index, even where nothing is installed yet.
 $(VENV)/.server: $(VENV)/.base
-	$(BIN)/maturin develop -q --release --extras server
+	$(PIP) --no-build-isolation -e '.[server]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/maturin develop -q --release --extras dev
+	$(PIP) --no-build-isolation -e '.[dev]'
 	touch $@ $(VENV)/.server
 
 $(VENV)/.bench: $(VENV)/.base
-	$(BIN)/maturin develop -q --release --extras bench
+	$(PIP) --no-build-isolation -e '.[bench]'
 	touch $@ $(VENV)/.dev $(VENV)/.server
 
 dev: $(VENV)/.dev  ## Build the extension and install everything that development needs into .venv
@@ -70,7 +73,7 @@ demo: $(VENV)/.server  ## Embed and search this interpreter's documentation: no 
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build
 	cargo doc --no-deps --locked --document-private-items
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'pdoc>=15'
+	$(PIP) 'pdoc>=15'
 	$(BIN)/python -m pdoc -d numpy -o docs/_build ctxembed
 
 wheel: $(VENV)/.base  ## Build a wheel to dist/
