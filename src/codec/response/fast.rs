@@ -2,8 +2,9 @@
 //!
 //! A serialiser spells every chunk alike: `{"object":"embedding","index":` number `,"embedding":"` text `"}`. Once the
 //! walker has taken one such object, the pieces around its number and text are kept, and a following object whose
-//! pieces are the same bytes means the same, so it needs two comparisons instead of a walk. Anything else, errors
-//! included, is left to the walker.
+//! pieces are the same bytes means the same, so it needs two comparisons instead of a walk. What stands between the
+//! last chunk of a document and the first of the next is taken likewise. Anything else, errors included, is left to
+//! the walker.
 
 use super::order::{Item, Order};
 use super::{Expected, Rows};
@@ -27,12 +28,70 @@ pub(super) struct Template {
     /// An object that the walker has taken since: its places, its end, and whether it was a chunk. Its pieces are
     /// copied when another begins, so that a body of one chunk copies none.
     latest: Option<(Item, usize, bool)>,
+    header: Header,
+    /// Where the chunk taken last ends in the body.
+    chunk_end: usize,
+}
+
+/// `]},{"object":"list","index":` number `,"data":[`: from the end of a document's last chunk to the start of the next
+/// document's first.
+#[derive(Debug, Default)]
+struct Header {
+    before: Vec<u8>,
+    after: Vec<u8>,
+    /// Where in `before` the bracket stands that closes the one document, and the one that opens the next.
+    close: usize,
+    open: usize,
+}
+
+/// The object to be taken.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    /// It is a chunk, or else a document of a flat list.
+    pub(super) chunk: bool,
+    /// It is the first of its array.
+    pub(super) first: bool,
+    /// Of the keys that matter, the open document has had its `index` and its `data`, and no other.
+    pub(super) usual: bool,
+}
+
+/// What stands behind the objects that were taken.
+#[derive(Clone, Copy)]
+pub(super) enum Then {
+    /// Whatever may follow an object.
+    CommaOrEnd,
+    /// The next object of the array; its comma was taken.
+    Item,
+    /// The next document's chunks; their bracket was taken.
+    ItemOrEnd,
 }
 
 impl Template {
     /// The walker has taken `item`, which ends before `end`.
     pub(super) fn note(&mut self, item: Option<Item>, end: usize, chunk: bool) {
         self.latest = item.map(|item| (item, end, chunk));
+        self.chunk_end = end;
+    }
+
+    /// Learn what stands between documents, now that the first chunk of one starts at `pos`.
+    #[cold]
+    fn learn_header(&mut self, window: &Window<'_>, pos: usize, order: &Order) {
+        let Some((before, document, index)) = order.document_heads() else { return };
+        let (from, to) = (self.chunk_end, window.base + pos);
+        // The document before may have had no chunk; and all must be in the window still.
+        if from <= before || from < window.base || index.0 - from > LONGEST || to - index.1 > LONGEST {
+            return;
+        }
+        let piece = |from: usize, to: usize| &window.bytes[from - window.base..to - window.base];
+        // With keys behind its chunks a document could have one twice, which is for the walker to see.
+        let ends = piece(from, document);
+        let Some(close) = ends.iter().position(|&byte| byte == b'}').filter(|_| !ends.contains(&b'"')) else { return };
+        self.header = Header {
+            before: piece(from, index.0).to_vec(),
+            after: piece(index.1, to).to_vec(),
+            close,
+            open: ends.len(),
+        };
     }
 
     /// Learn from the latest object, now that the next starts at `pos`, `first` in its array or not.
@@ -74,25 +133,27 @@ pub(super) fn row(isa: Isa, text: &[u8], row_bytes: usize, index: usize, rows: &
     Some(length)
 }
 
-/// Take objects from `pos` on while they fit the template: None if not one does, else whether a comma followed the
-/// last. `pos` then stands behind the last that was taken, and behind its separator. The object at `pos` is a chunk
-/// or else a document, and `first` in its array or not.
+/// Take objects from `pos` on while they fit the template: None if not one does, else what follows the last. `pos`
+/// then stands there.
 pub(super) fn items(
     isa: Isa,
     expected: &Expected,
     template: &mut Template,
     order: &mut Order,
-    (chunk, first): (bool, bool),
+    at: At,
     window: &Window<'_>,
     pos: &mut usize,
     rows: &mut impl Rows,
-) -> Option<bool> {
+) -> Option<Then> {
     if template.latest.is_some() {
-        template.learn(window, *pos, chunk, first);
+        template.learn(window, *pos, at.chunk, at.first);
+    }
+    if at.chunk && at.first && at.usual {
+        template.learn_header(window, *pos, order);
     }
     let row_bytes = expected.row_bytes?;
     let shape = expected.shape.as_deref();
-    if template.before.is_empty() || template.chunk != chunk {
+    if template.before.is_empty() || template.chunk != at.chunk {
         return None;
     }
     let mut taken = None;
@@ -103,17 +164,53 @@ pub(super) fn items(
         let Some(length) = row(isa, text, row_bytes, order.rows(), rows) else { return taken };
         let Some(rest) = behind(&text[length..], &template.after) else { return taken };
         let span = (window.base + *pos + start, window.base + *pos + number);
-        if !order.push_item(chunk, window.base + *pos, index, span, shape) {
+        if !order.push_item(at.chunk, window.base + *pos, index, span, shape) {
             return taken;
         }
-        let comma = !template.separator.is_empty() && rest.starts_with(&template.separator);
-        *pos = window.bytes.len() - rest.len() + if comma { template.separator.len() } else { 0 };
-        taken = Some(comma);
-        if !comma {
-            return taken;
+        *pos = window.bytes.len() - rest.len();
+        if !template.separator.is_empty() && rest.starts_with(&template.separator) {
+            *pos += template.separator.len();
+            taken = Some(Then::Item);
+            continue;
         }
+        template.chunk_end = window.base + *pos;
+        if !(at.chunk && at.usual && next_document(&template.header, order, window, pos, shape)) {
+            return Some(Then::CommaOrEnd);
+        }
+        taken = Some(Then::ItemOrEnd);
     }
     taken
+}
+
+/// Take what stands between the chunk that ends at `pos` and the next document's first; false, and nothing done, where
+/// that is not what it was before or the walker would find an error in it.
+#[inline]
+fn next_document(
+    header: &Header,
+    order: &mut Order,
+    window: &Window<'_>,
+    pos: &mut usize,
+    shape: Option<&[usize]>,
+) -> bool {
+    if header.before.is_empty() {
+        return false;
+    }
+    let rest = &window.bytes[*pos..];
+    let Some((start, index, end)) = number(rest, &header.before) else { return false };
+    let Some(chunks) = behind(&rest[end..], &header.after) else { return false };
+    let offset = window.base + *pos;
+    if shape.is_some_and(|shape| index >= shape.len())
+        || order.end_document(false, offset + header.close, shape).is_err()
+    {
+        return false;
+    }
+    order.begin_document(offset + header.open);
+    if order.document_index(index, (offset + start, offset + end), shape).is_err() {
+        // Not reached: the index was compared with the shape above.
+        return false;
+    }
+    *pos = window.bytes.len() - chunks.len();
+    true
 }
 
 /// `text` behind `piece`, if it starts so. The pieces are a few words long, for which a call of `memcmp` costs more

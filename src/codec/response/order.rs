@@ -85,6 +85,12 @@ impl Order {
         self.chunks.last().map_or(0, |entry| entry.index.map_or(self.chunks.len() - 1, |(value, _)| value))
     }
 
+    /// Where the document before the open one starts, where the open one starts, and where its index stands.
+    pub(super) fn document_heads(&self) -> Option<(usize, usize, Span)> {
+        let [.., before, open] = self.documents.as_slice() else { return None };
+        Some((before.start, open.start, open.index?.1))
+    }
+
     pub(super) fn begin_document(&mut self, start: usize) {
         self.documents.push(Entry { index: None, start, row: self.rows });
         self.chunks.clear();

@@ -133,6 +133,59 @@ fn every_split_gives_the_whole_bodys_result() {
     }
 }
 
+/// Objects taken by their likeness with the one before need all their bytes at hand; byte by byte none is.
+#[test]
+fn likeness_never_changes_the_verdict() {
+    let shape = [2, 1, 1, 2, 1];
+    let known = [expected(None, None), expected(Some(&shape), Some(3))];
+    let equal = |body: &[u8]| {
+        let bytewise: Vec<usize> = (0..body.len()).collect();
+        for known in &known {
+            let walked = in_parts(Isa::Scalar, body, known, &bytewise);
+            assert_eq!(whole(Isa::codec(), body, known), walked, "{}", body.escape_ascii());
+        }
+    };
+    let body = spelled(&shape, 3, &[0, 1, 2, 3, 4], false);
+    equal(spelled(&shape, 3, &[0, 3, 2, 1, 4], true).as_bytes());
+    for position in 0..body.len() {
+        for &byte in br#"02"]}, xA="# {
+            let mut changed = body.clone().into_bytes();
+            changed[position] = byte;
+            equal(&changed);
+        }
+    }
+    let header = r#"]},{"object":"list","index":3,"data":["#;
+    let others = [
+        r#"],"index":2},{"object":"list","index":3,"data":["#,
+        r#"],"embedding":"AQID"},{"object":"list","index":3,"data":["#,
+        r#"],"extra":{"index":1}},{"object":"list","index":3,"data":["#,
+        r#"]},{"object":"list","data":[],"index":3},{"object":"list","index":4,"data":["#,
+        r#"]},{"object":"list","embedding":"AQID","index":3,"data":["#,
+        r#"]},{"object":"list","index":3,"index":3,"data":["#,
+        r#"]},{"object":"list","index":03,"data":["#,
+        r#"]},{"object":"list","index":3.0,"data":["#,
+        r#"]},{"object":"list","index":99999999999999999999,"data":["#,
+        r#"]},{"object":"list","index":2,"data":["#,
+        r#"]},{"object":"list","index":5,"data":["#,
+        r#"]},{"object":"list","data":["#,
+        r#"]},{"object":"list","index":3,"data":[]},{"object":"list","index":3,"data":["#,
+        r#"]},{"object":"list","index":3,"data":7,"x":["#,
+        "",
+        ",",
+        "]}",
+    ];
+    for other in others {
+        equal(body.replace(header, other).as_bytes());
+        for index in 0..5 {
+            // Learned from the pair before, and met again.
+            let swapped =
+                body.replace(&header.replace('3', &index.to_string()), &other.replace('3', &index.to_string()));
+            equal(swapped.as_bytes());
+            equal(swapped.replace(r#","data""#, r#" ,"data""#).as_bytes());
+        }
+    }
+}
+
 /// Kind, document and chunk of the error, and the text at its offset.
 fn fault(body: &str, shape: Option<&[usize]>) -> (DecodeKind, Option<usize>, Option<usize>, String) {
     let error = whole(Isa::codec(), body.as_bytes(), &expected(shape, None)).expect_err(body);

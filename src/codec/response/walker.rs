@@ -281,14 +281,18 @@ impl Walker {
 
     /// An element of `data` at `pos`, or as many of them as look like the last.
     fn item(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) {
+        const USUAL: u32 = 1 << Field::Data as u32 | 1 << Field::Index as u32;
         let chunk = self.place == Place::Chunks;
         let first = matches!(self.next, Next::ItemOrEnd);
+        let at = fast::At { chunk, first, usual: self.seen[Place::Document as usize] == USUAL };
         let Self { isa, expected, template, order, .. } = self;
-        if let Some(comma) = fast::items(*isa, expected, template, order, (chunk, first), window, pos, rows) {
-            self.next = if comma { Next::Item } else { Next::CommaOrEnd };
-        } else {
-            self.open(if chunk { Place::Chunk } else { Place::Document }, window, pos);
-        }
+        self.next = match fast::items(*isa, expected, template, order, at, window, pos, rows) {
+            Some(fast::Then::CommaOrEnd) => Next::CommaOrEnd,
+            Some(fast::Then::Item) => Next::Item,
+            // The place is the next document's chunks, and it has had the same keys.
+            Some(fast::Then::ItemOrEnd) => Next::ItemOrEnd,
+            None => return self.open(if chunk { Place::Chunk } else { Place::Document }, window, pos),
+        };
     }
 
     /// A key, of which the opening quote stands at `pos`.
