@@ -21,8 +21,9 @@ pub(super) struct Template {
     before: Vec<u8>,
     between: Vec<u8>,
     after: Vec<u8>,
-    /// From the end of an object to the start of the next, comma included; empty until seen.
-    separator: Vec<u8>,
+    /// From the end of a text to the number of the next object: `after`, what separates the two, `before`. Empty until
+    /// seen.
+    join: Vec<u8>,
     /// Whether the object was a chunk, or else a document of a flat list.
     chunk: bool,
     /// An object that the walker has taken since: its places, its end, and whether it was a chunk. Its pieces are
@@ -99,7 +100,7 @@ impl Template {
     fn learn(&mut self, window: &Window<'_>, pos: usize, chunk: bool, first: bool) {
         let Some((item, end, was_chunk)) = self.latest.take() else { return };
         self.before.clear();
-        self.separator.clear();
+        self.join.clear();
         let Item { start, index: Some(index), text, plain: true } = item else { return };
         // All places lie behind the start, so all are in the window if that is.
         let (Some(start), Some(end)) = (start.checked_sub(window.base), end.checked_sub(window.base)) else { return };
@@ -117,7 +118,8 @@ impl Template {
         keep(&mut self.after, text.1, end);
         self.chunk = was_chunk;
         if !first && was_chunk == chunk && pos - end <= LONGEST {
-            keep(&mut self.separator, end, pos);
+            keep(&mut self.join, text.1, pos);
+            self.join.extend_from_slice(&self.before);
         }
     }
 }
@@ -157,20 +159,27 @@ pub(super) fn items(
         return None;
     }
     let mut taken = None;
+    let Some(mut rest) = window.bytes.get(*pos..).and_then(|object| behind(object, &template.before)) else {
+        return taken;
+    };
     while order.rows() < order.most_rows() {
-        let Some(object) = window.bytes.get(*pos..) else { return taken };
-        let Some((start, index, number)) = number(object, &template.before) else { return taken };
-        let Some(text) = behind(&object[number..], &template.between) else { return taken };
+        // `rest` starts at the number of the object at `pos`.
+        let Some((index, digits)) = number(rest) else { return taken };
+        let Some(text) = behind(&rest[digits..], &template.between) else { return taken };
         let Some(length) = row(isa, text, row_bytes, order.rows(), rows) else { return taken };
-        let Some(rest) = behind(&text[length..], &template.after) else { return taken };
-        let span = (window.base + *pos + start, window.base + *pos + number);
-        if !order.push_item(at.chunk, window.base + *pos, index, span, shape) {
+        let end = &text[length..];
+        let start = window.base + *pos;
+        let span = (start + template.before.len(), start + template.before.len() + digits);
+        let next = if template.join.is_empty() { None } else { behind(end, &template.join) };
+        let Some(after) = next.or_else(|| behind(end, &template.after)) else { return taken };
+        if !order.push_item(at.chunk, start, index, span, shape) {
             return taken;
         }
-        *pos = window.bytes.len() - rest.len();
-        if !template.separator.is_empty() && rest.starts_with(&template.separator) {
-            *pos += template.separator.len();
+        *pos = window.bytes.len() - after.len();
+        if next.is_some() {
+            *pos -= template.before.len();
             taken = Some(Then::Item);
+            rest = after;
             continue;
         }
         template.chunk_end = window.base + *pos;
@@ -178,6 +187,8 @@ pub(super) fn items(
             return Some(Then::CommaOrEnd);
         }
         taken = Some(Then::ItemOrEnd);
+        let Some(object) = behind(&window.bytes[*pos..], &template.before) else { return taken };
+        rest = object;
     }
     taken
 }
@@ -196,8 +207,10 @@ fn next_document(
         return false;
     }
     let rest = &window.bytes[*pos..];
-    let Some((start, index, end)) = number(rest, &header.before) else { return false };
-    let Some(chunks) = behind(&rest[end..], &header.after) else { return false };
+    let Some(digits) = behind(rest, &header.before) else { return false };
+    let Some((index, length)) = number(digits) else { return false };
+    let Some(chunks) = behind(&digits[length..], &header.after) else { return false };
+    let (start, end) = (header.before.len(), header.before.len() + length);
     let offset = window.base + *pos;
     if shape.is_some_and(|shape| index >= shape.len())
         || order.end_document(false, offset + header.close, shape).is_err()
@@ -229,11 +242,10 @@ fn behind<'a>(text: &'a [u8], piece: &[u8]) -> Option<&'a [u8]> {
     same.then_some(rest)
 }
 
-/// The number behind `before` at the start of `object`: where it starts, its value, where it ends. Only what the
-/// walker would read the same is taken: digits without a leading zero.
+/// The number at the start of `digits`, and its length. Only what the walker would read the same is taken: digits
+/// without a leading zero.
 #[inline]
-fn number(object: &[u8], before: &[u8]) -> Option<(usize, usize, usize)> {
-    let digits = behind(object, before)?;
+fn number(digits: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
     let mut length = 0;
     while let Some(&byte @ b'0'..=b'9') = digits.get(length) {
@@ -246,5 +258,5 @@ fn number(object: &[u8], before: &[u8]) -> Option<(usize, usize, usize)> {
     if length == 0 || (digits[0] == b'0' && length > 1) {
         return None;
     }
-    Some((before.len(), value, before.len() + length))
+    Some((value, length))
 }
