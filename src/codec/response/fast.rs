@@ -212,9 +212,7 @@ fn next_document(
     let Some(chunks) = behind(&digits[length..], &header.after) else { return false };
     let (start, end) = (header.before.len(), header.before.len() + length);
     let offset = window.base + *pos;
-    if shape.is_some_and(|shape| index >= shape.len())
-        || order.end_document(false, offset + header.close, shape).is_err()
-    {
+    if shape.is_some_and(|shape| index >= shape.len()) || order.end_document(false, offset + header.close).is_err() {
         return false;
     }
     order.begin_document(offset + header.open);

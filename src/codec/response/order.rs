@@ -36,8 +36,13 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Order {
     documents: Vec<Entry>,
-    /// Chunks of the document that is open.
+    /// Leading chunks of the document that is open which came in order, each with its index: no error can concern
+    /// them, so their number is all that is kept.
+    leading: usize,
+    /// Its chunks behind those.
     chunks: Vec<Entry>,
+    /// Chunks that were asked for in it; no bound where that, or its index, is not known.
+    asked: Option<usize>,
     /// Where each row belongs within its document, as a row number; empty while that is where it is.
     moves: Vec<usize>,
     rows: usize,
@@ -55,7 +60,9 @@ impl Order {
     pub(super) fn new(most_rows: usize) -> Self {
         Self {
             documents: Vec::new(),
+            leading: 0,
             chunks: Vec::new(),
+            asked: None,
             moves: Vec::new(),
             rows: 0,
             most_rows,
@@ -82,7 +89,8 @@ impl Order {
 
     /// The open chunk's index, or its position where that is not known (yet).
     pub(super) fn chunk(&self) -> usize {
-        self.chunks.last().map_or(0, |entry| entry.index.map_or(self.chunks.len() - 1, |(value, _)| value))
+        let position = (self.leading + self.chunks.len()).saturating_sub(1);
+        self.chunks.last().and_then(|entry| entry.index).map_or(position, |(value, _)| value)
     }
 
     /// Where the document before the open one starts, where the open one starts, and where its index stands.
@@ -93,7 +101,9 @@ impl Order {
 
     pub(super) fn begin_document(&mut self, start: usize) {
         self.documents.push(Entry { index: None, start, row: self.rows });
+        self.leading = 0;
         self.chunks.clear();
+        self.asked = None;
     }
 
     pub(super) fn begin_chunk(&mut self, start: usize) {
@@ -115,11 +125,12 @@ impl Order {
         if let Some(entry) = self.documents.last_mut() {
             entry.index = Some((value, span));
         }
+        self.asked = shape.and_then(|shape| shape.get(value).copied());
         Ok(())
     }
 
-    pub(super) fn chunk_index(&mut self, value: usize, span: Span, shape: Option<&[usize]>) -> Result<(), DecodeError> {
-        if let Some(count) = self.asked(shape)
+    pub(super) fn chunk_index(&mut self, value: usize, span: Span) -> Result<(), DecodeError> {
+        if let Some(count) = self.asked
             && value >= count
         {
             let message = format!("chunk index {value}, but the document has {count} chunks");
@@ -129,6 +140,16 @@ impl Order {
             entry.index = Some((value, span));
         }
         Ok(())
+    }
+
+    /// The open chunk ends.
+    pub(super) fn end_chunk(&mut self) {
+        if let [Entry { index: Some((value, _)), .. }] = self.chunks[..]
+            && value == self.leading
+        {
+            self.leading += 1;
+            self.chunks.clear();
+        }
     }
 
     /// A row was decoded from `text`.
@@ -151,10 +172,14 @@ impl Order {
     ) -> bool {
         let entry = Entry { index: Some((value, span)), start, row: self.rows };
         if chunk {
-            if self.asked(shape).is_some_and(|count| value >= count) {
+            if self.asked.is_some_and(|count| value >= count) {
                 return false;
             }
-            self.chunks.push(entry);
+            if value == self.leading && self.chunks.is_empty() {
+                self.leading += 1;
+            } else {
+                self.chunks.push(entry);
+            }
         } else {
             if shape.is_some_and(|shape| shape.get(value) != Some(&1)) {
                 return false;
@@ -165,12 +190,6 @@ impl Order {
         true
     }
 
-    /// Chunks that were asked for in the open document, where its index is known.
-    fn asked(&self, shape: Option<&[usize]>) -> Option<usize> {
-        let (document, _) = self.documents.last()?.index?;
-        shape?.get(document).copied()
-    }
-
     /// The chunk that has just ended, or the document of a flat list.
     pub(super) fn item(&self, chunk: bool) -> Option<Item> {
         let entry = if chunk { self.chunks.last() } else { self.documents.last() }?;
@@ -178,18 +197,13 @@ impl Order {
     }
 
     /// The open document ends at `offset`: prove its chunks.
-    pub(super) fn end_document(
-        &mut self,
-        flat: bool,
-        offset: usize,
-        shape: Option<&[usize]>,
-    ) -> Result<(), DecodeError> {
+    pub(super) fn end_document(&mut self, flat: bool, offset: usize) -> Result<(), DecodeError> {
         if *self.flat.get_or_insert(flat) != flat {
             let message = "some documents hold chunks and some a vector of their own";
             return Err(DecodeError::new(DecodeKind::Structure, offset, message));
         }
-        let count = if flat { 1 } else { self.chunks.len() };
-        if let Some(asked) = self.asked(shape)
+        let count = if flat { 1 } else { self.leading + self.chunks.len() };
+        if let Some(asked) = self.asked
             && asked != count
         {
             return Err(wrong_count(offset, count, asked));
@@ -198,12 +212,15 @@ impl Order {
             return Ok(());
         }
         let first = self.rows - count;
-        let in_order = prove(&self.chunks, "chunk").map_err(|(chunk, error)| error.at(None, Some(chunk)))?;
+        let in_order =
+            prove(self.leading, &self.chunks, "chunk").map_err(|(chunk, error)| error.at(None, Some(chunk)))?;
         if !in_order && self.moves.is_empty() {
             self.moves.extend(0..first);
         }
         if !self.moves.is_empty() || !in_order {
-            let target = |(position, entry): (usize, &Entry)| first + entry.index.map_or(position, |(value, _)| value);
+            let (first, behind) = (first, first + self.leading);
+            self.moves.extend(first..behind);
+            let target = |(i, entry): (usize, &Entry)| entry.index.map_or(behind + i, |(value, _)| first + value);
             self.moves.extend(self.chunks.iter().enumerate().map(target));
         }
         Ok(())
@@ -218,7 +235,7 @@ impl Order {
             let message = format!("response has {found} documents, {} were asked for", shape.len());
             return Err(DecodeError::new(DecodeKind::Shape, offset, message));
         }
-        prove(&self.documents, "document").map_err(|(document, error)| error.at(Some(document), None))?;
+        prove(0, &self.documents, "document").map_err(|(document, error)| error.at(Some(document), None))?;
         // Documents without an index could not be compared with the shape before it was clear that none has one.
         if let Some(shape) = shape {
             for (position, (&asked, entry)) in shape.iter().zip(&self.documents).enumerate() {
@@ -275,23 +292,26 @@ fn wrong_count(offset: usize, found: usize, asked: usize) -> DecodeError {
     DecodeError::new(DecodeKind::Shape, offset, format!("document has {found} chunks, {asked} were asked for"))
 }
 
-/// Prove that indexes are all absent, or each of `0..n` once; whether they are in order. An error comes with the
-/// index or position at fault.
-fn prove(entries: &[Entry], what: &str) -> Result<bool, (usize, DecodeError)> {
-    if entries.iter().enumerate().all(|(i, entry)| entry.index.is_some_and(|(value, _)| value == i)) {
+/// Prove that indexes are all absent, or each of `0..n` once, of which the first `leading` have been seen in order;
+/// whether they are in order. An error comes with the index or position at fault.
+fn prove(leading: usize, entries: &[Entry], what: &str) -> Result<bool, (usize, DecodeError)> {
+    let mut positions = (leading..).zip(entries);
+    if positions.all(|(i, entry)| entry.index.is_some_and(|(value, _)| value == i)) {
         return Ok(true);
     }
-    if entries.iter().all(|entry| entry.index.is_none()) {
+    if leading == 0 && entries.iter().all(|entry| entry.index.is_none()) {
         return Ok(true);
     }
-    let mut seen = vec![false; entries.len()];
-    for (position, entry) in entries.iter().enumerate() {
+    let count = leading + entries.len();
+    let mut seen = vec![false; count];
+    seen[..leading].fill(true);
+    for (position, entry) in (leading..).zip(entries) {
         let Some((value, span)) = entry.index else {
             let message = format!("{what} has no index, but another has");
             return Err((position, DecodeError::new(DecodeKind::Index, entry.start, message)));
         };
         let message = match seen.get_mut(value) {
-            None => format!("{what} index {value} of {} {what}s", entries.len()),
+            None => format!("{what} index {value} of {count} {what}s"),
             Some(true) => format!("{what} index {value} is repeated"),
             Some(first) => {
                 *first = true;

@@ -257,7 +257,7 @@ impl Walker {
                     return Err(window.error(DecodeKind::Structure, *pos, "both \"data\" and \"embedding\" are given"));
                 }
                 (_, flat) => {
-                    self.order.end_document(flat, offset, self.expected.shape.as_deref())?;
+                    self.order.end_document(flat, offset)?;
                     if flat {
                         self.template.note(self.order.item(false), offset + 1, false);
                     }
@@ -265,7 +265,10 @@ impl Walker {
             },
             Place::Documents => self.order.end_documents(offset, self.expected.shape.as_deref())?,
             Place::Chunk if !has(Field::Embedding) => return Err(missing("embedding")),
-            Place::Chunk => self.template.note(self.order.item(true), offset + 1, true),
+            Place::Chunk => {
+                self.template.note(self.order.item(true), offset + 1, true);
+                self.order.end_chunk();
+            }
             _ => {}
         }
         *pos += 1;
@@ -403,11 +406,10 @@ impl Walker {
             return Err(window.error(DecodeKind::Index, start, message));
         };
         let span = (window.base + start, window.base + *pos);
-        let shape = self.expected.shape.as_deref();
         if self.place == Place::Document {
-            self.order.document_index(index, span, shape)?;
+            self.order.document_index(index, span, self.expected.shape.as_deref())?;
         } else {
-            self.order.chunk_index(index, span, shape)?;
+            self.order.chunk_index(index, span)?;
         }
         Ok(())
     }
