@@ -15,15 +15,53 @@ use crate::isa::Isa;
 /// A piece longer than this is not worth keeping.
 const LONGEST: usize = 256;
 
+/// Bytes to be met again, in words: they are few, and a call of `memcmp` would cost more than the comparison.
+#[derive(Debug, Default)]
+struct Piece {
+    words: Vec<u64>,
+    /// What the last whole word leaves, and the bits of a word that it fills.
+    rest: u64,
+    mask: u64,
+    length: usize,
+}
+
+impl Piece {
+    fn new(bytes: &[u8]) -> Self {
+        let (words, rest) = bytes.as_chunks();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        Self {
+            words: words.iter().map(|word| u64::from_le_bytes(*word)).collect(),
+            rest: u64::from_le_bytes(last),
+            mask: (1 << (rest.len() * 8)) - 1,
+            length: bytes.len(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// `text` behind this piece, if it starts so and goes on for a word: where it does not, the walker sees to it.
+    #[inline]
+    fn behind<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        let (start, rest) = text.split_at_checked(self.words.len() * 8)?;
+        let last = u64::from_le_bytes(*rest.first_chunk()?);
+        let words = start.as_chunks().0.iter().zip(&self.words);
+        let other = words.fold((last & self.mask) ^ self.rest, |any, (a, b)| any | (u64::from_le_bytes(*a) ^ b));
+        if other == 0 { text.get(self.length..) } else { None }
+    }
+}
+
 /// The pieces around the index and the text of an object, and between two objects.
 #[derive(Debug, Default)]
 pub(super) struct Template {
-    before: Vec<u8>,
-    between: Vec<u8>,
-    after: Vec<u8>,
+    before: Piece,
+    between: Piece,
+    after: Piece,
     /// From the end of a text to the number of the next object: `after`, what separates the two, `before`. Empty until
     /// seen.
-    join: Vec<u8>,
+    join: Piece,
     /// Whether the object was a chunk, or else a document of a flat list.
     chunk: bool,
     /// An object that the walker has taken since: its places, its end, and whether it was a chunk. Its pieces are
@@ -38,8 +76,8 @@ pub(super) struct Template {
 /// document's first.
 #[derive(Debug, Default)]
 struct Header {
-    before: Vec<u8>,
-    after: Vec<u8>,
+    before: Piece,
+    after: Piece,
     /// Where in `before` the bracket stands that closes the one document, and the one that opens the next.
     close: usize,
     open: usize,
@@ -88,8 +126,8 @@ impl Template {
         let ends = piece(from, document);
         let Some(close) = ends.iter().position(|&byte| byte == b'}').filter(|_| !ends.contains(&b'"')) else { return };
         self.header = Header {
-            before: piece(from, index.0).to_vec(),
-            after: piece(index.1, to).to_vec(),
+            before: Piece::new(piece(from, index.0)),
+            after: Piece::new(piece(index.1, to)),
             close,
             open: ends.len(),
         };
@@ -99,8 +137,8 @@ impl Template {
     #[cold]
     fn learn(&mut self, window: &Window<'_>, pos: usize, chunk: bool, first: bool) {
         let Some((item, end, was_chunk)) = self.latest.take() else { return };
-        self.before.clear();
-        self.join.clear();
+        self.before = Piece::default();
+        self.join = Piece::default();
         let Item { start, index: Some(index), text, plain: true } = item else { return };
         // All places lie behind the start, so all are in the window if that is.
         let (Some(start), Some(end)) = (start.checked_sub(window.base), end.checked_sub(window.base)) else { return };
@@ -109,17 +147,14 @@ impl Template {
         if index.1 > text.0 || index.0 - start > LONGEST || text.0 - index.1 > LONGEST || end - text.1 > LONGEST {
             return;
         }
-        let keep = |piece: &mut Vec<u8>, from: usize, to: usize| {
-            piece.clear();
-            piece.extend_from_slice(&window.bytes[from..to]);
-        };
-        keep(&mut self.before, start, index.0);
-        keep(&mut self.between, index.1, text.0);
-        keep(&mut self.after, text.1, end);
+        let piece = |from: usize, to: usize| &window.bytes[from..to];
+        let before = piece(start, index.0);
+        self.before = Piece::new(before);
+        self.between = Piece::new(piece(index.1, text.0));
+        self.after = Piece::new(piece(text.1, end));
         self.chunk = was_chunk;
         if !first && was_chunk == chunk && pos - end <= LONGEST {
-            keep(&mut self.join, text.1, pos);
-            self.join.extend_from_slice(&self.before);
+            self.join = Piece::new(&[piece(text.1, pos), before].concat());
         }
     }
 }
@@ -159,25 +194,25 @@ pub(super) fn items(
         return None;
     }
     let mut taken = None;
-    let Some(mut rest) = window.bytes.get(*pos..).and_then(|object| behind(object, &template.before)) else {
+    let Some(mut rest) = window.bytes.get(*pos..).and_then(|object| template.before.behind(object)) else {
         return taken;
     };
     while order.rows() < order.most_rows() {
         // `rest` starts at the number of the object at `pos`.
         let Some((index, digits)) = number(rest) else { return taken };
-        let Some(text) = behind(&rest[digits..], &template.between) else { return taken };
+        let Some(text) = template.between.behind(&rest[digits..]) else { return taken };
         let Some(length) = row(isa, text, row_bytes, order.rows(), rows) else { return taken };
         let end = &text[length..];
         let start = window.base + *pos;
-        let span = (start + template.before.len(), start + template.before.len() + digits);
-        let next = if template.join.is_empty() { None } else { behind(end, &template.join) };
-        let Some(after) = next.or_else(|| behind(end, &template.after)) else { return taken };
+        let span = (start + template.before.length, start + template.before.length + digits);
+        let next = if template.join.is_empty() { None } else { template.join.behind(end) };
+        let Some(after) = next.or_else(|| template.after.behind(end)) else { return taken };
         if !order.push_item(at.chunk, start, index, span, shape) {
             return taken;
         }
         *pos = window.bytes.len() - after.len();
         if next.is_some() {
-            *pos -= template.before.len();
+            *pos -= template.before.length;
             taken = Some(Then::Item);
             rest = after;
             continue;
@@ -187,7 +222,7 @@ pub(super) fn items(
             return Some(Then::CommaOrEnd);
         }
         taken = Some(Then::ItemOrEnd);
-        let Some(object) = behind(&window.bytes[*pos..], &template.before) else { return taken };
+        let Some(object) = template.before.behind(&window.bytes[*pos..]) else { return taken };
         rest = object;
     }
     taken
@@ -207,10 +242,10 @@ fn next_document(
         return false;
     }
     let rest = &window.bytes[*pos..];
-    let Some(digits) = behind(rest, &header.before) else { return false };
+    let Some(digits) = header.before.behind(rest) else { return false };
     let Some((index, length)) = number(digits) else { return false };
-    let Some(chunks) = behind(&digits[length..], &header.after) else { return false };
-    let (start, end) = (header.before.len(), header.before.len() + length);
+    let Some(chunks) = header.after.behind(&digits[length..]) else { return false };
+    let (start, end) = (header.before.length, header.before.length + length);
     let offset = window.base + *pos;
     if shape.is_some_and(|shape| index >= shape.len()) || order.end_document(false, offset + header.close).is_err() {
         return false;
@@ -222,22 +257,6 @@ fn next_document(
     }
     *pos = window.bytes.len() - chunks.len();
     true
-}
-
-/// `text` behind `piece`, if it starts so. The pieces are a few words long, for which a call of `memcmp` costs more
-/// than the comparison.
-#[inline]
-fn behind<'a>(text: &'a [u8], piece: &[u8]) -> Option<&'a [u8]> {
-    let (start, rest) = text.split_at_checked(piece.len())?;
-    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
-    let same = match (start.last_chunk(), piece.last_chunk()) {
-        (Some(last), Some(wanted)) => {
-            let words = start.as_chunks::<8>().0.iter().zip(piece.as_chunks::<8>().0);
-            words.fold(word(last) ^ word(wanted), |any, (a, b)| any | (word(a) ^ word(b))) == 0
-        }
-        _ => start.iter().eq(piece),
-    };
-    same.then_some(rest)
 }
 
 /// The number at the start of `digits`, and its length. Only what the walker would read the same is taken: digits
