@@ -7,12 +7,34 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+use super::scalar;
+
 const CHARS: usize = 32;
 const BYTES: usize = 24;
 
-/// Decode whole blocks while they are valid: (characters read, bytes written).
+/// Proof that the CPU has AVX2: only [`run`] makes one.
+#[derive(Clone, Copy)]
+struct Avx2(());
+
+impl super::Kernel for Avx2 {
+    #[inline(always)]
+    fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
+        // SAFETY: a value of this type exists, so the CPU has the feature.
+        let (read, written) = unsafe { decode_prefix(text, out) };
+        scalar::decode_well_formed(&text[read..], &mut out[written..])
+    }
+}
+
+/// See [`super::run`].
 #[target_feature(enable = "avx2")]
-pub(super) fn decode_prefix(text: &[u8], out: &mut [MaybeUninit<u8>]) -> (usize, usize) {
+pub(super) fn run<T: super::Task>(task: T) -> T::Output {
+    task.run(Avx2(()))
+}
+
+/// Decode whole blocks while they are valid: (characters read, bytes written).
+#[inline]
+#[target_feature(enable = "avx2")]
+fn decode_prefix(text: &[u8], out: &mut [MaybeUninit<u8>]) -> (usize, usize) {
     // A character is valid where the two look-ups share no bit. By high nibble: 0x01 for 2, 0x02 for 3, 0x04 for 4
     // and 6, 0x08 for 5 and 7, 0x10 for the others, bytes >= 0x80 among them. By low nibble: the bits of the high
     // nibbles that it may not stand with; 0x10 always.

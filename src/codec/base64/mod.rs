@@ -43,24 +43,48 @@ pub fn decode_exact(isa: Isa, text: &[u8], out: &mut [MaybeUninit<u8>]) -> Resul
 /// spelling, with `out` then partly written.
 #[inline]
 pub(crate) fn decode_well_formed(isa: Isa, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
-    debug_assert_eq!(encoded_len(out.len()), Some(text.len()));
+    struct One<'a>(&'a [u8], &'a mut [MaybeUninit<u8>]);
+    impl Task for One<'_> {
+        type Output = bool;
+        #[inline(always)]
+        fn run(self, kernel: impl Kernel) -> bool {
+            kernel.decode_well_formed(self.0, self.1)
+        }
+    }
+    run(isa, One(text, out))
+}
+
+/// The decoder of one path. That a value of it exists proves that the CPU can run it.
+pub(crate) trait Kernel: Copy {
+    /// See [`decode_well_formed`].
+    fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool;
+}
+
+/// Work that decodes many texts: compiled once more for each path with the path's kernel inside, so that a text costs
+/// neither a choice nor a call. `run` must be `#[inline(always)]` for this.
+pub(crate) trait Task {
+    type Output;
+    fn run(self, kernel: impl Kernel) -> Self::Output;
+}
+
+/// Run `task` on the best path up to `isa`.
+#[inline]
+pub(crate) fn run<T: Task>(isa: Isa, task: T) -> T::Output {
     #[cfg(target_arch = "x86_64")]
-    let done = match isa.min(Isa::codec()) {
+    match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F, BW, VL and VBMI.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx512 => return unsafe { avx512::decode_well_formed(text, out) },
+        Isa::Avx512 => unsafe { avx512::run(task) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx2 => unsafe { avx2::decode_prefix(text, out) },
-        Isa::Scalar => (0, 0),
-    };
+        Isa::Avx2 => unsafe { avx2::run(task) },
+        Isa::Scalar => task.run(scalar::Scalar),
+    }
     #[cfg(not(target_arch = "x86_64"))]
-    let done = {
+    {
         let _ = isa;
-        (0, 0)
-    };
-    let (read, written) = done;
-    scalar::decode_well_formed(&text[read..], &mut out[written..])
+        task.run(scalar::Scalar)
+    }
 }
 
 /// Why `text` is not the encoding of `expected` bytes: the scalar walk that every path's errors come from.

@@ -32,6 +32,17 @@ pub(crate) fn value(byte: u8) -> Option<u8> {
     (value != INVALID).then_some(value as u8)
 }
 
+/// The path that every CPU has.
+#[derive(Clone, Copy)]
+pub(super) struct Scalar;
+
+impl super::Kernel for Scalar {
+    #[inline(always)]
+    fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
+        decode_well_formed(text, out)
+    }
+}
+
 /// See [`super::decode_well_formed`].
 pub(super) fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     let (triples, rest) = out.as_chunks_mut::<3>();

@@ -189,43 +189,67 @@ pub(super) fn items(
         template.learn_header(window, *pos, order);
     }
     let row_bytes = expected.row_bytes?;
-    let shape = expected.shape.as_deref();
     if template.before.is_empty() || template.chunk != at.chunk {
         return None;
     }
-    let mut taken = None;
-    let Some(mut rest) = window.bytes.get(*pos..).and_then(|object| template.before.behind(object)) else {
-        return taken;
-    };
-    while order.rows() < order.most_rows() {
-        // `rest` starts at the number of the object at `pos`.
-        let Some((index, digits)) = number(rest) else { return taken };
-        let Some(text) = template.between.behind(&rest[digits..]) else { return taken };
-        let Some(length) = row(isa, text, row_bytes, order.rows(), rows) else { return taken };
-        let end = &text[length..];
-        let start = window.base + *pos;
-        let span = (start + template.before.length, start + template.before.length + digits);
-        let next = if template.join.is_empty() { None } else { template.join.behind(end) };
-        let Some(after) = next.or_else(|| template.after.behind(end)) else { return taken };
-        if !order.push_item(at.chunk, start, index, span, shape) {
-            return taken;
+    let shape = expected.shape.as_deref();
+    base64::run(isa, Items { row_bytes, shape, template, order, at, window, pos, rows })
+}
+
+/// What [`items`] does once there is a template.
+struct Items<'a, R> {
+    row_bytes: usize,
+    shape: Option<&'a [usize]>,
+    template: &'a mut Template,
+    order: &'a mut Order,
+    at: At,
+    window: &'a Window<'a>,
+    pos: &'a mut usize,
+    rows: &'a mut R,
+}
+
+impl<R: Rows> base64::Task for Items<'_, R> {
+    type Output = Option<Then>;
+
+    #[inline(always)]
+    fn run(self, kernel: impl base64::Kernel) -> Option<Then> {
+        let Self { row_bytes, shape, template, order, at, window, pos, rows } = self;
+        let length = base64::encoded_len(row_bytes)?;
+        let mut taken = None;
+        let mut rest = template.before.behind(window.bytes.get(*pos..)?)?;
+        while order.rows() < order.most_rows() {
+            // `rest` starts at the number of the object at `pos`.
+            let Some((index, digits)) = number(rest) else { return taken };
+            let Some(text) = template.between.behind(&rest[digits..]) else { return taken };
+            let Some((text, end)) = text.split_at_checked(length) else { return taken };
+            let next = if template.join.is_empty() { None } else { template.join.behind(end) };
+            let Some(after) = next.or_else(|| template.after.behind(end)) else { return taken };
+            let Some(row) = rows.row(order.rows()) else { return taken };
+            if !kernel.decode_well_formed(text, row) {
+                return taken;
+            }
+            let start = window.base + *pos;
+            let span = (start + template.before.length, start + template.before.length + digits);
+            if !order.push_item(at.chunk, start, index, span, shape) {
+                return taken;
+            }
+            *pos = window.bytes.len() - after.len();
+            if next.is_some() {
+                *pos -= template.before.length;
+                taken = Some(Then::Item);
+                rest = after;
+                continue;
+            }
+            template.chunk_end = window.base + *pos;
+            if !(at.chunk && at.usual && next_document(&template.header, order, window, pos, shape)) {
+                return Some(Then::CommaOrEnd);
+            }
+            taken = Some(Then::ItemOrEnd);
+            let Some(object) = template.before.behind(&window.bytes[*pos..]) else { return taken };
+            rest = object;
         }
-        *pos = window.bytes.len() - after.len();
-        if next.is_some() {
-            *pos -= template.before.length;
-            taken = Some(Then::Item);
-            rest = after;
-            continue;
-        }
-        template.chunk_end = window.base + *pos;
-        if !(at.chunk && at.usual && next_document(&template.header, order, window, pos, shape)) {
-            return Some(Then::CommaOrEnd);
-        }
-        taken = Some(Then::ItemOrEnd);
-        let Some(object) = template.before.behind(&window.bytes[*pos..]) else { return taken };
-        rest = object;
+        taken
     }
-    taken
 }
 
 /// Take what stands between the chunk that ends at `pos` and the next document's first; false, and nothing done, where
