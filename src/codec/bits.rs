@@ -83,18 +83,37 @@ mod x86 {
         targets.len() * 8
     }
 
+    /// An output beyond this leaves no cache warm: its lines are written past the caches, without being read first.
+    const STREAMED: usize = 1 << 25;
+
     /// Unpack whole registers to +1 and -1; returns the bytes of bits read.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) fn unpack_signs_avx512(bits: &[u8], out: &mut [MaybeUninit<u8>]) -> usize {
         let (minus, plus) = (_mm512_set1_epi8(-1), _mm512_set1_epi8(1));
+        let signs = |word: [u8; 8]| _mm512_mask_blend_epi8(u64::from_le_bytes(word), minus, plus);
+        // A store that straddles two lines costs two, so what stands before the first line is stored by itself.
+        let head = Some(out.as_ptr().align_offset(64)).filter(|head| head.is_multiple_of(8) && *head <= out.len());
+        let head = head.unwrap_or(0);
+        let (Some(first), (before, out)) = (bits.first_chunk(), out.split_at_mut(head)) else { return 0 };
+        // SAFETY: the mask stores `head` bytes (< 64), the length of `before`.
+        unsafe { _mm512_mask_storeu_epi8(before.as_mut_ptr().cast(), (1 << head) - 1, signs(*first)) };
+        let words = bits[head / 8..].as_chunks::<8>().0;
+        let streamed = out.len() >= STREAMED && out.as_ptr().cast::<__m512i>().is_aligned();
         let (targets, _) = out.as_chunks_mut::<64>();
-        let words = bits.as_chunks::<8>().0;
         for (target, word) in targets.iter_mut().zip(words) {
-            let signs = _mm512_mask_blend_epi8(u64::from_le_bytes(*word), minus, plus);
-            // SAFETY: `target` is 64 bytes.
-            unsafe { _mm512_storeu_epi8(target.as_mut_ptr().cast(), signs) };
+            let target = target.as_mut_ptr().cast();
+            if streamed {
+                // SAFETY: `target` is 64 bytes and, by the line above, aligned to 64.
+                unsafe { _mm512_stream_si512(target, signs(*word)) };
+            } else {
+                // SAFETY: `target` is 64 bytes.
+                unsafe { _mm512_storeu_si512(target, signs(*word)) };
+            }
         }
-        targets.len().min(words.len()) * 8
+        if streamed {
+            _mm_sfence(); // streamed stores are ordered before whatever publishes the array
+        }
+        head / 8 + targets.len().min(words.len()) * 8
     }
 
     /// Unpack whole registers to +1 and -1; returns the bytes of bits read.
@@ -283,6 +302,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn unpacking_writes_its_output_alone_wherever_that_begins() {
+        for length in [1, 8, 60, 64, 65, 200, 515] {
+            let bits = bits_of(usize::div_ceil(length, 8));
+            for offset in 0..=64 {
+                for isa in Isa::ALL {
+                    let got = collect(offset + length + 64, 0xA5, |out| {
+                        unpack_signs(isa, &bits, bits.len(), length, &mut out[offset..offset + length]);
+                    });
+                    let sign = |i: usize| if bits[i / 8] >> (i % 8) & 1 == 1 { 1 } else { 0xFF };
+                    assert!(got[offset..offset + length].iter().copied().eq((0..length).map(sign)), "{isa:?} {length}");
+                    assert!(got[..offset].iter().chain(&got[offset + length..]).all(|&byte| byte == 0xA5), "{isa:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unpacking_more_than_a_cache_holds_equals_the_portable_path() {
+        let bits = bits_of((1 << 22) + 9);
+        let unpacked =
+            |isa| collect(bits.len() * 8, 0, |out| unpack_signs(isa, &bits, bits.len(), bits.len() * 8, out));
+        assert!(unpacked(Isa::codec()) == unpacked(Isa::Scalar));
     }
 
     #[test]

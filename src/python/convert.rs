@@ -403,6 +403,17 @@ pub(super) fn shrink(array: &Bound<'_, PyAny>, shape: &[usize]) -> PyResult<()> 
     array.call_method("resize", (shape,), Some(&options)).map(drop)
 }
 
+/// A view of the contiguous array `object` as one row, where it has one axis; else itself.
+pub(super) fn as_row<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let array = untyped(name, object)?;
+    // Of another layout numpy would make a copy, and what is written there would be lost.
+    if array.ndim() == 1 && array.is_c_contiguous() {
+        object.call_method1("reshape", (1, -1))
+    } else {
+        Ok(object.clone())
+    }
+}
+
 /// A caller's matrix to decode into: int8 where `signed`, else uint8.
 pub(super) enum Out<'py> {
     /// Signed bytes.

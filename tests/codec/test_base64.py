@@ -77,3 +77,38 @@ def test_dimensions_are_checked_when_given():
 def test_encoding_takes_int8_or_uint8_rows_only(vectors):
     with pytest.raises((TypeError, ValueError)):
         ctxembed.encode_base64(vectors)
+
+
+@pytest.mark.parametrize(("encoding", "dtype"), [("base64_int8", np.int8), ("base64_binary", np.uint8)])
+def test_out_receives_the_rows_and_is_the_result(encoding, dtype):
+    texts = [base64.b64encode(bytes([i, i + 1, i + 2])).decode() for i in range(5)]
+    out = np.zeros((5, 3), dtype)
+    assert ctxembed.decode_base64(texts, encoding_format=encoding, out=out) is out
+    np.testing.assert_array_equal(out, [[i, i + 1, i + 2] for i in range(5)])
+
+
+def test_one_text_may_have_a_vector_as_its_out():
+    out = np.zeros(3, np.int8)
+    assert ctxembed.decode_base64("AQID", out=out) is out
+    np.testing.assert_array_equal(out, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "words"),
+    [
+        (np.zeros((2, 4), np.int8), ctxembed.DecodeError, "4"),
+        (np.zeros((3, 3), np.int8), ValueError, r"out has shape \(3, 3\), expected \(2, 3\)"),
+        (np.zeros((2, 3), np.uint8), TypeError, "out"),
+        (np.zeros((2, 6), np.int8)[:, ::2], ValueError, "C-contiguous"),
+        (np.zeros(6, np.int8), ValueError, "matrix"),
+        ([[0, 0, 0]], TypeError, "out"),
+    ],
+)
+def test_an_out_that_does_not_fit_is_refused_with_what_it_is(out, error, words):
+    with pytest.raises(error, match=words):
+        ctxembed.decode_base64(["AQID", "BAUG"], out=out)
+
+
+def test_a_strided_out_of_one_text_is_refused():
+    with pytest.raises(ValueError, match="C-contiguous"):
+        ctxembed.decode_base64("AQID", out=np.zeros(6, np.int8)[::2])

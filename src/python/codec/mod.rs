@@ -2,6 +2,7 @@
 
 mod response_body;
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use numpy::{PyArrayDescr, PyArrayDescrMethods, dtype};
@@ -9,7 +10,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::convert::{self, Rows};
+use super::convert::{self, Out, Rows};
 use crate::codec::response;
 use crate::codec::{Encoding, base64, bits, json, vectors};
 use crate::error::{DecodeError, DecodeKind, Error};
@@ -65,17 +66,21 @@ fn row_bytes(encoding: Encoding, dimensions: Option<&Bound<'_, PyAny>>) -> PyRes
 ///     Dimensions of a vector, checked when given; else the first string decides.
 /// encoding_format : {"base64_int8", "base64_binary"}
 ///     What the strings hold.
+/// out : ndarray of int8 or uint8, shape (n, width), or (width,) for one str, optional
+///     Decode into this C-contiguous array and allocate no other. After an error its contents are not specified.
 ///
 /// Returns
 /// -------
 /// ndarray, shape (n, dimensions) int8 or (n, dimensions // 8) uint8
-///     One row a string; one vector without the row axis for one str.
+///     One row a string; one vector without the row axis for one str. ``out`` where that is given.
 ///
 /// Raises
 /// ------
 /// DecodeError
 ///     A string is not the canonical base64 of one vector. ``offset`` counts characters of that string, ``chunk`` is
 ///     its position.
+/// ValueError
+///     ``out``, ``dimensions`` or ``encoding_format`` do not fit each other.
 ///
 /// Notes
 /// -----
@@ -88,12 +93,13 @@ fn row_bytes(encoding: Encoding, dimensions: Option<&Bound<'_, PyAny>>) -> PyRes
 /// array([[  1,   2,   3],
 ///        [ -1, 127,   0]], dtype=int8)
 #[pyfunction]
-#[pyo3(signature = (strings, *, dimensions=None, encoding_format="base64_int8"))]
+#[pyo3(signature = (strings, *, dimensions=None, encoding_format="base64_int8", out=None))]
 fn decode_base64<'py>(
     py: Python<'py>,
     strings: &Bound<'py, PyAny>,
     dimensions: Option<&Bound<'py, PyAny>>,
     encoding_format: &str,
+    out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let encoding = encoding(encoding_format)?;
     let width = row_bytes(encoding, dimensions)?;
@@ -107,24 +113,38 @@ fn decode_base64<'py>(
         entries.collect::<PyResult<_>>()?
     };
     let texts = strings.iter().enumerate().map(|(i, string)| text_of(i, string)).collect::<PyResult<Vec<&[u8]>>>()?;
+    let signed = encoding == Encoding::Int8;
+    if let Some(array) = out {
+        let mut out = Out::extract(&if one { convert::as_row("out", array)? } else { array.clone() }, signed)?;
+        let (rows, row_bytes) = out.shape();
+        let want = (texts.len(), width.unwrap_or(row_bytes));
+        if want != (rows, row_bytes) {
+            return Err(PyValueError::new_err(format!("out has shape ({rows}, {row_bytes}), expected {want:?}")));
+        }
+        out.with(py, |memory| decode_texts(&texts, row_bytes, one, memory))?;
+        return Ok(array.clone());
+    }
     let width = width.unwrap_or_else(|| texts.first().map_or(0, |text| base64::decoded_len(text).max(1)));
-    let isa = Isa::codec();
     let shape = [texts.len(), width];
     let shape = if one { &shape[1..] } else { &shape[..] };
-    let (array, ()) = convert::filled_bytes(py, shape, encoding == Encoding::Int8, |memory| {
-        let mut rest = memory;
-        for (i, text) in texts.iter().enumerate() {
-            let place = |error: DecodeError| Error::Decode(error.at(None, (!one).then_some(i)));
-            if text.is_empty() {
-                return Err(place(DecodeError::new(DecodeKind::Length, 0, "vector is empty")));
-            }
-            let (row, others) = rest.split_at_mut(width);
-            base64::decode_exact(isa, text, row).map_err(place)?;
-            rest = others;
-        }
-        Ok(())
-    })?;
+    let (array, ()) = convert::filled_bytes(py, shape, signed, |memory| decode_texts(&texts, width, one, memory))?;
     Ok(array)
+}
+
+/// Each text to the next `width` bytes of `memory`, which has room for all. The `one` text of a call has no position.
+fn decode_texts(texts: &[&[u8]], width: usize, one: bool, memory: &mut [MaybeUninit<u8>]) -> Result<(), Error> {
+    let isa = Isa::codec();
+    let mut rest = memory;
+    for (i, text) in texts.iter().enumerate() {
+        let place = |error: DecodeError| Error::Decode(error.at(None, (!one).then_some(i)));
+        if text.is_empty() {
+            return Err(place(DecodeError::new(DecodeKind::Length, 0, "vector is empty")));
+        }
+        let (row, others) = rest.split_at_mut(width);
+        base64::decode_exact(isa, text, row).map_err(place)?;
+        rest = others;
+    }
+    Ok(())
 }
 
 fn text_of<'a>(position: usize, string: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
