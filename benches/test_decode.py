@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -119,6 +120,61 @@ class TextsCase(Case):
 
 
 @dataclass(frozen=True, eq=False)
+class ParsedCase(Case):
+    """A response that another client has parsed."""
+
+    group: ClassVar = GROUP
+    table: ClassVar = "parsed response"
+    peers: ClassVar = peers.PARSED
+    body: BodyCase
+    official: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.body.label}, {'perplexityai object' if self.official else 'dict'}"
+
+    @property
+    def size(self) -> dict[str, int]:
+        return self.body.size
+
+    @cached_property
+    def parsed(self) -> Any:
+        return peers.official_object(self.body.body) if self.official else json.loads(self.body.body)
+
+    def judge(self, _peer: Peer, answer: Any) -> Verdict:
+        return _equal(answer, self.body.expected)
+
+
+@dataclass(frozen=True, eq=False)
+class VectorsCase(Case):
+    """Arrays to arrays of other values, beside a copy of what is read and a fill of what is written."""
+
+    group: ClassVar = GROUP
+    table: ClassVar = "vectors"
+    peers: ClassVar = peers.VECTORS
+    function: Literal["reverse_bit_order", "normalize"]
+    given: np.ndarray
+
+    @property
+    def label(self) -> str:
+        rows, width = self.given.shape
+        return f"{self.function}, {rows:,} x {width if self.function == 'normalize' else width * 8}"
+
+    @property
+    def size(self) -> dict[str, int]:
+        return {"rows": self.given.shape[0], "width": self.given.shape[1]}
+
+    def judge(self, peer: Peer, answer: Any) -> Verdict:
+        if peer.kind == "reference":
+            return Verdict(answer.nbytes == self.given.nbytes * (4 if self.function == "normalize" else 1))
+        if self.function == "reverse_bit_order":
+            spelled = [int(f"{byte:08b}"[::-1], 2) for byte in range(256)]
+            return _equal(answer, np.array(spelled, dtype=np.uint8)[self.given])
+        lengths = np.sqrt((self.given.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+        return Verdict(answer.dtype == np.float32 and bool(np.allclose(answer, self.given / lengths, rtol=1e-6)))
+
+
+@dataclass(frozen=True, eq=False)
 class BitsCase(Case):
     """Signs to bits, or bits to signs."""
 
@@ -137,7 +193,9 @@ class BitsCase(Case):
         rows, width = self.given.shape
         return {"rows": rows, "dimensions": width if self.packs else width * 8}
 
-    def judge(self, _peer: Peer, answer: Any) -> Verdict:
+    def judge(self, peer: Peer, answer: Any) -> Verdict:
+        if peer.kind == "reference":
+            return Verdict(answer.size == self.size["rows"] * self.size["dimensions"] // (8 if self.packs else 1))
         bits = self.given[:100] if not self.packs else answer[:100]
         values = self.given[:100] if self.packs else answer[:100]
         # By the definition, bit by bit, for what fits the time; the rest against numpy.
@@ -165,6 +223,11 @@ def cases(scale: Scale) -> list[Case]:
         TextsCase(many[:1]),
         BitsCase(packs=True, given=many),
         BitsCase(packs=False, given=bits),
+        BitsCase(packs=False, given=np.tile(bits, (8, 1))),
+        VectorsCase("reverse_bit_order", bits),
+        VectorsCase("normalize", many),
+        ParsedCase(BodyCase(documents=24 // part, chunks=20), official=True),
+        ParsedCase(BodyCase(documents=24 // part, chunks=20), official=False),
     ]
 
 

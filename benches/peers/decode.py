@@ -6,6 +6,7 @@ A peer that parses JSON trusts the order of the body. ctxembed also proves that 
 from __future__ import annotations
 
 import base64
+import mmap
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from benches.harness import Peer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from benches.test_decode import BitsCase, BodyCase, TextsCase
+    from benches.test_decode import BitsCase, BodyCase, ParsedCase, TextsCase, VectorsCase
 
     Call = Callable[[], Any]
 
@@ -50,6 +51,17 @@ def ours_out(case: BodyCase, _threads: int) -> Call:
     body, shape, encoding = case.body, case.shape, case.encoding
     out = np.zeros_like(case.expected)
     return lambda: ctxembed.decode_response(body, shape=shape, encoding_format=encoding, out=out).vectors
+
+
+def ours_mapped(case: BodyCase, _threads: int) -> Call:
+    """Into a fresh mapping of the system's small pages, instead of memory from numpy's allocator."""
+    body, shape, encoding, expected = case.body, case.shape, case.encoding, case.expected
+
+    def call() -> np.ndarray:
+        out = np.frombuffer(mmap.mmap(-1, expected.nbytes), expected.dtype).reshape(expected.shape)
+        return ctxembed.decode_response(body, shape=shape, encoding_format=encoding, out=out).vectors
+
+    return call
 
 
 @cache
@@ -123,6 +135,7 @@ BODY = (
     Peer("orjson + pybase64", orjson_pybase64),
     Peer("perplexityai + base64", official),
     Peer("pybase64, one blob, no JSON", pybase64_blob, "reference"),
+    Peer("ctxembed, a fresh mapping", ours_mapped, "reference"),
 )
 
 # --- strings ---
@@ -172,4 +185,87 @@ def numpy_bits(case: BitsCase, _threads: int) -> Call:
     return unpack
 
 
-BITS = (Peer("ctxembed", ours_bits, "ours"), Peer("numpy", numpy_bits))
+def numpy_bits_plain(case: BitsCase, _threads: int) -> Call:
+    """As most people write it, an array a step."""
+    given = case.given
+    if case.packs:
+        return lambda: np.packbits(np.where(given >= 0, 1, 0).astype(np.uint8), axis=1, bitorder="little")
+    return lambda: np.unpackbits(given, axis=1, bitorder="little").astype(np.int8) * 2 - 1
+
+
+def fill(case: BitsCase, _threads: int) -> Call:
+    """Write an array of the result's size: what the memory itself costs."""
+    size = case.size["rows"] * case.size["dimensions"]
+    return lambda: np.full(size // 8 if case.packs else size, 1, dtype=np.int8)
+
+
+BITS = (
+    Peer("ctxembed", ours_bits, "ours"),
+    Peer("numpy, in place", numpy_bits),
+    Peer("numpy, a step an array", numpy_bits_plain),
+    Peer("fill of the result", fill, "reference"),
+)
+
+# --- vectors ---
+
+
+def ours_vectors(case: VectorsCase, _threads: int) -> Call:
+    function, given = getattr(ctxembed, case.function), case.given
+    return lambda: function(given)
+
+
+def numpy_vectors(case: VectorsCase, _threads: int) -> Call:
+    given = case.given
+    if case.function == "reverse_bit_order":
+        return lambda: np.packbits(np.unpackbits(given, axis=1), axis=1, bitorder="little")
+
+    def normalize() -> np.ndarray:
+        rows = given.astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
+
+    return normalize
+
+
+def copy(case: VectorsCase, _threads: int) -> Call:
+    """Read the vectors and write an array of the result's type: what the memory itself costs."""
+    given = case.given
+    return lambda: given.astype(np.float32) if case.function == "normalize" else given.copy()
+
+
+VECTORS = (
+    Peer("ctxembed", ours_vectors, "ours"),
+    Peer("numpy", numpy_vectors),
+    Peer("copy to the result's type", copy, "reference"),
+)
+
+# --- parsed responses ---
+
+
+def official_object(body: bytes) -> Any:
+    """Return what the official client makes of a body."""
+    return _raw_response(body).parse()
+
+
+def ours_parsed(case: ParsedCase, _threads: int) -> Call:
+    parsed = case.parsed
+    return lambda: ctxembed.Embeddings.from_response(parsed).vectors
+
+
+def loop(case: ParsedCase, _threads: int) -> Call:
+    """As the vendor's guide decodes: a chunk at a time, then one matrix."""
+    parsed = case.parsed
+    if case.official:
+        return lambda: np.stack(
+            [np.frombuffer(base64.b64decode(c.embedding), np.int8) for document in parsed.data for c in document.data]
+        )
+    return lambda: np.stack(
+        [
+            np.frombuffer(base64.b64decode(chunk["embedding"]), np.int8)
+            for document in parsed["data"]
+            for chunk in document["data"]
+        ]
+    )
+
+
+PARSED = (Peer("ctxembed", ours_parsed, "ours"), Peer("base64 + numpy.stack", loop))

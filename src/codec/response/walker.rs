@@ -3,6 +3,8 @@
 //! The response has few kinds of objects and arrays, each with one parent, so the place in the structure is a
 //! [`Place`] and no stack; values that are not known are left to the generic [`Skipper`].
 
+use memchr::memchr2;
+
 use super::order::Order;
 use super::{Decoded, Expected, MOST_ROW_BYTES, Rows, Usage, fast};
 use crate::codec::base64::{self, Check};
@@ -466,8 +468,8 @@ impl Walker {
 /// Bytes of the vector whose text starts `text`, if that has no escape and its closing quote is here. Should the text
 /// be wrong, so may this be: then the proof that follows fails, whatever was begun with it.
 fn first_length(text: &[u8]) -> Option<usize> {
-    let length = plain_run(text);
-    let whole = text.get(length) == Some(&b'"') && length > 0 && length.is_multiple_of(4);
+    let length = memchr2(b'"', b'\\', text).unwrap_or(0);
+    let whole = length > 0 && text[length] == b'"' && length.is_multiple_of(4);
     whole.then(|| base64::decoded_len(&text[..length])).filter(|&bytes| (1..=MOST_ROW_BYTES).contains(&bytes))
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use numpy::ToPyArray;
+use numpy::{PyArray1, PyArrayMethods, ToPyArray};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString, PyTuple, PyType};
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
 use super::super::convert::{self, NewRows, Out};
@@ -209,7 +209,16 @@ fn usage(py: Python<'_>, usage: Usage) -> PyResult<Bound<'_, PyAny>> {
 
 /// `shape`: chunks of each document that was asked for.
 fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
-    if let Ok(counts) = shape.extract::<Vec<usize>>() {
+    // As `numpy.diff(offsets)` gives them: read as they lie, not as an object each. What is wrong is named below.
+    if let Ok(array) = shape.cast::<PyArray1<i64>>()
+        && let Ok(array) = array.try_readonly()
+        && let Some(counts) = array.as_array().iter().map(|&count| usize::try_from(count).ok()).collect()
+    {
+        return Ok(counts);
+    }
+    if let Ok(list) = shape.cast::<PyList>()
+        && let Ok(counts) = list.iter().map(|count| count.extract()).collect()
+    {
         return Ok(counts);
     }
     let entries = shape.try_iter().map_err(|_| {
