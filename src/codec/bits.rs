@@ -98,7 +98,7 @@ mod x86 {
         // SAFETY: the mask stores `head` bytes (< 64), the length of `before`.
         unsafe { _mm512_mask_storeu_epi8(before.as_mut_ptr().cast(), (1 << head) - 1, signs(*first)) };
         let words = bits[head / 8..].as_chunks::<8>().0;
-        let streamed = out.len() >= STREAMED && out.as_ptr().cast::<__m512i>().is_aligned();
+        let streamed = out.len() >= STREAMED && out.as_ptr().align_offset(64) == 0;
         let (targets, _) = out.as_chunks_mut::<64>();
         for (target, word) in targets.iter_mut().zip(words) {
             let target = target.as_mut_ptr().cast();
