@@ -1,0 +1,60 @@
+"""What decoding holds beyond the body: the matrix, and nothing that grows with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import base64, ctypes, gc
+from pathlib import Path
+import numpy as np
+import ctxembed
+
+text = base64.b64encode(np.arange(1024, dtype=np.uint8).tobytes()).decode()
+chunks = ",".join('{"object":"embedding","index":%d,"embedding":"%s"}' % (c, text) for c in range(32))
+document = '{"object":"list","index":%d,"data":[' + chunks.replace("%", "%%") + "]}"
+body = ('{"object":"list","data":[' + ",".join(document % d for d in range(DOCUMENTS)) + '],"model":"m"}').encode()
+shape = [32] * DOCUMENTS
+out = np.ones((32 * DOCUMENTS, 1024), np.int8)
+small = b'{"data":[{"index":0,"data":[{"index":0,"embedding":"AQID"}]}]}'
+ctxembed.decode_response(small), ctxembed.ResponseDecoder().feed(small)
+def kib(field):
+    return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0])
+
+
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
+before = kib("VmRSS")
+CALL
+print(kib("VmHWM") - before)
+"""
+DOCUMENTS = 1024  # 45 MB of body, 32 MB of vectors
+VECTORS = 32 << 10  # KiB
+STREAM = """
+decoder = ctxembed.ResponseDecoder(shape=shape, dimensions=1024)
+view = memoryview(body)
+for start in range(0, len(body), 65536):
+    decoder.feed(bytes(view[start : start + 65536]))
+emb = decoder.finish()
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "most"),
+    [
+        ("emb = ctxembed.decode_response(body, shape=shape, out=out)", 0),
+        ("emb = ctxembed.decode_response(body, shape=shape)", VECTORS),
+        ("emb = ctxembed.decode_response(body)", VECTORS),
+        (STREAM, VECTORS),
+    ],
+    ids=["into an array at hand", "known shape", "nothing known", "while it arrives"],
+)
+def test_decoding_holds_the_matrix_and_nothing_that_grows_with_the_body(call, most):
+    program = PROGRAM.replace("DOCUMENTS", str(DOCUMENTS)).replace("CALL", call)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # The allowance is what the allocators of Rust and Python keep in hand, not a share of the body.
+    assert most <= int(result.stdout) <= most + 2048
