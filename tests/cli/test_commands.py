@@ -304,3 +304,21 @@ def test_the_demo_answers_sensibly(tmp_path):
     assert "USD 0.00" in done.stdout
     assert done.stdout.endswith("server stopped\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bench_measures_and_checks_each_piece_of_work(ctxembed):
+    done = ctxembed("bench", "--seconds", "0.01", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = json.loads(done.stdout)
+    assert set(said["paths"]) == {"codec", "hamming", "dot"}
+    assert [result["correct"] for result in said["results"]] == [True] * 7
+    assert all(result["seconds"] > 0 and result["rate"] > 0 for result in said["results"])
+
+
+def test_bench_prints_a_line_a_piece_of_work_on_the_path_that_was_asked_for(ctxembed):
+    done = ctxembed("bench", "--seconds", "0.01", CTXEMBED_ISA="scalar")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "paths: codec scalar, hamming scalar, dot scalar"
+    assert len(lines) == 8
+    assert all(line.endswith("/s") for line in lines[1:])

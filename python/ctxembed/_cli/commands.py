@@ -266,6 +266,33 @@ def serve(
 
 
 @app.command()
+def bench(
+    seconds: Annotated[float, typer.Option(min=0.01, max=60, help="For each piece of work.")] = 0.5,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the core on this machine: decoding, search and packing, each answer checked.
+
+    No network, no peers. CTXEMBED_ISA lowers the instruction set. Exit code 1 when an answer is wrong.
+    """
+    from ctxembed._cli.bench import results
+
+    paths = _facts()["paths"]
+    found = []
+    if not as_json:
+        print("paths: " + ", ".join(f"{room} {path}" for room, path in paths.items()))
+    for result in results(seconds):
+        found.append(result)
+        if not as_json:
+            wrong = "" if result.correct else "  WRONG"
+            print(f"{result.work:<44}{result.seconds * 1e3:>10.3f} ms{result.rate:>12,.1f} {result.unit}/s{wrong}")
+    if as_json:
+        print(json.dumps({"paths": paths, "results": [result._asdict() for result in found]}))
+    if not all(result.correct for result in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def demo() -> None:
     """Embed and search this interpreter's own documentation on a local server: no key, no network."""
     from ctxembed._cli.demo import run
