@@ -125,3 +125,75 @@ pub(super) fn nfc(text: &str) -> Cow<'_, str> {
     }
     Cow::Owned(normal)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use unicode_normalization_alignments::UnicodeNormalization as Reference;
+
+    use super::*;
+
+    /// The crate that the reference uses.
+    fn expected(text: &str) -> String {
+        Reference::nfc(text).map(|(c, _)| c).collect()
+    }
+
+    fn scalars() -> impl Iterator<Item = char> {
+        '\0'..=char::MAX
+    }
+
+    #[test]
+    fn text_without_suspects_is_in_nfc() {
+        let table = Characters::new();
+        for c in scalars() {
+            let suspect = table.class(u32::from(c)) & class::SUSPECT != 0;
+            assert_eq!(suspect, !c.is_ascii() && is_suspect(c), "{c:?}");
+            if !suspect {
+                for before in ["e", "\u{1100}", "\u{AC00}", "\u{301}", "\u{9C7}", "\u{11935}"] {
+                    let text = format!("{before}{c}");
+                    assert_eq!(expected(&text), text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_scalar_value_is_normalised_as_the_reference_does() {
+        for c in scalars() {
+            let text = format!("{c}a{c}\u{301}{c}\u{334}\u{5B0}{c}{c}\u{9BE}\u{11930}\u{16D67}");
+            assert_eq!(nfc(&text), expected(&text), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn pairs_that_compose_today_and_did_not_then_stay_apart() {
+        let foreigners = || FOREIGN.iter().flat_map(|&(first, last)| first..=last).filter_map(char::from_u32);
+        for a in foreigners() {
+            for b in foreigners() {
+                let text = String::from_iter([a, b]);
+                assert_eq!(nfc(&text), expected(&text));
+            }
+        }
+    }
+
+    fn marks() -> impl Strategy<Value = String> {
+        let pool = prop_oneof![
+            any::<char>(),
+            proptest::char::range('\u{300}', '\u{36F}'),
+            proptest::char::range('\u{1100}', '\u{11FF}'),
+            proptest::char::range('\u{AC00}', '\u{AC40}'),
+            proptest::char::range('a', 'z'),
+            proptest::char::range('\u{9BC}', '\u{9DF}'),
+            proptest::char::range('\u{11380}', '\u{113D0}'),
+            proptest::char::range('\u{1611E}', '\u{16130}'),
+        ];
+        proptest::collection::vec(pool, 0..20).prop_map(String::from_iter)
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_normalised_as_the_reference_does(text in marks()) {
+            prop_assert_eq!(nfc(&text), expected(&text));
+        }
+    }
+}

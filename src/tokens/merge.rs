@@ -153,3 +153,65 @@ impl Merges {
         length
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definition, step by step.
+    fn textbook(merges: &[(u32, u32, u32)], word: &[u8]) -> u64 {
+        let mut tokens: Vec<u32> = word.iter().map(|&byte| u32::from(byte)).collect();
+        loop {
+            let rank = |pair: &[u32]| merges.iter().find(|merge| [merge.0, merge.1] == *pair).map(|merge| merge.2);
+            let found = tokens.windows(2).enumerate().filter_map(|(at, pair)| Some((rank(pair)?, at))).min();
+            let Some((rank, at)) = found else { return tokens.len() as u64 };
+            tokens.splice(at..at + 2, [256 + rank]);
+        }
+    }
+
+    /// Merges over three letters, each of two tokens that exist by then or will later, no two alike.
+    fn merges() -> impl Strategy<Value = Vec<(u32, u32, u32)>> {
+        let part = prop_oneof![97..100_u32, 256..280_u32];
+        proptest::collection::vec((part.clone(), part), 0..24).prop_map(|pairs| {
+            let mut merges: Vec<(u32, u32, u32)> = Vec::new();
+            for (left, right) in pairs {
+                if !merges.iter().any(|merge| (merge.0, merge.1) == (left, right)) {
+                    merges.push((left, right, merges.len() as u32));
+                }
+            }
+            merges
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn both_ways_count_as_the_definition_does(
+            merges in merges(),
+            word in proptest::collection::vec(97..100_u8, 1..=SMALL),
+            longer in proptest::collection::vec(97..100_u8, SMALL..200),
+        ) {
+            let table = Merges::new(&merges);
+            prop_assert_eq!(table.count_small(&word), textbook(&merges, &word));
+            prop_assert_eq!(table.count_long(&word), textbook(&merges, &word));
+            prop_assert_eq!(table.count(&longer), textbook(&merges, &longer));
+        }
+    }
+
+    #[test]
+    fn the_leftmost_of_equals_is_joined_first() {
+        let (a, aa) = (97, 256);
+        let table = Merges::new(&[(a, a, 0), (aa, aa, 1), (aa, a, 2)]);
+        assert_eq!(table.count(b"aaa"), 1); // aa a
+        assert_eq!(table.count(b"aaaaaaa"), 2); // aaaa aaa
+    }
+
+    #[test]
+    fn no_merges_leave_bytes() {
+        let table = Merges::new(&[]);
+        assert_eq!(table.count(b"word"), 4);
+        assert_eq!(table.count(&[b'a'; 1000]), 1000);
+    }
+}

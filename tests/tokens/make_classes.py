@@ -1,4 +1,4 @@
-"""Write ``src/tokens/unicode.rs``: the character classes of the splitting pattern, as the ``tokenizers`` package has them.
+"""Write ``src/tokens/unicode.rs``: the classes of the splitting pattern, as the ``tokenizers`` package has them.
 
 Run ``python tests/tokens/make_classes.py`` after a new version of that package changed the Unicode version of its
 regular expressions; ``test_every_scalar_value_is_split_as_the_reference_does`` tells.
