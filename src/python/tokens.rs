@@ -218,6 +218,11 @@ impl NativeCounter {
         int64(py, counts.into_iter())
     }
 
+    /// Forget all words, as if none had been counted: for measuring.
+    fn forget(&self) {
+        self.counter.forget();
+    }
+
     /// Tokens of the vocabulary, added ones included.
     #[getter]
     fn entries(&self) -> usize {

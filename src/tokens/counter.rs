@@ -57,6 +57,11 @@ impl Counter {
         self.entries + self.added.texts.len()
     }
 
+    /// Forget all words, as if none had been counted: for measuring.
+    pub fn forget(&self) {
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The tokens of `text`.
     pub fn count(&self, text: &str) -> u64 {
         let mut cache = self.take();
