@@ -25,7 +25,7 @@ from benches import report
 from benches.harness import ALL_THREADS
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("decode", "hamming", "cosine", "pack", "import")
+GROUPS = ("decode", "hamming", "cosine", "pack", "tokens", "import")
 PACKAGES = (
     "binpacking",
     "faiss-cpu",
@@ -36,6 +36,8 @@ PACKAGES = (
     "perplexityai",
     "pybase64",
     "seqpacker",
+    "tiktoken",
+    "tokenizers",
     "usearch",
 )
 FORMAT = 1

@@ -18,7 +18,7 @@ import pytest
 from .codec.conftest import chunk_vectors, response, spell
 
 API = Path(__file__).parents[2] / "shared" / "design" / "api.md"
-LATER = {"TokenCounter"}  # names of the design that are not built yet
+LATER: set[str] = set()  # names of the design that are not built yet
 
 
 def test_all_is_sorted_and_complete():

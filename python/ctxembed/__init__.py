@@ -7,7 +7,7 @@ The names by room:
   :class:`Embeddings`
 - similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :class:`Index`,
   :class:`BinaryIndex`
-- packing and tokens: :func:`plan`, :func:`pack`, :func:`token_upper_bound`, :class:`Limits`
+- packing and tokens: :func:`plan`, :func:`pack`, :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`
 - client: :class:`Client`, :class:`AsyncClient`
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
@@ -64,6 +64,7 @@ from ctxembed._errors import (
 from ctxembed._models import Limits, Model, get_model, models, register_model
 from ctxembed._packing import Packing, pack
 from ctxembed._planning import Plan, Problem, plan, token_upper_bound
+from ctxembed._tokens import TokenCounter
 
 if TYPE_CHECKING:
     from ctxembed._client import AsyncClient, Client, EmbeddingsPart, Progress
@@ -103,6 +104,7 @@ __all__ = [
     "Progress",
     "RateLimitError",
     "ResponseDecoder",
+    "TokenCounter",
     "UnprocessableEntityError",
     "Usage",
     "__version__",

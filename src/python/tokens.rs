@@ -1,12 +1,15 @@
 //! The token room as Python sees it.
 
+use std::num::NonZero;
+use std::path::PathBuf;
+
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
-use super::convert::{detached, filled};
+use super::convert::{detached, filled, integer, interruptible};
 use crate::error::Error;
-use crate::tokens::{self, Classes, Inspection};
+use crate::tokens::{self, Classes, Counter, Inspection};
 
 /// Add the room's functions and classes to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -14,6 +17,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(token_estimate, module)?)?;
     module.add_function(wrap_pyfunction!(token_classes, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_chunks, module)?)?;
+    module.add_class::<NativeCounter>()?;
     Ok(())
 }
 
@@ -165,3 +169,72 @@ fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<
     let (lower, estimate, upper) = triple(py, &found)?;
     Ok((lower, estimate, upper, faults))
 }
+
+/// The exact counter of one `tokenizer.json`. `ctxembed.TokenCounter` is the public face.
+#[pyclass(frozen, module = "ctxembed._core")]
+struct NativeCounter {
+    counter: Counter,
+    checksum: u32,
+}
+
+#[pymethods]
+impl NativeCounter {
+    /// Read a file. ValueError gives the reason why one is not counted here.
+    #[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts is owned")]
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        detached(py, || {
+            let json = std::fs::read(&path).map_err(|error| Error::Io(error, path.display().to_string()))?;
+            Ok(Self { counter: Counter::from_json(&json)?, checksum: crc32fast::hash(&json) })
+        })
+    }
+
+    /// The tokens of a text.
+    fn count(&self, text: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let Ok(text) = text.cast::<PyString>() else {
+            return Err(PyTypeError::new_err(format!("text must be a str, got {}", text.get_type().name()?)));
+        };
+        let utf8 = encoded(text)?.map_err(|at| {
+            PyValueError::new_err(format!("text has a lone surrogate at character {at}: it cannot be encoded as UTF-8"))
+        })?;
+        if utf8.len() <= SHORT {
+            return Ok(self.counter.count(utf8));
+        }
+        detached(text.py(), || Ok(self.counter.count(utf8)))
+    }
+
+    /// The tokens of each text, (n,) int64.
+    #[pyo3(signature = (texts, threads=None))]
+    fn count_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let threads = threads.map(|threads| integer("threads", threads, 1)).transpose()?.and_then(NonZero::new);
+        let texts = Texts::extract("texts", texts)?;
+        let texts = texts.utf8("texts")?;
+        let counts = interruptible(py, |py, check| detached(py, || self.counter.count_batch(&texts, threads, check)))?;
+        int64(py, counts.into_iter())
+    }
+
+    /// Forget all words, as if none had been counted: for measuring.
+    fn forget(&self) {
+        self.counter.forget();
+    }
+
+    /// Tokens of the vocabulary, added ones included.
+    #[getter]
+    fn entries(&self) -> usize {
+        self.counter.entries()
+    }
+
+    /// CRC-32 of the file.
+    #[getter]
+    fn checksum(&self) -> u32 {
+        self.checksum
+    }
+}
+
+/// Bytes of a text that takes less time to count than releasing the interpreter is worth.
+const SHORT: usize = 1000;

@@ -1,14 +1,25 @@
-//! Token counts without a vocabulary: a proven upper bound, a proven lower bound, and an estimate between them.
+//! Token counts: exact ones with a vocabulary; without, a proven upper bound, a proven lower bound, and an estimate
+//! between them.
 //!
-//! The tokenizer is Qwen3's: NFC, then a splitting pattern, then byte-level BPE. Every token is at least one byte of
-//! the NFC text, which gives the upper bound; [`bounds`] has the lower one, [`estimate`] what lies between.
+//! The tokenizer is Qwen3's: NFC, then a splitting pattern, then byte-level BPE. [`Counter`] does all of it, but for the
+//! tokens themselves: [`load`] reads the file, [`characters`] has NFC and classes, [`split`] the pattern, [`merge`] the
+//! BPE, and [`cache`] remembers words. Every token is at least one byte of the NFC text, which gives the upper bound;
+//! [`bounds`] has the lower one, [`estimate`] what lies between.
 
 mod bounds;
+mod cache;
+mod characters;
 mod classes;
+mod counter;
 mod estimate;
+mod load;
+mod merge;
+mod split;
+mod unicode;
 
 pub use bounds::upper;
 pub use classes::{Classes, names};
+pub use counter::Counter;
 
 /// What the model puts between the chunks of a document; within a chunk it would misalign every later one.
 const SEPARATOR: &str = "<|endoftext|>";

@@ -1,0 +1,184 @@
+//! A cache of words and their counts, of bounded size.
+//!
+//! Keys are whole words, compared byte for byte: a collision costs time and never a count. An entry is N words of 64
+//! bits: up to 8 N - 2 bytes of text, the length, the count, and so no pointers and nothing to free. Two neighbours
+//! share a place; a new word takes the first, and what stood there moves to the second.
+
+/// Bits of the number of entries of each of the three tables.
+const BITS: [u32; 3] = [15, 15, 14];
+/// Bytes of the longest word that a table of N words an entry holds.
+const fn longest(words: usize) -> usize {
+    8 * words - 2
+}
+
+/// Words of up to 62 bytes and their counts: 2.5 MB when full.
+#[derive(Debug)]
+pub(super) struct Cache {
+    short: Table<2>,
+    middle: Table<4>,
+    long: Table<8>,
+}
+
+impl Cache {
+    pub(super) fn new() -> Self {
+        Self { short: Table::new(BITS[0]), middle: Table::new(BITS[1]), long: Table::new(BITS[2]) }
+    }
+
+    /// The count of `text[start..end]`, which is not empty: remembered, or made by `count` and remembered.
+    #[inline]
+    pub(super) fn get(&mut self, text: &[u8], start: usize, end: usize, count: impl FnMut(&[u8]) -> u64) -> u64 {
+        let length = end - start;
+        if length <= longest(2) {
+            self.short.get(short_key(text, start, length), text, start, end, count)
+        } else if length <= longest(4) {
+            self.middle.get(key(&text[start..end]), text, start, end, count)
+        } else if length <= longest(8) {
+            self.long.get(key(&text[start..end]), text, start, end, count)
+        } else {
+            let mut count = count;
+            count(&text[start..end])
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Table<const N: usize> {
+    entries: Vec<[u64; N]>,
+    shift: u32,
+}
+
+/// Where the count stands in the last word of an entry.
+const COUNT_SHIFT: u32 = 56;
+/// The last word without the count.
+const KEY: u64 = (1 << COUNT_SHIFT) - 1;
+
+impl<const N: usize> Table<N> {
+    fn new(bits: u32) -> Self {
+        // Zeroed by the system when first touched: what is never used takes no memory. No key is zero, for no word
+        // is empty.
+        Self { entries: vec![[0; N]; 1 << bits], shift: 64 - bits }
+    }
+
+    #[inline]
+    fn get(
+        &mut self,
+        key: [u64; N],
+        text: &[u8],
+        start: usize,
+        end: usize,
+        mut count: impl FnMut(&[u8]) -> u64,
+    ) -> u64 {
+        let place = (hash(&key) >> self.shift) as usize;
+        for place in [place, place ^ 1] {
+            let entry = &self.entries[place];
+            if entry[..N - 1] == key[..N - 1] && entry[N - 1] & KEY == key[N - 1] {
+                return entry[N - 1] >> COUNT_SHIFT;
+            }
+        }
+        // A token is a byte or more, so the count of a cached word is at most 62.
+        let count = count(&text[start..end]);
+        self.entries[place ^ 1] = self.entries[place];
+        let entry = &mut self.entries[place];
+        *entry = key;
+        entry[N - 1] |= count << COUNT_SHIFT;
+        count
+    }
+}
+
+/// A word, zeros, and its length in the last byte but one.
+fn key<const N: usize>(word: &[u8]) -> [u64; N] {
+    let mut key = [0; N];
+    let (whole, rest) = word.as_chunks::<8>();
+    for (to, &eight) in key.iter_mut().zip(whole) {
+        *to = u64::from_le_bytes(eight);
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    key[whole.len()] |= u64::from_le_bytes(last);
+    key[N - 1] |= (word.len() as u64) << 48;
+    key
+}
+
+/// The same for a word of at most 14 bytes, read at once with what follows it where there is enough.
+#[inline]
+fn short_key(text: &[u8], start: usize, length: usize) -> [u64; 2] {
+    match text[start..].first_chunk::<16>() {
+        Some(&bytes) => {
+            let word = u128::from_le_bytes(bytes) & ((1 << (8 * length)) - 1);
+            [word as u64, (word >> 64) as u64 | (length as u64) << 48]
+        }
+        None => key(&text[start..start + length]),
+    }
+}
+
+/// Mixes all bits into the high ones. The factors are the fractions of the golden ratio and of the square root of 3.
+#[inline]
+fn hash<const N: usize>(key: &[u64; N]) -> u64 {
+    let mut state = 0;
+    for &word in key {
+        state = fold(state ^ word, 0x9E37_79B9_7F4A_7C15);
+    }
+    state.wrapping_mul(0xBB67_AE85_84CA_A73B)
+}
+
+/// Both halves of a product.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product >> 64) as u64 ^ product as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_counted_once_and_remembered_whatever_stands_around_it() {
+        for length in 1..=62 {
+            let mut cache = Cache::new();
+            let word: Vec<u8> = (0..length).map(|i| (i * 7 % 251) as u8).collect();
+            let mut calls = 0;
+            for around in [0, 1, 40] {
+                let mut text = vec![0xFF; around];
+                text.extend(&word);
+                text.extend(vec![0xEE; around]);
+                let count = cache.get(&text, around, around + length, |found| {
+                    calls += 1;
+                    assert_eq!(found, word);
+                    length as u64
+                });
+                assert_eq!(count, length as u64);
+            }
+            assert_eq!(calls, 1);
+        }
+    }
+
+    #[test]
+    fn words_that_differ_in_zeros_alone_are_different() {
+        let mut cache = Cache::new();
+        let text = [0; 80];
+        for length in 1..=70 {
+            assert_eq!(cache.get(&text, 0, length, |_| length as u64 % 62), length as u64 % 62);
+        }
+        for length in 1..=62 {
+            let mut again = 0;
+            cache.get(&text, 0, length, |_| {
+                again += 1;
+                length as u64
+            });
+            assert!(again <= 1);
+        }
+    }
+
+    #[test]
+    fn a_full_cache_forgets_and_stays_right() {
+        let mut cache = Cache::new();
+        for round in 0..2 {
+            for i in 0..200_000_u64 {
+                let word = format!("{i}{}", "x".repeat(i as usize % 50));
+                let expected = i % 61 + 1;
+                assert_eq!(cache.get(word.as_bytes(), 0, word.len(), |_| expected), expected, "{round}");
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+"""The counts are those of the tokenizers package, for every text."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .conftest import DATA, FOLDERS
+
+anything = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def equal(counter, reference, texts):
+    found, expected = counter.count_batch(texts), reference(texts)
+    wrong = np.flatnonzero(found != expected)
+    assert not wrong.size, [(texts[i], int(found[i]), int(expected[i])) for i in wrong[:5]]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_file_and_every_paragraph_of_a_corpus(counter, reference, name):
+    files = [path.read_bytes().decode() for path in sorted((DATA / "corpus" / name).iterdir())]
+    equal(counter, reference, files)
+    for text in files:
+        equal(counter, reference, re.split(r"\n\s*\n", text))
+
+
+def test_the_cranfield_documents_and_questions(counter, reference):
+    for name in ("corpus", "queries"):
+        lines = (DATA / "ir" / "cranfield" / f"{name}.jsonl").read_text().splitlines()
+        equal(counter, reference, [json.loads(line)["text"] for line in lines])
+
+
+# A character at the start, between letters, after a space, an apostrophe, a number, a mark and a line end, before
+# marks of several combining classes, between parts of a Hangul syllable, and doubled.
+PLACES = "{0}a{0}b {0} '{0} 'r{0} 1{0}!{0}\n{0}\n\t{0}e{0}\u0334\u0301\u05b0o\u0302{0}\u0323\u1100{0}\u11a8  {0}{0}\r\n"
+
+
+def test_every_scalar_value_is_split_and_normalised_as_the_reference_does(counter, reference):
+    # All of the planes that have characters, and a part of those that have none.
+    inhabited = [c for c in [*range(0x40000), *range(0xE0000, 0xE1000)] if not 0xD800 <= c < 0xE000]
+    for scalars in (inhabited, range(0x40000, 0x110000, 97)):
+        for plane in np.array_split(np.array(scalars), 8):
+            equal(counter, reference, [PLACES.format(chr(scalar)) for scalar in plane.tolist()])
+
+
+@given(st.lists(anything, min_size=1))
+def test_any_text(counter, reference, texts):
+    equal(counter, reference, texts)
+
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<tool_call>", "</think>", "<think>", "</tool_response>", "<|fim_pad|>"]
+PIECES = [
+    *SPECIAL, *(text[:cut] for text in SPECIAL for cut in (1, 2, 5, -1)),
+    "'s", "'T", "'rE", "'VE", "'m", "'LL", "'d", "'\u017f", "'\u212a", "\u2019s", "'",
+    "\r", "\n", "\r\n", " ", "  ", "   ", "\t", "\u00a0", "\u3000", "\u2003", "\u0085", "\u2028",
+    "\u200b", "\x00", "\x1c", "a", "K", "Word", "camelCase", "HTTPServer", " the", "tokenization",
+    "1", "42", "\u0662", "\u00bd", "\u216b", "-", "----",
+    "\u4e2d\u6587", "\u65e5\u672c\u8a9e", "\ud55c\uad6d\uc5b4", " \uc548\ub155", "\u1112", "\u1161", "\u11ab", "\uac00",
+    "e\u0301", "\u0301", "\u0323", "\u0307", "\u212b", "\u0958", "\u0915\u093c", "\ufb1d", "\uf900", "\U0002f800",
+    "\U000105d2\u0307", "\U00011935\U00011930", "\U0001611e\U0001611e", "\u1acf", "\u0897",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "\U0001f44d\U0001f3fd", "\u2764\ufe0f",
+    "\ud7ff", "\ue000", "\ufffd", "\uffff", "\U0010ffff", "\u0378", "\U000e0001",
+]  # fmt: skip
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.one_of(st.sampled_from(PIECES), st.tuples(st.sampled_from(PIECES), st.integers(2, 90))), max_size=40)
+)
+def test_pieces_that_meet(counter, reference, pieces):
+    text = "".join(piece if isinstance(piece, str) else piece[0] * piece[1] for piece in pieces)
+    equal(counter, reference, [text])
+
+
+def test_random_pieces_by_the_thousand(counter, reference):
+    chooser = random.Random(5)
+    texts = []
+    for _ in range(20_000):
+        pool = chooser.sample(PIECES, chooser.randint(1, 12))
+        texts.append("".join(chooser.choices(pool, k=chooser.choice([2, 5, 20, 60]))))
+    equal(counter, reference, texts)
+
+
+RUNS = {
+    "a": "a",
+    "spaces": " ",
+    "ab": "ab",
+    "line ends": "\r\n",
+    "dashes": "-",
+    "han": "\u4e2d",
+    "marks": "e\u0301",
+    "combining": "\u0301",
+    "zeros": "\x00",
+}
+
+
+@pytest.mark.parametrize("unit", RUNS.values(), ids=RUNS)
+def test_long_runs(counter, reference, unit):
+    equal(counter, reference, [unit * n for n in [*range(1, 140), 1000, 4097, 20_000]])
+
+
+@pytest.mark.parametrize("letters", ["abcdefghijklmnopqrstuvwxyz", "\u4e00\u4e8c\u4e09\u56db", "aA", " \t"])
+def test_long_runs_of_random_letters(counter, reference, letters):
+    chooser = random.Random(3)
+    equal(counter, reference, ["".join(chooser.choices(letters, k=n)) for n in [*range(1, 140), 1000, 5000, 20_000]])
+
+
+@pytest.mark.parametrize("name", ["a", "spaces", "ab", "random", "brackets"])
+def test_a_megabyte_without_a_break_takes_less_than_a_second(counter, name):
+    chooser = random.Random(1)
+    text = {
+        "a": "a" * 1_000_000,
+        "spaces": " " * 1_000_000,
+        "ab": "ab" * 500_000,
+        "random": "".join(chooser.choices("abcdefghijklmnopqrstuvwxyz", k=1_000_000)),
+        "brackets": "<|" * 500_000,
+    }[name]
+    start = time.process_time()
+    counter.count(text)
+    assert time.process_time() - start < 1
