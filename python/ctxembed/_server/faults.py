@@ -183,7 +183,7 @@ NAMED: Final[Mapping[str, Fault]] = {
     "mislabelled-gzip": Fault(encoding="mislabelled-gzip"),
     "unlabelled-gzip": Fault(encoding="unlabelled-gzip"),
     "unknown-coding": Fault(encoding="unknown"),
-    "gzip-bomb": Fault(encoding="gzip", pad=256 * 1024 * 1024),
+    "gzip-bomb": Fault(encoding="gzip", pad=64 * 1024 * 1024),
     "oversized": Fault(pad=16 * 1024 * 1024),
 }
 """The faults that have a name."""
