@@ -53,7 +53,7 @@ class SoakCase(Case):
         return {"documents": self.documents, "chunks": 10 * self.documents, "requests": self.documents // 10}
 
     def asked(self, way: str) -> Soak:
-        return Soak(serving.server(ServerConfig()), way, self.documents)
+        return Soak(serving.server(ServerConfig(cache=2_000)), way, self.documents)
 
     @cached_property
     def expected(self) -> str:
