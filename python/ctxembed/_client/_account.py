@@ -7,6 +7,7 @@ import math
 import os
 import re
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["Account", "LearnedRate", "account_of", "limits_of"]
 
 _CYCLE: Final = 20.0
-"""Seconds after which a learned rate is tried a little above what was refused. Shorter ones are refused more often."""
+"""Seconds after which a learned rate is back at what was refused. Shorter ones are refused more often."""
 
-_CYCLE_REQUESTS: Final = 100
+_CYCLE_REQUESTS: Final = 80
 """... and requests, where so many take longer."""
 
-_BELOW: Final = 0.96
-"""Share of the rate at the last refusal that is kept after it."""
+_BELOW: Final = 0.95
+_FAR_BELOW: Final = 0.8
+"""Shares of the rate at a refusal that are kept after it; the lower one where the refusal before was not long ago."""
+
+_RECENT: Final = 10.0
+"""Seconds over which the rate of what was let through is measured."""
 
 _WINDOW: Final = 16
 """Latest answers among which refusals without ``Retry-After`` are counted."""
@@ -35,9 +40,9 @@ _WINDOW: Final = 16
 class LearnedRate:
     """The rate of a limiter that nobody has told, from what it refuses.
 
-    A leaky bucket is empty whenever it refuses. So what it let through between two refusals, over the time between
-    them, is the rate that it refills at, whatever its size. From there the rate rises slowly, in the shape of CUBIC
-    (RFC 9438): by 4% over a cycle of 20 seconds or 100 requests, steeply after two, until the next refusal.
+    A leaky bucket is empty whenever it refuses. So what it let through since the refusal before, over the time since,
+    tells the rate that it refills at, whatever its size. From below that the rate rises in the shape of CUBIC (RFC
+    9438): fast at first, flat where it was refused, then faster and faster, until the next refusal.
 
     Notes
     -----
@@ -48,34 +53,35 @@ class LearnedRate:
     --------
     >>> rate = LearnedRate()
     >>> rate.refused(started=0.0, now=0.0, told=True)
-    >>> for _ in range(9):
-    ...     rate.accepted()
+    >>> for second in range(1, 10):
+    ...     rate.accepted(now=float(second))
     >>> rate.refused(started=9.5, now=10.0, told=True)
-    >>> round(1 / rate.per_second(10.0), 2)  # nine in ten seconds, and a little below
-    1.16
+    >>> round(rate.per_second(10.0), 2)  # nine in ten seconds, and a little below
+    0.86
     """
 
-    __slots__ = ("_anchor", "_answers", "_base", "_count", "_cycle", "_last", "_next")
+    __slots__ = ("_accepted", "_answers", "_cycle", "_last", "_next", "_peak")
 
     def __init__(self) -> None:
-        self._base = math.inf  # requests a second just after the last refusal
-        self._last = -math.inf  # when that was
+        self._peak = math.inf  # requests a second that were too many
         self._cycle = _CYCLE
-        self._anchor: float | None = None  # since when accepted requests are counted
-        self._count = 0
+        self._last = -math.inf  # when the last refusal was
         self._next = -math.inf
+        self._accepted: deque[float] = deque(maxlen=256)  # when
         self._answers = 0  # the latest, a bit each: refused or not
 
     def per_second(self, now: float) -> float:
         """Requests that may start a second; infinite while nothing is known."""
-        if math.isinf(self._base):
-            return self._base
-        x = max(0.0, now - self._last) / self._cycle
-        return self._base * min(1e3, 1.0 + 0.04 * x + 0.5 * max(0.0, x - 2.0) ** 3)
+        if math.isinf(self._peak):
+            return self._peak
+        x = min(1e2, max(0.0, now - self._last) / self._cycle)
+        if x < 1.0:
+            return self._peak * (1.0 - (1.0 - _BELOW) * (1.0 - x) ** 3)
+        return self._peak * (1.0 + 0.05 * (x - 1.0) + max(0.0, x - 1.5) ** 3)
 
     def earliest(self, now: float) -> float:
         """When the next request may start."""
-        return self._next if self._base < math.inf else now
+        return self._next if self._peak < math.inf else now
 
     def take(self, now: float) -> None:
         """Note that a request starts. One that comes late may be followed by one that catches up."""
@@ -84,26 +90,45 @@ class LearnedRate:
             interval = 1.0 / rate
             self._next = max(self._next, now - interval) + interval
 
-    def accepted(self) -> None:
+    def accepted(self, now: float) -> None:
         """Note a request that was let through."""
         self._answers = (self._answers << 1) & ((1 << _WINDOW) - 1)
-        self._count += 1
+        self._accepted.append(now)
 
     def refused(self, started: float, now: float, *, told: bool) -> None:
         """Note a refusal of a request that started then; ``told``: it named a time to wait."""
         self._answers = ((self._answers << 1) | 1) & ((1 << _WINDOW) - 1)
-        if started < self._last or not (told or 3 * self._answers.bit_count() >= _WINDOW):
+        if started < self._last:
             return  # it was under way when the last one came, and tells nothing new
-        rate, since = self.per_second(now), self._anchor
-        self._last, self._anchor = now, now
-        count, self._count = self._count, 0
-        if since is None or now <= since:
+        known = self._peak < math.inf
+        if not (known or told or 3 * self._answers.bit_count() >= _WINDOW):
+            return
+        rate, before, self._last = self.per_second(now), self._last, now
+        if math.isinf(before) or now <= before:
             return  # how full the bucket was before is not known: the next refusal will tell
-        seen = max(count, 0.5) / (now - since)
-        # A count of few is off by as much as one in it, so that what was learned from few is soon tried again.
-        self._cycle = max(_CYCLE, _CYCLE_REQUESTS / seen) * min(1.0, (count + 1) / 50)
-        self._base = _BELOW * (rate if seen > 0.85 * rate else seen)
-        self._next = now + 1.0 / self._base
+        seen, count = self._seen(before, now)
+        sure = 1.0
+        if not known:
+            self._peak, sure = seen, min(0.25, (count + 1) / 50)  # a count of few is off by as much as one in it
+        elif now - before < 0.3 * self._cycle:
+            self._peak = max(seen, _FAR_BELOW * rate)  # right after the last cut: that was too little
+        elif seen > 0.8 * rate:
+            self._peak = min(rate, seen)
+        else:
+            self._peak, sure = math.sqrt(seen * rate), 0.25  # it was rising fast, and may be far above
+        # What was learned from little is soon tried again.
+        self._cycle = sure * max(_CYCLE, _CYCLE_REQUESTS / self._peak)
+        self._next = now + 1.0 / self.per_second(now)
+
+    def _seen(self, before: float, now: float) -> tuple[float, int]:
+        """Requests a second that were let through of late, since the refusal before at most, and how many."""
+        since = max(before, now - _RECENT)
+        if len(self._accepted) == self._accepted.maxlen:
+            since = max(since, self._accepted[0])
+        count = sum(at > since for at in self._accepted)
+        if count < 5 and since > before:  # a slow one: all there is since the refusal before
+            since, count = before, sum(at > before for at in self._accepted)
+        return max(count, 0.5) / max(now - since, 1e-3), count
 
 
 _SECONDS: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?)s)?(?:(\d+(?:\.\d*)?)ms)?")
@@ -228,10 +253,10 @@ class Account:
         with self._lock:
             return self._allowed(tokens, now) - now
 
-    def accepted(self) -> None:
+    def accepted(self, now: float) -> None:
         """Note an answer that was no refusal of the limiter."""
         with self._lock:
-            self._rate.accepted()
+            self._rate.accepted(now)
 
     def refused(self, started: float, now: float, *, told: bool) -> None:
         """Note a 429."""

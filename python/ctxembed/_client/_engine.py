@@ -32,8 +32,26 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "Job"]
 
 _REFUSED_ALONE: Final = 16
-_REFUSED_REQUESTS: Final = 4
-"""So many requests that each had so many documents refused alone, and nothing accepted, show that all is refused."""
+"""Documents of a planned request refused alone, with nothing accepted, that make it doubtful that any will pass."""
+
+_REFUSED: Final = 128
+"""Pieces of a doubtful request that may be refused, before what is left of it counts as refused."""
+
+_DOUBTFUL: Final = 4
+"""Doubtful requests that show that everything is refused."""
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """Of one planned request and its pieces."""
+
+    pieces: int = 0
+    alone: int = 0
+    last: Exception | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        return self.alone >= _REFUSED_ALONE
 
 
 @dataclass(slots=True)
@@ -57,7 +75,7 @@ class Job:
     deadline: Deadline = field(default_factory=Deadline)
     fatal: Exception | None = None
     landed: int = 0
-    refused: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, _Refusals] = field(default_factory=dict)
 
     def note(self, outcome: Outcome, *, down: bool) -> None:
         """Learn from an outcome what it means for the others; ``down``: the API answers nobody."""
@@ -67,16 +85,31 @@ class Job:
             self.refused.clear()
             return
         if is_refusal(error):
-            root = outcome.batch.root
-            self.refused[root] = self.refused.get(root, 0) + (len(outcome.batch.documents) == 1)
             everywhere = blamed(error, len(outcome.batch.documents)) is None or (
-                self.landed == 0
-                and sum(count >= _REFUSED_ALONE for count in self.refused.values()) >= _REFUSED_REQUESTS
+                self.landed == 0 and sum(found.doubtful for found in self.refused.values()) >= _DOUBTFUL
             )
         else:
             everywhere = down or not is_transient(error) or unreachable(error)
         if everywhere and self.fatal is None:
             self.fatal = error
+
+    def refuse(self, batch: Batch, error: Exception) -> None:
+        """Note a refusal."""
+        if self.landed == 0:
+            found = self.refused.setdefault(batch.root, _Refusals())
+            found.pieces += 1
+            found.alone += len(batch.documents) == 1
+            found.last = error
+
+    def is_doubtful(self, batch: Batch) -> bool:
+        """Whether so much of the planned request was refused that the largest pieces are tried first."""
+        found = self.refused.get(batch.root)
+        return found is not None and found.doubtful
+
+    def hopeless(self, batch: Batch) -> Exception | None:
+        """Return the refusal that stands for all that is left of the planned request, if there is one."""
+        found = self.refused.get(batch.root)
+        return found.last if found is not None and found.doubtful and found.pieces >= _REFUSED else None
 
 
 @dataclass(slots=True)
@@ -156,7 +189,7 @@ class Engine:
     async def settle(self, group: TaskGroup, job: Job, batch: Batch) -> None:
         """Wait for a place, then send a batch and all that it is split into."""
         # Pieces go first, so that a split goes deep before it goes wide and soon shows what it is that is refused.
-        if await self._place(job, first=batch.attempts > 0):
+        if await self._place(job, first=batch.attempts > 0 and not job.is_doubtful(batch)):
             await self._settle(group, job, batch)
         else:
             job.emit(Sending(self, job.call, batch, job.deadline).outcome(job.fatal))
@@ -172,14 +205,18 @@ class Engine:
 
     async def _settle(self, group: TaskGroup, job: Job, batch: Batch) -> None:
         sending = Sending(self, job.call, batch, job.deadline)
+        given_up: Exception | None = None
         try:
-            outcome = await sending.end() if job.fatal is None else sending.outcome(job.fatal)
+            given_up = job.fatal or job.hopeless(batch)
+            outcome = await sending.end() if given_up is None else sending.outcome(given_up)
         except Exception as error:  # noqa: BLE001  # whatever it is, what others have paid for is kept
             outcome = sending.outcome(error)
         finally:
             self.gate.release()
         refusal = outcome.error
-        if refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and job.fatal is None:
+        if refusal is not None and is_refusal(refusal):
+            job.refuse(batch, refusal)
+        if refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and given_up is None:
             named = blamed(refusal, len(batch.documents))
             if named is not None:
                 message = "a request of %(documents)d documents was refused (%(error)s): split"

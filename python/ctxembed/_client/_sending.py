@@ -236,7 +236,7 @@ class Sending:
         if reply.status == 429:
             account.refused(started, ended, told=bool(asked))
         elif not is_overload(reply.status):
-            account.accepted()
+            account.accepted(ended)
 
     @staticmethod
     def _cost(result: Embeddings | Exception, reply: Reply | None) -> Usage:
