@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +26,7 @@ from benches import serving
 from benches.peers import clients
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -108,22 +109,32 @@ def digest(vectors: np.ndarray) -> str:
 # --- the job ---
 
 
-async def _ours_stream(job: clients.Job) -> ctxembed.Embeddings | np.ndarray:
-    chunks = len(job.documents[0])
-    rows = np.empty((len(job.documents), chunks, job.dimensions), np.int8)
-    seen = np.zeros(len(job.documents), np.int64)
+@asynccontextmanager
+async def _ours_stream(job: clients.Job) -> AsyncIterator[Any]:
     async with ctxembed.AsyncClient(**job.options) as client:
-        async for part in client.stream(job.documents, dimensions=job.dimensions):
-            seen[part.documents] += 1
-            rows[part.documents] = part.vectors.reshape(-1, chunks, job.dimensions)
-    if (seen != 1).any():
-        raise RuntimeError(f"{np.count_nonzero(seen != 1)} documents did not come exactly once")
-    return rows.reshape(-1, job.dimensions)
+
+        async def call() -> np.ndarray:
+            chunks = len(job.documents[0])
+            rows = np.empty((len(job.documents), chunks, job.dimensions), np.int8)
+            seen = np.zeros(len(job.documents), np.int64)
+            async for part in client.stream(job.documents, dimensions=job.dimensions):
+                seen[part.documents] += 1
+                rows[part.documents] = part.vectors.reshape(-1, chunks, job.dimensions)
+            if (seen != 1).any():
+                raise RuntimeError(f"{np.count_nonzero(seen != 1)} documents did not come exactly once")
+            return rows.reshape(-1, job.dimensions)
+
+        yield call
+
+
+def _ours_sync(job: clients.Job) -> np.ndarray:
+    with clients.ours_sync(job) as call:
+        return call()
 
 
 WAYS: Final[dict[str, Callable[[clients.Job], Any]]] = {
     "ctxembed async": lambda job: clients.run(clients.ours_async(job)),
-    "ctxembed sync": clients.ours_sync,
+    "ctxembed sync": _ours_sync,
     "ctxembed stream": lambda job: clients.run(_ours_stream(job)),
     "perplexityai async": lambda job: clients.run(clients.official_async(job)),
 }

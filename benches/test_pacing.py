@@ -49,12 +49,16 @@ def _timed(case: Any, call: Callable[[], np.ndarray]) -> Ran:
     return Ran(rows, seconds, [(found.get("200", 0), found.get("429", 0)) for found in counts], error)
 
 
-def _sync(call: Callable[[clients.Job], np.ndarray]) -> Callable[[Any, int], Callable[[], Ran]]:
-    return lambda case, _threads: lambda: _timed(case, lambda: call(case.job))
+def _async(session: Callable[[clients.Job], clients.Session]) -> Callable[[Any, int], Callable[[], Ran]]:
+    return lambda case, _threads: lambda: _timed(case, lambda: clients.run(session(case.job)))
 
 
-def _async(call: Callable[[clients.Job], Any]) -> Callable[[Any, int], Callable[[], Ran]]:
-    return _sync(lambda job: clients.run(call(job)))
+def _sync(case: Any, _threads: int) -> Callable[[], Ran]:
+    def call() -> np.ndarray:
+        with clients.ours_sync(case.job) as embed:
+            return embed()
+
+    return lambda: _timed(case, call)
 
 
 def _judge(expected: np.ndarray, answer: Ran, note: str, data: dict[str, Any]) -> Verdict:
@@ -132,7 +136,7 @@ class LatencyCase(Case):
     once: ClassVar = True
     peers: ClassVar = (
         Peer("ctxembed async", _async(clients.ours_async), "ours"),
-        Peer("ctxembed sync", _sync(clients.ours_sync), "ours"),
+        Peer("ctxembed sync", _sync, "ours"),
         Peer("perplexityai async", _async(clients.official_async)),
     )
     requests: int
