@@ -66,7 +66,16 @@ from ctxembed._packing import Packing, pack
 from ctxembed._planning import Plan, Problem, plan, token_upper_bound
 
 if TYPE_CHECKING:
-    from ctxembed._client import AsyncClient, Client, EmbeddingsPart, Progress
+    from ctxembed._client import (
+        AsyncClient,
+        Client,
+        EmbeddingsPart,
+        Progress,
+        RawResponse,
+        RequestEvent,
+        ResponseEvent,
+        RetryEvent,
+    )
 
 __all__ = [
     "APIConnectionError",
@@ -102,7 +111,11 @@ __all__ = [
     "Problem",
     "Progress",
     "RateLimitError",
+    "RawResponse",
+    "RequestEvent",
     "ResponseDecoder",
+    "ResponseEvent",
+    "RetryEvent",
     "UnprocessableEntityError",
     "Usage",
     "__version__",
@@ -126,7 +139,18 @@ __all__ = [
     "unpack_bits",
 ]
 
-_CLIENT = frozenset({"AsyncClient", "Client", "EmbeddingsPart", "Progress"})
+_CLIENT = frozenset(
+    {
+        "AsyncClient",
+        "Client",
+        "EmbeddingsPart",
+        "Progress",
+        "RawResponse",
+        "RequestEvent",
+        "ResponseEvent",
+        "RetryEvent",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -362,8 +362,8 @@ def test_all_of_an_attempt_has_an_end_beside_the_phases(driver, to, control, clo
 
     control.faults({"delay": 20})
     began = time.monotonic()
+    client = {**to, "timeout": httpx.Timeout(30), "total_timeout": 0.3, "max_retries": 0}
     with pytest.raises(ctxembed.APITimeoutError, match=r"within 0\.3 seconds"):
-        client = {**to, "timeout": httpx.Timeout(30), "total_timeout": 0.3, "max_retries": 0}
         driver.create([["a"]], _client=client, _clock=clock)
     assert time.monotonic() - began < 4
 
