@@ -38,8 +38,8 @@ NOTES = {
     "limits.",
     "import": "Whole processes, the interpreter's own start included.",
     "client": "Processor time of the client's process, all its threads, for all requests together: 0.6 MB up and "
-    "0.7 MB down each, over loopback to a process that spends next to nothing. ctxembed also counts, checks and packs the "
-    "documents, and proves the answers. Chunks a second are by the clock on the wall.",
+    "0.7 MB down each, over loopback to a process that spends next to nothing. ctxembed also counts, checks and "
+    "packs the documents, and proves the answers. Chunks a second are by the clock on the wall.",
     "pacing": "A leaky bucket whose rate no client is told: share of the rate that was used, and of the requests that "
     "were refused, after the first minute. And a server of latency alone: time as a multiple of requests x latency / "
     "concurrency.",
