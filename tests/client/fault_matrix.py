@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -110,12 +111,27 @@ ROWS: Final = (
 )
 
 
+LIMITS: Final = (
+    ("a rate, named in seconds", {"requests_per_minute": 1200, "burst": 1, "retry_after": "seconds"}),
+    ("a rate, named as a date", {"requests_per_minute": 1200, "burst": 1, "retry_after": "date"}),
+    ("a rate that is not named", {"requests_per_minute": 1200, "burst": 1, "retry_after": "none"}),
+    ("a rate that every answer tells", {"requests_per_minute": 1200, "burst": 2, "ratelimit_headers": True}),
+    ("tokens a minute", {"tokens_per_minute": 6000}),
+    ("fewer documents a request than the client knows", {"documents": 2}),
+    ("fewer chunks a request than the client knows", {"chunks": 4}),
+    ("fewer tokens a request than the client counts", {"tokens": 25}),
+)
+"""Limits that the client is not told: whatever it meets, everything comes in the end."""
+
+
 def table() -> str:
     """The page's table."""
     lines = ["| fault | what comes | once | for ever |", "|---|---|---|---|"]
     for row in ROWS:
         lasting = f"`{row.lasting}`" if row.lasting else "the vectors"
         lines.append(f"| `{row.name}` | {row.what} | {row.once} | {lasting} |")
+    lines += ["", "Limits that the client is not told cost time or a split, and no document:", ""]
+    lines += [f"- {what} (`{json.dumps(limits)}`)" for what, limits in LIMITS]
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from ctxembed._server.embedder import embed_documents
 from ctxembed._server.faults import NAMED
 
 from .conftest import MODEL, Driver, FakeClock, documents_of
+from .fault_matrix import LIMITS as SERVER_LIMITS
 from .fault_matrix import PAGE, ROWS, written
 
 DIMENSIONS = 128
@@ -33,10 +34,7 @@ def truth():
 class Run:
     """What a call brought, whichever it was: rows by document, failures by document, tokens as reported."""
 
-    def __init__(self, driver, method, client):
-        found = driver.call(
-            method, DOCUMENTS, dimensions=DIMENSIONS, on_error="return", _client=client, _clock=FakeClock(time.time())
-        )
+    def __init__(self, found, method):
         parts = found if method == "stream" else [found]
         self.rows, self.failures = {}, {}
         for part in parts:
@@ -55,6 +53,13 @@ class Run:
         assert sorted([*self.rows, *self.failures]) == list(range(len(DOCUMENTS)))
         for position, vectors in self.rows.items():
             np.testing.assert_array_equal(vectors, truth[position])
+
+
+def sent(kind, method, client):
+    """The outcome of a call on a clock that does not wait."""
+    clock = FakeClock(time.time())
+    options = {"dimensions": DIMENSIONS, "on_error": "return", "_client": client, "_clock": clock}
+    return Run(Driver(kind).call(method, DOCUMENTS, **options), method)
 
 
 def settled(control):
@@ -79,13 +84,12 @@ def check_usage(row, run, stats):
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_fault_has_the_documented_outcome(row, kind, method, server, control, truth):
-    driver = Driver(kind)
     client = {"base_url": server.base_url, "limits": LIMITS, "max_retries": 1, "max_concurrency": 3}
     if not row.patient:
         client["timeout"] = IMPATIENT
 
     control.faults({"fault": row.plan, "at": 2})
-    run = Run(driver, method, client)
+    run = sent(kind, method, client)
     run.check(truth)
     stats = settled(control)
     check_usage(row, run, stats)
@@ -101,7 +105,7 @@ def test_a_fault_has_the_documented_outcome(row, kind, method, server, control, 
 
     control.clear()
     control.faults({"fault": row.plan, "times": "always"})
-    run = Run(driver, method, client)
+    run = sent(kind, method, client)
     run.check(truth)
     stats = settled(control)
     check_usage(row, run, stats)
@@ -115,6 +119,21 @@ def test_a_fault_has_the_documented_outcome(row, kind, method, server, control, 
         assert stats["requests"] == 6
     if row.once in ("failed", "ends the job"):
         assert stats["requests"] <= 3
+
+
+@pytest.mark.parametrize(("kind", "method"), [("sync", "embed"), ("asyncio", "stream")])
+@pytest.mark.parametrize(("what", "limits"), SERVER_LIMITS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_limit_that_the_client_is_not_told_costs_no_document(what, limits, kind, method, server, control, truth):
+    client = {"base_url": server.base_url, "limits": LIMITS, "max_retries": 10, "max_concurrency": 3}
+    control.plan(limits=limits)
+    found = Driver(kind).call(method, DOCUMENTS, dimensions=DIMENSIONS, on_error="return", _client=client)
+    run = Run(found, method)
+    run.check(truth)
+    assert not run.failures
+    stats = settled(control)
+    assert run.tokens == stats["reported_tokens"] == stats["tokens"]
+    if what.startswith("fewer"):
+        assert stats["by_status"]["422"]
 
 
 def test_every_fault_of_the_server_that_has_a_name_is_in_the_matrix():
