@@ -22,11 +22,12 @@ class Verdict:
     """What an answer is worth.
 
     ``correct`` is True where it equals the reference, up to what the case allows. ``note`` goes beside the time in
-    the tables: requests of a packing, recall of a search that is not exact.
+    the tables: requests of a packing, recall of a search that is not exact. ``data`` is kept in the record as it is.
     """
 
     correct: bool
     note: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Case(ABC):
     #: Cases of a group that have the same peers share a table of this title.
     table: ClassVar[str] = ""
     peers: ClassVar[tuple[Peer, ...]]
+    #: A run of seconds or minutes that is over many requests by itself: measured once, without warming up.
+    once: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -95,7 +98,7 @@ def runs(cases: list[Case], passes: int) -> list[Run]:
     return [
         Run(case, peer, threads, number)
         for case in cases
-        for number in range(passes)
+        for number in range(1 if case.once else passes)
         for threads in counts
         for peer in case.peers
         if peer.takes(case) and (peer.threaded or threads == 1)

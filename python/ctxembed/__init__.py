@@ -67,7 +67,16 @@ from ctxembed._planning import Plan, Problem, plan, token_upper_bound
 from ctxembed._tokens import TokenCounter
 
 if TYPE_CHECKING:
-    from ctxembed._client import AsyncClient, Client, EmbeddingsPart, Progress
+    from ctxembed._client import (
+        AsyncClient,
+        Client,
+        EmbeddingsPart,
+        Progress,
+        RawResponse,
+        RequestEvent,
+        ResponseEvent,
+        RetryEvent,
+    )
 
 __all__ = [
     "APIConnectionError",
@@ -103,7 +112,11 @@ __all__ = [
     "Problem",
     "Progress",
     "RateLimitError",
+    "RawResponse",
+    "RequestEvent",
     "ResponseDecoder",
+    "ResponseEvent",
+    "RetryEvent",
     "TokenCounter",
     "UnprocessableEntityError",
     "Usage",
@@ -128,7 +141,18 @@ __all__ = [
     "unpack_bits",
 ]
 
-_CLIENT = frozenset({"AsyncClient", "Client", "EmbeddingsPart", "Progress"})
+_CLIENT = frozenset(
+    {
+        "AsyncClient",
+        "Client",
+        "EmbeddingsPart",
+        "Progress",
+        "RawResponse",
+        "RequestEvent",
+        "ResponseEvent",
+        "RetryEvent",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

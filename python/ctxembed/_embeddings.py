@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -35,18 +35,28 @@ class Usage:
         ``usage.cost.total_cost``, exact as spelled in the response; None where no response reported any.
     requests : int
         Responses that these numbers come from.
+    discarded : Usage or None
+        What of all this went for answers that were thrown away: such as did not prove themselves, and hedges that
+        came second. None where nothing was.
+    unreported : int
+        Requests that were sent and ended without an answer that could tell: broken, timed out, or a hedge that was
+        not waited for. They may have been paid for.
 
     Examples
     --------
     >>> from decimal import Decimal
     >>> Usage(10, 10, Decimal("0.00000008"), 1) + Usage(5, 5, Decimal("0.00000004"), 1)
     Usage(prompt_tokens=15, total_tokens=15, cost_usd=Decimal('1.2E-7'), requests=2)
+    >>> (Usage(10, 10, None, 1) + Usage(5, 5, None, 1).thrown_away()).discarded
+    Usage(prompt_tokens=5, total_tokens=5, cost_usd=None, requests=1)
     """
 
     prompt_tokens: int | None = None
     total_tokens: int | None = None
     cost_usd: Decimal | None = None
     requests: int = 0
+    discarded: Usage | None = field(default=None, repr=False)
+    unreported: int = field(default=0, repr=False)
 
     def __add__(self, other: Usage) -> Usage:
         """Sum field by field; what only one side knows is that side's."""
@@ -57,10 +67,16 @@ class Usage:
             _sum(self.total_tokens, other.total_tokens),
             _sum(self.cost_usd, other.cost_usd),
             self.requests + other.requests,
+            _sum(self.discarded, other.discarded),
+            self.unreported + other.unreported,
         )
 
+    def thrown_away(self) -> Usage:
+        """Return the same, all of it for answers that were thrown away."""
+        return replace(self, discarded=replace(self, discarded=None, unreported=0)) if self.requests else self
 
-_T = TypeVar("_T", int, "Decimal")
+
+_T = TypeVar("_T", int, "Decimal", Usage)
 
 
 def _sum(a: _T | None, b: _T | None) -> _T | None:

@@ -147,3 +147,20 @@ def test_plots_are_svg_and_the_same_bytes_each_time(record):
     assert ET.fromstring(first).tag == "{http://www.w3.org/2000/svg}svg"
     assert b"search, 2 threads" in first
     assert b"dc:date" not in first
+
+
+def test_what_happened_over_time_is_drawn_over_time(record):
+    data = {"per_second": 20, "accepted": [0, 30, 20, 20], "refused": [5, 1, 0, 0]}
+    record["results"] = [
+        result("ctxembed", 100.0, kind="ours", group="pacing", case="20 a second", data=data),
+        result("other", 130.0, group="pacing", case="20 a second", data=data),
+        result("ctxembed", 4.0, kind="ours", group="pacing", case="latency"),
+    ]
+    picture = report.plot(record, "pacing")
+    assert picture == report.plot(copy.deepcopy(record), "pacing")
+    text = "".join(ET.fromstring(picture).itertext())
+    assert "20 a second" in text
+    assert "other: refused" in text
+    assert "latency" not in text
+    assert report.smooth([0, 10, 20, 30, 40, 50, 60]) == [0, 5, 10, 15, 20, 30, 40]
+    assert "| latency | 4.00 s |" in report.markdown(record)

@@ -150,6 +150,7 @@ def test_bytes_that_are_not_utf8_name_their_line(ctxembed, tmp_path):
         (["plan", "docs.jsonl", "--model", "gpt"], 1, "'gpt'"),
         (["plan", "docs.jsonl", "--dimensions", "64"], 1, "64"),
         (["serve", "--host", "0.0.0.0"], 2, "loopback"),
+        (["serve", "--faults", "no-such-plan.toml"], 2, "no-such-plan.toml"),
     ],
 )
 def test_mistakes_are_one_line_and_a_code(ctxembed, lines, arguments, code, words):

@@ -96,6 +96,9 @@ class Control:
     def faults(self, *plan):
         self.http.post(self.base_url + "/faults", json=list(plan)).raise_for_status()
 
+    def plan(self, **plan):
+        self.http.post(self.base_url + "/faults", json=plan).raise_for_status()
+
     def stats(self):
         return self.http.get(self.base_url + "/stats").json()
 

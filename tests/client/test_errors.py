@@ -330,7 +330,44 @@ def test_a_refusal_of_everything_ends_the_splitting(driver, scripted):
     with pytest.raises(ctxembed.EmbedError) as caught:
         driver.embed(documents_of(512), _client={"base_url": scripted.base_url, "max_concurrency": 2})
     assert len(caught.value.failures) == 512
-    assert len(scripted.requests) < 100
+    assert len(scripted.requests) < 150
+
+
+def test_a_refusal_of_every_request_ends_the_job(driver, scripted):
+    scripted.script = lambda request: (400, {}, b"no")
+    client = {"base_url": scripted.base_url, "max_concurrency": 2, "limits": ctxembed.Limits(documents=32)}
+    with pytest.raises(ctxembed.EmbedError) as caught:
+        driver.embed(documents_of(2000), _client=client)
+    assert len(caught.value.failures) == 2000
+    assert len(scripted.requests) < 300
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_many_bad_documents_in_a_row_do_not_fail_the_good_ones_after_them(driver, scripted, concurrency):
+    def script(request):
+        bad = any("bad" in chunk for document in request["input"] for chunk in document)
+        return (400, {}, b"no") if bad else (200, {}, answer(request["input"]))
+
+    scripted.script = script
+    documents = [["bad"]] * 40 + documents_of(60)
+    client = {"base_url": scripted.base_url, "max_concurrency": concurrency}
+    emb = driver.embed(documents, on_error="return", _client=client)
+    assert [failure.document for failure in emb.failures] == list(range(40))
+
+
+def test_what_was_paid_before_a_split_is_counted(driver, scripted, clock):
+    def script(request):
+        if len(scripted.requests) == 1:
+            return 200, {}, answer(request["input"][:1])  # paid, and not what was asked for
+        if len(scripted.requests) == 2:
+            return 400, {}, b"no"
+        return 200, {}, answer(request["input"])
+
+    scripted.script = script
+    emb = driver.embed([["ab"], ["c"]], _client={"base_url": scripted.base_url}, _clock=clock)
+    assert (emb.usage.total_tokens, emb.usage.requests) == (2 + 2 + 1, 3)
+    assert (emb.usage.discarded.total_tokens, emb.usage.discarded.requests) == (2, 1)
+    assert emb.usage.discarded.cost_usd == Decimal("2E-9")
 
 
 def test_create_is_never_split(driver, scripted):

@@ -159,6 +159,7 @@ def test_a_copy_shares_connections_and_outlives_its_close(server, control):
     other = client.with_options(max_concurrency=2, requests_per_minute=600)
     assert other._engine.gate is not client._engine.gate
     assert other._engine.pacer is not client._engine.pacer
+    assert other._engine.pacer.account is client._engine.pacer.account
     client.close()
     with pytest.raises(ctxembed.ClosedClientError):
         other.create([["a"]])

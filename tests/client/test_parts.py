@@ -8,6 +8,7 @@ import anyio
 import ctxembed
 import numpy as np
 import pytest
+from ctxembed._client._account import Account
 from ctxembed._client._pacing import Bucket, Gate, Pacer
 from ctxembed._client._parts import Batch
 from ctxembed._client._retry import Clock, RetryPolicy, retry_after
@@ -169,46 +170,48 @@ def test_what_would_fail_again_is_not_tried_again(error):
 
 
 @given(st.floats(1, 1e6), st.lists(st.tuples(st.floats(0, 5), st.integers(1, 5)), min_size=1, max_size=60))
-def test_no_minute_exceeds_the_rate_but_by_the_last_start(rate, arrivals):
+def test_no_minute_exceeds_the_rate_by_more_than_a_second_and_the_last_start(rate, arrivals):
     bucket, now, starts = Bucket(rate), 0.0, []
     for gap, units in arrivals:
-        now += gap
-        starts.append((now + bucket.reserve(units, now), units))
+        now = bucket.earliest(now + gap)
+        bucket.take(units, now)
+        starts.append((now, units))
     for first, _ in starts:
         inside = [units for at, units in starts if first <= at < first + 60]
-        assert sum(inside[:-1]) <= rate * (1 + 1e-9)
+        assert sum(inside[:-1]) <= (rate + rate / 60) * (1 + 1e-9)
 
 
 def test_what_was_not_used_is_given_back():
     bucket = Bucket(60)
-    assert bucket.reserve(10, 0.0) == 0.0
+    bucket.take(10, 0.0)
+    assert bucket.earliest(0.0) == 10.0
     bucket.give_back(7)
-    assert bucket.reserve(1, 0.0) == 3.0
+    assert bucket.earliest(0.0) == 3.0
 
 
 @pytest.mark.parametrize("option", ["requests_per_minute", "tokens_per_minute"])
-def test_requests_are_spaced(driver, server, control, option):
+def test_requests_are_spaced_after_a_burst_of_a_second(driver, server, control, option):
     clock = FakeClock()
     rate = {"requests_per_minute": 120, "tokens_per_minute": 6_000}[option]
     client = {"base_url": server.base_url, "limits": ctxembed.Limits(documents=1), "max_concurrency": 1, option: rate}
-    client["token_counter"] = lambda texts: [50 for _ in texts]
+    client["token_counter"] = lambda texts: [150 for _ in texts]
     driver.embed([["a"]] * 5, _client=client, _clock=clock)
     if option == "requests_per_minute":
-        assert clock.slept == [0.5] * 4
+        assert clock.slept == [0.5] * 3
     else:
-        # The first two would wait half a second each; what the API counts instead of 50 shortens the others' wait.
-        assert 0 < sum(clock.slept) < 0.5
+        # Each would hold the next for half a second beyond the burst; what the API counts instead of 150 lets them go.
+        assert sum(clock.slept) < 0.5
 
 
-def test_a_cancelled_wait_gives_its_turn_back():
+def test_a_cancelled_wait_takes_no_turn():
     async def main():
-        pacer = Pacer(requests_per_minute=60, tokens_per_minute=None)
+        pacer = Pacer(Account(), requests_per_minute=60, tokens_per_minute=None)
         clock = Clock(monotonic=lambda: 0.0)
-        await pacer.wait(1, clock)
+        assert await pacer.wait(1, clock)
         with anyio.move_on_after(0.01) as scope:
             await pacer.wait(1, clock)
         assert scope.cancelled_caught
-        return pacer._requests.reserve(1, 0.0)
+        return pacer.account.ask(1, pacer._requests, None, 0.0)
 
     assert anyio.run(main) == 1.0
 
@@ -263,8 +266,19 @@ def test_a_cancelled_visitor_leaves_no_gap():
     assert not gate._waiting
 
 
+def test_few_are_in_flight_until_the_first_have_landed():
+    gate = Gate(16)
+    assert gate.allowed == 4
+    for _ in range(4):
+        gate.succeeded()
+    assert gate.allowed == 12
+    assert Gate(2).allowed == 2
+
+
 def test_congestion_halves_once_a_flight_and_success_grows_it_back():
     gate = Gate(16)
+    for _ in range(9):
+        gate.succeeded()
     gate.congested(started=10.0, now=11.0)
     gate.congested(started=10.5, now=11.1)
     assert gate.allowed == 8

@@ -7,12 +7,15 @@ import gzip
 import json
 import socket
 import time
+from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
 from ctxembed._server import ServerConfig, create_app
-from ctxembed._server.faults import NAMED, Fault, FaultSource, parse_fault, parse_plan
+from ctxembed._server.faults import NAMED, Fault, label_of, parse_fault
+from ctxembed._server.plan import FaultSource
 
+TEXTS = "/v1/embeddings"
 DOCUMENTS = [["one", "two", "three"], ["four"], ["five", "six"]]
 
 
@@ -216,9 +219,12 @@ def test_a_body_can_be_compressed_and_say_so_or_not(api):
         api.texts("a", headers=header({"encoding": "mislabelled-gzip"}))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED if name != "stall"])
+SLOW = ("stall", "delay", "slow-loris")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if name not in (*SLOW, "gzip-bomb")])
 def test_every_named_fault_can_be_asked_for(api, name):
-    if NAMED[name].breaks_connection:
+    if NAMED[name].breaks_connection and name != "drop":
         with pytest.raises(httpx.TransportError):
             api.documents(DOCUMENTS, headers=header(name))
     elif name == "mislabelled-gzip":
@@ -226,6 +232,90 @@ def test_every_named_fault_can_be_asked_for(api, name):
             api.documents(DOCUMENTS, headers=header(name))
     else:
         assert api.documents(DOCUMENTS, headers=header(name)).status_code == (NAMED[name].status or 200)
+
+
+def raw_answer(server, fault, seconds=10):
+    """What the socket brings until the server closes it, or nothing more comes for a while."""
+    body = json.dumps({"input": ["a", "b"], "model": "pplx-embed-v1-0.6b", "dimensions": 128})
+    host, port = server.base_url.removeprefix("http://").split(":")
+    received, closed = [], False
+    with socket.create_connection((host, int(port)), timeout=seconds) as connection:
+        connection.sendall(
+            f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\ncontent-type: application/json\r\n"
+            f"x-fault: {json.dumps(fault)}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        began = time.monotonic()
+        try:
+            while piece := connection.recv(65536):
+                received.append((time.monotonic() - began, piece))
+            closed = True
+        except TimeoutError:
+            pass
+    return received, closed
+
+
+def test_an_answer_can_come_a_few_bytes_at_a_time(server):
+    received, _ = raw_answer(server, {"trickle": {"bytes": 100, "seconds": 0.05}}, seconds=0.5)
+    assert len(received) > 4
+    assert received[-1][0] - received[0][0] > 0.2
+    assert json.loads(b"".join(piece for _, piece in received).partition(b"\r\n\r\n")[2])["object"] == "list"
+
+
+def test_the_server_can_hang_up_without_an_answer(server):
+    assert raw_answer(server, "hang-up") == ([], True)
+
+
+def test_the_server_can_hang_up_after_an_answer_that_does_not_say_so(server):
+    received, closed = raw_answer(server, "drop")
+    head, _, body = b"".join(piece for _, piece in received).partition(b"\r\n\r\n")
+    assert closed
+    assert b"connection: close" not in head.lower()
+    assert len(json.loads(body)["data"]) == 2
+
+
+def test_the_server_can_send_what_is_not_http(server):
+    received, closed = raw_answer(server, {"raw": "220 mail ready"})
+    assert closed
+    assert b"".join(piece for _, piece in received) == b"220 mail ready"
+
+
+def test_documents_can_be_missing_or_come_twice_and_chunks_be_too_many(api):
+    assert [n for n, _ in indexes(api.documents(DOCUMENTS, headers=header({"missing_document": 1})))] == [0, 2]
+    assert [n for n, _ in indexes(api.documents(DOCUMENTS, headers=header({"duplicate_document": 1})))] == [0, 1, 1, 2]
+    extra = api.documents(DOCUMENTS, headers=header({"extra_chunk": 1}))
+    assert indexes(extra) == [(0, [0, 1, 2]), (1, [0, 1]), (2, [0, 1])]
+
+
+def test_a_wait_can_be_named_in_seconds_or_as_a_date(api):
+    assert api.texts("a", headers=header({"status": 429, "retry_after": 1.5})).headers["retry-after"] == "1.5"
+    date = api.texts("a", headers=header({"status": 429, "retry_after": {"date": 60}})).headers["retry-after"]
+    assert 55 <= parsedate_to_datetime(date).timestamp() - time.time() <= 61
+
+
+def test_a_body_can_be_padded_and_packed_into_a_bomb(api):
+    assert api.texts("a", headers=header({"pad": 100_000})).content.endswith(b"}" + b" " * 100_000)
+    with api.http.stream(
+        "POST", TEXTS, json={"input": "a", "model": "pplx-embed-v1-0.6b"}, headers=header("gzip-bomb")
+    ) as response:
+        packed = b"".join(response.iter_raw())
+    plain = api.texts("a").content
+    unpacked = gzip.decompress(packed)  # its checksum is right
+    assert len(packed) < 1_000_000
+    assert len(unpacked) == len(plain) + NAMED["gzip-bomb"].pad
+    assert unpacked.startswith(plain)
+    assert unpacked.endswith(b" " * 1_000_000)
+
+
+def test_a_gzip_body_can_end_halfway_and_a_coding_be_unknown(api):
+    with api.http.stream(
+        "POST", TEXTS, json={"input": "a", "model": "pplx-embed-v1-0.6b"}, headers=header("truncated-gzip")
+    ) as response:
+        packed = b"".join(response.iter_raw())
+    assert len(packed) == int(response.headers["content-length"])
+    with pytest.raises(EOFError):
+        gzip.decompress(packed)
+    assert api.texts("a", headers=header("unknown-coding")).headers["content-encoding"] == "x-nobody-knows"
+    assert api.texts("a", headers=header("deflate")).json()["object"] == "list"
 
 
 def test_a_plan_is_met_one_step_a_request(api):
@@ -296,7 +386,7 @@ def test_a_fault_that_breaks_the_answer_is_still_paid_for_and_one_that_refuses_i
 
 
 @pytest.mark.parametrize(("fault", "message"), [
-    ({"status": 200}, "'status': expected an integer from 400 to 599, got 200"),
+    ({"status": 200}, "'status': expected an integer from 201 to 599, got 200"),
     ({"status": "500"}, "'status'"),
     ({"delay": -1}, "'delay'"),
     ({"delay": float("inf")}, "'delay'"),
@@ -315,7 +405,12 @@ def test_a_fault_that_breaks_the_answer_is_still_paid_for_and_one_that_refuses_i
     ({"encoding": "br"}, "'encoding'"),
     ({"payload": "xml"}, "'payload'"),
     ({"chunked": 1}, "'chunked'"),
-    ({"times": 0}, "'times'"),
+    ({"times": 1}, "'times': expected one of the fields"),
+    ({"trickle": {"bytes": 0, "seconds": 1}}, "'trickle.bytes'"),
+    ({"retry_after": -1}, "'retry_after'"),
+    ({"retry_after": {"when": 1}}, "'retry_after'"),
+    ({"pad": -1}, "'pad'"),
+    ({"hang_up": True, "raw": "x"}, "'raw' and 'hang_up' exclude each other"),
     ({"unheard": 1}, "'unheard': expected one of the fields"),
     ("unheard", "expected one of none"),
     (5, "expected an object or a name"),
@@ -329,7 +424,7 @@ def test_a_wrong_plan_is_refused_with_the_step(api):
     response = api.http.post("/faults", json=[{}, {"status": 1}])
     assert response.status_code == 422
     assert "step 1" in response.json()["detail"][0]["msg"]
-    assert api.http.post("/faults", json={}).status_code == 422
+    assert api.http.post("/faults", json={"stops": []}).status_code == 422
     assert api.http.post("/faults", content=b"{").status_code == 422
     assert api.http.get("/faults").json() == []
 
@@ -346,9 +441,9 @@ def test_a_fault_reads_back_as_it_was_written(name):
     assert parse_fault(json.loads(json.dumps(NAMED[name].to_json()))) == NAMED[name]
 
 
-def test_a_plan_reads_back_as_it_was_written():
-    plan = [{"status": 503, "times": 3}, {"stall": {"after": 0, "seconds": 2.5}}, {"omit": ["cost", "usage"]}]
-    assert [fault.to_json() for fault in parse_plan(plan)] == plan
+def test_a_fault_is_called_by_its_name_or_by_its_fields():
+    assert label_of(NAMED["truncated"]) == "truncated"
+    assert label_of(Fault(status=503, retry_after=2.0)) == "status+retry_after"
 
 
 def test_dice_spoil_about_their_share_and_the_same_requests_each_time():

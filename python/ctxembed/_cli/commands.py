@@ -235,6 +235,9 @@ def serve(
     requests_per_minute: Annotated[float | None, typer.Option(help="Answer 429 beyond this rate.")] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(help="Answer 429 beyond this rate.")] = None,
     fail_rate: Annotated[float, typer.Option(help="Share of requests, 0 to 1, that meet a random fault.")] = 0.0,
+    faults: Annotated[
+        Path | None, typer.Option(help="A fault plan, TOML or JSON, as ctxembed._server.plan explains it.")
+    ] = None,
     *,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Permit a host beyond this machine.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="A line a request on stderr.")] = False,
@@ -247,8 +250,11 @@ def serve(
 
     from ctxembed._server import ServerConfig
     from ctxembed._server import serve as run_server
+    from ctxembed._server.plan import load_plan
 
     try:
+        if faults is not None:
+            load_plan(faults)
         config = ServerConfig(
             host=host,
             port=port,
@@ -257,10 +263,11 @@ def serve(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             fail_rate=fail_rate,
+            faults=faults,
             allow_remote=allow_remote,
             access_log=access_log,
         )
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     run_server(config)
 

@@ -11,15 +11,20 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ctxembed._client._base import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, BaseClient
+from ctxembed._client._base import BaseClient
 from ctxembed._client._engine import Job
-from ctxembed._client._plan import finish, materialise, one
+from ctxembed._client._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET
+from ctxembed._client._plan import finish, keeping, materialise, one
 from ctxembed._client._progress import Meter, watcher
+from ctxembed._client._raw import AsyncRawCalls
+from ctxembed._client._retry import DEFAULT_MAX_WAIT
 from ctxembed._client._secret import key_source
 from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL, Limits
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+    from os import PathLike
     from types import TracebackType
 
     import httpx
@@ -28,7 +33,9 @@ if TYPE_CHECKING:
     from ctxembed._client._engine import Engine
     from ctxembed._client._parts import EmbeddingsPart, Outcome, Progress
     from ctxembed._client._plan import Plan
+    from ctxembed._client._retry import Deadline
     from ctxembed._client._stream import StreamState
+    from ctxembed._client._watch import RequestEvent, ResponseEvent, RetryEvent
     from ctxembed._embeddings import Embeddings
     from ctxembed._models import EncodingFormat
     from ctxembed._planning import CountsTokens
@@ -72,7 +79,12 @@ token_counter, default_headers, allow_insecure
         *,
         base_url: str | None = None,
         timeout: float | httpx.Timeout | None = None,
+        total_timeout: float | None = None,
+        deadline: float | None = None,
         max_retries: int = DEFAULT_MAX_RETRIES,
+        max_wait: float | None = DEFAULT_MAX_WAIT,
+        retry_budget: float | None = DEFAULT_RETRY_BUDGET,
+        hedge: float | bool | None = None,
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
@@ -80,6 +92,12 @@ token_counter, default_headers, allow_insecure
         token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
         default_headers: Mapping[str, str] | None = None,
         http_client: httpx.AsyncClient | None = None,
+        http2: bool = False,
+        proxy: str | None = None,
+        verify: ssl.SSLContext | str | PathLike[str] | None = None,
+        on_request: Callable[[RequestEvent], Any] | None = None,
+        on_response: Callable[[ResponseEvent], Any] | None = None,
+        on_retry: Callable[[RetryEvent], Any] | None = None,
         allow_insecure: bool = False,
     ) -> None:
         key = key_source(api_key)
@@ -89,7 +107,12 @@ token_counter, default_headers, allow_insecure
         options = {
             "base_url": base_url,
             "timeout": timeout,
+            "total_timeout": total_timeout,
+            "deadline": deadline,
             "max_retries": max_retries,
+            "max_wait": max_wait,
+            "retry_budget": retry_budget,
+            "hedge": hedge,
             "max_concurrency": max_concurrency,
             "requests_per_minute": requests_per_minute,
             "tokens_per_minute": tokens_per_minute,
@@ -97,6 +120,12 @@ token_counter, default_headers, allow_insecure
             "token_counter": token_counter,
             "default_headers": default_headers,
             "http_client": http_client,
+            "http2": http2,
+            "proxy": proxy,
+            "verify": verify,
+            "on_request": on_request,
+            "on_response": on_response,
+            "on_retry": on_retry,
             "allow_insecure": allow_insecure,
         }
         super().__init__(options, key, None)
@@ -110,15 +139,17 @@ token_counter, default_headers, allow_insecure
         encoding_format: EncodingFormat = "base64_int8",
         on_error: str = "raise",
         progress: bool | Callable[[Progress], object] | None = None,
+        deadline: float | None = None,
     ) -> Embeddings:
         """Embed documents of chunks: see :meth:`Client.embed`."""
+        until = self._until(deadline)
         rows, size = materialise(documents)
         if size > _INLINE:
             work = partial(self._plan_embed, rows, model, dimensions, encoding_format, on_error)
             plan = await anyio.to_thread.run_sync(work)
         else:
             plan = self._plan_embed(rows, model, dimensions, encoding_format, on_error)
-        return await self._run(plan, on_error, progress)
+        return await self._run(plan, on_error, progress, until)
 
     async def embed_queries(
         self,
@@ -127,9 +158,11 @@ token_counter, default_headers, allow_insecure
         model: str = DEFAULT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        deadline: float | None = None,
     ) -> Embeddings:
         """Embed queries, one row each: see :meth:`Client.embed_queries`."""
-        return await self._run(self._plan_queries(queries, model, dimensions, encoding_format), "raise", None)
+        until = self._until(deadline)
+        return await self._run(self._plan_queries(queries, model, dimensions, encoding_format), "raise", None, until)
 
     async def embed_texts(
         self,
@@ -138,9 +171,11 @@ token_counter, default_headers, allow_insecure
         model: str = DEFAULT_TEXT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        deadline: float | None = None,
     ) -> Embeddings:
         """Embed independent texts, one row each: see :meth:`Client.embed_texts`."""
-        return await self._run(self._plan_texts(texts, model, dimensions, encoding_format), "raise", None)
+        until = self._until(deadline)
+        return await self._run(self._plan_texts(texts, model, dimensions, encoding_format), "raise", None, until)
 
     async def create(
         self,
@@ -149,10 +184,15 @@ token_counter, default_headers, allow_insecure
         model: str = DEFAULT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        deadline: float | None = None,
     ) -> Embeddings:
         """Send exactly one request: see :meth:`Client.create`."""
-        plan = self._plan_one(input, model, dimensions, encoding_format)
-        return one(await self._engine.one(plan.call, plan.batches[0]))
+        return one(await self._create(input, model, dimensions, encoding_format, deadline))
+
+    @property
+    def with_raw_response(self) -> AsyncRawCalls:
+        """``await client.with_raw_response.create(...)`` returns a :class:`RawResponse`."""
+        return AsyncRawCalls(self)
 
     def stream(
         self,
@@ -164,6 +204,7 @@ token_counter, default_headers, allow_insecure
         on_error: str = "raise",
         ordered: bool = False,
         progress: bool | Callable[[Progress], object] | None = None,
+        deadline: float | None = None,
     ) -> AsyncStream:
         """Embed documents as they come: see :meth:`Client.stream`.
 
@@ -178,7 +219,7 @@ token_counter, default_headers, allow_insecure
         )
         if not hasattr(documents, "__aiter__"):
             iter(documents)  # refuses what cannot be read
-        return AsyncStream(_Work(self._engine, state, documents, closing))
+        return AsyncStream(_Work(self._engine, state, documents, closing, self._until(deadline)))
 
     async def aclose(self) -> None:
         """Close the connections. Calls after it raise :class:`ClosedClientError`; closing twice is no error."""
@@ -201,11 +242,28 @@ token_counter, default_headers, allow_insecure
         with anyio.CancelScope(shield=True):
             await self.aclose()
 
-    async def _run(self, plan: Plan, on_error: str, progress: bool | Callable[[Progress], object] | None) -> Embeddings:
+    async def _create(
+        self,
+        documents: Any,
+        model: str,
+        dimensions: int | None,
+        encoding_format: Any,
+        deadline: float | None,
+        *,
+        keep: bool = False,
+    ) -> Outcome:
+        until = self._until(deadline)
+        plan = self._plan_one(documents, model, dimensions, encoding_format)
+        return await self._engine.one(plan.call, plan.batches[0], until, keep=keep)
+
+    async def _run(
+        self, plan: Plan, on_error: str, progress: bool | Callable[[Progress], object] | None, until: Deadline
+    ) -> Embeddings:
         assembly = plan.assembly()
         with watcher(progress) as watch:
             meter = Meter(plan, assembly, watch, self._engine.clock)
-            await self._engine.run(Job(plan.call, meter.take), plan.batches)
+            with keeping(assembly):
+                await self._engine.run(Job(plan.call, meter.take, until), plan.batches)
         return finish(assembly, on_error)
 
 
@@ -261,12 +319,14 @@ class AsyncStream:
 class _Work:
     """A stream's task. It does not know the :class:`AsyncStream`, so that this can be dropped while it runs."""
 
-    def __init__(self, engine: Engine, state: StreamState, source: Any, closing: Callable[[], object]) -> None:
+    def __init__(
+        self, engine: Engine, state: StreamState, source: Any, closing: Callable[[], object], deadline: Deadline
+    ) -> None:
         self._engine = engine
         self._state = state
         self._source = source
         self._closing = closing
-        self._job = Job(state.call, self._land)
+        self._job = Job(state.call, self._land, deadline)
         self._scope, self._reading = anyio.CancelScope(), anyio.CancelScope()
         self._gone: anyio.Event | None = None
         self._ask: Callable[[], object] | None = None
@@ -307,8 +367,12 @@ class _Work:
                 if not state.wants:
                     await self._room.wait()
                     continue
-                document = await source.next()
-                if document is _END:
+                document = _LATE
+                with anyio.move_on_after(self._job.deadline.left(self._engine.clock)):
+                    document = await source.next()
+                if document is _LATE:
+                    state.stop(self._job.deadline.missed(None))
+                elif document is _END:
                     state.exhaust()
                 else:
                     state.feed(document)
@@ -378,6 +442,7 @@ class _Signal:
 
 
 _END: Final = object()
+_LATE: Final = object()
 
 
 class _Source:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import re
-import sys
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
@@ -14,16 +10,28 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ctxembed import _core
 from ctxembed._client._engine import Engine
-from ctxembed._client._pacing import Gate, Pacer
+from ctxembed._client._options import (
+    OPTIONS,
+    check_base_url,
+    check_headers,
+    check_hedge,
+    check_int,
+    check_proxy,
+    check_rate,
+    check_seconds,
+    check_share,
+    check_verify,
+)
+from ctxembed._client._pacing import Gate
 from ctxembed._client._parts import Batch
 from ctxembed._client._plan import Plan, check_on_error, plan_of
 from ctxembed._client._progress import watcher
-from ctxembed._client._retry import Clock, RetryPolicy
+from ctxembed._client._retry import CLOCK, Hedger, RetryBudget, RetryPolicy
 from ctxembed._client._secret import KeySource, key_source
 from ctxembed._client._stream import StreamState
-from ctxembed._client._transport import Pool, Timeouts, check_http_client
+from ctxembed._client._transport import Connecting, Pool, Timeouts, check_http_client
+from ctxembed._client._watch import Hooks
 from ctxembed._client._wire import CONTEXTUALIZED, TEXTS, Call
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import Limits
@@ -33,118 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ctxembed._client._parts import Progress
+    from ctxembed._client._retry import Deadline
     from ctxembed._planning import Prepared
 
 __all__ = ["BaseClient"]
 
-DEFAULT_BASE_URL: Final = "https://api.perplexity.ai"
-BASE_URL_VARIABLE: Final = "PERPLEXITY_BASE_URL"
-DEFAULT_MAX_RETRIES: Final = 4
-DEFAULT_MAX_CONCURRENCY: Final = 8
-
-# Strict on purpose: what two URL parsers could read in two ways is refused before a key is sent there.
-_URL: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?(?P<path>/[a-z0-9._~%/-]*)?",
-    re.IGNORECASE,
-)
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OWN_HEADERS: Final = frozenset({"authorization", "content-length", "transfer-encoding", "host"})
-
-_OPTIONS: Final = (
-    "api_key",
-    "base_url",
-    "timeout",
-    "max_retries",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "limits",
-    "token_counter",
-    "default_headers",
-    "http_client",
-    "allow_insecure",
-)
-
-
-def check_base_url(value: object, *, allow_insecure: bool) -> str:
-    """Return the base URL without a trailing slash or ``/v1``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        It is no plain http(s) URL, or it would send the key over plain http to another machine.
-    """
-    if value is None:
-        value = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-    if not isinstance(value, str):
-        raise TypeError(f"base_url must be a str or None, got {type(value).__name__}")
-    if "@" in value:
-        raise ValueError("base_url must not hold a user name or password (it is not shown here); use api_key")
-    found = _URL.fullmatch(value)
-    if found is None or (found["port"] and not 0 < int(found["port"][1:]) < 65_536):
-        raise ValueError(f"base_url must be http(s)://host[:port][/path], without query or fragment, got {value!r}")
-    if found["scheme"].lower() == "http" and not _is_loopback(found["host"]) and not allow_insecure:
-        raise ValueError(
-            f"base_url {value!r} would send the API key unencrypted: use https, or a loopback host, or pass "
-            "allow_insecure=True if the network in between is yours"
-        )
-    return value.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback
-
-
-def _check_int(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if not least <= value < 2**31:
-        raise ValueError(f"{name} must be from {least} to {2**31 - 1}, got {value}")
-    return value
-
-
-def _check_rate(name: str, value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number or None, got {value!r}")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
-    return float(value)
-
-
-def _check_headers(given: object) -> dict[str, str]:
-    """Return all headers of a request but the key's."""
-    headers = {
-        "accept": "application/json",
-        # The vectors are base64 of noise: compression would win a quarter and cost more time than it saves.
-        "accept-encoding": "identity",
-        "user-agent": f"ctxembed/{_core.__version__} python/{sys.version_info[0]}.{sys.version_info[1]}",
-    }
-    try:
-        items = list(dict(given or {}).items())  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        raise TypeError(f"default_headers must be a mapping of str to str, got {type(given).__name__}") from None
-    for name, value in items:
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"default_headers must map str to str, got {name!r}: {type(value).__name__}")
-        if _HEADER_NAME.fullmatch(name) is None:
-            raise ValueError(f"default_headers: {name!r} is not a header name")
-        if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"default_headers: {name!r} is set by the client itself (the key is api_key's)")
-        if not value.isascii() or not (value.isprintable() or not value):
-            raise ValueError(f"default_headers: the value of {name!r} must be printable ASCII (it is not shown here)")
-        headers[name.lower()] = value
-    headers["content-type"] = "application/json"
-    return headers
+_RESERVE: Final = 20
+"""Retries that a client may take beyond its budget's share."""
 
 
 class BaseClient:
@@ -155,8 +58,9 @@ class BaseClient:
     _engine: Engine
 
     def __init__(self, options: dict[str, Any], key: KeySource, origin: BaseClient | None) -> None:
-        if not isinstance(options["allow_insecure"], bool):
-            raise TypeError(f"allow_insecure must be a bool, got {options['allow_insecure']!r}")
+        for name in ("allow_insecure", "http2"):
+            if not isinstance(options[name], bool):
+                raise TypeError(f"{name} must be a bool, got {options[name]!r}")
         base_url = check_base_url(options["base_url"], allow_insecure=options["allow_insecure"])
         check_http_client(options["http_client"], self._kind)
         if not isinstance(options["limits"], Limits):
@@ -164,29 +68,58 @@ class BaseClient:
         counter = options["token_counter"]
         if counter is not None and not callable(counter) and not hasattr(counter, "count_batch"):
             raise TypeError(f"token_counter must be a TokenCounter or a callable, got {type(counter).__name__}")
-        rates = [_check_rate(name, options[name]) for name in ("requests_per_minute", "tokens_per_minute")]
-        concurrency = _check_int("max_concurrency", options["max_concurrency"], 1)
-        policy = RetryPolicy(_check_int("max_retries", options["max_retries"], 0))
-        timeouts = Timeouts.of(options["timeout"])
-        headers = _check_headers(options["default_headers"])
-        # Over plain http a proxy would see the key, so to this very machine there is none.
-        trust_env = base_url.lower().startswith("https:") or options["allow_insecure"]
+        requests, tokens = (check_rate(name, options[name]) for name in ("requests_per_minute", "tokens_per_minute"))
+        concurrency = check_int("max_concurrency", options["max_concurrency"], 1)
+        retries = check_int("max_retries", options["max_retries"], 0)
+        policy = RetryPolicy(retries, check_seconds("max_wait", options["max_wait"]))
+        timeouts = Timeouts.of(options["timeout"], check_rate("total_timeout", options["total_timeout"]))
+        deadline = check_rate("deadline", options["deadline"])
+        share, hedge = check_share("retry_budget", options["retry_budget"]), check_hedge(options["hedge"])
+        headers = check_headers(options["default_headers"])
+        connecting = Connecting(
+            # Over plain http a proxy would see the key, so to this very machine there is none.
+            trust_env=base_url.lower().startswith("https:") or options["allow_insecure"],
+            http2=options["http2"],
+            proxy=check_proxy(options["proxy"]),
+            verify=check_verify(options["verify"]),
+        )
 
-        pool, pacer = Pool(options["http_client"], trust_env=trust_env), Pacer(*rates)
-        gate, clock = Gate(concurrency), Clock()
         self._owns_pool = True
-        if origin is not None:
+        if origin is None:
+            pool = Pool(options["http_client"], connecting)
+            gate, clock = Gate(concurrency), CLOCK
+            budget, hedger = RetryBudget(share, max(_RESERVE, 2 * concurrency)), Hedger(hedge)
+        else:
             before, engine = origin._options, origin._engine  # noqa: SLF001  # the same class
-            clock = engine.clock
-            if before["http_client"] is options["http_client"] and engine.pool.trust_env == trust_env:
-                pool, self._owns_pool = engine.pool, False
-            if before["max_concurrency"] == concurrency:
-                gate = engine.gate
-            if rates == [before["requests_per_minute"], before["tokens_per_minute"]]:
-                pacer = engine.pacer
+            pool, clock, gate = engine.pool, engine.clock, engine.gate
+            budget, hedger = engine.budget, engine.hedger
+            if before["http_client"] is options["http_client"] and pool.connecting == connecting:
+                self._owns_pool = False
+            else:
+                pool = Pool(options["http_client"], connecting)
+            if before["max_concurrency"] != concurrency:
+                gate = Gate(concurrency)
+            if before["retry_budget"] != share or before["max_concurrency"] != concurrency:
+                budget = RetryBudget(share, max(_RESERVE, 2 * concurrency))
+            if check_hedge(before["hedge"]) != hedge:
+                hedger = Hedger(hedge)
         self._options = {**options, "api_key": None, "base_url": base_url}
         self._closed = False
-        self._engine = Engine(base_url, headers, key, timeouts, policy, pacer, gate, pool, clock)
+        self._engine = Engine(
+            base_url=base_url,
+            headers=headers,
+            key=key,
+            rates=(requests, tokens),
+            deadline=deadline,
+            timeouts=timeouts,
+            policy=policy,
+            budget=budget,
+            hedger=hedger,
+            hooks=Hooks.of(options),
+            gate=gate,
+            pool=pool,
+            clock=clock,
+        )
 
     @property
     def base_url(self) -> str:
@@ -204,17 +137,17 @@ class BaseClient:
         Returns
         -------
         Client or AsyncClient
-            Shares connections, and, unless they change, the rates and the number of requests in flight. Closing it
-            does not close the connections; closing this one does.
+            Shares connections, and, unless they change, the number of requests in flight, the retry budget and the
+            rates. Closing it does not close the connections; closing this one does.
 
         Raises
         ------
         TypeError
             An option is unknown.
         """
-        unknown = sorted(set(changed) - set(_OPTIONS))
+        unknown = sorted(set(changed) - set(OPTIONS))
         if unknown:
-            raise TypeError(f"with_options() got unknown options {', '.join(unknown)}: expected {', '.join(_OPTIONS)}")
+            raise TypeError(f"with_options() got unknown options {', '.join(unknown)}: expected {', '.join(OPTIONS)}")
         self._check_open()
         key: KeySource | Exception = self._engine.key
         if "api_key" in changed:
@@ -245,6 +178,10 @@ class BaseClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it holds an API key and connections")
+
+    def _until(self, seconds: float | None) -> Deadline:
+        """Start the clock of a call."""
+        return self._engine.until(check_rate("deadline", seconds))
 
     # Plans: what each call sends, checked before anything is.
 

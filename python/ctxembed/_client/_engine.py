@@ -1,40 +1,57 @@
-"""The one engine, on anyio: sends batches, at most so many at once, retries, splits what is refused, hands back.
+"""The one engine, on anyio: sends batches, at most so many at once, splits what is refused, hands back.
 
 Both clients run it: :class:`AsyncClient` in the caller's task, :class:`Client` in a thread of its own.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ctxembed._client._parts import Outcome
-from ctxembed._client._retry import Clock, RetryPolicy, is_congestion, is_transient
-from ctxembed._client._transport import Outgoing, unreachable
-from ctxembed._client._wire import blamed, is_refusal, spent
-from ctxembed._embeddings import Embeddings, Usage
-from ctxembed._errors import APIStatusError, BadResponseError
+from ctxembed._client._account import account_of
+from ctxembed._client._pacing import Pacer
+from ctxembed._client._retry import CLOCK, Clock, Deadline, Hedger, RetryBudget, RetryPolicy, is_transient
+from ctxembed._client._sending import Sending
+from ctxembed._client._transport import unreachable
+from ctxembed._client._watch import Hooks, log
+from ctxembed._client._wire import blamed, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from anyio.abc import TaskGroup
 
-    from ctxembed._client._pacing import Gate, Pacer
-    from ctxembed._client._parts import Batch
+    from ctxembed._client._pacing import Gate
+    from ctxembed._client._parts import Batch, Outcome
     from ctxembed._client._secret import KeySource
     from ctxembed._client._transport import Pool, Timeouts
     from ctxembed._client._wire import Call
 
 __all__ = ["Engine", "Job"]
 
-_LOG: Final = logging.getLogger("ctxembed")
+_REFUSED_ALONE: Final = 16
+"""Documents of a planned request refused alone, with nothing accepted, that make it doubtful that any will pass."""
 
-_REFUSED_IN_A_ROW: Final = 16
-"""Single documents refused, with nothing accepted before, that show a refusal to mean every request."""
+_REFUSED: Final = 128
+"""Pieces of a doubtful request that may be refused, before what is left of it counts as refused."""
+
+_DOUBTFUL: Final = 4
+"""Doubtful requests that show that everything is refused."""
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """Of one planned request and its pieces."""
+
+    pieces: int = 0
+    alone: int = 0
+    last: Exception | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        return self.alone >= _REFUSED_ALONE
 
 
 @dataclass(slots=True)
@@ -47,31 +64,52 @@ class Job:
         What all its requests have in common.
     emit : callable
         Takes each outcome, in the event loop's thread.
+    deadline : Deadline
+        When it must have ended.
     fatal : Exception or None
         An error that every other request would meet: what has not started does not start any more.
     """
 
     call: Call
     emit: Callable[[Outcome], object]
+    deadline: Deadline = field(default_factory=Deadline)
     fatal: Exception | None = None
     landed: int = 0
-    refused: int = 0
+    refused: dict[int, _Refusals] = field(default_factory=dict)
 
-    def note(self, outcome: Outcome) -> None:
-        """Learn from an outcome what it means for the others."""
+    def note(self, outcome: Outcome, *, down: bool) -> None:
+        """Learn from an outcome what it means for the others; ``down``: the API answers nobody."""
         error = outcome.error
         if error is None:
             self.landed += 1
+            self.refused.clear()
             return
         if is_refusal(error):
-            self.refused += len(outcome.batch.documents) == 1
             everywhere = blamed(error, len(outcome.batch.documents)) is None or (
-                self.landed == 0 and self.refused >= _REFUSED_IN_A_ROW
+                self.landed == 0 and sum(found.doubtful for found in self.refused.values()) >= _DOUBTFUL
             )
         else:
-            everywhere = not is_transient(error) or unreachable(error)
+            everywhere = down or not is_transient(error) or unreachable(error)
         if everywhere and self.fatal is None:
             self.fatal = error
+
+    def refuse(self, batch: Batch, error: Exception) -> None:
+        """Note a refusal."""
+        if self.landed == 0:
+            found = self.refused.setdefault(batch.root, _Refusals())
+            found.pieces += 1
+            found.alone += len(batch.documents) == 1
+            found.last = error
+
+    def is_doubtful(self, batch: Batch) -> bool:
+        """Whether so much of the planned request was refused that the largest pieces are tried first."""
+        found = self.refused.get(batch.root)
+        return found is not None and found.doubtful
+
+    def hopeless(self, batch: Batch) -> Exception | None:
+        """Return the refusal that stands for all that is left of the planned request, if there is one."""
+        found = self.refused.get(batch.root)
+        return found.last if found is not None and found.doubtful and found.pieces >= _REFUSED else None
 
 
 @dataclass(slots=True)
@@ -86,19 +124,41 @@ class Engine:
         Of every request, the key not among them.
     key : KeySource
         Asked before each attempt.
-    timeouts, policy, pacer, gate, pool, clock
+    rates : tuple of float or None
+        The caller's caps: requests and tokens a minute.
+    deadline : float or None
+        Seconds that a call may take, unless it says otherwise.
+    timeouts, policy, budget, hedger, hooks, gate, pool, clock
         See their classes.
     """
 
     base_url: str
     headers: Mapping[str, str]
     key: KeySource
+    rates: tuple[float | None, float | None]
+    deadline: float | None
     timeouts: Timeouts
     policy: RetryPolicy
-    pacer: Pacer
+    budget: RetryBudget
+    hedger: Hedger
+    hooks: Hooks
     gate: Gate
     pool: Pool
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = CLOCK
+    _pacer: Pacer | None = None
+    _paced_by: Clock | None = None
+
+    @property
+    def pacer(self) -> Pacer:
+        """The rates, shared with all clients of this key and host that go by the same clock."""
+        if self._pacer is None or self._paced_by is not self.clock:
+            self._pacer = Pacer(account_of(self.key, self.base_url, self.clock), *self.rates)
+            self._paced_by = self.clock
+        return self._pacer
+
+    def until(self, seconds: float | None) -> Deadline:
+        """Start the clock of a call that has so many seconds."""
+        return Deadline.after(self.deadline if seconds is None else seconds, self.clock)
 
     async def run(self, job: Job, batches: Iterable[Batch]) -> None:
         """Send all batches; outcomes go to ``job.emit``, in the order they land.
@@ -107,93 +167,69 @@ class Engine:
         """
         crash: list[BaseException] = []
         async with anyio.create_task_group() as group:
-            guarded = Job(job.call, _guard(job.emit, crash, group))
+            guarded = Job(job.call, _guard(job.emit, crash, group), job.deadline)
             for batch in batches:
-                if guarded.fatal is None:
-                    await self.gate.acquire()
+                if guarded.fatal is None and await self._place(guarded):
                     group.start_soon(self._settle, group, guarded, batch)
                 else:
-                    guarded.emit(Outcome(batch, None, guarded.fatal, 0))
+                    guarded.emit(Sending(self, job.call, batch, job.deadline).outcome(guarded.fatal))
         if crash:
             raise crash[0]
 
-    async def one(self, call: Call, batch: Batch) -> Outcome:
+    async def one(self, call: Call, batch: Batch, deadline: Deadline, *, keep: bool = False) -> Outcome:
         """Send one batch as it is, never split."""
-        await self.gate.acquire()
+        job = Job(call, _ignore, deadline)
+        if not await self._place(job):
+            return Sending(self, call, batch, deadline).outcome(job.fatal)
         try:
-            return await self.send(call, batch)
+            return await Sending(self, call, batch, deadline, keep).end()
         finally:
             self.gate.release()
 
     async def settle(self, group: TaskGroup, job: Job, batch: Batch) -> None:
         """Wait for a place, then send a batch and all that it is split into."""
         # Pieces go first, so that a split goes deep before it goes wide and soon shows what it is that is refused.
-        await self.gate.acquire(first=batch.attempts > 0)
-        await self._settle(group, job, batch)
+        if await self._place(job, first=batch.attempts > 0 and not job.is_doubtful(batch)):
+            await self._settle(group, job, batch)
+        else:
+            job.emit(Sending(self, job.call, batch, job.deadline).outcome(job.fatal))
+
+    async def _place(self, job: Job, *, first: bool = False) -> bool:
+        """Wait for a place among the requests in flight; False where the deadline comes before it."""
+        with anyio.move_on_after(job.deadline.left(self.clock)):
+            await self.gate.acquire(first=first)
+            return True
+        if job.fatal is None:
+            job.fatal = job.deadline.missed(None)
+        return False
 
     async def _settle(self, group: TaskGroup, job: Job, batch: Batch) -> None:
+        sending = Sending(self, job.call, batch, job.deadline)
+        given_up: Exception | None = None
         try:
-            if job.fatal is None:
-                outcome = await self.send(job.call, batch)
-            else:
-                outcome = Outcome(batch, None, job.fatal, batch.attempts)
+            given_up = job.fatal or job.hopeless(batch)
+            outcome = await sending.end() if given_up is None else sending.outcome(given_up)
         except Exception as error:  # noqa: BLE001  # whatever it is, what others have paid for is kept
-            outcome = Outcome(batch, None, error, batch.attempts)
+            outcome = sending.outcome(error)
         finally:
             self.gate.release()
         refusal = outcome.error
-        if refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and job.fatal is None:
+        if refusal is not None and is_refusal(refusal):
+            job.refuse(batch, refusal)
+        if refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and given_up is None:
             named = blamed(refusal, len(batch.documents))
             if named is not None:
-                _LOG.info("a request of %d documents was refused (%s): split", len(batch.documents), _name(refusal))
-                for piece in batch.split(named, outcome.attempts):
+                message = "a request of %(documents)d documents was refused (%(error)s): split"
+                log(message, job.call, batch, refusal, attempts=outcome.attempts)
+                for piece in batch.split(named, outcome.attempts, outcome.usage):
                     group.start_soon(self.settle, group, job, piece)
                 return
-        job.note(outcome)
+        job.note(outcome, down=self.budget.is_down)
         job.emit(outcome)
 
-    async def send(self, call: Call, batch: Batch) -> Outcome:
-        """Send one batch until it lands or no attempt is left."""
-        body = call.body(batch.documents)
-        shape = batch.shape
-        limit = call.longest_answer(len(shape), sum(shape))
-        usage = Usage()
-        attempts, retries, renewed = 0, 0, False
-        while True:
-            await self.pacer.wait(batch.tokens, self.clock)
-            secret = self.key.get()
-            started = self.clock.monotonic()
-            attempts += 1
-            reply = await self.pool.post(
-                Outgoing(
-                    self.base_url + call.path, self.headers, body, secret, self.timeouts, limit, call.decoder(shape)
-                )
-            )
-            result = reply if isinstance(reply, Exception) else call.read(reply, secret)
-            if isinstance(result, Embeddings):
-                self.gate.succeeded()
-                self.pacer.correct(batch.tokens, result.usage.total_tokens)
-                usage += result.usage
-                return Outcome(batch, result, None, batch.attempts + attempts, retries, usage)
-            if isinstance(result, BadResponseError) and not isinstance(reply, Exception):
-                usage += spent(reply.body)
-            if _is_unauthorized(result) and self.key.rotates and not renewed:
-                renewed = True  # the key may have changed since: ask once more
-                continue
-            if is_congestion(result):
-                self.gate.congested(started, self.clock.monotonic())
-            delay = self.policy.delay(result, retries, self.clock)
-            if delay is None:
-                _LOG.info(
-                    "a request of %d documents failed after %d attempts (%s)", len(shape), attempts, _name(result)
-                )
-                return Outcome(batch, None, result, batch.attempts + attempts, retries, usage)
-            retries += 1
-            _LOG.info("attempt %d failed (%s): the next in %.2f s", attempts, _name(result), delay)
-            if is_congestion(result) and isinstance(result, APIStatusError) and "retry-after" in result.headers:
-                self.pacer.hold(delay, self.clock)  # it means all requests; this one waits with them
-            else:
-                await self.clock.sleep(delay)
+
+def _ignore(outcome: Outcome) -> None:
+    del outcome
 
 
 def _guard(
@@ -208,12 +244,3 @@ def _guard(
             group.cancel_scope.cancel()
 
     return guarded
-
-
-def _is_unauthorized(error: Exception) -> bool:
-    return isinstance(error, APIStatusError) and error.status_code == 401
-
-
-def _name(error: Exception) -> str:
-    status = f" {error.status_code}" if isinstance(error, APIStatusError) else ""
-    return type(error).__name__ + status

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
 if TYPE_CHECKING:
+    from ctxembed._client._account import Account
     from ctxembed._client._retry import Clock
 
 __all__ = ["Bucket", "Gate", "Pacer"]
@@ -17,9 +19,10 @@ __all__ = ["Bucket", "Gate", "Pacer"]
 class Bucket:
     """A leaky bucket with continuous refill, as arithmetic.
 
-    A unit leaks every ``60 / per_minute`` seconds and the bucket holds nothing: who comes while it is not dry waits
-    until it is. So any ``60`` seconds start at most ``per_minute`` units, a single start beyond that being allowed
-    and paid for by the wait after it (the generic cell rate algorithm with no burst, ITU-T I.371).
+    A unit leaks every ``60 / per_minute`` seconds, and the bucket holds what leaks in one second: so much may start
+    at once after a pause. So any 60 seconds start at most ``per_minute`` units and a second's worth, and at least one;
+    a single start beyond that is allowed and paid for by the wait after it (the generic cell rate algorithm, ITU-T
+    I.371).
 
     Parameters
     ----------
@@ -28,81 +31,84 @@ class Bucket:
 
     Examples
     --------
-    >>> bucket = Bucket(60)
-    >>> [bucket.reserve(1, now=100.0) for _ in range(3)]
-    [0.0, 1.0, 2.0]
+    >>> bucket = Bucket(120)
+    >>> for _ in range(3):
+    ...     start = bucket.earliest(now=100.0)
+    ...     bucket.take(1, now=start)
+    ...     print(start)
+    100.0
+    100.0
+    100.5
     """
 
-    __slots__ = ("_dry_at", "_seconds_a_unit")
+    __slots__ = ("_burst", "_dry_at", "_seconds_a_unit")
 
     def __init__(self, per_minute: float) -> None:
         self._seconds_a_unit = 60.0 / per_minute
+        self._burst = max(0.0, 1.0 - self._seconds_a_unit)
         self._dry_at = float("-inf")
 
-    def reserve(self, units: float, now: float) -> float:
-        """Take ``units`` in turn and return the seconds until they may start."""
-        start = max(now, self._dry_at)
-        self._dry_at = start + units * self._seconds_a_unit
-        return start - now
+    def earliest(self, now: float) -> float:
+        """Return when the next start may be."""
+        return max(now, self._dry_at - self._burst)
+
+    def take(self, units: float, now: float) -> None:
+        """Start ``units``."""
+        self._dry_at = max(now, self._dry_at) + units * self._seconds_a_unit
 
     def give_back(self, units: float) -> None:
-        """Undo a reservation, or correct one by what it turned out to be (negative: it was more)."""
+        """Undo a start, or correct one by what it turned out to be (negative: it was more)."""
         self._dry_at -= units * self._seconds_a_unit
 
 
 class Pacer:
-    """The rates of one account.
+    """When a client's requests may start.
 
     Parameters
     ----------
+    account : Account
+        Shared by the clients of one key and host.
     requests_per_minute, tokens_per_minute : float or None
         Caps that the caller knows of.
-
-    Notes
-    -----
-    Shared by the calls of a client and by its copies; belongs to one thread.
     """
 
-    def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
-        self._requests = None if requests_per_minute is None else Bucket(requests_per_minute)
-        self._tokens = None if tokens_per_minute is None else Bucket(tokens_per_minute)
-        self._not_before = float("-inf")
+    def __init__(self, account: Account, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        self.account = account
+        self._requests = account.bucket("requests", requests_per_minute)
+        self._tokens = account.bucket("tokens", tokens_per_minute)
 
-    async def wait(self, tokens: int, clock: Clock) -> None:
-        """Wait for the turn of a request of ``tokens``."""
-        now = clock.monotonic()
-        turn = now
-        if self._requests is not None:
-            turn += self._requests.reserve(1, now)
-        if self._tokens is not None:
-            turn = max(turn, now + self._tokens.reserve(tokens, now))
-        try:
-            # What the API asks for while this one sleeps holds for it as well.
-            while (until := max(turn, self._not_before)) > now:
-                await clock.sleep(until - now)
-                now = max(until, clock.monotonic())
-        except BaseException:  # cancelled: the turn was not used
-            if self._requests is not None:
-                self._requests.give_back(1)
-            self.correct(tokens, 0)
-            raise
+    async def wait(self, tokens: int, clock: Clock, until: float = math.inf, longest: float = math.inf) -> bool:
+        """Wait for the turn of a request of ``tokens``.
+
+        Returns False, and at once, where the turn would not come before ``until``, or where the API asks for more
+        than ``longest`` seconds.
+        """
+        while (seconds := self.account.ask(tokens, self._requests, self._tokens, clock.monotonic())) > 0:
+            now = clock.monotonic()
+            if now + seconds > until or self.account.held(now, tokens) > longest:
+                return False
+            await clock.sleep(seconds)
+        return True
+
+    def may_start(self, tokens: int, now: float) -> bool:
+        """Start a request now, if it need not wait."""
+        return self.account.ask(tokens, self._requests, self._tokens, now) == 0
 
     def correct(self, reserved: int, actual: int | None) -> None:
         """Replace the tokens that were reserved by those that the API counted."""
-        if self._tokens is not None and actual is not None:
-            self._tokens.give_back(reserved - actual)
+        self.account.correct(reserved, actual, self._tokens)
 
-    def hold(self, seconds: float, clock: Clock) -> None:
-        """Start nothing for ``seconds``: the API said so to one request, and means all."""
-        self._not_before = max(self._not_before, clock.monotonic() + seconds)
+
+_START: Final = 4
+"""Requests in flight before the first has landed."""
 
 
 class Gate:
-    """At most so many requests at once, fewer while the API says that it is too many.
+    """At most so many requests at once: few at first, and fewer while the API says that it is too many.
 
-    Additive increase, multiplicative decrease (D. Chiu and R. Jain, 1989): congestion halves the number, once for
-    all requests that were in flight together, and each success adds the share of one that lets a full round of
-    successes add one.
+    Until the first congestion each success adds two. From then on additive increase, multiplicative decrease (D. Chiu
+    and R. Jain, 1989): congestion halves the number, once for all requests that were in flight together, and each
+    success adds the share of one that lets a full round of successes add one.
 
     Parameters
     ----------
@@ -116,7 +122,8 @@ class Gate:
 
     def _reset(self, token: object) -> None:
         self._token = token
-        self._allowed = float(self._most)
+        self._allowed = float(min(_START, self._most))
+        self._new = True
         self._inside = 0
         self._waiting: deque[anyio.Event] = deque()
         self._last_cut = float("-inf")
@@ -148,6 +155,13 @@ class Gate:
                 self._waiting.remove(turn)
             raise
 
+    def try_acquire(self) -> bool:
+        """Take a place if one is free and nobody waits for it."""
+        if self._inside >= self.allowed or self._waiting:
+            return False
+        self._inside += 1
+        return True
+
     def release(self) -> None:
         """Give the place back."""
         self._inside -= 1
@@ -160,6 +174,7 @@ class Gate:
 
     def congested(self, started: float, now: float) -> None:
         """Halve, unless the request started before the last cut and so tells nothing new."""
+        self._new = False
         if started > self._last_cut:
             self._last_cut = now
             self._allowed = max(1.0, self._allowed / 2)
@@ -167,5 +182,5 @@ class Gate:
     def succeeded(self) -> None:
         """Grow by a share."""
         if self._allowed < self._most:
-            self._allowed = min(float(self._most), self._allowed + 1.0 / self._allowed)
+            self._allowed = min(float(self._most), self._allowed + (2.0 if self._new else 1.0 / self._allowed))
             self._admit()

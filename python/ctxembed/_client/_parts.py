@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ctxembed._embeddings import Embeddings, Failure, Usage
+from ctxembed._errors import CtxembedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from ctxembed._client._transport import Reply
     from ctxembed._client._wire import Call
 
 __all__ = ["Assembly", "Batch", "EmbeddingsPart", "Outcome", "Progress", "part_of"]
@@ -87,6 +89,8 @@ class Batch:
         Which planned request it is, or is a piece of.
     attempts : int
         Requests sent for these documents before, as part of a larger batch.
+    spent : Usage
+        What the larger batch cost, in the first of its pieces.
     """
 
     documents: list[list[str]] = field(repr=False)
@@ -94,6 +98,7 @@ class Batch:
     tokens: int
     root: int = 0
     attempts: int = 0
+    spent: Usage = field(default_factory=Usage)
 
     @property
     def shape(self) -> list[int]:
@@ -106,11 +111,12 @@ class Batch:
         share = self.tokens * stop // n - self.tokens * start // n  # adds up to the whole, whatever the cuts
         return Batch(self.documents[start:stop], self.positions[start:stop], share, self.root, attempts)
 
-    def split(self, blamed: Sequence[int], attempts: int) -> list[Batch]:
+    def split(self, blamed: Sequence[int], attempts: int, spent: Usage = Usage()) -> list[Batch]:  # noqa: B008
         """Cut out the documents that were blamed, one by one, or else cut in two."""
         n = len(self.documents)
         cuts = sorted({0, n, *blamed, *(position + 1 for position in blamed)}) if blamed else [0, n // 2, n]
-        return [self.slice(start, stop, attempts) for start, stop in pairwise(cuts)]
+        first, *others = [self.slice(start, stop, attempts) for start, stop in pairwise(cuts)]
+        return [replace(first, spent=spent), *others]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +137,8 @@ class Outcome:
         Those of them that repeated one.
     usage : Usage
         Of all attempts.
+    reply : Reply or None
+        The last answer, where it was to be kept.
     """
 
     batch: Batch
@@ -139,6 +147,7 @@ class Outcome:
     attempts: int
     retries: int = 0
     usage: Usage = field(default_factory=Usage)
+    reply: Reply | None = None
 
     def failures(self) -> list[Failure]:
         """One a document, by its position in the input."""
@@ -200,6 +209,14 @@ class Assembly:
             rows = np.repeat(starts - found.offsets[:-1], counts) + np.arange(len(found.vectors))
             self._vectors[rows] = found.vectors
         self._landed[positions] = True
+
+    def interrupted(self) -> Embeddings:
+        """Return everything that landed in a call that was ended early; what had not is a failure."""
+        ended = CtxembedError("the call was ended before this document had landed")
+        known = {failure.document for failure in self.failures}
+        missing = [int(i) for i in np.flatnonzero(~self._landed) if int(i) not in known]
+        self.failures += [Failure(document, ended, 0) for document in missing]
+        return self.result()
 
     def result(self) -> Embeddings:
         """Return everything that landed: failed documents keep their position and own no row."""

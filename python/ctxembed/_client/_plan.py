@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from ctxembed._embeddings import Failure
 from ctxembed._errors import ClosedClientError, DocumentError, EmbedError, InvalidDocumentsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ctxembed._embeddings import Embeddings
     from ctxembed._planning import Prepared, Problem
 
-__all__ = ["Plan", "check_on_error", "finish", "materialise", "one", "plan_of", "refusals"]
+__all__ = ["Plan", "check_on_error", "finish", "keeping", "materialise", "one", "plan_of", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,17 @@ def finish(assembly: Assembly, on_error: str) -> Embeddings:
         f"document {first.document}: {type(first.error).__name__}: {first.error}"
     )
     raise EmbedError(message, result, result.failures) from first.error
+
+
+@contextlib.contextmanager
+def keeping(assembly: Assembly) -> Iterator[None]:
+    """Give what ends a call early (Ctrl-C, a cancellation, ``progress``) what had landed, as ``.partial``."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # a type that takes no attribute
+            error.partial = assembly.interrupted()  # type: ignore[attr-defined]
+        raise
 
 
 def check_on_error(on_error: object) -> None:

@@ -33,6 +33,10 @@ class Secret:
         """Return the value of the ``Authorization`` header. Called at the last moment, by the transport."""
         return f"Bearer {self._value}"
 
+    def fingerprint(self, digest: Callable[[bytes], bytes]) -> bytes:
+        """Return what ``digest`` makes of the key."""
+        return digest(self._value.encode())
+
     def redact(self, value: object) -> object:
         """Replace the key in a string, or in all strings of a JSON value."""
         if isinstance(value, str):
@@ -68,6 +72,10 @@ class KeySource:
     def rotates(self) -> bool:
         """Whether asking again can give another key."""
         return not isinstance(self._source, Secret)
+
+    def fingerprint(self, digest: Callable[[bytes], bytes]) -> object:
+        """Return what tells this key from others and is not the key; what tells the callable, where it is one."""
+        return self._source.fingerprint(digest) if isinstance(self._source, Secret) else id(self._source)
 
     def get(self) -> Secret:
         """Return the key to use now.

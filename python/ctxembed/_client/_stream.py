@@ -165,6 +165,12 @@ class StreamState:
             self._source_error = error
             self._drop()
 
+    def stop(self, error: Exception) -> None:
+        """Read nothing more; ``error`` is raised at the end, unless a failure is."""
+        if not self._exhausted:
+            self._exhausted = True
+            self._source_error = error
+
     def land(self, outcome: Outcome) -> None:
         """Take what came of a batch."""
         batch = outcome.batch

@@ -7,17 +7,22 @@ import contextlib
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
-from ctxembed._client._base import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, BaseClient
+from ctxembed._client._base import BaseClient
 from ctxembed._client._engine import Job
 from ctxembed._client._loop import End, LoopThread, Task, serve
-from ctxembed._client._plan import finish, one
+from ctxembed._client._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET
+from ctxembed._client._plan import finish, keeping, one
 from ctxembed._client._progress import Meter, watcher
+from ctxembed._client._raw import RawCalls
+from ctxembed._client._retry import DEFAULT_MAX_WAIT
 from ctxembed._client._secret import key_source
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL, Limits
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+    from os import PathLike
     from types import TracebackType
 
     import httpx
@@ -26,7 +31,9 @@ if TYPE_CHECKING:
     from ctxembed._client._engine import Engine
     from ctxembed._client._parts import Batch, EmbeddingsPart, Outcome, Progress
     from ctxembed._client._plan import Plan
+    from ctxembed._client._retry import Deadline
     from ctxembed._client._stream import StreamState
+    from ctxembed._client._watch import RequestEvent, ResponseEvent, RetryEvent
     from ctxembed._embeddings import Embeddings
     from ctxembed._models import EncodingFormat
     from ctxembed._planning import CountsTokens
@@ -100,7 +107,12 @@ class Client(BaseClient):
         *,
         base_url: str | None = None,
         timeout: float | httpx.Timeout | None = None,
+        total_timeout: float | None = None,
+        deadline: float | None = None,
         max_retries: int = DEFAULT_MAX_RETRIES,
+        max_wait: float | None = DEFAULT_MAX_WAIT,
+        retry_budget: float | None = DEFAULT_RETRY_BUDGET,
+        hedge: float | bool | None = None,
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
@@ -108,6 +120,12 @@ class Client(BaseClient):
         token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
         default_headers: Mapping[str, str] | None = None,
         http_client: httpx.Client | None = None,
+        http2: bool = False,
+        proxy: str | None = None,
+        verify: ssl.SSLContext | str | PathLike[str] | None = None,
+        on_request: Callable[[RequestEvent], Any] | None = None,
+        on_response: Callable[[ResponseEvent], Any] | None = None,
+        on_retry: Callable[[RetryEvent], Any] | None = None,
         allow_insecure: bool = False,
     ) -> None:
         key = key_source(api_key)
@@ -117,7 +135,12 @@ class Client(BaseClient):
         options = {
             "base_url": base_url,
             "timeout": timeout,
+            "total_timeout": total_timeout,
+            "deadline": deadline,
             "max_retries": max_retries,
+            "max_wait": max_wait,
+            "retry_budget": retry_budget,
+            "hedge": hedge,
             "max_concurrency": max_concurrency,
             "requests_per_minute": requests_per_minute,
             "tokens_per_minute": tokens_per_minute,
@@ -125,6 +148,12 @@ class Client(BaseClient):
             "token_counter": token_counter,
             "default_headers": default_headers,
             "http_client": http_client,
+            "http2": http2,
+            "proxy": proxy,
+            "verify": verify,
+            "on_request": on_request,
+            "on_response": on_response,
+            "on_retry": on_retry,
             "allow_insecure": allow_insecure,
         }
         super().__init__(options, key, None)
@@ -143,6 +172,7 @@ class Client(BaseClient):
         encoding_format: EncodingFormat = "base64_int8",
         on_error: str = "raise",
         progress: bool | Callable[[Progress], object] | None = None,
+        deadline: float | None = None,
     ) -> Embeddings:
         """Embed documents of chunks, in as few requests as the limits allow.
 
@@ -184,8 +214,9 @@ class Client(BaseClient):
         by documents until what is refused stands alone, so that a document never fails its neighbours. An error that
         every request would meet (401, 403, 404, no connection) keeps the rest from being sent.
         """
+        until = self._until(deadline)
         plan = self._plan_embed(documents, model, dimensions, encoding_format, on_error)
-        return self._embed(plan, on_error, progress)
+        return self._embed(plan, on_error, progress, until)
 
     def embed_queries(
         self,
@@ -194,6 +225,7 @@ class Client(BaseClient):
         model: str = DEFAULT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        deadline: float | None = None,
     ) -> Embeddings:
         """Embed queries for a search among documents that the same model embedded.
 
@@ -216,7 +248,8 @@ class Client(BaseClient):
         EmbedError, ValueError
             As for :meth:`embed` with ``on_error="raise"``.
         """
-        return self._embed(self._plan_queries(queries, model, dimensions, encoding_format), "raise", None)
+        until = self._until(deadline)
+        return self._embed(self._plan_queries(queries, model, dimensions, encoding_format), "raise", None, until)
 
     def embed_texts(
         self,
@@ -225,6 +258,7 @@ class Client(BaseClient):
         model: str = DEFAULT_TEXT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        deadline: float | None = None,
     ) -> Embeddings:
         """Embed independent texts with a model that knows no context (``POST /v1/embeddings``).
 
@@ -249,7 +283,8 @@ class Client(BaseClient):
         EmbedError, ValueError
             As for :meth:`embed` with ``on_error="raise"``.
         """
-        return self._embed(self._plan_texts(texts, model, dimensions, encoding_format), "raise", None)
+        until = self._until(deadline)
+        return self._embed(self._plan_texts(texts, model, dimensions, encoding_format), "raise", None, until)
 
     def create(
         self,
@@ -258,6 +293,7 @@ class Client(BaseClient):
         model: str = DEFAULT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        deadline: float | None = None,
     ) -> Embeddings:
         """Send exactly one request, as the API has it.
 
@@ -280,14 +316,12 @@ class Client(BaseClient):
         ValueError
             ``input`` is more than one request may hold, or the API would refuse it.
         """
-        plan = self._plan_one(input, model, dimensions, encoding_format)
-        landed: list[Outcome] = []
+        return one(self._create(input, model, dimensions, encoding_format, deadline))
 
-        async def send(_: object) -> None:
-            landed.append(await self._engine.one(plan.call, plan.batches[0]))
-
-        self._call(send, None)
-        return one(landed[0])
+    @property
+    def with_raw_response(self) -> RawCalls:
+        """``client.with_raw_response.create(...)`` returns a :class:`RawResponse`: headers, body and vectors."""
+        return RawCalls(self)
 
     def stream(
         self,
@@ -299,6 +333,7 @@ class Client(BaseClient):
         on_error: str = "raise",
         ordered: bool = False,
         progress: bool | Callable[[Progress], object] | None = None,
+        deadline: float | None = None,
     ) -> Stream:
         """Embed documents as they come, in bounded memory.
 
@@ -338,7 +373,7 @@ class Client(BaseClient):
         )
         try:
             source = iter(documents)
-            return Stream(self._thread, self._engine, state, source, closing)
+            return Stream(self._thread, self._engine, state, source, closing=closing, deadline=self._until(deadline))
         except BaseException:
             closing()
             raise
@@ -364,15 +399,38 @@ class Client(BaseClient):
     ) -> None:
         self.close()
 
-    def _embed(self, plan: Plan, on_error: str, progress: bool | Callable[[Progress], object] | None) -> Embeddings:
+    def _create(
+        self,
+        documents: Any,
+        model: str,
+        dimensions: int | None,
+        encoding_format: Any,
+        deadline: float | None,
+        *,
+        keep: bool = False,
+    ) -> Outcome:
+        until = self._until(deadline)
+        plan = self._plan_one(documents, model, dimensions, encoding_format)
+        landed: list[Outcome] = []
+
+        async def send(_: object) -> None:
+            landed.append(await self._engine.one(plan.call, plan.batches[0], until, keep=keep))
+
+        self._call(send, None)
+        return landed[0]
+
+    def _embed(
+        self, plan: Plan, on_error: str, progress: bool | Callable[[Progress], object] | None, until: Deadline
+    ) -> Embeddings:
         assembly = plan.assembly()
         with watcher(progress) as watch:
 
             def work(tell: Callable[[Progress], object]) -> Coroutine[Any, Any, None]:
                 meter = Meter(plan, assembly, tell if watch is not None else None, self._engine.clock)
-                return self._engine.run(Job(plan.call, meter.take), plan.batches)
+                return self._engine.run(Job(plan.call, meter.take, until), plan.batches)
 
-            self._call(work, watch)
+            with keeping(assembly):
+                self._call(work, watch)
         return finish(assembly, on_error)
 
     def _call(
@@ -402,7 +460,9 @@ class Stream:
         engine: Engine,
         state: StreamState,
         source: Iterator[Iterable[str]],
+        *,
         closing: Callable[[], object],
+        deadline: Deadline,
     ) -> None:
         self._thread = thread
         self._engine = engine
@@ -410,7 +470,7 @@ class Stream:
         self._source = source
         self._closing = closing
         self._events: SimpleQueue[Outcome | End] = SimpleQueue()
-        self._job = Job(state.call, self._events.put)
+        self._job = Job(state.call, self._events.put, deadline)
         self._inbox: asyncio.Queue[Batch] = asyncio.Queue()
         self._task: Task | None = None
         self._closed = False
@@ -440,6 +500,8 @@ class Stream:
             part = state.next_part()
             if part is not None:
                 return part
+            if state.wants and self._job.deadline.left(self._engine.clock) == 0:
+                state.stop(self._job.deadline.missed(None))
             if state.wants:
                 try:
                     state.feed(next(self._source))

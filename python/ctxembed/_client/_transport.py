@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ctxembed._core import ResponseDecoder
     from ctxembed._embeddings import Embeddings
 
-__all__ = ["Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
+__all__ = ["Connecting", "Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
 
 _DEFAULT_TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 _DEFAULT_TOTAL: Final = 600.0
@@ -46,17 +46,17 @@ class Timeouts:
     total: float | None
 
     @classmethod
-    def of(cls, value: object) -> Timeouts:
-        """Read the ``timeout`` argument: None, seconds, or an ``httpx.Timeout``."""
+    def of(cls, value: object, total: float | None) -> Timeouts:
+        """Read the ``timeout`` argument (None, seconds, or an ``httpx.Timeout``) and the ``total_timeout``."""
         if value is None:
-            return cls(_DEFAULT_TIMEOUT, _DEFAULT_TOTAL)
+            return cls(_DEFAULT_TIMEOUT, _DEFAULT_TOTAL if total is None else total)
         if isinstance(value, httpx.Timeout):
-            return cls(value, None)
+            return cls(value, total)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"timeout must be seconds, an httpx.Timeout or None, got {value!r}")
         if not 0 < value < float("inf"):
             raise ValueError(f"timeout must be a finite number of seconds above 0, got {value!r}")
-        return cls(httpx.Timeout(value), float(value))
+        return cls(httpx.Timeout(value), float(value) if total is None else total)
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Reply:
     headers : dict of str to str
         Names in lower case, cookies left out.
     body : bytes
-        Decompressed: of an error the start, of a 200 that does not prove itself the start and the end.
+        Decompressed: of an error the start, of a 200 the start and the end, or all where it was to be kept.
     fault : str or None
         Why the body is not all there, where it is not.
     decoded : Embeddings, DecodeError or None
@@ -100,6 +100,8 @@ class Outgoing:
         Bytes that a good answer can have.
     decoder : ResponseDecoder
         Takes the body of a 200.
+    keep : bool
+        Whether the body of a 200 is kept as a whole.
     """
 
     url: str
@@ -109,6 +111,7 @@ class Outgoing:
     timeouts: Timeouts
     limit: int
     decoder: ResponseDecoder
+    keep: bool = False
 
 
 class _Bearer(httpx.Auth):
@@ -148,6 +151,7 @@ class _Body:
         self._decoded: DecodeError | None = None
         self._start = bytearray()
         self._end = b""
+        self._whole = bytearray() if outgoing.keep and self._decoder is not None else None
         self._size = 0
         self.fault: str | None = None
         coding = response.headers.get("content-encoding", "").strip().lower()
@@ -184,6 +188,8 @@ class _Body:
                 self._decoder.feed(piece)
             except DecodeError as error:
                 self._decoded = error.with_traceback(None)
+        if self._whole is not None:
+            self._whole += piece
         # The start shows what came instead of vectors; ``usage``, which was paid all the same, stands there or last.
         if (room := _KEPT - len(self._start)) > 0:
             self._start += piece[:room]
@@ -205,7 +211,8 @@ class _Body:
                 decoded = self._decoder.finish()
             except DecodeError as error:
                 decoded = error.with_traceback(None)
-        return bytes(self._start[: self._limit]) + self._end, decoded
+        kept = bytes(self._start[: self._limit]) + self._end if self._whole is None else bytes(self._whole)
+        return kept, decoded
 
 
 def _plain_copy(error: BaseException) -> BaseException:
@@ -269,6 +276,48 @@ def check_http_client(client: object, kind: str) -> None:
         raise TypeError(f"http_client must be an httpx.{wanted.__name__} or None, got {type(client).__name__}")
 
 
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """How connections of our own are made.
+
+    Parameters
+    ----------
+    trust_env : bool
+        Whether proxies and certificates come from the environment. Not so over plain http to this machine.
+    http2 : bool
+        Whether HTTP/2 is offered.
+    proxy : str or None
+        A proxy's URL.
+    verify : ssl.SSLContext or None
+        What is trusted in place of the public authorities.
+    """
+
+    trust_env: bool
+    http2: bool = False
+    proxy: str | None = field(default=None, repr=False)
+    verify: ssl.SSLContext | None = None
+
+    def client(self) -> httpx.AsyncClient:
+        """Make a client."""
+        # How many are in flight is the gate's decision; a second limit here could only time out.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
+        verify: ssl.SSLContext | bool = True
+        if self.verify is not None:
+            verify = self.verify
+        elif not self.trust_env:
+            # No TLS happens on the way to this very machine over plain http: a context that trusts no authority will
+            # do. Loading them takes 16.5 ms of making a client, which is 0.12 ms without (medians of 15, one run).
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx.AsyncClient(
+            limits=limits,
+            trust_env=self.trust_env,
+            verify=verify,
+            http2=self.http2,
+            proxy=self.proxy,
+            follow_redirects=False,
+        )
+
+
 class Pool:
     """The connections of a client and of its copies.
 
@@ -276,13 +325,13 @@ class Pool:
     ----------
     injected : httpx.AsyncClient, httpx.Client or None
         The caller's, which is never closed here; None makes one at the first request.
-    trust_env : bool
-        Whether proxies and certificates come from the environment. Not so over plain http to this machine.
+    connecting : Connecting
+        How to make one.
     """
 
-    def __init__(self, injected: Any, *, trust_env: bool) -> None:
+    def __init__(self, injected: Any, connecting: Connecting) -> None:
         self.injected = injected
-        self.trust_env = trust_env
+        self.connecting = connecting
         self.closed = False
         self._client: httpx.AsyncClient | None = None
         self._token: object = None
@@ -297,14 +346,7 @@ class Pool:
             if os.getpid() != self._pid:
                 _INHERITED.append(self._client)
             self._token, self._pid = token, os.getpid()
-            # How many are in flight is the gate's decision; a second limit here could only time out.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
-            # No TLS happens on the way to this very machine over plain http: a context that trusts no authority will
-            # do. Loading them takes 16.5 ms of making a client, which is 0.12 ms without (medians of 15, one run).
-            verify = True if self.trust_env else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._client = httpx.AsyncClient(
-                limits=limits, trust_env=self.trust_env, verify=verify, follow_redirects=False
-            )
+            self._client = self.connecting.client()
         return self._client
 
     async def release(self) -> None:
@@ -313,10 +355,11 @@ class Pool:
         if client is not None and anyio.lowlevel.current_token() == self._token:
             await client.aclose()
 
-    async def post(self, outgoing: Outgoing) -> Reply | APIConnectionError:
-        """Send one request and read its answer."""
+    async def post(self, outgoing: Outgoing, left: float | None = None) -> Reply | APIConnectionError:
+        """Send one request and read its answer, within ``left`` seconds where there is such an end."""
         outcome: Reply | APIConnectionError | None = None
-        with anyio.move_on_after(outgoing.timeouts.total):
+        total = min((seconds for seconds in (outgoing.timeouts.total, left) if seconds is not None), default=None)
+        with anyio.move_on_after(total):
             if isinstance(self.injected, httpx.Client):
                 # A blocked read cannot be interrupted: a cancelled call leaves its thread to end by itself. The gate
                 # has limited how many there are, so each brings a limiter of its own.
@@ -326,7 +369,7 @@ class Pool:
             else:
                 outcome = await _aexchange(self.injected if self.injected is not None else self._own(), outgoing)
         if outcome is None:
-            return APITimeoutError(f"no whole answer within {outgoing.timeouts.total:g} seconds")
+            return APITimeoutError(f"no whole answer within {total:g} seconds")
         return outcome
 
 

@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fail-kinds", default=",".join(RANDOM_FAULTS), metavar="NAME,...", help="(default %(default)s)"
     )
+    parser.add_argument("--faults", metavar="FILE", help="a fault plan, TOML or JSON: see ctxembed._server.plan")
     parser.add_argument("--cache", type=int, default=0, metavar="N", help="keep N whole answers by request")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="that embed (default %(default)s)")
     parser.add_argument("--max-body-bytes", type=int, default=64 * 1024 * 1024, metavar="N")
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ctxembed._server import serve  # after the arguments are known to be good
 
         serve(config, until_stdin_closes=until_stdin_closes)
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, ValueError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1
     return 0

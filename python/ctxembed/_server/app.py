@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
 import json
 import logging
-import random
 import time
 import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -25,14 +24,16 @@ from starlette.requests import ClientDisconnect
 from ctxembed._server import contract
 from ctxembed._server.config import is_loopback
 from ctxembed._server.contract import EmbeddingRequest, NotJsonError, RefusedError
-from ctxembed._server.embedder import embed_documents
-from ctxembed._server.faults import NO_FAULT, Fault, FaultSource, parse_fault, parse_plan
-from ctxembed._server.limiter import Bucket, retry_after
+from ctxembed._server.faults import NO_FAULT, Fault, label_of, parse_fault
+from ctxembed._server.limiter import Limiter
+from ctxembed._server.plan import FaultPlan, FaultSource, PlanLimits, load_plan, parse_plan
+from ctxembed._server.rows import respond
 from ctxembed._server.stats import Exchange, Stats
-from ctxembed._server.wire import EXCHANGE, FaultyResponse, pause
+from ctxembed._server.tokens import load_counter
+from ctxembed._server.wire import EXCHANGE, FaultyResponse, GoneError, pause
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -98,7 +99,7 @@ class _Middleware:
             self._stats.begin()
         try:
             await self._app(scope, receive, send_with_id)
-        except ClientDisconnect:
+        except (ClientDisconnect, GoneError):
             exchange.status = "disconnected"
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
@@ -122,12 +123,29 @@ class _Service:
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="embed")
         self._kept: OrderedDict[bytes, tuple[bytes, tuple[int, int, int]]] = OrderedDict()
         self._key = None if config.key is None else config.key.encode()
-        self._requests: Bucket | None = None
-        self._tokens: Bucket | None = None
-        if config.requests_per_minute is not None:
-            self._requests = Bucket(config.requests_per_minute, config.burst)
-        if config.tokens_per_minute is not None:
-            self._tokens = Bucket(config.tokens_per_minute, config.tokens_per_minute)
+        self.set_plan(FaultPlan() if config.faults is None else load_plan(config.faults))
+
+    def set_plan(self, plan: FaultPlan) -> None:
+        """Start a plan.
+
+        Raises
+        ------
+        ValueError
+            Its tokenizer cannot be used.
+        """
+        config, limits = self.config, plan.limits or PlanLimits()
+        counter = config.token_counter
+        if limits.tokenizer is not None:
+            counter = load_counter(limits.tokenizer)
+        self._contract = replace(config, limits=replace(config.limits, **limits.sizes), token_counter=counter)
+        self._limiter = Limiter(
+            limits.requests_per_minute or config.requests_per_minute,
+            limits.tokens_per_minute or config.tokens_per_minute,
+            burst=limits.burst or config.burst,
+            style=limits.retry_after or "seconds",
+            headers=bool(limits.ratelimit_headers),
+        )
+        self.faults.set_plan(plan)
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
@@ -142,10 +160,13 @@ class _Service:
         arrived = time.monotonic()
         try:
             header = request.headers.get("x-fault") if _is_local(request) else None
-            fault = self.faults.deal() if header is None else parse_fault(json.loads(header))
+            fault = self.faults.deal(request.url.path) if header is None else parse_fault(json.loads(header))
         except ValueError as error:
             problem = {"loc": ["header", "x-fault"], "msg": str(error), "type": "value_error"}
             return Response(contract.error_body(422, problems=[problem]), 422, media_type=_JSON)
+        exchange: Exchange = request.scope[EXCHANGE]
+        if fault != NO_FAULT:
+            exchange.fault = label_of(fault)
         status, headers, media_type = 200, dict[str, str](), _JSON
         try:
             body = await self._embed(request, fault, nested=nested)
@@ -155,7 +176,11 @@ class _Service:
             html = b"<html><head><title>Welcome</title></head><body>Sign in to continue</body></html>\n"
             body = {"html": html, "empty": b"", "garbage": _GARBAGE}[fault.payload]
             media_type = _HTML if fault.payload == "html" else _JSON
-        await pause(self.config.latency + fault.delay - (time.monotonic() - arrived), self.stopping)
+        wait = self.config.latency + fault.delay - (time.monotonic() - arrived)
+        await pause(wait, self.stopping, request.receive)
+        if status == 200 and not fault.hides_usage:
+            exchange.reported = exchange.tokens
+        headers = {**self._limiter.headers(), **headers}
         return FaultyResponse(
             body, status_code=status, headers=headers, media_type=media_type, fault=fault, stopping=self.stopping
         )
@@ -169,8 +194,7 @@ class _Service:
         if fault.status is not None:
             raise self._refusal(fault.status)
         self._authorize(request)
-        if self._requests is not None:
-            self._admit(self._requests, 1)
+        self._admit("requests", 1)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _JSON:
             problem = {"loc": ["header", "content-type"], "msg": f"Input should be '{_JSON}'", "type": "literal_error"}
@@ -178,17 +202,16 @@ class _Service:
 
         exchange: Exchange = request.scope[EXCHANGE]
         identity = b""
-        if self.config.cache and fault == NO_FAULT and self._tokens is None:
+        if self.config.cache and fault == NO_FAULT and not self._limiter.limits("tokens"):
             identity = hashlib.blake2b(body, person=b"nested" if nested else b"flat").digest()
             if identity in self._kept:
                 self._kept.move_to_end(identity)
                 kept, (exchange.documents, exchange.chunks, exchange.tokens) = self._kept[identity]
                 return kept
         parsed = await self._parse(body, nested=nested)
-        if self._tokens is not None:
-            self._admit(self._tokens, parsed.tokens)
+        self._admit("tokens", parsed.tokens)
         exchange.documents, exchange.chunks, exchange.tokens = len(parsed.documents), parsed.chunks, parsed.tokens
-        answer = await self._in_thread(_respond, parsed, fault)
+        answer = await self._in_thread(respond, parsed, fault)
         if identity:
             self._kept[identity] = answer, (exchange.documents, exchange.chunks, exchange.tokens)
             while len(self._kept) > self.config.cache:
@@ -215,10 +238,10 @@ class _Service:
         if not accepted:
             raise self._refusal(401)
 
-    def _admit(self, bucket: Bucket, amount: float) -> None:
-        wait = bucket.take(amount, time.monotonic())
-        if wait > 0:
-            raise _Refusal(429, contract.error_body(429), {"retry-after": retry_after(wait)})
+    def _admit(self, kind: str, amount: float) -> None:
+        refusal = self._limiter.admit(kind, amount, time.monotonic(), time.time())
+        if refusal is not None:
+            raise _Refusal(429, contract.error_body(429), refusal)
 
     @staticmethod
     def _refusal(status: int) -> _Refusal:
@@ -228,7 +251,7 @@ class _Service:
 
     async def _parse(self, body: bytes, *, nested: bool) -> EmbeddingRequest:
         try:
-            return await self._in_thread(contract.parse_request, body, self.config, nested=nested)
+            return await self._in_thread(contract.parse_request, body, self._contract, nested=nested)
         except NotJsonError as error:
             raise _Refusal(400, contract.error_body(400, str(error))) from None
         except RefusedError as error:
@@ -246,59 +269,6 @@ def _is_local(request: Request) -> bool:
     return request.client is not None and is_loopback(request.client.host)
 
 
-def _respond(request: EmbeddingRequest, fault: Fault) -> bytes:
-    """Embed and write the answer: runs in a worker thread."""
-    vectors = embed_documents(
-        request.spans(),
-        model=request.model.name,
-        full_dimensions=request.model.dimensions,
-        dimensions=request.dimensions,
-        binary=request.binary,
-    )
-    data, width = vectors.tobytes(), vectors.shape[1]
-    texts = iter([data[i : i + width] for i in range(0, len(data), width)])
-    if fault.dimensions is not None:
-        size = -(-fault.dimensions // 8) if request.binary else fault.dimensions
-        texts = iter([text[:size].ljust(size, b"\0") for text in texts])
-    rows = [
-        (document, [(chunk, base64.b64encode(next(texts)).decode("ascii")) for chunk in range(len(chunks))])
-        for document, chunks in enumerate(request.documents)
-    ]
-    if fault.alters_rows:
-        _alter(rows, fault)
-    return contract.render_response(request, rows, model=fault.model, omit=fault.omit)
-
-
-def _alter(rows: list[tuple[int, list[tuple[int, str]]]], fault: Fault) -> None:
-    def find(position: tuple[int, int]) -> tuple[list[tuple[int, str]], int]:
-        chunks = rows[min(position[0], len(rows) - 1)][1]
-        return chunks, min(position[1], len(chunks) - 1)
-
-    if fault.corrupt_chunk is not None:
-        chunks, at = find(fault.corrupt_chunk)
-        number, text = chunks[at]
-        chunks[at] = number, text[: len(text) // 2] + "*" + text[len(text) // 2 + 1 :]
-    if fault.duplicate_chunk is not None:
-        chunks, at = find(fault.duplicate_chunk)
-        chunks.insert(at + 1, chunks[at])
-    if fault.missing_chunk is not None:
-        chunks, at = find(fault.missing_chunk)
-        del chunks[at]
-    if fault.shuffle is not None:
-        dice = random.Random(fault.shuffle)  # noqa: S311  # repeatable on purpose
-        for _, chunks in rows:
-            _reorder(chunks, dice)
-        _reorder(rows, dice)
-
-
-def _reorder(items: list[Any], dice: random.Random) -> None:
-    """Shuffle; two or more items never keep their order."""
-    before: Sequence[Any] = list(items)
-    dice.shuffle(items)
-    if items == before:
-        items.reverse()
-
-
 def create_app(config: ServerConfig) -> FastAPI:
     """Build the application.
 
@@ -312,8 +282,9 @@ def create_app(config: ServerConfig) -> FastAPI:
     FastAPI
         ``POST /v1/contextualizedembeddings`` and ``POST /v1/embeddings``; and of the server's own, without a key:
         ``GET /healthz``; ``GET /stats``, ``DELETE /stats`` to count anew; ``GET /faults``, ``POST /faults`` with a
-        list of faults, ``DELETE /faults``, for clients on this machine only. ``app.state.stopping`` is an event to
-        set when the server is about to end, so that answers do not wait any longer.
+        plan (:mod:`ctxembed._server.plan`), ``DELETE /faults``, for clients on this machine only.
+        ``app.state.stopping`` is an event to set when the server is about to end, so that answers do not wait any
+        longer.
 
     Notes
     -----
@@ -348,7 +319,7 @@ def create_app(config: ServerConfig) -> FastAPI:
 
     @app.get("/faults")
     async def faults() -> Response:
-        return JSONResponse([fault.to_json() for fault in service.faults.left])
+        return JSONResponse(service.faults.left)
 
     @app.post("/faults")
     async def set_faults(request: Request) -> Response:
@@ -356,16 +327,16 @@ def create_app(config: ServerConfig) -> FastAPI:
             return Response(contract.error_body(403, "Faults are set from this machine only"), 403, media_type=_JSON)
         try:
             plan = parse_plan(json.loads(await request.body()))
+            service.set_plan(plan)
         except ValueError as error:
             return Response(contract.error_body(422, str(error)), 422, media_type=_JSON)
-        service.faults.set_plan(plan)
-        return JSONResponse({"steps": len(plan)})
+        return JSONResponse({"steps": len(plan.steps)})
 
     @app.delete("/faults")
     async def clear_faults(request: Request) -> Response:
         if not _is_local(request):
             return Response(contract.error_body(403, "Faults are set from this machine only"), 403, media_type=_JSON)
-        service.faults.set_plan([])
+        service.set_plan(FaultPlan())
         return Response(status_code=204)
 
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import dataclass, field, fields
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from ctxembed._models import Limits, Model, models
@@ -12,6 +13,7 @@ from ctxembed._server.faults import NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["DEFAULT_PORT", "RANDOM_FAULTS", "ServerConfig", "is_loopback"]
 
@@ -75,6 +77,8 @@ class ServerConfig:
         Seed of those draws: the same seed and order of requests give the same faults.
     fail_kinds : tuple of str
         Names in ``ctxembed._server.faults.NAMED``.
+    faults : str, Path or None
+        File of a fault plan (:mod:`ctxembed._server.plan`), which is read when the server starts.
     cache : int
         Whole responses to keep by their request's bytes and to answer with unasked: for measuring clients. 0
         keeps none.
@@ -114,6 +118,7 @@ class ServerConfig:
     fail_rate: float = 0.0
     fail_seed: int = 0
     fail_kinds: tuple[str, ...] = RANDOM_FAULTS
+    faults: str | Path | None = None
     cache: int = 0
     threads: int = 2
     max_body_bytes: int = 64 * 1024 * 1024
@@ -149,6 +154,8 @@ class ServerConfig:
         unknown = [kind for kind in self.fail_kinds if kind not in NAMED]
         if unknown or (self.fail_rate and not self.fail_kinds):
             raise ValueError(f"ServerConfig.fail_kinds: expected names among {', '.join(NAMED)}, got {unknown!r}")
+        if self.faults is not None and not isinstance(self.faults, str | PathLike):
+            raise TypeError(f"ServerConfig.faults must be a path or None, got {self.faults!r}")
         if not self.models:
             raise ValueError("ServerConfig.models must not be empty")
 

@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["Exchange", "Stats"]
 
 _REMEMBERED = 1024
+_SECONDS = 3600
 
 
 @dataclass(slots=True)
@@ -19,9 +20,13 @@ class Exchange:
     Attributes
     ----------
     status : int or str
-        The HTTP status, or ``reset``, ``truncated`` or ``disconnected``.
+        The HTTP status, or ``reset``, ``truncated``, ``hung up`` or ``raw``, or ``disconnected``: the client hung up.
     documents, chunks, tokens : int
         Of a request that kept the contract and was embedded, hence would be paid; else 0.
+    reported : int
+        Those of the tokens that ``usage`` told of, in an answer that could be read.
+    fault : str or None
+        What went wrong on purpose.
     """
 
     request_id: str
@@ -32,6 +37,8 @@ class Exchange:
     documents: int = 0
     chunks: int = 0
     tokens: int = 0
+    reported: int = 0
+    fault: str | None = None
 
 
 class Stats:
@@ -46,8 +53,12 @@ class Stats:
         self._documents = 0
         self._chunks = 0
         self._tokens = 0
+        self._reported = 0
+        self._aborted = 0
         self._by_status: Counter[str] = Counter()
         self._by_path: Counter[str] = Counter()
+        self._by_fault: Counter[str] = Counter()
+        self._by_second: dict[int, Counter[str]] = {}
         self._in_flight = 0
         self._peak = 0
         self._recent: deque[Exchange] = deque(maxlen=_REMEMBERED)
@@ -65,19 +76,36 @@ class Stats:
         self._documents += exchange.documents
         self._chunks += exchange.chunks
         self._tokens += exchange.tokens
+        self._reported += exchange.reported
+        self._aborted += exchange.status == "disconnected"
         self._by_status[str(exchange.status)] += 1
         self._by_path[exchange.path] += 1
+        if exchange.fault is not None:
+            self._by_fault[exchange.fault] += 1
+        second = int(exchange.at + exchange.seconds)
+        self._by_second.setdefault(second, Counter())[str(exchange.status)] += 1
+        if len(self._by_second) > _SECONDS:
+            del self._by_second[min(self._by_second)]
         self._recent.append(exchange)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sums, and the last 1,024 exchanges in the order they ended."""
+        """Return the sums, and the last 1,024 exchanges in the order they ended.
+
+        ``tokens`` are those of every request that was embedded, hence paid; ``reported_tokens`` those that a client
+        could read in an answer; ``aborted`` counts clients that hung up while they were being answered;
+        ``by_second`` holds the statuses of each of the last 3,600 seconds in which a request ended.
+        """
         return {
             "requests": self._requests,
             "documents": self._documents,
             "chunks": self._chunks,
             "tokens": self._tokens,
+            "reported_tokens": self._reported,
+            "aborted": self._aborted,
             "by_status": dict(self._by_status),
             "by_path": dict(self._by_path),
+            "by_fault": dict(self._by_fault),
+            "by_second": {str(second): dict(found) for second, found in sorted(self._by_second.items())},
             "in_flight": self._in_flight,
             "peak_in_flight": self._peak,
             "recent": [asdict(exchange) for exchange in self._recent],

@@ -2,7 +2,50 @@
 
 from __future__ import annotations
 
-__all__ = ["count_tokens"]
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["count_tokens", "load_counter"]
+
+
+def load_counter(path: str | Path) -> Callable[[str], int]:
+    """Make an exact counter of a vocabulary's ``tokenizer.json``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    callable
+        ``str -> int``: :class:`ctxembed.TokenCounter`'s where the package has it, else that of ``tokenizers``.
+
+    Raises
+    ------
+    ValueError
+        The file is not there or is not a vocabulary, or nothing that reads it is installed.
+    """
+    import ctxembed
+
+    if not Path(path).is_file():
+        raise ValueError(f"tokenizer: no such file: {str(path)!r}")
+    ours: Any = getattr(ctxembed, "TokenCounter", None)
+    if ours is not None:
+        count: Callable[[str], int] = ours.from_file(str(path)).count
+        return count
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError:
+        raise ValueError("tokenizer: counting exactly needs a package: pip install tokenizers") from None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001  # what the package raises has no type of its own
+        raise ValueError(f"tokenizer: {str(path)!r} is not a vocabulary: {error}") from None
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def count_tokens(text: str) -> int:

@@ -203,6 +203,8 @@ fn usage(py: Python<'_>, usage: Usage) -> PyResult<Bound<'_, PyAny>> {
             (intern!(py, "total_tokens"), usage.total_tokens.into_bound_py_any(py)?),
             (intern!(py, "cost_usd"), cost),
             (intern!(py, "requests"), 1.into_bound_py_any(py)?),
+            (intern!(py, "discarded"), py.None().into_bound(py)),
+            (intern!(py, "unreported"), 0.into_bound_py_any(py)?),
         ],
     )
 }

@@ -1,0 +1,186 @@
+"""Who sends documents to an API: this package's clients, and the vendor's with what its users add to it.
+
+Each opens a client for a job and gives the call that does it, which returns the vectors of the job's chunks, a row
+each in the order of the documents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import ctxembed
+import httpx
+import numpy as np
+
+from benches.serving import KEY, MODEL
+
+PATH: Final = "/v1/contextualizedembeddings"
+
+_HEADERS: Final = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+_NO_LIMITS: Final = httpx.Limits(max_connections=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Requests of so many documents each, at most so many at once."""
+
+    base_url: str
+    documents: list[list[str]] = field(repr=False)
+    a_request: int
+    concurrency: int
+    dimensions: int
+    retries: int = 2
+
+    @property
+    def requests(self) -> list[list[list[str]]]:
+        """The documents of each request."""
+        return [self.documents[i : i + self.a_request] for i in range(0, len(self.documents), self.a_request)]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What this package's clients are made with."""
+        return {
+            "api_key": KEY,
+            "base_url": self.base_url,
+            # So many documents fill a request, whatever they are estimated to cost.
+            "limits": ctxembed.Limits(documents=self.a_request, tokens=2**30),
+            "max_concurrency": self.concurrency,
+            "max_retries": self.retries,
+        }
+
+
+Session = AbstractAsyncContextManager[Callable[[], Awaitable[Any]]]
+"""A client that is open, and gives the call that does the job."""
+
+
+@asynccontextmanager
+async def ours_async(job: Job, http_client: httpx.AsyncClient | None = None) -> AsyncIterator[Any]:
+    async with ctxembed.AsyncClient(**job.options, http_client=http_client) as client:
+
+        async def call() -> np.ndarray:
+            return (await client.embed(job.documents, dimensions=job.dimensions)).vectors
+
+        yield call
+
+
+@asynccontextmanager
+async def ours_httpx(job: Job) -> AsyncIterator[Any]:
+    async with httpx.AsyncClient(limits=_NO_LIMITS) as http_client, ours_async(job, http_client) as call:
+        yield call
+
+
+@asynccontextmanager
+async def ours_aiohttp(job: Job) -> AsyncIterator[Any]:
+    from httpx_aiohttp import HttpxAiohttpClient
+
+    async with HttpxAiohttpClient(limits=_NO_LIMITS) as http_client, ours_async(job, http_client) as call:
+        yield call
+
+
+@contextmanager
+def ours_sync(job: Job) -> Iterator[Callable[[], np.ndarray]]:
+    with ctxembed.Client(**job.options) as client:
+        yield lambda: client.embed(job.documents, dimensions=job.dimensions).vectors
+
+
+@asynccontextmanager
+async def official_async(job: Job, http_client: httpx.AsyncClient | None = None) -> AsyncIterator[Any]:
+    """As its users write it: a semaphore, base64 and one matrix; rows placed by index, as nothing promises order."""
+    from perplexity import AsyncPerplexity
+
+    options: dict[str, Any] = {"api_key": KEY, "base_url": job.base_url, "max_retries": job.retries}
+    async with AsyncPerplexity(**options, http_client=http_client) as client:
+
+        async def one(documents: list[list[str]]) -> list[np.ndarray]:
+            response = await client.contextualized_embeddings.create(
+                input=documents, model=MODEL, dimensions=job.dimensions
+            )
+            return [
+                np.frombuffer(base64.b64decode(chunk.embedding), np.int8)
+                for document in sorted(response.data, key=lambda entry: entry.index)
+                for chunk in sorted(document.data, key=lambda entry: entry.index)
+            ]
+
+        async def call() -> np.ndarray:
+            return np.stack(await gather(job, one))
+
+        yield call
+
+
+def official_aiohttp(job: Job) -> Session:
+    from perplexity import DefaultAioHttpClient
+
+    return official_async(job, DefaultAioHttpClient())
+
+
+def _body(job: Job, documents: list[list[str]]) -> bytes:
+    content = {"input": documents, "model": MODEL, "dimensions": job.dimensions}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@asynccontextmanager
+async def raw_httpx(job: Job) -> AsyncIterator[Any]:
+    """The bytes of each answer, which nobody decodes."""
+    async with httpx.AsyncClient(limits=_NO_LIMITS, headers=_HEADERS) as client:
+
+        async def one(documents: list[list[str]]) -> list[int]:
+            return [len((await client.post(job.base_url + PATH, content=_body(job, documents))).content)]
+
+        yield partial(gather, job, one)
+
+
+@asynccontextmanager
+async def raw_aiohttp(job: Job) -> AsyncIterator[Any]:
+    """The bytes of each answer, which nobody decodes."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(headers=_HEADERS) as client:
+
+        async def one(documents: list[list[str]]) -> list[int]:
+            async with client.post(job.base_url + PATH, data=_body(job, documents)) as response:
+                return [len(await response.read())]
+
+        yield partial(gather, job, one)
+
+
+async def gather(job: Job, one: Any) -> list[Any]:
+    """Send the job's requests, at most so many at once, and join what each brings."""
+    gate = asyncio.Semaphore(job.concurrency)
+
+    async def gated(documents: list[list[str]]) -> list[Any]:
+        async with gate:
+            return await one(documents)
+
+    parts = await asyncio.gather(*[gated(documents) for documents in job.requests])
+    return [row for part in parts for row in part]
+
+
+def run(session: Session) -> Any:
+    """Open a client, do the job once, and close it."""
+
+    async def main() -> Any:
+        async with session as call:
+            return await call()
+
+    return asyncio.run(main())
+
+
+def kept(session: Session) -> Callable[[], Any]:
+    """Open a client for as long as this process lives, and return the job."""
+    runner, stack = asyncio.Runner(), AsyncExitStack()
+    call = runner.run(stack.enter_async_context(session))
+
+    def close() -> None:
+        runner.run(stack.aclose())
+        runner.close()
+
+    atexit.register(close)
+    return lambda: runner.run(call())

@@ -1,0 +1,58 @@
+"""Local servers for measurements of the client, each a process of its own, and what both clients are asked."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import urllib.request
+from contextlib import ExitStack
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from ctxembed._server import ServerConfig, ServerProcess
+from ctxembed._server.embedder import embed_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+KEY: Final = "a-key-for-measurements"
+MODEL: Final = "pplx-embed-context-v1-0.6b"
+
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, whatever the environment says
+_STACK: Final = ExitStack()
+atexit.register(_STACK.close)
+
+_WORDS: Final = ("river", "stone", "harbour", "winter", "lantern", "orchard", "copper", "signal", "meadow", "granite")
+
+
+@cache
+def server(config: ServerConfig) -> str:
+    """Start a server once, for as long as this process lives, and return its address."""
+    return _STACK.enter_context(ServerProcess(config=config)).base_url
+
+
+def ask(base_url: str, method: str, path: str, body: Any = None) -> Any:
+    """Call one of the server's own endpoints."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(base_url + path, data, method=method)
+    with _DIRECT.open(request) as response:
+        text = response.read()
+    return json.loads(text) if text else None
+
+
+def documents(count: int, chunks: int = 1, words: int = 3) -> list[list[str]]:
+    """Make documents of different short chunks, the same ones each time."""
+    return [
+        [
+            " ".join([_WORDS[(i * 7 + j * 3 + w) % len(_WORDS)] for w in range(words)]) + f" {i} {j}"
+            for j in range(chunks)
+        ]
+        for i in range(count)
+    ]
+
+
+def truth(given: Sequence[Sequence[str]], dimensions: int) -> np.ndarray:
+    """Return the vectors that the server must answer with, a row a chunk, from the stand-in itself."""
+    return embed_documents(given, model=MODEL, full_dimensions=1024, dimensions=dimensions, binary=False)

@@ -1,0 +1,292 @@
+"""What clients of one key and host share: when the API lets the next request start. Arithmetic, behind one lock."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from ctxembed._client._pacing import Bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ctxembed._client._secret import KeySource
+
+__all__ = ["Account", "LearnedRate", "account_of", "limits_of"]
+
+_CYCLE: Final = 20.0
+"""Seconds after which a learned rate is back at what was refused. Shorter ones are refused more often."""
+
+_CYCLE_REQUESTS: Final = 80
+"""... and requests, where so many take longer."""
+
+_BELOW: Final = 0.95
+_FAR_BELOW: Final = 0.8
+"""Shares of the rate at a refusal that are kept after it; the lower one where the refusal before was not long ago."""
+
+_RECENT: Final = 10.0
+"""Seconds over which the rate of what was let through is measured."""
+
+_WINDOW: Final = 16
+"""Latest answers among which refusals without ``Retry-After`` are counted."""
+
+
+class LearnedRate:
+    """The rate of a limiter that nobody has told, from what it refuses.
+
+    A leaky bucket is empty whenever it refuses. So what it let through since the refusal before, over the time since,
+    tells the rate that it refills at, whatever its size. From below that the rate rises in the shape of CUBIC (RFC
+    9438): fast at first, flat where it was refused, then faster and faster, until the next refusal.
+
+    Notes
+    -----
+    A refusal counts as a limiter's when it names a time to wait, or when a third of the latest answers are refusals:
+    a 429 now and then that tells nothing must not slow everything down.
+
+    Examples
+    --------
+    >>> rate = LearnedRate()
+    >>> rate.refused(started=0.0, now=0.0, told=True)
+    >>> for second in range(1, 10):
+    ...     rate.accepted(now=float(second))
+    >>> rate.refused(started=9.5, now=10.0, told=True)
+    >>> round(rate.per_second(10.0), 2)  # nine in ten seconds, and a little below
+    0.86
+    """
+
+    __slots__ = ("_accepted", "_answers", "_cycle", "_last", "_next", "_peak")
+
+    def __init__(self) -> None:
+        self._peak = math.inf  # requests a second that were too many
+        self._cycle = _CYCLE
+        self._last = -math.inf  # when the last refusal was
+        self._next = -math.inf
+        self._accepted: deque[float] = deque(maxlen=256)  # when
+        self._answers = 0  # the latest, a bit each: refused or not
+
+    def per_second(self, now: float) -> float:
+        """Requests that may start a second; infinite while nothing is known."""
+        if math.isinf(self._peak):
+            return self._peak
+        x = min(1e2, max(0.0, now - self._last) / self._cycle)
+        if x < 1.0:
+            return self._peak * (1.0 - (1.0 - _BELOW) * (1.0 - x) ** 3)
+        return self._peak * (1.0 + 0.05 * (x - 1.0) + max(0.0, x - 1.5) ** 3)
+
+    def earliest(self, now: float) -> float:
+        """When the next request may start."""
+        return self._next if self._peak < math.inf else now
+
+    def take(self, now: float) -> None:
+        """Note that a request starts. One that comes late may be followed by one that catches up."""
+        rate = self.per_second(now)
+        if rate < math.inf:
+            interval = 1.0 / rate
+            self._next = max(self._next, now - interval) + interval
+
+    def accepted(self, now: float) -> None:
+        """Note a request that was let through."""
+        self._answers = (self._answers << 1) & ((1 << _WINDOW) - 1)
+        self._accepted.append(now)
+
+    def refused(self, started: float, now: float, *, told: bool) -> None:
+        """Note a refusal of a request that started then; ``told``: it named a time to wait."""
+        self._answers = ((self._answers << 1) | 1) & ((1 << _WINDOW) - 1)
+        if started < self._last:
+            return  # it was under way when the last one came, and tells nothing new
+        known = self._peak < math.inf
+        if not (known or told or 3 * self._answers.bit_count() >= _WINDOW):
+            return
+        rate, before, self._last = self.per_second(now), self._last, now
+        if math.isinf(before) or now <= before:
+            return  # how full the bucket was before is not known: the next refusal will tell
+        seen, count = self._seen(before, now)
+        sure = 1.0
+        if not known:
+            self._peak, sure = seen, min(0.25, (count + 1) / 50)  # a count of few is off by as much as one in it
+        elif now - before < 0.3 * self._cycle:
+            self._peak = max(seen, _FAR_BELOW * rate)  # right after the last cut: that was too little
+        elif seen > 0.8 * rate:
+            self._peak = min(rate, seen)
+        else:
+            self._peak, sure = math.sqrt(seen * rate), 0.25  # it was rising fast, and may be far above
+        # What was learned from little is soon tried again.
+        self._cycle = sure * max(_CYCLE, _CYCLE_REQUESTS / self._peak)
+        self._next = now + 1.0 / self.per_second(now)
+
+    def _seen(self, before: float, now: float) -> tuple[float, int]:
+        """Requests a second that were let through of late, since the refusal before at most, and how many."""
+        since = max(before, now - _RECENT)
+        if len(self._accepted) == self._accepted.maxlen:
+            since = max(since, self._accepted[0])
+        count = sum(at > since for at in self._accepted)
+        if count < 5 and since > before:  # a slow one: all there is since the refusal before
+            since, count = before, sum(at > before for at in self._accepted)
+        return max(count, 0.5) / max(now - since, 1e-3), count
+
+
+_SECONDS: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?)s)?(?:(\d+(?:\.\d*)?)ms)?")
+_NAMES: Final = (("requests", "-requests"), ("tokens", "-tokens"), ("requests", ""))
+
+
+def limits_of(headers: Mapping[str, str], now: float) -> dict[str, tuple[float, float]]:
+    """Read ``x-ratelimit-remaining`` and ``-reset`` headers, with and without ``-requests`` and ``-tokens``.
+
+    Parameters
+    ----------
+    headers : mapping of str to str
+        Names in lower case.
+    now : float
+        Seconds since 1970, for a reset that is a time and no duration.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        By ``"requests"`` and ``"tokens"``: what is left, and the seconds until there is more.
+
+    Examples
+    --------
+    >>> limits_of({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}, now=0.0)
+    {'requests': (0.0, 62.5)}
+    >>> limits_of({"x-ratelimit-remaining": "3", "x-ratelimit-reset": "1700000030"}, now=1700000000.0)
+    {'requests': (3.0, 30.0)}
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for kind, suffix in _NAMES:
+        left = _number(headers.get("x-ratelimit-remaining" + suffix, ""))
+        reset = _duration(headers.get("x-ratelimit-reset" + suffix, ""), now)
+        if left is not None and reset is not None:
+            found.setdefault(kind, (left, reset))
+    return found
+
+
+def _number(value: str) -> float | None:
+    value = value.strip()
+    return float(value) if value.isascii() and value.replace(".", "", 1).isdigit() else None
+
+
+def _duration(value: str, now: float) -> float | None:
+    seconds = _number(value)
+    if seconds is not None:
+        return max(0.0, seconds - now) if seconds > 1e9 else seconds
+    parts = _SECONDS.fullmatch(value.strip())
+    if parts is None or not any(parts.groups()):
+        return None
+    hours, minutes, whole, thousandths = (float(part or 0) for part in parts.groups())
+    return 3600 * hours + 60 * minutes + whole + thousandths / 1000
+
+
+class Account:
+    """When requests of one key to one host may start.
+
+    Notes
+    -----
+    Any thread may call it: clients in several threads and event loops share it. It never waits; who may not start
+    yet is told how long to wait, and asks again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rate = LearnedRate()
+        self._not_before = -math.inf
+        self._left: dict[str, tuple[float, float]] = {}  # what the API says is left, and until when
+        self._buckets: dict[tuple[str, float], Bucket] = {}
+
+    def bucket(self, kind: str, per_minute: float | None) -> Bucket | None:
+        """Return the caller's cap, which all clients that name the same one share."""
+        if per_minute is None:
+            return None
+        with self._lock:
+            return self._buckets.setdefault((kind, per_minute), Bucket(per_minute))
+
+    def ask(self, tokens: int, requests_cap: Bucket | None, tokens_cap: Bucket | None, now: float) -> float:
+        """Start a request of ``tokens`` and return 0, or return the seconds after which to ask again."""
+        with self._lock:
+            at = max(self._rate.earliest(now), self._allowed(tokens, now))
+            for cap in (requests_cap, tokens_cap):
+                if cap is not None:
+                    at = max(at, cap.earliest(now))
+            if at > now:
+                return at - now
+            self._rate.take(now)
+            for kind, amount in (("requests", 1), ("tokens", tokens)):
+                if kind in self._left:
+                    left, until = self._left[kind]
+                    self._left[kind] = left - amount, until
+            if requests_cap is not None:
+                requests_cap.take(1, now)
+            if tokens_cap is not None:
+                tokens_cap.take(tokens, now)
+            return 0.0
+
+    def _allowed(self, tokens: int, now: float) -> float:
+        """When the API lets a request of ``tokens`` start, as it says."""
+        at = max(now, self._not_before)
+        for kind, need in (("requests", 1), ("tokens", tokens)):
+            if kind in self._left:
+                left, until = self._left[kind]
+                if until <= now:
+                    del self._left[kind]
+                elif left < need:
+                    at = max(at, until)
+        return at
+
+    def correct(self, reserved: int, actual: int | None, cap: Bucket | None) -> None:
+        """Replace the tokens that were reserved by those that the API counted."""
+        if cap is not None and actual is not None:
+            with self._lock:
+                cap.give_back(reserved - actual)
+
+    def hold(self, seconds: float, now: float) -> None:
+        """Start nothing for ``seconds``: the API said so to one request, and means all."""
+        with self._lock:
+            self._not_before = max(self._not_before, now + seconds)
+
+    def held(self, now: float, tokens: int = 0) -> float:
+        """Seconds for which no request of ``tokens`` may start because the API said so."""
+        with self._lock:
+            return self._allowed(tokens, now) - now
+
+    def accepted(self, now: float) -> None:
+        """Note an answer that was no refusal of the limiter."""
+        with self._lock:
+            self._rate.accepted(now)
+
+    def refused(self, started: float, now: float, *, told: bool) -> None:
+        """Note a 429."""
+        with self._lock:
+            self._rate.refused(started, now, told=told)
+
+    def told(self, headers: Mapping[str, str], now: float, wall: float) -> None:
+        """Learn from an answer's ``x-ratelimit-*``."""
+        found = limits_of(headers, wall)
+        if found:
+            with self._lock:
+                for kind, (left, reset) in found.items():
+                    self._left[kind] = left, now + reset
+
+
+_SALT: Final = os.urandom(32)
+_LOCK: Final = threading.Lock()
+_ACCOUNTS: Final[WeakValueDictionary[tuple[object, ...], Account]] = WeakValueDictionary()
+
+
+def account_of(key: KeySource, base_url: str, clock: object) -> Account:
+    """Return what clients of this key and host share, as long as one of them lives.
+
+    A key is told by its hash under a salt that this process drew at random, so that none is held here. A callable
+    has an account of its own: whose keys it will return is not known.
+    """
+    origin = base_url.lower().split("/")[:3]
+    name = (key.fingerprint(lambda value: hashlib.blake2b(value, key=_SALT).digest()), *origin, id(clock))
+    with _LOCK:
+        account = _ACCOUNTS.get(name)
+        if account is None:
+            account = _ACCOUNTS[name] = Account()
+        return account
