@@ -76,7 +76,7 @@ def test_the_readmes_commands_run(server, monkeypatch, tmp_path):
     (tmp_path / "docs.jsonl").write_text('{"id": "heron", "chunks": ["The heron caught a fish.", "It flew."]}\n')
     lines = re.findall(r"^\$ (ctxembed [^\n]*)", "\n".join(readme_blocks("console")), flags=re.MULTILINE)
     commands = [line.split("#", 1)[0].strip() for line in lines]
-    assert {command.split()[1] for command in commands} == {"plan", "embed", "search", "info", "serve"}
+    assert {command.split()[1] for command in commands} == {"plan", "embed", "search", "info", "bench", "serve"}
     for command in commands:
         if command.split()[1] == "serve":
             continue
