@@ -319,7 +319,8 @@ def _draw_over_time(drawn: list[Row]) -> Any:
         axes.set_ylabel("requests a second")
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0, 0].legend(ncols=2, frameon=False, fontsize="small")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize="small")
     panels[-1, 0].set_xlabel(f"seconds (means of {SMOOTHED}; the line is the limiter's rate)")
     return figure
 
