@@ -158,7 +158,7 @@ def losses(record: dict[str, Any]) -> list[str]:
             best = min(_ours(row), key=lambda result: result["seconds"])
             for result in row.results.values():
                 ratio = _ratio(result, best)
-                if result["kind"] == "peer" and ratio < 1:
+                if result["kind"] == "peer" and ratio < 1 and (result["correct"] or not result["exact"]):
                     threads = f", {row.threads} threads" if row.threads > 1 else ""
                     case = f"{row.case}{threads}: {best['peer']} {duration(best['seconds'])}{_aside(best)}"
                     quicker = f"{result['peer']} {duration(result['seconds'])} ({times(ratio)}){_aside(result)}"
