@@ -19,6 +19,7 @@ from typing import Any, Final
 import ctxembed
 import httpx
 import numpy as np
+from ctxembed._client import _lines
 
 from benches.serving import KEY, MODEL
 
@@ -62,8 +63,9 @@ Session = AbstractAsyncContextManager[Callable[[], Awaitable[Any]]]
 
 
 @asynccontextmanager
-async def ours_async(job: Job, http_client: httpx.AsyncClient | None = None) -> AsyncIterator[Any]:
-    async with ctxembed.AsyncClient(**job.options, http_client=http_client) as client:
+async def ours_async(job: Job) -> AsyncIterator[Any]:
+    """Over aiohttp, which is picked up where its extra is installed."""
+    async with ctxembed.AsyncClient(**job.options) as client:
 
         async def call() -> np.ndarray:
             return (await client.embed(job.documents, dimensions=job.dimensions)).vectors
@@ -73,15 +75,13 @@ async def ours_async(job: Job, http_client: httpx.AsyncClient | None = None) -> 
 
 @asynccontextmanager
 async def ours_httpx(job: Job) -> AsyncIterator[Any]:
-    async with httpx.AsyncClient(limits=_NO_LIMITS) as http_client, ours_async(job, http_client) as call:
-        yield call
-
-
-@asynccontextmanager
-async def ours_aiohttp(job: Job) -> AsyncIterator[Any]:
-    from httpx_aiohttp import HttpxAiohttpClient
-
-    async with HttpxAiohttpClient(limits=_NO_LIMITS) as http_client, ours_async(job, http_client) as call:
+    """As where the extra is not installed: the transport is chosen at the first request."""
+    async with ours_async(job) as call:
+        installed, _lines._AIOHTTP = _lines._AIOHTTP, False  # noqa: SLF001
+        try:
+            await call()
+        finally:
+            _lines._AIOHTTP = installed  # noqa: SLF001
         yield call
 
 
