@@ -162,7 +162,7 @@ def losses(record: dict[str, Any]) -> list[str]:
             best = min(_ours(row), key=lambda result: result["seconds"])
             for result in row.results.values():
                 ratio = _ratio(result, best)
-                if result["kind"] == "peer" and ratio < 1:
+                if result["kind"] == "peer" and ratio < 1 and (result["correct"] or not result["exact"]):
                     threads = f", {row.threads} threads" if row.threads > 1 else ""
                     case = f"{row.case}{threads}: {best['peer']} {duration(best['seconds'])}{_aside(best)}"
                     quicker = f"{result['peer']} {duration(result['seconds'])} ({times(ratio)}){_aside(result)}"
@@ -323,7 +323,8 @@ def _draw_over_time(drawn: list[Row]) -> Any:
         axes.set_ylabel("requests a second")
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0, 0].legend(ncols=2, frameon=False, fontsize="small")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize="small")
     panels[-1, 0].set_xlabel(f"seconds (means of {SMOOTHED}; the line is the limiter's rate)")
     return figure
 

@@ -162,7 +162,7 @@ def soak(asked: Soak) -> Trace:
     try:
         vectors = WAYS[asked.way](job)
     except Exception as failure:  # noqa: BLE001  # a peer that gives up is a result
-        error = f"{type(failure).__name__}: {failure}"[:200]
+        error = f"{named(failure)}: {failure}"[:200]
     seconds, peak = time.monotonic() - began, _memory("VmHWM")
     gc.collect()
     return Trace(
@@ -177,6 +177,11 @@ def soak(asked: Soak) -> Trace:
         files_after=_files(),
         threads_after=threading.active_count(),
     )
+
+
+def named(failure: Exception) -> str:
+    """Name an exception, and the package that it comes from."""
+    return f"{type(failure).__module__.partition('.')[0]}.{type(failure).__name__}"
 
 
 def run(asked: Soak) -> Trace:

@@ -55,7 +55,7 @@ class CpuCase(Case):
     table: ClassVar = "processor time"
     peers: ClassVar = (
         Peer("ctxembed async, httpx", _async(clients.ours_httpx), "ours"),
-        Peer("ctxembed async, aiohttp", _async(clients.ours_aiohttp), "ours"),
+        Peer("ctxembed async, aiohttp", _async(clients.ours_async), "ours"),
         Peer("ctxembed sync", _sync, "ours"),
         Peer("perplexityai async + base64", _async(clients.official_async)),
         Peer("perplexityai async + base64, aiohttp", _async(clients.official_aiohttp)),

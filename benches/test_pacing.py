@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from ctxembed._server import ServerConfig
 
-from benches import serving
+from benches import serving, soaking
 from benches.harness import Case, Peer, Verdict
 from benches.peers import clients
 
@@ -41,7 +41,7 @@ def _timed(case: Any, call: Callable[[], np.ndarray]) -> Ran:
     try:
         rows = call()
     except Exception as failure:  # noqa: BLE001  # a peer that gives up is a result
-        error = type(failure).__name__
+        error = soaking.named(failure)
     seconds = time.monotonic() - began
     by_second = serving.ask(base_url, "GET", "/stats")["by_second"]
     first = int(began)  # the server reads the same clock

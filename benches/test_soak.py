@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,7 @@ GROUP = "soak"
 def _way(name: str) -> Callable[[Any, int], Callable[[], Trace]]:
     def prepare(case: SoakCase, _threads: int) -> Callable[[], Trace]:
         asked = case.asked(name)
+        case.check()
         serving.ask(asked.base_url, "POST", "/faults", asked.plan())
         serving.ask(asked.base_url, "DELETE", "/stats")
         return lambda: soaking.run(asked)
@@ -35,6 +36,7 @@ class SoakCase(Case):
     """So many chunks, a tenth of a request each."""
 
     group: ClassVar = GROUP
+    table: ClassVar = "a job"
     once: ClassVar = True
     peers: ClassVar = (
         Peer("ctxembed async", _way("ctxembed async"), "ours"),
@@ -43,6 +45,7 @@ class SoakCase(Case):
         Peer("perplexityai async", _way("perplexityai async")),
     )
     documents: int
+    checked: list[bool] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -58,6 +61,15 @@ class SoakCase(Case):
     @cached_property
     def expected(self) -> str:
         return self.asked("").expected()
+
+    def check(self) -> None:
+        """Run the job once without faults: it must bring the truth, and what it was answered is kept by the server."""
+        if not self.checked:
+            asked = self.asked("ctxembed async")
+            serving.ask(asked.base_url, "DELETE", "/faults")
+            if soaking.run(asked).digest != self.expected:
+                raise RuntimeError("the job does not bring the truth without faults")
+            self.checked.append(True)
 
     def judge(self, _peer: Peer, answer: Trace) -> Verdict:
         """Correct where every vector is, no file is left open, and memory stayed within the bound."""

@@ -19,6 +19,7 @@ from typing import Any, Final
 import ctxembed
 import httpx
 import numpy as np
+from ctxembed._client import _lines
 
 from benches.serving import KEY, MODEL
 
@@ -62,8 +63,9 @@ Session = AbstractAsyncContextManager[Callable[[], Awaitable[Any]]]
 
 
 @asynccontextmanager
-async def ours_async(job: Job, http_client: httpx.AsyncClient | None = None) -> AsyncIterator[Any]:
-    async with ctxembed.AsyncClient(**job.options, http_client=http_client) as client:
+async def ours_async(job: Job) -> AsyncIterator[Any]:
+    """Over aiohttp, which is picked up where its extra is installed."""
+    async with ctxembed.AsyncClient(**job.options) as client:
 
         async def call() -> np.ndarray:
             return (await client.embed(job.documents, dimensions=job.dimensions)).vectors
@@ -73,15 +75,13 @@ async def ours_async(job: Job, http_client: httpx.AsyncClient | None = None) -> 
 
 @asynccontextmanager
 async def ours_httpx(job: Job) -> AsyncIterator[Any]:
-    async with httpx.AsyncClient(limits=_NO_LIMITS) as http_client, ours_async(job, http_client) as call:
-        yield call
-
-
-@asynccontextmanager
-async def ours_aiohttp(job: Job) -> AsyncIterator[Any]:
-    from httpx_aiohttp import HttpxAiohttpClient
-
-    async with HttpxAiohttpClient(limits=_NO_LIMITS) as http_client, ours_async(job, http_client) as call:
+    """As where the extra is not installed: the transport is chosen at the first request."""
+    async with ours_async(job) as call:
+        installed, _lines._AIOHTTP = _lines._AIOHTTP, False  # noqa: SLF001
+        try:
+            await call()
+        finally:
+            _lines._AIOHTTP = installed  # noqa: SLF001
         yield call
 
 
@@ -110,7 +110,7 @@ async def official_async(job: Job, http_client: httpx.AsyncClient | None = None)
             ]
 
         async def call() -> np.ndarray:
-            return np.stack(await gather(job, one))
+            return np.stack(await gather(job, one, job.requests))
 
         yield call
 
@@ -121,45 +121,46 @@ def official_aiohttp(job: Job) -> Session:
     return official_async(job, DefaultAioHttpClient())
 
 
-def _body(job: Job, documents: list[list[str]]) -> bytes:
-    content = {"input": documents, "model": MODEL, "dimensions": job.dimensions}
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+def _bodies(job: Job) -> list[bytes]:
+    """Write the requests beforehand: what is left is the transport's own work."""
+    options = {"model": MODEL, "dimensions": job.dimensions}
+    return [json.dumps({"input": documents, **options}, separators=(",", ":")).encode() for documents in job.requests]
 
 
 @asynccontextmanager
 async def raw_httpx(job: Job) -> AsyncIterator[Any]:
-    """The bytes of each answer, which nobody decodes."""
+    """The bytes of each answer, which nobody decodes, for bytes that nobody writes."""
     async with httpx.AsyncClient(limits=_NO_LIMITS, headers=_HEADERS) as client:
 
-        async def one(documents: list[list[str]]) -> list[int]:
-            return [len((await client.post(job.base_url + PATH, content=_body(job, documents))).content)]
+        async def one(body: bytes) -> list[int]:
+            return [len((await client.post(job.base_url + PATH, content=body)).content)]
 
-        yield partial(gather, job, one)
+        yield partial(gather, job, one, _bodies(job))
 
 
 @asynccontextmanager
 async def raw_aiohttp(job: Job) -> AsyncIterator[Any]:
-    """The bytes of each answer, which nobody decodes."""
+    """The bytes of each answer, which nobody decodes, for bytes that nobody writes."""
     import aiohttp
 
     async with aiohttp.ClientSession(headers=_HEADERS) as client:
 
-        async def one(documents: list[list[str]]) -> list[int]:
-            async with client.post(job.base_url + PATH, data=_body(job, documents)) as response:
+        async def one(body: bytes) -> list[int]:
+            async with client.post(job.base_url + PATH, data=body) as response:
                 return [len(await response.read())]
 
-        yield partial(gather, job, one)
+        yield partial(gather, job, one, _bodies(job))
 
 
-async def gather(job: Job, one: Any) -> list[Any]:
-    """Send the job's requests, at most so many at once, and join what each brings."""
+async def gather(job: Job, one: Any, requests: list[Any]) -> list[Any]:
+    """Send requests, at most so many at once, and join what each brings."""
     gate = asyncio.Semaphore(job.concurrency)
 
-    async def gated(documents: list[list[str]]) -> list[Any]:
+    async def gated(request: Any) -> list[Any]:
         async with gate:
-            return await one(documents)
+            return await one(request)
 
-    parts = await asyncio.gather(*[gated(documents) for documents in job.requests])
+    parts = await asyncio.gather(*[gated(request) for request in requests])
     return [row for part in parts for row in part]
 
 

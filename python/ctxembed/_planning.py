@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Packing", "Plan", "Prepared", "Problem", "pack", "plan", "prepare", "prepare_texts", "token_upper_bound"]
+__all__ = [
+    "Packing",
+    "Plan",
+    "Prepared",
+    "Problem",
+    "pack",
+    "plan",
+    "prepare",
+    "prepare_one",
+    "prepare_texts",
+    "token_upper_bound",
+]
 
 
 class CountsTokens(Protocol):
@@ -112,7 +123,7 @@ def prepare(
         No documents at all; a counter's result of another length, or with a negative count.
     """
     check_limits(limits)
-    rows = _materialise(documents)
+    rows = _materialise(documents, first_document)
     return _prepare(rows, token_counter, limits, first_document)
 
 
@@ -138,6 +149,48 @@ def prepare_texts(
     return _prepare([[entry] for entry in entries], token_counter, limits, first_document)
 
 
+def prepare_one(documents: Iterable[Iterable[str]], limits: Limits) -> Prepared | None:
+    """Prepare documents that go into one request whatever they count, without an estimate.
+
+    Returns
+    -------
+    Prepared or None
+        ``tokens`` is rough: a quarter of the bytes. None where there is a problem, or where only a count could tell
+        that there is none: then :func:`prepare` has to look.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`prepare` does.
+    """
+    check_limits(limits)
+    rows = _materialise(documents)
+    flat = list(chain.from_iterable(rows))
+    upper, faults = _core.check_chunks(flat)
+    chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(chunk_counts, out=offsets[1:])
+    if faults or not chunk_counts.all() or len(flat) > limits.chunks:
+        return None
+    tokens_upper = np.add.reduceat(upper, offsets[:-1]) + chunk_counts - 1
+    if tokens_upper.max() > min(limits.tokens_per_document, limits.tokens):
+        return None
+    everything = [np.arange(len(rows), dtype=np.int64)]
+    return Prepared(
+        documents=rows,
+        problems=(),
+        sendable=np.ones(len(rows), dtype=np.bool_),
+        tokens=-(-tokens_upper // 4),
+        tokens_upper=tokens_upper,
+        chunk_counts=chunk_counts,
+        offsets=offsets,
+        requests=everything,
+        lower_bound=1,
+        exact=False,
+        first_document=0,
+    )
+
+
 def _iterate(name: str, values: Iterable[Any]) -> Iterable[Any]:
     """Return an iterator over an ordered iterable, or raise the error that says what was passed instead."""
     if isinstance(values, (Mapping, AbstractSet)):
@@ -148,12 +201,15 @@ def _iterate(name: str, values: Iterable[Any]) -> Iterable[Any]:
         raise TypeError(f"{name} must be an iterable, got {type(values).__name__}") from None
 
 
-def _materialise(documents: Iterable[Iterable[str]]) -> list[list[str]]:
-    """Return the documents as lists of str."""
+def _materialise(documents: Iterable[Iterable[str]], first_document: int = 0) -> list[list[str]]:
+    """Return the documents as lists of str; messages count them from ``first_document``."""
     if isinstance(documents, (str, bytes, bytearray)):
         raise TypeError(f"documents must be an iterable of documents, got one {type(documents).__name__}")
     rows: list[list[str]] = []
-    for position, document in enumerate(_iterate("documents", documents)):
+    for position, document in enumerate(_iterate("documents", documents), first_document):
+        if type(document) is list:  # the usual case, without the question whether it is a mapping or a set
+            rows.append(document.copy())
+            continue
         if isinstance(document, str):
             raise TypeError(
                 f"document {position} is a str, but a document is a list of chunks: for documents of one chunk pass "
@@ -165,7 +221,7 @@ def _materialise(documents: Iterable[Iterable[str]]) -> list[list[str]]:
     if not rows:
         raise ValueError("documents is empty: expected at least one document")
     if not set(map(type, chain.from_iterable(rows))) <= {str}:
-        for position, row in enumerate(rows):
+        for position, row in enumerate(rows, first_document):
             for number, chunk in enumerate(row):
                 if not isinstance(chunk, str):
                     raise TypeError(f"document {position}, chunk {number}: must be a str, got {type(chunk).__name__}")

@@ -1,8 +1,9 @@
-//! Bytes of an API response to matrices, and the bit functions around them.
+//! Bytes of an API response to matrices, the bit functions around them, and the bytes of a request.
 
 pub mod base64;
 pub mod bits;
 pub mod json;
+pub mod request;
 pub mod response;
 pub mod vectors;
 

@@ -18,6 +18,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(token_classes, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_chunks, module)?)?;
     module.add_class::<NativeCounter>()?;
+    module.add_function(wrap_pyfunction!(check_chunks, module)?)?;
     Ok(())
 }
 
@@ -168,6 +169,27 @@ fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<
     })?;
     let (lower, estimate, upper) = triple(py, &found)?;
     Ok((lower, estimate, upper, faults))
+}
+
+/// What [`inspect_chunks`] knows without an estimate, in a fraction of the time: `(upper, faults)`.
+#[pyfunction]
+fn check_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Vec<Fault>)> {
+    let chunks = Texts::extract("chunks", chunks)?;
+    let texts = chunks.0.iter().map(encoded).collect::<PyResult<Vec<_>>>()?;
+    let (found, faults) = detached(py, || {
+        let mut faults: Vec<Fault> = Vec::new();
+        let mut found = Vec::with_capacity(texts.len());
+        for (i, text) in texts.iter().enumerate() {
+            found.push(text.as_ref().map_or(0, |text| tokens::upper(text)));
+            match text {
+                Ok("") => faults.push((i, "empty", 0)),
+                Ok(text) => faults.extend(tokens::find_separator(text).map(|at| (i, "separator", at))),
+                Err(at) => faults.push((i, "surrogate", *at)),
+            }
+        }
+        Ok::<_, Error>((found, faults))
+    })?;
+    Ok((int64(py, found.into_iter())?, faults))
 }
 
 /// The exact counter of one `tokenizer.json`. `ctxembed.TokenCounter` is the public face.

@@ -38,21 +38,28 @@ fn is_inert(c: char) -> bool {
 /// letter is a letter, and the character before it stays. Special tokens alone span words; each starts with `<|`,
 /// `<t` or `</t`, holds no digit, and has at most three words (two after `<t`, `</t`), so those openings are deducted.
 pub(super) fn lower(text: &str, upper: u64) -> u64 {
-    let mut pieces = 0u64;
-    let mut spanned = 0u64;
-    let mut before = b' ';
     let bytes = text.as_bytes();
-    for (i, &byte) in bytes.iter().enumerate() {
-        let starts_word = byte.is_ascii_alphabetic() & before.is_ascii() & !before.is_ascii_alphabetic();
-        pieces += u64::from(starts_word | byte.is_ascii_digit());
-        if byte == b'<' {
-            spanned += match bytes.get(i + 1..) {
-                Some([b'|', ..]) => 2,
-                Some([b't', ..] | [b'/', b't', ..]) => 1,
-                _ => 0,
-            };
-        }
-        before = byte;
+    let Some(&first) = bytes.first() else { return 0 };
+    let mut pieces = u64::from(first.is_ascii_alphanumeric());
+    // Each byte with the one before it, so many at a time that a byte holds their count: registers of such counts.
+    for (now, before) in bytes[1..].chunks(255).zip(bytes.chunks(255)) {
+        let found = now.iter().zip(before).fold(0_u8, |sum, (&byte, &before)| {
+            let starts_word = byte.is_ascii_alphabetic() & before.is_ascii() & !before.is_ascii_alphabetic();
+            sum + u8::from(starts_word | byte.is_ascii_digit())
+        });
+        pieces += u64::from(found);
+    }
+    let mut spanned = 0;
+    let mut rest = bytes;
+    while rest.contains(&b'<')
+        && let Some(at) = rest.iter().position(|&byte| byte == b'<')
+    {
+        rest = &rest[at + 1..];
+        spanned += match rest {
+            [b'|', ..] => 2,
+            [b't', ..] | [b'/', b't', ..] => 1,
+            _ => 0,
+        };
     }
     upper.div_ceil(LONGEST_TOKEN).max(pieces.saturating_sub(spanned))
 }

@@ -37,15 +37,15 @@ const RARELY_FOLLOW: [&str; 26] = [
     "bcdfghjklmnpqrstuvwxyz",   // z
 ];
 
-/// The same as bits, bit 0 for a.
-const RARE: [u32; 26] = {
-    let mut masks = [0; 26];
+/// The same as bits, by the low five bits of a letter, which are the same for capitals: 1 for a.
+const RARE: [u32; 32] = {
+    let mut masks = [0; 32];
     let mut letter = 0;
     while letter < 26 {
         let followers = RARELY_FOLLOW[letter].as_bytes();
         let mut i = 0;
         while i < followers.len() {
-            masks[letter] |= 1 << (followers[i] - b'a');
+            masks[letter + 1] |= 1 << (followers[i] & 31);
             i += 1;
         }
         letter += 1;
@@ -247,11 +247,8 @@ impl Counter<'_> {
         }
         let word = &self.bytes[at..end];
         let length = word.len();
-        for pair in word.windows(2) {
-            let (first, second) = (pair[0] | 0x20, pair[1] | 0x20);
-            let rare = RARE[usize::from(first - b'a')] >> (second - b'a') & 1;
-            self.counts[RARE_PAIR] += rare;
-        }
+        let rare = word.windows(2).map(|pair| RARE[usize::from(pair[0] & 31)] >> (pair[1] & 31) & 1);
+        self.counts[RARE_PAIR] += rare.sum::<u32>();
         if prose {
             self.words += 1;
             self.common += u32::from(is_common(word));
@@ -356,7 +353,29 @@ fn script(c: char) -> usize {
     }
 }
 
+/// The letters of a word of at most four, in small ones, as one number.
+const fn key(word: &[u8]) -> u32 {
+    let mut key = 0;
+    let mut i = 0;
+    while i < word.len() {
+        key = key << 8 | (word[i] | 0x20) as u32;
+        i += 1;
+    }
+    key
+}
+
+const COMMON_KEYS: [u32; COMMON.len()] = {
+    let mut keys = [0; COMMON.len()];
+    let mut i = 0;
+    while i < keys.len() {
+        keys[i] = key(COMMON[i].as_bytes());
+        i += 1;
+    }
+    keys
+};
+
 /// Whether an English text is full of such words.
 fn is_common(word: &[u8]) -> bool {
-    word.len() <= 4 && COMMON.iter().any(|common| word.eq_ignore_ascii_case(common.as_bytes()))
+    // All are compared, without a branch between: the compiler makes registers of them.
+    word.len() <= 4 && COMMON_KEYS.iter().fold(false, |found, &common| found | (common == key(word)))
 }

@@ -47,7 +47,12 @@ pub fn inspect(text: &str) -> Inspection {
     Inspection { lower, estimate, upper, separator }
 }
 
-fn find_separator(text: &str) -> Option<usize> {
+/// Where the separator's literal text starts, in characters.
+pub fn find_separator(text: &str) -> Option<usize> {
+    // What finds a byte is several times as fast as what finds a text, and most texts have no such byte.
+    if !text.as_bytes().contains(&SEPARATOR.as_bytes()[0]) {
+        return None;
+    }
     let at = text.find(SEPARATOR)?;
     Some(text[..at].chars().count())
 }

@@ -149,6 +149,12 @@ def test_plots_are_svg_and_the_same_bytes_each_time(record):
     assert b"dc:date" not in first
 
 
+def test_a_peer_whose_answer_is_wrong_is_not_quicker(record):
+    assert any("near" in line for line in report.losses(record))  # close by design, and said to be
+    record["results"].append(result("hasty", 0.1, group="cosine", case="search", threads=2, correct=False))
+    assert not any("hasty" in line for line in report.losses(record))
+
+
 def test_what_happened_over_time_is_drawn_over_time(record):
     data = {"per_second": 20, "accepted": [0, 30, 20, 20], "refused": [5, 1, 0, 0]}
     record["results"] = [

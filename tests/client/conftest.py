@@ -75,6 +75,14 @@ class Driver:
         return partial(self.call, method)
 
 
+def busy(client):
+    """The connections of a client that carry a request, whichever transport they belong to."""
+    transport = client._engine.pool._client._transport
+    if hasattr(transport, "_pool"):
+        return [connection for connection in transport._pool.connections if not connection.is_idle()]
+    return list(transport.client.connector._acquired)
+
+
 @pytest.fixture(params=["sync", "asyncio", "trio"])
 def driver(request):
     """Each way to call the API: ``driver.embed(documents, _client={...constructor's options}, ...)``."""

@@ -112,9 +112,9 @@ ROWS: Final = (
 
 
 LIMITS: Final = (
-    ("a rate, named in seconds", {"requests_per_minute": 1200, "burst": 1, "retry_after": "seconds"}),
-    ("a rate, named as a date", {"requests_per_minute": 1200, "burst": 1, "retry_after": "date"}),
-    ("a rate that is not named", {"requests_per_minute": 1200, "burst": 1, "retry_after": "none"}),
+    ("a rate, named in seconds", {"requests_per_minute": 1200, "burst": 2, "retry_after": "seconds"}),
+    ("a rate, named as a date", {"requests_per_minute": 1200, "burst": 2, "retry_after": "date"}),
+    ("a rate that is not named", {"requests_per_minute": 1200, "burst": 2, "retry_after": "none"}),
     ("a rate that every answer tells", {"requests_per_minute": 1200, "burst": 2, "ratelimit_headers": True}),
     ("tokens a minute", {"tokens_per_minute": 6000}),
     ("fewer documents a request than the client knows", {"documents": 2}),

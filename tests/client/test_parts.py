@@ -8,11 +8,12 @@ import anyio
 import ctxembed
 import numpy as np
 import pytest
+from ctxembed import _core
 from ctxembed._client._account import Account
 from ctxembed._client._pacing import Bucket, Gate, Pacer
 from ctxembed._client._parts import Batch
 from ctxembed._client._retry import Clock, RetryPolicy, retry_after
-from ctxembed._client._wire import Call, blamed, encode_input, spent
+from ctxembed._client._wire import Call, blamed, spent
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,11 +27,40 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.text(
 # Request bytes
 
 
+def body_of(documents, dimensions=None):
+    return Call.of("/v1/contextualizedembeddings", "pplx-embed-context-v1-0.6b", dimensions, "base64_int8").body(
+        documents
+    )
+
+
+def dumped(documents):
+    options = {"model": "pplx-embed-context-v1-0.6b", "encoding_format": "base64_int8"}
+    return json.dumps({"input": documents, **options}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 @given(st.lists(st.lists(TEXT, min_size=1), min_size=1))
-def test_the_input_is_compact_json_in_utf_8(documents):
-    encoded = encode_input(documents)
-    assert json.loads(encoded) == documents
-    assert encoded == json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode() or b"\\u00" in encoded
+def test_a_body_is_compact_json_in_utf_8(documents):
+    assert body_of(documents) == dumped(documents)
+
+
+def test_every_character_travels():
+    characters = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
+    documents = [["".join(characters)], ["x" * i + character for i, character in enumerate(characters[:300])]]
+    assert body_of(documents) == dumped(documents)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200])
+def test_an_escape_is_written_wherever_it_stands(length):
+    documents = [
+        ["a" * at + escape + "b" * (length - at) for at in range(length + 1)] for escape in '"\\\n\x00\x1f\x7f'
+    ]
+    assert body_of(documents) == dumped(documents)
+
+
+@pytest.mark.parametrize("documents", [[["a"], "b"], [("a",)], [["a", 3]], (["a"],), None])
+def test_what_is_no_list_of_lists_of_str_has_no_body(documents):
+    with pytest.raises(TypeError):
+        _core.encode_request(documents, b"}")
 
 
 @given(st.lists(TEXT, min_size=1), st.integers(128, 1024) | st.none())
@@ -44,7 +74,7 @@ def test_a_body_is_what_was_asked_for(texts, dimensions):
 
 def test_a_lone_surrogate_cannot_be_sent():
     with pytest.raises(UnicodeEncodeError):
-        encode_input([["\ud800"]])
+        body_of([["fine", "\ud800"]])
 
 
 def test_the_longest_answer_leaves_room_for_indented_json():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ctxembed._client import AsyncClient, Client, EmbeddingsPart
 
-from .conftest import KEY, answer, documents_of
+from .conftest import KEY, answer, busy, documents_of
 
 SMALL = ctxembed.Limits(documents=4)
 
@@ -241,10 +241,6 @@ def test_a_part_does_not_wait_for_a_slow_async_source(to, backend):
 # Leaving
 
 
-def connections(client):
-    return client._engine.pool._client._transport._pool.connections
-
-
 def test_leaving_a_sync_stream_cancels_and_leaks_nothing(to, control):
     before = threading.active_count()
     control.faults("none", *[{"delay": 20}] * 30)
@@ -254,7 +250,7 @@ def test_leaving_a_sync_stream_cancels_and_leaks_nothing(to, control):
             break
         assert time.monotonic() - began < 5
         assert not client._thread._loop.tasks
-        assert all(connection.is_idle() for connection in connections(client))
+        assert busy(client) == []
         control.faults()
         assert len(client.embed([["still", "works"]])) == 1
     assert threading.active_count() == before
@@ -399,3 +395,37 @@ def test_progress_of_a_stream(driver, to):
 
     with pytest.raises(LookupError):
         driver.stream(documents_of(10), progress=stop, _client=to)
+
+
+# Slow sources
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_what_a_slow_source_has_given_is_sent_while_it_is_waited_for(server, backend):
+    async def slowly():
+        yield ["a"]
+        yield ["b"]
+        await anyio.sleep(20)
+        yield ["c"]
+
+    async def main():
+        async with AsyncClient(KEY, base_url=server.base_url) as client:
+            with anyio.fail_after(8):
+                async with client.stream(slowly(), flush_after=0.2) as stream:
+                    return (await anext(stream)).documents.tolist()
+
+    assert anyio.run(main, backend=backend) == [0, 1]
+
+
+def test_what_waits_too_long_is_sent_with_the_next_document(driver, server, clock):
+    def slowly():
+        for number in range(6):
+            clock._now += 1.0
+            yield [str(number)]
+
+    client = {"base_url": server.base_url, "max_concurrency": 1}
+    parts = driver.stream(slowly(), flush_after=1.5, _client=client, _clock=clock)
+    assert sorted(position for part in parts for position in part.documents.tolist()) == list(range(6))
+    assert [len(part) for part in parts] != [6]
+    parts = driver.stream(slowly(), _client=client, _clock=clock)
+    assert [len(part) for part in parts] == [6]

@@ -33,6 +33,12 @@ _FAR_BELOW: Final = 0.8
 _RECENT: Final = 10.0
 """Seconds over which the rate of what was let through is measured."""
 
+_ENOUGH: Final = 20
+_FADES: Final = 0.98
+_FAR: Final = 0.6
+"""So many requests let through between two refusals prove a rate, of which this share is believed when the next are
+counted. Refusals at less than the last share of it disprove the limiter."""
+
 _WINDOW: Final = 16
 """Latest answers among which refusals without ``Retry-After`` are counted."""
 
@@ -47,7 +53,8 @@ class LearnedRate:
     Notes
     -----
     A refusal counts as a limiter's when it names a time to wait, or when a third of the latest answers are refusals:
-    a 429 now and then that tells nothing must not slow everything down.
+    a 429 now and then that tells nothing must not slow everything down. Should a rate have been taken for a limiter's
+    all the same, refusals that go on far below it show so, and it is forgotten.
 
     Examples
     --------
@@ -60,12 +67,15 @@ class LearnedRate:
     0.86
     """
 
-    __slots__ = ("_accepted", "_answers", "_cycle", "_last", "_next", "_peak")
+    __slots__ = ("_accepted", "_answers", "_count", "_cycle", "_last", "_next", "_peak", "_proven", "_since")
 
     def __init__(self) -> None:
         self._peak = math.inf  # requests a second that were too many
         self._cycle = _CYCLE
         self._last = -math.inf  # when the last refusal was
+        self._since = -math.inf  # an earlier one,
+        self._count = 0  # and the requests let through since then
+        self._proven = 0.0  # the most a second that were let through from one refusal to another
         self._next = -math.inf
         self._accepted: deque[float] = deque(maxlen=256)  # when
         self._answers = 0  # the latest, a bit each: refused or not
@@ -94,6 +104,7 @@ class LearnedRate:
         """Note a request that was let through."""
         self._answers = (self._answers << 1) & ((1 << _WINDOW) - 1)
         self._accepted.append(now)
+        self._count += 1
 
     def refused(self, started: float, now: float, *, told: bool) -> None:
         """Note a refusal of a request that started then; ``told``: it named a time to wait."""
@@ -116,9 +127,23 @@ class LearnedRate:
             self._peak = min(rate, seen)
         else:
             self._peak, sure = math.sqrt(seen * rate), 0.25  # it was rising fast, and may be far above
+        if self._is_disproved(now) and not told:
+            self._peak, self._proven, self._answers = math.inf, 0.0, 0
+            return
         # What was learned from little is soon tried again.
         self._cycle = sure * max(_CYCLE, _CYCLE_REQUESTS / self._peak)
         self._next = now + 1.0 / self.per_second(now)
+
+    def _is_disproved(self, now: float) -> bool:
+        """Whether refusals go on, now and then, far below a rate that was let through: they have another cause.
+
+        A bucket that was empty at one refusal refills as fast as what it lets through until another. It would let all
+        pass at a lower rate; were it slower by now, the refusals would be many.
+        """
+        if math.isinf(self._since) or self._count >= _ENOUGH:
+            self._proven = max(self._proven * _FADES, (self._count - 1) / (now - self._since))
+            self._since, self._count = now, 0
+        return 4 * self._answers.bit_count() <= _WINDOW and self._peak < _FAR * self._proven
 
     def _seen(self, before: float, now: float) -> tuple[float, int]:
         """Requests a second that were let through of late, since the refusal before at most, and how many."""

@@ -52,9 +52,11 @@ class AsyncClient(BaseClient):
 
     Parameters
     ----------
-    api_key, base_url, timeout, max_retries, max_concurrency, requests_per_minute, tokens_per_minute, limits, \
-token_counter, default_headers, allow_insecure
+    api_key, base_url, timeout, total_timeout, deadline, max_retries, max_wait, retry_budget, hedge, max_concurrency, \
+requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, http2, proxy, verify, allow_insecure
         As for :class:`Client`.
+    on_request, on_response, on_retry : callable, optional
+        As for :class:`Client`; coroutine functions will do.
     http_client : httpx.AsyncClient, optional
         Sends the requests in place of one of our own. It is never closed here.
 
@@ -205,6 +207,7 @@ token_counter, default_headers, allow_insecure
         ordered: bool = False,
         progress: bool | Callable[[Progress], object] | None = None,
         deadline: float | None = None,
+        flush_after: float | None = None,
     ) -> AsyncStream:
         """Embed documents as they come: see :meth:`Client.stream`.
 
@@ -215,7 +218,13 @@ token_counter, default_headers, allow_insecure
             it must not block.
         """
         state, closing = self._stream_state(
-            model, dimensions, encoding_format, on_error=on_error, ordered=ordered, progress=progress
+            model,
+            dimensions,
+            encoding_format,
+            on_error=on_error,
+            ordered=ordered,
+            progress=progress,
+            flush_after=flush_after,
         )
         if not hasattr(documents, "__aiter__"):
             iter(documents)  # refuses what cannot be read
@@ -327,7 +336,7 @@ class _Work:
         self._source = source
         self._closing = closing
         self._job = Job(state.call, self._land, deadline)
-        self._scope, self._reading = anyio.CancelScope(), anyio.CancelScope()
+        self._scope, self._reading, self._flushing = anyio.CancelScope(), anyio.CancelScope(), anyio.CancelScope()
         self._gone: anyio.Event | None = None
         self._ask: Callable[[], object] | None = None
         self._landed = _Signal()
@@ -346,11 +355,15 @@ class _Work:
         try:
             with self._scope:
                 async with anyio.create_task_group() as self._group:
+                    if self._state.flush_after is not None:
+                        self._group.start_soon(self._flush, self._state.flush_after)
                     try:
                         await self._read()
                     except Exception as error:  # noqa: BLE001  # the source's: raised when what is under way landed
                         self._state.exhaust(error)
                         self._send()
+                    finally:
+                        self._flushing.cancel()
         except Exception as error:  # noqa: BLE001  # raised where the parts are awaited
             self.failure = error
         finally:
@@ -358,6 +371,15 @@ class _Work:
             if self._gone is not None:
                 self._gone.set()
             self._landed.set()
+
+    async def _flush(self, every: float) -> None:
+        """Send what waits for too long, while the source is waited for."""
+        with self._flushing:
+            while True:
+                patience = self._state.patience()
+                if patience == 0.0:
+                    self._send()
+                await self._engine.clock.sleep(patience or every)
 
     async def _read(self) -> None:
         state = self._state

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from ctxembed._client._engine import Engine
+from ctxembed._client._lines import Connecting
 from ctxembed._client._options import (
     OPTIONS,
     check_base_url,
@@ -25,17 +26,17 @@ from ctxembed._client._options import (
 )
 from ctxembed._client._pacing import Gate
 from ctxembed._client._parts import Batch
-from ctxembed._client._plan import Plan, check_on_error, plan_of
+from ctxembed._client._plan import Plan, check_on_error, materialise, plan_of
 from ctxembed._client._progress import watcher
 from ctxembed._client._retry import CLOCK, Hedger, RetryBudget, RetryPolicy
 from ctxembed._client._secret import KeySource, key_source
 from ctxembed._client._stream import StreamState
-from ctxembed._client._transport import Connecting, Pool, Timeouts, check_http_client
+from ctxembed._client._transport import Pool, Timeouts, check_http_client
 from ctxembed._client._watch import Hooks
 from ctxembed._client._wire import CONTEXTUALIZED, TEXTS, Call
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import Limits
-from ctxembed._planning import prepare, prepare_texts
+from ctxembed._planning import prepare, prepare_one, prepare_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,8 +229,15 @@ class BaseClient:
 
     def _plan_one(self, documents: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
         """Plan exactly one request."""
-        plan = self._plan(prepare, documents, model, dimensions, encoding_format)
         limits: Limits = self._options["limits"]
+        call, prepared = Call.of(CONTEXTUALIZED, model, dimensions, encoding_format), None
+        self._check_open()
+        if self._options["token_counter"] is None and self._options["tokens_per_minute"] is None:
+            documents, _ = materialise(documents)  # it may have to be read twice
+            prepared = prepare_one(documents, limits)  # the caller has packed: nothing depends on a good estimate
+        if prepared is None:
+            prepared = self._prepared(prepare, documents)
+        plan = plan_of(call, prepared, "raise")
         tokens = sum(batch.tokens for batch in plan.batches)
         sizes = {"documents": len(plan.documents), "chunks": plan.chunks}
         if self._options["token_counter"] is not None:  # an estimate is no reason to refuse
@@ -252,6 +260,7 @@ class BaseClient:
         on_error: str,
         ordered: bool,
         progress: bool | Callable[[Progress], object] | None,
+        flush_after: float | None,
     ) -> tuple[StreamState, Callable[[], object]]:
         """Check a stream's arguments; return its state, and what to call at its end."""
         self._check_open()
@@ -269,5 +278,6 @@ class BaseClient:
             on_error=on_error,
             progress=stack.enter_context(watcher(progress)),
             clock=self._engine.clock,
+            flush_after=check_rate("flush_after", flush_after),
         )
         return state, stack.close

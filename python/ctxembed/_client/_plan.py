@@ -96,7 +96,10 @@ def materialise(documents: Iterable[Iterable[str]]) -> tuple[Any, int]:
     """Read documents where they belong, and count their characters; what is none of them is for the planner to tell."""
     if isinstance(documents, str | bytes | bytearray | Mapping | AbstractSet) or not isinstance(documents, Iterable):
         return documents, 0
-    rows = [row if isinstance(row, str) or not isinstance(row, Iterable) else list(row) for row in documents]
+    rows = [
+        row if type(row) is list or isinstance(row, str) or not isinstance(row, Iterable) else list(row)
+        for row in documents
+    ]
     return rows, sum(len(chunk) for row in rows if isinstance(row, list) for chunk in row if isinstance(chunk, str))
 
 

@@ -11,6 +11,7 @@ import anyio
 
 from ctxembed._client._parts import Outcome
 from ctxembed._client._retry import Deadline, is_congestion, is_overload, retry_after
+from ctxembed._client._telemetry import begin
 from ctxembed._client._transport import Outgoing, Reply, unreachable
 from ctxembed._client._watch import RequestEvent, ResponseEvent, RetryEvent, log
 from ctxembed._client._wire import spent
@@ -69,6 +70,21 @@ class Sending:
 
     async def end(self) -> Outcome:
         """Send until it lands, or no attempt is left."""
+        engine = self.engine
+        span = begin(engine.base_url, self.call, self.batch, engine.clock.monotonic())
+        if span is None:
+            return await self._end()
+        outcome = None
+        try:
+            outcome = await self._end()
+        except Exception as error:
+            outcome = self.outcome(error)
+            raise
+        finally:
+            span.end(outcome, engine.clock.monotonic())
+        return outcome
+
+    async def _end(self) -> Outcome:
         engine = self.engine
         self._body = self.call.body(self.batch.documents)
         engine.budget.request()

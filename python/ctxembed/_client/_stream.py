@@ -52,7 +52,9 @@ class StreamState:
     progress : callable or None
         Told about each part that is handed out.
     clock : Clock
-        For the seconds in ``progress``.
+        For the seconds in ``progress`` and in ``flush_after``.
+    flush_after : float or None
+        Seconds after which a document is sent though its request is not full.
 
     Notes
     -----
@@ -72,6 +74,7 @@ class StreamState:
         on_error: str,
         progress: Callable[[Progress], object] | None,
         clock: Clock,
+        flush_after: float | None = None,
     ) -> None:
         self.call = call
         self._prepare = prepare
@@ -82,6 +85,8 @@ class StreamState:
         self._progress = progress
         self._clock = clock
         self._began = clock.monotonic()
+        self.flush_after = flush_after
+        self._waiting_since: float | None = None  # the document that has waited longest to be sent
 
         self._raw: list[list[str]] = []  # read, not counted yet
         self._raw_size = 0  # its characters
@@ -153,6 +158,8 @@ class StreamState:
         except Exception as error:  # noqa: BLE001  # as if the source had raised
             self.exhaust(error)
             return
+        if self._waiting_since is None:
+            self._waiting_since = self._clock.monotonic()
         self._raw_size += sum(map(len, chunks))
         self._raw.append(chunks)
         self._read += 1
@@ -189,9 +196,16 @@ class StreamState:
 
     # What the driver does next
 
+    def patience(self) -> float | None:
+        """Return the seconds after which to launch again though nothing more was read; None: that changes nothing."""
+        if self.flush_after is None or self._waiting_since is None:
+            return None
+        return max(0.0, self._waiting_since + self.flush_after - self._clock.monotonic())
+
     def launch(self) -> list[Batch]:
         """Return what to send now."""
-        pressed = not self.wants  # nothing more will be read before something is sent
+        late = self.patience() == 0.0
+        pressed = late or not self.wants  # nothing more will be read before something is sent
         if self._raw and (
             pressed or len(self._raw) >= min(_TOGETHER, self._limits.documents) or self._raw_size >= self._limits.tokens
         ):
@@ -204,7 +218,8 @@ class StreamState:
             return []
         requests = self._pack()
         # The last is not full yet, unless nothing more comes.
-        self._pool = [] if self._exhausted or len(requests) < 2 else requests.pop()
+        self._pool = [] if self._exhausted or late or len(requests) < 2 else requests.pop()
+        self._waiting_since = self._clock.monotonic() if self._pool else None
         self._pool_size = sum((counted.size for counted in self._pool), _Size())
         return [self._send(request) for request in requests]
 

@@ -55,14 +55,30 @@ class Client(BaseClient):
     timeout : float or httpx.Timeout, optional
         Seconds that an attempt may take, all of it; or httpx's phases. Default: 10 to connect, 120 without a byte,
         600 in all.
+    total_timeout : float, optional
+        Seconds that an attempt may take in all, whatever ``timeout`` says.
+    deadline : float, optional
+        Seconds that a call may take with all its requests, retries and waits; each call can say otherwise. What has
+        not landed by then fails with an :class:`APITimeoutError`.
     max_retries : int
         Attempts of a request after its first. Connection errors, timeouts, 408, 429, 5xx and a 200 that does not
-        prove itself are retried, after ``Retry-After`` where the API sends one (up to 300 seconds), else with
-        exponential backoff and full jitter.
+        prove itself are retried, after ``Retry-After`` where the API sends one, else with exponential backoff and
+        full jitter.
+    max_wait : float or None
+        Seconds: a ``Retry-After`` beyond this is not waited for, and nothing more is sent. None waits any time.
+    retry_budget : float or None
+        Retries that each request adds to those that all requests of the client may take together, which are 20 at
+        first (or twice ``max_concurrency``). When they are spent a failure is final, and a job against an API that is
+        down ends. None lifts it.
+    hedge : float or bool, optional
+        Share of the requests that may be sent twice because they are slow: the first good answer counts, both may
+        have to be paid for. True is 0.05. Default: none.
     max_concurrency : int
-        Requests in flight at most, over all calls of the client. Fewer while the API answers 429 or 503.
+        Requests in flight at most, over all calls of the client. Fewer at first, and while the API answers 429 or
+        503.
     requests_per_minute, tokens_per_minute : float, optional
-        Caps that the caller knows of. Requests are spaced so that no minute exceeds them.
+        Caps that the caller knows of. A second's worth may start at once; beyond that requests are spaced. Clients of
+        one key and host that name the same cap share it.
     limits : Limits
         What a request may hold.
     token_counter : TokenCounter or callable, optional
@@ -72,6 +88,15 @@ class Client(BaseClient):
         Sent with every request.
     http_client : httpx.Client, optional
         Sends the requests, in threads, in place of a client of our own. It is never closed here.
+    http2 : bool
+        Offer HTTP/2 (extra ``http2``). One HTTP/1.1 connection a request in flight takes less time.
+    proxy : str, optional
+        A proxy's URL. Else the environment's ``HTTPS_PROXY`` and its like.
+    verify : ssl.SSLContext or path, optional
+        What to trust in place of the public authorities: a context, or a file or folder of certificates.
+    on_request, on_response, on_retry : callable, optional
+        Told about each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
+        thread that sends. What one raises is logged and changes nothing.
     allow_insecure : bool
         Permit plain http to a host that is not this machine. The key is readable to everyone in between.
 
@@ -86,10 +111,13 @@ class Client(BaseClient):
     -----
     Any number of threads may call one client. Requests run in an event loop in a daemon thread that starts with the
     first call and ends with :meth:`close`, with the client's garbage collection, or with the interpreter; so calls
-    work inside a running event loop (a notebook) too. Ctrl-C cancels the requests of the call. After ``fork()`` the
+    work inside a running event loop (a notebook) too. Ctrl-C cancels the requests of the call, and what had landed
+    is the ``KeyboardInterrupt``'s ``.partial``. After ``fork()`` the
     child makes a thread and connections of its own. A client cannot be pickled.
 
-    Retries and failures are logged to ``logging.getLogger("ctxembed")``, without key and texts.
+    Retries and failures are logged to ``logging.getLogger("ctxembed")``, with their facts in ``record.ctxembed``,
+    without key and texts. Where httpx's aiohttp transport is installed (extra ``aiohttp``) it is used, since it takes
+    less time; not so with ``http2`` or a proxy. ``docs/failures.md`` says what becomes of each failure.
 
     Examples
     --------
@@ -191,6 +219,8 @@ class Client(BaseClient):
         progress : callable or True, optional
             Called in this thread with a :class:`Progress` after each request; True draws a bar on stderr where that
             is a terminal. What it raises cancels the call and is raised here.
+        deadline : float, optional
+            Seconds that this call may take; else the client's.
 
         Returns
         -------
@@ -233,7 +263,7 @@ class Client(BaseClient):
         ----------
         queries : list of str
             Each travels as a document of one chunk.
-        model, dimensions, encoding_format
+        model, dimensions, encoding_format, deadline
             As for :meth:`embed`, and the same as the documents'.
 
         Returns
@@ -268,7 +298,7 @@ class Client(BaseClient):
             In as few requests as the limits allow.
         model : str
             A model that is not contextualized. Its vectors must not be mixed with a contextualized model's.
-        dimensions, encoding_format
+        dimensions, encoding_format, deadline
             As for :meth:`embed`.
 
         Returns
@@ -301,7 +331,7 @@ class Client(BaseClient):
         ----------
         input : iterable of iterables of str
             Chunks of each document.
-        model, dimensions, encoding_format
+        model, dimensions, encoding_format, deadline
             As for :meth:`embed`.
 
         Returns
@@ -334,6 +364,7 @@ class Client(BaseClient):
         ordered: bool = False,
         progress: bool | Callable[[Progress], object] | None = None,
         deadline: float | None = None,
+        flush_after: float | None = None,
     ) -> Stream:
         """Embed documents as they come, in bounded memory.
 
@@ -352,6 +383,13 @@ class Client(BaseClient):
             Whether parts come in input order, each a run of the input. Else as requests land.
         progress : callable or True, optional
             As for :meth:`embed`, called before a part is handed out.
+        deadline : float, optional
+            Seconds from now to the end. When they are over nothing more is read, what is under way is handed out or
+            fails, and :class:`APITimeoutError` is raised.
+        flush_after : float, optional
+            Seconds after which documents are sent that a slow source has left waiting for a full request, at the
+            latest when it gives its next document (an :class:`AsyncClient` need not wait for that). Default: they
+            wait.
 
         Returns
         -------
@@ -369,7 +407,13 @@ class Client(BaseClient):
         What ``documents`` itself raises is raised after what is under way was handed out.
         """
         state, closing = self._stream_state(
-            model, dimensions, encoding_format, on_error=on_error, ordered=ordered, progress=progress
+            model,
+            dimensions,
+            encoding_format,
+            on_error=on_error,
+            ordered=ordered,
+            progress=progress,
+            flush_after=flush_after,
         )
         try:
             source = iter(documents)

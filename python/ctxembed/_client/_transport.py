@@ -1,4 +1,4 @@
-"""HTTP: the only module that names httpx. One POST in, a :class:`Reply` or a connection error out, never an exception.
+"""HTTP, with ``_lines`` alone in naming httpx. One POST in, a :class:`Reply` or a connection error out.
 
 What goes wrong is returned, not raised: a traceback through here would hold frames that know the key.
 """
@@ -6,7 +6,6 @@ What goes wrong is returned, not raised: a traceback through here would hold fra
 from __future__ import annotations
 
 import os
-import ssl
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -16,22 +15,23 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
+from ctxembed._client._lines import Line, Once
 from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError, DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
+    from ctxembed._client._lines import Connecting
     from ctxembed._client._secret import Secret
     from ctxembed._core import ResponseDecoder
     from ctxembed._embeddings import Embeddings
 
-__all__ = ["Connecting", "Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
+__all__ = ["Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
 
 _DEFAULT_TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 _DEFAULT_TOTAL: Final = 600.0
 _ERROR_BODY: Final = 64 * 1024  # bytes of an error's body that are read
 _KEPT: Final = 16 * 1024  # bytes from the start and from the end of a 200's body that are kept
-_KEEPALIVE: Final = 30.0
 _WITHHELD: Final = frozenset({"set-cookie"})  # a session's secret is nothing for an exception's ``headers``
 
 _INHERITED: Final[list[object]] = []
@@ -123,23 +123,6 @@ class _Bearer(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         request.headers["Authorization"] = self._secret.header()
         yield request
-
-
-class _Once(httpx.AsyncByteStream):
-    """A request's body, iterated without a generator: trio minds one that a cancelled request leaves behind."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._given = False
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Once(self._body)
-
-    async def __anext__(self) -> bytes:
-        if self._given:
-            raise StopAsyncIteration
-        self._given = True
-        return self._body
 
 
 class _Body:
@@ -243,6 +226,16 @@ def _innermost(error: BaseException) -> BaseException | None:
     return found
 
 
+def _is_mislabelled(error: BaseException) -> bool:
+    """Say whether httpx's aiohttp transport calls a broken connection a timeout, as its version 0.2 does."""
+    cause = error.__cause__
+    return (
+        isinstance(error, httpx.ConnectTimeout)
+        and type(cause).__module__.startswith("aiohttp")
+        and not isinstance(cause, TimeoutError)
+    )
+
+
 def _translate(error: Exception, secret: Secret) -> APIConnectionError:
     """Turn an error of httpx into ours, with a cause that leads to nothing but text."""
     below = _innermost(error)
@@ -251,11 +244,11 @@ def _translate(error: Exception, secret: Secret) -> APIConnectionError:
     if below is not None and str(below) not in said:
         said += f" ({below})"
     said = secret.redact_text(said)
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx.TimeoutException) and not _is_mislabelled(error):
         ours: APIConnectionError = APITimeoutError(f"no answer in time: {said}")
     else:
         ours = APIConnectionError(f"no answer: {said}")
-    cause = _plain_copy(error)
+    cause = _plain_copy(httpx.ReadError(str(error)) if _is_mislabelled(error) else error)
     if below is not None and below is not error:
         cause.__cause__ = _plain_copy(below)
     ours.__cause__ = cause
@@ -276,48 +269,6 @@ def check_http_client(client: object, kind: str) -> None:
         raise TypeError(f"http_client must be an httpx.{wanted.__name__} or None, got {type(client).__name__}")
 
 
-@dataclass(frozen=True, slots=True)
-class Connecting:
-    """How connections of our own are made.
-
-    Parameters
-    ----------
-    trust_env : bool
-        Whether proxies and certificates come from the environment. Not so over plain http to this machine.
-    http2 : bool
-        Whether HTTP/2 is offered.
-    proxy : str or None
-        A proxy's URL.
-    verify : ssl.SSLContext or None
-        What is trusted in place of the public authorities.
-    """
-
-    trust_env: bool
-    http2: bool = False
-    proxy: str | None = field(default=None, repr=False)
-    verify: ssl.SSLContext | None = None
-
-    def client(self) -> httpx.AsyncClient:
-        """Make a client."""
-        # How many are in flight is the gate's decision; a second limit here could only time out.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
-        verify: ssl.SSLContext | bool = True
-        if self.verify is not None:
-            verify = self.verify
-        elif not self.trust_env:
-            # No TLS happens on the way to this very machine over plain http: a context that trusts no authority will
-            # do. Loading them takes 16.5 ms of making a client, which is 0.12 ms without (medians of 15, one run).
-            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return httpx.AsyncClient(
-            limits=limits,
-            trust_env=self.trust_env,
-            verify=verify,
-            http2=self.http2,
-            proxy=self.proxy,
-            follow_redirects=False,
-        )
-
-
 class Pool:
     """The connections of a client and of its copies.
 
@@ -333,11 +284,11 @@ class Pool:
         self.injected = injected
         self.connecting = connecting
         self.closed = False
-        self._client: httpx.AsyncClient | None = None
+        self._client: Line | httpx.AsyncClient | None = None
         self._token: object = None
         self._pid = os.getpid()
 
-    def _own(self) -> httpx.AsyncClient:
+    def _own(self) -> Line | httpx.AsyncClient:
         if self.closed:
             raise ClosedClientError("the client was closed during the call")
         token = anyio.lowlevel.current_token()
@@ -346,7 +297,7 @@ class Pool:
             if os.getpid() != self._pid:
                 _INHERITED.append(self._client)
             self._token, self._pid = token, os.getpid()
-            self._client = self.connecting.client()
+            self._client = self.connecting.open()
         return self._client
 
     async def release(self) -> None:
@@ -384,18 +335,23 @@ def _request(client: httpx.AsyncClient | httpx.Client, outgoing: Outgoing) -> ht
 
 
 def _reply(response: httpx.Response, collected: _Body, secret: Secret) -> Reply:
-    headers = {
-        name.lower(): secret.redact_text(value) for name, value in response.headers.items() if name not in _WITHHELD
-    }
+    headers = {name: secret.redact_text(value) for name, value in response.headers.items() if name not in _WITHHELD}
     body, decoded = collected.end()
     return Reply(response.status_code, headers, body, collected.fault, decoded)
 
 
-async def _aexchange(client: httpx.AsyncClient, outgoing: Outgoing) -> Reply | APIConnectionError:
+async def _asend(client: Line | httpx.AsyncClient, outgoing: Outgoing) -> httpx.Response:
+    if isinstance(client, Line):
+        phases = outgoing.timeouts.phases
+        return await client.post(outgoing.url, outgoing.headers, outgoing.body, outgoing.secret, phases)
+    request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
+    request.stream = Once(outgoing.body)
+    return await client.send(request, auth=auth, stream=True, follow_redirects=False)
+
+
+async def _aexchange(client: Line | httpx.AsyncClient, outgoing: Outgoing) -> Reply | APIConnectionError:
     try:
-        request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
-        request.stream = _Once(outgoing.body)
-        response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
+        response = await _asend(client, outgoing)
         try:
             collected = _Body(response, outgoing)
             if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it

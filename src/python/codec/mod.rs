@@ -1,5 +1,6 @@
 //! The codec as Python sees it.
 
+mod request_body;
 mod response_body;
 
 use std::mem::MaybeUninit;
@@ -18,6 +19,7 @@ use crate::isa::Isa;
 
 /// Add the room's functions to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    request_body::register(module)?;
     response_body::register(module)?;
     module.add_function(wrap_pyfunction!(decode_base64, module)?)?;
     module.add_function(wrap_pyfunction!(encode_base64, module)?)?;

@@ -1,0 +1,110 @@
+"""OpenTelemetry spans and metrics, where its API is installed; nothing at all where it is not.
+
+Names follow the semantic conventions for generative AI clients. A span is one request with all its attempts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from ctxembed import _core
+from ctxembed._errors import APIStatusError
+
+if TYPE_CHECKING:
+    from ctxembed._client._parts import Batch, Outcome
+    from ctxembed._client._wire import Call
+
+__all__ = ["Span", "begin"]
+
+_INSTALLED: Final = importlib.util.find_spec("opentelemetry") is not None
+_PROVIDER: Final = "perplexity"
+_OPERATION: Final = "embeddings"
+
+
+@lru_cache(maxsize=1)
+def _instruments() -> tuple[Any, Any, Any] | None:
+    """Return the tracer and the two histograms, which follow whatever providers the application sets."""
+    try:
+        from opentelemetry import metrics, trace
+    except ImportError:  # a namespace package of another distribution
+        return None
+    meter = metrics.get_meter("ctxembed", _core.__version__)
+    return (
+        trace.get_tracer("ctxembed", _core.__version__),
+        meter.create_histogram("gen_ai.client.operation.duration", "s", "Duration of a request with its retries"),
+        meter.create_histogram("gen_ai.client.token.usage", "{token}", "Tokens of a request"),
+    )
+
+
+@dataclass(slots=True)
+class Span:
+    """One request under way, as telemetry sees it."""
+
+    _span: Any
+    _began: float
+    _shared: dict[str, Any]
+
+    def end(self, outcome: Outcome | None, now: float) -> None:
+        """Note how it ended; None: it was cancelled."""
+        instruments = _instruments()
+        if instruments is None:
+            return
+        from opentelemetry.trace import Status, StatusCode
+
+        _, duration, tokens = instruments
+        facts: dict[str, Any] = dict(self._shared)
+        error = outcome.error if outcome is not None else None
+        if outcome is None:
+            facts["error.type"] = "cancelled"
+        elif error is not None:
+            status = error.status_code if isinstance(error, APIStatusError) else None
+            facts["error.type"] = type(error).__name__ if status is None else str(status)
+            self._span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        usage = outcome.usage if outcome is not None else None
+        if outcome is not None:
+            self._span.set_attribute("ctxembed.attempts", outcome.attempts)
+            if outcome.embeddings is not None and outcome.embeddings.model is not None:
+                self._span.set_attribute("gen_ai.response.model", outcome.embeddings.model)
+                facts["gen_ai.response.model"] = outcome.embeddings.model
+        if usage is not None and usage.prompt_tokens is not None:
+            self._span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)
+            tokens.record(usage.prompt_tokens, {**facts, "gen_ai.token.type": "input"})
+        if "error.type" in facts:
+            self._span.set_attribute("error.type", facts["error.type"])
+        duration.record(max(0.0, now - self._began), facts)
+        self._span.end()
+
+
+def begin(base_url: str, call: Call, batch: Batch, now: float) -> Span | None:
+    """Begin a request's span; None where OpenTelemetry is not installed."""
+    instruments = _instruments() if _INSTALLED else None
+    if instruments is None:
+        return None
+    from opentelemetry.trace import SpanKind
+
+    host, port = _address(base_url)
+    shared = {
+        "gen_ai.operation.name": _OPERATION,
+        "gen_ai.provider.name": _PROVIDER,
+        "gen_ai.request.model": call.model,
+        "server.address": host,
+        "server.port": port,
+    }
+    more = {
+        "gen_ai.request.encoding_formats": [call.encoding_format],
+        "gen_ai.embeddings.dimension.count": call.dimensions,
+        "ctxembed.documents": len(batch.documents),
+        "ctxembed.chunks": sum(batch.shape),
+    }
+    span = instruments[0].start_span(f"{_OPERATION} {call.model}", kind=SpanKind.CLIENT, attributes={**shared, **more})
+    return Span(span, now, shared)
+
+
+@lru_cache(maxsize=64)
+def _address(base_url: str) -> tuple[str, int]:
+    parts = urlsplit(base_url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
