@@ -303,16 +303,19 @@ mod tests {
         }
     }
 
+    /// The bytes of a merge's tokens.
+    type Pair = (Vec<u8>, Vec<u8>);
+
     /// Merges over the bytes of characters that share some, such as "é" and "è", "中" and "丮"; in the order of training
     /// or in any other.
-    fn merges_of_characters() -> impl Strategy<Value = (Vec<(Vec<u8>, Vec<u8>)>, String)> {
+    fn merges_of_characters() -> impl Strategy<Value = (Vec<Pair>, String)> {
         let text =
             proptest::collection::vec(proptest::sample::select("aéèŠ中丮亭😀😁".chars().collect::<Vec<_>>()), 1..40);
         let text = text.prop_map(String::from_iter);
         (text, any::<bool>(), proptest::collection::vec(any::<u16>(), 0..40)).prop_map(|(text, trained, picks)| {
             // Each merge joins two neighbours of the text as it is merged so far: what training would do.
             let mut tokens: Vec<Vec<u8>> = text.bytes().map(|byte| vec![byte]).collect();
-            let mut merges: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+            let mut merges: Vec<Pair> = Vec::new();
             for pick in picks {
                 if tokens.len() < 2 {
                     break;
@@ -346,7 +349,7 @@ mod tests {
             let number = |token: &[u8]| match token {
                 [byte] => Some(u32::from(*byte)),
                 _ => {
-                    let made = |(left, right): &(Vec<u8>, Vec<u8>)| [&left[..], right].concat() == token;
+                    let made = |(left, right): &Pair| [&left[..], right].concat() == token;
                     pairs.iter().position(made).map(|rank| 256 + rank as u32)
                 }
             };
