@@ -43,7 +43,7 @@ class TokenCounter:
     Notes
     -----
     One counter may be used by any number of threads, and by a forked process. The native counter releases the
-    interpreter for all but the shortest texts, and keeps a cache of words: at most 20 MB in all, beside some 5 MB of
+    interpreter for all but the shortest texts, and keeps a cache of words: at most 24 MB in all, beside some 4 MB of
     tables. A counter pickles as path and checksum, so it must be unpickled where the same file is.
 
     Words are found by a state machine, as the splitting pattern would find them; a word's tokens are counted by joining

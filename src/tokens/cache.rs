@@ -5,13 +5,13 @@
 //! share a place; a new word takes the first, and what stood there moves to the second.
 
 /// Bits of the number of entries of each of the three tables.
-const BITS: [u32; 3] = [15, 15, 14];
+const BITS: [u32; 3] = [16, 15, 15];
 /// Bytes of the longest word that a table of N words an entry holds.
 const fn longest(words: usize) -> usize {
     8 * words - 2
 }
 
-/// Words of up to 62 bytes and their counts: 2.5 MB when full.
+/// Words of up to 62 bytes and their counts: 4 MB when full.
 #[derive(Debug)]
 pub(super) struct Cache {
     short: Table<2>,
@@ -29,11 +29,11 @@ impl Cache {
     pub(super) fn get(&mut self, text: &[u8], start: usize, end: usize, count: impl FnMut(&[u8]) -> u64) -> u64 {
         let length = end - start;
         if length <= longest(2) {
-            self.short.get(short_key(text, start, length), text, start, end, count)
+            self.short.get(text, start, end, count)
         } else if length <= longest(4) {
-            self.middle.get(key(&text[start..end]), text, start, end, count)
+            self.middle.get(text, start, end, count)
         } else if length <= longest(8) {
-            self.long.get(key(&text[start..end]), text, start, end, count)
+            self.long.get(text, start, end, count)
         } else {
             let mut count = count;
             count(&text[start..end])
@@ -60,18 +60,14 @@ impl<const N: usize> Table<N> {
     }
 
     #[inline]
-    fn get(
-        &mut self,
-        key: [u64; N],
-        text: &[u8],
-        start: usize,
-        end: usize,
-        mut count: impl FnMut(&[u8]) -> u64,
-    ) -> u64 {
+    fn get(&mut self, text: &[u8], start: usize, end: usize, mut count: impl FnMut(&[u8]) -> u64) -> u64 {
+        let key = key::<N>(text, start, end - start);
         let place = (hash(&key) >> self.shift) as usize;
         for place in [place, place ^ 1] {
             let entry = &self.entries[place];
-            if entry[..N - 1] == key[..N - 1] && entry[N - 1] & KEY == key[N - 1] {
+            // All words are compared whatever the first ones say: that is quicker than to stop.
+            let text = entry[..N - 1].iter().zip(&key[..N - 1]).fold(0, |differ, (a, b)| differ | (a ^ b));
+            if text | (entry[N - 1] ^ key[N - 1]) & KEY == 0 {
                 return entry[N - 1] >> COUNT_SHIFT;
             }
         }
@@ -85,30 +81,27 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// A word, zeros, and its length in the last byte but one.
-fn key<const N: usize>(word: &[u8]) -> [u64; N] {
-    let mut key = [0; N];
-    let (whole, rest) = word.as_chunks::<8>();
-    for (to, &eight) in key.iter_mut().zip(whole) {
-        *to = u64::from_le_bytes(eight);
-    }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    key[whole.len()] |= u64::from_le_bytes(last);
-    key[N - 1] |= (word.len() as u64) << 48;
-    key
-}
-
-/// The same for a word of at most 14 bytes, read at once with what follows it where there is enough.
+/// A word of at most 8 N - 2 bytes, zeros, and its length in the last byte but one. Read at once with what follows it,
+/// where there is enough.
 #[inline]
-fn short_key(text: &[u8], start: usize, length: usize) -> [u64; 2] {
-    match text[start..].first_chunk::<16>() {
-        Some(&bytes) => {
-            let word = u128::from_le_bytes(bytes) & ((1 << (8 * length)) - 1);
-            [word as u64, (word >> 64) as u64 | (length as u64) << 48]
+fn key<const N: usize>(text: &[u8], start: usize, length: usize) -> [u64; N] {
+    let mut key = [0; N];
+    if let Some(eights) = text[start..].as_chunks::<8>().0.get(..N) {
+        for (i, (to, &eight)) in key.iter_mut().zip(eights).enumerate() {
+            let mine = length.saturating_sub(8 * i).min(8) as u32;
+            *to = u64::from_le_bytes(eight) & u64::MAX.checked_shr(64 - 8 * mine).unwrap_or(0);
         }
-        None => key(&text[start..start + length]),
+    } else {
+        let (whole, rest) = text[start..start + length].as_chunks::<8>();
+        for (to, &eight) in key.iter_mut().zip(whole) {
+            *to = u64::from_le_bytes(eight);
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        key[whole.len()] |= u64::from_le_bytes(last);
     }
+    key[N - 1] |= (length as u64) << 48;
+    key
 }
 
 /// Mixes all bits into the high ones. The factors are the fractions of the golden ratio and of the square root of 3.

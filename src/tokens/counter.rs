@@ -13,8 +13,8 @@ use super::merge::Merges;
 use super::split::Splitter;
 use crate::error::Error;
 
-/// Most caches that are kept between calls: 2.5 MB each when full.
-const CACHES: usize = 8;
+/// Most caches that are kept between calls: 4 MB each when full.
+const CACHES: usize = 6;
 /// Texts that a thread takes at a time.
 const TAKEN: usize = 32;
 /// Bytes that are worth a thread: about a millisecond of work.
@@ -42,7 +42,7 @@ impl Counter {
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         let Definition { nfc, added, template, merges, entries } = load::read(json).map_err(Error::Value)?;
         Ok(Self {
-            merges: Merges::new(&merges),
+            merges,
             added: Added::new(added),
             nfc,
             template,

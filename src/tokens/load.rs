@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::merge;
+use super::merge::{self, Merges, Numbered};
 use super::split::PATTERN;
 
 /// What counting needs of a file.
@@ -19,8 +19,7 @@ pub(super) struct Definition {
     pub(super) added: Vec<String>,
     /// Tokens that the file's template puts around every text.
     pub(super) template: u64,
-    /// Left, right and rank of each merge that can happen, tokens numbered as [`merge::Merges`] does.
-    pub(super) merges: Vec<(u32, u32, u32)>,
+    pub(super) merges: Merges,
     /// Entries of the vocabulary, added tokens not included.
     pub(super) entries: usize,
 }
@@ -80,7 +79,7 @@ pub(super) fn read(json: &[u8]) -> Result<Definition, Refusal> {
         }
     }
     let merges = number(&model.vocab, &model.merges)?;
-    Ok(Definition { nfc, added, template, merges, entries: model.vocab.0.len() })
+    Ok(Definition { nfc, added, template, merges: Merges::new(&merges), entries: model.vocab.0.len() })
 }
 
 fn absent(name: &str, value: &Value) -> Result<(), Refusal> {
@@ -150,7 +149,7 @@ fn template(value: &Value) -> Result<u64, Refusal> {
 
 /// The merges by number. Counting follows ranks alone, which is sound where every byte is in the vocabulary and every
 /// merge makes a token that no other makes.
-fn number(vocabulary: &Vocabulary, merges: &Strings) -> Result<Vec<(u32, u32, u32)>, Refusal> {
+fn number(vocabulary: &Vocabulary, merges: &Strings) -> Result<Numbered, Refusal> {
     if merges.len() / 2 > merge::MOST {
         return Err(format!("model.merges has {} merges, at most {} are counted", merges.len() / 2, merge::MOST));
     }
@@ -160,6 +159,7 @@ fn number(vocabulary: &Vocabulary, merges: &Strings) -> Result<Vec<(u32, u32, u3
             return Err(format!("model.vocab has {:?} twice", String::from_utf8_lossy(token)));
         }
     }
+    let mut numbered = Numbered::default();
     let mut made: HashMap<Vec<u8>, u32> = HashMap::with_capacity(merges.len() / 2 + 256);
     for byte in 0..=255_u8 {
         if !known.contains(&[byte][..]) {
@@ -175,17 +175,18 @@ fn number(vocabulary: &Vocabulary, merges: &Strings) -> Result<Vec<(u32, u32, u3
                 return Err(format!("model.merges[{rank}]: {:?} is not in model.vocab", String::from_utf8_lossy(part)));
             }
         }
+        numbered.look_at(left, right, rank as u32);
         if let Some(other) = made.insert(token, 256 + rank as u32) {
             let other = i64::from(other) - 256;
             return Err(format!("model.merges[{rank}] makes the token that model.merges[{other}] makes"));
         }
     }
     // A merge of a token that no merge makes cannot happen.
-    let numbered = (0..merges.len() / 2).filter_map(|rank| {
+    numbered.merges.extend((0..merges.len() / 2).filter_map(|rank| {
         let part = |i: usize| made.get(merges.get(2 * rank + i)).copied();
         Some((part(0)?, part(1)?, rank as u32))
-    });
-    Ok(numbered.collect())
+    }));
+    Ok(numbered)
 }
 
 #[derive(Deserialize)]

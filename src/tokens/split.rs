@@ -197,7 +197,7 @@ fn letters_of(eight: u64) -> u64 {
 
 /// The scalar value at the start of UTF-8 text that is not ASCII there, and its length.
 #[inline]
-fn decode(text: &[u8]) -> (u32, usize) {
+pub(super) fn decode(text: &[u8]) -> (u32, usize) {
     let bits = |byte: u8| u32::from(byte & 0x3F);
     match *text {
         [a @ 0xE0..=0xEF, b, c, ..] => (u32::from(a & 0x0F) << 12 | bits(b) << 6 | bits(c), 3),
