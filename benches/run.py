@@ -25,7 +25,9 @@ from benches import report
 from benches.harness import ALL_THREADS
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("decode", "hamming", "cosine", "pack", "import")
+GROUPS = ("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "import")
+#: Passes and seconds a measurement where there are many of them, or single calls that take long.
+EFFORT = {"scaling": (3, 0.15), "paths": (3, 0.25), "quality": (3, 0.1)}
 PACKAGES = (
     "binpacking",
     "faiss-cpu",
@@ -43,7 +45,7 @@ FORMAT = 1
 
 def measure(group: str, *, quick: bool) -> dict[str, Any]:
     """Run a group under pytest-benchmark and return what that wrote."""
-    passes, budget = (1, 0.05) if quick else (5, 0.25)
+    passes, budget = (1, 0.05) if quick else EFFORT.get(group, (5, 0.25))
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         command = [sys.executable, "-m", "pytest", f"benches/test_{group}.py", "-q", "-p", "no:cacheprovider"]

@@ -133,3 +133,28 @@ def int8_vectors(seed: int, rows: int, dims: int = 1024) -> np.ndarray:
 def binary_vectors(seed: int, rows: int, dims: int = 1024) -> np.ndarray:
     """Return ``(rows, dims // 8)`` uint8: the bits of the same vectors."""
     return _fill(np.empty((rows, dims // 8), dtype=np.uint8), seed, dims, _to_bits)
+
+
+def grown(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` rows, the given ones first: more than there is time to draw.
+
+    Each of the others is one of ``rows``, in turn, with noise of its own: an eighth of the bits flipped, or up to 40
+    added or subtracted. So they are neighbours of neighbours, and far from duplicates.
+    """
+    out = np.empty((count, rows.shape[1]), dtype=rows.dtype)
+    out[: len(rows)] = rows[:count]
+
+    def fill(start: int) -> None:
+        part = out[start : start + 8 * BLOCK]
+        rng = np.random.default_rng([6, start])
+        origin = rows[(start + np.arange(len(part))) % len(rows)]
+        if rows.dtype == np.uint8:
+            flips = [rng.integers(0, 256, part.shape, dtype=np.uint8) for _ in range(3)]
+            np.bitwise_xor(origin, flips[0] & flips[1] & flips[2], out=part)
+        else:
+            noise = rng.integers(-40, 41, part.shape, dtype=np.int8)
+            np.copyto(part, np.clip(origin.astype(np.int16) + noise, -127, 127), casting="unsafe")
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(fill, range(len(rows), count, 8 * BLOCK)))
+    return out

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from benches import report
+from benches import plots, report
 
 
 def result(peer, seconds, *, kind="peer", threads=1, case="a case", passes=None, group="decode", **more):
@@ -142,8 +142,8 @@ def test_a_page_without_both_markers_in_order_is_not_touched(record, page, tmp_p
 
 def test_plots_are_svg_and_the_same_bytes_each_time(record):
     pytest.importorskip("matplotlib", reason="the plots need the bench extra")
-    first = report.plot(record, "cosine")
-    assert report.plot(copy.deepcopy(record), "cosine") == first
+    first = plots.draw(record, "cosine")
+    assert plots.draw(copy.deepcopy(record), "cosine") == first
     assert ET.fromstring(first).tag == "{http://www.w3.org/2000/svg}svg"
     assert b"search, 2 threads" in first
     assert b"dc:date" not in first
