@@ -159,9 +159,11 @@ class CosineCase(SearchCase):
     peers: ClassVar = peers.COSINE
 
 
-def cases(kind: type[SearchCase], metric: str, rows: int, scale: Scale) -> list[Case]:
-    """Make the cases of a group: a large data set, and one that fits the caches."""
-    large = DataSet(metric, {"smoke": 12_000, "quick": rows // 10, "full": rows}[scale])
+def cases(kind: type[SearchCase], metric: str, rows: int, wide_rows: int, scale: Scale) -> list[Case]:
+    """Make the cases of a group: a large data set of either model's dimensions, and one that fits the caches."""
+    part = {"smoke": 100, "quick": 10, "full": 1}[scale]
+    large = DataSet(metric, rows // part)
+    wide = DataSet(metric, wide_rows // part, dims=2560, judged=64)
     small = DataSet(metric, 1000)
     numbers = (1, 16, MOST_QUERIES)
-    return [kind(data, number) for data in (large, small) for number in numbers]
+    return [kind(data, number) for data in (large, wide, small) for number in numbers]

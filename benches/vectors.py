@@ -30,9 +30,11 @@ nor on the number of threads.
 
 from __future__ import annotations
 
+import argparse
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -158,3 +160,18 @@ def grown(rows: np.ndarray, count: int) -> np.ndarray:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(fill, range(len(rows), count, 8 * BLOCK)))
     return out
+
+
+def main() -> None:
+    """Write int8 rows, or queries of the same kind, as raw bytes: for experiments outside Python."""
+    parser = argparse.ArgumentParser(prog="python -m benches.vectors", description=main.__doc__)
+    parser.add_argument("rows", type=int)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--seed", type=int, default=3, help="3: the rows of the benches; 4: their queries")
+    parser.add_argument("--dims", type=int, default=1024)
+    options = parser.parse_args()
+    int8_vectors(options.seed, options.rows, options.dims).tofile(options.file)
+
+
+if __name__ == "__main__":
+    main()

@@ -304,13 +304,17 @@ def _not_gigabytes(case: SearchCase) -> bool:
     return len(case.queries) * len(case.data.rows) * 16 <= 1 << 30
 
 
+def _not_many_seconds(case: SearchCase) -> bool:
+    return len(case.queries) * case.data.rows.nbytes <= 36 << 30
+
+
 HAMMING = (
     Peer("ctxembed.top_k", ours, "ours", threaded=True),
     Peer("ctxembed.BinaryIndex", ours_index, "ours", threaded=True),
     Peer("faiss IndexBinaryFlat", faiss_binary, threaded=True),
     Peer("usearch exact", usearch_exact, threaded=True, takes=_not_gigabytes),
     Peer("NumKong + numpy", numkong_packed, threaded=True),
-    Peer("numpy bitwise_count", numpy_popcount, threaded=True),
+    Peer("numpy bitwise_count", numpy_popcount, threaded=True, takes=_not_many_seconds),
     Peer("reading every byte once", read_once, "reference", threaded=True, takes=_one_query),
 )
 
