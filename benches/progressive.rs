@@ -139,7 +139,7 @@ mod experiment {
 
     impl Best {
         fn push(&mut self, score: f64, row: usize) {
-            let at = self.0.partition_point(|&(s, r)| s > score || (s == score && r < row));
+            let at = self.0.partition_point(|&(s, r)| score.total_cmp(&s).then(r.cmp(&row)).is_lt());
             if at < K {
                 self.0.insert(at, (score, row));
                 self.0.truncate(K);
@@ -344,6 +344,9 @@ mod experiment {
                 shares.push(kept as f64 / count as f64);
             }
             shares.sort_by(f64::total_cmp);
+            let rate = |ms: f64, bytes: f64| bytes / ms / 1e6;
+            let read = (count * HALF) as f64 * (1.0 + shares.iter().sum::<f64>() / 16.0);
+            println!("reading: {:.1} GB/s and {:.1} GB/s", rate(plain, rows.len() as f64), rate(planar, read));
             println!(
                 "1 query, {threads} threads: exact {plain:.2}, progressive {planar:.2} ({:.2}x); low plane read of \
                  {:.3} % of the rows in the median, {:.3} % at most",

@@ -27,7 +27,14 @@ from benches.harness import ALL_THREADS
 ROOT = Path(__file__).parent.parent
 GROUPS = ("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "import")
 #: Passes and seconds a measurement where there are many of them, or single calls that take long.
-EFFORT = {"scaling": (3, 0.15), "paths": (3, 0.25), "quality": (3, 0.1)}
+EFFORT = {
+    "hamming": (4, 0.2),
+    "cosine": (4, 0.2),
+    "stages": (4, 0.2),
+    "paths": (3, 0.2),
+    "scaling": (2, 0.15),
+    "quality": (3, 0.1),
+}
 PACKAGES = (
     "binpacking",
     "faiss-cpu",

@@ -42,6 +42,11 @@ class DataSet:
     def rows(self) -> np.ndarray:
         return self._make(3, self.count)
 
+    @property
+    def bytes(self) -> int:
+        """What all rows weigh, known before they are made."""
+        return self.count * (self.dims // 8 if self.metric == "hamming" else self.dims)
+
     @cached_property
     def queries(self) -> np.ndarray:
         return self._make(4, self.most)
@@ -162,7 +167,7 @@ class CosineCase(SearchCase):
 def cases(kind: type[SearchCase], metric: str, rows: int, wide_rows: int, scale: Scale) -> list[Case]:
     """Make the cases of a group: a large data set of either model's dimensions, and one that fits the caches."""
     part = {"smoke": 100, "quick": 10, "full": 1}[scale]
-    large = DataSet(metric, rows // part)
+    large = DataSet(metric, rows // part, judged=64)
     wide = DataSet(metric, wide_rows // part, dims=2560, judged=64)
     small = DataSet(metric, 1000)
     numbers = (1, 16, MOST_QUERIES)

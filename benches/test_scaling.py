@@ -70,13 +70,9 @@ def _prepared(prepare: Callable[..., Any]) -> Callable[..., Any]:
     return held
 
 
-def _one_query(case: ScalingCase) -> bool:
-    return case.number == 1
-
-
 PEERS = (
     Peer("ctxembed index", _prepared(peers.ours_index), "ours", threaded=True),
-    Peer("reading every byte once", _prepared(peers.read_once), "reference", threaded=True, takes=_one_query),
+    Peer("reading every byte once", _prepared(peers.read_once), "reference", threaded=True, takes=peers.one_query),
 )
 
 
@@ -94,9 +90,8 @@ class ScalingCase(searching.SearchCase):
 
     @property
     def size(self) -> dict[str, int]:
-        width = self.dims // 8 if self.metric == "hamming" else self.dims
         bases = {"base rows": self.data.source.base, "base dimensions": 1024}
-        return {**super().size, "bytes": self.data.count * width, **bases}
+        return {**super().size, "bytes": self.data.bytes, **bases}
 
     def judge(self, peer: Peer, answer: Any) -> Verdict:
         """As all searches are judged, by the first few queries, and by what all answers must be."""

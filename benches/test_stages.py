@@ -58,10 +58,6 @@ def _asymmetric(case: StageCase, threads: int) -> Callable[[], Any]:
     return lambda: search(queries)
 
 
-def _one_query(case: StageCase) -> bool:
-    return case.number == 1
-
-
 @dataclass(frozen=True, eq=False)
 class StageCase(searching.SearchCase):
     """The ways to search the same index."""
@@ -73,7 +69,7 @@ class StageCase(searching.SearchCase):
         Peer("two-stage", _stage("two-stage"), "ours", threaded=True, exact=False),
         Peer("asymmetric over bits", _asymmetric, "ours", threaded=True, exact=False),
         Peer("bits", _stage("binary"), "ours", threaded=True, exact=False),
-        Peer("reading every byte once", peers.read_once, "reference", threaded=True, takes=_one_query),
+        Peer("reading every byte once", peers.read_once, "reference", threaded=True, takes=peers.one_query),
     )
 
     @property

@@ -295,17 +295,17 @@ def read_once(case: SearchCase, threads: int) -> Callable[[], int]:
     return lambda: max(_readers(threads).map(lambda part: int(part.max()), parts))
 
 
-def _one_query(case: SearchCase) -> bool:
-    return len(case.queries) == 1
+def one_query(case: SearchCase) -> bool:
+    return case.number == 1
 
 
 def _not_gigabytes(case: SearchCase) -> bool:
     # It keeps 16 bytes for each pair of a query and a row.
-    return len(case.queries) * len(case.data.rows) * 16 <= 1 << 30
+    return case.number * case.data.count * 16 <= 1 << 30
 
 
 def _not_many_seconds(case: SearchCase) -> bool:
-    return len(case.queries) * case.data.rows.nbytes <= 36 << 30
+    return case.number * case.data.bytes <= 36 << 30
 
 
 HAMMING = (
@@ -315,7 +315,7 @@ HAMMING = (
     Peer("usearch exact", usearch_exact, threaded=True, takes=_not_gigabytes),
     Peer("NumKong + numpy", numkong_packed, threaded=True),
     Peer("numpy bitwise_count", numpy_popcount, threaded=True, takes=_not_many_seconds),
-    Peer("reading every byte once", read_once, "reference", threaded=True, takes=_one_query),
+    Peer("reading every byte once", read_once, "reference", threaded=True, takes=one_query),
 )
 
 COSINE = (
@@ -327,5 +327,5 @@ COSINE = (
     Peer("usearch exact int8", usearch_exact, threaded=True, takes=_not_gigabytes),
     Peer("NumKong + numpy", numkong_packed, threaded=True),
     Peer("numpy float32 GEMM", numpy_gemm, threaded=True),
-    Peer("reading every byte once", read_once, "reference", threaded=True, takes=_one_query),
+    Peer("reading every byte once", read_once, "reference", threaded=True, takes=one_query),
 )
