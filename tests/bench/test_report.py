@@ -77,6 +77,11 @@ def test_a_cell_holds_the_time_and_the_ratio_to_our_first_column(record):
     assert "| a case | 2.00 ms | 30.0 ms<br>**15x** | 1.00 ms<br>**0.5x** |" in report.markdown(record)
 
 
+def test_a_cell_of_a_case_that_knows_its_bytes_holds_the_rate(record):
+    record["results"][0]["size"] = {"bytes": 8_000_000, "queries": 3}
+    assert "| a case | 2.00 ms<br>12.0 GB/s |" in report.markdown(record)
+
+
 def test_a_measurement_that_was_not_taken_is_a_dash(record):
     assert "| small | 2.00 µs | 500 ns<br>**0.25x** | - |" in report.markdown(record)
 
