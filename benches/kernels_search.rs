@@ -5,11 +5,12 @@ use std::hint::black_box;
 use std::num::NonZero;
 
 use ctxembed::isa::Isa;
-use ctxembed::search::scan::{Part, Scan};
+use ctxembed::search::scan::{Ids, Part, Scan};
+use ctxembed::search::subset::Subset;
 use ctxembed::search::top_k::{Closest, Nearest, Order};
 use ctxembed::similarity::dot::Dot;
 use ctxembed::similarity::hamming::Hamming;
-use ctxembed::similarity::{BATCH, Kernels};
+use ctxembed::similarity::{BATCH, Kernels, Matrix};
 
 /// Rows that fit in a core's L2 cache.
 const ROWS: usize = 256;
@@ -24,7 +25,11 @@ fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-fn kernels<K: Kernels>(c: &mut Criterion, name: &str, width: usize, elements: impl Fn(usize) -> Vec<K::Element>) {
+fn kernels<K>(c: &mut Criterion, name: &str, width: usize, elements: impl Fn(usize) -> Vec<K::Element>)
+where
+    K: Kernels<Query = <K as Kernels>::Element>,
+{
+    let matrix = |rows| Matrix::whole(black_box(rows), width);
     let (queries, rows) = (elements(BATCH * width), elements(ROWS * width));
     let packed = K::pack_queries(&queries, width);
     let mut group = c.benchmark_group(name);
@@ -32,18 +37,18 @@ fn kernels<K: Kernels>(c: &mut Criterion, name: &str, width: usize, elements: im
         let mut out = vec![0; BATCH * ROWS];
         group.throughput(Throughput::Elements(ROWS as u64));
         group.bench_function(BenchmarkId::new("rows", isa.name()), |b| {
-            b.iter(|| K::rows(isa, black_box(&queries[..width]), black_box(&rows), &mut out[..ROWS]));
+            b.iter(|| K::rows(isa, black_box(&queries[..width]), matrix(&rows), &mut out[..ROWS]));
         });
         group.bench_function(BenchmarkId::new("pack", isa.name()), |b| {
             let mut panel = vec![];
-            b.iter(|| K::pack_rows(isa, black_box(&rows), width, &mut panel));
+            b.iter(|| K::pack_rows(isa, matrix(&rows), &mut panel));
         });
         let mut norms = vec![0; ROWS];
         group.bench_function(BenchmarkId::new("norms", isa.name()), |b| {
-            b.iter(|| K::squared_norms(isa, black_box(&rows), width, &mut norms));
+            b.iter(|| K::squared_norms(isa, matrix(&rows), &mut norms));
         });
         let mut panel = vec![];
-        K::pack_rows(isa, &rows, width, &mut panel);
+        K::pack_rows(isa, matrix(&rows), &mut panel);
         group.throughput(Throughput::Elements((ROWS * BATCH) as u64));
         group.bench_function(BenchmarkId::new("panel", isa.name()), |b| {
             b.iter(|| K::panel(isa, black_box(&panel), &packed, 0, &mut out, ROWS));
@@ -52,20 +57,22 @@ fn kernels<K: Kernels>(c: &mut Criterion, name: &str, width: usize, elements: im
     group.finish();
 }
 
-fn scans<K: Kernels, O: Order>(
+fn scans<K, O: Order>(
     c: &mut Criterion,
     name: &str,
     width: usize,
     elements: impl Fn(usize) -> Vec<K::Element>,
-) {
+) where
+    K: Kernels<Query = <K as Kernels>::Element>,
+{
     let rows = elements(20_000 * width);
-    let part = [Part { rows: &rows, norms: None, ids: None }];
+    let part = [Part { rows: &rows, norms: None, ids: Ids::From(0) }];
     let mut group = c.benchmark_group(name);
     group.sample_size(20);
     for count in [1, 4, 16, 64, 256] {
         let queries = elements(count * width);
         let scan =
-            Scan::<K> { isa: K::isa(), width, queries: &queries, parts: &part, mask: None, threads: NonZero::new(1) };
+            Scan::<K> { isa: K::isa(), width, stride: width, queries: &queries, parts: &part, subset: Subset::All, threads: NonZero::new(1) };
         group.throughput(Throughput::Elements((20_000 * count) as u64));
         group.bench_function(BenchmarkId::new("top 10", count), |b| {
             b.iter_batched(

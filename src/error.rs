@@ -106,6 +106,8 @@ pub enum Error {
     IndexFile(String),
     /// The operating system refused; the message names the path.
     Io(std::io::Error, String),
+    /// Memory that the system did not give; the message says how much, or for what.
+    Memory(String),
     /// The caller asked for a stop (Ctrl-C).
     Interrupted,
 }
@@ -114,7 +116,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Decode(error) => error.fmt(f),
-            Self::Value(message) | Self::IndexFile(message) => f.write_str(message),
+            Self::Value(message) | Self::IndexFile(message) | Self::Memory(message) => f.write_str(message),
             Self::Io(error, context) => write!(f, "{context}: {error}"),
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -126,5 +128,11 @@ impl std::error::Error for Error {}
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
         Self::Decode(error)
+    }
+}
+
+impl From<std::collections::TryReserveError> for Error {
+    fn from(error: std::collections::TryReserveError) -> Self {
+        Self::Memory(error.to_string())
     }
 }

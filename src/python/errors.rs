@@ -1,6 +1,6 @@
 //! Core errors to Python exceptions. The classes live in `ctxembed._errors`; this is the only road to them.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyValueError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -24,6 +24,7 @@ pub(super) fn to_py(py: Python<'_>, error: Error) -> PyErr {
             Some(errno) => PyOSError::new_err((errno, format!("{context}: {error}"))),
             None => PyOSError::new_err(format!("{context}: {error}")),
         },
+        Error::Memory(message) => PyMemoryError::new_err(message),
         // A signal handler's own exception wins; KeyboardInterrupt stands in where none is set.
         Error::Interrupted => py.check_signals().err().unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
     }

@@ -6,7 +6,7 @@
 //! | bytes | header |
 //! |---|---|
 //! | 0..8 | `CTXEMIDX` |
-//! | 8..12 | format version, 1 |
+//! | 8..12 | format version: 2 where the index is calibrated, else 1 |
 //! | 12..16 | kind: 1 int8, 2 binary |
 //! | 16..24 | dimensions |
 //! | 24..32 | rows |
@@ -15,7 +15,10 @@
 //! | 48..52 | number of sections |
 //! | 52..56 | 0 |
 //! | 56..184 | for each of four sections: tag (4), CRC-32 (4), offset (8), length (8), 0 (8) |
-//! | 184..252 | 0 |
+//! | 184..192 | version 2: the oversample of a calibration, at least 1; else 0 |
+//! | 192..200 | version 2: its rows a query, at least 1; else 0 |
+//! | 200..208 | version 2: the recall it reached, f64 from 0 to 1; else 0 |
+//! | 208..252 | 0 |
 //! | 252..256 | CRC-32 of the 252 bytes before |
 //!
 //! | tag | section | of a row |
@@ -29,9 +32,12 @@
 //! of a file is checked.
 //!
 //! [`save`] writes a temporary file beside the target, flushes it to the disk and renames it: whatever happens, the
-//! target is the old file or the new one, and a process that has the old one mapped keeps it.
+//! target is the old file or the new one, and a process that has the old one mapped keeps it. On Linux the temporary
+//! file has no name until it is whole, where the file system can do that, so that a process that is killed leaves
+//! nothing behind.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::TryReserveError;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -40,15 +46,21 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use super::column::{self, Column, Mapped, Memory, Plain};
-use super::index::{Index, Kind, Segment, Snapshot};
-use super::scan::Watch;
+use super::index::{Calibrated, Index, Kind};
+use super::scan::{Ids, Watch};
+use super::segment::{OwnIds, Segment, Snapshot};
+use super::temporary::Temporary;
 use crate::error::Error;
 
 const MAGIC: &[u8; 8] = b"CTXEMIDX";
-const VERSION: u32 = 1;
+/// The version that says no more than what version 1 could say, and the newest.
+const PLAIN: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 256;
 const ALIGN: usize = 64;
 const SECTIONS: usize = 4;
+/// Where the header has what a calibration found.
+const CALIBRATED: usize = 184;
 /// Bytes that are written or checked between two looks at the watch.
 const STEP: usize = 8 << 20;
 
@@ -61,12 +73,13 @@ struct Section {
     length: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Header {
     kind: Kind,
     dims: u64,
     rows: u64,
     added: u64,
+    calibrated: Option<Calibrated>,
     sections: Vec<Section>,
 }
 
@@ -83,7 +96,7 @@ impl Header {
                 offset = offset.checked_add(length)?.checked_next_multiple_of(ALIGN as u64)?;
             }
         }
-        Some(Self { kind, dims, rows, added, sections })
+        Some(Self { kind, dims, rows, added, calibrated: None, sections })
     }
 
     fn file_length(&self) -> u64 {
@@ -93,7 +106,8 @@ impl Header {
     fn to_bytes(&self) -> [u8; HEADER] {
         let mut bytes = Vec::with_capacity(HEADER);
         bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        let version = if self.calibrated.is_some() { VERSION } else { PLAIN };
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&u32::from(self.kind == Kind::Binary).wrapping_add(1).to_le_bytes());
         for number in [self.dims, self.rows, self.added, self.file_length()] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -105,6 +119,12 @@ impl Header {
             bytes.extend_from_slice(&section.offset.to_le_bytes());
             bytes.extend_from_slice(&section.length.to_le_bytes());
             bytes.extend_from_slice(&[0; 8]);
+        }
+        if let Some(Calibrated { oversample, k, recall }) = self.calibrated {
+            bytes.resize(CALIBRATED, 0);
+            for number in [oversample, k, recall.to_bits()] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
         }
         bytes.resize(HEADER - 4, 0);
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
@@ -132,8 +152,8 @@ impl Header {
             return Err(format!("is damaged: the header's checksum is {found:08x}, it should be {expected:08x}"));
         }
         let kind = match (version, u32_at(12)) {
-            (VERSION, 1) => Kind::Int8,
-            (VERSION, 2) => Kind::Binary,
+            (PLAIN..=VERSION, 1) => Kind::Int8,
+            (PLAIN, 2) => Kind::Binary,
             (version, kind) => return Err(format!("has an unknown format: version {version}, kind {kind}")),
         };
         let (dims, rows, added) = (u64_at(16), u64_at(24), u64_at(32));
@@ -146,6 +166,14 @@ impl Header {
         let count = u64_at(48);
         let ids = expected(true).is_some_and(|with_ids| with_ids.sections.len() as u64 == count);
         let mut header = expected(ids).ok_or_else(|| format!("is damaged: {rows} rows of {dims} dimensions"))?;
+        if version == VERSION {
+            let (oversample, k) = (u64_at(CALIBRATED), u64_at(CALIBRATED + 8));
+            let recall = f64::from_bits(u64_at(CALIBRATED + 16));
+            if oversample == 0 || k == 0 || !(0.0..=1.0).contains(&recall) {
+                return Err(format!("is damaged: oversample {oversample} for k = {k} and recall {recall}"));
+            }
+            header.calibrated = Some(Calibrated { oversample, k, recall });
+        }
         for (at, section) in header.sections.iter_mut().enumerate() {
             section.crc = u32_at(60 + 32 * at);
         }
@@ -172,25 +200,16 @@ pub fn save(index: &Index, path: &Path, watch: Watch<'_>) -> Result<(), Error> {
         Some(parent) => parent,
         None => Path::new("."),
     };
-    // Opened here, not by the builder, for the permissions of any new file and for the system's own error.
-    let mut refusal = None;
-    let mut file = tempfile::Builder::new()
-        .prefix(".ctxembed-")
-        .suffix(".tmp")
-        .make_in(directory, |path| {
-            let created = OpenOptions::new().read(true).write(true).create_new(true).open(path);
-            created.inspect_err(|error| refusal = error.raw_os_error())
-        })
-        .map_err(|error| failed(refusal.map_or(error, io::Error::from_raw_os_error)))?;
+    let mut temporary = Temporary::create(directory).map_err(failed)?;
     if let Ok(existing) = fs::metadata(&target) {
-        file.as_file().set_permissions(existing.permissions()).map_err(failed)?;
+        temporary.file().set_permissions(existing.permissions()).map_err(failed)?;
     }
-    write(index, &snapshot, file.as_file_mut(), watch).map_err(|stopped| match stopped {
+    write(index, &snapshot, temporary.file(), watch).map_err(|stopped| match stopped {
         Stopped::Io(error) => failed(error),
         Stopped::Watch(error) => error,
     })?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(&target).map_err(|error| failed(error.error))?;
+    temporary.file().sync_all().map_err(failed)?;
+    temporary.rename(directory, &target).map_err(failed)?;
     // The rename itself reaches the disk with its directory.
     #[cfg(unix)]
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
@@ -209,21 +228,27 @@ impl From<io::Error> for Stopped {
 }
 
 fn write(index: &Index, snapshot: &Snapshot, file: &mut File, watch: Watch<'_>) -> Result<(), Stopped> {
-    let own_ids = snapshot.segments.iter().any(|segment| segment.ids.is_some());
-    let header = Header::lay_out(index.kind(), index.dims() as u64, snapshot.count as u64, snapshot.added, own_ids);
+    let mut next = 0;
+    let numbered = snapshot.segments.iter().all(|segment| {
+        let first = next;
+        next += segment.count as i64;
+        matches!(segment.ids(), Ids::From(id) if id == first)
+    });
+    let header = Header::lay_out(index.kind(), index.dims() as u64, snapshot.count as u64, snapshot.added, !numbered);
     let mut header = header.ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    header.calibrated = index.calibrated();
     file.write_all(&[0; HEADER])?;
     for section in &mut header.sections {
-        let (mut crc, mut number) = (crc32fast::Hasher::new(), 0);
+        let mut crc = crc32fast::Hasher::new();
         for segment in &snapshot.segments {
             let numbers: Vec<i64>;
-            let bytes = match (section.tag, &segment.ids) {
+            let bytes = match (section.tag, segment.ids()) {
                 (1, _) => column::bytes(segment.rows.values()),
                 (2, _) => segment.bits.values(),
                 (3, _) => column::bytes(segment.norms.values()),
-                (_, Some(ids)) => column::bytes(ids.values()),
-                (_, None) => {
-                    numbers = (number..).take(segment.count).collect();
+                (_, Ids::Own(ids)) => column::bytes(ids),
+                (_, Ids::From(first)) => {
+                    numbers = (first..).take(segment.count).collect();
                     column::bytes(&numbers)
                 }
             };
@@ -232,7 +257,6 @@ fn write(index: &Index, snapshot: &Snapshot, file: &mut File, watch: Watch<'_>) 
                 file.write_all(step)?;
                 watch().map_err(Stopped::Watch)?;
             }
-            number += segment.count as i64;
         }
         let zeros = &[0; ALIGN][..(section.length.next_multiple_of(ALIGN as u64) - section.length) as usize];
         crc.update(zeros);
@@ -270,17 +294,26 @@ pub fn open(path: &Path, mmap: bool, verify: bool, watch: Watch<'_>) -> Result<I
     let section = |tag: u32| header.sections.iter().find(|section| section.tag == tag).copied();
     let mut load = Load { source: &mut source, verify, watch };
     let snapshot = (|| {
-        Ok(Snapshot {
-            count: header.rows as usize,
-            added: header.added,
-            segments: vec![Arc::new(Segment {
-                count: header.rows as usize,
-                rows: load.column(section(1))?,
-                bits: load.column(section(2))?,
-                norms: load.column(section(3))?,
-                ids: section(4).map(|ids| load.column(Some(ids))).transpose()?,
-            })],
-        })
+        let count = header.rows as usize;
+        let (rows, bits, norms) = (load.column(section(1))?, load.column(section(2))?, load.column(section(3))?);
+        let ids = match section(4) {
+            Some(ids) => OwnIds::Own(load.column(Some(ids))?),
+            None => OwnIds::From(0),
+        };
+        let own_ids = matches!(ids, OwnIds::Own(_));
+        let whole = Segment::new(count, rows, bits, norms, ids);
+        let mut segments = vec![];
+        if count > 0 {
+            let step = Segment::rows_at_most(whole.bytes() / count);
+            if count <= step {
+                segments.push(Arc::new(whole));
+            } else {
+                for start in (0..count).step_by(step) {
+                    segments.push(Arc::new(whole.slice(start..count.min(start + step))?));
+                }
+            }
+        }
+        Ok(Snapshot { segments, count, added: header.added, own_ids })
     })()
     .map_err(|stopped| match stopped {
         Refused::Damaged(what) => refused(what),
@@ -290,7 +323,7 @@ pub fn open(path: &Path, mmap: bool, verify: bool, watch: Watch<'_>) -> Result<I
         Refused::Io(error) => failed(error),
         Refused::Watch(error) => error,
     })?;
-    Ok(Index::from_snapshot(header.kind, header.dims as usize, snapshot))
+    Ok(Index::from_snapshot(header.kind, header.dims as usize, snapshot, header.calibrated))
 }
 
 #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
@@ -310,6 +343,12 @@ enum Refused {
     Damaged(String),
     Io(io::Error),
     Watch(Error),
+}
+
+impl From<TryReserveError> for Refused {
+    fn from(error: TryReserveError) -> Self {
+        Self::Watch(error.into())
+    }
 }
 
 struct Load<'a, 'b> {
@@ -401,6 +440,23 @@ mod tests {
     }
 
     #[test]
+    fn a_calibration_makes_a_header_of_version_2() {
+        let mut header = Header::lay_out(Kind::Int8, 24, 1000, 1001, true).expect("small");
+        assert_eq!(header.to_bytes()[8], 1);
+        header.calibrated = Some(Calibrated { oversample: 12, k: 10, recall: 0.995 });
+        let mut file = header.to_bytes().to_vec();
+        assert_eq!(file[8], 2);
+        file.resize(header.file_length() as usize, 0);
+        assert_eq!(parse(&file), Ok(header.clone()));
+        for (oversample, k, recall) in [(0, 10, 0.5), (1, 0, 0.5), (1, 1, -0.5), (1, 1, 1.5), (1, 1, f64::NAN)] {
+            header.calibrated = Some(Calibrated { oversample, k, recall });
+            file[..HEADER].copy_from_slice(&header.to_bytes());
+            let refused = parse(&file).expect_err("no calibration gives this");
+            assert!(refused.starts_with("is damaged: oversample"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_header_that_lies_with_a_right_checksum_is_refused() {
         let header = Header::lay_out(Kind::Int8, 24, 1000, 1000, true).expect("small");
         let mut file = header.to_bytes().to_vec();
@@ -427,8 +483,12 @@ mod tests {
     fn every_changed_byte_is_found_and_every_cut() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("index");
-        for kind in [Kind::Int8, Kind::Binary] {
-            save(&sample(kind, true), &path, &mut || Ok(())).expect("space for a small file");
+        for (kind, calibrated) in [(Kind::Int8, false), (Kind::Int8, true), (Kind::Binary, false)] {
+            let index = sample(kind, true);
+            if calibrated {
+                index.set_calibrated(Calibrated { oversample: 12, k: 10, recall: 0.995 });
+            }
+            save(&index, &path, &mut || Ok(())).expect("space for a small file");
             let whole = fs::read(&path).expect("just written");
             for mmap in [false, true] {
                 open(&path, mmap, true, &mut || Ok(())).expect("whole");

@@ -3,11 +3,13 @@
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
-use super::scan::{Plan, Pulse, Scan, Watch, Worker};
+use super::scan::{Scan, Watch};
+use super::threads::{Pulse, run};
+use super::worker::{Plan, Worker};
 use crate::error::Error;
 use crate::similarity::cosine::{cosine, inverse_norm};
 use crate::similarity::dot::Dot;
-use crate::similarity::{BATCH, Kernels};
+use crate::similarity::{BATCH, Kernels, Matrix};
 
 /// Queries that share a block.
 const TOGETHER: usize = 8 * BATCH;
@@ -39,7 +41,7 @@ pub fn query_norms(scan: &Scan<'_, Dot>) -> Vec<(u32, f64)> {
 /// The squared norm of each vector, and its inverse.
 pub fn squared_norms(vectors: &[i8], width: usize) -> Vec<(u32, f64)> {
     let mut squared = vec![0; vectors.len() / width];
-    Dot::squared_norms(Dot::isa(), vectors, width, &mut squared);
+    Dot::squared_norms(Dot::isa(), Matrix::whole(vectors, width), &mut squared);
     squared.into_iter().map(|norm| (norm, inverse_norm(norm))).collect()
 }
 
@@ -59,15 +61,18 @@ fn fill<K: Kernels, T: Send>(
     for (group, out) in out.chunks_mut(TOGETHER * columns).enumerate() {
         let first = group * TOGETHER;
         let last = scan.query_count().min(first + TOGETHER);
-        let scan = Scan { queries: &scan.queries[first * scan.width..last * scan.width], ..scan.clone() };
-        let plan = Plan::new(&scan);
-        let pieces = cut(out, columns, &plan.rows_of_blocks(&scan));
-        plan.run(scan.thread_count(plan.blocks), &mut pulse, |blocks| {
+        let width = scan.query_width();
+        let scan = Scan { queries: &scan.queries[first * width..last * width], ..scan.clone() };
+        let threads = scan.thread_count();
+        let plan = Plan::new(&scan, threads);
+        let pieces = cut(out, columns, &plan.rows_of_blocks());
+        run(plan.blocks, threads, &mut pulse, |blocks| {
             let mut worker = Worker::new(&scan, &plan);
             blocks(&mut |block| {
                 let mut piece = std::mem::take(&mut *pieces[block].lock().unwrap_or_else(PoisonError::into_inner));
                 worker.load(block, norms);
                 worker.score(|rows, query, scores| write(first + query, scores, rows.norms, piece[query]));
+                Ok(())
             })
         })?;
     }
@@ -92,7 +97,8 @@ fn cut<'a, T>(out: &'a mut [MaybeUninit<T>], columns: usize, blocks: &[usize]) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::scan::Part;
+    use super::super::scan::{Ids, Part};
+    use super::super::subset::Subset;
     use super::*;
     use crate::isa::Isa;
     use crate::similarity::hamming::Hamming;
@@ -105,21 +111,22 @@ mod tests {
         for queries in [1, 3, 70] {
             let (query_data, rows) = (random.bytes(width * queries), random.bytes(width * 5000));
             let (head, tail) = rows.split_at(width * 1801);
-            let parts = [head, &[], tail].map(|rows| Part { rows, norms: None, ids: None });
+            let parts = [head, &[], tail].map(|rows| Part { rows, norms: None, ids: Ids::From(0) });
             for threads in [1, 2, 5] {
                 let scan = Scan::<Hamming> {
                     isa: Isa::hamming(),
                     width,
+                    stride: width,
                     queries: &query_data,
                     parts: &parts,
-                    mask: None,
+                    subset: Subset::All,
                     threads: threads.try_into().ok(),
                 };
                 let mut out = vec![MaybeUninit::new(-1); queries * 5000];
                 scores(&scan, &mut out, &mut || Ok(())).expect("nothing stops it");
                 for (query, out) in query_data.chunks_exact(width).zip(out.chunks_exact(5000)) {
                     let mut expected = vec![0; 5000];
-                    Hamming::rows(Isa::Scalar, query, &rows, &mut expected);
+                    Hamming::rows(Isa::Scalar, query, Matrix::whole(&rows, width), &mut expected);
                     assert!(out.iter().zip(expected).all(|(got, expected)| read(*got) == expected));
                 }
             }

@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 
 use super::filter::{CHUNK, Limit, survivors};
+use super::scan::Ids;
 use crate::isa::Isa;
 use crate::similarity::cosine;
 
@@ -87,10 +88,8 @@ impl Order for Closest {
 /// Rows of one block, as the selection sees them. All slices are as long as the block has rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rows<'a> {
-    /// The id of the first row where `ids` is not given.
-    pub first: i64,
-    /// Ids of the rows; none: they count up from `first`.
-    pub ids: Option<&'a [i64]>,
+    /// Ids of the rows.
+    pub ids: Ids<'a>,
     /// Squared norms and inverse norms, where the order is by cosine.
     pub norms: &'a [u32],
     /// See `norms`.
@@ -141,7 +140,7 @@ impl Top {
             return;
         }
         let norm = if O::NORMS { rows.norms[row] } else { 0 };
-        let id = rows.ids.map_or(rows.first + row as i64, |ids| ids[row]);
+        let id = rows.ids.of(row);
         let candidate = Candidate { score, norm, id };
         if self.worst.is_none_or(|worst| O::compare(&candidate, &worst).is_lt()) {
             self.kept.push(candidate);
@@ -205,8 +204,7 @@ mod tests {
             for start in (0..rows.len()).step_by(block) {
                 let end = rows.len().min(start + block);
                 let part = Rows {
-                    first: start as i64,
-                    ids: shuffled.then_some(&ids[start..end]),
+                    ids: if shuffled { Ids::Own(&ids[start..end]) } else { Ids::From(start as i64) },
                     norms: &norms[start..end],
                     inverse: &inverse[start..end],
                     allowed: Some(&allowed[start..end]),

@@ -82,7 +82,12 @@ pub fn compare((d, n): (i32, u32), (e, m): (i32, u32)) -> Ordering {
 /// rounding. Relative errors never change a sign, so that a limit of zero needs no margin.
 #[inline]
 pub fn filter_limit(d: i32, n: u32) -> f32 {
-    let value = f64::from(d) * inverse_norm(n);
+    filter_limit_of(f64::from(d) * inverse_norm(n))
+}
+
+/// As [`filter_limit`], for rows whose product over their norm is at least `value`, or rounds to it in float32.
+#[inline]
+pub fn filter_limit_of(value: f64) -> f32 {
     (value - value.abs() / f64::from(1 << 20)) as f32
 }
 

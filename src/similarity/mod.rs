@@ -10,11 +10,17 @@
 //! Every entry takes the [`Isa`] to run on and clamps it to what this process may use, so that tests can run each
 //! path. All paths give the same integers.
 
+pub mod asymmetric;
 pub mod cosine;
 pub mod dot;
 pub mod hamming;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+mod matrix;
+mod prefetch;
+
+pub use matrix::Matrix;
+pub use prefetch::prefetch;
 
 use crate::isa::Isa;
 
@@ -28,9 +34,11 @@ pub const MAX_DIMS: usize = i32::MAX as usize / (128 * 128);
 /// Most bytes of a binary vector: the largest for which its bits can be counted in an `i32`.
 pub const MAX_BYTES: usize = i32::MAX as usize / 8;
 
-/// One family of kernels: scores that are exact integers over vectors of one element type.
+/// One family of kernels: scores that are exact integers of a query and a row.
 pub trait Kernels: Copy + Send + Sync {
-    /// What a vector is made of.
+    /// What a query is made of.
+    type Query: Copy + Default + Send + Sync;
+    /// What a row is made of.
     type Element: Copy + Default + Send + Sync;
     /// One register of interleaved rows: the same word of [`Kernels::GROUP`] rows.
     type Line: Copy + Send + Sync;
@@ -39,8 +47,8 @@ pub trait Kernels: Copy + Send + Sync {
 
     /// Rows that a line interleaves.
     const GROUP: usize;
-    /// Elements in a word.
-    const WORD: usize;
+    /// Elements of a query for each element of a row.
+    const RATIO: usize;
 
     /// The best path in this process.
     fn isa() -> Isa;
@@ -48,20 +56,32 @@ pub trait Kernels: Copy + Send + Sync {
     /// Number of queries from which interleaving the rows pays for itself on a path, as measured.
     fn panel_from(isa: Isa) -> usize;
 
-    /// Scores of `query` with each of the `out.len()` rows in `rows`.
-    fn rows(isa: Isa, query: &[Self::Element], rows: &[Self::Element], out: &mut [i32]);
+    /// Scores of `query` with each of the `out.len()` rows.
+    fn rows(isa: Isa, query: &[Self::Query], rows: Matrix<'_, Self::Element>, out: &mut [i32]);
 
     /// The squared norm of each of the `out.len()` rows; zeros from a family that has no use for them.
-    fn squared_norms(_isa: Isa, _rows: &[Self::Element], _width: usize, out: &mut [u32]) {
+    fn squared_norms(_isa: Isa, _rows: Matrix<'_, Self::Element>, out: &mut [u32]) {
         out.fill(0);
     }
 
-    /// Interleave `rows` of `width` elements into `panel`, replacing what it held. A last group that is not full is
-    /// filled up with zero rows, a last word with elements that score nothing.
-    fn pack_rows(isa: Isa, rows: &[Self::Element], width: usize, panel: &mut Vec<Self::Line>);
+    /// [`Kernels::rows`] and [`Kernels::squared_norms`], in one pass over the rows where that is quicker.
+    fn rows_and_norms(
+        isa: Isa,
+        query: &[Self::Query],
+        rows: Matrix<'_, Self::Element>,
+        out: &mut [i32],
+        norms: &mut [u32],
+    ) {
+        Self::rows(isa, query, rows, out);
+        Self::squared_norms(isa, rows, norms);
+    }
 
-    /// Interleave the queries by [`BATCH`], filled up with zeros.
-    fn pack_queries(queries: &[Self::Element], width: usize) -> Queries<Self::Word>;
+    /// Interleave rows into `panel`, replacing what it held. A last group that is not full is filled up with zero
+    /// rows, a last word with elements that score nothing.
+    fn pack_rows(isa: Isa, rows: Matrix<'_, Self::Element>, panel: &mut Vec<Self::Line>);
+
+    /// Interleave the queries of `width` elements each by [`BATCH`], filled up with zeros.
+    fn pack_queries(queries: &[Self::Query], width: usize) -> Queries<Self::Word>;
 
     /// Scores of the queries of one batch with all rows of a panel.
     ///

@@ -5,22 +5,30 @@
 
 use std::arch::x86_64::*;
 
+use super::super::Matrix;
 use super::{BATCH, GROUP, Line, scalar};
 
 /// Elements that fill a register once widened.
 const STEP: usize = 16;
 
 #[target_feature(enable = "avx2")]
-pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
-    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+pub(super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
         *out = product(query, row);
     }
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn squared_norms(rows: &[i8], width: usize, out: &mut [u32]) {
-    for (row, out) in rows.chunks_exact(width).zip(out) {
+pub(super) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
+    for (row, out) in rows.iter().zip(out) {
         *out = product(row, row).cast_unsigned();
+    }
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
+    for ((row, out), norm) in rows.iter().zip(out).zip(norms) {
+        (*out, *norm) = (product(query, row), product(row, row).cast_unsigned());
     }
 }
 

@@ -5,37 +5,37 @@
 
 use std::arch::x86_64::*;
 
+use super::super::Matrix;
 use super::super::lanes::transpose_quarters;
-use super::{BATCH, BIAS, GROUP, Line, WORD};
+use super::{BATCH, BIAS, GROUP, Line, WORD, sum};
 
 /// Bytes in a register.
 const STEP: usize = 64;
 
+/// Rows that share the loads of a query.
+const FOUR: usize = 4;
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
-    let width = query.len();
-    let bias = 128 * query.iter().map(|&x| i32::from(x)).sum::<i32>();
-    let (blocks, four) = (out.len() / 4, 4 * width);
-    let (rows_by_four, rest) = rows.split_at(blocks * four);
-    let (out_by_four, out_rest) = out.split_at_mut(blocks * 4);
-    for (rows, out) in rows_by_four.chunks_exact(four).zip(out_by_four.as_chunks_mut::<4>().0) {
-        let (a, rows) = rows.split_at(width);
-        let (b, rows) = rows.split_at(width);
-        let (c, d) = rows.split_at(width);
-        *out = sums(query, [a, b, c, d]);
-        for out in out {
-            *out = out.wrapping_sub(bias);
-        }
+pub(super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
+    let bias = 128 * sum(query);
+    let (groups, rest) = rows.groups::<FOUR>();
+    let (fours, out_rest) = out.as_chunks_mut::<FOUR>();
+    for (group, out) in groups.zip(fours) {
+        *out = sums(query, group).map(|sum| add_lanes(sum).wrapping_sub(bias));
     }
-    for (row, out) in rest.chunks_exact(width).zip(out_rest) {
-        *out = sums(query, [row])[0].wrapping_sub(bias);
+    for (row, out) in rest.iter().zip(out_rest) {
+        *out = add_lanes(sums(query, [row])[0]).wrapping_sub(bias);
     }
 }
 
-/// The sums of `(row + 128) * query` over `R` rows, which share the loads of the query.
+/// The sums of `(row + 128) * query` over `R` rows, in sixteen lanes a row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn sums<const R: usize>(query: &[i8], rows: [&[i8]; R]) -> [i32; R] {
+fn sums<const R: usize>(query: &[i8], mut rows: [&[i8]; R]) -> [__m512i; R] {
+    for row in &mut rows {
+        // The length that the compiler needs to see to leave out the checks below.
+        *row = &row[..query.len()];
+    }
     let bias = _mm512_set1_epi8(-128);
     let mut sums = [_mm512_setzero_si512(); R];
     let whole = query.len() / STEP * STEP;
@@ -52,51 +52,75 @@ fn sums<const R: usize>(query: &[i8], rows: [&[i8]; R]) -> [i32; R] {
             *sum = _mm512_dpbusd_epi32(*sum, _mm512_xor_si512(load_tail(&row[whole..]), bias), q);
         }
     }
-    let mut out = [0; R];
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = _mm512_reduce_add_epi32(sum);
-    }
-    out
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn add_lanes(sum: __m512i) -> i32 {
+    _mm512_reduce_add_epi32(sum)
 }
 
 /// The squared norm of each of the `out.len()` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn squared_norms(rows: &[i8], width: usize, out: &mut [u32]) {
-    let (blocks, four) = (out.len() / 4, 4 * width);
-    let (rows_by_four, rest) = rows.split_at(blocks * four);
-    let (out_by_four, out_rest) = out.split_at_mut(blocks * 4);
-    for (rows, out) in rows_by_four.chunks_exact(four).zip(out_by_four.as_chunks_mut::<4>().0) {
-        let (a, rows) = rows.split_at(width);
-        let (b, rows) = rows.split_at(width);
-        let (c, d) = rows.split_at(width);
-        *out = norms([a, b, c, d]);
+pub(super) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
+    let (groups, rest) = rows.groups::<FOUR>();
+    let (fours, out_rest) = out.as_chunks_mut::<FOUR>();
+    for (group, out) in groups.zip(fours) {
+        *out = products_and_norms(group[0], group).map(|both| norm(&both));
     }
-    for (row, out) in rest.chunks_exact(width).zip(out_rest) {
-        [*out] = norms([row]);
+    for (row, out) in rest.iter().zip(out_rest) {
+        *out = norm(&products_and_norms(row, [row])[0]);
     }
 }
 
-/// Each squared norm as `sum((x + 128) * x) - 128 * sum(x)`.
+/// [`rows`] and [`squared_norms`] in one pass.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
+    let bias = 128 * sum(query);
+    let (groups, rest) = rows.groups::<FOUR>();
+    let ((fours, out_rest), (norms, norms_rest)) = (out.as_chunks_mut::<FOUR>(), norms.as_chunks_mut::<FOUR>());
+    for ((group, out), norms) in groups.zip(fours).zip(norms) {
+        let both = products_and_norms(query, group);
+        *norms = both.map(|both| norm(&both));
+        *out = both.map(|both| add_lanes(both[0]).wrapping_sub(bias));
+    }
+    for ((row, out), norms) in rest.iter().zip(out_rest).zip(norms_rest) {
+        let [both] = products_and_norms(query, [row]);
+        (*out, *norms) = (add_lanes(both[0]).wrapping_sub(bias), norm(&both));
+    }
+}
+
+/// Of `R` rows, the sums of `(x + 128) * query`, of `(x + 128) * x` and of `x`, in sixteen lanes each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn norms<const R: usize>(rows: [&[i8]; R]) -> [u32; R] {
+fn products_and_norms<const R: usize>(query: &[i8], mut rows: [&[i8]; R]) -> [[__m512i; 3]; R] {
+    for row in &mut rows {
+        *row = &row[..query.len()];
+    }
     let (bias, ones) = (_mm512_set1_epi8(-128), _mm512_set1_epi8(1));
-    let mut sums = [(_mm512_setzero_si512(), _mm512_setzero_si512()); R];
-    let width = rows[0].len();
-    let whole = width / STEP * STEP;
-    for at in (0..width).step_by(STEP) {
-        for ((products, plain), row) in sums.iter_mut().zip(rows) {
-            let x = if at < whole { load(&row[at..at + STEP]) } else { load_tail(&row[whole..]) };
-            *products = _mm512_dpbusd_epi32(*products, _mm512_xor_si512(x, bias), x);
+    let mut sums = [[_mm512_setzero_si512(); 3]; R];
+    let whole = query.len() / STEP * STEP;
+    for at in (0..query.len()).step_by(STEP) {
+        let full = at < whole;
+        let q = if full { load(&query[at..at + STEP]) } else { load_tail(&query[whole..]) };
+        for ([products, squares, plain], row) in sums.iter_mut().zip(rows) {
+            let x = if full { load(&row[at..at + STEP]) } else { load_tail(&row[whole..]) };
+            let unsigned = _mm512_xor_si512(x, bias);
+            *products = _mm512_dpbusd_epi32(*products, unsigned, q);
+            *squares = _mm512_dpbusd_epi32(*squares, unsigned, x);
             *plain = _mm512_dpbusd_epi32(*plain, ones, x);
         }
     }
-    let mut out = [0; R];
-    for (out, (products, plain)) in out.iter_mut().zip(sums) {
-        let plain = _mm512_reduce_add_epi32(plain).wrapping_mul(128);
-        *out = _mm512_reduce_add_epi32(products).wrapping_sub(plain).cast_unsigned();
-    }
-    out
+    sums
+}
+
+/// A squared norm as `sum((x + 128) * x) - 128 * sum(x)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn norm([_, squares, plain]: &[__m512i; 3]) -> u32 {
+    let lanes = _mm512_sub_epi32(*squares, _mm512_slli_epi32::<7>(*plain));
+    add_lanes(lanes).cast_unsigned()
 }
 
 /// A register from 64 elements.
@@ -120,14 +144,13 @@ fn load_tail(elements: &[i8]) -> __m512i {
 
 /// Interleave the whole registers of a full group of rows, and give the number of words that were written.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn pack(group: &[i8], width: usize, lines: &mut [Line]) -> usize {
-    debug_assert_eq!(group.len(), GROUP * width);
+pub(super) fn pack(group: [&[i8]; GROUP], lines: &mut [Line]) -> usize {
     let bias = _mm512_set1_epi32(BIAS.cast_signed());
     let (blocks, _) = lines.as_chunks_mut::<{ STEP / WORD }>();
-    let blocks = &mut blocks[..width / STEP];
+    let blocks = &mut blocks[..group[0].len() / STEP];
     for (at, lines) in blocks.iter_mut().enumerate() {
         let mut rows = [_mm512_setzero_si512(); GROUP];
-        for (register, row) in rows.iter_mut().zip(group.chunks_exact(width)) {
+        for (register, row) in rows.iter_mut().zip(group) {
             *register = load(&row[at * STEP..(at + 1) * STEP]);
         }
         // Within each quarter L of the registers: words 4 L .. 4 L + 4 of rows 4 j .. 4 j + 4, a word a register.

@@ -11,13 +11,13 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use super::{BATCH, Kernels, Queries};
+use super::{BATCH, Kernels, Matrix, Queries};
 use crate::isa::Isa;
 
 /// Elements in a word.
 const WORD: usize = 4;
 /// Rows in a group.
-const GROUP: usize = 16;
+pub(super) const GROUP: usize = 16;
 /// Turns four int8 `x` into four unsigned `x + 128`.
 const BIAS: u32 = 0x8080_8080;
 
@@ -32,12 +32,13 @@ pub struct Dot;
 
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
 impl Kernels for Dot {
+    type Query = i8;
     type Element = i8;
     type Line = Line;
     type Word = [u32; BATCH];
 
     const GROUP: usize = GROUP;
-    const WORD: usize = WORD;
+    const RATIO: usize = 1;
 
     fn isa() -> Isa {
         Isa::dot()
@@ -51,8 +52,8 @@ impl Kernels for Dot {
         }
     }
 
-    fn rows(isa: Isa, query: &[i8], rows: &[i8], out: &mut [i32]) {
-        debug_assert_eq!(rows.len(), query.len() * out.len());
+    fn rows(isa: Isa, query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
+        debug_assert_eq!((rows.width(), rows.len()), (query.len(), out.len()));
         match isa.min(Isa::dot()) {
             // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
             #[cfg(target_arch = "x86_64")]
@@ -65,53 +66,57 @@ impl Kernels for Dot {
     }
 
     /// At most `128 * 128 * MAX_DIMS` each.
-    fn squared_norms(isa: Isa, rows: &[i8], width: usize, out: &mut [u32]) {
-        debug_assert_eq!(rows.len(), width * out.len());
+    fn squared_norms(isa: Isa, rows: Matrix<'_, i8>, out: &mut [u32]) {
+        debug_assert_eq!(rows.len(), out.len());
         match isa.min(Isa::dot()) {
             // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::squared_norms(rows, width, out) },
+            Isa::Avx512 => unsafe { avx512::squared_norms(rows, out) },
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2::squared_norms(rows, width, out) },
-            _ => scalar::squared_norms(rows, width, out),
+            Isa::Avx2 => unsafe { avx2::squared_norms(rows, out) },
+            _ => scalar::squared_norms(rows, out),
         }
     }
 
-    fn pack_rows(isa: Isa, rows: &[i8], width: usize, panel: &mut Vec<Line>) {
-        let words = width.div_ceil(WORD);
+    fn rows_and_norms(isa: Isa, query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
+        debug_assert_eq!((rows.width(), rows.len(), rows.len()), (query.len(), out.len(), norms.len()));
+        match isa.min(Isa::dot()) {
+            // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::rows_and_norms(query, rows, out, norms) },
+            // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::rows_and_norms(query, rows, out, norms) },
+            _ => scalar::rows_and_norms(query, rows, out, norms),
+        }
+    }
+
+    fn pack_rows(isa: Isa, rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
+        let words = rows.width().div_ceil(WORD);
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
-        let groups = (rows.len() / width).div_ceil(GROUP);
-        panel.resize(groups * words, Line([0; GROUP]));
-        for (group, lines) in rows.chunks(GROUP * width).zip(panel.chunks_exact_mut(words)) {
-            let full = group.len() == GROUP * width;
+        panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
+        let (groups, rest) = rows.groups::<GROUP>();
+        let (full, last) = panel.split_at_mut(groups.len() * words);
+        for (group, lines) in groups.zip(full.chunks_exact_mut(words)) {
             let done = match isa.min(Isa::dot()) {
                 // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 if full => unsafe { avx512::pack(group, width, lines) },
+                Isa::Avx512 => unsafe { avx512::pack(group, lines) },
                 _ => 0,
             };
-            if !full {
-                lines.fill(Line([0; GROUP]));
-            }
-            for (lane, row) in group.chunks_exact(width).enumerate() {
+            for (lane, row) in group.into_iter().enumerate() {
                 each_word(&row[done * WORD..], |word, value| lines[done + word].0[lane] = value ^ BIAS);
             }
+        }
+        last.fill(Line([0; GROUP]));
+        for (lane, row) in rest.iter().enumerate() {
+            each_word(row, |word, value| last[word].0[lane] = value ^ BIAS);
         }
     }
 
     fn pack_queries(queries: &[i8], width: usize) -> Queries<Self::Word> {
-        let (count, length) = (queries.len() / width, width.div_ceil(WORD));
-        let batches = count.div_ceil(BATCH);
-        let mut words = vec![[0; BATCH]; batches * length];
-        let mut bias = vec![0; batches * BATCH];
-        for (q, query) in queries.chunks_exact(width).enumerate() {
-            let batch = &mut words[q / BATCH * length..][..length];
-            // A query's missing elements are zero, so what a panel holds in their place scores nothing.
-            each_word(query, |word, value| batch[word][q % BATCH] = value);
-            bias[q] = 128 * query.iter().map(|&x| i32::from(x)).sum::<i32>();
-        }
-        Queries { words, bias, count, length }
+        pack_queries(queries, width, 128)
     }
 
     fn panel(isa: Isa, panel: &[Line], queries: &Queries<Self::Word>, batch: usize, out: &mut [i32], stride: usize) {
@@ -126,6 +131,26 @@ impl Kernels for Dot {
             _ => scalar::panel(panel, words, bias, count, out, stride),
         }
     }
+}
+
+/// Interleave queries whose sums exceed their scores by `excess` times the sum of the query.
+pub(super) fn pack_queries(queries: &[i8], width: usize, excess: i32) -> Queries<[u32; BATCH]> {
+    let (count, length) = (queries.len() / width, width.div_ceil(WORD));
+    let batches = count.div_ceil(BATCH);
+    let mut words = vec![[0; BATCH]; batches * length];
+    let mut bias = vec![0; batches * BATCH];
+    for (q, query) in queries.chunks_exact(width).enumerate() {
+        let batch = &mut words[q / BATCH * length..][..length];
+        // A query's missing elements are zero, so what a panel holds in their place scores nothing.
+        each_word(query, |word, value| batch[word][q % BATCH] = value);
+        bias[q] = excess * sum(query);
+    }
+    Queries { words, bias, count, length }
+}
+
+/// The sum of a vector.
+pub(super) fn sum(vector: &[i8]) -> i32 {
+    vector.iter().map(|&x| i32::from(x)).sum()
 }
 
 /// The vector's words of four elements, as bytes in memory order, the last one filled up with zeros.
@@ -145,7 +170,7 @@ fn each_word(vector: &[i8], mut visit: impl FnMut(usize, u32)) {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Random;
-    use super::super::{BATCH, MAX_DIMS};
+    use super::super::{BATCH, MAX_DIMS, Matrix};
     use super::*;
 
     fn oracle(a: &[i8], b: &[i8]) -> i32 {
@@ -159,17 +184,23 @@ mod tests {
             queries.chunks_exact(width).map(|q| rows.chunks_exact(width).map(|r| oracle(q, r)).collect()).collect();
         let norms: Vec<u32> = rows.chunks_exact(width).map(|r| oracle(r, r) as u32).collect();
         let packed = Dot::pack_queries(queries, width);
+        let matrix = Matrix::whole(rows, width);
         for isa in Isa::ALL {
             for (query, expected) in queries.chunks_exact(width).zip(&expected) {
                 let mut out = vec![-1; count];
-                Dot::rows(isa, query, rows, &mut out);
+                Dot::rows(isa, query, matrix, &mut out);
                 assert_eq!(&out, expected, "rows, {isa:?}, width {width}");
             }
             let mut out = vec![1; count];
-            Dot::squared_norms(isa, rows, width, &mut out);
+            Dot::squared_norms(isa, matrix, &mut out);
             assert_eq!(out, norms, "norms, {isa:?}, width {width}");
+            for (query, expected) in queries.chunks_exact(width).zip(&expected) {
+                let mut both = (vec![-1; count], vec![1; count]);
+                Dot::rows_and_norms(isa, query, matrix, &mut both.0, &mut both.1);
+                assert_eq!((&both.0, &both.1), (expected, &norms), "both, {isa:?}, width {width}");
+            }
             let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
-            Dot::pack_rows(isa, rows, width, &mut panel);
+            Dot::pack_rows(isa, matrix, &mut panel);
             let stride = count.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.batches() {
                 let mut out = vec![-1; BATCH * stride];

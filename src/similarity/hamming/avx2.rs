@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::Matrix;
 use super::{BATCH, GROUP, Line, scalar};
 
 /// Bytes in a register.
@@ -13,8 +14,8 @@ const STEP: usize = 32;
 const BYTE_SUMS: usize = 31;
 
 #[target_feature(enable = "avx2,popcnt")]
-pub(super) fn rows(query: &[u8], rows: &[u8], out: &mut [i32]) {
-    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
         *out = distance(query, row);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::Matrix;
 use super::super::lanes::transpose_quarters;
 use super::{BATCH, GROUP, Line, WORD};
 
@@ -11,26 +12,26 @@ use super::{BATCH, GROUP, Line, WORD};
 const STEP: usize = 64;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-pub(super) fn rows(query: &[u8], rows: &[u8], out: &mut [i32]) {
-    let width = query.len();
-    let (blocks, four) = (out.len() / 4, 4 * width);
-    let (rows_by_four, rest) = rows.split_at(blocks * four);
-    let (out_by_four, out_rest) = out.split_at_mut(blocks * 4);
-    for (rows, out) in rows_by_four.chunks_exact(four).zip(out_by_four.as_chunks_mut::<4>().0) {
-        let (a, rows) = rows.split_at(width);
-        let (b, rows) = rows.split_at(width);
-        let (c, d) = rows.split_at(width);
-        *out = distances(query, [a, b, c, d]);
+pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
+    let (groups, rest) = rows.groups::<GROUP>();
+    let (eights, out_rest) = out.as_chunks_mut::<GROUP>();
+    for (group, out) in groups.zip(eights) {
+        *out = add_lanes(sums(query, group));
     }
-    for (row, out) in rest.chunks_exact(width).zip(out_rest) {
-        [*out] = distances(query, [row]);
+    for (row, out) in rest.iter().zip(out_rest) {
+        let [sum] = sums(query, [row]);
+        *out = _mm512_reduce_add_epi64(sum) as i32;
     }
 }
 
-/// Distances of `R` rows, which share the loads of the query.
+/// The bits in which `R` rows differ from a query that all share the loads of, in eight lanes a row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn distances<const R: usize>(query: &[u8], rows: [&[u8]; R]) -> [i32; R] {
+fn sums<const R: usize>(query: &[u8], mut rows: [&[u8]; R]) -> [__m512i; R] {
+    for row in &mut rows {
+        // The length that the compiler needs to see to leave out the checks below.
+        *row = &row[..query.len()];
+    }
     let mut sums = [_mm512_setzero_si512(); R];
     let whole = query.len() / STEP * STEP;
     for at in (0..whole).step_by(STEP) {
@@ -47,10 +48,24 @@ fn distances<const R: usize>(query: &[u8], rows: [&[u8]; R]) -> [i32; R] {
             *sum = _mm512_add_epi64(*sum, _mm512_popcnt_epi64(different));
         }
     }
-    let mut out = [0; R];
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = _mm512_reduce_add_epi64(sum) as i32;
+    sums
+}
+
+/// The sum of the lanes of each of eight registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+fn add_lanes(rows: [__m512i; GROUP]) -> [i32; GROUP] {
+    let mut pairs = [_mm512_setzero_si512(); 4];
+    for (pair, two) in pairs.iter_mut().zip(rows.as_chunks::<2>().0) {
+        // Within each quarter: the sums of rows 2 j and 2 j + 1.
+        *pair = _mm512_add_epi64(_mm512_unpacklo_epi64(two[0], two[1]), _mm512_unpackhi_epi64(two[0], two[1]));
     }
+    // Quarter j of all four: rows 2 j and 2 j + 1, of what was one quarter of each.
+    let [a, b, c, d] = transpose_quarters(pairs);
+    let sums = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));
+    let mut out = [0; GROUP];
+    // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(sums)) };
     out
 }
 
@@ -75,13 +90,12 @@ fn load_tail(bytes: &[u8]) -> __m512i {
 
 /// Interleave the whole registers of a full group of rows, and give the number of words that were written.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-pub(super) fn pack(group: &[u8], width: usize, lines: &mut [Line]) -> usize {
-    debug_assert_eq!(group.len(), GROUP * width);
+pub(super) fn pack(group: [&[u8]; GROUP], lines: &mut [Line]) -> usize {
     let (blocks, _) = lines.as_chunks_mut::<{ STEP / WORD }>();
-    let blocks = &mut blocks[..width / STEP];
+    let blocks = &mut blocks[..group[0].len() / STEP];
     for (at, lines) in blocks.iter_mut().enumerate() {
         let mut rows = [_mm512_setzero_si512(); GROUP];
-        for (register, row) in rows.iter_mut().zip(group.chunks_exact(width)) {
+        for (register, row) in rows.iter_mut().zip(group) {
             *register = load(&row[at * STEP..(at + 1) * STEP]);
         }
         // Within each quarter L of the registers: words 2 L and 2 L + 1 of rows 2 j and 2 j + 1, a word a register.

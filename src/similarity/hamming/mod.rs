@@ -8,7 +8,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use super::{BATCH, Kernels, Queries};
+use super::{BATCH, Kernels, Matrix, Queries};
 use crate::isa::Isa;
 
 /// Bytes in a word.
@@ -27,12 +27,13 @@ pub struct Hamming;
 
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
 impl Kernels for Hamming {
+    type Query = u8;
     type Element = u8;
     type Line = Line;
     type Word = [u64; BATCH];
 
     const GROUP: usize = GROUP;
-    const WORD: usize = WORD;
+    const RATIO: usize = 1;
 
     fn isa() -> Isa {
         Isa::hamming()
@@ -46,8 +47,8 @@ impl Kernels for Hamming {
         }
     }
 
-    fn rows(isa: Isa, query: &[u8], rows: &[u8], out: &mut [i32]) {
-        debug_assert_eq!(rows.len(), query.len() * out.len());
+    fn rows(isa: Isa, query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
+        debug_assert_eq!((rows.width(), rows.len()), (query.len(), out.len()));
         match isa.min(Isa::hamming()) {
             // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
             #[cfg(target_arch = "x86_64")]
@@ -59,25 +60,26 @@ impl Kernels for Hamming {
         }
     }
 
-    fn pack_rows(isa: Isa, rows: &[u8], width: usize, panel: &mut Vec<Line>) {
-        let words = width.div_ceil(WORD);
+    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
+        let words = rows.width().div_ceil(WORD);
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
-        let groups = (rows.len() / width).div_ceil(GROUP);
-        panel.resize(groups * words, Line([0; GROUP]));
-        for (group, lines) in rows.chunks(GROUP * width).zip(panel.chunks_exact_mut(words)) {
-            let full = group.len() == GROUP * width;
+        panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
+        let (groups, rest) = rows.groups::<GROUP>();
+        let (full, last) = panel.split_at_mut(groups.len() * words);
+        for (group, lines) in groups.zip(full.chunks_exact_mut(words)) {
             let done = match isa.min(Isa::hamming()) {
                 // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 if full => unsafe { avx512::pack(group, width, lines) },
+                Isa::Avx512 => unsafe { avx512::pack(group, lines) },
                 _ => 0,
             };
-            if !full {
-                lines.fill(Line([0; GROUP]));
-            }
-            for (lane, row) in group.chunks_exact(width).enumerate() {
+            for (lane, row) in group.into_iter().enumerate() {
                 each_word(&row[done * WORD..], |word, value| lines[done + word].0[lane] = value);
             }
+        }
+        last.fill(Line([0; GROUP]));
+        for (lane, row) in rest.iter().enumerate() {
+            each_word(row, |word, value| last[word].0[lane] = value);
         }
     }
 
@@ -140,11 +142,11 @@ mod tests {
         for isa in Isa::ALL {
             for (q, query) in query_data.chunks_exact(width).enumerate() {
                 let mut out = vec![-1; rows];
-                Hamming::rows(isa, query, row_data, &mut out);
+                Hamming::rows(isa, query, Matrix::whole(row_data, width), &mut out);
                 assert_eq!(out, expected[q], "rows, {isa:?}, width {width}, offset {offset}");
             }
             let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
-            Hamming::pack_rows(isa, row_data, width, &mut panel);
+            Hamming::pack_rows(isa, Matrix::whole(row_data, width), &mut panel);
             let stride = rows.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.batches() {
                 let mut out = vec![-1; BATCH * stride];
@@ -183,10 +185,10 @@ mod tests {
         let packed = Hamming::pack_queries(&query, width);
         for isa in Isa::ALL {
             let mut out = [0; 3];
-            Hamming::rows(isa, &query, &rows, &mut out);
+            Hamming::rows(isa, &query, Matrix::whole(&rows, width), &mut out);
             assert_eq!(out, [width as i32 * 8; 3], "{isa:?}");
             let (mut panel, mut out) = (vec![], [0; 8 * BATCH]);
-            Hamming::pack_rows(isa, &rows, width, &mut panel);
+            Hamming::pack_rows(isa, Matrix::whole(&rows, width), &mut panel);
             Hamming::panel(isa, &panel, &packed, 0, &mut out, 8);
             assert_eq!(out[..3], [width as i32 * 8; 3], "{isa:?}");
         }

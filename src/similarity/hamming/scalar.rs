@@ -1,9 +1,10 @@
 //! Portable Rust, written so that the compiler vectorises it where the target can count bits in lanes.
 
+use super::super::Matrix;
 use super::{BATCH, GROUP, Line, WORD};
 
-pub(super) fn rows(query: &[u8], rows: &[u8], out: &mut [i32]) {
-    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
         *out = distance(query, row);
     }
 }

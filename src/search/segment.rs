@@ -1,0 +1,370 @@
+//! The rows of an index, in segments that nobody changes while they are shared.
+
+use std::collections::TryReserveError;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use super::column::{Column, Fresh, as_uninit};
+use super::scan::{Ids, Part};
+use crate::codec::bits;
+use crate::isa::Isa;
+use crate::similarity::dot::Dot;
+use crate::similarity::{Kernels, Matrix};
+
+/// Bytes of rows and bits that one segment holds at most, so that a removal copies no more than a few segments.
+const MOST_BYTES: usize = 64 << 20;
+/// Bytes of int8 rows whose bits and norms are computed while they are in cache.
+const STEP_BYTES: usize = 64 << 10;
+
+/// Ids of a segment's rows, as [`Ids`].
+#[derive(Clone, Debug)]
+pub(super) enum OwnIds {
+    From(i64),
+    Own(Column<i64>),
+}
+
+/// Rows of an index that were added at about the same time.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) count: usize,
+    /// int8 vectors; empty in a binary index.
+    pub(super) rows: Column<i8>,
+    /// A bit a dimension, 1 where the value is not negative, least significant first.
+    pub(super) bits: Column<u8>,
+    /// Squared norms; empty in a binary index.
+    pub(super) norms: Column<u32>,
+    pub(super) ids: OwnIds,
+    /// Rows in the order of their own ids, made when first asked for; none: they are in it.
+    order: OnceLock<Option<Box<[u32]>>>,
+}
+
+impl Segment {
+    pub(super) fn new(count: usize, rows: Column<i8>, bits: Column<u8>, norms: Column<u32>, ids: OwnIds) -> Self {
+        Self { count, rows, bits, norms, ids, order: OnceLock::new() }
+    }
+
+    /// int8 vectors with their bits and norms, which are computed as the rows are copied.
+    pub(super) fn int8(values: &[i8], dims: usize, ids: OwnIds) -> Result<Self, TryReserveError> {
+        let (count, width) = (values.len() / dims, dims.div_ceil(8));
+        let mut rows = Fresh::<i8>::new(values.len())?;
+        let mut bits = Fresh::<u8>::new(count * width)?;
+        let mut norms = Fresh::<u32>::new(count)?;
+        let step = (STEP_BYTES / dims).max(1);
+        let parts = values.chunks(step * dims).zip(rows.values().chunks_mut(step * dims));
+        let parts = parts.zip(bits.values().chunks_mut(step * width)).zip(norms.values().chunks_mut(step));
+        for (((source, rows), bits), norms) in parts {
+            signs_into(source, dims, bits);
+            Dot::squared_norms(Dot::isa(), Matrix::whole(source, dims), norms);
+            rows.copy_from_slice(source);
+        }
+        Ok(Self::new(count, rows.done(), bits.done(), norms.done(), ids))
+    }
+
+    /// Packed bits alone.
+    pub(super) fn binary(bits: &[u8], width: usize, ids: OwnIds) -> Result<Self, TryReserveError> {
+        let (rows, norms) = (Column::Owned(vec![]), Column::Owned(vec![]));
+        Ok(Self::new(bits.len() / width, rows, Column::copied(bits)?, norms, ids))
+    }
+
+    /// Rows of so many bytes that fill a segment.
+    pub(super) fn rows_at_most(row_bytes: usize) -> usize {
+        (MOST_BYTES / row_bytes).max(1)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.values().len() + self.bits.values().len()
+    }
+
+    /// The ids, as a scan takes them.
+    pub(super) fn ids(&self) -> Ids<'_> {
+        match &self.ids {
+            OwnIds::From(first) => Ids::From(*first),
+            OwnIds::Own(ids) => Ids::Own(ids.values()),
+        }
+    }
+
+    /// The same rows, in memory that is best to read: for a segment that will not grow.
+    pub(super) fn sealed(&self) -> Result<Self, TryReserveError> {
+        let ids = match &self.ids {
+            OwnIds::From(first) => OwnIds::From(*first),
+            OwnIds::Own(ids) => OwnIds::Own(ids.sealed()?),
+        };
+        Ok(Self::new(self.count, self.rows.sealed()?, self.bits.sealed()?, self.norms.sealed()?, ids))
+    }
+
+    /// Make room for the rows of `other`: nothing has changed where that fails.
+    pub(super) fn reserve(&mut self, other: &Self) -> Result<(), TryReserveError> {
+        self.rows.reserve(other.rows.values().len())?;
+        self.bits.reserve(other.bits.values().len())?;
+        self.norms.reserve(other.norms.values().len())?;
+        if let (OwnIds::From(first), OwnIds::From(next)) = (&self.ids, &other.ids)
+            && first + self.count as i64 == *next
+        {
+            return Ok(());
+        }
+        if let OwnIds::From(first) = self.ids {
+            let mut own = vec![];
+            own.try_reserve_exact(self.count + other.count)?;
+            own.extend((first..).take(self.count));
+            self.ids = OwnIds::Own(Column::Owned(own));
+        }
+        match &mut self.ids {
+            OwnIds::Own(ids) => ids.reserve(other.count),
+            OwnIds::From(_) => Ok(()),
+        }
+    }
+
+    /// A copy with room for the rows of `other`.
+    pub(super) fn with_room(&self, other: &Self) -> Result<Self, TryReserveError> {
+        let ids = match &self.ids {
+            OwnIds::From(first) => OwnIds::From(*first),
+            OwnIds::Own(ids) => OwnIds::Own(ids.with_room(other.count)?),
+        };
+        let rows = self.rows.with_room(other.rows.values().len())?;
+        let bits = self.bits.with_room(other.bits.values().len())?;
+        let norms = self.norms.with_room(other.norms.values().len())?;
+        let mut copy = Self::new(self.count, rows, bits, norms, ids);
+        copy.reserve(other)?;
+        Ok(copy)
+    }
+
+    /// Append `other`, for which room was made.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.rows.extend(other.rows.values());
+        self.bits.extend(other.bits.values());
+        self.norms.extend(other.norms.values());
+        if let OwnIds::Own(ids) = &mut self.ids {
+            match other.ids() {
+                Ids::Own(others) => ids.extend(others),
+                Ids::From(first) => (first..).take(other.count).for_each(|id| ids.extend(&[id])),
+            }
+        }
+        self.count += other.count;
+        self.order = OnceLock::new();
+    }
+
+    /// Some of the rows; what lies in pages is shared.
+    pub(super) fn slice(&self, range: Range<usize>) -> Result<Self, TryReserveError> {
+        let cut = |width: usize| range.start * width..range.end * width;
+        let ids = match &self.ids {
+            OwnIds::From(first) => OwnIds::From(first + range.start as i64),
+            OwnIds::Own(ids) => OwnIds::Own(ids.slice(range.clone())?),
+        };
+        Ok(Self::new(
+            range.len(),
+            self.rows.slice(cut(self.rows.values().len() / self.count))?,
+            self.bits.slice(cut(self.bits.values().len() / self.count))?,
+            self.norms.slice(cut(self.norms.values().len() / self.count))?,
+            ids,
+        ))
+    }
+
+    /// The rows without some of them, given in ascending order; none where no row is left.
+    pub(super) fn without(&self, removed: &[usize]) -> Result<Option<Self>, TryReserveError> {
+        if removed.len() == self.count {
+            return Ok(None);
+        }
+        let left = self.count - removed.len();
+        let kept = Kept { removed, count: self.count, left };
+        let mut ids = Fresh::new(left)?;
+        let own: Vec<i64>;
+        kept.copy(
+            match self.ids() {
+                Ids::Own(ids) => ids,
+                Ids::From(first) => {
+                    let mut numbers = vec![];
+                    numbers.try_reserve_exact(self.count)?;
+                    numbers.extend((first..).take(self.count));
+                    own = numbers;
+                    &own
+                }
+            },
+            ids.values(),
+        );
+        let ids = OwnIds::Own(ids.done());
+        Ok(Some(Self::new(left, kept.column(&self.rows)?, kept.column(&self.bits)?, kept.column(&self.norms)?, ids)))
+    }
+
+    /// The row of an id.
+    pub(super) fn find(&self, id: i64) -> Option<usize> {
+        match self.ids() {
+            Ids::From(first) => {
+                let row = usize::try_from(id.checked_sub(first)?).ok()?;
+                (row < self.count).then_some(row)
+            }
+            Ids::Own(ids) => match self.order(ids) {
+                None => ids.binary_search(&id).ok(),
+                Some(order) => {
+                    let place = order.binary_search_by_key(&id, |&row| ids[row as usize]).ok()?;
+                    Some(order[place] as usize)
+                }
+            },
+        }
+    }
+
+    fn order(&self, ids: &[i64]) -> Option<&[u32]> {
+        let order = self.order.get_or_init(|| {
+            if ids.is_sorted() {
+                return None;
+            }
+            // A segment of one byte a row has some 2^26 of them.
+            let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+            order.sort_unstable_by_key(|&row| ids[row as usize]);
+            Some(order.into_boxed_slice())
+        });
+        order.as_deref()
+    }
+}
+
+/// Rows that a removal keeps.
+struct Kept<'a> {
+    removed: &'a [usize],
+    count: usize,
+    left: usize,
+}
+
+impl Kept<'_> {
+    /// Copy what is kept of `from`, of so many values a row as fit.
+    fn copy<T: Copy>(&self, from: &[T], to: &mut [T]) {
+        let width = from.len() / self.count;
+        let (mut start, mut at) = (0, 0);
+        for end in self.removed.iter().copied().chain([self.count]) {
+            let run = &from[start * width..end * width];
+            to[at..at + run.len()].copy_from_slice(run);
+            (start, at) = (end + 1, at + run.len());
+        }
+    }
+
+    fn column<T: super::column::Plain>(&self, column: &Column<T>) -> Result<Column<T>, TryReserveError> {
+        let values = column.values();
+        let mut kept = Fresh::new(values.len() / self.count * self.left)?;
+        self.copy(values, kept.values());
+        Ok(kept.done())
+    }
+}
+
+/// All rows at one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) segments: Vec<Arc<Segment>>,
+    pub(super) count: usize,
+    /// Rows ever added: where default ids go on.
+    pub(super) added: u64,
+    /// Whether a caller has given ids other than the default ones, so that ids can meet.
+    pub(super) own_ids: bool,
+}
+
+impl Snapshot {
+    /// The segments as a scan takes them; norms are those of whole rows.
+    pub(super) fn parts<'a, E>(&'a self, rows: impl Fn(&'a Segment) -> &'a [E], norms: bool) -> Vec<Part<'a, E>> {
+        let part = |segment: &'a Arc<Segment>| Part {
+            rows: rows(segment),
+            norms: norms.then_some(segment.norms.values()),
+            ids: segment.ids(),
+        };
+        self.segments.iter().map(part).collect()
+    }
+
+    /// All ids, in the order of the rows.
+    pub(super) fn ids(&self) -> impl Iterator<Item = i64> {
+        self.segments.iter().flat_map(|segment| (0..segment.count).map(|row| segment.ids().of(row)))
+    }
+
+    /// The segment of an id, and the row in it.
+    pub(super) fn find(&self, id: i64) -> Option<(usize, usize)> {
+        let segments = self.segments.iter().enumerate();
+        segments.filter_map(|(number, segment)| Some((number, segment.find(id)?))).next()
+    }
+
+    /// The rows that have one of these ids, by their numbers over all segments, in ascending order and each once.
+    pub(super) fn rows_of(&self, ids: &[i64]) -> Vec<usize> {
+        let (mut rows, mut first) = (Vec::with_capacity(ids.len()), 0);
+        for segment in &self.segments {
+            rows.extend(ids.iter().filter_map(|&id| Some(first + segment.find(id)?)));
+            first += segment.count;
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
+}
+
+/// The bits of int8 vectors: 1 where the value is not negative, least significant first, each vector filled up with
+/// zero bits to whole bytes.
+pub fn signs(rows: &[i8], dims: usize) -> Vec<u8> {
+    let mut bits = vec![0; rows.len() / dims * dims.div_ceil(8)];
+    signs_into(rows, dims, &mut bits);
+    bits
+}
+
+fn signs_into(rows: &[i8], dims: usize, out: &mut [u8]) {
+    if dims.is_multiple_of(8) {
+        return bits::pack(Isa::codec(), rows, as_uninit(out)); // the rows are one long row
+    }
+    for (row, out) in rows.chunks_exact(dims).zip(out.chunks_exact_mut(dims.div_ceil(8))) {
+        let (whole, tail) = row.split_at(dims / 8 * 8);
+        let (out, last) = out.split_at_mut(dims / 8);
+        bits::pack(Isa::codec(), whole, as_uninit(out));
+        last[0] = tail.iter().enumerate().fold(0, |byte, (bit, &value)| byte | u8::from(value >= 0) << bit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::similarity::testing::Random;
+
+    #[test]
+    fn a_bit_is_one_where_the_value_is_not_negative() {
+        let mut random = Random(41);
+        for dims in 1..=70 {
+            let rows = random.int8(3 * dims);
+            let bits = signs(&rows, dims);
+            for (row, bits) in rows.chunks_exact(dims).zip(bits.chunks_exact(dims.div_ceil(8))) {
+                for (at, &value) in row.iter().enumerate() {
+                    assert_eq!(bits[at / 8] >> (at % 8) & 1 == 1, value >= 0);
+                }
+            }
+        }
+        assert_eq!(signs(&[0, -1, 127, -128, 0, -1, -1, -1, -1], 9), [0b0001_0101, 0]);
+    }
+
+    fn sample(ids: OwnIds) -> Segment {
+        Segment::int8(&Random(42).int8(10 * 9), 9, ids).expect("memory")
+    }
+
+    #[test]
+    fn ids_are_found_in_any_order() {
+        let own = [5, -3, 9, 100, 7, 6, 0, 1 << 40, -8, 2];
+        let mut segment = sample(OwnIds::Own(Column::Owned(own.to_vec())));
+        for (row, id) in own.into_iter().enumerate() {
+            assert_eq!(segment.find(id), Some(row));
+        }
+        assert_eq!((segment.find(3), segment.find(i64::MIN)), (None, None));
+        let more = sample(OwnIds::From(20));
+        segment.reserve(&more).expect("memory");
+        segment.append(&more);
+        assert_eq!((segment.find(9), segment.find(20), segment.find(29), segment.find(30)), (Some(2), Some(10), Some(19), None));
+        let plain = sample(OwnIds::From(20));
+        assert_eq!((plain.find(19), plain.find(20), plain.find(29), plain.find(30)), (None, Some(0), Some(9), None));
+        assert_eq!((plain.find(i64::MIN), plain.find(i64::MAX)), (None, None));
+    }
+
+    #[test]
+    fn what_is_left_of_a_removal_is_whole() {
+        let segment = sample(OwnIds::From(20));
+        for removed in [&[0][..], &[9], &[0, 1, 9], &[3, 4, 5], &[0, 1, 2, 3, 4, 5, 6, 7, 8]] {
+            let left = segment.without(removed).expect("memory").expect("rows are left");
+            let kept: Vec<usize> = (0..10).filter(|row| !removed.contains(row)).collect();
+            assert_eq!(left.count, kept.len());
+            for (at, &row) in kept.iter().enumerate() {
+                let slice = segment.slice(row..row + 1).expect("memory");
+                assert_eq!(left.ids().of(at), 20 + row as i64);
+                assert_eq!(left.rows.values()[at * 9..][..9], *slice.rows.values());
+                assert_eq!(left.bits.values()[at * 2..][..2], *slice.bits.values());
+                assert_eq!(left.norms.values()[at..=at], *slice.norms.values());
+            }
+        }
+        assert!(segment.without(&(0..10).collect::<Vec<_>>()).expect("memory").is_none());
+    }
+}

@@ -1,0 +1,167 @@
+//! An int8 query against packed bits that stand for +1 and -1: `2 * (sum of q over set bits) - (sum of q)`, exact in
+//! 32 bits up to [`super::MAX_DIMS`] dimensions. It ranks better than Hamming distance, for the query keeps its values.
+//!
+//! Panels hold 2 and 0 in bytes for a bit that is set or not, and are those of [`super::dot`] otherwise: its kernels
+//! read unsigned bytes, and a query's bias is its sum.
+
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use super::dot::{Dot, GROUP, Line, pack_queries};
+use super::{BATCH, Kernels, Matrix, Queries};
+use crate::isa::Isa;
+
+/// Elements of a query for each byte of a row.
+const RATIO: usize = 8;
+
+/// Four bits as four bytes of 0 or 2, in memory order.
+const SPREAD: [u32; 16] = {
+    let (mut table, mut bits) = ([0; 16], 0);
+    while bits < 16 {
+        let bytes = [bits as u8 & 1, bits as u8 >> 1 & 1, bits as u8 >> 2 & 1, bits as u8 >> 3];
+        table[bits] = u32::from_ne_bytes(bytes) << 1;
+        bits += 1;
+    }
+    table
+};
+
+/// Inner product of int8 queries with rows of +1 and -1. Queries are filled up with zeros to whole bytes of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Asymmetric;
+
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
+impl Kernels for Asymmetric {
+    type Query = i8;
+    type Element = u8;
+    type Line = Line;
+    type Word = [u32; BATCH];
+
+    const GROUP: usize = GROUP;
+    const RATIO: usize = RATIO;
+
+    fn isa() -> Isa {
+        Isa::dot()
+    }
+
+    fn panel_from(isa: Isa) -> usize {
+        match isa.min(Isa::dot()) {
+            Isa::Avx512 => 4,
+            Isa::Avx2 => 48,
+            Isa::Scalar => usize::MAX,
+        }
+    }
+
+    fn rows(isa: Isa, query: &[i8], rows: Matrix<'_, u8>, out: &mut [i32]) {
+        debug_assert_eq!((rows.width() * RATIO, rows.len()), (query.len(), out.len()));
+        match isa.min(Isa::dot()) {
+            // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::rows(query, rows, out) },
+            // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::rows(query, rows, out) },
+            _ => scalar::rows(query, rows, out),
+        }
+    }
+
+    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
+        // A byte has the bits of two words.
+        let words = rows.width() * 2;
+        panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
+        let (groups, rest) = rows.groups::<GROUP>();
+        let (full, last) = panel.split_at_mut(groups.len() * words);
+        for (group, lines) in groups.zip(full.chunks_exact_mut(words)) {
+            let done = match isa.min(Isa::dot()) {
+                // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { avx512::pack(group, lines) },
+                _ => 0,
+            };
+            for (lane, row) in group.into_iter().enumerate() {
+                spread(&row[done..], lane, &mut lines[2 * done..]);
+            }
+        }
+        last.fill(Line([0; GROUP]));
+        for (lane, row) in rest.iter().enumerate() {
+            spread(row, lane, last);
+        }
+    }
+
+    fn pack_queries(queries: &[i8], width: usize) -> Queries<Self::Word> {
+        pack_queries(queries, width, 1)
+    }
+
+    fn panel(isa: Isa, panel: &[Line], queries: &Queries<Self::Word>, batch: usize, out: &mut [i32], stride: usize) {
+        Dot::panel(isa, panel, queries, batch, out, stride);
+    }
+}
+
+/// Write a row's bits to its lane.
+fn spread(row: &[u8], lane: usize, lines: &mut [Line]) {
+    for (&byte, [low, high]) in row.iter().zip(lines.as_chunks_mut::<2>().0) {
+        low.0[lane] = SPREAD[usize::from(byte & 15)];
+        high.0[lane] = SPREAD[usize::from(byte >> 4)];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Random;
+    use super::super::{BATCH, MAX_DIMS};
+    use super::*;
+
+    fn oracle(query: &[i8], row: &[u8]) -> i32 {
+        let sign = |at: usize| if row[at / 8] >> (at % 8) & 1 == 1 { 1 } else { -1 };
+        query.iter().enumerate().map(|(at, &x)| sign(at) * i32::from(x)).sum()
+    }
+
+    fn check(queries: &[i8], data: &[u8], width: usize, stride: usize) {
+        let rows = Matrix::new(data, width, stride);
+        let expected: Vec<Vec<i32>> =
+            queries.chunks_exact(8 * width).map(|q| rows.iter().map(|r| oracle(q, r)).collect()).collect();
+        let packed = Asymmetric::pack_queries(queries, 8 * width);
+        for isa in Isa::ALL {
+            for (query, expected) in queries.chunks_exact(8 * width).zip(&expected) {
+                let mut out = vec![-1; rows.len()];
+                Asymmetric::rows(isa, query, rows, &mut out);
+                assert_eq!(&out, expected, "rows, {isa:?}, width {width}");
+            }
+            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
+            Asymmetric::pack_rows(isa, rows, &mut panel);
+            let stride = rows.len().next_multiple_of(GROUP);
+            for batch in 0..packed.batches() {
+                let mut out = vec![-1; BATCH * stride];
+                Asymmetric::panel(isa, &panel, &packed, batch, &mut out, stride);
+                for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
+                    let got = &out[lane * stride..][..rows.len()];
+                    assert_eq!(got, &expected[..], "panel, {isa:?}, width {width}, query {batch}+{lane}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_path_sums_what_the_oracle_sums_at_every_width() {
+        let mut random = Random(8);
+        for width in (1..=80).chain([125, 128, 129, 320]) {
+            for extra in [0, 3] {
+                let (queries, rows) = (1 + random.below(11), 1 + random.below(37));
+                check(&random.int8(8 * width * queries), &random.bytes((width + extra) * rows), width, width + extra);
+            }
+        }
+    }
+
+    #[test]
+    fn the_extreme_values_fit_at_the_widest() {
+        let width = MAX_DIMS / 8;
+        for value in [-128, 127] {
+            for byte in [0, 255] {
+                check(&vec![value; 8 * width], &vec![byte; 17 * width], width, width);
+            }
+        }
+    }
+}

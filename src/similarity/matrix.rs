@@ -1,0 +1,86 @@
+//! Rows as a kernel sees them.
+
+use std::ops::Range;
+
+/// Rows that lie `stride` elements apart, of which the first `width` elements each are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a, E> {
+    data: &'a [E],
+    width: usize,
+    stride: usize,
+}
+
+impl<'a, E> Matrix<'a, E> {
+    /// The whole rows in `data`; `width` is at least 1 and at most `stride`.
+    pub fn new(data: &'a [E], width: usize, stride: usize) -> Self {
+        debug_assert!((1..=stride).contains(&width));
+        Self { data, width: width.min(stride), stride }
+    }
+
+    /// Rows that are looked at wholly.
+    pub fn whole(data: &'a [E], width: usize) -> Self {
+        Self::new(data, width, width)
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.data.len() / self.stride
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements of a row that are looked at.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// One row.
+    #[inline]
+    pub fn row(&self, row: usize) -> &'a [E] {
+        &self.data[row * self.stride..][..self.width]
+    }
+
+    /// Some rows.
+    #[must_use]
+    pub fn range(&self, rows: Range<usize>) -> Self {
+        Self { data: &self.data[rows.start * self.stride..rows.end * self.stride], ..*self }
+    }
+
+    /// All rows.
+    #[inline]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [E]> + use<'a, E> {
+        let width = self.width;
+        self.data.chunks_exact(self.stride).map(move |row| &row[..width])
+    }
+
+    /// All rows by `N`, and the rest of less than `N`.
+    #[inline]
+    pub fn groups<const N: usize>(&self) -> (impl ExactSizeIterator<Item = [&'a [E]; N]> + use<'a, E, N>, Self) {
+        let (width, stride) = (self.width, self.stride);
+        let whole = self.len() / N * N;
+        let groups = self.data[..whole * stride].chunks_exact(N * stride);
+        let groups = groups.map(move |group| std::array::from_fn(|row| &group[row * stride..][..width]));
+        (groups, self.range(whole..self.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_cut_from_wider_ones() {
+        let data: Vec<u8> = (0..23).collect();
+        let matrix = Matrix::new(&data, 2, 3);
+        assert_eq!((matrix.len(), matrix.width(), matrix.is_empty()), (7, 2, false));
+        assert_eq!(matrix.row(2), [6, 7]);
+        assert_eq!(matrix.iter().map(|row| row[1]).collect::<Vec<_>>(), [1, 4, 7, 10, 13, 16, 19]);
+        assert_eq!(matrix.range(3..5).iter().collect::<Vec<_>>(), [[9, 10], [12, 13]]);
+        let (groups, rest) = matrix.groups::<4>();
+        assert_eq!(groups.collect::<Vec<_>>(), [[&[0, 1], &[3, 4], &[6, 7], &[9, 10]]]);
+        assert_eq!(rest.iter().collect::<Vec<_>>(), [[12, 13], [15, 16], [18, 19]]);
+    }
+}
