@@ -57,12 +57,8 @@ where
     group.finish();
 }
 
-fn scans<K, O: Order>(
-    c: &mut Criterion,
-    name: &str,
-    width: usize,
-    elements: impl Fn(usize) -> Vec<K::Element>,
-) where
+fn scans<K, O: Order>(c: &mut Criterion, name: &str, width: usize, elements: impl Fn(usize) -> Vec<K::Element>)
+where
     K: Kernels<Query = <K as Kernels>::Element>,
 {
     let rows = elements(20_000 * width);
@@ -71,8 +67,15 @@ fn scans<K, O: Order>(
     group.sample_size(20);
     for count in [1, 4, 16, 64, 256] {
         let queries = elements(count * width);
-        let scan =
-            Scan::<K> { isa: K::isa(), width, stride: width, queries: &queries, parts: &part, subset: Subset::All, threads: NonZero::new(1) };
+        let scan = Scan::<K> {
+            isa: K::isa(),
+            width,
+            stride: width,
+            queries: &queries,
+            parts: &part,
+            subset: Subset::All,
+            threads: NonZero::new(1),
+        };
         group.throughput(Throughput::Elements((20_000 * count) as u64));
         group.bench_function(BenchmarkId::new("top 10", count), |b| {
             b.iter_batched(

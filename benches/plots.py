@@ -98,8 +98,8 @@ def _scaling(plt: Any, found: list[Row]) -> Any:
     for line, (kind, part) in zip(panels, kinds.items(), strict=True):
         for axes, axis in zip(line, axes_of, strict=True):
             _sweep(axes, part, axis)
+            axes.legend(frameon=False, fontsize="x-small")
         line[0].set_ylabel(f"{kind}: GB/s scored")
-        line[0].legend(frameon=False, fontsize="small")
     figure.tight_layout()
     return figure
 

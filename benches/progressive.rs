@@ -22,10 +22,11 @@ mod experiment {
     use std::time::Instant;
 
     use ctxembed::isa::Isa;
-    use ctxembed::search::scan::{Part, Scan};
+    use ctxembed::search::scan::{Ids, Part, Scan};
+    use ctxembed::search::subset::Subset;
     use ctxembed::search::top_k::Closest;
     use ctxembed::similarity::dot::Dot;
-    use ctxembed::similarity::{BATCH, Kernels, cosine};
+    use ctxembed::similarity::{BATCH, Kernels, Matrix, cosine};
 
     const DIMS: usize = 1024;
     /// Bytes of a plane's row.
@@ -269,7 +270,7 @@ mod experiment {
             }
             let stride = count.next_multiple_of(Dot::GROUP);
             let (mut panel, mut scores, mut kept, mut total) = (vec![], vec![0; BATCH * stride], vec![], 0);
-            Dot::pack_rows(isa, &wide, DIMS, &mut panel);
+            Dot::pack_rows(isa, Matrix::whole(&wide, DIMS), &mut panel);
             for batch in 0..packed.batches() {
                 Dot::panel(isa, &panel, &packed, batch, &mut scores, stride);
                 let some = queries.iter().zip(best.iter_mut()).zip(raw.chunks_exact(DIMS)).skip(batch * BATCH);
@@ -282,7 +283,7 @@ mod experiment {
                     total += kept.len();
                     for &at in &kept {
                         let (row, mut exact) = (start + at, [0]);
-                        Dot::rows(isa, raw, &rows[row * DIMS..][..DIMS], &mut exact);
+                        Dot::rows(isa, raw, Matrix::whole(&rows[row * DIMS..][..DIMS], DIMS), &mut exact);
                         best.push(f64::from(exact[0]) * planes.inverse[row], row);
                     }
                 }
@@ -321,11 +322,19 @@ mod experiment {
         let planes = Planes::new(&rows);
         let asked: Vec<Query> = queries.chunks_exact(DIMS).map(Query::new).collect();
         let mut norms = vec![0; count];
-        Dot::squared_norms(Dot::isa(), &rows, DIMS, &mut norms);
-        let part = [Part { rows: &rows, norms: Some(&norms), ids: None }];
+        Dot::squared_norms(Dot::isa(), Matrix::whole(&rows, DIMS), &mut norms);
+        let part = [Part { rows: &rows, norms: Some(&norms), ids: Ids::From(0) }];
         let exact = |queries: &[i8], threads: usize| -> Vec<Vec<usize>> {
             let threads = NonZero::new(threads);
-            let scan = Scan::<Dot> { isa: Dot::isa(), width: DIMS, queries, parts: &part, mask: None, threads };
+            let scan = Scan::<Dot> {
+                isa: Dot::isa(),
+                width: DIMS,
+                stride: DIMS,
+                queries,
+                parts: &part,
+                subset: Subset::All,
+                threads,
+            };
             let found = scan.top_k::<Closest>(K, &mut || Ok(())).expect("nothing stops it");
             found.candidates.chunks(found.columns).map(|best| best.iter().map(|c| c.id as usize).collect()).collect()
         };

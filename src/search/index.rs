@@ -150,7 +150,8 @@ impl Index {
         let own = !defaults.clone().eq(assigned.iter().copied());
 
         // Whatever can fail comes before the first change.
-        let claimed = if own || snapshot.own_ids { Some(claim(&mut known, &snapshot, &assigned, ids.is_some())?) } else { None };
+        let claimed =
+            if own || snapshot.own_ids { Some(claim(&mut known, &snapshot, &assigned, ids.is_some())?) } else { None };
         drop(snapshot);
         let (mut segments, step) = (vec![], Segment::rows_at_most(bytes));
         for (at, rows) in rows.chunks(step * width).enumerate() {
@@ -263,9 +264,9 @@ impl Index {
 
 /// The segment and row of each id, or an error that names the first that is not there.
 fn located(snapshot: &Snapshot, ids: &[i64]) -> impl Iterator<Item = Result<(usize, usize), Error>> {
-    ids.iter().enumerate().map(|(at, &id)| {
-        snapshot.find(id).ok_or_else(|| Error::Value(format!("ids[{at}] = {id} is not in the index")))
-    })
+    ids.iter()
+        .enumerate()
+        .map(|(at, &id)| snapshot.find(id).ok_or_else(|| Error::Value(format!("ids[{at}] = {id} is not in the index"))))
 }
 
 /// The ids as a set, if none of them is known; else an error that names the first that is.

@@ -218,7 +218,8 @@ impl Index {
     ) -> Result<Found, Error> {
         let parts = numbered(snapshot, snapshot.parts(|segment| segment.bits.values(), false));
         let stride = self.bit_bytes();
-        let scan = Scan::<Hamming> { isa: Hamming::isa(), width, stride, queries: bits, parts: &parts, subset, threads };
+        let scan =
+            Scan::<Hamming> { isa: Hamming::isa(), width, stride, queries: bits, parts: &parts, subset, threads };
         scan.best::<Nearest>(k, pulse)
     }
 
@@ -320,7 +321,8 @@ impl Index {
         let reached = |oversample: usize| needed.partition_point(|&need| need <= oversample) as f64 / total as f64;
         let wanted = ((recall * total as f64).ceil() as usize).clamp(1, needed.len());
         let smallest = needed[wanted - 1];
-        let mut tried: Vec<usize> = (0..usize::BITS).map(|power| 1 << power).take_while(|&o| o < 2 * smallest).collect();
+        let mut tried: Vec<usize> =
+            (0..usize::BITS).map(|power| 1 << power).take_while(|&o| o < 2 * smallest).collect();
         tried.push(smallest);
         tried.sort_unstable();
         tried.dedup();

@@ -61,12 +61,7 @@ pub struct Within {
 
 impl<K: Kernels> Scan<'_, K> {
     /// The rows that are near enough, in the order `O`. `norms` has one entry a query where the threshold asks for it.
-    pub fn within<O: Order>(
-        &self,
-        threshold: Threshold,
-        norms: &[Norm],
-        watch: Watch<'_>,
-    ) -> Result<Within, Error> {
+    pub fn within<O: Order>(&self, threshold: Threshold, norms: &[Norm], watch: Watch<'_>) -> Result<Within, Error> {
         let mut within = Within { offsets: vec![0], candidates: vec![] };
         let take = |list: &mut Vec<Candidate>, candidate| {
             list.try_reserve(1).map(|()| list.push(candidate)).map_err(Error::from)

@@ -207,11 +207,11 @@ pub(super) fn queries_together(columns: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::top_k::{Closest, Greatest, Nearest};
-    use crate::similarity::asymmetric::Asymmetric;
     use super::super::subset;
+    use super::super::top_k::{Closest, Greatest, Nearest};
     use super::*;
     use crate::similarity::Matrix;
+    use crate::similarity::asymmetric::Asymmetric;
     use crate::similarity::dot::Dot;
     use crate::similarity::hamming::Hamming;
     use crate::similarity::testing::Random;

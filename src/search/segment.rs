@@ -344,7 +344,10 @@ mod tests {
         let more = sample(OwnIds::From(20));
         segment.reserve(&more).expect("memory");
         segment.append(&more);
-        assert_eq!((segment.find(9), segment.find(20), segment.find(29), segment.find(30)), (Some(2), Some(10), Some(19), None));
+        assert_eq!(
+            (segment.find(9), segment.find(20), segment.find(29), segment.find(30)),
+            (Some(2), Some(10), Some(19), None)
+        );
         let plain = sample(OwnIds::From(20));
         assert_eq!((plain.find(19), plain.find(20), plain.find(29), plain.find(30)), (None, Some(0), Some(9), None));
         assert_eq!((plain.find(i64::MIN), plain.find(i64::MAX)), (None, None));
