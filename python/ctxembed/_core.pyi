@@ -63,8 +63,8 @@ def top_k(
     database: NDArray[np.int8] | NDArray[np.uint8],
     k: SupportsIndex,
     *,
-    metric: Literal["hamming", "cosine", "dot"] | None = None,
-    mask: NDArray[np.bool_] | None = None,
+    metric: Literal["hamming", "cosine", "dot", "asymmetric"] | None = None,
+    mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
     threads: SupportsIndex | None = None,
 ) -> Matches: ...
 
@@ -84,23 +84,110 @@ class Matches:
     def __reduce__(self) -> tuple[type[Matches], tuple[NDArray[np.int64], NDArray[Any], bool]]: ...
 
 @final
+class RangeMatches:
+    def __new__(
+        cls, offsets: NDArray[np.int64], ids: NDArray[np.int64], scores: NDArray[np.int32] | NDArray[np.float32]
+    ) -> RangeMatches: ...
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
+    @property
+    def ids(self) -> NDArray[np.int64]: ...
+    @property
+    def scores(self) -> NDArray[np.int32] | NDArray[np.float32]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, query: int, /) -> tuple[NDArray[np.int64], NDArray[Any]]: ...
+    def __reduce__(
+        self,
+    ) -> tuple[type[RangeMatches], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]: ...
+
+@final
+class Pairs:
+    def __new__(cls, ids: NDArray[np.int64], scores: NDArray[np.int32] | NDArray[np.float32]) -> Pairs: ...
+    @property
+    def ids(self) -> NDArray[np.int64]: ...
+    @property
+    def scores(self) -> NDArray[np.int32] | NDArray[np.float32]: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[NDArray[Any]]: ...
+    def __reduce__(self) -> tuple[type[Pairs], tuple[NDArray[np.int64], NDArray[Any]]]: ...
+
+@final
+class Calibration:
+    @property
+    def oversample(self) -> int: ...
+    @property
+    def recall(self) -> float: ...
+    @property
+    def target(self) -> float: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def queries(self) -> int: ...
+    @property
+    def oversamples(self) -> NDArray[np.int64]: ...
+    @property
+    def recalls(self) -> NDArray[np.float64]: ...
+
+@final
 class Index:
     def __new__(cls, dims: SupportsIndex) -> Index: ...
     @property
     def dims(self) -> int: ...
     @property
     def dimensions(self) -> int: ...
+    @property
+    def oversample(self) -> int: ...
     def add(self, vectors: NDArray[np.int8], ids: NDArray[np.int64] | None = None) -> NDArray[np.int64]: ...
+    def remove(self, ids: NDArray[np.int64]) -> None: ...
+    def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.int8]: ...
     def search(
         self,
         queries: NDArray[np.int8],
         k: SupportsIndex,
         *,
-        stage: Literal["exact", "binary"] = "exact",
+        metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
+        stage: Literal["exact", "two-stage", "binary"] = "exact",
         oversample: SupportsIndex | None = None,
-        mask: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> Matches: ...
+    def search_range(
+        self,
+        queries: NDArray[np.int8],
+        radius: float,
+        *,
+        metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
+        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        dimensions: SupportsIndex | None = None,
+        threads: SupportsIndex | None = None,
+    ) -> RangeMatches: ...
+    def count(
+        self,
+        queries: NDArray[np.int8],
+        radius: float,
+        *,
+        metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
+        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        dimensions: SupportsIndex | None = None,
+        threads: SupportsIndex | None = None,
+    ) -> NDArray[np.int64] | int: ...
+    def near_duplicates(
+        self,
+        threshold: float,
+        *,
+        metric: Literal["cosine", "dot", "hamming"] = "cosine",
+        dimensions: SupportsIndex | None = None,
+        threads: SupportsIndex | None = None,
+    ) -> Pairs: ...
+    def calibrate(
+        self,
+        queries: NDArray[np.int8],
+        k: SupportsIndex,
+        recall: float = 0.99,
+        *,
+        threads: SupportsIndex | None = None,
+    ) -> Calibration: ...
     def save(self, path: str | PathLike[str]) -> None: ...
     @staticmethod
     def open(path: str | PathLike[str], mmap: bool = True, verify: bool | None = None) -> Index: ...
@@ -115,14 +202,41 @@ class BinaryIndex:
     @property
     def dimensions(self) -> int: ...
     def add(self, vectors: NDArray[np.uint8], ids: NDArray[np.int64] | None = None) -> NDArray[np.int64]: ...
+    def remove(self, ids: NDArray[np.int64]) -> None: ...
+    def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]: ...
     def search(
         self,
-        queries: NDArray[np.uint8],
+        queries: NDArray[np.uint8] | NDArray[np.int8],
         k: SupportsIndex,
         *,
-        mask: NDArray[np.bool_] | None = None,
+        metric: Literal["hamming", "asymmetric"] | None = None,
+        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> Matches: ...
+    def search_range(
+        self,
+        queries: NDArray[np.uint8] | NDArray[np.int8],
+        radius: SupportsIndex,
+        *,
+        metric: Literal["hamming", "asymmetric"] | None = None,
+        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        dimensions: SupportsIndex | None = None,
+        threads: SupportsIndex | None = None,
+    ) -> RangeMatches: ...
+    def count(
+        self,
+        queries: NDArray[np.uint8] | NDArray[np.int8],
+        radius: SupportsIndex,
+        *,
+        metric: Literal["hamming", "asymmetric"] | None = None,
+        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        dimensions: SupportsIndex | None = None,
+        threads: SupportsIndex | None = None,
+    ) -> NDArray[np.int64] | int: ...
+    def near_duplicates(
+        self, threshold: SupportsIndex, *, dimensions: SupportsIndex | None = None, threads: SupportsIndex | None = None
+    ) -> Pairs: ...
     def save(self, path: str | PathLike[str]) -> None: ...
     @staticmethod
     def open(path: str | PathLike[str], mmap: bool = True, verify: bool | None = None) -> BinaryIndex: ...

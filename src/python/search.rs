@@ -1,14 +1,14 @@
 //! The search room as Python sees it.
 
+mod arguments;
+mod binary_index;
 mod functions;
 mod index;
+mod indexes;
 mod matches;
-
-use std::num::NonZero;
+mod results;
 
 use pyo3::prelude::*;
-
-use super::convert::integer;
 
 /// Add the room's functions and classes to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -18,11 +18,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(functions::top_k, module)?)?;
     module.add_class::<matches::Matches>()?;
     module.add_class::<index::PyIndex>()?;
-    module.add_class::<index::PyBinaryIndex>()?;
+    module.add_class::<binary_index::PyBinaryIndex>()?;
+    module.add_class::<results::RangeMatches>()?;
+    module.add_class::<results::Pairs>()?;
+    module.add_class::<results::Calibration>()?;
     Ok(())
-}
-
-/// The `threads` argument: None, or at least 1.
-fn thread_count(threads: Option<&Bound<'_, PyAny>>) -> PyResult<Option<NonZero<usize>>> {
-    threads.map_or(Ok(None), |threads| Ok(NonZero::new(integer("threads", threads, 1)?)))
 }

@@ -287,7 +287,7 @@ impl Index {
         watch: Watch<'_>,
     ) -> Result<Calibration, Error> {
         let (snapshot, dims, k) = (self.snapshot(), self.dims(), options.k);
-        let (count, width) = (queries.len() / dims, self.bit_bytes());
+        let width = self.bit_bytes();
         let mut pulse = Pulse::new(watch);
         // The true best rows, known by their numbers.
         let parts = numbered(&snapshot, snapshot.parts(|segment| segment.rows.values(), true));
@@ -298,6 +298,8 @@ impl Index {
         // How many candidates each of them asks for; those that the first stage has not reached yet are left out.
         let (mut needed, mut oversample): (Vec<usize>, usize) = (vec![], 64);
         let total = best.candidates.len();
+        // Less what the product may be above a whole number by rounding.
+        let wanted = ((recall * total as f64 - 1e-6).ceil() as usize).clamp(1, total.max(1));
         loop {
             let candidates = k.saturating_mul(oversample).min(snapshot.count);
             needed.clear();
@@ -312,15 +314,16 @@ impl Index {
                     needed.extend(best.iter().filter_map(|row| Some(places.get(&row.id)? / k + 1)));
                 }
             }
-            if needed.len() as f64 >= recall * total as f64 || candidates == snapshot.count {
+            if needed.len() >= wanted || candidates == snapshot.count {
                 break;
             }
             oversample = oversample.saturating_mul(8);
         }
         needed.sort_unstable();
         let reached = |oversample: usize| needed.partition_point(|&need| need <= oversample) as f64 / total as f64;
-        let wanted = ((recall * total as f64).ceil() as usize).clamp(1, needed.len());
-        let smallest = needed[wanted - 1];
+        let smallest = needed.get(wanted - 1).copied().ok_or_else(|| {
+            Error::Value("queries and the index must have at least one row each to calibrate with".to_owned())
+        })?;
         let mut tried: Vec<usize> =
             (0..usize::BITS).map(|power| 1 << power).take_while(|&o| o < 2 * smallest).collect();
         tried.push(smallest);
@@ -328,7 +331,6 @@ impl Index {
         tried.dedup();
         let found = Calibrated { oversample: smallest as u64, k: k as u64, recall: reached(smallest) };
         self.set_calibrated(found);
-        debug_assert_eq!(best.columns * count, total);
         Ok(Calibration { found, measured: tried.into_iter().map(|o| (o as u64, reached(o))).collect() })
     }
 
@@ -344,7 +346,7 @@ impl Index {
             Metric::Hamming => self.hamming(&signs(queries, options.dims), options, work),
             Metric::Asymmetric => {
                 let width = options.dims.div_ceil(8);
-                let filled = filled(queries, options.dims, 8 * width);
+                let filled = fill_up(queries, options.dims, 8 * width);
                 let queries = filled.as_deref().unwrap_or(queries);
                 self.scan::<Asymmetric, Greatest, _>(queries, Bits, width, options, work)
             }
@@ -476,15 +478,11 @@ fn starts(snapshot: &Snapshot) -> Vec<usize> {
 /// The bits of the first `bytes` bytes of each query.
 fn bits_of(queries: &[i8], dims: usize, bytes: usize) -> Vec<u8> {
     let bits = signs(queries, dims);
-    let whole = dims.div_ceil(8);
-    if bytes == whole {
-        return bits;
-    }
-    Matrix::new(&bits, bytes, whole).iter().flatten().copied().collect()
+    Matrix::new(&bits, bytes, dims.div_ceil(8)).packed().into_owned()
 }
 
 /// Queries of `dims` values, each filled up with zeros to `width`; none where they are as long already.
-fn filled(queries: &[i8], dims: usize, width: usize) -> Option<Vec<i8>> {
+pub fn fill_up(queries: &[i8], dims: usize, width: usize) -> Option<Vec<i8>> {
     (width != dims).then(|| {
         let mut filled = vec![0; queries.len() / dims * width];
         for (to, from) in filled.chunks_exact_mut(width).zip(queries.chunks_exact(dims)) {

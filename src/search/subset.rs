@@ -29,6 +29,14 @@ impl<'a> Subset<'a> {
         Self::Rows(list)
     }
 
+    /// The rows of these numbers, those apart that are not below `count`.
+    pub fn of_rows(numbers: &[i64], count: usize, list: &'a mut Vec<usize>) -> Self {
+        list.extend(numbers.iter().filter_map(|&number| usize::try_from(number).ok().filter(|&row| row < count)));
+        list.sort_unstable();
+        list.dedup();
+        Self::Rows(list)
+    }
+
     /// Rows that may be found, of `all`.
     pub fn count(&self, all: usize) -> usize {
         match *self {

@@ -1,5 +1,6 @@
 //! Rows as a kernel sees them.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Rows that lie `stride` elements apart, of which the first `width` elements each are looked at.
@@ -56,6 +57,17 @@ impl<'a, E> Matrix<'a, E> {
         self.data.chunks_exact(self.stride).map(move |row| &row[..width])
     }
 
+    /// What is looked at, row after row; copied where that is not all.
+    pub fn packed(&self) -> Cow<'a, [E]>
+    where
+        E: Copy,
+    {
+        if self.width == self.stride {
+            return Cow::Borrowed(self.data);
+        }
+        Cow::Owned(self.iter().flatten().copied().collect())
+    }
+
     /// All rows by `N`, and the rest of less than `N`.
     #[inline]
     pub fn groups<const N: usize>(&self) -> (impl ExactSizeIterator<Item = [&'a [E]; N]> + use<'a, E, N>, Self) {
@@ -79,6 +91,8 @@ mod tests {
         assert_eq!(matrix.row(2), [6, 7]);
         assert_eq!(matrix.iter().map(|row| row[1]).collect::<Vec<_>>(), [1, 4, 7, 10, 13, 16, 19]);
         assert_eq!(matrix.range(3..5).iter().collect::<Vec<_>>(), [[9, 10], [12, 13]]);
+        assert_eq!(matrix.range(3..5).packed()[..], [9, 10, 12, 13]);
+        assert!(matches!(Matrix::whole(&data[..4], 2).packed(), Cow::Borrowed([0, 1, 2, 3])));
         let (groups, rest) = matrix.groups::<4>();
         assert_eq!(groups.collect::<Vec<_>>(), [[&[0, 1], &[3, 4], &[6, 7], &[9, 10]]]);
         assert_eq!(rest.iter().collect::<Vec<_>>(), [[12, 13], [15, 16], [18, 19]]);

@@ -55,3 +55,9 @@ def ranked(scores, ids, k, *, descending=False):
     keys = -scores.astype(np.int64) if descending else scores
     order = np.stack([np.lexsort((ids, row)) for row in keys])[:, :k] if len(keys) else np.empty((0, k), np.int64)
     return ids[order], np.take_along_axis(scores, order, axis=1)
+
+
+def asymmetric_oracle(queries, bits):
+    """The inner product of int8 queries with bits as +1 and -1."""
+    signs = np.unpackbits(bits, axis=1, bitorder="little", count=queries.shape[1]).astype(np.int64) * 2 - 1
+    return (queries.astype(np.int64) @ signs.T).astype(np.int32)

@@ -6,6 +6,7 @@ import resource
 import stat
 import subprocess
 import sys
+import time
 import zlib
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
         (b"", "is not an index"),
         (b"CTX", "is truncated: 3 bytes"),
         (b"PK\x03\x04" + bytes(1000), "is not an index: it starts with"),
-        (b"CTXEMIDX" + (2).to_bytes(4, "little") + bytes(500), "newer version: its format is 2, known up to 1"),
+        (b"CTXEMIDX" + (3).to_bytes(4, "little") + bytes(500), "newer version: its format is 3, known up to 2"),
         (b"CTXEMIDX" + (1).to_bytes(4, "little") + bytes(500), "is damaged: the header's checksum"),
     ],
     ids=["empty", "short", "foreign", "newer", "blank"],
@@ -130,10 +131,20 @@ def test_a_file_that_is_no_index_is_refused_with_the_reason(tmp_path, content, m
     assert str(path) in str(caught.value)
 
 
+def small(rng, path, *, calibrated):
+    index, data = make(cx.Index, rng, own_ids=True, rows=4)
+    index.remove(index.search(data[0], 1).ids)
+    if calibrated:
+        index.calibrate(data, 1)
+    index.save(path)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("mmap", [False, True])
-def test_every_changed_byte_is_found_when_verified(tmp_path, rng, mmap):
+def test_every_changed_byte_is_found_when_verified(tmp_path, rng, mmap, calibrated):
     path = tmp_path / "index"
-    make(cx.Index, rng, own_ids=True, rows=3)[0].save(path)
+    small(rng, path, calibrated=calibrated)
+    assert path.read_bytes()[8] == (2 if calibrated else 1)
     whole = bytearray(path.read_bytes())
     for at in range(len(whole)):
         whole[at] ^= 0x55
@@ -143,9 +154,10 @@ def test_every_changed_byte_is_found_when_verified(tmp_path, rng, mmap):
         whole[at] ^= 0x55
 
 
-def test_every_cut_and_any_excess_is_found_without_verification(tmp_path, rng):
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_every_cut_and_any_excess_is_found_without_verification(tmp_path, rng, calibrated):
     path = tmp_path / "index"
-    make(cx.Index, rng, own_ids=True, rows=3)[0].save(path)
+    small(rng, path, calibrated=calibrated)
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
@@ -167,6 +179,14 @@ def test_damage_that_is_not_looked_for_does_no_harm_beyond_the_results(tmp_path,
     damaged = cx.Index.open(path)
     assert damaged.search(data[:9], 50).ids.shape == (9, 50)
     assert damaged.search(data[:9], 50, stage="binary").ids.shape == (9, 50)
+    assert damaged.search(data[:9], 3, stage="two-stage", oversample=4).ids.shape == (9, 3)
+    assert damaged.search(data[:9], 50, dimensions=16).ids.shape == (9, 50)
+    assert damaged.count(data[:9], -2.0).tolist() == [50] * 9
+    assert len(damaged.near_duplicates(-2.0)) == 50 * 49 // 2
+    assert 0 < damaged.calibrate(data[:9], 3).recall <= 1
+    ids = damaged.search(data[0], 50).ids
+    assert damaged.search(data[0], 50, mask=ids[:7]).ids.shape[0] <= 50
+    assert damaged.vectors(ids[:3]).shape == (3, 48)
     with pytest.raises(IndexFileError, match="checksum of section 1"):
         cx.Index.open(path, verify=True)
 
@@ -191,6 +211,25 @@ def test_a_link_stays_a_link(tmp_path, rng):
     index.save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     same(index, cx.Index.open(target), data[:3])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files without a name are Linux's")
+def test_a_process_that_is_killed_while_it_saves_leaves_nothing_behind(tmp_path, rng):
+    path = tmp_path / "index"
+    index, data = make(cx.Index, rng, own_ids=True)
+    index.save(path)
+    code = (
+        "import sys, numpy as np; from ctxembed import _core as cx\n"
+        "index = cx.Index(1024); index.add(np.ones((200_000, 1024), np.int8)); print('ready', flush=True)\n"
+        "while True: index.save(sys.argv[1])"
+    )
+    path_of_other = tmp_path / "other"
+    with subprocess.Popen([sys.executable, "-c", code, str(path_of_other)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.05)
+        process.kill()
+    assert set(names(tmp_path)) <= {"index", "other"}
+    same(index, cx.Index.open(path), data[:3])
 
 
 FULL_DISK = """

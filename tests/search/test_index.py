@@ -133,8 +133,9 @@ INDEX = cx.Index(8)
 INDEX.add(np.ones((3, 8), np.int8))
 QUERY = np.ones(8, np.int8)
 BAD = [
-    ("stage", lambda: INDEX.search(QUERY, 1, stage="fast"), ValueError, "'exact' or 'binary', got \"fast\""),
-    ("two-stage", lambda: INDEX.search(QUERY, 1, stage="two-stage"), ValueError, "not in this version"),
+    ("stage", lambda: INDEX.search(QUERY, 1, stage="fast"), ValueError, "'two-stage' or 'binary', got \"fast\""),
+    ("metric", lambda: INDEX.search(QUERY, 1, metric="l2"), ValueError, "'hamming' or 'asymmetric', got \"l2\""),
+    ("dimensions", lambda: INDEX.search(QUERY, 1, dimensions=0), ValueError, "dimensions must be at least 1, got 0"),
     ("oversample", lambda: INDEX.search(QUERY, 1, oversample=4), ValueError, "oversample is for stage='two-stage'"),
     ("k", lambda: INDEX.search(QUERY, 0), ValueError, "k must be at least 1, got 0"),
     ("width", lambda: INDEX.search(QUERY[:7].copy(), 1), ValueError, "queries must have 8 columns.*got 7"),

@@ -34,6 +34,11 @@ for width in (1, 7, 64, 100, 128, 1024):
             cx.hamming(query_bits, bits), cx.dot(queries, rows), cx.cosine(queries, rows),
             *cx.top_k(query_bits, bits, 50), *cx.top_k(queries, rows, 50), *cx.top_k(queries, rows, 50, metric="dot"),
             *index.search(queries, 50), *index.search(queries, 50, stage="binary"),
+            *index.search(queries, 50, metric="asymmetric"), *index.search(queries, 9, stage="two-stage", oversample=9),
+            *index.search(queries, 9, dimensions=(width + 1) // 2), *index.search(queries, 9, mask=np.arange(50)),
+            index.search_range(queries, 0.1).ids, index.search_range(queries, 9, metric="asymmetric").scores,
+            *index.near_duplicates(0.9), *index.near_duplicates(width // 4, metric="hamming"),
+            index.calibrate(queries, 9).recalls,
         ):
             digest.update(array.tobytes())
 print(dict(cx.isa_paths())["dot"], digest.hexdigest())
@@ -70,15 +75,28 @@ except KeyboardInterrupt:
 """
 
 
+INDEX = "index = cx.Index(64); index.add(rows.view(np.int8)); print('go', flush=True);"
+LONG = {
+    "top_k": "print('go', flush=True); cx.top_k(np.zeros((100_000, 64), np.uint8), rows, 10, threads={threads})",
+    "near_duplicates": f"{INDEX} index.near_duplicates(0.5, threads={{threads}})",
+    "near_duplicates of bits": f"{INDEX} index.near_duplicates(-1, metric='hamming', threads={{threads}})",
+    "calibrate": f"{INDEX} index.calibrate(np.ones((100_000, 64), np.int8), 10, threads={{threads}})",
+    "two stages": f"{INDEX} index.search(np.ones((100_000, 64), np.int8), 10, stage='two-stage', threads={{threads}})",
+    "search_range": f"{INDEX} index.search_range(np.ones((100_000, 64), np.int8), 2.0, threads={{threads}})",
+}
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-def test_ctrl_c_ends_a_long_search_within_a_second(threads):
-    call = f"cx.top_k(np.zeros((100_000, 64), np.uint8), rows, 10, threads={threads})"
+@pytest.mark.parametrize("call", LONG)
+def test_ctrl_c_ends_a_long_search_within_a_second(threads, call):
+    call = LONG[call].format(threads=threads)
     with subprocess.Popen(
         [sys.executable, "-c", ENDLESS.format(call=call)], stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout.readline() == "ready\n"
-            time.sleep(1)
+            assert process.stdout.readline() == "go\n"
+            time.sleep(0.7)
             start = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "interrupted\n"
@@ -139,6 +157,24 @@ def test_a_fork_after_a_search_finds_the_same(rng):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_after_two_stages_and_pairs_finds_the_same(rng):
+    index = cx.Index(64)
+    index.add(int8(rng, 20_000, 64))
+    queries = int8(rng, 20, 64)
+
+    def everything():
+        stages = index.search(queries, 5, stage="two-stage", threads=4)
+        return [stages.ids, index.near_duplicates(0.6, threads=4).ids, index.calibrate(queries, 5, threads=4).recalls]
+
+    expected = everything()
+    child = os.fork()
+    if child == 0:
+        same = all(np.array_equal(a, b) for a, b in zip(everything(), expected, strict=True))
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_memory_does_not_grow_with_searches_nor_with_queries_times_rows():
     code = """
 import resource
@@ -176,7 +212,10 @@ def test_other_threads_run_while_a_search_does(rng):
     assert sum(start < turn < end for turn in turns) > 5
 
 
-PUBLIC = ["hamming", "dot", "cosine", "top_k", "Matches", "Index", "BinaryIndex"]
+PUBLIC = [
+    *("hamming", "dot", "cosine", "top_k", "Matches", "Index", "BinaryIndex"),
+    *("RangeMatches", "Pairs", "Calibration"),
+]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

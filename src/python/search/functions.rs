@@ -6,12 +6,15 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, mask as boolean, untyped};
+use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, untyped};
+use super::arguments::{Mask, metric_named, thread_count};
 use super::matches::{Matches, Scores};
-use super::thread_count;
 use crate::search::matrix;
-use crate::search::scan::{Found, Part, Scan};
+use crate::search::query::{Filter, Metric, fill_up};
+use crate::search::scan::{Found, Ids, Part, Scan};
+use crate::search::subset::Subset;
 use crate::search::top_k::{Closest, Greatest, Nearest, Order};
+use crate::similarity::asymmetric::Asymmetric;
 use crate::similarity::dot::Dot;
 use crate::similarity::hamming::Hamming;
 use crate::similarity::{Kernels, MAX_BYTES, MAX_DIMS};
@@ -51,7 +54,7 @@ impl<'py, T: Element> Pair<'py, T> {
     }
 
     fn part(&self) -> Part<'_, T> {
-        Part { rows: self.database.values(), norms: None, ids: None }
+        Part { rows: self.database.values(), norms: None, ids: Ids::From(0) }
     }
 
     /// The shape of all scores.
@@ -60,22 +63,21 @@ impl<'py, T: Element> Pair<'py, T> {
         if self.queries.is_one() { vec![rows] } else { vec![self.queries.len(), rows] }
     }
 
-    fn scan<'a, K: Kernels<Element = T>>(&'a self, parts: &'a [Part<'a, T>]) -> Scan<'a, K> {
-        Scan {
-            isa: K::isa(),
-            width: self.queries.width(),
-            queries: self.queries.values(),
-            parts,
-            mask: None,
-            threads: None,
-        }
+    fn scan<'a, K: Kernels<Query = T, Element = T>>(&'a self, parts: &'a [Part<'a, T>]) -> Scan<'a, K> {
+        scan_of(self.queries.values(), self.queries.width(), parts)
     }
 }
 
+/// A scan of all rows of `width` elements.
+fn scan_of<'a, K: Kernels>(queries: &'a [K::Query], width: usize, parts: &'a [Part<'a, K::Element>]) -> Scan<'a, K> {
+    Scan { isa: K::isa(), width, stride: width, queries, parts, subset: Subset::All, threads: None }
+}
+
 /// All scores of a pair, as an array.
-fn all_scores<'py, K: Kernels>(py: Python<'py>, pair: &Pair<'py, K::Element>) -> PyResult<Bound<'py, PyAny>>
+fn all_scores<'py, K, T>(py: Python<'py>, pair: &Pair<'py, T>) -> PyResult<Bound<'py, PyAny>>
 where
-    K::Element: Element,
+    K: Kernels<Query = T, Element = T>,
+    T: Element + Copy,
 {
     let parts = [pair.part()];
     let scan = pair.scan::<K>(&parts);
@@ -122,7 +124,7 @@ pub(super) fn hamming<'py>(
     queries: &Bound<'py, PyAny>,
     database: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    all_scores::<Hamming>(py, &Pair::binary(queries, database)?)
+    all_scores::<Hamming, _>(py, &Pair::binary(queries, database)?)
 }
 
 /// Inner products of int8 vectors, exact.
@@ -164,7 +166,7 @@ pub(super) fn dot<'py>(
     queries: &Bound<'py, PyAny>,
     database: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    all_scores::<Dot>(py, &Pair::int8(queries, database)?)
+    all_scores::<Dot, _>(py, &Pair::int8(queries, database)?)
 }
 
 /// Cosine similarities of int8 vectors.
@@ -214,13 +216,6 @@ pub(super) fn cosine<'py>(
     Ok(out)
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Metric {
-    Hamming,
-    Cosine,
-    Dot,
-}
-
 /// The metric by name, or the one that suits the database.
 fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> PyResult<Metric> {
     let array = untyped("database", database)?;
@@ -239,16 +234,18 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
         let got = metric.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!("metric must be a str, got {got}"))
     })?;
-    let (metric, fits, needs) = match name.to_cow()?.as_ref() {
-        "hamming" => (Metric::Hamming, uint8, "uint8, packed bits"),
-        "cosine" => (Metric::Cosine, int8, "int8"),
-        "dot" => (Metric::Dot, int8, "int8"),
-        other => {
-            return Err(PyValueError::new_err(format!(
-                "metric must be 'hamming', 'cosine' or 'dot', got {:?}",
-                other.chars().take(50).collect::<String>()
-            )));
-        }
+    let metric = metric_named(
+        &name.to_cow()?,
+        &[
+            ("hamming", Metric::Hamming),
+            ("cosine", Metric::Cosine),
+            ("dot", Metric::Dot),
+            ("asymmetric", Metric::Asymmetric),
+        ],
+    )?;
+    let (fits, needs) = match metric {
+        Metric::Hamming | Metric::Asymmetric => (uint8, "uint8, packed bits"),
+        Metric::Cosine | Metric::Dot => (int8, "int8"),
     };
     if !fits {
         return Err(PyTypeError::new_err(format!(
@@ -266,23 +263,26 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
 /// queries : numpy.ndarray
 ///     int8 of shape ``(q, dims)`` or packed bits, uint8 of shape ``(q, bytes)``; without the first axis for one query.
 /// database : numpy.ndarray
-///     Rows of the same dtype and width, ``(n, width)``.
+///     Rows of the same dtype and width, ``(n, width)``; for "asymmetric", packed bits of int8 queries' dimensions,
+///     least significant bit first.
 /// k : int
 ///     Rows a query, at least 1. Where fewer rows are there, or allowed by the mask, there are that many columns;
 ///     nothing is padded.
-/// metric : {"hamming", "cosine", "dot"}, optional
-///     "hamming" for uint8, smallest first; "cosine" or "dot" for int8, greatest first. By default "hamming" for uint8
-///     and "cosine" for int8.
+/// metric : {"hamming", "cosine", "dot", "asymmetric"}, optional
+///     "hamming" for uint8, smallest first; "cosine" or "dot" for int8, greatest first; "asymmetric" for int8 queries
+///     and a database of uint8, greatest first: the inner product of the query with a row's bits as +1 and -1. By
+///     default "hamming" for uint8 and "cosine" for int8.
 /// mask : numpy.ndarray, optional
-///     bool of shape ``(n,)``: only rows where it is True are found.
+///     Which rows may be found: bool of shape ``(n,)``, or int64, the rows' numbers; numbers that no row has are
+///     ignored.
 /// threads : int, optional
 ///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
 ///
 /// Returns
 /// -------
 /// Matches
-///     ``ids``, row numbers as int64, and ``scores``, int32 for "hamming" and "dot", float32 for "cosine", both of
-///     shape ``(q, k)``, or ``(k,)`` for one query.
+///     ``ids``, row numbers as int64, and ``scores``, float32 for "cosine" and int32 for the others, both of shape
+///     ``(q, k)``, or ``(k,)`` for one query.
 ///
 /// Raises
 /// ------
@@ -319,55 +319,80 @@ pub(super) fn top_k<'py>(
     threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Matches> {
     let metric = metric_of(metric, database)?;
-    let options = Options { k: integer("k", k, 1)?, mask, threads: thread_count(threads)? };
+    let options = Options { k: integer("k", k, 1)?, mask: Mask::extract(mask)?, threads: thread_count(threads)? };
     match metric {
         Metric::Hamming => {
             let pair = Pair::binary(queries, database)?;
-            let (found, ()) = options.run::<Hamming, Nearest, _>(py, &pair, |_| ())?;
-            Matches::wrap(py, &found, pair.queries.len(), pair.queries.is_one(), &Scores::Integers, true)
+            let (parts, one) = ([pair.part()], pair.queries.is_one());
+            let (found, ()) = options.run::<Hamming, Nearest, _>(py, pair.scan(&parts), |_| ())?;
+            Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Integers, true)
         }
         Metric::Dot => {
             let pair = Pair::int8(queries, database)?;
-            let (found, ()) = options.run::<Dot, Greatest, _>(py, &pair, |_| ())?;
-            Matches::wrap(py, &found, pair.queries.len(), pair.queries.is_one(), &Scores::Integers, true)
+            let (parts, one) = ([pair.part()], pair.queries.is_one());
+            let (found, ()) = options.run::<Dot, Greatest, _>(py, pair.scan(&parts), |_| ())?;
+            Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Integers, true)
         }
         Metric::Cosine => {
             let pair = Pair::int8(queries, database)?;
-            let (found, norms) = options.run::<Dot, Closest, _>(py, &pair, matrix::query_norms)?;
-            Matches::wrap(py, &found, pair.queries.len(), pair.queries.is_one(), &Scores::Cosines(&norms), true)
+            let (parts, one) = ([pair.part()], pair.queries.is_one());
+            let (found, norms) = options.run::<Dot, Closest, _>(py, pair.scan(&parts), matrix::query_norms)?;
+            Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Cosines(&norms), true)
+        }
+        Metric::Asymmetric => {
+            let (queries, database) =
+                (Rows::<i8>::extract("queries", queries)?, Rows::<u8>::extract_matrix("database", database)?);
+            let (dims, width) = (queries.width(), database.width());
+            if dims.div_ceil(8) != width || !(1..=MAX_DIMS).contains(&dims) {
+                return Err(PyValueError::new_err(format!(
+                    "queries must have from 1 to {MAX_DIMS} columns and database a bit for each, in whole bytes, got \
+                     {dims} columns and {width} bytes"
+                )));
+            }
+            let filled = fill_up(queries.values(), dims, 8 * width);
+            let parts = [Part { rows: database.values(), norms: None, ids: Ids::From(0) }];
+            let scan = scan_of(filled.as_deref().unwrap_or(queries.values()), width, &parts);
+            let (found, ()) = options.run::<Asymmetric, Greatest, _>(py, scan, |_| ())?;
+            Matches::wrap(py, &found, queries.len(), queries.is_one(), &Scores::Integers, true)
         }
     }
 }
 
-struct Options<'a, 'py> {
+struct Options<'py> {
     k: usize,
-    mask: Option<&'a Bound<'py, PyAny>>,
+    mask: Option<Mask<'py>>,
     threads: Option<std::num::NonZero<usize>>,
 }
 
-impl<'py> Options<'_, 'py> {
-    /// Search a pair, and compute something else of the scan on the way.
+impl<'py> Options<'py> {
+    /// Search, and compute something else of the scan on the way.
     fn run<K: Kernels, O: Order, T: Send>(
         &self,
         py: Python<'py>,
-        pair: &Pair<'py, K::Element>,
+        scan: Scan<'_, K>,
         also: impl FnOnce(&Scan<'_, K>) -> T + Send,
-    ) -> PyResult<(Found, T)>
-    where
-        K::Element: Element,
-    {
-        let mask = self.mask.map(|mask| boolean("mask", mask)).transpose()?;
-        let mask = mask.as_ref().map(|mask| mask.as_slice().unwrap_or_default());
-        if let Some(mask) = mask.filter(|mask| mask.len() != pair.database.len()) {
+    ) -> PyResult<(Found, T)> {
+        let (rows, mut list) = (scan.row_count(), vec![]);
+        let filter = Mask::filter(self.mask.as_ref());
+        if let Filter::Mask(mask) = filter
+            && mask.len() != rows
+        {
+            let got = mask.len();
             return Err(PyValueError::new_err(format!(
-                "mask must have one entry a row: shape ({},), got ({},)",
-                pair.database.len(),
-                mask.len()
+                "mask must have one entry a row: shape ({rows},), got ({got},)"
             )));
         }
-        let parts = [pair.part()];
-        let scan = Scan { mask, threads: self.threads, ..pair.scan::<K>(&parts) };
-        let k = self.k;
-        interruptible(py, |py, watch| detached(py, || Ok((scan.top_k::<O>(k, watch)?, also(&scan)))))
+        let (k, threads) = (self.k, self.threads);
+        interruptible(py, |py, watch| {
+            detached(py, || {
+                let subset = match filter {
+                    Filter::None => Subset::All,
+                    Filter::Mask(mask) => Subset::of_mask(mask, &mut list),
+                    Filter::Ids(ids) => Subset::of_rows(ids, rows, &mut list),
+                };
+                let scan = Scan { subset, threads, ..scan };
+                Ok((scan.top_k::<O>(k, watch)?, also(&scan)))
+            })
+        })
     }
 }

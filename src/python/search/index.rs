@@ -1,24 +1,30 @@
-//! Indexes.
+//! The index of int8 vectors.
 #![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
 #![expect(clippy::needless_pass_by_value, reason = "an argument that Python gives is owned here")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use numpy::Element;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::super::convert::{Rows, detached, filled, integer, interruptible, mask as boolean, vector};
-use super::super::errors;
+use super::super::convert::{detached, integer, interruptible};
+use super::arguments::{Mask, Queries, dimensions, metric_named, thread_count, threshold};
+use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
-use super::thread_count;
-use crate::error::Error;
-use crate::search::file;
-use crate::search::index::{Index, Kind, Options, signs};
+use super::results::{Calibration, Pairs, RangeMatches};
+use crate::search::index::{Index, Kind};
 use crate::search::matrix::squared_norms;
-use crate::search::scan::{Found, Watch};
+use crate::search::query::{Filter, Metric, OVERSAMPLE, Options};
 
-/// int8 vectors, searched by cosine or by the Hamming distance of their signs.
+/// The metrics by name.
+const METRICS: [(&str, Metric); 4] = [
+    ("cosine", Metric::Cosine),
+    ("dot", Metric::Dot),
+    ("hamming", Metric::Hamming),
+    ("asymmetric", Metric::Asymmetric),
+];
+
+/// int8 vectors, searched exactly by cosine, product or bits, or in two stages.
 ///
 /// Parameters
 /// ----------
@@ -38,7 +44,7 @@ use crate::search::scan::{Found, Watch};
 /// and their norms: ``dims + dims / 8 + 4`` bytes a row, and 8 more where ids were given.
 ///
 /// All methods may be called from any number of threads. A search sees the rows that were there when it began, and
-/// neither waits for an addition nor holds one up. An index is not picklable: save it, and open it where it is needed.
+/// neither waits for an addition or a removal nor holds one up. An index is not picklable: save it, and open it where it is needed.
 ///
 /// Examples
 /// --------
@@ -95,30 +101,93 @@ impl PyIndex {
         add(py, &self.0, vectors, ids, |rows, ids| self.0.add_int8(rows, ids))
     }
 
+    /// Remove vectors.
+    ///
+    /// Parameters
+    /// ----------
+    /// ids : numpy.ndarray
+    ///     int64 of shape ``(n,)``, each different from the others.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     ``ids`` is no array of int64.
+    /// ValueError
+    ///     An id is not in the index, or comes twice; the message names it, and nothing was removed.
+    ///
+    /// Notes
+    /// -----
+    /// The rows after a removed one move up, in the order in which they were added; their ids stay. A removed id may be
+    /// given again, default ids go on as if nothing had been removed. What is left of each segment of up to 64 MB that
+    /// a removal touches is copied: remove many at a time. The interpreter is released.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, ctxembed
+    /// >>> index = ctxembed.Index(2)
+    /// >>> ids = index.add(np.array([[6, 8], [-4, 3], [4, 3]], dtype=np.int8))
+    /// >>> index.remove(ids[:1])
+    /// >>> len(index), index.search(np.array([3, 4], dtype=np.int8), 2).ids
+    /// (2, array([2, 1]))
+    fn remove(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<()> {
+        remove(py, &self.0, ids)
+    }
+
+    /// The vectors of some ids.
+    ///
+    /// Parameters
+    /// ----------
+    /// ids : numpy.ndarray
+    ///     int64 of shape ``(n,)``; the same id may come more than once.
+    ///
+    /// Returns
+    /// -------
+    /// numpy.ndarray
+    ///     A copy of the vectors, int8 of shape ``(n, dims)``, in the order of ``ids``.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     ``ids`` is no array of int64.
+    /// ValueError
+    ///     An id is not in the index; the message names it.
+    fn vectors<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (index, ids) = (&self.0, ids_of(ids)?);
+        let values = ids.as_slice().unwrap_or_default();
+        vectors::<i8>(py, values.len(), index.dims(), |visit| index.int8_vectors(values, visit))
+    }
+
     /// Find the best ``k`` rows for each query.
     ///
     /// Parameters
     /// ----------
     /// queries : numpy.ndarray
-    ///     int8 of shape ``(q, dims)``, or ``(dims,)`` for one query.
+    ///     int8 of shape ``(q, dims)``, or ``(dims,)`` for one query; with ``dimensions``, ``(q, dimensions)`` too.
     /// k : int
     ///     Rows a query, at least 1; where fewer are there or allowed, there are that many columns.
-    /// stage : {"exact", "binary"}, default "exact"
-    ///     "exact" compares all vectors by cosine. "binary" compares their sign bits by Hamming distance, which reads
-    ///     an eighth of the memory and approximates the order by cosine.
+    /// metric : {"cosine", "dot", "hamming", "asymmetric"}, default "cosine"
+    ///     What rows are ranked by: "hamming" by the distance of the sign bits, smallest first, the others by what is
+    ///     greatest; "asymmetric" is the inner product of the query with the row's sign bits as +1 and -1.
+    /// stage : {"exact", "two-stage", "binary"}, default "exact"
+    ///     "exact" compares all rows by the metric. "two-stage" lets the sign bits, an eighth of the memory, choose
+    ///     ``k * oversample`` candidates, and compares those by the metric, "cosine" or "dot". "binary" compares bits
+    ///     alone: by Hamming distance, or by "asymmetric" where that is the metric.
     /// oversample : int, optional
-    ///     For a search in two stages, which this version does not have; None.
+    ///     For "two-stage": candidates for each row asked for, at least 1. By default :attr:`oversample`.
     /// mask : numpy.ndarray, optional
-    ///     bool of shape ``(len(index),)``: only rows where it is True are found. Rows count in the order in which
-    ///     they were added, whatever their ids are.
+    ///     Which rows may be found: bool of shape ``(len(index),)``, rows counting in the order in which they were
+    ///     added, or int64, the ids of the rows; ids that are not in the index are ignored.
+    /// dimensions : int, optional
+    ///     Compare the first so many dimensions only, as models trained for it (Matryoshka) allow; cosines are those
+    ///     of the shortened vectors. Where bits are compared with bits, a multiple of 8.
     /// threads : int, optional
     ///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
     ///
     /// Returns
     /// -------
     /// Matches
-    ///     ``ids`` and ``scores``, float32 cosines for "exact" and int32 distances for "binary", of shape ``(q, k)``,
-    ///     or ``(k,)`` for one query. ``exact`` is False for "binary".
+    ///     ``ids`` and ``scores``, float32 cosines or int32, of shape ``(q, k)``, or ``(k,)`` for one query. ``exact``
+    ///     is False for "binary", and for "two-stage" unless the candidates were all rows.
     ///
     /// Raises
     /// ------
@@ -129,42 +198,298 @@ impl PyIndex {
     ///
     /// Notes
     /// -----
-    /// Ties go to the lower id; cosines are compared as in :func:`top_k`, exactly. The interpreter is released, threads
-    /// are started for the call and end with it, and Ctrl-C ends the call.
-    #[pyo3(signature = (queries, k, *, stage="exact", oversample=None, mask=None, threads=None))]
+    /// Ties go to the lower id; cosines are compared as in :func:`top_k`, exactly. Of rows that tie for the last place
+    /// among the candidates of two stages, those that were added first are compared.
+    ///
+    /// A filter that leaves few rows costs little more than the reading of those rows. Memory grows with ``q * k``
+    /// only. The interpreter is released, threads are started for the call and end with it, and Ctrl-C ends the call.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, ctxembed
+    /// >>> index = ctxembed.Index(2)
+    /// >>> ids = index.add(np.array([[6, 8], [-4, 3], [4, 3]], dtype=np.int8), np.array([10, 20, 30]))
+    /// >>> query = np.array([3, 4], dtype=np.int8)
+    /// >>> index.search(query, 2, metric="dot")
+    /// Matches(k=2, scores=int32, exact=True)
+    /// >>> index.search(query, 2, mask=np.array([20, 30])).ids
+    /// array([30, 20])
+    /// >>> index.search(query, 1, stage="two-stage", oversample=2)
+    /// Matches(k=1, scores=float32, exact=False)
+    #[pyo3(signature = (queries, k, *, metric="cosine", stage="exact", oversample=None, mask=None, dimensions=None, threads=None))]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
     fn search<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
+        metric: &str,
         stage: &str,
         oversample: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
+        dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Matches> {
-        let index = &self.0;
-        let stage = Stage::named(stage)?;
-        if oversample.is_some() {
-            return Err(PyValueError::new_err("oversample is for stage='two-stage' only: leave it None"));
-        }
-        let queries = rows_of::<i8>("queries", queries, index.dims())?;
-        let (count, one) = (queries.len(), queries.is_one());
-        let values = queries.values();
-        let run = Request { k, mask, threads };
-        match stage {
-            Stage::Exact => {
-                let (found, norms) = run.search(py, |options, watch| {
-                    Ok((index.search_cosine(values, options, watch)?, squared_norms(values, index.dims())))
-                })?;
-                Matches::wrap(py, &found, count, one, &Scores::Cosines(&norms), true)
+        let named = metric_named(metric, &METRICS)?;
+        let (metric, two_stage, exact) = match (stage, named) {
+            ("exact", named) => (named, false, true),
+            ("binary", Metric::Asymmetric) => (named, false, false),
+            ("binary", _) => (Metric::Hamming, false, false),
+            ("two-stage", Metric::Cosine | Metric::Dot) => (named, true, false),
+            ("two-stage", _) => {
+                let message = "stage 'two-stage' needs metric 'cosine' or 'dot': its first stage compares bits already";
+                return Err(PyValueError::new_err(format!("{message}, got {metric:?}")));
             }
-            Stage::Binary => {
-                let found: Found =
-                    run.search(py, |options, watch| index.search_binary(&signs(values, index.dims()), options, watch))?;
-                Matches::wrap(py, &found, count, one, &Scores::Integers, false)
+            (other, _) => {
+                let message = "stage must be 'exact', 'two-stage' or 'binary', got";
+                return Err(PyValueError::new_err(format!("{message} {other:?}")));
             }
+        };
+        let oversample = match oversample {
+            Some(_) if !two_stage => {
+                return Err(PyValueError::new_err("oversample is for stage='two-stage' only: leave it None"));
+            }
+            given => given.map(|given| integer("oversample", given, 1)).transpose()?,
+        };
+        let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
+        let options = Options { k: integer("k", k, 1)?, ..ask.options() };
+        let (index, queries, dims) = (&self.0, ask.queries.matrix(), ask.dims);
+        let (found, exact, norms) = interruptible(py, |py, watch| {
+            detached(py, || {
+                let values = queries.packed();
+                let (found, exact) = if two_stage {
+                    index.search_two_stage(&values, metric, oversample, options, watch)?
+                } else {
+                    (index.search(&values, metric, options, watch)?, exact)
+                };
+                Ok((found, exact, norms(metric, &values, dims)))
+            })
+        })?;
+        Matches::wrap(py, &found, ask.queries.len(), ask.queries.is_one(), &Scores::of(norms.as_deref()), exact)
+    }
+
+    /// Find all rows that are near enough to each query.
+    ///
+    /// Parameters
+    /// ----------
+    /// queries : numpy.ndarray
+    ///     As in :meth:`search`.
+    /// radius : float or int
+    ///     The least score of a row: a float for "cosine", which is compared with the float32 score; an int for "dot"
+    ///     and "asymmetric". For "hamming" the largest distance, an int.
+    /// metric : {"cosine", "dot", "hamming", "asymmetric"}, default "cosine"
+    ///     As in :meth:`search`.
+    /// mask, dimensions, threads : optional
+    ///     As in :meth:`search`.
+    ///
+    /// Returns
+    /// -------
+    /// RangeMatches
+    ///     ``offsets``, ``ids`` and ``scores``; the rows of each query best first, ties by the lower id.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     An argument has another type or dtype than described.
+    /// ValueError
+    ///     A value or shape that does not fit, named in the message.
+    /// MemoryError
+    ///     There are more rows than memory holds; :meth:`count` tells how many.
+    ///
+    /// Notes
+    /// -----
+    /// Every row is compared. The interpreter is released, and Ctrl-C ends the call.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, ctxembed
+    /// >>> index = ctxembed.Index(2)
+    /// >>> ids = index.add(np.array([[6, 8], [-4, 3], [4, 3]], dtype=np.int8))
+    /// >>> index.search_range(np.array([[3, 4], [-1, 1]], dtype=np.int8), 0.9).ids
+    /// array([0, 2, 1])
+    /// >>> index.count(np.array([[3, 4], [-1, 1]], dtype=np.int8), 0.9)
+    /// array([2, 1])
+    #[pyo3(signature = (queries, radius, *, metric="cosine", mask=None, dimensions=None, threads=None))]
+    #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
+    fn search_range<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        radius: &Bound<'py, PyAny>,
+        metric: &str,
+        mask: Option<&Bound<'py, PyAny>>,
+        dimensions: Option<&Bound<'py, PyAny>>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<RangeMatches> {
+        let metric = metric_named(metric, &METRICS)?;
+        let threshold = threshold("radius", radius, metric)?;
+        let (index, ask) = (&self.0, Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?);
+        let (queries, options) = (ask.queries.matrix(), ask.options());
+        let (found, norms) = interruptible(py, |py, watch| {
+            detached(py, || {
+                let values = queries.packed();
+                let found = index.within(&values, metric, threshold, options, watch)?;
+                Ok((found, norms(metric, &values, options.dims)))
+            })
+        })?;
+        RangeMatches::wrap(py, &found, &Scores::of(norms.as_deref()))
+    }
+
+    /// Count the rows that are near enough to each query.
+    ///
+    /// Parameters
+    /// ----------
+    /// queries, radius, metric, mask, dimensions, threads
+    ///     As in :meth:`search_range`.
+    ///
+    /// Returns
+    /// -------
+    /// numpy.ndarray or int
+    ///     int64 of shape ``(q,)``, or an int for one query without a row axis.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     An argument has another type or dtype than described.
+    /// ValueError
+    ///     A value or shape that does not fit, named in the message.
+    #[pyo3(signature = (queries, radius, *, metric="cosine", mask=None, dimensions=None, threads=None))]
+    #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
+    fn count<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        radius: &Bound<'py, PyAny>,
+        metric: &str,
+        mask: Option<&Bound<'py, PyAny>>,
+        dimensions: Option<&Bound<'py, PyAny>>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let metric = metric_named(metric, &METRICS)?;
+        let threshold = threshold("radius", radius, metric)?;
+        let (index, ask) = (&self.0, Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?);
+        let (queries, options) = (ask.queries.matrix(), ask.options());
+        let counts = interruptible(py, |py, watch| {
+            detached(py, || index.count_within(&queries.packed(), metric, threshold, options, watch))
+        })?;
+        super::indexes::counts(py, &counts, ask.queries.is_one())
+    }
+
+    /// Find all pairs of rows that are near each other.
+    ///
+    /// Parameters
+    /// ----------
+    /// threshold : float or int
+    ///     The least score of a pair, or the largest distance: as the radius of :meth:`search_range`.
+    /// metric : {"cosine", "dot", "hamming"}, default "cosine"
+    ///     What pairs are compared by.
+    /// dimensions, threads : optional
+    ///     As in :meth:`search`.
+    ///
+    /// Returns
+    /// -------
+    /// Pairs
+    ///     ``ids``, the lower id of each pair first, and ``scores``, in the order of the ids.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     An argument has another type than described.
+    /// ValueError
+    ///     A value that does not fit, named in the message.
+    /// MemoryError
+    ///     There are more pairs than memory holds: ask for nearer ones.
+    ///
+    /// Notes
+    /// -----
+    /// Each pair is compared once: ``n * (n - 1) / 2`` comparisons, in tiles that stay in cache. Memory grows with the
+    /// pairs found. The interpreter is released, and Ctrl-C ends the call.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, ctxembed
+    /// >>> index = ctxembed.Index(2)
+    /// >>> ids = index.add(np.array([[6, 8], [-4, 3], [4, 3]], dtype=np.int8))
+    /// >>> index.near_duplicates(0.9).ids
+    /// array([[0, 2]])
+    #[pyo3(signature = (threshold, *, metric="cosine", dimensions=None, threads=None))]
+    fn near_duplicates(
+        &self,
+        py: Python<'_>,
+        threshold: &Bound<'_, PyAny>,
+        metric: &str,
+        dimensions: Option<&Bound<'_, PyAny>>,
+        threads: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Pairs> {
+        let metric = metric_named(metric, &METRICS[..3])?;
+        let threshold = self::threshold("threshold", threshold, metric)?;
+        let options = Options {
+            k: 1,
+            filter: Filter::None,
+            dims: self::dimensions(dimensions, &self.0, metric)?,
+            threads: thread_count(threads)?,
+        };
+        let pairs =
+            interruptible(py, |py, watch| detached(py, || self.0.near_duplicates(metric, threshold, options, watch)))?;
+        Pairs::wrap(py, &pairs, metric == Metric::Cosine)
+    }
+
+    /// Find the smallest oversample at which two stages reach a recall, and use it from now on.
+    ///
+    /// Parameters
+    /// ----------
+    /// queries : numpy.ndarray
+    ///     int8 of shape ``(q, dims)``: queries like those to come, and not rows of the index, which find themselves.
+    /// k : int
+    ///     Rows a query, at least 1.
+    /// recall : float, default 0.99
+    ///     The share of the true best ``k`` rows, over all queries together, that two stages shall find; above 0 and
+    ///     at most 1.
+    /// threads : int, optional
+    ///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
+    ///
+    /// Returns
+    /// -------
+    /// Calibration
+    ///     The oversample, its recall, and the recall at others.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     An argument has another type or dtype than described.
+    /// ValueError
+    ///     A value or shape that does not fit, named in the message, or there is no row.
+    ///
+    /// Notes
+    /// -----
+    /// The truth is an exact search by cosine of the same queries, and the recall of every oversample follows from the
+    /// places that the true rows have in the first stage's order, so that all are measured in few scans. The result is
+    /// kept with the index, also in its file, until another calibration; recall changes as rows come and go, so
+    /// calibrate again after large changes. The interpreter is released, and Ctrl-C ends the call.
+    #[pyo3(signature = (queries, k, recall=0.99, *, threads=None))]
+    fn calibrate<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        k: &Bound<'py, PyAny>,
+        recall: f64,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Calibration> {
+        if !(recall > 0.0 && recall <= 1.0) {
+            return Err(PyValueError::new_err(format!("recall must be above 0 and at most 1, got {recall}")));
         }
+        let ask = Ask::extract(&self.0, queries, Metric::Cosine, None, None, threads)?;
+        let options = Options { k: integer("k", k, 1)?, ..ask.options() };
+        let (index, queries) = (&self.0, ask.queries.matrix());
+        let report =
+            interruptible(py, |py, watch| detached(py, || index.calibrate(&queries.packed(), recall, options, watch)))?;
+        Ok(Calibration::wrap(py, &report, recall, ask.queries.len()))
+    }
+
+    /// Candidates that two stages compare for each row asked for, unless told otherwise: as calibrated, else 40.
+    #[getter]
+    fn oversample(&self) -> u64 {
+        self.0.calibrated().map_or(OVERSAMPLE as u64, |found| found.oversample)
     }
 
     /// Write the index to a file, replacing what is there.
@@ -248,255 +573,38 @@ impl PyIndex {
     }
 }
 
-/// Packed binary vectors, searched by Hamming distance.
-///
-/// Parameters
-/// ----------
-/// dims : int
-///     Dimensions, that is bits, of every vector: a multiple of 8.
-///
-/// Raises
-/// ------
-/// TypeError
-///     ``dims`` is no int.
-/// ValueError
-///     ``dims`` is out of its range, or not a multiple of 8.
-///
-/// Notes
-/// -----
-/// The index keeps a copy of the vectors, ``dims / 8`` bytes a row, and 8 more where ids were given. Threads, files
-/// and pickling are as with :class:`Index`.
-///
-/// Examples
-/// --------
-/// >>> import numpy as np, ctxembed
-/// >>> index = ctxembed.BinaryIndex(8)
-/// >>> index.add(np.array([[3], [1], [0]], dtype=np.uint8), np.array([30, 10, 20]))
-/// array([30, 10, 20])
-/// >>> ids, scores = index.search(np.array([1], dtype=np.uint8), 2)
-/// >>> ids, scores
-/// (array([10, 20]), array([0, 1], dtype=int32))
-#[pyclass(frozen, name = "BinaryIndex", module = "ctxembed._core")]
-pub(super) struct PyBinaryIndex(Index);
+/// What is asked of the index, checked.
+struct Ask<'py> {
+    queries: Queries<'py, i8>,
+    mask: Option<Mask<'py>>,
+    dims: usize,
+    threads: Option<std::num::NonZero<usize>>,
+}
 
-#[pymethods]
-impl PyBinaryIndex {
-    #[new]
-    fn new(dims: &Bound<'_, PyAny>) -> PyResult<Self> {
-        create(Kind::Binary, dims).map(Self)
-    }
-
-    /// Add packed vectors.
-    ///
-    /// Parameters
-    /// ----------
-    /// vectors : numpy.ndarray
-    ///     Packed bits, uint8 of shape ``(n, dims / 8)``, or ``(dims / 8,)`` for one, all in one order of bits.
-    /// ids : numpy.ndarray, optional
-    ///     int64 of shape ``(n,)``, each different from the others and from all ids in the index. By default ids go
-    ///     on from the number of vectors ever added.
-    ///
-    /// Returns
-    /// -------
-    /// numpy.ndarray
-    ///     The ids, int64 of shape ``(n,)``.
-    ///
-    /// Raises
-    /// ------
-    /// TypeError
-    ///     An argument has another dtype.
-    /// ValueError
-    ///     The width is not ``dims / 8``, an array is not C-contiguous, or an id is taken; the message names it, and
-    ///     nothing was added.
-    #[pyo3(signature = (vectors, ids=None))]
-    fn add<'py>(
-        &self,
-        py: Python<'py>,
-        vectors: &Bound<'py, PyAny>,
-        ids: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        add(py, &self.0, vectors, ids, |rows, ids| self.0.add_binary(rows, ids))
-    }
-
-    /// Find the ``k`` nearest rows for each query.
-    ///
-    /// Parameters
-    /// ----------
-    /// queries : numpy.ndarray
-    ///     Packed bits, uint8 of shape ``(q, dims / 8)``, or ``(dims / 8,)`` for one query.
-    /// k : int
-    ///     Rows a query, at least 1; where fewer are there or allowed, there are that many columns.
-    /// mask : numpy.ndarray, optional
-    ///     bool of shape ``(len(index),)``: only rows where it is True are found. Rows count in the order in which
-    ///     they were added, whatever their ids are.
-    /// threads : int, optional
-    ///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
-    ///
-    /// Returns
-    /// -------
-    /// Matches
-    ///     ``ids`` and ``scores``, int32 distances, of shape ``(q, k)``, or ``(k,)`` for one query.
-    ///
-    /// Raises
-    /// ------
-    /// TypeError
-    ///     An argument has another type or dtype than described.
-    /// ValueError
-    ///     A value or shape that does not fit, named in the message.
-    #[pyo3(signature = (queries, k, *, mask=None, threads=None))]
-    fn search<'py>(
-        &self,
-        py: Python<'py>,
+impl<'py> Ask<'py> {
+    fn extract(
+        index: &Index,
         queries: &Bound<'py, PyAny>,
-        k: &Bound<'py, PyAny>,
+        metric: Metric,
         mask: Option<&Bound<'py, PyAny>>,
+        dims: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Matches> {
-        let queries = rows_of::<u8>("queries", queries, self.0.dims() / 8)?;
-        let values = queries.values();
-        let run = Request { k, mask, threads };
-        let found = run.search(py, |options, watch| self.0.search_binary(values, options, watch))?;
-        Matches::wrap(py, &found, queries.len(), queries.is_one(), &Scores::Integers, true)
+    ) -> PyResult<Self> {
+        let dims = dimensions(dims, index, metric)?;
+        Ok(Self {
+            queries: Queries::extract(queries, index.dims(), dims)?,
+            mask: Mask::extract(mask)?,
+            dims,
+            threads: thread_count(threads)?,
+        })
     }
 
-    /// Write the index to a file, replacing what is there: as :meth:`Index.save`.
-    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        save(py, &self.0, &path)
-    }
-
-    /// Open an index that was saved: as :meth:`Index.open`.
-    #[staticmethod]
-    #[pyo3(signature = (path, mmap=true, verify=None))]
-    fn open(py: Python<'_>, path: PathBuf, mmap: bool, verify: Option<bool>) -> PyResult<Self> {
-        open(py, Kind::Binary, &path, mmap, verify).map(Self)
-    }
-
-    /// Dimensions, that is bits, of every vector.
-    #[getter]
-    fn dims(&self) -> usize {
-        self.0.dims()
-    }
-
-    /// Dimensions, that is bits, of every vector, as ``dims``.
-    #[getter]
-    fn dimensions(&self) -> usize {
-        self.0.dims()
-    }
-
-    fn __len__(&self) -> usize {
-        self.0.count()
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<BinaryIndex: {} packed vectors of {} dimensions>", self.0.count(), self.0.dims())
-    }
-
-    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Err(not_picklable(slf))
+    fn options(&self) -> Options<'_> {
+        Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
     }
 }
 
-/// How a search goes about it.
-enum Stage {
-    Exact,
-    Binary,
-}
-
-impl Stage {
-    fn named(name: &str) -> PyResult<Self> {
-        match name {
-            "exact" => Ok(Self::Exact),
-            "binary" => Ok(Self::Binary),
-            "two-stage" => {
-                Err(PyValueError::new_err("stage 'two-stage' is not in this version: use 'exact' or 'binary'"))
-            }
-            other => Err(PyValueError::new_err(format!("stage must be 'exact' or 'binary', got {other:?}"))),
-        }
-    }
-}
-
-/// The arguments that all searches of an index share, as Python gave them.
-struct Request<'a, 'py> {
-    k: &'a Bound<'py, PyAny>,
-    mask: Option<&'a Bound<'py, PyAny>>,
-    threads: Option<&'a Bound<'py, PyAny>>,
-}
-
-impl Request<'_, '_> {
-    /// Check the arguments and run a search detached.
-    fn search<T: Send>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(Options<'_>, Watch<'_>) -> Result<T, Error> + Send,
-    ) -> PyResult<T> {
-        let mask = self.mask.map(|mask| boolean("mask", mask)).transpose()?;
-        let options = Options {
-            k: integer("k", self.k, 1)?,
-            mask: mask.as_ref().map(|mask| mask.as_slice().unwrap_or_default()),
-            threads: thread_count(self.threads)?,
-        };
-        interruptible(py, |py, watch| detached(py, || work(options, watch)))
-    }
-}
-
-fn create(kind: Kind, dims: &Bound<'_, PyAny>) -> PyResult<Index> {
-    let dims = integer("dims", dims, 1)?;
-    kind.check_dims(dims).map_err(|what| PyValueError::new_err(format!("dims {what}")))?;
-    Ok(Index::new(kind, dims))
-}
-
-/// Vectors of the index's width.
-fn rows_of<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>, width: usize) -> PyResult<Rows<'py, T>> {
-    let rows = Rows::extract(name, object)?;
-    if rows.width() != width {
-        return Err(PyValueError::new_err(format!(
-            "{name} must have {width} columns, as the index has, got {}",
-            rows.width()
-        )));
-    }
-    Ok(rows)
-}
-
-fn add<'py, T: Element + Sync>(
-    py: Python<'py>,
-    index: &Index,
-    vectors: &Bound<'py, PyAny>,
-    ids: Option<&Bound<'py, PyAny>>,
-    work: impl FnOnce(&[T], Option<&[i64]>) -> Result<Vec<i64>, Error> + Send,
-) -> PyResult<Bound<'py, PyAny>> {
-    let width = if index.kind() == Kind::Binary { index.dims() / 8 } else { index.dims() };
-    let rows = rows_of::<T>("vectors", vectors, width)?;
-    let ids = ids.map(|ids| vector::<i64>("ids", ids)).transpose()?;
-    let (values, own) = (rows.values(), ids.as_ref().map(|ids| ids.as_slice().unwrap_or_default()));
-    let (assigned, ()) = filled(py, &[rows.len()], |memory| {
-        let assigned = work(values, own)?;
-        for (memory, id) in memory.iter_mut().zip(assigned) {
-            memory.write(id);
-        }
-        Ok(())
-    })?;
-    Ok(assigned)
-}
-
-fn save(py: Python<'_>, index: &Index, path: &Path) -> PyResult<()> {
-    interruptible(py, |py, watch| detached(py, || file::save(index, path, watch)))
-}
-
-fn open(py: Python<'_>, kind: Kind, path: &Path, mmap: bool, verify: Option<bool>) -> PyResult<Index> {
-    let verify = verify.unwrap_or(!mmap);
-    let index = interruptible(py, |py, watch| detached(py, || file::open(path, mmap, verify, watch)))?;
-    if index.kind() == kind {
-        return Ok(index);
-    }
-    let (holds, class) = match index.kind() {
-        Kind::Int8 => ("int8 vectors", "Index"),
-        Kind::Binary => ("packed binary vectors", "BinaryIndex"),
-    };
-    let message = format!("{} holds {holds}: open it with {class}.open", path.display());
-    Err(errors::to_py(py, Error::IndexFile(message)))
-}
-
-fn not_picklable(index: &Bound<'_, PyAny>) -> PyErr {
-    let class = index.get_type().name().map_or_else(|_| "an index".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!("cannot pickle {class}: save it to a file, and open the file where it is needed"))
+/// The queries' norms, where scores are cosines.
+fn norms(metric: Metric, queries: &[i8], dims: usize) -> Option<Vec<(u32, f64)>> {
+    (metric == Metric::Cosine).then(|| squared_norms(queries, dims))
 }

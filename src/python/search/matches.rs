@@ -124,6 +124,13 @@ pub(super) enum Scores<'a> {
     Cosines(&'a [(u32, f64)]),
 }
 
+impl<'a> Scores<'a> {
+    /// Cosines where there are norms.
+    pub(super) fn of(norms: Option<&'a [(u32, f64)]>) -> Self {
+        norms.map_or(Self::Integers, Self::Cosines)
+    }
+}
+
 impl Matches {
     /// Two arrays from the candidates of `queries` queries; `one`: without a row axis.
     pub(super) fn wrap(

@@ -1,0 +1,147 @@
+//! Arguments that several searches share, as Python gives them.
+
+use std::num::NonZero;
+
+use numpy::{Element, PyReadonlyArray1, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBool;
+
+use super::super::convert::{Rows, has_dtype, integer, mask as boolean, shown, untyped, vector};
+use crate::search::index::Index;
+use crate::search::query::{Filter, Metric};
+use crate::search::range::Threshold;
+use crate::similarity::Matrix;
+
+/// The `threads` argument: None, or at least 1.
+pub(super) fn thread_count(threads: Option<&Bound<'_, PyAny>>) -> PyResult<Option<NonZero<usize>>> {
+    threads.map_or(Ok(None), |threads| Ok(NonZero::new(integer("threads", threads, 1)?)))
+}
+
+/// The `mask` argument: which rows may be found.
+pub(super) enum Mask<'py> {
+    /// One entry a row.
+    Rows(PyReadonlyArray1<'py, u8>),
+    /// Ids.
+    Ids(PyReadonlyArray1<'py, i64>),
+}
+
+impl<'py> Mask<'py> {
+    pub(super) fn extract(mask: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Self>> {
+        let Some(mask) = mask else { return Ok(None) };
+        let array = untyped("mask", mask)?;
+        if has_dtype::<i64>(array) {
+            return vector("mask", mask).map(|ids| Some(Self::Ids(ids)));
+        }
+        if !has_dtype::<bool>(array) {
+            return Err(PyTypeError::new_err(format!(
+                "mask must have dtype bool (one entry a row) or int64 (ids), got {}",
+                array.dtype()
+            )));
+        }
+        boolean("mask", mask).map(|rows| Some(Self::Rows(rows)))
+    }
+
+    /// As the core takes it.
+    pub(super) fn filter(mask: Option<&Self>) -> Filter<'_> {
+        match mask {
+            None => Filter::None,
+            Some(Self::Rows(rows)) => Filter::Mask(rows.as_slice().unwrap_or_default()),
+            Some(Self::Ids(ids)) => Filter::Ids(ids.as_slice().unwrap_or_default()),
+        }
+    }
+}
+
+/// A metric by name.
+pub(super) fn metric_named(name: &str, known: &[(&str, Metric)]) -> PyResult<Metric> {
+    known.iter().find(|(known, _)| *known == name).map(|&(_, metric)| metric).ok_or_else(|| {
+        let names: Vec<String> = known.iter().map(|(name, _)| format!("'{name}'")).collect();
+        let (last, others) = names
+            .split_last()
+            .map_or((String::new(), String::new()), |(last, others)| (last.clone(), others.join(", ")));
+        PyValueError::new_err(format!(
+            "metric must be {others} or {last}, got {:?}",
+            name.chars().take(50).collect::<String>()
+        ))
+    })
+}
+
+/// The `dimensions` argument: those of the index, or a prefix of them, in whole bytes where bits are compared.
+pub(super) fn dimensions(dimensions: Option<&Bound<'_, PyAny>>, index: &Index, metric: Metric) -> PyResult<usize> {
+    let Some(given) = dimensions else { return Ok(index.dims()) };
+    let dims = integer("dimensions", given, 1)?;
+    if dims > index.dims() {
+        return Err(PyValueError::new_err(format!(
+            "dimensions must be at most {}, those of the index, got {dims}",
+            index.dims()
+        )));
+    }
+    if metric == Metric::Hamming && dims < index.dims() && !dims.is_multiple_of(8) {
+        return Err(PyValueError::new_err(format!(
+            "dimensions must be a multiple of 8 where bits are compared with bits, got {dims}"
+        )));
+    }
+    Ok(dims)
+}
+
+/// Queries of the width `whole`, of which a prefix may be all that is asked or given.
+pub(super) struct Queries<'py, T: Element> {
+    rows: Rows<'py, T>,
+    width: usize,
+}
+
+impl<'py, T: Element + Copy> Queries<'py, T> {
+    pub(super) fn extract(object: &Bound<'py, PyAny>, whole: usize, width: usize) -> PyResult<Self> {
+        let rows = Rows::extract("queries", object)?;
+        if rows.width() != whole && rows.width() != width {
+            let also = if width == whole { String::new() } else { format!(", or the {width} that are compared") };
+            return Err(PyValueError::new_err(format!(
+                "queries must have {whole} columns, as the index has{also}, got {}",
+                rows.width()
+            )));
+        }
+        Ok(Self { rows, width })
+    }
+
+    /// What is compared of them.
+    pub(super) fn matrix(&self) -> Matrix<'_, T> {
+        Matrix::new(self.rows.values(), self.width, self.rows.width())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn is_one(&self) -> bool {
+        self.rows.is_one()
+    }
+}
+
+/// The `radius` or `threshold` argument: a float where cosines are compared, else an int.
+pub(super) fn threshold(name: &str, object: &Bound<'_, PyAny>, metric: Metric) -> PyResult<Threshold> {
+    let wrong = |expected: &str| PyTypeError::new_err(format!("{name} must be {expected}, got {}", shown(object)));
+    if metric == Metric::Cosine {
+        if object.is_instance_of::<PyBool>() {
+            return Err(wrong("a float, the least cosine"));
+        }
+        let least: f64 = object.extract().map_err(|_| wrong("a float, the least cosine"))?;
+        if least.is_nan() {
+            return Err(PyValueError::new_err(format!("{name} must be a number, got nan")));
+        }
+        return Ok(Threshold::Cosine(least));
+    }
+    let expected = if metric == Metric::Hamming { "an int, the largest distance" } else { "an int, the least product" };
+    if object.is_instance_of::<PyBool>() {
+        return Err(wrong(expected));
+    }
+    let bound: i64 = object.extract().or_else(|error: PyErr| {
+        // What is beyond i64 is beyond every score.
+        if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(object.py()) {
+            Ok(if object.lt(0)? { i64::MIN } else { i64::MAX })
+        } else {
+            Err(wrong(expected))
+        }
+    })?;
+    let bound = bound.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+    Ok(if metric == Metric::Hamming { Threshold::AtMost(bound) } else { Threshold::AtLeast(bound) })
+}

@@ -1,0 +1,384 @@
+//! The index of packed bits.
+#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
+#![expect(clippy::needless_pass_by_value, reason = "an argument that Python gives is owned here")]
+
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use numpy::PyUntypedArrayMethods;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+use super::super::convert::{detached, has_dtype, integer, interruptible, untyped};
+use super::arguments::{Mask, Queries, dimensions, metric_named, thread_count, threshold};
+use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
+use super::matches::{Matches, Scores};
+use super::results::{Pairs, RangeMatches};
+use crate::search::index::{Index, Kind};
+use crate::search::query::{Filter, Metric, Options};
+use crate::similarity::Matrix;
+
+/// Packed binary vectors, searched by Hamming distance or with int8 queries.
+///
+/// Parameters
+/// ----------
+/// dims : int
+///     Dimensions, that is bits, of every vector: a multiple of 8.
+///
+/// Raises
+/// ------
+/// TypeError
+///     ``dims`` is no int.
+/// ValueError
+///     ``dims`` is out of its range, or not a multiple of 8.
+///
+/// Notes
+/// -----
+/// The index keeps a copy of the vectors, ``dims / 8`` bytes a row, and 8 more where ids were given. Threads, files
+/// and pickling are as with :class:`Index`.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, ctxembed
+/// >>> index = ctxembed.BinaryIndex(8)
+/// >>> index.add(np.array([[3], [1], [0]], dtype=np.uint8), np.array([30, 10, 20]))
+/// array([30, 10, 20])
+/// >>> ids, scores = index.search(np.array([1], dtype=np.uint8), 2)
+/// >>> ids, scores
+/// (array([10, 20]), array([0, 1], dtype=int32))
+#[pyclass(frozen, name = "BinaryIndex", module = "ctxembed._core")]
+pub(super) struct PyBinaryIndex(Index);
+
+#[pymethods]
+impl PyBinaryIndex {
+    #[new]
+    fn new(dims: &Bound<'_, PyAny>) -> PyResult<Self> {
+        create(Kind::Binary, dims).map(Self)
+    }
+
+    /// Add packed vectors.
+    ///
+    /// Parameters
+    /// ----------
+    /// vectors : numpy.ndarray
+    ///     Packed bits, uint8 of shape ``(n, dims / 8)``, or ``(dims / 8,)`` for one, all in one order of bits.
+    /// ids : numpy.ndarray, optional
+    ///     int64 of shape ``(n,)``, each different from the others and from all ids in the index. By default ids go
+    ///     on from the number of vectors ever added.
+    ///
+    /// Returns
+    /// -------
+    /// numpy.ndarray
+    ///     The ids, int64 of shape ``(n,)``.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     An argument has another dtype.
+    /// ValueError
+    ///     The width is not ``dims / 8``, an array is not C-contiguous, or an id is taken; the message names it, and
+    ///     nothing was added.
+    #[pyo3(signature = (vectors, ids=None))]
+    fn add<'py>(
+        &self,
+        py: Python<'py>,
+        vectors: &Bound<'py, PyAny>,
+        ids: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        add(py, &self.0, vectors, ids, |rows, ids| self.0.add_binary(rows, ids))
+    }
+
+    /// Remove vectors: as :meth:`Index.remove`.
+    fn remove(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<()> {
+        remove(py, &self.0, ids)
+    }
+
+    /// The vectors of some ids, a copy, uint8 of shape ``(n, dims / 8)``: as :meth:`Index.vectors`.
+    fn vectors<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (index, ids) = (&self.0, ids_of(ids)?);
+        let values = ids.as_slice().unwrap_or_default();
+        vectors::<u8>(py, values.len(), index.dims() / 8, |visit| index.binary_vectors(values, visit))
+    }
+
+    /// Find the ``k`` best rows for each query.
+    ///
+    /// Parameters
+    /// ----------
+    /// queries : numpy.ndarray
+    ///     Packed bits, uint8 of shape ``(q, dims / 8)``, or int8 vectors of shape ``(q, dims)``; without the first axis
+    ///     for one query. With ``dimensions``, queries of that many are taken too.
+    /// k : int
+    ///     Rows a query, at least 1; where fewer are there or allowed, there are that many columns.
+    /// metric : {"hamming", "asymmetric"}, optional
+    ///     "hamming" for packed queries, smallest first. "asymmetric" for int8 queries, greatest first: the inner
+    ///     product of the query with the row's bits as +1 and -1, which ranks better than the bits of the query do. By
+    ///     default what suits the queries. Bits must come least significant first for "asymmetric".
+    /// mask : numpy.ndarray, optional
+    ///     Which rows may be found: bool of shape ``(len(index),)``, rows counting in the order in which they were
+    ///     added, or int64, the ids of the rows; ids that are not in the index are ignored.
+    /// dimensions : int, optional
+    ///     Compare the first so many dimensions only; for "hamming" a multiple of 8.
+    /// threads : int, optional
+    ///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
+    ///
+    /// Returns
+    /// -------
+    /// Matches
+    ///     ``ids`` and ``scores``, int32 distances or products, of shape ``(q, k)``, or ``(k,)`` for one query.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     An argument has another type or dtype than described.
+    /// ValueError
+    ///     A value or shape that does not fit, named in the message.
+    ///
+    /// Notes
+    /// -----
+    /// Ties go to the lower id. The interpreter is released, and Ctrl-C ends the call.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, ctxembed
+    /// >>> index = ctxembed.BinaryIndex(8)
+    /// >>> ids = index.add(np.array([[3], [1], [0]], dtype=np.uint8))
+    /// >>> index.search(np.array([9, -7, -1, -1, -1, -1, -1, -1], dtype=np.int8), 2).scores
+    /// array([22,  8], dtype=int32)
+    #[pyo3(signature = (queries, k, *, metric=None, mask=None, dimensions=None, threads=None))]
+    #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        k: &Bound<'py, PyAny>,
+        metric: Option<&str>,
+        mask: Option<&Bound<'py, PyAny>>,
+        dimensions: Option<&Bound<'py, PyAny>>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Matches> {
+        let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
+        let (queries, options) = (ask.given(), Options { k: integer("k", k, 1)?, ..ask.options() });
+        let found = interruptible(py, |py, watch| {
+            detached(py, || match queries {
+                Given::Bits(queries) => self.0.search_bits(&queries.packed(), options, watch),
+                Given::Int8(queries) => self.0.search(&queries.packed(), Metric::Asymmetric, options, watch),
+            })
+        })?;
+        Matches::wrap(py, &found, ask.len(), ask.is_one(), &Scores::Integers, true)
+    }
+
+    /// Find all rows that are near enough to each query.
+    ///
+    /// Parameters
+    /// ----------
+    /// queries : numpy.ndarray
+    ///     As in :meth:`search`.
+    /// radius : int
+    ///     The largest distance for "hamming", the least product for "asymmetric".
+    /// metric, mask, dimensions, threads : optional
+    ///     As in :meth:`search`.
+    ///
+    /// Returns
+    /// -------
+    /// RangeMatches
+    ///     ``offsets``, ``ids`` and ``scores``; the rows of each query best first, ties by the lower id.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     An argument has another type or dtype than described.
+    /// ValueError
+    ///     A value or shape that does not fit, named in the message.
+    /// MemoryError
+    ///     There are more rows than memory holds; :meth:`count` tells how many.
+    #[pyo3(signature = (queries, radius, *, metric=None, mask=None, dimensions=None, threads=None))]
+    #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
+    fn search_range<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        radius: &Bound<'py, PyAny>,
+        metric: Option<&str>,
+        mask: Option<&Bound<'py, PyAny>>,
+        dimensions: Option<&Bound<'py, PyAny>>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<RangeMatches> {
+        let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
+        let radius = threshold("radius", radius, ask.metric())?;
+        let (queries, options) = (ask.given(), ask.options());
+        let found = interruptible(py, |py, watch| {
+            detached(py, || match queries {
+                Given::Bits(queries) => self.0.within_bits(&queries.packed(), radius, options, watch),
+                Given::Int8(queries) => self.0.within(&queries.packed(), Metric::Asymmetric, radius, options, watch),
+            })
+        })?;
+        RangeMatches::wrap(py, &found, &Scores::Integers)
+    }
+
+    /// Count the rows that are near enough to each query: int64 of shape ``(q,)``, or an int for one query without a
+    /// row axis. The arguments are those of :meth:`search_range`.
+    #[pyo3(signature = (queries, radius, *, metric=None, mask=None, dimensions=None, threads=None))]
+    #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
+    fn count<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        radius: &Bound<'py, PyAny>,
+        metric: Option<&str>,
+        mask: Option<&Bound<'py, PyAny>>,
+        dimensions: Option<&Bound<'py, PyAny>>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
+        let radius = threshold("radius", radius, ask.metric())?;
+        let (queries, options) = (ask.given(), ask.options());
+        let counts = interruptible(py, |py, watch| {
+            detached(py, || match queries {
+                Given::Bits(queries) => self.0.count_within_bits(&queries.packed(), radius, options, watch),
+                Given::Int8(queries) => {
+                    self.0.count_within(&queries.packed(), Metric::Asymmetric, radius, options, watch)
+                }
+            })
+        })?;
+        super::indexes::counts(py, &counts, ask.is_one())
+    }
+
+    /// Find all pairs of rows whose Hamming distance is at most ``threshold``, an int: as
+    /// :meth:`Index.near_duplicates`. ``dimensions`` is a multiple of 8.
+    #[pyo3(signature = (threshold, *, dimensions=None, threads=None))]
+    fn near_duplicates(
+        &self,
+        py: Python<'_>,
+        threshold: &Bound<'_, PyAny>,
+        dimensions: Option<&Bound<'_, PyAny>>,
+        threads: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Pairs> {
+        let threshold = self::threshold("threshold", threshold, Metric::Hamming)?;
+        let dims = self::dimensions(dimensions, &self.0, Metric::Hamming)?;
+        let options = Options { k: 1, filter: Filter::None, dims, threads: thread_count(threads)? };
+        let pairs = interruptible(py, |py, watch| {
+            detached(py, || self.0.near_duplicates(Metric::Hamming, threshold, options, watch))
+        })?;
+        Pairs::wrap(py, &pairs, false)
+    }
+
+    /// Write the index to a file, replacing what is there: as :meth:`Index.save`.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        save(py, &self.0, &path)
+    }
+
+    /// Open an index that was saved: as :meth:`Index.open`.
+    #[staticmethod]
+    #[pyo3(signature = (path, mmap=true, verify=None))]
+    fn open(py: Python<'_>, path: PathBuf, mmap: bool, verify: Option<bool>) -> PyResult<Self> {
+        open(py, Kind::Binary, &path, mmap, verify).map(Self)
+    }
+
+    /// Dimensions, that is bits, of every vector.
+    #[getter]
+    fn dims(&self) -> usize {
+        self.0.dims()
+    }
+
+    /// Dimensions, that is bits, of every vector, as ``dims``.
+    #[getter]
+    fn dimensions(&self) -> usize {
+        self.0.dims()
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.count()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<BinaryIndex: {} packed vectors of {} dimensions>", self.0.count(), self.0.dims())
+    }
+
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Err(not_picklable(slf))
+    }
+}
+
+/// Queries of the dtype that the metric asks for.
+enum Either<'py> {
+    Bits(Queries<'py, u8>),
+    Int8(Queries<'py, i8>),
+}
+
+/// The same, without Python.
+#[derive(Clone, Copy)]
+enum Given<'a> {
+    Bits(Matrix<'a, u8>),
+    Int8(Matrix<'a, i8>),
+}
+
+/// What is asked of the index, checked.
+struct Ask<'py> {
+    queries: Either<'py>,
+    mask: Option<Mask<'py>>,
+    dims: usize,
+    threads: Option<NonZero<usize>>,
+}
+
+impl<'py> Ask<'py> {
+    fn extract(
+        index: &Index,
+        queries: &Bound<'py, PyAny>,
+        metric: Option<&str>,
+        mask: Option<&Bound<'py, PyAny>>,
+        dims: Option<&Bound<'py, PyAny>>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let array = untyped("queries", queries)?;
+        let metric = match metric {
+            Some(name) => metric_named(name, &[("hamming", Metric::Hamming), ("asymmetric", Metric::Asymmetric)])?,
+            None if has_dtype::<i8>(array) => Metric::Asymmetric,
+            None if has_dtype::<u8>(array) => Metric::Hamming,
+            None => {
+                return Err(PyTypeError::new_err(format!(
+                    "queries must have dtype uint8 (packed bits) or int8, got {}",
+                    array.dtype()
+                )));
+            }
+        };
+        let (dims, whole) = (dimensions(dims, index, metric)?, index.dims());
+        let queries = if metric == Metric::Hamming {
+            Either::Bits(Queries::extract(queries, whole / 8, dims / 8)?)
+        } else {
+            Either::Int8(Queries::extract(queries, whole, dims)?)
+        };
+        Ok(Self { queries, mask: Mask::extract(mask)?, dims, threads: thread_count(threads)? })
+    }
+
+    fn options(&self) -> Options<'_> {
+        Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
+    }
+
+    fn given(&self) -> Given<'_> {
+        match &self.queries {
+            Either::Bits(queries) => Given::Bits(queries.matrix()),
+            Either::Int8(queries) => Given::Int8(queries.matrix()),
+        }
+    }
+
+    fn metric(&self) -> Metric {
+        match self.queries {
+            Either::Bits(_) => Metric::Hamming,
+            Either::Int8(_) => Metric::Asymmetric,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.queries {
+            Either::Bits(queries) => queries.len(),
+            Either::Int8(queries) => queries.len(),
+        }
+    }
+
+    fn is_one(&self) -> bool {
+        match &self.queries {
+            Either::Bits(queries) => queries.is_one(),
+            Either::Int8(queries) => queries.is_one(),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What both kinds of index do alike.
+
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use numpy::{Element, IntoPyArray, PyReadonlyArray1};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use super::super::convert::{Rows, detached, filled, integer, interruptible, vector};
+use super::super::errors;
+use crate::error::Error;
+use crate::search::file;
+use crate::search::index::{Index, Kind};
+
+pub(super) fn create(kind: Kind, dims: &Bound<'_, PyAny>) -> PyResult<Index> {
+    let dims = integer("dims", dims, 1)?;
+    kind.check_dims(dims).map_err(|what| PyValueError::new_err(format!("dims {what}")))?;
+    Ok(Index::new(kind, dims))
+}
+
+pub(super) fn add<'py, T: Element + Sync>(
+    py: Python<'py>,
+    index: &Index,
+    vectors: &Bound<'py, PyAny>,
+    ids: Option<&Bound<'py, PyAny>>,
+    work: impl FnOnce(&[T], Option<&[i64]>) -> Result<Vec<i64>, Error> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let width = if index.kind() == Kind::Binary { index.dims() / 8 } else { index.dims() };
+    let rows = Rows::<T>::extract("vectors", vectors)?;
+    if rows.width() != width {
+        let got = rows.width();
+        return Err(PyValueError::new_err(format!("vectors must have {width} columns, as the index has, got {got}")));
+    }
+    let ids = ids.map(ids_of).transpose()?;
+    let (values, own) = (rows.values(), ids.as_ref().map(|ids| ids.as_slice().unwrap_or_default()));
+    let assigned = detached(py, || work(values, own))?;
+    Ok(assigned.into_pyarray(py).into_any())
+}
+
+/// The `ids` argument.
+pub(super) fn ids_of<'py>(ids: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, i64>> {
+    vector("ids", ids)
+}
+
+pub(super) fn remove(py: Python<'_>, index: &Index, ids: &Bound<'_, PyAny>) -> PyResult<()> {
+    let ids = ids_of(ids)?;
+    let values = ids.as_slice().unwrap_or_default();
+    detached(py, || index.remove(values))
+}
+
+/// A matrix of rows that `each` visits in turn.
+pub(super) fn vectors<'py, T: Element + Send + Copy>(
+    py: Python<'py>,
+    count: usize,
+    width: usize,
+    each: impl FnOnce(&mut dyn FnMut(&[T])) -> Result<(), Error> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (rows, ()) = filled(py, &[count, width], |memory: &mut [MaybeUninit<T>]| {
+        let mut rows = memory.chunks_exact_mut(width);
+        each(&mut |row| {
+            for (memory, &value) in rows.next().unwrap_or_default().iter_mut().zip(row) {
+                memory.write(value);
+            }
+        })
+    })?;
+    Ok(rows)
+}
+
+/// Counts as an array, or as one int.
+pub(super) fn counts<'py>(py: Python<'py>, counts: &[u64], one: bool) -> PyResult<Bound<'py, PyAny>> {
+    if one {
+        return Ok(counts.first().copied().unwrap_or_default().into_pyobject(py)?.into_any());
+    }
+    let counts: Vec<i64> = counts.iter().map(|&count| count as i64).collect();
+    Ok(counts.into_pyarray(py).into_any())
+}
+
+pub(super) fn save(py: Python<'_>, index: &Index, path: &Path) -> PyResult<()> {
+    interruptible(py, |py, watch| detached(py, || file::save(index, path, watch)))
+}
+
+pub(super) fn open(py: Python<'_>, kind: Kind, path: &Path, mmap: bool, verify: Option<bool>) -> PyResult<Index> {
+    let verify = verify.unwrap_or(!mmap);
+    let index = interruptible(py, |py, watch| detached(py, || file::open(path, mmap, verify, watch)))?;
+    if index.kind() == kind {
+        return Ok(index);
+    }
+    let (holds, class) = match index.kind() {
+        Kind::Int8 => ("int8 vectors", "Index"),
+        Kind::Binary => ("packed binary vectors", "BinaryIndex"),
+    };
+    let message = format!("{} holds {holds}: open it with {class}.open", path.display());
+    Err(errors::to_py(py, Error::IndexFile(message)))
+}
+
+pub(super) fn not_picklable(index: &Bound<'_, PyAny>) -> PyErr {
+    let class = index.get_type().name().map_or_else(|_| "an index".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("cannot pickle {class}: save it to a file, and open the file where it is needed"))
+}

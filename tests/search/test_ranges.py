@@ -1,0 +1,213 @@
+"""search_range, count and near_duplicates: all that is near, against oracles in numpy and in integers."""
+
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from ctxembed import _core as cx
+
+from .conftest import asymmetric_oracle, dot_oracle, hamming_oracle, int8, packed
+
+EDGES = [0, 1, 7, 8, 9, 127, 128, 129, 1024, 1025, 3000]
+
+
+def bits_of(vectors):
+    return np.packbits(vectors >= 0, axis=1, bitorder="little")
+
+
+def all_scores(metric, queries, rows):
+    if metric == "hamming":
+        return hamming_oracle(bits_of(queries), bits_of(rows))
+    if metric == "asymmetric":
+        return asymmetric_oracle(queries, bits_of(rows))
+    return dot_oracle(queries, rows) if metric == "dot" else cx.cosine(queries, rows)
+
+
+def agrees(found, scores, ids, near, *, descending):
+    """One query after another: those rows that are near, best first, ties by id."""
+    assert len(found) == len(scores)
+    for query, (row, kept) in enumerate(zip(scores, near, strict=True)):
+        keys = -row[kept].astype(np.float64) if descending else row[kept]
+        order = np.lexsort((ids[kept], keys))
+        got_ids, got_scores = found[query]
+        assert got_ids.tolist() == ids[kept][order].tolist()
+        assert np.array_equal(got_scores, row[kept][order])
+
+
+@pytest.mark.parametrize("n", EDGES)
+@pytest.mark.parametrize(
+    ("metric", "radius"), [("cosine", 0.1), ("cosine", -2.0), ("dot", 9000), ("hamming", 15), ("asymmetric", 300)]
+)
+def test_a_range_has_all_rows_that_are_near_and_no_other(rng, n, metric, radius):
+    rows, queries = int8(rng, n, 40), int8(rng, 6, 40)
+    rows[1::3] = rows[:1] if n else rows[1::3]
+    ids = rng.permutation(5 * n)[:n].astype(np.int64) - n
+    index = cx.Index(40)
+    for start in range(0, n, 700):
+        index.add(rows[start : start + 700], ids[start : start + 700])
+    scores = all_scores(metric, queries, rows)
+    near = scores <= radius if metric == "hamming" else scores >= radius
+    for threads in (1, 3):
+        found = index.search_range(queries, radius, metric=metric, threads=threads)
+        agrees(found, scores, ids, near, descending=metric != "hamming")
+        assert index.count(queries, radius, metric=metric, threads=threads).tolist() == near.sum(axis=1).tolist()
+    alone = index.search_range(queries[0], radius, metric=metric)
+    assert alone.offsets.tolist() == [0, near[0].sum()]
+    assert index.count(queries[0], radius, metric=metric) == near[0].sum()
+
+
+def test_a_range_keeps_to_the_filter_and_to_the_prefix(rng):
+    rows, queries = int8(rng, 2000, 64), int8(rng, 5, 64)
+    index = cx.Index(64)
+    index.add(rows)
+    short, short_queries = rows[:, :24].copy(), queries[:, :24].copy()
+    for share in (0.01, 0.2, 0.8):
+        mask = rng.random(2000) < share
+        for metric, radius in (("cosine", 0.1), ("dot", 5000), ("hamming", 10), ("asymmetric", 100)):
+            scores = all_scores(metric, short_queries, short)
+            near = (scores <= radius if metric == "hamming" else scores >= radius) & mask
+            for given in (mask, np.flatnonzero(mask)):
+                found = index.search_range(queries, radius, metric=metric, mask=given, dimensions=24)
+                agrees(found, scores, np.arange(2000), near, descending=metric != "hamming")
+
+
+def test_a_binary_index_has_ranges_for_either_kind_of_query(rng):
+    rows, bits, vectors = packed(rng, 1500, 16), packed(rng, 4, 16), int8(rng, 4, 128)
+    index = cx.BinaryIndex(128)
+    index.add(rows)
+    scores = hamming_oracle(bits, rows)
+    agrees(index.search_range(bits, 55), scores, np.arange(1500), scores <= 55, descending=False)
+    assert index.count(bits, 55).tolist() == (scores <= 55).sum(axis=1).tolist()
+    scores = asymmetric_oracle(vectors, rows)
+    agrees(index.search_range(vectors, 900), scores, np.arange(1500), scores >= 900, descending=True)
+    assert index.count(vectors, 900).tolist() == (scores >= 900).sum(axis=1).tolist()
+    assert index.count(bits[0], 0) == 0
+
+
+def test_a_zero_query_is_at_cosine_zero_from_everything(rng):
+    index = cx.Index(16)
+    index.add(int8(rng, 50, 16))
+    zero = np.zeros(16, np.int8)
+    assert index.count(zero, 0.0) == 50
+    assert index.count(zero, 1e-300) == 0
+
+
+def test_all_minus_128_is_within_reach_of_itself():
+    rows = np.full((300, 1024), -128, np.int8)
+    index = cx.Index(1024)
+    index.add(rows)
+    assert index.count(rows[0], 1.0) == 300
+    assert index.count(rows[0], 128 * 128 * 1024, metric="dot") == 300
+    assert index.count(rows[0], 128 * 1024, metric="asymmetric") == 300
+    assert index.count(rows[0], 0, metric="hamming") == 300
+
+
+def pairs_oracle(metric, rows, ids, threshold):
+    """By Python's integers, row by row."""
+    found = {}
+    for i, a in enumerate(rows.tolist()):
+        for j, b in enumerate(rows[:i].tolist()):
+            if metric == "hamming":
+                score = sum((x >= 0) != (y >= 0) for x, y in zip(a, b, strict=True))
+                near = score <= threshold
+            else:
+                score = sum(x * y for x, y in zip(a, b, strict=True))
+                near = score >= threshold
+            if metric == "cosine":
+                square = sum(x * x for x in a) * sum(y * y for y in b)
+                # Far enough from the threshold for the float32 to be on the same side.
+                near = bool(square) and score > 0 and Fraction(score * score, square) >= Fraction(threshold) ** 2
+            if near:
+                found[min(ids[i], ids[j]), max(ids[i], ids[j])] = score
+    return found
+
+
+@pytest.mark.parametrize(("metric", "threshold"), [("cosine", 0.6001), ("dot", 60), ("hamming", 2)])
+@pytest.mark.parametrize("n", [0, 1, 2, 255, 256, 300])
+def test_near_duplicates_are_those_of_two_loops(rng, metric, threshold, n):
+    rows = int8(rng, n, 12, low=-5, high=6)
+    ids = (rng.permutation(9 * n)[:n] - n).astype(np.int64)
+    index = cx.Index(12)
+    index.add(rows[: n // 3], ids[: n // 3])
+    index.add(rows[n // 3 :], ids[n // 3 :])
+    expected = pairs_oracle(metric, rows, ids.tolist(), threshold)
+    for threads in (1, 2, 5):
+        pairs = index.near_duplicates(threshold, metric=metric, threads=threads)
+        assert list(map(tuple, pairs.ids.tolist())) == sorted(expected)
+        if metric != "cosine":
+            assert pairs.scores.tolist() == [expected[pair] for pair in sorted(expected)]
+        assert len(pairs) == len(expected)
+
+
+def test_near_duplicates_cross_every_tile(rng):
+    """Twins far apart in a larger set, in a binary index too."""
+    rows = int8(rng, 5000, 512)
+    twins = rng.permutation(5000)[:40].reshape(20, 2)
+    rows[twins[:, 1]] = rows[twins[:, 0]]
+    expected = sorted(map(tuple, np.sort(twins, axis=1).tolist()))
+    index, bits = cx.Index(512), cx.BinaryIndex(512)
+    index.add(rows)
+    bits.add(bits_of(rows))
+    assert list(map(tuple, index.near_duplicates(0.99).ids)) == expected
+    assert index.near_duplicates(0.99).scores.tolist() == [1.0] * 20
+    assert list(map(tuple, bits.near_duplicates(0).ids)) == expected
+    assert set(expected) <= set(map(tuple, index.near_duplicates(0.99, dimensions=64).ids.tolist()))
+    assert set(expected) <= set(map(tuple, bits.near_duplicates(3, dimensions=64).ids.tolist()))
+
+
+INDEX = cx.Index(8)
+INDEX.add(np.ones((3, 8), np.int8))
+BITS = cx.BinaryIndex(8)
+BITS.add(np.ones((3, 1), np.uint8))
+QUERY = np.ones(8, np.int8)
+BAD = [
+    ("radius str", lambda: INDEX.search_range(QUERY, "1"), TypeError, "radius must be a float, the least cosine"),
+    ("radius nan", lambda: INDEX.search_range(QUERY, float("nan")), ValueError, "radius must be a number, got nan"),
+    ("radius bool", lambda: INDEX.count(QUERY, True), TypeError, "radius must be a float.*got True"),
+    ("float", lambda: INDEX.count(QUERY, 1.5, metric="dot"), TypeError, "an int, the least product, got 1.5"),
+    ("distance", lambda: BITS.count(QUERY.view(np.uint8)[:1], 1.5), TypeError, "an int, the largest distance"),
+    ("metric", lambda: INDEX.search_range(QUERY, 1, metric="l2"), ValueError, "'hamming' or 'asymmetric', got \"l2\""),
+    ("pairs", lambda: INDEX.near_duplicates(1, metric="asymmetric"), ValueError, "'cosine', 'dot' or 'hamming'"),
+    ("prefix", lambda: BITS.near_duplicates(1, dimensions=4), ValueError, "multiple of 8.*got 4"),
+    ("long", lambda: INDEX.count(QUERY, 1.0, dimensions=9), ValueError, "at most 8, those of the index, got 9"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_a_bad_argument_is_named_with_its_value(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_bound_beyond_every_score_is_a_bound():
+    bits = QUERY.view(np.uint8)[:1]
+    assert BITS.count(bits, 10**30) == 3
+    assert BITS.count(bits, -(10**30)) == 0
+    assert INDEX.count(QUERY, 10**30, metric="dot") == 0
+
+
+class TestResults:
+    def test_ranges_pickle_and_check_their_arguments(self):
+        found = INDEX.search_range(np.stack([QUERY, -QUERY]), 0.5)
+        assert repr(found) == "RangeMatches(queries=2, found=3, scores=float32)"
+        again = pickle.loads(pickle.dumps(found))
+        assert np.array_equal(again.offsets, found.offsets)
+        assert np.array_equal(again.ids, found.ids)
+        assert [len(ids) for ids, _ in again] == [3, 0]
+        assert found[-1][0].tolist() == []
+        with pytest.raises(IndexError, match="query 2 is out of range for 2 queries"):
+            found[2]
+        with pytest.raises(ValueError, match="rise from 0 to the number of ids"):
+            cx.RangeMatches(np.array([0, 9]), found.ids, found.scores)
+        with pytest.raises(TypeError, match="ids must have dtype int64"):
+            cx.RangeMatches(found.offsets, found.scores, found.scores)
+
+    def test_pairs_pickle_and_check_their_arguments(self):
+        pairs = INDEX.near_duplicates(0.5)
+        assert repr(pairs) == "Pairs(3, scores=float32)"
+        ids, scores = pickle.loads(pickle.dumps(pairs))
+        assert np.array_equal(ids, pairs.ids)
+        assert np.array_equal(scores, pairs.scores)
+        with pytest.raises(ValueError, match="two columns"):
+            cx.Pairs(np.zeros((3, 3), np.int64), np.zeros(3, np.int32))

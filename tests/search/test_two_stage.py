@@ -1,0 +1,165 @@
+"""Two stages: what they find, how they say so, and how they are calibrated."""
+
+import numpy as np
+import pytest
+from ctxembed import _core as cx
+
+from .conftest import cosine_order, hamming_oracle, int8
+
+
+def bits_of(vectors):
+    return np.packbits(vectors >= 0, axis=1, bitorder="little")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Rows and queries in clusters, with a common direction, as embeddings have them."""
+    rng = np.random.default_rng(3)
+    basis = rng.standard_normal((24, 256))
+    topics, common = rng.standard_normal((60, 24)), rng.standard_normal(256) * 3
+
+    def draw(count):
+        latent = topics[rng.integers(0, 60, count)] + 0.7 * rng.standard_normal((count, 24))
+        values = latent @ basis + common + 2 * rng.standard_normal((count, 256))
+        return np.clip(np.rint(values * 8), -128, 127).astype(np.int8)
+
+    return draw(20_000), draw(80)
+
+
+@pytest.fixture
+def index(model):
+    index = cx.Index(256)
+    for start in range(0, 20_000, 7000):
+        index.add(model[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000].copy())
+    return index
+
+
+def candidates(queries, rows, count):
+    """Rows by their Hamming distance, those that tie in the order in which they were added."""
+    return np.argsort(hamming_oracle(bits_of(queries), bits_of(rows)), axis=1, kind="stable")[:, :count]
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+@pytest.mark.parametrize("oversample", [1, 3, 50])
+def test_the_second_stage_ranks_the_candidates_exactly(model, index, count, oversample):
+    rows, queries = model
+    ids = np.arange(20_000)[::-1]
+    for threads in (1, 2, 5):
+        found = index.search(queries[:count], 10, stage="two-stage", oversample=oversample, threads=threads)
+        assert found.exact is False
+        for query, got, scores, chosen in zip(
+            queries, found.ids, found.scores, candidates(queries[:count], rows, 10 * oversample), strict=False
+        ):
+            assert np.array_equal(got, cosine_order(query, rows[chosen], ids[chosen])[:10])
+            assert np.array_equal(scores, cx.cosine(query, rows[19_999 - got]))
+    one = index.search(queries[0], 10, stage="two-stage", oversample=oversample)
+    assert np.array_equal(one.ids, found.ids[0])
+
+
+def test_products_are_ranked_in_two_stages_too(model, index):
+    rows, queries = model
+    found = index.search(queries[:4], 5, metric="dot", stage="two-stage", oversample=20)
+    assert found.scores.dtype == np.int32
+    for query, got, chosen in zip(queries, found.scores, candidates(queries[:4], rows, 100), strict=False):
+        products = rows[chosen].astype(np.int64) @ query.astype(np.int64)
+        assert got.tolist() == sorted(products.tolist(), reverse=True)[:5]
+
+
+def test_candidates_that_are_all_rows_make_an_exact_search(model, index):
+    queries = model[1][:5]
+    found = index.search(queries, 10, stage="two-stage", oversample=2000)
+    assert found.exact is True
+    assert np.array_equal(found.ids, index.search(queries, 10).ids)
+    few = np.arange(300)
+    assert index.search(queries, 10, stage="two-stage", oversample=30, mask=few).exact is True
+    assert index.search(queries, 10, stage="two-stage", oversample=29, mask=few).exact is False
+    assert index.search(queries, 10, stage="two-stage", oversample=10**30).exact is True
+
+
+def recall(index, queries, k, oversample):
+    truth = index.search(queries, k).ids
+    found = index.search(queries, k, stage="two-stage", oversample=oversample).ids
+    return np.mean([len(set(a) & set(b)) / k for a, b in zip(truth.tolist(), found.tolist(), strict=True)])
+
+
+@pytest.mark.parametrize("target", [0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("k", [1, 10])
+def test_the_smallest_oversample_that_reaches_the_recall_is_found(model, index, target, k):
+    queries = model[1]
+    report = index.calibrate(queries, k, recall=target)
+    assert (report.target, report.k, report.queries) == (target, k, len(queries))
+    assert report.recall >= target
+    assert report.recall == pytest.approx(recall(index, queries, k, report.oversample))
+    if report.oversample > 1:
+        assert recall(index, queries, k, report.oversample - 1) < target
+    for oversample, measured in zip(report.oversamples.tolist(), report.recalls.tolist(), strict=True):
+        assert measured == pytest.approx(recall(index, queries, k, oversample))
+    assert report.oversample in report.oversamples
+    assert index.oversample == report.oversample
+    plain, told = (
+        index.search(queries, k, stage="two-stage", oversample=oversample).ids
+        for oversample in (None, report.oversample)
+    )
+    assert np.array_equal(plain, told)
+    assert repr(report).startswith(f"Calibration(oversample={report.oversample}, recall=")
+
+
+def test_a_calibration_goes_on_until_the_recall_is_reached():
+    """The true rows come last in the first stage: all bits of the others agree with the query's."""
+    rows = np.ones((5000, 16), np.int8)
+    rows[:, 0] = 127
+    rows[-3:] = 127
+    rows[-3:, 0] = -1
+    index = cx.Index(16)
+    index.add(rows)
+    report = index.calibrate(np.full((1, 16), 127, np.int8), 3, recall=1.0)
+    assert report.oversample == 1667
+    assert report.recall == 1.0
+
+
+def test_a_calibration_is_kept_in_the_file(model, index, tmp_path):
+    assert index.oversample == 40
+    index.save(tmp_path / "plain")
+    report = index.calibrate(model[1], 10)
+    index.save(tmp_path / "calibrated")
+    for mmap in (False, True):
+        assert cx.Index.open(tmp_path / "plain", mmap=mmap, verify=True).oversample == 40
+        again = cx.Index.open(tmp_path / "calibrated", mmap=mmap, verify=True)
+        assert again.oversample == report.oversample
+        queries = model[1][:7]
+        a, b = (i.search(queries, 10, stage="two-stage") for i in (index, again))
+        assert np.array_equal(a.ids, b.ids)
+        assert np.array_equal(a.scores, b.scores)
+
+
+def test_more_rows_than_there_are_calibrate_to_an_exact_search():
+    index = cx.Index(8)
+    index.add(np.eye(8, dtype=np.int8))
+    assert index.calibrate(np.ones((2, 8), np.int8), 100).oversample == 1
+
+
+INDEX = cx.Index(8)
+INDEX.add(int8(np.random.default_rng(0), 30, 8))
+QUERY = np.ones(8, np.int8)
+BAD = [
+    ("recall 0", lambda: INDEX.calibrate(QUERY, 1, recall=0), ValueError, "recall must be above 0.*got 0"),
+    ("recall 2", lambda: INDEX.calibrate(QUERY, 1, recall=2.0), ValueError, "at most 1, got 2"),
+    ("recall nan", lambda: INDEX.calibrate(QUERY, 1, recall=float("nan")), ValueError, "recall.*got NaN"),
+    ("k", lambda: INDEX.calibrate(QUERY, 0), ValueError, "k must be at least 1, got 0"),
+    ("no queries", lambda: INDEX.calibrate(QUERY[None][:0], 1), ValueError, "at least one row each"),
+    ("no rows", lambda: cx.Index(8).calibrate(QUERY, 1), ValueError, "at least one row each"),
+    (
+        "zero",
+        lambda: INDEX.search(QUERY, 1, stage="two-stage", oversample=0),
+        ValueError,
+        "oversample must be at least",
+    ),
+    ("bits", lambda: INDEX.search(QUERY, 1, stage="two-stage", metric="hamming"), ValueError, "needs metric 'cosine'"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_a_bad_argument_is_named_with_its_value(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+    assert INDEX.oversample == 40
