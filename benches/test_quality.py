@@ -25,26 +25,16 @@ RECALL = 0.99
 COLLECTIONS = {"Cranfield": texts.cranfield, "passages": texts.passages}
 
 
-def _exact(case: QualityCase, _threads: int) -> Callable[[], ctxembed.Matches]:
-    index, queries = case.index, case.queries
-    return lambda: index.search(queries, K)
+def _way(**options: str) -> Callable[[QualityCase, int], Callable[[], ctxembed.Matches]]:
+    """Search the index in a way that its options name. Two-stage is calibrated on every other query."""
 
+    def prepare(case: QualityCase, _threads: int) -> Callable[[], ctxembed.Matches]:
+        index, queries = case.index, case.queries
+        if options.get("stage") == "two-stage":
+            index.calibrate(np.ascontiguousarray(queries[::2]), K, recall=RECALL)
+        return lambda: index.search(queries, K, **options)
 
-def _two_stage(case: QualityCase, _threads: int) -> Callable[[], ctxembed.Matches]:
-    """Calibrated on every other query, and measured on all."""
-    index, queries = case.index, case.queries
-    index.calibrate(queries[::2], K, recall=RECALL)
-    return lambda: index.search(queries, K, stage="two-stage")
-
-
-def _asymmetric(case: QualityCase, _threads: int) -> Callable[[], ctxembed.Matches]:
-    bits, queries = case.bits, case.queries
-    return lambda: ctxembed.top_k(queries, bits, K, metric="asymmetric")
-
-
-def _binary(case: QualityCase, _threads: int) -> Callable[[], ctxembed.Matches]:
-    bits, queries = case.bits, ctxembed.pack_bits(case.queries)
-    return lambda: ctxembed.top_k(queries, bits, K, metric="hamming")
+    return prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +47,10 @@ class QualityCase(Case):
     group: ClassVar = "quality"
     table: ClassVar = "all queries at once"
     peers: ClassVar = (
-        Peer("exact int8", _exact, "ours"),
-        Peer("two-stage", _two_stage, "ours", exact=False),
-        Peer("asymmetric", _asymmetric, "ours", exact=False),
-        Peer("Hamming", _binary, "ours", exact=False),
+        Peer("exact int8", _way(), "ours"),
+        Peer("two-stage", _way(stage="two-stage"), "ours", exact=False),
+        Peer("asymmetric", _way(metric="asymmetric"), "ours", exact=False),
+        Peer("Hamming", _way(stage="binary"), "ours", exact=False),
     )
 
     @property
@@ -82,10 +72,6 @@ class QualityCase(Case):
     @cached_property
     def queries(self) -> np.ndarray:
         return ctxembed.truncate(self._all.queries, self.dims)
-
-    @cached_property
-    def bits(self) -> np.ndarray:
-        return ctxembed.pack_bits(self.rows)
 
     @cached_property
     def index(self) -> ctxembed.Index:
@@ -127,7 +113,10 @@ class QualityCase(Case):
             "recall@10": ranking.recall(answer.ids, self.full),
         }
         assert correct, f"{peer.name} on {self.label}: scores are not what they should be"
-        return Verdict(correct, ", ".join(f"{name} {value:.3f}" for name, value in values.items()), values)
+        note = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        if peer.name == "two-stage":
+            note = f"{note}, oversample {self.index.oversample}"
+        return Verdict(correct, note, values)
 
 
 def cosines(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -28,34 +28,23 @@ ALLOWED = 0.01
 # --- two stages ---
 
 
-def _stage(stage: str) -> Callable[[StageCase, int], Callable[[], Any]]:
+def _way(name: str, **options: str) -> Callable[[StageCase, int], Callable[[], Any]]:
+    """Search the index in a way that its options name."""
+
     def prepare(case: StageCase, threads: int) -> Callable[[], Any]:
         index, queries, count = case.index, case.queries, peers.threads_of(threads)
-        if stage == "two-stage":
+        if name == "two-stage":
             case.data.memory.keep("calibration", case.calibrate)
 
         def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            found = index.search(queries, case.k, stage=stage, threads=count)
+            found = index.search(queries, case.k, threads=count, **options)
             return found.ids, found.scores
 
         # One query says little of recall: the tables give that of all.
-        case.data.memory.keep(("all", stage), lambda: search(case.data.queries)[0])
+        case.data.memory.keep(("all", name), lambda: search(case.data.queries)[0])
         return lambda: search(queries)
 
     return prepare
-
-
-def _asymmetric(case: StageCase, threads: int) -> Callable[[], Any]:
-    bits = case.data.memory.keep("bits", lambda: ctxembed.pack_bits(case.data.rows))
-    count = peers.threads_of(threads)
-
-    def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = ctxembed.top_k(queries, bits, case.k, metric="asymmetric", threads=count)
-        return found.ids, found.scores
-
-    case.data.memory.keep(("all", "asymmetric"), lambda: search(case.data.queries)[0])
-    queries = case.queries
-    return lambda: search(queries)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +54,10 @@ class StageCase(searching.SearchCase):
     group: ClassVar = "stages"
     table: ClassVar = "stages"
     peers: ClassVar = (
-        Peer("exact", _stage("exact"), "ours", threaded=True),
-        Peer("two-stage", _stage("two-stage"), "ours", threaded=True, exact=False),
-        Peer("asymmetric over bits", _asymmetric, "ours", threaded=True, exact=False),
-        Peer("bits", _stage("binary"), "ours", threaded=True, exact=False),
+        Peer("exact", _way("exact"), "ours", threaded=True),
+        Peer("two-stage", _way("two-stage", stage="two-stage"), "ours", threaded=True, exact=False),
+        Peer("asymmetric", _way("asymmetric", metric="asymmetric"), "ours", threaded=True, exact=False),
+        Peer("Hamming", _way("Hamming", stage="binary"), "ours", threaded=True, exact=False),
         Peer("reading every byte once", peers.read_once, "reference", threaded=True, takes=peers.one_query),
     )
 
@@ -90,33 +79,37 @@ class StageCase(searching.SearchCase):
         if peer.exact:
             return super().judge(peer, answer)
         ids, scores = answer
-        found = self.data.memory.keep(("all", {"bits": "binary"}.get(peer.name, peer.name.split()[0])), list)
-        recall = ranking.recall(found, self.data.best[0])
+        recall = ranking.recall(self.data.memory.kept["all", peer.name], self.data.best[0])
+        note, values = f"recall {recall:.3f}", {"recall@10": recall}
         rows = self.data.rows[ids[0]]
         if peer.name == "two-stage":
+            note = f"{note}, oversample {self.index.oversample}"
             expected = self.data.scores(self.queries[:1], rows)[0]
         else:
-            query = (
-                self.queries[0].astype(int) if peer.name.startswith("asym") else np.where(self.queries[0] < 0, -1, 1)
-            )
+            query = self.queries[0].astype(int) if peer.name == "asymmetric" else np.where(self.queries[0] < 0, -1, 1)
             expected = np.where(rows < 0, -1, 1) @ query
-            expected = (self.dims - expected) // 2 if peer.name == "bits" else expected
+            expected = (self.dims - expected) // 2 if peer.name == "Hamming" else expected
         correct = bool(np.abs(scores[0] - expected).max() <= searching.TOLERANCE)
         assert correct, f"{peer.name} on {self.label}: scores are not those of the rows"
-        return Verdict(correct, f"recall {recall:.3f}", {"recall@10": recall})
+        return Verdict(correct, note, values)
 
 
 # --- filters ---
 
 
-def _masked(case: FilterCase, threads: int) -> Callable[[], Any]:
-    index, queries, mask, count = case.index, case.queries, case.mask, peers.threads_of(threads)
+def _filtered(form: Callable[[np.ndarray], np.ndarray]) -> Callable[[FilterCase, int], Callable[[], Any]]:
+    """Search the allowed rows, which are given in a form: a boolean for each row, or a list of ids."""
 
-    def call() -> tuple[np.ndarray, np.ndarray]:
-        found = index.search(queries, case.k, mask=mask, threads=count)
-        return found.ids, found.scores
+    def prepare(case: FilterCase, threads: int) -> Callable[[], Any]:
+        index, queries, mask, count = case.index, case.queries, form(case.mask), peers.threads_of(threads)
 
-    return call
+        def call() -> tuple[np.ndarray, np.ndarray]:
+            found = index.search(queries, case.k, mask=mask, threads=count)
+            return found.ids, found.scores
+
+        return call
+
+    return prepare
 
 
 def _gather(case: FilterCase, _threads: int) -> Callable[[], np.ndarray]:
@@ -130,8 +123,9 @@ class FilterCase(StageCase):
 
     table: ClassVar = "filters"
     peers: ClassVar = (
-        Peer("all rows", _stage("exact"), "ours", threaded=True),
-        Peer("mask, 1 % allowed", _masked, "ours", threaded=True),
+        Peer("all rows", _way("exact"), "ours", threaded=True),
+        Peer("mask, 1 % allowed", _filtered(np.asarray), "ours", threaded=True),
+        Peer("list of ids, 1 %", _filtered(np.flatnonzero), "ours", threaded=True),
         Peer("numpy's copy of the allowed rows", _gather, "reference"),
     )
 
