@@ -287,6 +287,10 @@ impl Index {
         watch: Watch<'_>,
     ) -> Result<Calibration, Error> {
         let (snapshot, dims, k) = (self.snapshot(), self.dims(), options.k);
+        if queries.is_empty() || snapshot.count == 0 {
+            let message = "queries and the index must have at least one row each to calibrate with";
+            return Err(Error::Value(message.to_owned()));
+        }
         let width = self.bit_bytes();
         let mut pulse = Pulse::new(watch);
         // The true best rows, known by their numbers.
@@ -321,9 +325,7 @@ impl Index {
         }
         needed.sort_unstable();
         let reached = |oversample: usize| needed.partition_point(|&need| need <= oversample) as f64 / total as f64;
-        let smallest = needed.get(wanted - 1).copied().ok_or_else(|| {
-            Error::Value("queries and the index must have at least one row each to calibrate with".to_owned())
-        })?;
+        let smallest = needed[wanted.min(needed.len()) - 1];
         let mut tried: Vec<usize> =
             (0..usize::BITS).map(|power| 1 << power).take_while(|&o| o < 2 * smallest).collect();
         tried.push(smallest);

@@ -164,8 +164,9 @@ def test_a_fork_after_two_stages_and_pairs_finds_the_same(rng):
     queries = int8(rng, 20, 64)
 
     def everything():
+        recalls = index.calibrate(queries, 5, threads=4).recalls
         stages = index.search(queries, 5, stage="two-stage", threads=4)
-        return [stages.ids, index.near_duplicates(0.6, threads=4).ids, index.calibrate(queries, 5, threads=4).recalls]
+        return [recalls, stages.ids, index.near_duplicates(0.6, threads=4).ids]
 
     expected = everything()
     child = os.fork()
