@@ -55,7 +55,7 @@ def _multiples(plt: Any, found: list[Row]) -> Any:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks([-i for i in range(len(drawn))], [_tick(row) for row in drawn])
     axes.set_ylim(-len(drawn) + 0.4, 0.6)
-    axes.set_xlabel("time as a multiple of ctxembed's (logarithmic; right is slower)")
+    axes.set_xlabel("time as a multiple of the first column's (logarithmic; right is slower)")
     axes.grid(axis="x", which="both", linewidth=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize="small")

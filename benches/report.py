@@ -52,6 +52,10 @@ NOTES = {
 }
 
 
+#: Groups that the README leaves to docs/benchmarks.md: what other CPUs would do says little at a glance.
+ASIDE = frozenset({"paths"})
+
+
 def dump(record: dict[str, Any]) -> str:
     """Write a record as text: a line a result, so that two records can be compared line by line."""
     head = {key: value for key, value in record.items() if key != "results"}
@@ -154,6 +158,8 @@ def summary(record: dict[str, Any]) -> str:
     path = ", ".join(dict.fromkeys(machine["paths"].values()))
     lines = ["| | threads | ctxembed | quickest peer with the same answer | |", "| --- | ---: | ---: | --- | ---: |"]
     for group in groups(record):
+        if group in ASIDE:
+            continue
         for row in {row.case: row for row in rows(record, group)}.values():
             right = [result for result in row.results.values() if result["exact"] and result["correct"]]
             peers = [result for result in right if result["kind"] == "peer"]

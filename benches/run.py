@@ -28,9 +28,9 @@ ROOT = Path(__file__).parent.parent
 GROUPS = ("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "import")
 #: Passes and seconds a measurement where there are many of them, or single calls that take long.
 EFFORT = {
-    "hamming": (4, 0.2),
-    "cosine": (4, 0.2),
-    "stages": (4, 0.2),
+    "hamming": (3, 0.2),
+    "cosine": (3, 0.2),
+    "stages": (3, 0.2),
     "paths": (3, 0.2),
     "scaling": (2, 0.15),
     "quality": (3, 0.1),

@@ -121,6 +121,15 @@ def test_our_time_into_an_array_at_hand_is_not_set_beside_peers_that_make_one(re
     assert not any("out=" in line for line in report.losses(record))
 
 
+def test_lower_instruction_sets_are_in_the_tables_and_not_in_the_summary(record):
+    record["results"] += [
+        result("ctxembed", 1.0, kind="ours", group="paths", case="lowered"),
+        result("slow", 2.0, group="paths", case="lowered"),
+    ]
+    assert "| lowered |" in report.markdown(record)
+    assert "lowered" not in report.summary(record)
+
+
 def test_a_record_of_more_than_one_run_says_so(record):
     record["remark"] = "Two runs."
     assert "Two runs." in report.summary(record)
