@@ -71,7 +71,7 @@ def measure(benchmark, request, _seconds):
             correct=verdict.correct,
             exact=peer.exact,
             note=verdict.note,
-            **({"data": verdict.data} if verdict.data else {}),
+            values=verdict.values,
         )
         # A peer that turns out wrong at full size is reported as such; it does not cost the other measurements.
         reported = not benchmark.disabled and peer.kind == "peer"

@@ -22,12 +22,12 @@ class Verdict:
     """What an answer is worth.
 
     ``correct`` is True where it equals the reference, up to what the case allows. ``note`` goes beside the time in
-    the tables: requests of a packing, recall of a search that is not exact. ``data`` is kept in the record as it is.
+    the tables: requests of a packing, recall of a search that is not exact. ``values`` are numbers for plots.
     """
 
     correct: bool
     note: str = ""
-    data: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Case(ABC):
     peers: ClassVar[tuple[Peer, ...]]
     #: A run of seconds or minutes that is over many requests by itself: measured once, without warming up.
     once: ClassVar[bool] = False
+    #: Numbers of threads that it is measured on, where peers have threads to set.
+    threads: ClassVar[tuple[int, ...]] = tuple(sorted({1, ALL_THREADS}))
 
     @property
     @abstractmethod
@@ -94,14 +96,13 @@ def runs(cases: list[Case], passes: int) -> list[Run]:
     What changes on a shared machine over minutes then meets all peers of a pass alike, and ratios are taken within
     a pass.
     """
-    counts = sorted({1, ALL_THREADS})
     return [
         Run(case, peer, threads, number)
         for case in cases
         for number in range(1 if case.once else passes)
-        for threads in counts
+        for threads in case.threads
         for peer in case.peers
-        if peer.takes(case) and (peer.threaded or threads == 1)
+        if peer.takes(case) and (peer.threaded or threads == case.threads[0])
     ]
 
 

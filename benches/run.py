@@ -25,9 +25,21 @@ from benches import report
 from benches.harness import ALL_THREADS
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("decode", "hamming", "cosine", "pack", "tokens", "import", "client", "pacing", "soak")
+GROUPS = (
+    *("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "tokens", "import"),
+    *("client", "pacing", "soak"),
+)
 TIMERS = {"client": "time.process_time"}
 """What times a group; where it is not said, the clock on the wall."""
+#: Passes and seconds a measurement where there are many of them, or single calls that take long.
+EFFORT = {
+    "hamming": (3, 0.2),
+    "cosine": (3, 0.2),
+    "stages": (3, 0.2),
+    "paths": (3, 0.2),
+    "scaling": (2, 0.15),
+    "quality": (3, 0.1),
+}
 PACKAGES = (
     "aiohttp",
     "binpacking",
@@ -50,7 +62,7 @@ FORMAT = 1
 
 def measure(group: str, *, quick: bool) -> dict[str, Any]:
     """Run a group under pytest-benchmark and return what that wrote."""
-    passes, budget = (1, 0.05) if quick else (5, 0.25)
+    passes, budget = (1, 0.05) if quick else EFFORT.get(group, (5, 0.25))
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         command = [sys.executable, "-m", "pytest", f"benches/test_{group}.py", "-q", "-p", "no:cacheprovider"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 K = 10
 MOST_QUERIES = 256
+BLOCK = 8192
 TOLERANCE = 1e-6
 """Cosines closer than this may change places: float32 sums of 1,024 terms are no finer."""
 
@@ -29,6 +30,9 @@ class DataSet:
     count: int
     dims: int = 1024
     memory: Memory = field(default_factory=Memory)
+    #: Queries at most, and how many of them, the first, are held against a reference.
+    most: int = MOST_QUERIES
+    judged: int = MOST_QUERIES
 
     def _make(self, seed: int, rows: int) -> np.ndarray:
         make = vectors.binary_vectors if self.metric == "hamming" else vectors.int8_vectors
@@ -38,14 +42,20 @@ class DataSet:
     def rows(self) -> np.ndarray:
         return self._make(3, self.count)
 
+    @property
+    def bytes(self) -> int:
+        """What all rows weigh, known before they are made."""
+        return self.count * (self.dims // 8 if self.metric == "hamming" else self.dims)
+
     @cached_property
     def queries(self) -> np.ndarray:
-        return self._make(4, MOST_QUERIES)
+        return self._make(4, self.most)
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return all scores as the definition says, in whole numbers as far as they go: (q, n).
 
-        Products of int8 rows of 1,024 are below 2 ** 24, so a float32 matrix product of them is exact.
+        Products of these rows are sums of at most 2,560 terms whose partial sums stay below 2 ** 24, so a float32
+        matrix product of them is exact.
         """
         if self.metric == "hamming":
             out = np.zeros((len(queries), len(rows)), dtype=np.int32)
@@ -58,12 +68,13 @@ class DataSet:
 
     @cached_property
     def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and scores of the exact top k of every query, ties to the lower id: (MOST_QUERIES, k) each."""
+        """Ids and scores of the exact top k of the judged queries, ties to the lower id: (judged, k) each."""
         sign = 1 if self.metric == "hamming" else -1
-        ids = np.empty((MOST_QUERIES, 0), dtype=np.int64)
-        keys = np.empty((MOST_QUERIES, 0))
-        for start in range(0, self.count, 8192):
-            scores = sign * self.scores(self.queries, self.rows[start : start + 8192])
+        queries = self.queries[: self.judged]
+        ids = np.empty((len(queries), 0), dtype=np.int64)
+        keys = np.empty((len(queries), 0))
+        for start in range(0, self.count, BLOCK):
+            scores = sign * self.scores(queries, self.rows[start : start + BLOCK])
             ids = np.concatenate(
                 [ids, np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)], axis=1
             )
@@ -115,13 +126,14 @@ class SearchCase(Case):
         if peer.kind == "reference":
             return Verdict(bool(answer == self.data.rows.view(np.uint64).max()))
         ids, scores = answer
-        best_ids, best = (part[: self.number] for part in self.data.best)
-        if ids.shape != best_ids.shape:
+        if ids.shape != (self.number, min(self.k, self.data.count)):
             return Verdict(correct=False, note=f"shape {ids.shape}")
+        best_ids, best = (part[: self.number] for part in self.data.best)
+        ids, scores = ids[: len(best)], scores[: len(best)]
         exact = np.array(
             [
                 self.data.scores(query[None], self.data.rows[row])[0]
-                for query, row in zip(self.queries, ids, strict=True)
+                for query, row in zip(self.queries[: len(ids)], ids, strict=True)
             ]
         )
         tolerance = 0 if self.metric == "hamming" else TOLERANCE
@@ -152,9 +164,11 @@ class CosineCase(SearchCase):
     peers: ClassVar = peers.COSINE
 
 
-def cases(kind: type[SearchCase], metric: str, rows: int, scale: Scale) -> list[Case]:
-    """Make the cases of a group: a large data set, and one that fits the caches."""
-    large = DataSet(metric, {"smoke": 12_000, "quick": rows // 10, "full": rows}[scale])
+def cases(kind: type[SearchCase], metric: str, rows: int, wide_rows: int, scale: Scale) -> list[Case]:
+    """Make the cases of a group: a large data set of either model's dimensions, and one that fits the caches."""
+    part = {"smoke": 100, "quick": 10, "full": 1}[scale]
+    large = DataSet(metric, rows // part, judged=64)
+    wide = DataSet(metric, wide_rows // part, dims=2560, judged=64)
     small = DataSet(metric, 1000)
     numbers = (1, 16, MOST_QUERIES)
-    return [kind(data, number) for data in (large, small) for number in numbers]
+    return [kind(data, number) for data in (large, wide, small) for number in numbers]

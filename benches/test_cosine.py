@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def cases(scale: Scale) -> list[Case]:
-    return searching.cases(searching.CosineCase, "cosine", 250_000, scale)
+    return searching.cases(searching.CosineCase, "cosine", 250_000, 100_000, scale)
 
 
 def test_cosine(run, measure):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def cases(scale: Scale) -> list[Case]:
-    return searching.cases(searching.HammingCase, "hamming", 1_000_000, scale)
+    return searching.cases(searching.HammingCase, "hamming", 1_000_000, 500_000, scale)
 
 
 def test_hamming(run, measure):

@@ -47,7 +47,7 @@ def _blas() -> ThreadpoolController:
 # --- ctxembed ---
 
 
-def _ours_threads(threads: int) -> int | None:
+def threads_of(threads: int) -> int | None:
     """All threads are what a call takes by itself, which is fewer where the work is small."""
     return None if threads == ALL_THREADS and threads > 1 else threads
 
@@ -55,7 +55,7 @@ def _ours_threads(threads: int) -> int | None:
 def ours(case: SearchCase, threads: int) -> Call:
     """Over a plain array: nothing is kept between calls."""
     queries, rows, k, metric = case.queries, case.data.rows, case.k, case.metric
-    count = _ours_threads(threads)
+    count = threads_of(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
         found = ctxembed.top_k(queries, rows, k, metric=metric, threads=count)
@@ -75,7 +75,7 @@ def _index(case: SearchCase) -> Any:
 
 def ours_index(case: SearchCase, threads: int) -> Call:
     queries, k, index = case.queries, case.k, _index(case)
-    count = _ours_threads(threads)
+    count = threads_of(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
         found = index.search(queries, k, threads=count)
@@ -87,7 +87,7 @@ def ours_index(case: SearchCase, threads: int) -> Call:
 def ours_bits(case: SearchCase, threads: int) -> Call:
     """The bits of int8 rows alone, by Hamming distance: what the signs of a vector still know."""
     queries, k, index = case.queries, case.k, _index(case)
-    count = _ours_threads(threads)
+    count = threads_of(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
         found = index.search(queries, k, stage="binary", threads=count)
@@ -258,6 +258,26 @@ def numpy_gemm(case: SearchCase, threads: int) -> Call:
     return call
 
 
+def numpy_int32(case: SearchCase, threads: int) -> Call:
+    """Whole numbers throughout: ``int32`` rows made a block at a time, numpy's product of them, cosines of that.
+
+    What numpy does without a BLAS, which knows no whole numbers.
+    """
+    rows, queries, k = case.data.rows, case.queries.astype(np.int32), case.k
+    blocks = selection.split(len(rows), 4096, threads)
+    norms = case.data.memory.keep("norms", lambda: np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))
+    lengths = np.sqrt(np.square(queries).sum(axis=1, dtype=np.float64))[:, None]
+
+    def block_distances(start: int, end: int) -> np.ndarray:
+        return (queries @ rows[start:end].astype(np.int32).T) / (-lengths * norms[start:end])
+
+    def call() -> tuple[np.ndarray, np.ndarray]:
+        ids, found = selection.top_k(block_distances, blocks, k)
+        return ids, -found
+
+    return call
+
+
 # --- what memory allows ---
 
 
@@ -275,13 +295,17 @@ def read_once(case: SearchCase, threads: int) -> Callable[[], int]:
     return lambda: max(_readers(threads).map(lambda part: int(part.max()), parts))
 
 
-def _one_query(case: SearchCase) -> bool:
-    return len(case.queries) == 1
+def one_query(case: SearchCase) -> bool:
+    return case.number == 1
 
 
 def _not_gigabytes(case: SearchCase) -> bool:
     # It keeps 16 bytes for each pair of a query and a row.
-    return len(case.queries) * len(case.data.rows) * 16 <= 1 << 30
+    return case.number * case.data.count * 16 <= 1 << 30
+
+
+def _not_many_seconds(case: SearchCase) -> bool:
+    return case.number * case.data.bytes <= 36 << 30
 
 
 HAMMING = (
@@ -290,8 +314,8 @@ HAMMING = (
     Peer("faiss IndexBinaryFlat", faiss_binary, threaded=True),
     Peer("usearch exact", usearch_exact, threaded=True, takes=_not_gigabytes),
     Peer("NumKong + numpy", numkong_packed, threaded=True),
-    Peer("numpy bitwise_count", numpy_popcount, threaded=True),
-    Peer("reading every byte once", read_once, "reference", threaded=True, takes=_one_query),
+    Peer("numpy bitwise_count", numpy_popcount, threaded=True, takes=_not_many_seconds),
+    Peer("reading every byte once", read_once, "reference", threaded=True, takes=one_query),
 )
 
 COSINE = (
@@ -303,5 +327,5 @@ COSINE = (
     Peer("usearch exact int8", usearch_exact, threaded=True, takes=_not_gigabytes),
     Peer("NumKong + numpy", numkong_packed, threaded=True),
     Peer("numpy float32 GEMM", numpy_gemm, threaded=True),
-    Peer("reading every byte once", read_once, "reference", threaded=True, takes=_one_query),
+    Peer("reading every byte once", read_once, "reference", threaded=True, takes=one_query),
 )

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from benches import report
+from benches import plots, report
 
 
 def result(peer, seconds, *, kind="peer", threads=1, case="a case", passes=None, group="decode", **more):
@@ -77,6 +77,11 @@ def test_a_cell_holds_the_time_and_the_ratio_to_our_first_column(record):
     assert "| a case | 2.00 ms | 30.0 ms<br>**15x** | 1.00 ms<br>**0.5x** |" in report.markdown(record)
 
 
+def test_a_cell_of_a_case_that_knows_its_bytes_holds_the_rate(record):
+    record["results"][0]["size"] = {"bytes": 8_000_000, "queries": 3}
+    assert "| a case | 2.00 ms<br>12.0 GB/s |" in report.markdown(record)
+
+
 def test_a_measurement_that_was_not_taken_is_a_dash(record):
     assert "| small | 2.00 µs | 500 ns<br>**0.25x** | - |" in report.markdown(record)
 
@@ -116,6 +121,15 @@ def test_our_time_into_an_array_at_hand_is_not_set_beside_peers_that_make_one(re
     assert not any("out=" in line for line in report.losses(record))
 
 
+def test_lower_instruction_sets_are_in_the_tables_and_not_in_the_summary(record):
+    record["results"] += [
+        result("ctxembed", 1.0, kind="ours", group="paths", case="lowered"),
+        result("slow", 2.0, group="paths", case="lowered"),
+    ]
+    assert "| lowered |" in report.markdown(record)
+    assert "lowered" not in report.summary(record)
+
+
 def test_a_record_of_more_than_one_run_says_so(record):
     record["remark"] = "Two runs."
     assert "Two runs." in report.summary(record)
@@ -142,8 +156,8 @@ def test_a_page_without_both_markers_in_order_is_not_touched(record, page, tmp_p
 
 def test_plots_are_svg_and_the_same_bytes_each_time(record):
     pytest.importorskip("matplotlib", reason="the plots need the bench extra")
-    first = report.plot(record, "cosine")
-    assert report.plot(copy.deepcopy(record), "cosine") == first
+    first = plots.draw(record, "cosine")
+    assert plots.draw(copy.deepcopy(record), "cosine") == first
     assert ET.fromstring(first).tag == "{http://www.w3.org/2000/svg}svg"
     assert b"search, 2 threads" in first
     assert b"dc:date" not in first
@@ -158,15 +172,15 @@ def test_a_peer_whose_answer_is_wrong_is_not_quicker(record):
 def test_what_happened_over_time_is_drawn_over_time(record):
     data = {"per_second": 20, "accepted": [0, 30, 20, 20], "refused": [5, 1, 0, 0]}
     record["results"] = [
-        result("ctxembed", 100.0, kind="ours", group="pacing", case="20 a second", data=data),
-        result("other", 130.0, group="pacing", case="20 a second", data=data),
+        result("ctxembed", 100.0, kind="ours", group="pacing", case="20 a second", values=data),
+        result("other", 130.0, group="pacing", case="20 a second", values=data),
         result("ctxembed", 4.0, kind="ours", group="pacing", case="latency"),
     ]
-    picture = report.plot(record, "pacing")
-    assert picture == report.plot(copy.deepcopy(record), "pacing")
+    picture = plots.draw(record, "pacing")
+    assert picture == plots.draw(copy.deepcopy(record), "pacing")
     text = "".join(ET.fromstring(picture).itertext())
     assert "20 a second" in text
     assert "other: refused" in text
     assert "latency" not in text
-    assert report.smooth([0, 10, 20, 30, 40, 50, 60]) == [0, 5, 10, 15, 20, 30, 40]
+    assert plots.smooth([0, 10, 20, 30, 40, 50, 60]) == [0, 5, 10, 15, 20, 30, 40]
     assert "| latency | 4.00 s |" in report.markdown(record)
