@@ -2,8 +2,8 @@
 
 import subprocess
 import sys
-from pathlib import Path
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
