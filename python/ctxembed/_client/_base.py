@@ -104,7 +104,8 @@ class BaseClient:
                 budget = RetryBudget(share, max(_RESERVE, 2 * concurrency))
             if check_hedge(before["hedge"]) != hedge:
                 hedger = Hedger(hedge)
-        self._options = {**options, "api_key": None, "base_url": base_url}
+        # The context, not its path: a copy with another one would have connections of its own.
+        self._options = {**options, "api_key": None, "base_url": base_url, "verify": connecting.verify}
         self._closed = False
         self._engine = Engine(
             base_url=base_url,
