@@ -234,7 +234,7 @@ class BaseClient:
         call, prepared = Call.of(CONTEXTUALIZED, model, dimensions, encoding_format), None
         self._check_open()
         if self._options["token_counter"] is None and self._options["tokens_per_minute"] is None:
-            documents, _ = materialise(documents)  # it may have to be read twice
+            documents = materialise(documents)  # it may have to be read twice
             prepared = prepare_one(documents, limits)  # the caller has packed: nothing depends on a good estimate
         if prepared is None:
             prepared = self._prepared(prepare, documents)
