@@ -11,6 +11,7 @@ const BLOCK: usize = 64;
 const NEAR: usize = 8;
 
 /// Whether JSON (RFC 8259, section 7) asks for an escape. All such bytes are ASCII, so UTF-8 can be read by bytes.
+#[expect(clippy::needless_bitwise_bool, reason = "without a branch the compiler makes registers of many")]
 fn needs_escape(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
@@ -18,10 +19,10 @@ fn needs_escape(byte: u8) -> bool {
 /// The position of the first byte of a word, in memory order, that needs an escape.
 fn escape_in(word: [u8; 8]) -> Option<usize> {
     let word = u64::from_le_bytes(word);
-    // The high bit of each byte that is zero after the exclusive or, or below 0x20. A borrow can only spoil bytes above
-    // the first one found, and bytes with a high bit of their own are none.
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
+    // A quote is 0x22, a backslash 0x5C. Found: the high bit of each byte that is zero after the exclusive or, or below
+    // 0x20. A borrow can only spoil bytes above the first one found, and bytes with a high bit of their own are none.
+    let quote = word ^ (ONES * 0x22);
+    let backslash = word ^ (ONES * 0x5C);
     let found = (quote.wrapping_sub(ONES) & !quote)
         | (backslash.wrapping_sub(ONES) & !backslash)
         | (word.wrapping_sub(ONES * 0x20) & !word);
@@ -56,11 +57,12 @@ fn next_escape(bytes: &[u8], mut from: usize) -> Option<usize> {
 }
 
 /// Bytes that the escapes of `text` add to it.
+#[expect(clippy::needless_bitwise_bool, reason = "without a branch the compiler makes registers of many")]
 fn escapes(text: &str) -> usize {
     // So many at a time that a byte holds their sum: registers of such sums.
     let sums = text.as_bytes().chunks(51).map(|bytes| {
         bytes.iter().fold(0_u8, |sum, &byte| {
-            let short = (byte == b'"') | (byte == b'\\') | ((byte >= 8) & (byte <= 13) & (byte != 11));
+            let short = (byte == b'"') | (byte == b'\\') | ((8..=13).contains(&byte) & (byte != 11));
             let long = (byte < 0x20) & !short;
             sum + u8::from(short) + 5 * u8::from(long)
         })
