@@ -95,6 +95,14 @@ def tiktoken_encode(case: CountCase, threads: int) -> Call:
     return lambda: [len(found) for found in peer.encode_batch(texts, num_threads=threads, allowed_special="all")]
 
 
+def tiktoken_ordinary(case: CountCase, threads: int) -> Call:
+    """Without a look for special tokens, of which these texts have none."""
+    peer, texts = encoding(case.file), case.texts
+    if threads == 1:
+        return lambda: [len(peer.encode_ordinary(text)) for text in texts]
+    return lambda: [len(found) for found in peer.encode_ordinary_batch(texts, num_threads=threads)]
+
+
 def load_ours(case: LoadCase, _threads: int) -> Call:
     return lambda: ctxembed.TokenCounter.from_file(case.file).count
 
@@ -120,13 +128,15 @@ COUNT = (
     Peer("ctxembed.TokenCounter, no word known", ours_cold, "ours", threaded=True),
     Peer("tokenizers encode_batch_fast", tokenizers_batch, threaded=True),
     Peer("tokenizers encode", tokenizers_single),
-    Peer("tiktoken", tiktoken_encode, threaded=True),
+    Peer("tiktoken encode", tiktoken_encode, threaded=True),
+    Peer("tiktoken encode_ordinary", tiktoken_ordinary, threaded=True),
 )
 
 ONE = (
     Peer("ctxembed.TokenCounter", ours_single, "ours"),
     Peer("tokenizers encode", tokenizers_single),
-    Peer("tiktoken", tiktoken_encode),
+    Peer("tiktoken encode", tiktoken_encode),
+    Peer("tiktoken encode_ordinary", tiktoken_ordinary),
 )
 
 LOAD = (

@@ -15,8 +15,12 @@ use crate::error::Error;
 
 /// Most caches that are kept between calls: 4 MB each when full.
 const CACHES: usize = 6;
-/// Texts that a thread takes at a time.
+/// Texts that a thread takes at a time, at most.
 const TAKEN: usize = 32;
+/// Times that a thread takes texts, where they are few: one may be far longer than the others.
+const TIMES: usize = 8;
+/// Most threads of a call, whatever is asked for.
+const MOST_THREADS: usize = 256;
 /// Bytes that are worth a thread: about a millisecond of work.
 const WORTH_A_THREAD: usize = 200_000;
 /// Bytes between two looks for signals.
@@ -83,9 +87,10 @@ impl Counter {
             || thread::available_parallelism().map_or(1, NonZero::get).min(bytes / WORTH_A_THREAD),
             NonZero::get,
         );
-        let threads = threads.clamp(1, texts.len().div_ceil(TAKEN).max(1));
+        let threads = threads.min(MOST_THREADS).clamp(1, texts.len().max(1));
+        let taken = (texts.len() / (TIMES * threads)).clamp(1, TAKEN);
         let mut counts = vec![0; texts.len()];
-        let work = Mutex::new(counts.chunks_mut(TAKEN).zip(texts.chunks(TAKEN)));
+        let work = Mutex::new(counts.chunks_mut(taken).zip(texts.chunks(taken)));
         let stopped = AtomicBool::new(false);
         let run = |check: &mut dyn FnMut() -> Result<(), Error>| {
             let mut cache = self.take();

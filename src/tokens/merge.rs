@@ -213,17 +213,28 @@ impl Merges {
         }
     }
 
-    /// A heap of the pairs that can be joined, and a linked list of the tokens: O(n log n).
+    /// The pairs that can be joined in order, those of the start sorted, those that come about in a heap; and a linked
+    /// list of the tokens: O(n log n).
     fn count_long(&self, word: &[u8]) -> u64 {
         let mut tokens = Vec::with_capacity(word.len());
         self.start(word, |token| tokens.push(token));
         let end = tokens.len();
         let mut next: Vec<usize> = (1..=end).collect();
         let mut before: Vec<usize> = (0..end).map(|i| i.wrapping_sub(1)).collect();
-        let initial = tokens.windows(2).enumerate().map(|(at, pair)| Reverse((self.rank(pair[0], pair[1]), at)));
-        let mut heap: BinaryHeap<_> = initial.filter(|&Reverse((rank, _))| rank != NONE).collect();
+        let pairs = tokens.windows(2).enumerate().map(|(at, pair)| (self.rank(pair[0], pair[1]), at));
+        let mut first: Vec<u64> = pairs.filter(|&(rank, _)| rank != NONE).map(|(rank, at)| keyed(rank, at)).collect();
+        first.sort_unstable();
+        let mut first = first.into_iter().peekable();
+        let mut later: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
         let mut length = end as u64;
-        while let Some(Reverse((rank, at))) = heap.pop() {
+        loop {
+            let taken = match (first.peek(), later.peek()) {
+                (Some(&a), Some(&Reverse(b))) if a > b => later.pop().map(|Reverse(b)| b),
+                (None, _) => later.pop().map(|Reverse(b)| b),
+                _ => first.next(),
+            };
+            let Some(key) = taken else { return length };
+            let (rank, at) = ((key >> PLACE_BITS) as u32, (key & ((1 << PLACE_BITS) - 1)) as usize);
             // A token that is gone has no next, and one that changed makes no pair of this rank any more.
             let right = next[at];
             if right >= end || self.rank(tokens[at], tokens[right]) != rank {
@@ -238,19 +249,26 @@ impl Merges {
                 before[after] = at;
                 let rank = self.rank(tokens[at], tokens[after]);
                 if rank != NONE {
-                    heap.push(Reverse((rank, at)));
+                    later.push(Reverse(keyed(rank, at)));
                 }
             }
             let left = before[at];
             if left < end {
                 let rank = self.rank(tokens[left], tokens[at]);
                 if rank != NONE {
-                    heap.push(Reverse((rank, left)));
+                    later.push(Reverse(keyed(rank, left)));
                 }
             }
         }
-        length
     }
+}
+
+/// Bits of a place in a word, which is more than memory has bytes.
+const PLACE_BITS: u32 = 64 - BITS;
+
+/// A rank and a place as one number that is ordered by rank, then place.
+fn keyed(rank: u32, place: usize) -> u64 {
+    u64::from(rank) << PLACE_BITS | place as u64
 }
 
 #[cfg(test)]
@@ -346,12 +364,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4000))]
         #[test]
         fn words_that_start_as_characters_count_as_those_that_start_as_bytes((pairs, text) in merges_of_characters()) {
-            let number = |token: &[u8]| match token {
-                [byte] => Some(u32::from(*byte)),
-                _ => {
-                    let made = |(left, right): &Pair| [&left[..], right].concat() == token;
-                    pairs.iter().position(made).map(|rank| 256 + rank as u32)
+            let number = |token: &[u8]| {
+                if let [byte] = token {
+                    return Some(u32::from(*byte));
                 }
+                let made = |(left, right): &Pair| [&left[..], right].concat() == token;
+                pairs.iter().position(made).map(|rank| 256 + rank as u32)
             };
             let mut numbered = Numbered::default();
             for (rank, (left, right)) in pairs.iter().enumerate() {

@@ -7,6 +7,7 @@ import random
 import re
 import time
 
+import ctxembed
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ anything = st.text(st.characters(exclude_categories=["Cs"]))
 
 def equal(counter, reference, texts):
     found, expected = counter.count_batch(texts), reference(texts)
+    assert (ctxembed.token_upper_bound(texts) >= found).all()
     wrong = np.flatnonzero(found != expected)
     assert not wrong.size, [(texts[i], int(found[i]), int(expected[i])) for i in wrong[:5]]
 
