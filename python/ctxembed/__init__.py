@@ -6,7 +6,8 @@ The names by room:
   :func:`pack_bits`, :func:`unpack_bits`, :func:`reverse_bit_order`, :func:`truncate`, :func:`normalize`,
   :class:`Embeddings`
 - similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :class:`Index`,
-  :class:`BinaryIndex`
+  :class:`BinaryIndex`, and what they return: :class:`Matches`, :class:`RangeMatches`, :class:`Pairs`,
+  :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`token_upper_bound`, :class:`Limits`
 - client: :class:`Client`, :class:`AsyncClient`
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``

@@ -303,14 +303,12 @@ pub fn open(path: &Path, mmap: bool, verify: bool, watch: Watch<'_>) -> Result<I
         let own_ids = matches!(ids, OwnIds::Own(_));
         let whole = Segment::new(count, rows, bits, norms, ids);
         let mut segments = vec![];
-        if count > 0 {
-            let step = Segment::rows_at_most(whole.bytes() / count);
-            if count <= step {
-                segments.push(Arc::new(whole));
-            } else {
-                for start in (0..count).step_by(step) {
-                    segments.push(Arc::new(whole.slice(start..count.min(start + step))?));
-                }
+        let step = Segment::rows_at_most(whole.bytes().checked_div(count).unwrap_or(1));
+        if (1..=step).contains(&count) {
+            segments.push(Arc::new(whole));
+        } else {
+            for start in (0..count).step_by(step) {
+                segments.push(Arc::new(whole.slice(start..count.min(start + step))?));
             }
         }
         Ok(Snapshot { segments, count, added: header.added, own_ids })

@@ -16,6 +16,8 @@ use crate::similarity::{Kernels, Matrix};
 const GROUP: usize = 256;
 /// Bytes of a stretch: some milliseconds of work, after which a thread looks whether it is still wanted.
 const STRETCH: usize = 4 << 20;
+/// Rows of a stretch at least.
+const SHORTEST: usize = 16;
 
 /// Two rows by their numbers, the lower one first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
         watch: Watch<'_>,
     ) -> Result<Vec<Pair>, Error> {
         let count: usize = self.parts.iter().map(|part| part.rows.len() / self.stride).sum();
-        let stretch = (STRETCH / (self.width * size_of::<E>())).max(GROUP);
+        let stretch = (STRETCH / (self.width * size_of::<E>())).max(SHORTEST);
         // Tiles before each group; a group's first tile begins at its own first row.
         let mut before = vec![0];
         for first in (0..count).step_by(GROUP) {
@@ -159,7 +161,7 @@ mod tests {
     use crate::similarity::hamming::Hamming;
     use crate::similarity::testing::Random;
 
-    fn check<K: Kernels>(rows: &[K::Element], (width, stride): (usize, usize), threshold: Threshold)
+    fn check<K>(rows: &[K::Element], (width, stride): (usize, usize), threshold: Threshold)
     where
         K: Kernels<Query = <K as Kernels>::Element>,
     {

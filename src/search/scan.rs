@@ -35,7 +35,7 @@ pub enum Ids<'a> {
     Own(&'a [i64]),
 }
 
-impl<'a> Ids<'a> {
+impl Ids<'_> {
     /// The id of a row.
     #[inline]
     pub fn of(&self, row: usize) -> i64 {

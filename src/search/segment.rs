@@ -272,8 +272,7 @@ impl Snapshot {
 
     /// The segment of an id, and the row in it.
     pub(super) fn find(&self, id: i64) -> Option<(usize, usize)> {
-        let segments = self.segments.iter().enumerate();
-        segments.filter_map(|(number, segment)| Some((number, segment.find(id)?))).next()
+        self.segments.iter().enumerate().find_map(|(number, segment)| Some((number, segment.find(id)?)))
     }
 
     /// The rows that have one of these ids, by their numbers over all segments, in ascending order and each once.

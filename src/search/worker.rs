@@ -40,7 +40,7 @@ struct Span {
 impl<K: Kernels> Plan<K> {
     pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Self {
         let most = (BLOCK_BYTES / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, BLOCK_ROWS);
-        let share = if threads > 1 { scan.allowed().div_ceil(threads * BLOCKS_PER_THREAD) } else { most };
+        let share = if threads > 1 { scan.allowed().div_ceil(threads * BLOCKS_PER_THREAD).max(1) } else { most };
         let items = most.min(share.next_multiple_of(2 * K::GROUP)) / K::GROUP * K::GROUP;
         let mut spans = Vec::with_capacity(scan.parts.len());
         let (mut blocks, mut first) = (0, 0);
@@ -238,7 +238,7 @@ impl<'a, K: Kernels> Worker<'a, K> {
     }
 }
 
-impl<'a, K: Kernels> Scan<'a, K> {
+impl<K: Kernels> Scan<'_, K> {
     /// Rows of a part, as the kernels see them.
     fn matrix<'b>(&self, rows: &'b [K::Element]) -> Matrix<'b, K::Element> {
         Matrix::new(rows, self.width, self.stride)
@@ -247,5 +247,5 @@ impl<'a, K: Kernels> Scan<'a, K> {
 
 fn invert(norms: &[u32], inverse: &mut Vec<f32>) {
     inverse.clear();
-    inverse.extend(norms.iter().map(|&norm| cosine::inverse_norm(norm) as f32));
+    inverse.extend(norms.iter().map(|&norm| cosine::inverse_norm_f32(norm)));
 }

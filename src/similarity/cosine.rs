@@ -75,11 +75,19 @@ pub fn compare((d, n): (i32, u32), (e, m): (i32, u32)) -> Ordering {
     })
 }
 
+/// [`inverse_norm`] in single precision, for [`filter_value`]. Three roundings of 2^-24 each, of which the first counts
+/// half: a relative error below 3 * 2^-24.
+#[inline]
+pub fn inverse_norm_f32(squared: u32) -> f32 {
+    if squared == 0 { 0.0 } else { 1.0 / (squared as f32).sqrt() }
+}
+
 /// A float32 that no row which is at least as good as `(d, n)` falls below.
 ///
-/// A row's filter value is `fl(fl(e) * fl(1 / sqrt(m)))` in float32: three roundings of 2^-24 each, and a double's on
-/// top, so its relative error is below 4 * 2^-24. The margin here is 2^-20, which leaves room for this value's own
-/// rounding. Relative errors never change a sign, so that a limit of zero needs no margin.
+/// A row's filter value is `fl(fl(e) * fl(1 / sqrt(m)))` in float32: two roundings of 2^-24 beside those of
+/// [`inverse_norm_f32`], so its relative error is below 6 * 2^-24. The margin here is 2^-20, sixteen of them, which
+/// leaves room for this value's own rounding and that of a score. Relative errors never change a sign, so that a limit
+/// of zero needs no margin.
 #[inline]
 pub fn filter_limit(d: i32, n: u32) -> f32 {
     filter_limit_of(f64::from(d) * inverse_norm(n))
@@ -203,7 +211,7 @@ mod tests {
             // A close pair too: the same direction, a little longer.
             for (a, b) in [(a, b), (a, (a.0, a.1 ^ 1)), (a, (a.0 ^ 1, a.1))] {
                 let (worse, better) = if compare(a, b) == Ordering::Less { (a, b) } else { (b, a) };
-                let value = filter_value(better.0, inverse_norm(better.1) as f32);
+                let value = filter_value(better.0, inverse_norm_f32(better.1));
                 assert!(value >= filter_limit(worse.0, worse.1), "{worse:?} {better:?}");
             }
         }

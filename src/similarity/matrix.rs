@@ -38,6 +38,11 @@ impl<'a, E> Matrix<'a, E> {
         self.width
     }
 
+    /// Elements from one row to the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// One row.
     #[inline]
     pub fn row(&self, row: usize) -> &'a [E] {

@@ -138,7 +138,10 @@ def test_an_empty_filter_finds_nothing(rng):
     for mask in (np.zeros(50, bool), np.empty(0, np.int64), np.array([99])):
         for stage in ("exact", "two-stage", "binary"):
             assert index.search(queries, 5, stage=stage, mask=mask).ids.shape == (3, 0)
-        assert index.count(queries, -1.0, mask=mask).tolist() == [0, 0, 0]
+        for threads in (None, 3):
+            assert index.count(queries, -1.0, mask=mask, threads=threads).tolist() == [0, 0, 0]
+            assert len(index.search_range(queries, -1.0, mask=mask, threads=threads).ids) == 0
+            assert cx.top_k(queries, queries, 5, mask=np.empty(0, np.int64), threads=threads).ids.shape == (3, 0)
 
 
 @pytest.mark.parametrize("dims", [1, 7, 8, 64, 129, 200])

@@ -118,12 +118,12 @@ def test_a_calibration_goes_on_until_the_recall_is_reached():
 
 
 def test_a_calibration_is_kept_in_the_file(model, index, tmp_path):
-    assert index.oversample == 40
+    assert index.oversample == 64
     index.save(tmp_path / "plain")
     report = index.calibrate(model[1], 10)
     index.save(tmp_path / "calibrated")
     for mmap in (False, True):
-        assert cx.Index.open(tmp_path / "plain", mmap=mmap, verify=True).oversample == 40
+        assert cx.Index.open(tmp_path / "plain", mmap=mmap, verify=True).oversample == 64
         again = cx.Index.open(tmp_path / "calibrated", mmap=mmap, verify=True)
         assert again.oversample == report.oversample
         queries = model[1][:7]
@@ -162,4 +162,4 @@ BAD = [
 def test_a_bad_argument_is_named_with_its_value(call, error, message):
     with pytest.raises(error, match=message):
         call()
-    assert INDEX.oversample == 40
+    assert INDEX.oversample == 64

@@ -9,7 +9,8 @@ use pyo3::types::PyBool;
 
 use super::super::convert::{Rows, has_dtype, integer, mask as boolean, shown, untyped, vector};
 use crate::search::index::Index;
-use crate::search::query::{Filter, Metric};
+use crate::search::matrix::squared_norms;
+use crate::search::query::{Filter, Metric, Options};
 use crate::search::range::Threshold;
 use crate::similarity::Matrix;
 
@@ -144,4 +145,40 @@ pub(super) fn threshold(name: &str, object: &Bound<'_, PyAny>, metric: Metric) -
     })?;
     let bound = bound.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
     Ok(if metric == Metric::Hamming { Threshold::AtMost(bound) } else { Threshold::AtLeast(bound) })
+}
+
+/// What is asked of an index of int8 vectors, checked.
+pub(super) struct Ask<'py> {
+    pub(super) queries: Queries<'py, i8>,
+    mask: Option<Mask<'py>>,
+    pub(super) dims: usize,
+    threads: Option<NonZero<usize>>,
+}
+
+impl<'py> Ask<'py> {
+    pub(super) fn extract(
+        index: &Index,
+        queries: &Bound<'py, PyAny>,
+        metric: Metric,
+        mask: Option<&Bound<'py, PyAny>>,
+        dims: Option<&Bound<'py, PyAny>>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let dims = dimensions(dims, index, metric)?;
+        Ok(Self {
+            queries: Queries::extract(queries, index.dims(), dims)?,
+            mask: Mask::extract(mask)?,
+            dims,
+            threads: thread_count(threads)?,
+        })
+    }
+
+    pub(super) fn options(&self) -> Options<'_> {
+        Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
+    }
+}
+
+/// The queries' norms, where scores are cosines.
+pub(super) fn norms(metric: Metric, queries: &[i8], dims: usize) -> Option<Vec<(u32, f64)>> {
+    (metric == Metric::Cosine).then(|| squared_norms(queries, dims))
 }

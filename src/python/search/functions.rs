@@ -324,19 +324,19 @@ pub(super) fn top_k<'py>(
         Metric::Hamming => {
             let pair = Pair::binary(queries, database)?;
             let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, ()) = options.run::<Hamming, Nearest, _>(py, pair.scan(&parts), |_| ())?;
+            let (found, ()) = options.run::<Hamming, Nearest, _>(py, &pair.scan(&parts), |_| ())?;
             Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Integers, true)
         }
         Metric::Dot => {
             let pair = Pair::int8(queries, database)?;
             let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, ()) = options.run::<Dot, Greatest, _>(py, pair.scan(&parts), |_| ())?;
+            let (found, ()) = options.run::<Dot, Greatest, _>(py, &pair.scan(&parts), |_| ())?;
             Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Integers, true)
         }
         Metric::Cosine => {
             let pair = Pair::int8(queries, database)?;
             let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, norms) = options.run::<Dot, Closest, _>(py, pair.scan(&parts), matrix::query_norms)?;
+            let (found, norms) = options.run::<Dot, Closest, _>(py, &pair.scan(&parts), matrix::query_norms)?;
             Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Cosines(&norms), true)
         }
         Metric::Asymmetric => {
@@ -352,7 +352,7 @@ pub(super) fn top_k<'py>(
             let filled = fill_up(queries.values(), dims, 8 * width);
             let parts = [Part { rows: database.values(), norms: None, ids: Ids::From(0) }];
             let scan = scan_of(filled.as_deref().unwrap_or(queries.values()), width, &parts);
-            let (found, ()) = options.run::<Asymmetric, Greatest, _>(py, scan, |_| ())?;
+            let (found, ()) = options.run::<Asymmetric, Greatest, _>(py, &scan, |_| ())?;
             Matches::wrap(py, &found, queries.len(), queries.is_one(), &Scores::Integers, true)
         }
     }
@@ -369,7 +369,7 @@ impl<'py> Options<'py> {
     fn run<K: Kernels, O: Order, T: Send>(
         &self,
         py: Python<'py>,
-        scan: Scan<'_, K>,
+        scan: &Scan<'_, K>,
         also: impl FnOnce(&Scan<'_, K>) -> T + Send,
     ) -> PyResult<(Found, T)> {
         let (rows, mut list) = (scan.row_count(), vec![]);
@@ -390,7 +390,7 @@ impl<'py> Options<'py> {
                     Filter::Mask(mask) => Subset::of_mask(mask, &mut list),
                     Filter::Ids(ids) => Subset::of_rows(ids, rows, &mut list),
                 };
-                let scan = Scan { subset, threads, ..scan };
+                let scan = Scan { subset, threads, ..scan.clone() };
                 Ok((scan.top_k::<O>(k, watch)?, also(&scan)))
             })
         })

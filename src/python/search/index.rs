@@ -8,12 +8,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::super::convert::{detached, integer, interruptible};
-use super::arguments::{Mask, Queries, dimensions, metric_named, thread_count, threshold};
+use super::arguments::{Ask, dimensions, metric_named, norms, thread_count, threshold};
 use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{Index, Kind};
-use crate::search::matrix::squared_norms;
 use crate::search::query::{Filter, Metric, OVERSAMPLE, Options};
 
 /// The metrics by name.
@@ -486,7 +485,7 @@ impl PyIndex {
         Ok(Calibration::wrap(py, &report, recall, ask.queries.len()))
     }
 
-    /// Candidates that two stages compare for each row asked for, unless told otherwise: as calibrated, else 40.
+    /// Candidates that two stages compare for each row asked for, unless told otherwise: as calibrated, else 64.
     #[getter]
     fn oversample(&self) -> u64 {
         self.0.calibrated().map_or(OVERSAMPLE as u64, |found| found.oversample)
@@ -571,40 +570,4 @@ impl PyIndex {
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
         Err(not_picklable(slf))
     }
-}
-
-/// What is asked of the index, checked.
-struct Ask<'py> {
-    queries: Queries<'py, i8>,
-    mask: Option<Mask<'py>>,
-    dims: usize,
-    threads: Option<std::num::NonZero<usize>>,
-}
-
-impl<'py> Ask<'py> {
-    fn extract(
-        index: &Index,
-        queries: &Bound<'py, PyAny>,
-        metric: Metric,
-        mask: Option<&Bound<'py, PyAny>>,
-        dims: Option<&Bound<'py, PyAny>>,
-        threads: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Self> {
-        let dims = dimensions(dims, index, metric)?;
-        Ok(Self {
-            queries: Queries::extract(queries, index.dims(), dims)?,
-            mask: Mask::extract(mask)?,
-            dims,
-            threads: thread_count(threads)?,
-        })
-    }
-
-    fn options(&self) -> Options<'_> {
-        Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
-    }
-}
-
-/// The queries' norms, where scores are cosines.
-fn norms(metric: Metric, queries: &[i8], dims: usize) -> Option<Vec<(u32, f64)>> {
-    (metric == Metric::Cosine).then(|| squared_norms(queries, dims))
 }

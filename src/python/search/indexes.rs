@@ -50,12 +50,12 @@ pub(super) fn remove(py: Python<'_>, index: &Index, ids: &Bound<'_, PyAny>) -> P
 }
 
 /// A matrix of rows that `each` visits in turn.
-pub(super) fn vectors<'py, T: Element + Send + Copy>(
-    py: Python<'py>,
+pub(super) fn vectors<T: Element + Send + Copy>(
+    py: Python<'_>,
     count: usize,
     width: usize,
     each: impl FnOnce(&mut dyn FnMut(&[T])) -> Result<(), Error> + Send,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'_, PyAny>> {
     let (rows, ()) = filled(py, &[count, width], |memory: &mut [MaybeUninit<T>]| {
         let mut rows = memory.chunks_exact_mut(width);
         each(&mut |row| {

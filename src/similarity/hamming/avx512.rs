@@ -16,7 +16,7 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
     let (groups, rest) = rows.groups::<GROUP>();
     let (eights, out_rest) = out.as_chunks_mut::<GROUP>();
     for (group, out) in groups.zip(eights) {
-        *out = add_lanes(sums(query, group));
+        *out = add_lanes(&sums(query, group));
     }
     for (row, out) in rest.iter().zip(out_rest) {
         let [sum] = sums(query, [row]);
@@ -54,7 +54,7 @@ fn sums<const R: usize>(query: &[u8], mut rows: [&[u8]; R]) -> [__m512i; R] {
 /// The sum of the lanes of each of eight registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn add_lanes(rows: [__m512i; GROUP]) -> [i32; GROUP] {
+fn add_lanes(rows: &[__m512i; GROUP]) -> [i32; GROUP] {
     let mut pairs = [_mm512_setzero_si512(); 4];
     for (pair, two) in pairs.iter_mut().zip(rows.as_chunks::<2>().0) {
         // Within each quarter: the sums of rows 2 j and 2 j + 1.
