@@ -156,6 +156,7 @@ impl<K: Kernels> Scan<'_, K> {
                 }
                 Ok(())
             })?;
+            tops.iter_mut().for_each(Top::finish::<O>);
             Ok(tops)
         })?;
         let mut tops: Vec<_> = tops.into_iter().map(Vec::into_iter).collect();

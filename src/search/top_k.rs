@@ -111,26 +111,33 @@ impl Top {
     /// Room for the best `k`, at least one.
     pub fn new(k: usize) -> Self {
         let k = k.max(1);
-        Self { k, full: k.saturating_add(k.max(54)), kept: Vec::new(), worst: None }
+        // The first selection comes early: until then, no row fails.
+        Self { k, full: k.saturating_mul(2).max(8), kept: Vec::new(), worst: None }
     }
 
     /// Take what is good enough of a block's rows.
     pub fn offer<O: Order>(&mut self, isa: Isa, scores: &[i32], rows: &Rows<'_>, ascending: bool) {
+        let mut start = 0;
+        while self.worst.is_none() && start < scores.len() {
+            self.push::<O>(rows, start, scores[start]);
+            start += 1;
+        }
         let mut positions = [0; CHUNK];
-        for (chunk, scores) in scores.chunks(CHUNK).enumerate() {
-            let base = chunk * CHUNK;
-            if let Some(worst) = self.worst {
-                let inverse = rows.inverse.get(base..).unwrap_or_default();
-                let limit = O::limit(&worst, ascending);
-                let found = survivors(isa, scores, inverse, limit, &mut positions);
-                for &at in &positions[..found] {
-                    self.push::<O>(rows, base + usize::from(at), scores[usize::from(at)]);
-                }
-            } else {
-                for (at, &score) in scores.iter().enumerate() {
-                    self.push::<O>(rows, base + at, score);
-                }
+        for (chunk, scores) in scores[start..].chunks(CHUNK).enumerate() {
+            let Some(worst) = self.worst else { return };
+            let base = start + chunk * CHUNK;
+            let inverse = rows.inverse.get(base..).unwrap_or_default();
+            let found = survivors(isa, scores, inverse, O::limit(&worst, ascending), &mut positions);
+            for &at in &positions[..found] {
+                self.push::<O>(rows, base + usize::from(at), scores[usize::from(at)]);
             }
+        }
+    }
+
+    /// Keep no more than the best `k`, so that a merge has little to do.
+    pub fn finish<O: Order>(&mut self) {
+        if self.kept.len() > self.k {
+            self.shrink::<O>();
         }
     }
 
@@ -155,6 +162,7 @@ impl Top {
             let (_, &mut worst, _) = self.kept.select_nth_unstable_by(self.k - 1, O::compare);
             self.kept.truncate(self.k);
             self.worst = Some(worst);
+            self.full = self.k.saturating_add(self.k.max(54));
         }
     }
 

@@ -1,9 +1,9 @@
 """Removal, vectors by id, filters by id, prefixes and metrics of an index."""
 
-import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,7 +265,7 @@ print(len(index), index.add(rows[:1]).tolist(), index.search(rows[0], 1).ids.tol
 """
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="limits memory by what /proc tells")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by what /proc tells")
 def test_an_addition_that_does_not_fit_in_memory_is_a_memory_error_and_adds_nothing():
     run = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.splitlines() == ["MemoryError 1000 True"] * 2 + ["1000 [1000] [0]"]

@@ -50,7 +50,7 @@ impl Kernels for Asymmetric {
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
             Isa::Avx512 => 4,
-            Isa::Avx2 => 48,
+            Isa::Avx2 => 16,
             Isa::Scalar => usize::MAX,
         }
     }

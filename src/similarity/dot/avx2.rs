@@ -1,12 +1,12 @@
 //! AVX2: bytes are widened to 16 bits and multiplied by VPMADDWD, which is exact. The byte product VPMADDUBSW would
-//! saturate: 2 * 255 * 128 does not fit in 16 bits.
+//! saturate: 2 * 255 * 128 does not fit in 16 bits. Where a CPU without AVX-512 has AVX-VNNI, panels use its VPDPBUSD.
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
 #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::x86_64::*;
 
 use super::super::Matrix;
-use super::{BATCH, GROUP, Line, scalar};
+use super::{BATCH, BIAS, GROUP, Line, WORD, scalar};
 
 /// Elements that fill a register once widened.
 const STEP: usize = 16;
@@ -60,8 +60,138 @@ fn widen(elements: &[i8; STEP]) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(elements.as_ptr().cast()) })
 }
 
+/// Rows that a register holds a word of.
+const HALF: usize = GROUP / 2;
+/// Bytes in a register.
+const BYTES: usize = 2 * STEP;
+/// Queries that share the loads of a group, where sums need a register a half.
+const FOUR: usize = 4;
+
+/// Interleave the whole registers of a full group of rows, and give the number of words that were written.
+#[target_feature(enable = "avx2")]
+pub(super) fn pack(group: [&[i8]; GROUP], lines: &mut [Line]) -> usize {
+    let bias = _mm256_set1_epi32(BIAS.cast_signed());
+    let (blocks, _) = lines.as_chunks_mut::<{ BYTES / WORD }>();
+    let blocks = &mut blocks[..group[0].len() / BYTES];
+    for (half, rows) in group.as_chunks::<HALF>().0.iter().enumerate() {
+        let rows = rows.map(|row| row.as_chunks::<BYTES>().0);
+        for (at, lines) in blocks.iter_mut().enumerate() {
+            let mut words = [_mm256_setzero_si256(); HALF];
+            for (word, row) in words.iter_mut().zip(rows) {
+                // SAFETY: the array is 32 bytes, and the load asks for no alignment.
+                *word = unsafe { _mm256_loadu_si256(row[at].as_ptr().cast()) };
+            }
+            for (line, words) in lines.iter_mut().zip(transpose(words)) {
+                let line = &mut line.0[half * HALF..][..HALF];
+                // SAFETY: half a line is 32 bytes, and the store asks for no alignment.
+                unsafe { _mm256_storeu_si256(line.as_mut_ptr().cast(), _mm256_xor_si256(words, bias)) };
+            }
+        }
+    }
+    blocks.len() * (BYTES / WORD)
+}
+
+/// Transpose eight registers of eight 32-bit words.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose([a, b, c, d, e, f, g, h]: [__m256i; HALF]) -> [__m256i; HALF] {
+    // Within each half L of the registers: words 4 L and 4 L + 1, or 4 L + 2 and 4 L + 3, of two rows each.
+    let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+    let (ef, gh) = (_mm256_unpacklo_epi32(e, f), _mm256_unpacklo_epi32(g, h));
+    let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+    let (ef_high, gh_high) = (_mm256_unpackhi_epi32(e, f), _mm256_unpackhi_epi32(g, h));
+    // Word 4 L + i of the first four rows, and of the last four.
+    let first = [
+        _mm256_unpacklo_epi64(ab, cd),
+        _mm256_unpackhi_epi64(ab, cd),
+        _mm256_unpacklo_epi64(ab_high, cd_high),
+        _mm256_unpackhi_epi64(ab_high, cd_high),
+    ];
+    let last = [
+        _mm256_unpacklo_epi64(ef, gh),
+        _mm256_unpackhi_epi64(ef, gh),
+        _mm256_unpacklo_epi64(ef_high, gh_high),
+        _mm256_unpackhi_epi64(ef_high, gh_high),
+    ];
+    let mut words = [_mm256_setzero_si256(); HALF];
+    for (i, (first, last)) in first.into_iter().zip(last).enumerate() {
+        words[i] = _mm256_permute2x128_si256::<0x20>(first, last);
+        words[i + 4] = _mm256_permute2x128_si256::<0x31>(first, last);
+    }
+    words
+}
+
+#[target_feature(enable = "avx2,avxvnni")]
+fn vnni_panel(
+    panel: &[Line],
+    words: &[[u32; BATCH]],
+    bias: &[i32; BATCH],
+    count: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    for (group, lines) in panel.chunks_exact(words.len()).enumerate() {
+        for first in (0..count).step_by(FOUR) {
+            // Queries of the batch that are not there are zeros, whose scores go where nobody looks.
+            vnni_tile(lines, words, bias, first, &mut out[group * GROUP..], stride);
+        }
+    }
+}
+
+/// One group, eight rows a register, against four queries from `first`.
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn vnni_tile(
+    lines: &[Line],
+    words: &[[u32; BATCH]],
+    bias: &[i32; BATCH],
+    first: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    let mut sums = [[_mm256_setzero_si256(); 2]; FOUR];
+    for (line, word) in lines.iter().zip(words) {
+        let mut rows = [_mm256_setzero_si256(); 2];
+        for (rows, half) in rows.iter_mut().zip(line.0.as_chunks::<HALF>().0) {
+            // SAFETY: half a line is 32 bytes at an address that is a multiple of 32.
+            *rows = unsafe { _mm256_load_si256(half.as_ptr().cast()) };
+        }
+        let Some(word) = word[first..].first_chunk::<FOUR>() else { continue };
+        for (sums, &word) in sums.iter_mut().zip(word) {
+            let word = _mm256_set1_epi32(word.cast_signed());
+            for (sum, rows) in sums.iter_mut().zip(rows) {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, rows, word);
+            }
+        }
+    }
+    for (q, sums) in sums.into_iter().enumerate() {
+        let bias = _mm256_set1_epi32(bias[first + q]);
+        let out = out[(first + q) * stride..][..GROUP].as_chunks_mut::<HALF>().0;
+        for (out, sum) in out.iter_mut().zip(sums) {
+            // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi32(sum, bias)) };
+        }
+    }
+}
+
 #[target_feature(enable = "avx2")]
 pub(super) fn panel(
+    panel: &[Line],
+    words: &[[u32; BATCH]],
+    bias: &[i32; BATCH],
+    count: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    if std::arch::is_x86_feature_detected!("avxvnni") {
+        // SAFETY: AVX-VNNI was detected a line above, and AVX2 by the caller.
+        return unsafe { vnni_panel(panel, words, bias, count, out, stride) };
+    }
+    plain_panel(panel, words, bias, count, out, stride);
+}
+
+#[target_feature(enable = "avx2")]
+fn plain_panel(
     panel: &[Line],
     words: &[[u32; BATCH]],
     bias: &[i32; BATCH],
@@ -114,6 +244,38 @@ fn tile<const Q: usize>(
             let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(added);
             // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi32(ordered, bias)) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Kernels, Matrix};
+    use super::super::Dot;
+    use super::*;
+    use crate::isa::Isa;
+    use crate::similarity::testing::Random;
+
+    /// The tests of the family see what the dispatch chooses; on a CPU with AVX-VNNI, that is never the plain panel.
+    #[test]
+    fn both_panels_give_the_same_at_the_extremes_too() {
+        if !std::arch::is_x86_feature_detected!("avx2") {
+            return;
+        }
+        let mut random = Random(9);
+        for (width, extreme) in [(4, false), (100, false), (1024, false), (1000, true)] {
+            let value =
+                |values: Vec<i8>| values.into_iter().map(|x| if extreme { -128 } else { x }).collect::<Vec<i8>>();
+            let (queries, rows) = (value(random.int8(7 * width)), value(random.int8(40 * width)));
+            let packed = Dot::pack_queries(&queries, width);
+            let mut panel = vec![];
+            Dot::pack_rows(Isa::Avx2, Matrix::whole(&rows, width), &mut panel);
+            let (words, count, bias) = packed.batch(0);
+            let mut outs = [vec![0; BATCH * 48], vec![0; BATCH * 48]];
+            scalar::panel(&panel, words, bias, count, &mut outs[0], 48);
+            // SAFETY: AVX2 was detected above.
+            unsafe { plain_panel(&panel, words, bias, count, &mut outs[1], 48) };
+            assert_eq!(outs[0][..count * 48], outs[1][..count * 48]);
         }
     }
 }

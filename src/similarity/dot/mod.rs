@@ -46,8 +46,7 @@ impl Kernels for Dot {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
-            Isa::Avx512 => 4,
-            Isa::Avx2 => 48,
+            Isa::Avx512 | Isa::Avx2 => 4,
             Isa::Scalar => usize::MAX,
         }
     }
@@ -103,6 +102,9 @@ impl Kernels for Dot {
                 // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => unsafe { avx512::pack(group, lines) },
+                // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { avx2::pack(group, lines) },
                 _ => 0,
             };
             for (lane, row) in group.into_iter().enumerate() {
