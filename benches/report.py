@@ -105,7 +105,7 @@ def _cell(row: Row, peer: str) -> str:
     parts = [duration(result["seconds"])]
     if result is not row.baseline:
         parts.append(f"**{times(row.ratio(result))}**")
-    if "bytes" in result["size"]:
+    if "row bytes" in result["size"]:
         parts.append(f"{_digits(rate(result) / 1e9)} GB/s")
     if result["note"]:
         parts.append(result["note"])

@@ -51,4 +51,4 @@ def groups(record: dict[str, Any]) -> list[str]:
 def rate(result: dict[str, Any]) -> float:
     """Bytes of rows that pass a second, once a query."""
     size = result["size"]
-    return size["bytes"] * size["queries"] / result["seconds"]
+    return size["row bytes"] * size["queries"] / result["seconds"]

@@ -91,7 +91,7 @@ class ScalingCase(searching.SearchCase):
     @property
     def size(self) -> dict[str, int]:
         bases = {"base rows": self.data.source.base, "base dimensions": 1024}
-        return {**super().size, "bytes": self.data.bytes, **bases}
+        return {**super().size, "row bytes": self.data.bytes, **bases}
 
     def judge(self, peer: Peer, answer: Any) -> Verdict:
         """As all searches are judged, by the first few queries, and by what all answers must be."""

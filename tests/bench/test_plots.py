@@ -17,7 +17,7 @@ BASE = {"base rows": 1000, "base dimensions": 1024}
 
 
 def point(count, dims, queries, threads, *, kind="ours", table="bits", seconds=1e-3):
-    size = {"rows": count, "dimensions": dims, "queries": queries, "bytes": count * dims // 8, **BASE}
+    size = {"rows": count, "dimensions": dims, "queries": queries, "row bytes": count * dims // 8, **BASE}
     case = f"{count} x {dims} {table}, {queries}"
     more = {"threads": threads, "kind": kind, "table": table, "size": size, "group": "scaling"}
     return result({"ours": "index", "reference": "reading"}[kind], seconds, case=case) | more

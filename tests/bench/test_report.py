@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_a_cell_holds_the_time_and_the_ratio_to_our_first_column(record):
 
 
 def test_a_cell_of_a_case_that_knows_its_bytes_holds_the_rate(record):
-    record["results"][0]["size"] = {"bytes": 8_000_000, "queries": 3}
+    record["results"][0]["size"] = {"row bytes": 8_000_000, "queries": 3}
     assert "| a case | 2.00 ms<br>12.0 GB/s |" in report.markdown(record)
 
 
@@ -184,3 +185,14 @@ def test_what_happened_over_time_is_drawn_over_time(record):
     assert "latency" not in text
     assert plots.smooth([0, 10, 20, 30, 40, 50, 60]) == [0, 5, 10, 15, 20, 30, 40]
     assert "| latency | 4.00 s |" in report.markdown(record)
+
+
+RECORDS = sorted((Path(report.__file__).parent / "records").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_record_that_was_kept_can_be_rendered(path):
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    text = report.markdown(kept)
+    assert all(f"### {report.TITLES[group]}\n" in text for group in {result["group"] for result in kept["results"]})
+    assert report.summary(kept)
