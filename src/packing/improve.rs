@@ -1,5 +1,6 @@
 //! From best-fit-decreasing towards the lower bound, while the effort lasts.
 
+use super::balance::Balance;
 use super::linear::{self, Kinds, Pattern};
 use super::search::{Clock, Random, State};
 use super::{Assignment, Effort, Instance, best_fit, fill};
@@ -37,18 +38,24 @@ pub(super) fn improve(
         let kinds = dives.kinds.members.len();
         kinds <= SMALL && 2 * kinds <= instance.len()
     });
+    let mut patience = 1_000;
     let mut searchable = true;
     // Every round spends steps, whatever it does, so the budget ends the loop.
     while found.requests > bound && (searchable || dives.is_some()) && clock.spend(40 * instance.len() as u64) {
-        if searchable && !std::mem::take(&mut dive_first) {
-            match one_fewer(instance, &found, bound, &mut random, &mut clock) {
-                Outcome::Found(better) => {
-                    found = better;
-                    continue;
-                }
-                Outcome::NotFound => {}
-                Outcome::Impossible => searchable = false,
+        if searchable {
+            let tail = Tail::of(instance, &found, bound);
+            if tail.least > tail.most() {
+                searchable = false;
+            } else if let Some(better) = tail.balanced(patience, &mut random, &mut clock) {
+                found = tail.join(instance, better);
+                continue;
+            } else if !std::mem::take(&mut dive_first)
+                && let Some(better) = tail.searched(&mut random, &mut clock)
+            {
+                found = tail.join(instance, better);
+                continue;
             }
+            patience = (2 * patience).min(1 << 20);
         }
         if let Some(dives) = &mut dives
             && let Some(better) = dives.dive(instance, found.requests - 1, &mut bound, &mut random, &mut clock)
@@ -195,50 +202,71 @@ fn worst_fit(instance: &Instance, count: usize) -> Option<Assignment> {
     Some(Assignment { request_of, requests: count })
 }
 
-/// What a search came to.
-enum Outcome {
-    Found(Assignment),
-    NotFound,
-    /// The requests that were looked at cannot be fewer, whatever is tried.
-    Impossible,
+/// The emptiest requests of a packing: those that a search looks at.
+struct Tail {
+    kept: Vec<Vec<u32>>,
+    /// Documents of each, by their places in `positions`.
+    requests: Vec<Vec<u32>>,
+    positions: Vec<u32>,
+    part: Instance,
+    /// Requests that these documents need in any case.
+    least: usize,
 }
 
-/// A packing with one request fewer, after one round of search among the emptiest requests.
-fn one_fewer(
-    instance: &Instance,
-    found: &Assignment,
-    bound: usize,
-    random: &mut Random,
-    clock: &mut Clock<'_>,
-) -> Outcome {
-    let mut requests = listed(found);
-    // The fullest first, so that the emptiest are dissolved.
-    let load = |request: &Vec<u32>| request.iter().map(|&i| u64::from(instance.tokens[i as usize])).sum::<u64>();
-    requests.sort_by_cached_key(|request| std::cmp::Reverse(load(request)));
-    let mut kept = 0;
-    let mut documents = instance.len();
-    while documents > SEARCHED && requests.len() - kept > 2 {
-        documents -= requests[kept].len();
-        kept += 1;
+impl Tail {
+    fn of(instance: &Instance, found: &Assignment, bound: usize) -> Self {
+        let mut kept = listed(found);
+        // The fullest first, so that the emptiest are dissolved.
+        let load = |request: &Vec<u32>| request.iter().map(|&i| u64::from(instance.tokens[i as usize])).sum::<u64>();
+        kept.sort_by_cached_key(|request| std::cmp::Reverse(load(request)));
+        let mut count = 0;
+        let mut documents = instance.len();
+        while documents > SEARCHED && kept.len() - count > 2 {
+            documents -= kept[count].len();
+            count += 1;
+        }
+        let searched = kept.split_off(count);
+        let positions: Vec<u32> = searched.iter().flatten().copied().collect();
+        let part = instance.part(&positions);
+        let least = super::bounds::ceilings(&part).max(bound.saturating_sub(kept.len()));
+        let mut next = 0;
+        let requests = searched
+            .iter()
+            .map(|request| {
+                next += request.len() as u32;
+                (next - request.len() as u32..next).collect()
+            })
+            .collect();
+        Self { kept, requests, positions, part, least }
     }
-    let searched = requests.split_off(kept);
-    let positions: Vec<u32> = searched.iter().flatten().copied().collect();
-    let part = instance.part(&positions);
-    let goal = searched.len() - 1;
-    if super::bounds::ceilings(&part).max(bound.saturating_sub(kept)) > goal {
-        return Outcome::Impossible;
+
+    /// Requests of a packing that is better by one.
+    fn most(&self) -> usize {
+        self.requests.len() - 1
     }
-    let mut next = 0;
-    let start = searched
-        .iter()
-        .map(|request| {
-            next += request.len() as u32;
-            (next - request.len() as u32..next).collect()
+
+    /// Fewer requests for these documents: as few as may be, or halfway there, or one fewer.
+    fn balanced(&self, patience: u32, random: &mut Random, clock: &mut Clock<'_>) -> Option<Vec<Vec<u32>>> {
+        let mut goals = vec![self.least, self.least.midpoint(self.most()), self.most()];
+        goals.dedup();
+        goals.into_iter().find_map(|goal| {
+            let mut balance = Balance::new(&self.part, goal);
+            balance.run(patience, random, clock).then(|| balance.into_requests())
         })
-        .collect();
-    let Some(better) = search(&part, start, goal, 1, random, clock) else { return Outcome::NotFound };
-    requests.extend(better.iter().map(|request| request.iter().map(|&i| positions[i as usize]).collect::<Vec<u32>>()));
-    Outcome::Found(assigned(instance.len(), requests))
+    }
+
+    /// One request fewer, after a round of search.
+    fn searched(&self, random: &mut Random, clock: &mut Clock<'_>) -> Option<Vec<Vec<u32>>> {
+        search(&self.part, self.requests.clone(), self.most(), 1, random, clock)
+    }
+
+    /// The whole packing, with `better` in place of the tail.
+    fn join(self, instance: &Instance, better: Vec<Vec<u32>>) -> Assignment {
+        let mut requests = self.kept;
+        let named = |request: Vec<u32>| request.into_iter().map(|i| self.positions[i as usize]).collect();
+        requests.extend(better.into_iter().map(named));
+        assigned(instance.len(), requests)
+    }
 }
 
 /// A packing into `goal` requests, found from `start` in so many rounds.

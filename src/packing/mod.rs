@@ -6,6 +6,7 @@
 //! [`linear`] and [`pricing`]. [`next_fit`] keeps the input's order, [`window`] looks ahead a bounded number of
 //! documents.
 
+mod balance;
 mod best_fit;
 mod bounds;
 mod fill;
