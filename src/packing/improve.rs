@@ -12,6 +12,9 @@ const SEARCHED: usize = 2_500;
 /// Kinds of documents up to which the linear program comes before the search.
 const SMALL: usize = 128;
 
+/// Steps without progress after which balancing starts anew, in the first round; more in later ones.
+const PATIENCE: u32 = 5_000;
+
 /// A packing with fewer requests where one is found, and the lower bound, which may have risen.
 pub(super) fn improve(
     instance: &Instance,
@@ -38,31 +41,42 @@ pub(super) fn improve(
         let kinds = dives.kinds.members.len();
         kinds <= SMALL && 2 * kinds <= instance.len()
     });
-    let mut patience = 1_000;
+    let mut patience = PATIENCE;
     let mut searchable = true;
+    // What balancing may still spend before the others, which may take all that is left, have their turn.
+    let mut share = clock.left() / 4;
     // Every round spends steps, whatever it does, so the budget ends the loop.
     while found.requests > bound && (searchable || dives.is_some()) && clock.spend(40 * instance.len() as u64) {
-        if searchable {
+        let mut before = clock.left();
+        if searchable && !dive_first {
             let tail = Tail::of(instance, &found, bound);
             if tail.least > tail.most() {
                 searchable = false;
             } else if let Some(better) = tail.balanced(patience, &mut random, &mut clock) {
                 found = tail.join(instance, better);
+                patience = PATIENCE;
                 continue;
-            } else if !std::mem::take(&mut dive_first)
-                && let Some(better) = tail.searched(&mut random, &mut clock)
-            {
-                found = tail.join(instance, better);
-                continue;
+            } else {
+                patience = (patience + patience / 4).min(8 * PATIENCE);
+                share = share.saturating_sub(before - clock.left());
+                if share > 0 {
+                    continue;
+                }
+                before = clock.left();
+                if let Some(better) = tail.searched(&mut random, &mut clock) {
+                    found = tail.join(instance, better);
+                    continue;
+                }
             }
-            patience = (2 * patience).min(1 << 20);
         }
+        dive_first = false;
         if let Some(dives) = &mut dives
             && let Some(better) = dives.dive(instance, found.requests - 1, &mut bound, &mut random, &mut clock)
         {
             found = better;
             searchable = true;
         }
+        share = before - clock.left();
     }
     if clock.is_cancelled() { Err(Error::Interrupted) } else { Ok((found, bound)) }
 }
