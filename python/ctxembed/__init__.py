@@ -7,7 +7,8 @@ The names by room:
   :class:`Embeddings`
 - similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :class:`Index`,
   :class:`BinaryIndex`
-- packing and tokens: :func:`plan`, :func:`pack`, :func:`token_upper_bound`, :class:`Limits`
+- packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`token_upper_bound`,
+  :class:`Limits`
 - client: :class:`Client`, :class:`AsyncClient`
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
@@ -64,6 +65,7 @@ from ctxembed._errors import (
 from ctxembed._models import Limits, Model, get_model, models, register_model
 from ctxembed._packing import Packing, pack
 from ctxembed._planning import Plan, Problem, plan, token_upper_bound
+from ctxembed._splitting import SplitDocuments, Window, split_long
 
 if TYPE_CHECKING:
     from ctxembed._client import AsyncClient, Client, EmbeddingsPart, Progress
@@ -103,8 +105,10 @@ __all__ = [
     "Progress",
     "RateLimitError",
     "ResponseDecoder",
+    "SplitDocuments",
     "UnprocessableEntityError",
     "Usage",
+    "Window",
     "__version__",
     "cosine",
     "decode_base64",
@@ -120,6 +124,7 @@ __all__ = [
     "plan",
     "register_model",
     "reverse_bit_order",
+    "split_long",
     "token_upper_bound",
     "top_k",
     "truncate",

@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Packing", "Plan", "Prepared", "Problem", "pack", "plan", "prepare", "prepare_texts", "token_upper_bound"]
+__all__ = [
+    "CountsTokens",
+    "Packing",
+    "Plan",
+    "Prepared",
+    "Problem",
+    "chunk_tokens",
+    "materialise_documents",
+    "pack",
+    "plan",
+    "prepare",
+    "prepare_texts",
+    "token_upper_bound",
+]
 
 
 class CountsTokens(Protocol):
@@ -112,7 +125,7 @@ def prepare(
         No documents at all; a counter's result of another length, or with a negative count.
     """
     check_limits(limits)
-    rows = _materialise(documents)
+    rows = materialise_documents(documents)
     return _prepare(rows, token_counter, limits, first_document)
 
 
@@ -148,7 +161,7 @@ def _iterate(name: str, values: Iterable[Any]) -> Iterable[Any]:
         raise TypeError(f"{name} must be an iterable, got {type(values).__name__}") from None
 
 
-def _materialise(documents: Iterable[Iterable[str]]) -> list[list[str]]:
+def materialise_documents(documents: Iterable[Iterable[str]]) -> list[list[str]]:
     """Return the documents as lists of str."""
     if isinstance(documents, (str, bytes, bytearray)):
         raise TypeError(f"documents must be an iterable of documents, got one {type(documents).__name__}")
@@ -189,9 +202,7 @@ def _prepare(
     chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum(chunk_counts, out=offsets[1:])
-    lower, best, upper, faults = _core.inspect_chunks(flat)
-    if token_counter is not None:
-        best = upper = lower = _count(token_counter, flat, faults)
+    lower, best, upper, faults = chunk_tokens(flat, token_counter)
     separators = np.maximum(chunk_counts - 1, 0)
 
     def of_documents(per_chunk: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -259,6 +270,16 @@ def _chunk_problems(
     rows = np.searchsorted(offsets, places, side="right") - 1
     for (position, kind, character), row in zip(faults, rows.tolist(), strict=True):
         yield Problem(first_document + row, position - int(offsets[row]), _FAULTS[kind].format(character))
+
+
+def chunk_tokens(
+    chunks: list[str], token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[tuple[int, str, int]]]:
+    """Tokens of each chunk: at least, best knowledge, at most (all the count, with a counter); and the faults."""
+    lower, best, upper, faults = _core.inspect_chunks(chunks)
+    if token_counter is not None:
+        best = upper = lower = _count(token_counter, chunks, faults)
+    return lower, best, upper, faults
 
 
 def _count(
