@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from ctxembed import _core
+from ctxembed._calibration import Calibration
 from ctxembed._client._engine import Engine
 from ctxembed._client._pacing import Gate, Pacer
 from ctxembed._client._parts import Batch
@@ -173,11 +174,11 @@ class BaseClient:
         trust_env = base_url.lower().startswith("https:") or options["allow_insecure"]
 
         pool, pacer = Pool(options["http_client"], trust_env=trust_env), Pacer(*rates)
-        gate, clock = Gate(concurrency), Clock()
+        gate, clock, calibration = Gate(concurrency), Clock(), Calibration()
         self._owns_pool = True
         if origin is not None:
             before, engine = origin._options, origin._engine  # noqa: SLF001  # the same class
-            clock = engine.clock
+            clock, calibration = engine.clock, engine.calibration
             if before["http_client"] is options["http_client"] and engine.pool.trust_env == trust_env:
                 pool, self._owns_pool = engine.pool, False
             if before["max_concurrency"] == concurrency:
@@ -186,7 +187,7 @@ class BaseClient:
                 pacer = engine.pacer
         self._options = {**options, "api_key": None, "base_url": base_url}
         self._closed = False
-        self._engine = Engine(base_url, headers, key, timeouts, policy, pacer, gate, pool, clock)
+        self._engine = Engine(base_url, headers, key, timeouts, policy, pacer, gate, pool, clock, calibration)
 
     @property
     def base_url(self) -> str:
@@ -266,7 +267,13 @@ class BaseClient:
 
     def _prepared(self, prepare: Callable[..., Prepared], documents: Any, first_document: int = 0) -> Prepared:
         counter, limits = self._options["token_counter"], self._options["limits"]
-        return prepare(documents, token_counter=counter, limits=limits, first_document=first_document)
+        return prepare(
+            documents,
+            token_counter=counter,
+            limits=limits,
+            first_document=first_document,
+            calibration=self._engine.calibration,
+        )
 
     def _plan_embed(
         self, documents: Any, model: str, dimensions: int | None, encoding_format: Any, on_error: str

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from ctxembed._calibration import Calibration
 from ctxembed._client._parts import Outcome
 from ctxembed._client._retry import Clock, RetryPolicy, is_congestion, is_transient
 from ctxembed._client._transport import Outgoing, unreachable
@@ -86,7 +87,7 @@ class Engine:
         Of every request, the key not among them.
     key : KeySource
         Asked before each attempt.
-    timeouts, policy, pacer, gate, pool, clock
+    timeouts, policy, pacer, gate, pool, clock, calibration
         See their classes.
     """
 
@@ -99,6 +100,7 @@ class Engine:
     gate: Gate
     pool: Pool
     clock: Clock = field(default_factory=Clock)
+    calibration: Calibration = field(default_factory=Calibration)
 
     async def run(self, job: Job, batches: Iterable[Batch]) -> None:
         """Send all batches; outcomes go to ``job.emit``, in the order they land.
@@ -145,6 +147,8 @@ class Engine:
         if refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and job.fatal is None:
             named = blamed(refusal, len(batch.documents))
             if named is not None:
+                if not named:  # no document's own fault: the request as a whole may have been too large
+                    self.calibration.refuse(batch.estimate, batch.tokens)
                 _LOG.info("a request of %d documents was refused (%s): split", len(batch.documents), _name(refusal))
                 for piece in batch.split(named, outcome.attempts):
                     group.start_soon(self.settle, group, job, piece)
@@ -173,6 +177,7 @@ class Engine:
             if isinstance(result, Embeddings):
                 self.gate.succeeded()
                 self.pacer.correct(batch.tokens, result.usage.total_tokens)
+                self.calibration.observe(batch.estimate, result.usage.total_tokens or 0)
                 usage += result.usage
                 return Outcome(batch, result, None, batch.attempts + attempts, retries, usage)
             if isinstance(result, BadResponseError) and not isinstance(reply, Exception):

@@ -87,6 +87,9 @@ class Batch:
         Which planned request it is, or is a piece of.
     attempts : int
         Requests sent for these documents before, as part of a larger batch.
+    estimate : tuple of int
+        What a calibration learns from: the estimate of its text by class. Empty where a counter counted, and in a
+        piece, of which only its share is known.
     """
 
     documents: list[list[str]] = field(repr=False)
@@ -94,6 +97,7 @@ class Batch:
     tokens: int
     root: int = 0
     attempts: int = 0
+    estimate: tuple[int, ...] = ()
 
     @property
     def shape(self) -> list[int]:
