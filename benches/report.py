@@ -32,7 +32,8 @@ NOTES = {
     "cosine": "Exact search where no recall is given. faiss has no cosine over int8: its rows are brought to one "
     "length and rounded again.",
     "pack": "In brackets, requests above a bound that no packing undercuts. Every packing is checked against the "
-    "limits.",
+    "limits. Of families, all instances together: how many are packed in the fewest requests that are possible, and "
+    "how many requests too many there are in sum.",
     "import": "Whole processes, the interpreter's own start included.",
 }
 

@@ -493,9 +493,9 @@ def plan(
 
     Notes
     -----
-    An iterator is used up. Documents over the per-document limit are problems; :func:`split_long` cuts them. The documents are held while the plan is made, and the interpreter is released for the
+    An iterator is used up. The documents are held while the plan is made, and the interpreter is released for the
     counting and the packing. A document that is estimated to be too large but is not proven to be is planned for a
-    request of its own.
+    request of its own. One that is proven to be is a problem: :func:`split_long` cuts such documents.
 
     Examples
     --------

@@ -30,7 +30,7 @@ pub(super) fn improve(
     // Evenness helps where requests hold many documents; where they hold few, it costs more than it finds.
     if found.requests > bound
         && (instance.len() <= 50_000 || instance.len() / bound >= 32)
-        && clock.spend(20 * instance.len() as u64)
+        && clock.spend(10 * instance.len() as u64)
         && let Some(spread) = worst_fit(instance, bound)
     {
         found = spread;
