@@ -97,7 +97,7 @@ def pack(
         Seconds at most spent improving while a gap to the bound remains, for ``"any"``; 0 leaves
         best-fit-decreasing. It buys 300 million steps a second, which a current core takes in some 0.6 seconds, and
         the steps end the search: the result depends on the arguments alone, however busy the machine is. The clock
-        is a safety net for machines many times slower: it ends the search after four times ``effort``.
+        is a safety net for machines many times slower: it ends the search after ten times ``effort``.
 
     Returns
     -------

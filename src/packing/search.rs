@@ -15,7 +15,7 @@ use super::{Effort, Instance, Room};
 const STEPS_A_SECOND: f64 = 3.0e8;
 /// The clock ends a search that takes so many times its seconds: on a machine that much slower, or that much busier,
 /// what is found depends on the machine.
-const PATIENCE: f64 = 4.0;
+const PATIENCE: f64 = 10.0;
 /// Steps between two looks at the clock.
 const STEPS_A_LOOK: u64 = 200_000;
 /// Documents of one request that a step considers: a request of many small ones offers enough exchanges among these.
