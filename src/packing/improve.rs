@@ -3,7 +3,7 @@
 use super::balance::Balance;
 use super::linear::{self, Kinds, Pattern};
 use super::search::{Clock, Random, State};
-use super::{Assignment, Effort, Instance, best_fit, fill};
+use super::{Assignment, Effort, Instance, best_fit, fill, next_fit};
 use crate::error::Error;
 
 /// Documents that one search looks at; of a larger input, the emptiest requests that hold about so many.
@@ -24,6 +24,13 @@ pub(super) fn improve(
 ) -> Result<(Assignment, usize), Error> {
     let mut clock = Clock::new(effort);
     let mut random = Random::new(1);
+    if found.requests > bound && instance.has_chunks() && clock.spend(10 * instance.len() as u64) {
+        for packing in [mixed(instance), next_fit::pack(instance)] {
+            if packing.requests < found.requests {
+                found = packing;
+            }
+        }
+    }
     if found.requests > bound && instance.has_chunks() {
         found = best_of_orders(instance, found, &mut clock);
     }
@@ -168,6 +175,51 @@ fn finish(
         return search(&part, listed(&packing), count, 2, random, clock).map(renumbered);
     }
     None
+}
+
+/// Documents that [`mixed`] looks at before it closes a request.
+const AHEAD: usize = 32;
+
+/// One request after the other, each from documents with many tokens a chunk and documents with few, in turn, so that
+/// tokens and chunks run out together. Best-fit by either alone leaves documents at the end that fill requests in the
+/// other only.
+fn mixed(instance: &Instance) -> Assignment {
+    let limits = &instance.limits;
+    let whole = u64::from(u32::MAX / 2);
+    let share = |i: usize| {
+        let tokens = u64::from(instance.tokens[i]) * whole / u64::from(limits.tokens);
+        (whole + tokens - u64::from(instance.chunks[i]) * whole / u64::from(limits.chunks)) as u32
+    };
+    let mut order = best_fit::by_descending((0..instance.len()).map(share));
+    let mut request_of = vec![0; instance.len()];
+    let (mut first, mut end) = (0, order.len());
+    let mut request = 0;
+    let mut room = instance.room();
+    while first < end {
+        let tokens_left = u64::from(room.tokens) * u64::from(limits.chunks);
+        let by_tokens = tokens_left >= u64::from(room.chunks) * u64::from(limits.tokens);
+        let place = |k: usize| if by_tokens { first + k } else { end - 1 - k };
+        let fits = |&k: &usize| {
+            let i = order[place(k)] as usize;
+            room.fits(instance.tokens[i], instance.chunks[i])
+        };
+        let Some(k) = (0..AHEAD.min(end - first)).find(fits) else {
+            request += 1;
+            room = instance.room();
+            continue;
+        };
+        let (at, front) = (place(k), place(0));
+        order.swap(at, front);
+        let i = order[front] as usize;
+        room.take(instance.tokens[i], instance.chunks[i]);
+        request_of[i] = request;
+        if by_tokens {
+            first += 1;
+        } else {
+            end -= 1;
+        }
+    }
+    Assignment { request_of, requests: request as usize + 1 }
 }
 
 /// Best-fit by other measures of size: chunks, and each document's larger or summed share of a request.

@@ -314,6 +314,16 @@ def test_no_arrangement_of_a_million_documents_is_slow():
     assert not slow
 
 
+def test_many_documents_that_fill_tokens_and_chunks_alike_leave_little_room():
+    rng = np.random.default_rng(1)
+    chunks = rng.integers(1, 1000, 20_000)
+    tokens = np.minimum(np.ceil(rng.lognormal(7.8, 1.06, 20_000)).astype(np.int64), 32_000 - chunks)
+    packing = pack(tokens, chunks)
+    check(packing, tokens, chunks, Limits())
+    # Best-fit by tokens alone takes a fifth more than the bound, contiguous requests a twentieth.
+    assert len(packing) < 1.03 * packing.lower_bound
+
+
 def test_effort_ends_however_many_documents_there_are():
     # A gap remains here, and among the emptiest requests none can be saved.
     counts = np.random.default_rng(0).integers(1, 32_001, 300_000)
