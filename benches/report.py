@@ -51,7 +51,8 @@ NOTES = {
     "exact top ten at 1024 dimensions. Cranfield: 1,400 abstracts, 225 questions, judged by experts. Passages: of "
     "books and documentation in English, Chinese and Korean; half of one is the question, all of it the answer.",
     "pack": "In brackets, requests above a bound that no packing undercuts. Every packing is checked against the "
-    "limits.",
+    "limits. Of families, all instances together: how many are packed in the fewest requests that are possible, and "
+    "how many requests too many there are in sum.",
     "tokens": "Exact counts for Qwen3's vocabulary, from str to number, of the paragraphs of real books and manuals. "
     "The first column has met the words before, as the `tokenizers` package has, which keeps a cache too; the second "
     "has not. A count is right where it is the `tokenizers` package's own.",

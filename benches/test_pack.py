@@ -11,6 +11,7 @@ import numpy as np
 
 from benches.harness import Case, Peer, Verdict
 from benches.peers import packing as peers
+from tests.packing.packing_families import FAMILIES
 
 if TYPE_CHECKING:
     from benches.harness import Scale
@@ -66,6 +67,52 @@ class PackCase(Case):
         return Verdict(correct, f"{len(answer):,} requests" + (f" (+{over:,})" if over else ""))
 
 
+@dataclass(frozen=True, eq=False)
+class FamilyCase(Case):
+    """Instances of one family, up to 1,000 documents, packed one after the other."""
+
+    group: ClassVar = "pack"
+    table: ClassVar = "Families of instances, 60 to 1,000 documents"
+    peers: ClassVar = peers.FAMILY
+    family: str
+    instances: tuple[PackCase, ...]
+    #: The fewest requests of each instance: by construction, or proven by a bound; None where neither is known.
+    optima: tuple[int | None, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.family}, {len(self.instances)} instances"
+
+    @property
+    def size(self) -> dict[str, int]:
+        return {"instances": len(self.instances), "documents": sum(len(one.tokens) for one in self.instances)}
+
+    def judge(self, peer: Peer, answer: Any) -> Verdict:
+        """Every packing keeps its limits; how many are known to be optimal is reported, not judged."""
+        correct = all(one.judge(peer, requests).correct for one, requests in zip(self.instances, answer, strict=True))
+        over = [
+            len(requests) - (one.bound if optimum is None else optimum)
+            for one, optimum, requests in zip(self.instances, self.optima, answer, strict=True)
+        ]
+        best = sum(gap == 0 for gap in over)
+        note = f"{best}/{len(over)} optimal"
+        return Verdict(correct, note + (f" (+{sum(over):,} requests)" if sum(over) else ""))
+
+
+def _family(name: str, sizes: tuple[int, ...], seeds: int) -> FamilyCase:
+    found = [FAMILIES[name](np.random.default_rng([seed, n]), n) for n in sizes for seed in range(seeds)]
+    instances = tuple(PackCase(name, one.tokens, one.chunks, one.limits) for one in found)
+    return FamilyCase(name, instances, tuple(_optimum(one) for one in found))
+
+
+def _optimum(one: Any) -> int | None:
+    """Return the fewest requests: what was cut, or a packing that meets the bound that proves it."""
+    if one.optimum is not None:
+        return one.optimum
+    packing = ctxembed.pack(one.tokens, one.chunks, limits=one.limits, effort=2.0)
+    return packing.lower_bound if packing.optimal else None
+
+
 def _one_limit(capacity: int, longest: int) -> ctxembed.Limits:
     """Return limits of which tokens alone can bind."""
     return ctxembed.Limits(documents=2**20, chunks=2**30, tokens_per_document=longest, tokens=capacity)
@@ -101,16 +148,25 @@ def _sources(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return (chunks * per_chunk).astype(np.int64), chunks.astype(np.int64)
 
 
+def _chunk_bound(rng: np.random.Generator, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return tokens and chunks of documents that fill requests by tokens and by chunks about alike."""
+    chunks = rng.integers(1, 1000, number)
+    return np.minimum(_documents(rng, number), LONGEST - chunks), chunks
+
+
 def cases(scale: Scale) -> list[Case]:
     rng = np.random.default_rng(7)
     part = {"smoke": 100, "quick": 10, "full": 1}[scale]
     tokens_alone = _one_limit(CAPACITY, LONGEST)
+    sizes, seeds = {"smoke": ((60,), 1), "quick": ((60, 250), 2), "full": ((60, 120, 250, 500, 1000), 3)}[scale]
     return [
         PackCase("uniform 1 to 32,000 tokens", rng.integers(1, LONGEST + 1, 1000), limits=tokens_alone),
         PackCase("triplets", _triplets(rng, 501), limits=_one_limit(1000, 500)),
         PackCase("lognormal", _documents(rng, 10_000 // min(part, 10)), limits=tokens_alone),
         PackCase("lognormal", _documents(rng, 1_000_000 // part), limits=tokens_alone),
         PackCase("three sources, three limits", *_sources(rng)),
+        PackCase("chunks bind", *_chunk_bound(rng, 1_000_000 // part)),
+        *(_family(name, sizes, seeds) for name in FAMILIES),
     ]
 
 

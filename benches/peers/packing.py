@@ -20,7 +20,7 @@ from benches.harness import Peer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benches.test_pack import PackCase
+    from benches.test_pack import FamilyCase, PackCase
 
     Call = Callable[[], Any]
 
@@ -34,6 +34,12 @@ def ours_patient(case: PackCase, _threads: int) -> Call:
     """Up to a second for the requests that the default effort leaves above the bound."""
     tokens, chunks, limits = case.tokens, case.chunks, case.limits
     return lambda: ctxembed.pack(tokens, chunks, limits=limits, effort=1.0).requests
+
+
+def each(prepare: Callable[[PackCase, int], Call], case: FamilyCase, threads: int) -> Call:
+    """Every instance of a family, one after the other."""
+    calls = [prepare(instance, threads) for instance in case.instances]
+    return lambda: [call() for call in calls]
 
 
 def seqpacker_strategy(strategy: str, case: PackCase, _threads: int) -> Call:
@@ -124,4 +130,18 @@ PACK = (
     Peer("binpacking", binpacking_volume, takes=_few),
     Peer("best-fit-decreasing, Python", best_fit_decreasing, takes=_one_limit),
     Peer("next-fit, Python", next_fit),
+)
+
+
+def _tokens_alone(case: FamilyCase) -> bool:
+    return all(_one_limit(one) and len(one.tokens) <= one.limits.documents for one in case.instances)
+
+
+FAMILY = (
+    Peer("ctxembed.pack, effort=1", partial(each, ours_patient), "ours"),
+    Peer("ctxembed.pack", partial(each, ours), "ours"),
+    Peer("seqpacker obfd", partial(each, partial(seqpacker_strategy, "obfd")), takes=_tokens_alone),
+    Peer("seqpacker ffd", partial(each, partial(seqpacker_strategy, "ffd")), takes=_tokens_alone),
+    Peer("binpacking", partial(each, binpacking_volume), takes=_tokens_alone),
+    Peer("next-fit, Python", partial(each, next_fit)),
 )

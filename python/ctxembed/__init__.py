@@ -8,7 +8,8 @@ The names by room:
 - similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :class:`Index`,
   :class:`BinaryIndex`, and what they return: :class:`Matches`, :class:`RangeMatches`, :class:`Pairs`,
   :class:`Calibration`
-- packing and tokens: :func:`plan`, :func:`pack`, :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`
+- packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :class:`TokenCounter`,
+  :func:`token_upper_bound`, :class:`Limits`
 - client: :class:`Client`, :class:`AsyncClient`
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
@@ -68,6 +69,7 @@ from ctxembed._errors import (
 from ctxembed._models import Limits, Model, get_model, models, register_model
 from ctxembed._packing import Packing, pack
 from ctxembed._planning import Plan, Problem, plan, token_upper_bound
+from ctxembed._splitting import SplitDocuments, Window, split_long
 from ctxembed._tokens import TokenCounter
 
 if TYPE_CHECKING:
@@ -124,9 +126,11 @@ __all__ = [
     "ResponseDecoder",
     "ResponseEvent",
     "RetryEvent",
+    "SplitDocuments",
     "TokenCounter",
     "UnprocessableEntityError",
     "Usage",
+    "Window",
     "__version__",
     "cosine",
     "decode_base64",
@@ -142,6 +146,7 @@ __all__ = [
     "plan",
     "register_model",
     "reverse_bit_order",
+    "split_long",
     "token_upper_bound",
     "top_k",
     "truncate",

@@ -94,9 +94,10 @@ def pack(
         number, and the next request takes the oldest of them and the largest others that fit, so a request leaves
         after at most 8 requests' worth of documents was read, and the oldest document never waits.
     effort : float
-        Seconds at most spent improving while a gap to the bound remains, for ``"any"``. It buys a number of steps;
-        the clock only caps them. So on a machine fast enough to take the steps in time the result depends on the
-        arguments alone; 0 leaves best-fit-decreasing.
+        Seconds at most spent improving while a gap to the bound remains, for ``"any"``; 0 leaves
+        best-fit-decreasing. It buys 300 million steps a second, which a current core takes in some 0.6 seconds, and
+        the steps end the search: the result depends on the arguments alone, however busy the machine is. The clock
+        is a safety net for machines many times slower: it ends the search after ten times ``effort``.
 
     Returns
     -------
@@ -113,17 +114,19 @@ def pack(
 
     Notes
     -----
-    ``"any"`` is best-fit-decreasing under all limits, then, while a gap to the bound remains, worst-fit at the bound,
-    requests filled as full as subset sums allow, tabu search at one request fewer, and rounding of the linear program
-    over patterns (Gilmore and Gomory, 1961) where the documents have at most 700 different costs; never worse than
-    best-fit-decreasing. ``"input"`` is greedy next-fit, which is optimal for contiguous requests: the k-th greedy
-    request ends no earlier than the k-th of any other contiguous packing, because it starts no earlier and every
-    part of a feasible request is feasible.
+    ``"any"`` is best-fit-decreasing under all limits, then, while a gap to the bound remains, documents with many and
+    with few tokens a chunk taken in turn, best-fit by other measures of size, and worst-fit at the bound;
+    at the bound or above it, two requests divided anew again and again by meeting in the middle (Horowitz and Sahni,
+    1974) until none is too full; requests filled as full as subset sums allow, with tabu search at one request fewer;
+    and rounding of the linear program over patterns (Gilmore and Gomory, 1961) where the documents have at most 700
+    different costs. Never worse than best-fit-decreasing. ``"input"`` is greedy next-fit, which is optimal for
+    contiguous requests: the k-th greedy request ends no earlier than the k-th of any other contiguous packing,
+    because it starts no earlier and every part of a feasible request is feasible.
 
     The bound is the best of: the ceilings of documents, chunks and tokens; "at most j documents larger than
     limit / (j + 1) fit a request"; L2 of Martello and Toth (1990) and dual feasible functions of Fekete and Schepers
-    (2001) and of Carlier, Clautiaux and Moukrim (2007), each with the other limits counted beside it; and, with
-    effort, the prices of the linear program, checked in integers.
+    (2001), of Carlier, Clautiaux and Moukrim (2007) and of Lueker (1983), each with the other limits counted beside
+    it; and, with effort, the prices of the linear program, checked in integers.
 
     Integer arrays of dtype int64 are borrowed, others copied. The interpreter is released while packing; Ctrl-C
     ends a long search.

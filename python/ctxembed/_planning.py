@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from ctxembed import _core
+from ctxembed._calibration import CLASSES, classes_of
 from ctxembed._models import DEFAULT_MODEL, SEPARATOR, EncodingFormat, Limits, check_dimensions, get_model
 from ctxembed._packing import Packing, as_counts, check_limits, pack, pack_counts
 
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from ctxembed._calibration import TokenCalibration
+
 __all__ = [
+    "CountsTokens",
     "Packing",
     "Plan",
     "Prepared",
     "Problem",
+    "chunk_tokens",
+    "materialise_documents",
     "pack",
     "plan",
     "prepare",
@@ -91,6 +97,9 @@ class Prepared:
         Whether a counter counted.
     first_document : int
         The position of the first document in the whole input.
+    estimates : ndarray of int64, shape (n, classes)
+        Without a counter, the estimate of each document's text by class, before any factor: what a calibration
+        learns from. No columns with one.
     """
 
     documents: list[list[str]]
@@ -104,6 +113,11 @@ class Prepared:
     lower_bound: int
     exact: bool
     first_document: int
+    estimates: NDArray[np.int64]
+
+    def estimate_of(self, positions: NDArray[np.int64]) -> tuple[int, ...]:
+        """Estimate of some documents' text, by class; empty where a counter counted."""
+        return tuple(self.estimates[positions].sum(axis=0).tolist())
 
 
 def prepare(
@@ -112,8 +126,9 @@ def prepare(
     token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     first_document: int = 0,
+    calibration: TokenCalibration | None = None,
 ) -> Prepared:
-    """Validate, count and pack documents, each chunk looked at once.
+    """Validate, count and pack documents, each chunk looked at once; estimates times what ``calibration`` has learned.
 
     Raises
     ------
@@ -123,8 +138,8 @@ def prepare(
         No documents at all; a counter's result of another length, or with a negative count.
     """
     check_limits(limits)
-    rows = _materialise(documents, first_document)
-    return _prepare(rows, token_counter, limits, first_document)
+    rows = materialise_documents(documents, first_document)
+    return _prepare(rows, token_counter, limits, first_document, calibration)
 
 
 def prepare_texts(
@@ -133,6 +148,7 @@ def prepare_texts(
     token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     first_document: int = 0,
+    calibration: TokenCalibration | None = None,
 ) -> Prepared:
     """Prepare independent texts, each a document of one chunk. Raises as :func:`prepare` does."""
     check_limits(limits)
@@ -146,7 +162,7 @@ def prepare_texts(
             if not isinstance(entry, str):
                 hint = ": documents of several chunks go to embed" if isinstance(entry, (list, tuple)) else ""
                 raise TypeError(f"texts[{position}] must be a str, got {type(entry).__name__}{hint}")
-    return _prepare([[entry] for entry in entries], token_counter, limits, first_document)
+    return _prepare([[entry] for entry in entries], token_counter, limits, first_document, calibration)
 
 
 def prepare_one(documents: Iterable[Iterable[str]], limits: Limits) -> Prepared | None:
@@ -164,7 +180,7 @@ def prepare_one(documents: Iterable[Iterable[str]], limits: Limits) -> Prepared 
         As :func:`prepare` does.
     """
     check_limits(limits)
-    rows = _materialise(documents)
+    rows = materialise_documents(documents)
     flat = list(chain.from_iterable(rows))
     upper, faults = _core.check_chunks(flat)
     chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
@@ -188,6 +204,7 @@ def prepare_one(documents: Iterable[Iterable[str]], limits: Limits) -> Prepared 
         lower_bound=1,
         exact=False,
         first_document=0,
+        estimates=np.zeros((len(rows), 0), dtype=np.int64),
     )
 
 
@@ -201,7 +218,7 @@ def _iterate(name: str, values: Iterable[Any]) -> Iterable[Any]:
         raise TypeError(f"{name} must be an iterable, got {type(values).__name__}") from None
 
 
-def _materialise(documents: Iterable[Iterable[str]], first_document: int = 0) -> list[list[str]]:
+def materialise_documents(documents: Iterable[Iterable[str]], first_document: int = 0) -> list[list[str]]:
     """Return the documents as lists of str; messages count them from ``first_document``."""
     if isinstance(documents, (str, bytes, bytearray)):
         raise TypeError(f"documents must be an iterable of documents, got one {type(documents).__name__}")
@@ -240,14 +257,13 @@ def _prepare(
     token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None,
     limits: Limits,
     first_document: int,
+    calibration: TokenCalibration | None = None,
 ) -> Prepared:
     flat = list(chain.from_iterable(rows))
     chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum(chunk_counts, out=offsets[1:])
-    lower, best, upper, faults = _core.inspect_chunks(flat)
-    if token_counter is not None:
-        best = upper = lower = _count(token_counter, flat, faults)
+    lower, best, upper, faults = chunk_tokens(flat, token_counter)
     separators = np.maximum(chunk_counts - 1, 0)
 
     def of_documents(per_chunk: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -256,6 +272,15 @@ def _prepare(
 
     least, tokens, tokens_upper = of_documents(lower), of_documents(best), of_documents(upper)
     exact = token_counter is not None
+    suspected = tokens  # one document alone errs more than a request of many: no factor here
+    estimates = np.zeros((len(rows), 0), dtype=np.int64)
+    if not exact and calibration is not None:
+        characters = np.fromiter(map(len, flat), dtype=np.int64, count=len(flat))
+        classes = classes_of(of_documents(characters) - separators, tokens_upper - separators)
+        estimates = np.zeros((len(rows), CLASSES), dtype=np.int64)
+        estimates[np.arange(len(rows)), classes] = tokens - separators
+        learned = np.ceil((tokens - separators) * calibration.factors[classes]).astype(np.int64)
+        tokens = np.clip(learned + separators, least, tokens_upper)
     problems = [
         *_document_problems(chunk_counts, least, limits, exact=exact, first_document=first_document),
         *_chunk_problems(faults, offsets, first_document),
@@ -266,7 +291,8 @@ def _prepare(
     sendable[[problem.document - first_document for problem in problems]] = False
 
     # Without a counter, a document that seems too large and is not proven to be goes alone, at its own risk.
-    alone = sendable & (tokens > min(limits.tokens_per_document, limits.tokens))
+    cap = min(limits.tokens_per_document, limits.tokens)
+    alone = sendable & (np.maximum(suspected, tokens) > cap)
     shared = np.flatnonzero(sendable & ~alone)
     packing = pack_counts(tokens[shared] - separators[shared], chunk_counts[shared], limits, "any", 0.05)
     requests = [shared[request] for request in packing.requests]
@@ -285,6 +311,7 @@ def _prepare(
         lower_bound=packing.lower_bound + int(alone.sum()),
         exact=exact,
         first_document=first_document,
+        estimates=estimates,
     )
 
 
@@ -315,6 +342,16 @@ def _chunk_problems(
     rows = np.searchsorted(offsets, places, side="right") - 1
     for (position, kind, character), row in zip(faults, rows.tolist(), strict=True):
         yield Problem(first_document + row, position - int(offsets[row]), _FAULTS[kind].format(character))
+
+
+def chunk_tokens(
+    chunks: list[str], token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[tuple[int, str, int]]]:
+    """Tokens of each chunk: at least, best knowledge, at most (all the count, with a counter); and the faults."""
+    lower, best, upper, faults = _core.inspect_chunks(chunks)
+    if token_counter is not None:
+        best = upper = lower = _count(token_counter, chunks, faults)
+    return lower, best, upper, faults
 
 
 def _count(
@@ -371,6 +408,8 @@ class Plan:
         What would be asked for.
     fill : tuple of int
         Requests by how full they are in tokens: up to a tenth, up to two tenths, and so on to all (ten counts).
+    requests_per_minute, minutes : float or None
+        The rate that was given, and how long the requests take at it; None where none was given.
     """
 
     documents: int
@@ -388,6 +427,8 @@ class Plan:
     dimensions: int
     encoding_format: str
     fill: tuple[int, ...]
+    requests_per_minute: float | None = None
+    minutes: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON types; prices as strings, so that they stay exact."""
@@ -418,6 +459,8 @@ class Plan:
         else:
             prices = f"USD {_usd(self.cost_usd)} to {_usd(self.cost_usd_upper)}"
             lines.append(f"{prices} for {self.model}, {self.dimensions} dimensions")
+        if self.minutes is not None:
+            lines.append(f"{_duration(self.minutes)} at {self.requests_per_minute:g} requests a minute")
         lines.extend(self._histogram())
         if self.problems:
             lines.append(f"problems ({len(self.problems):,}):")
@@ -439,6 +482,11 @@ class Plan:
 _SHOWN = 20  # problems that a plan's text shows; all of them are in the attribute
 
 
+def _duration(minutes: float) -> str:
+    """Return minutes as people say them."""
+    return f"{60 * minutes:.0f} seconds" if minutes < 1 else f"{minutes:,.1f} minutes"
+
+
 def _usd(price: Decimal) -> str:
     """Return a price with as many digits as tell something."""
     digits = max(2, 1 - price.adjusted()) if price else 2
@@ -453,6 +501,7 @@ def plan(
     encoding_format: EncodingFormat = "base64_int8",
     token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    requests_per_minute: float | None = None,
 ) -> Plan:
     """Say what embedding documents would take, without making a request.
 
@@ -472,6 +521,8 @@ def plan(
         and Korean.
     limits : Limits
         What a request and a document may hold.
+    requests_per_minute : float, optional
+        A rate that you keep; the plan then says how many minutes its requests take at it.
 
     Returns
     -------
@@ -485,13 +536,13 @@ def plan(
         another type.
     ValueError
         No documents at all; a model that is not known or not contextualized; dimensions or an encoding that the API
-        would refuse; a counter's result that cannot be.
+        would refuse; a counter's result that cannot be; a rate that is not above 0.
 
     Notes
     -----
     An iterator is used up. The documents are held while the plan is made, and the interpreter is released for the
     counting and the packing. A document that is estimated to be too large but is not proven to be is planned for a
-    request of its own.
+    request of its own. One that is proven to be is a problem: :func:`split_long` cuts such documents.
 
     Examples
     --------
@@ -502,6 +553,7 @@ def plan(
     >>> print(p.problems[0])
     document 2: has no chunks: a document needs at least one
     """
+    rate = _check_rate(requests_per_minute)
     entry = get_model(model, contextualized=True)
     dimensions = check_dimensions(entry, dimensions, encoding_format)
     prepared = prepare(documents, token_counter=token_counter, limits=limits)
@@ -525,7 +577,19 @@ def plan(
         dimensions=dimensions,
         encoding_format=encoding_format,
         fill=tuple(np.bincount(tenths, minlength=10).tolist()),
+        requests_per_minute=rate,
+        minutes=None if rate is None else len(prepared.requests) / rate,
     )
+
+
+def _check_rate(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"requests_per_minute must be a number or None, got {value!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"requests_per_minute must be finite and above 0, got {value!r}")
+    return float(value)
 
 
 def token_upper_bound(texts: Iterable[str]) -> NDArray[np.int64]:

@@ -5,7 +5,8 @@
 //! "New classes of fast lower bounds for bin packing problems", Mathematical Programming 91 (2001), the dual feasible
 //! functions u(k) and their composition with the thresholds of L2; Carlier, Clautiaux and Moukrim, "New reduction
 //! procedures and lower bounds for the two-dimensional bin packing problem with fixed orientation", Computers &
-//! Operations Research 34 (2007), the function f2. The documents and the other dimension are counted beside the
+//! Operations Research 34 (2007), the function f2; Lueker, "Bin packing with items uniformly distributed over intervals
+//! [a, b]", Symposium on Foundations of Computer Science (1983), the capped line of `capped`. The documents and the other dimension are counted beside the
 //! thresholds of L2: where a document excludes all smaller ones that are left, it needs a request of its own, and what
 //! remains is bounded by each ceiling in turn.
 
@@ -13,6 +14,8 @@ use super::{Instance, best_fit};
 
 /// Largest parameter of u(k). Beyond it the function hardly differs from the identity for documents of interest.
 const STEPS: u64 = 64;
+/// Largest number of documents a request that [`View::capped`] is tried for.
+const CAPS: u64 = 32;
 /// Evaluations of a function on a size that [`strong`] may spend on each dimension.
 const BUDGET: usize = 400_000;
 
@@ -88,8 +91,15 @@ impl View {
             left = left.saturating_sub(cost);
             affordable
         };
-        let mut image = classes.to_vec();
         let full = self.capacity;
+        for k in 2..=CAPS.min(self.documents) {
+            // Sizes of which more than k fit are worth nothing here: where all are, so for every larger k.
+            if best >= known || !spend(2 * classes.len()) {
+                return best;
+            }
+            best = best.max(self.capped(classes, k));
+        }
+        let mut image = classes.to_vec();
         // Sums of images stay below 2^63, whatever the number of documents.
         let documents: u64 = classes.iter().map(|class| class.count).sum();
         let headroom = (u64::MAX / 2) / (documents * full);
@@ -137,6 +147,59 @@ impl View {
             count += class.count;
         }
         best.max(u64::div_ceil(count, j.min(self.documents)))
+    }
+
+    /// A line with a cap: at most k documents larger than capacity / (k + 1) fit a request.
+    ///
+    /// Such a size is worth 1/k + a (size / capacity - 1/k), but not more than 1/(k - 1): k of them that fit are worth
+    /// at most 1 by the line, fewer by the cap. Smaller sizes are worth nothing. The slope a is the best of those at
+    /// which the cap meets a size, or the steepest that keeps the least worth from falling below nothing.
+    fn capped(self, classes: &[Class], k: u64) -> u64 {
+        let full = self.capacity;
+        let classes = &classes[..classes.partition_point(|class| class.size * (k + 1) > full)];
+        let Some(least) = classes.last() else { return 0 };
+        // 1/a in units of 1 / capacity: the line is den + k * size - full over k * den.
+        let steepest = full.saturating_sub(k * least.size).max(1);
+        let of_line = |count: u64, sum: u64, den: u64| {
+            count as f64 * (den as f64 - full as f64) + k as f64 * sum as f64 // times 1 / (k * den)
+        };
+        let (all, whole) = classes.iter().fold((0, 0), |(n, s), class| (n + class.count, s + class.count * class.size));
+        let mut best = (f64::MIN, steepest);
+        let (mut count, mut sum) = (0, 0);
+        let mut consider = |den: u64, count: u64, sum: u64| {
+            let cap = count as f64 / (k - 1) as f64;
+            let value = cap + of_line(all - count, whole - sum, den) / (k * den) as f64;
+            if den >= steepest && value > best.0 {
+                best = (value, den);
+            }
+        };
+        for class in classes {
+            count += class.count;
+            sum += class.count * class.size;
+            if k * class.size <= full {
+                break;
+            }
+            consider((k - 1) * (k * class.size - full), count, sum);
+        }
+        let above = |class: &&Class| k * class.size > full && (k - 1) * (k * class.size - full) >= steepest;
+        let (count, sum) = classes
+            .iter()
+            .take_while(above)
+            .fold((0, 0), |(n, s), class| (n + class.count, s + class.count * class.size));
+        consider(steepest, count, sum);
+        let den = best.1;
+        let capacity = k * (k - 1) * den;
+        if u128::from(capacity) * u128::from(all) > u128::from(u64::MAX / 2) {
+            return 0;
+        }
+        let image: Vec<Class> = classes
+            .iter()
+            .map(|class| {
+                let line = (k - 1) * (den + k * class.size - full);
+                Class { size: line.min(k * den), ..*class }
+            })
+            .collect();
+        self.thresholds(&image, capacity)
     }
 
     /// L2 over `classes` (descending sizes) and `capacity`, with the documents and the other dimension beside it.

@@ -52,7 +52,7 @@ impl Filler<'_> {
         let fitting = 1 + self.left[1..].partition_point(|&i| tokens[i as usize] > free);
         // Where memory is short the smallest candidates are left out: they are the easiest to place later.
         let count = (self.left.len() - fitting).min((MEMORY / words).saturating_sub(1));
-        if !clock.spend((count * words / 32 + self.left.len()) as u64) {
+        if !clock.spend((count * words / 6 + 2 * self.left.len()) as u64) {
             return None;
         }
         let candidates = &self.left[fitting..fitting + count];

@@ -1,8 +1,9 @@
 //! From best-fit-decreasing towards the lower bound, while the effort lasts.
 
+use super::balance::Balance;
 use super::linear::{self, Kinds, Pattern};
 use super::search::{Clock, Random, State};
-use super::{Assignment, Effort, Instance, best_fit, fill};
+use super::{Assignment, Effort, Instance, best_fit, fill, next_fit};
 use crate::error::Error;
 
 /// Documents that one search looks at; of a larger input, the emptiest requests that hold about so many.
@@ -10,6 +11,9 @@ const SEARCHED: usize = 2_500;
 
 /// Kinds of documents up to which the linear program comes before the search.
 const SMALL: usize = 128;
+
+/// Steps without progress after which balancing starts anew, in the first round; more in later ones.
+const PATIENCE: u32 = 5_000;
 
 /// A packing with fewer requests where one is found, and the lower bound, which may have risen.
 pub(super) fn improve(
@@ -20,13 +24,20 @@ pub(super) fn improve(
 ) -> Result<(Assignment, usize), Error> {
     let mut clock = Clock::new(effort);
     let mut random = Random::new(1);
+    if found.requests > bound && instance.has_chunks() && clock.spend(10 * instance.len() as u64) {
+        for packing in [mixed(instance), next_fit::pack(instance)] {
+            if packing.requests < found.requests {
+                found = packing;
+            }
+        }
+    }
     if found.requests > bound && instance.has_chunks() {
         found = best_of_orders(instance, found, &mut clock);
     }
     // Evenness helps where requests hold many documents; where they hold few, it costs more than it finds.
     if found.requests > bound
         && (instance.len() <= 50_000 || instance.len() / bound >= 32)
-        && clock.spend(20 * instance.len() as u64)
+        && clock.spend(10 * instance.len() as u64)
         && let Some(spread) = worst_fit(instance, bound)
     {
         found = spread;
@@ -37,25 +48,42 @@ pub(super) fn improve(
         let kinds = dives.kinds.members.len();
         kinds <= SMALL && 2 * kinds <= instance.len()
     });
+    let mut patience = PATIENCE;
     let mut searchable = true;
+    // What balancing may still spend before the others, which may take all that is left, have their turn.
+    let mut share = clock.left() / 4;
     // Every round spends steps, whatever it does, so the budget ends the loop.
     while found.requests > bound && (searchable || dives.is_some()) && clock.spend(40 * instance.len() as u64) {
-        if searchable && !std::mem::take(&mut dive_first) {
-            match one_fewer(instance, &found, bound, &mut random, &mut clock) {
-                Outcome::Found(better) => {
-                    found = better;
+        let mut before = clock.left();
+        if searchable && !dive_first {
+            let tail = Tail::of(instance, &found, bound);
+            if tail.least > tail.most() {
+                searchable = false;
+            } else if let Some(better) = tail.balanced(patience, &mut random, &mut clock) {
+                found = tail.join(instance, better);
+                patience = PATIENCE;
+                continue;
+            } else {
+                patience = (patience + patience / 4).min(8 * PATIENCE);
+                share = share.saturating_sub(before - clock.left());
+                if share > 0 {
                     continue;
                 }
-                Outcome::NotFound => {}
-                Outcome::Impossible => searchable = false,
+                before = clock.left();
+                if let Some(better) = tail.searched(&mut random, &mut clock) {
+                    found = tail.join(instance, better);
+                    continue;
+                }
             }
         }
+        dive_first = false;
         if let Some(dives) = &mut dives
             && let Some(better) = dives.dive(instance, found.requests - 1, &mut bound, &mut random, &mut clock)
         {
             found = better;
             searchable = true;
         }
+        share = before - clock.left();
     }
     if clock.is_cancelled() { Err(Error::Interrupted) } else { Ok((found, bound)) }
 }
@@ -149,6 +177,51 @@ fn finish(
     None
 }
 
+/// Documents that [`mixed`] looks at before it closes a request.
+const AHEAD: usize = 32;
+
+/// One request after the other, each from documents with many tokens a chunk and documents with few, in turn, so that
+/// tokens and chunks run out together. Best-fit by either alone leaves documents at the end that fill requests in the
+/// other only.
+fn mixed(instance: &Instance) -> Assignment {
+    let limits = &instance.limits;
+    let whole = u64::from(u32::MAX / 2);
+    let share = |i: usize| {
+        let tokens = u64::from(instance.tokens[i]) * whole / u64::from(limits.tokens);
+        (whole + tokens - u64::from(instance.chunks[i]) * whole / u64::from(limits.chunks)) as u32
+    };
+    let mut order = best_fit::by_descending((0..instance.len()).map(share));
+    let mut request_of = vec![0; instance.len()];
+    let (mut first, mut end) = (0, order.len());
+    let mut request = 0;
+    let mut room = instance.room();
+    while first < end {
+        let tokens_left = u64::from(room.tokens) * u64::from(limits.chunks);
+        let by_tokens = tokens_left >= u64::from(room.chunks) * u64::from(limits.tokens);
+        let place = |k: usize| if by_tokens { first + k } else { end - 1 - k };
+        let fits = |&k: &usize| {
+            let i = order[place(k)] as usize;
+            room.fits(instance.tokens[i], instance.chunks[i])
+        };
+        let Some(k) = (0..AHEAD.min(end - first)).find(fits) else {
+            request += 1;
+            room = instance.room();
+            continue;
+        };
+        let (at, front) = (place(k), place(0));
+        order.swap(at, front);
+        let i = order[front] as usize;
+        room.take(instance.tokens[i], instance.chunks[i]);
+        request_of[i] = request;
+        if by_tokens {
+            first += 1;
+        } else {
+            end -= 1;
+        }
+    }
+    Assignment { request_of, requests: request as usize + 1 }
+}
+
 /// Best-fit by other measures of size: chunks, and each document's larger or summed share of a request.
 fn best_of_orders(instance: &Instance, mut found: Assignment, clock: &mut Clock<'_>) -> Assignment {
     let limits = instance.limits;
@@ -195,50 +268,71 @@ fn worst_fit(instance: &Instance, count: usize) -> Option<Assignment> {
     Some(Assignment { request_of, requests: count })
 }
 
-/// What a search came to.
-enum Outcome {
-    Found(Assignment),
-    NotFound,
-    /// The requests that were looked at cannot be fewer, whatever is tried.
-    Impossible,
+/// The emptiest requests of a packing: those that a search looks at.
+struct Tail {
+    kept: Vec<Vec<u32>>,
+    /// Documents of each, by their places in `positions`.
+    requests: Vec<Vec<u32>>,
+    positions: Vec<u32>,
+    part: Instance,
+    /// Requests that these documents need in any case.
+    least: usize,
 }
 
-/// A packing with one request fewer, after one round of search among the emptiest requests.
-fn one_fewer(
-    instance: &Instance,
-    found: &Assignment,
-    bound: usize,
-    random: &mut Random,
-    clock: &mut Clock<'_>,
-) -> Outcome {
-    let mut requests = listed(found);
-    // The fullest first, so that the emptiest are dissolved.
-    let load = |request: &Vec<u32>| request.iter().map(|&i| u64::from(instance.tokens[i as usize])).sum::<u64>();
-    requests.sort_by_cached_key(|request| std::cmp::Reverse(load(request)));
-    let mut kept = 0;
-    let mut documents = instance.len();
-    while documents > SEARCHED && requests.len() - kept > 2 {
-        documents -= requests[kept].len();
-        kept += 1;
+impl Tail {
+    fn of(instance: &Instance, found: &Assignment, bound: usize) -> Self {
+        let mut kept = listed(found);
+        // The fullest first, so that the emptiest are dissolved.
+        let load = |request: &Vec<u32>| request.iter().map(|&i| u64::from(instance.tokens[i as usize])).sum::<u64>();
+        kept.sort_by_cached_key(|request| std::cmp::Reverse(load(request)));
+        let mut count = 0;
+        let mut documents = instance.len();
+        while documents > SEARCHED && kept.len() - count > 2 {
+            documents -= kept[count].len();
+            count += 1;
+        }
+        let searched = kept.split_off(count);
+        let positions: Vec<u32> = searched.iter().flatten().copied().collect();
+        let part = instance.part(&positions);
+        let least = super::bounds::ceilings(&part).max(bound.saturating_sub(kept.len()));
+        let mut next = 0;
+        let requests = searched
+            .iter()
+            .map(|request| {
+                next += request.len() as u32;
+                (next - request.len() as u32..next).collect()
+            })
+            .collect();
+        Self { kept, requests, positions, part, least }
     }
-    let searched = requests.split_off(kept);
-    let positions: Vec<u32> = searched.iter().flatten().copied().collect();
-    let part = instance.part(&positions);
-    let goal = searched.len() - 1;
-    if super::bounds::ceilings(&part).max(bound.saturating_sub(kept)) > goal {
-        return Outcome::Impossible;
+
+    /// Requests of a packing that is better by one.
+    fn most(&self) -> usize {
+        self.requests.len() - 1
     }
-    let mut next = 0;
-    let start = searched
-        .iter()
-        .map(|request| {
-            next += request.len() as u32;
-            (next - request.len() as u32..next).collect()
+
+    /// Fewer requests for these documents: as few as may be, or halfway there, or one fewer.
+    fn balanced(&self, patience: u32, random: &mut Random, clock: &mut Clock<'_>) -> Option<Vec<Vec<u32>>> {
+        let mut goals = vec![self.least, self.least.midpoint(self.most()), self.most()];
+        goals.dedup();
+        goals.into_iter().find_map(|goal| {
+            let mut balance = Balance::new(&self.part, goal);
+            balance.run(patience, random, clock).then(|| balance.into_requests())
         })
-        .collect();
-    let Some(better) = search(&part, start, goal, 1, random, clock) else { return Outcome::NotFound };
-    requests.extend(better.iter().map(|request| request.iter().map(|&i| positions[i as usize]).collect::<Vec<u32>>()));
-    Outcome::Found(assigned(instance.len(), requests))
+    }
+
+    /// One request fewer, after a round of search.
+    fn searched(&self, random: &mut Random, clock: &mut Clock<'_>) -> Option<Vec<Vec<u32>>> {
+        search(&self.part, self.requests.clone(), self.most(), 1, random, clock)
+    }
+
+    /// The whole packing, with `better` in place of the tail.
+    fn join(self, instance: &Instance, better: Vec<Vec<u32>>) -> Assignment {
+        let mut requests = self.kept;
+        let named = |request: Vec<u32>| request.into_iter().map(|i| self.positions[i as usize]).collect();
+        requests.extend(better.into_iter().map(named));
+        assigned(instance.len(), requests)
+    }
 }
 
 /// A packing into `goal` requests, found from `start` in so many rounds.

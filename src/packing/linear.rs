@@ -37,6 +37,13 @@ pub(super) struct Kinds {
 impl Kinds {
     /// The kinds of an instance, if they are few enough.
     pub(super) fn of(instance: &Instance) -> Option<Self> {
+        // Most large inputs have too many kinds, which shows long before they are sorted.
+        let mut seen = std::collections::HashSet::new();
+        for i in 0..instance.len() {
+            if seen.insert((instance.tokens[i], instance.chunks_of(i))) && seen.len() > KINDS {
+                return None;
+            }
+        }
         let mut order = best_fit::decreasing(instance);
         if instance.has_chunks() {
             order.sort_by_key(|&i| std::cmp::Reverse((instance.tokens[i as usize], instance.chunks_of(i as usize))));
@@ -46,9 +53,6 @@ impl Kinds {
         for i in order {
             let kind = (instance.tokens[i as usize], instance.chunks_of(i as usize));
             if tokens.last() != Some(&kind.0) || chunks.last() != Some(&kind.1) {
-                if tokens.len() == KINDS {
-                    return None;
-                }
                 tokens.push(kind.0);
                 chunks.push(kind.1);
                 members.push(Vec::new());

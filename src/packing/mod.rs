@@ -2,10 +2,11 @@
 //!
 //! A request has three capacities (tokens, chunks, documents), so this is vector bin packing with two dimensions and
 //! a cardinality bound. [`best_fit`] gives a packing in O(n log n), [`bounds`] tells how few requests any packing
-//! needs, and [`improve`] closes the gap while its budget lasts, by [`fill`], [`search`] and the linear program of
-//! [`linear`] and [`pricing`]. [`next_fit`] keeps the input's order, [`window`] looks ahead a bounded number of
+//! needs, and [`improve`] closes the gap while its budget lasts, by [`balance`], [`fill`], [`search`] and the linear
+//! program of [`linear`] and [`pricing`]. [`next_fit`] keeps the input's order, [`window`] looks ahead a bounded number of
 //! documents.
 
+mod balance;
 mod best_fit;
 mod bounds;
 mod fill;
@@ -81,7 +82,7 @@ impl Packing {
 
 /// How long [`pack`] may search, and who may stop it.
 pub struct Effort<'a> {
-    /// Seconds at most. The budget that ends the search is counted in steps derived from it.
+    /// About so many seconds at most. The budget that ends the search is counted in steps derived from it.
     pub seconds: f64,
     /// Asked some ten times a second while searching; `true` ends the call with [`Error::Interrupted`].
     pub interrupted: &'a dyn Fn() -> bool,

@@ -210,7 +210,7 @@ impl Pricing {
         for entry in &mut pattern {
             entry.0 = self.entries[entry.0].at;
         }
-        Some(Whole { at_most: u64::from(old[states - 1]), pattern, steps: (items.len() * words) as u64 * 8 })
+        Some(Whole { at_most: u64::from(old[states - 1]), pattern, steps: (items.len() * words) as u64 * 24 })
     }
 }
 

@@ -104,6 +104,15 @@ def test_plan_sends_nothing_and_speaks_json_too(ctxembed, lines):
     assert (answer["documents"], answer["chunks"], answer["requests"], answer["problems"]) == (3, 6, 1, [])
 
 
+def test_plan_says_how_long_the_requests_take_at_a_rate(ctxembed, lines):
+    assert "30 seconds at 2 requests a minute" in ctxembed("plan", lines, "--rpm", "2").stdout
+    answer = json.loads(ctxembed("plan", lines, "--rpm", "2", "--json").stdout)
+    assert (answer["requests_per_minute"], answer["minutes"]) == (2.0, 0.5)
+    refused = ctxembed("plan", lines, "--rpm", "0")
+    assert refused.returncode == 2
+    assert "--rpm must be finite and above 0" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -153,23 +153,37 @@ def test_families_are_valid_and_never_worse_than_without_effort(family):
         assert better.lower_bound >= plain.lower_bound
 
 
-SOLVED = ("uniform", "uniform_fine", "triplets", "bounded", "few_large", "schwerin", "cut_coarse", "cut_full")
+# Four or five documents fill each request to the last of 120,000 tokens: where the packing that was cut is nearly the
+# only one, nobody finds it.
+UNSOLVED = ("cut_few",)
+SOLVED = sorted(set(FAMILIES) - set(UNSOLVED))
 
 
 @pytest.mark.parametrize("family", SOLVED)
 def test_families_reach_a_proven_optimum(family):
-    for n in (60, 120, 250):
+    for n in (60, 120, 250, 1000):
         for seed in range(3):
             case = FAMILIES[family](np.random.default_rng([seed, n]), n)
             packing = pack(case.tokens, case.chunks, limits=case.limits, effort=5.0)
+            check(packing, case.tokens, case.chunks, case.limits)
             assert packing.optimal, (n, seed, packing)
 
 
-def test_the_same_call_gives_the_same_packing():
-    case = FAMILIES["triplets"](np.random.default_rng(5), 240)
-    # The step budget ends the search long before the clock does.
-    first, second = (pack(case.tokens, limits=case.limits, effort=0.5).request_of for _ in range(2))
-    assert np.array_equal(first, second)
+def test_the_same_call_gives_the_same_packing_however_busy_the_machine_is():
+    case = FAMILIES["cut_few"](np.random.default_rng(5), 240)
+    # Not solved: the budget ends the search, and it is counted in steps.
+    alone = pack(case.tokens, limits=case.limits, effort=0.2)
+    assert not alone.optimal
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(pack(case.tokens, limits=case.limits, effort=0.2)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(alone.request_of, one.request_of) for one in found)
 
 
 def test_the_window_bounds_how_far_apart_the_documents_of_a_request_are():
@@ -300,6 +314,16 @@ def test_no_arrangement_of_a_million_documents_is_slow():
     assert not slow
 
 
+def test_many_documents_that_fill_tokens_and_chunks_alike_leave_little_room():
+    rng = np.random.default_rng(1)
+    chunks = rng.integers(1, 1000, 20_000)
+    tokens = np.minimum(np.ceil(rng.lognormal(7.8, 1.06, 20_000)).astype(np.int64), 32_000 - chunks)
+    packing = pack(tokens, chunks)
+    check(packing, tokens, chunks, Limits())
+    # Best-fit by tokens alone takes a fifth more than the bound, contiguous requests a twentieth.
+    assert len(packing) < 1.03 * packing.lower_bound
+
+
 def test_effort_ends_however_many_documents_there_are():
     # A gap remains here, and among the emptiest requests none can be saved.
     counts = np.random.default_rng(0).integers(1, 32_001, 300_000)
@@ -320,15 +344,15 @@ def test_a_million_documents_take_little_memory():
     assert len(packing.request_of) == 1_000_000
 
 
-def test_the_clock_caps_the_search():
-    case = FAMILIES["scholl_hard"](np.random.default_rng(0), 1000)
+def test_effort_is_about_its_seconds():
+    case = FAMILIES["cut_few"](np.random.default_rng(0), 1000)
     start = time.perf_counter()
     pack(case.tokens, limits=case.limits, effort=0.3)
     assert time.perf_counter() - start < 1.5
 
 
 def test_ctrl_c_ends_a_long_search():
-    case = FAMILIES["both_tight"](np.random.default_rng(0), 500)
+    case = FAMILIES["cut_few"](np.random.default_rng(0), 500)
     killer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
     killer.start()
     start = time.perf_counter()

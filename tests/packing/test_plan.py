@@ -49,6 +49,24 @@ def test_an_estimate_lies_below_the_upper_bound():
     assert found.cost_usd < found.cost_usd_upper
 
 
+def test_a_rate_tells_how_long_the_requests_take():
+    documents = [["a"]] * 600
+    found = plan(documents, requests_per_minute=4)
+    assert (found.requests, found.requests_per_minute, found.minutes) == (2, 4.0, 0.5)
+    assert "30 seconds at 4 requests a minute" in str(found)
+    assert "4.0 minutes at 0.5 requests a minute" in str(plan(documents, requests_per_minute=0.5))
+    assert plan(documents).minutes is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "error"),
+    [(0, ValueError), (-1, ValueError), (float("nan"), ValueError), ("9", TypeError), (True, TypeError)],
+)
+def test_a_rate_that_cannot_be_is_refused(rate, error):
+    with pytest.raises(error, match=f"requests_per_minute must be .*{rate!r}"):
+        plan([["a"]], requests_per_minute=rate)
+
+
 def test_a_price_that_is_not_known_is_none():
     register_model(Model("test-unpriced", 256, None))
     found = plan([["a"]], model="test-unpriced")

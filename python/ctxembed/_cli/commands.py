@@ -128,6 +128,7 @@ def plan(
     model: ModelOption = DEFAULT_MODEL,
     dimensions: DimensionsOption = None,
     encoding_format: EncodingOption = "base64_int8",
+    rpm: Annotated[float | None, typer.Option(help="Requests a minute: shows how long they take.")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,9 +136,15 @@ def plan(
     from ctxembed._cli.documents import read
     from ctxembed._planning import plan as make_plan
 
+    if rpm is not None and not 0 < rpm < float("inf"):
+        raise typer.BadParameter(f"--rpm must be finite and above 0, got {rpm:g}")
     documents = read(source)
     planned = make_plan(
-        [document.chunks for document in documents], model=model, dimensions=dimensions, encoding_format=encoding_format
+        [document.chunks for document in documents],
+        model=model,
+        dimensions=dimensions,
+        encoding_format=encoding_format,
+        requests_per_minute=rpm,
     )
     if as_json:
         shown = planned.to_dict()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from ctxembed._calibration import TokenCalibration
 from ctxembed._client._engine import Engine
 from ctxembed._client._lines import Connecting
 from ctxembed._client._options import (
@@ -90,10 +91,11 @@ class BaseClient:
             pool = Pool(options["http_client"], connecting)
             gate, clock = Gate(concurrency), CLOCK
             budget, hedger = RetryBudget(share, max(_RESERVE, 2 * concurrency)), Hedger(hedge)
+            calibration = TokenCalibration()
         else:
             before, engine = origin._options, origin._engine  # noqa: SLF001  # the same class
             pool, clock, gate = engine.pool, engine.clock, engine.gate
-            budget, hedger = engine.budget, engine.hedger
+            budget, hedger, calibration = engine.budget, engine.hedger, engine.calibration
             if before["http_client"] is options["http_client"] and pool.connecting == connecting:
                 self._owns_pool = False
             else:
@@ -121,6 +123,7 @@ class BaseClient:
             gate=gate,
             pool=pool,
             clock=clock,
+            calibration=calibration,
         )
 
     @property
@@ -205,7 +208,13 @@ class BaseClient:
 
     def _prepared(self, prepare: Callable[..., Prepared], documents: Any, first_document: int = 0) -> Prepared:
         counter, limits = self._options["token_counter"], self._options["limits"]
-        return prepare(documents, token_counter=counter, limits=limits, first_document=first_document)
+        return prepare(
+            documents,
+            token_counter=counter,
+            limits=limits,
+            first_document=first_document,
+            calibration=self._engine.calibration,
+        )
 
     def _plan_embed(
         self, documents: Any, model: str, dimensions: int | None, encoding_format: Any, on_error: str

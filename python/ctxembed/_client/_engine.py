@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from ctxembed._calibration import TokenCalibration
 from ctxembed._client._account import account_of
 from ctxembed._client._pacing import Pacer
 from ctxembed._client._retry import CLOCK, Clock, Deadline, Hedger, RetryBudget, RetryPolicy, is_transient
@@ -128,7 +129,7 @@ class Engine:
         The caller's caps: requests and tokens a minute.
     deadline : float or None
         Seconds that a call may take, unless it says otherwise.
-    timeouts, policy, budget, hedger, hooks, gate, pool, clock
+    timeouts, policy, budget, hedger, hooks, gate, pool, clock, calibration
         See their classes.
     """
 
@@ -145,6 +146,7 @@ class Engine:
     gate: Gate
     pool: Pool
     clock: Clock = CLOCK
+    calibration: TokenCalibration = field(default_factory=TokenCalibration)
     _pacer: Pacer | None = None
     _paced_by: Clock | None = None
 
@@ -219,6 +221,8 @@ class Engine:
         if refusal is not None and len(batch.documents) > 1 and is_refusal(refusal) and given_up is None:
             named = blamed(refusal, len(batch.documents))
             if named is not None:
+                if not named:  # no document's own fault: the request as a whole may have been too large
+                    self.calibration.refuse(batch.estimate, batch.tokens)
                 message = "a request of %(documents)d documents was refused (%(error)s): split"
                 log(message, job.call, batch, refusal, attempts=outcome.attempts)
                 for piece in batch.split(named, outcome.attempts, outcome.usage):

@@ -91,6 +91,9 @@ class Batch:
         Requests sent for these documents before, as part of a larger batch.
     spent : Usage
         What the larger batch cost, in the first of its pieces.
+    estimate : tuple of int
+        What a calibration learns from: the estimate of its text by class. Empty where a counter counted, and in a
+        piece, of which only its share is known.
     """
 
     documents: list[list[str]] = field(repr=False)
@@ -99,6 +102,7 @@ class Batch:
     root: int = 0
     attempts: int = 0
     spent: Usage = field(default_factory=Usage)
+    estimate: tuple[int, ...] = ()
 
     @property
     def shape(self) -> list[int]:

@@ -122,7 +122,8 @@ def plan_of(call: Call, prepared: Prepared, on_error: str) -> Plan:
     batches = []
     for root, positions in enumerate(prepared.requests):
         documents = [prepared.documents[position] for position in positions.tolist()]
-        batches.append(Batch(documents, positions, int(prepared.tokens[positions].sum()), root))
+        tokens, estimate = int(prepared.tokens[positions].sum()), prepared.estimate_of(positions)
+        batches.append(Batch(documents, positions, tokens, root, estimate=estimate))
     plan = Plan(call, prepared.documents, prepared.offsets, batches, refusals(prepared.problems))
     if plan.refused and on_error == "raise":
         raise invalid(plan, prepared.problems)

@@ -96,7 +96,9 @@ class Sending:
                 return self.outcome(error)
             answer = await self._attempt()
             if isinstance(answer.result, Embeddings):
-                engine.pacer.correct(self.batch.tokens, answer.result.usage.total_tokens)
+                counted = answer.result.usage.total_tokens
+                engine.pacer.correct(self.batch.tokens, counted)
+                engine.calibration.observe(self.batch.estimate, counted or 0)
                 return self.outcome(None, answer)
             error = answer.result
             if engine.key.rotates and not renewed and isinstance(error, APIStatusError) and error.status_code == 401:

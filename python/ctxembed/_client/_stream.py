@@ -18,6 +18,8 @@ from ctxembed._packing import pack_counts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from ctxembed._client._retry import Clock
     from ctxembed._client._wire import Call
     from ctxembed._models import Limits
@@ -262,7 +264,9 @@ class StreamState:
         refused = {failure.document for failure in failures}
         for position, chunks in enumerate(prepared.documents):
             if position + base not in refused:
-                counted = _Counted(position + base, chunks, int(prepared.tokens[position]))
+                counted = _Counted(
+                    position + base, chunks, int(prepared.tokens[position]), prepared.estimates[position]
+                )
                 self._pool.append(counted)
                 self._pool_size += counted.size
                 self._held += _Size(0, counted.size.chunks, counted.size.tokens)
@@ -309,6 +313,7 @@ class StreamState:
             np.array([counted.position for counted in request], np.int64),
             sum(counted.size.tokens for counted in request),
             self._roots,
+            estimate=tuple(np.sum([counted.estimate for counted in request], axis=0).tolist()),
         )
 
     def _file(self, part: EmbeddingsPart, size: _Size) -> None:
@@ -363,9 +368,10 @@ class _Size:
 class _Counted:
     """A document that is ready to be sent."""
 
-    __slots__ = ("chunks", "position", "size")
+    __slots__ = ("chunks", "estimate", "position", "size")
 
-    def __init__(self, position: int, chunks: list[str], tokens: int) -> None:
+    def __init__(self, position: int, chunks: list[str], tokens: int, estimate: NDArray[np.int64]) -> None:
+        self.estimate = estimate
         self.position = position
         self.chunks = chunks
         self.size = _Size(1, len(chunks), tokens)

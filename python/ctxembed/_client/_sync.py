@@ -82,8 +82,8 @@ class Client(BaseClient):
     limits : Limits
         What a request may hold.
     token_counter : TokenCounter or callable, optional
-        Counts tokens: a :class:`TokenCounter`, or a callable from a list of str to counts. Default: a safe estimate,
-        which packs fewer documents into a request than fit.
+        Counts tokens: a :class:`TokenCounter`, or a callable from a list of str to counts. Default: an estimate with
+        a margin, which narrows with what the responses say they counted.
     default_headers : mapping of str to str, optional
         Sent with every request.
     http_client : httpx.Client, optional
