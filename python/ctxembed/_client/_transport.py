@@ -226,29 +226,30 @@ def _innermost(error: BaseException) -> BaseException | None:
     return found
 
 
-def _is_mislabelled(error: BaseException) -> bool:
-    """Say whether httpx's aiohttp transport calls a broken connection a timeout, as its version 0.2 does."""
+def _relabelled(error: Exception) -> Exception:
+    """Return what httpx would have said: its aiohttp transport calls every broken connection a timeout (0.2)."""
     cause = error.__cause__
-    return (
-        isinstance(error, httpx.ConnectTimeout)
-        and type(cause).__module__.startswith("aiohttp")
-        and not isinstance(cause, TimeoutError)
-    )
+    kinds = {kind.__name__ for kind in type(cause).__mro__ if kind.__module__.startswith("aiohttp")}
+    if not isinstance(error, httpx.ConnectTimeout) or not kinds or isinstance(cause, TimeoutError):
+        return error
+    kind = httpx.ConnectError if "ClientConnectorError" in kinds else httpx.ReadError
+    return kind(str(error)).with_traceback(None)
 
 
 def _translate(error: Exception, secret: Secret) -> APIConnectionError:
     """Turn an error of httpx into ours, with a cause that leads to nothing but text."""
     below = _innermost(error)
+    error = _relabelled(error)
     text = str(error) or (str(below) if below is not None else "")
     said = type(error).__name__ + (f": {text}" if text else "")
     if below is not None and str(below) not in said:
         said += f" ({below})"
     said = secret.redact_text(said)
-    if isinstance(error, httpx.TimeoutException) and not _is_mislabelled(error):
+    if isinstance(error, httpx.TimeoutException):
         ours: APIConnectionError = APITimeoutError(f"no answer in time: {said}")
     else:
         ours = APIConnectionError(f"no answer: {said}")
-    cause = _plain_copy(httpx.ReadError(str(error)) if _is_mislabelled(error) else error)
+    cause = _plain_copy(error)
     if below is not None and below is not error:
         cause.__cause__ = _plain_copy(below)
     ours.__cause__ = cause
