@@ -10,10 +10,8 @@ const BLOCK: usize = 64;
 /// Words that are looked at one by one after an escape.
 const NEAR: usize = 8;
 
-/// How much longer than its texts a body is made room for at first: one byte in so many is escaped in real text.
-const ESCAPED: usize = 16;
-
 /// Whether JSON (RFC 8259, section 7) asks for an escape. All such bytes are ASCII, so UTF-8 can be read by bytes.
+#[expect(clippy::needless_bitwise_bool, reason = "without a branch the compiler makes registers of many")]
 fn needs_escape(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
@@ -21,10 +19,10 @@ fn needs_escape(byte: u8) -> bool {
 /// The position of the first byte of a word, in memory order, that needs an escape.
 fn escape_in(word: [u8; 8]) -> Option<usize> {
     let word = u64::from_le_bytes(word);
-    // The high bit of each byte that is zero after the exclusive or, or below 0x20. A borrow can only spoil bytes above
-    // the first one found, and bytes with a high bit of their own are none.
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
+    // A quote is 0x22, a backslash 0x5C. Found: the high bit of each byte that is zero after the exclusive or, or below
+    // 0x20. A borrow can only spoil bytes above the first one found, and bytes with a high bit of their own are none.
+    let quote = word ^ (ONES * 0x22);
+    let backslash = word ^ (ONES * 0x5C);
     let found = (quote.wrapping_sub(ONES) & !quote)
         | (backslash.wrapping_sub(ONES) & !backslash)
         | (word.wrapping_sub(ONES * 0x20) & !word);
@@ -58,62 +56,112 @@ fn next_escape(bytes: &[u8], mut from: usize) -> Option<usize> {
     }
 }
 
-/// Write `text` as a JSON string, quotes included.
-fn push_string(body: &mut Vec<u8>, text: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bytes = text.as_bytes();
-    body.push(b'"');
-    let mut written = 0;
-    while let Some(at) = next_escape(bytes, written) {
-        body.extend_from_slice(&bytes[written..at]);
-        match bytes[at] {
-            b'\n' => body.extend_from_slice(b"\\n"),
-            b'\t' => body.extend_from_slice(b"\\t"),
-            b'\r' => body.extend_from_slice(b"\\r"),
-            0x08 => body.extend_from_slice(b"\\b"),
-            0x0C => body.extend_from_slice(b"\\f"),
-            byte @ (b'"' | b'\\') => body.extend_from_slice(&[b'\\', byte]),
-            byte => {
-                let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-                body.extend_from_slice(&[b'\\', b'u', b'0', b'0', digits[0], digits[1]]);
+/// Bytes that the escapes of `text` add to it.
+#[expect(clippy::needless_bitwise_bool, reason = "without a branch the compiler makes registers of many")]
+fn escapes(text: &str) -> usize {
+    // So many at a time that a byte holds their sum: registers of such sums.
+    let sums = text.as_bytes().chunks(51).map(|bytes| {
+        bytes.iter().fold(0_u8, |sum, &byte| {
+            let short = (byte == b'"') | (byte == b'\\') | ((8..=13).contains(&byte) & (byte != 11));
+            let long = (byte < 0x20) & !short;
+            sum + u8::from(short) + 5 * u8::from(long)
+        })
+    });
+    sums.map(usize::from).sum()
+}
+
+/// Memory that is written from its start to its end.
+struct Writer<'a> {
+    memory: &'a mut [u8],
+    at: usize,
+}
+
+impl Writer<'_> {
+    fn push(&mut self, bytes: &[u8]) {
+        self.memory[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+    }
+
+    /// Write `text` as a JSON string, quotes included.
+    fn string(&mut self, text: &str) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let bytes = text.as_bytes();
+        self.push(b"\"");
+        let mut written = 0;
+        while let Some(at) = next_escape(bytes, written) {
+            self.push(&bytes[written..at]);
+            match bytes[at] {
+                b'\n' => self.push(b"\\n"),
+                b'\t' => self.push(b"\\t"),
+                b'\r' => self.push(b"\\r"),
+                0x08 => self.push(b"\\b"),
+                0x0C => self.push(b"\\f"),
+                byte @ (b'"' | b'\\') => self.push(&[b'\\', byte]),
+                byte => {
+                    let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+                    self.push(&[b'\\', b'u', b'0', b'0', digits[0], digits[1]]);
+                }
             }
+            written = at + 1;
         }
-        written = at + 1;
+        self.push(&bytes[written..]);
+        self.push(b"\"");
     }
-    body.extend_from_slice(&bytes[written..]);
-    body.push(b'"');
+
+    /// Write what `write` does for each of `items`, between brackets and with commas between.
+    fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
+        self.push(b"[");
+        for (i, item) in items.into_iter().enumerate() {
+            if i > 0 {
+                self.push(b",");
+            }
+            write(self, item);
+        }
+        self.push(b"]");
+    }
 }
 
-/// Write what each of `items` writes, between brackets and with commas between.
-fn push_list<T>(body: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut push: impl FnMut(&mut Vec<u8>, T)) {
-    body.push(b'[');
-    for (i, item) in items.into_iter().enumerate() {
-        if i > 0 {
-            body.push(b',');
-        }
-        push(body, item);
-    }
-    body.push(b']');
+/// A request's body: `{"input":[["..."],...],<rest>`, compact, in UTF-8, escaped where JSON asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Body<'a> {
+    /// The chunks of all documents in order.
+    pub texts: &'a [&'a str],
+    /// How many each document has; without it the input is a flat list of texts.
+    pub counts: Option<&'a [usize]>,
+    /// What follows the input and a comma, the closing brace included.
+    pub rest: &'a [u8],
 }
 
-/// The body of a request: `{"input":[["..."],...],<rest>`, compact, in UTF-8, escaped where JSON asks for it.
-///
-/// `texts` are the chunks of all documents in order, `counts` how many each document has; without `counts` the input is
-/// a flat list of texts. `rest` is what follows the input, the closing brace included.
-pub fn encode(texts: &[&str], counts: Option<&[usize]>, rest: &[u8]) -> Vec<u8> {
-    let size: usize = texts.iter().map(|text| text.len() + text.len() / ESCAPED + 3).sum();
-    let mut body = Vec::with_capacity(size + rest.len() + 3 * counts.map_or(0, <[usize]>::len) + 16);
-    body.extend_from_slice(b"{\"input\":");
-    let mut texts = texts.iter();
-    match counts {
-        None => push_list(&mut body, texts, |body, text| push_string(body, text)),
-        Some(counts) => push_list(&mut body, counts, |body, &count| {
-            push_list(body, texts.by_ref().take(count), |body, text| push_string(body, text));
-        }),
+const START: &[u8] = b"{\"input\":";
+
+impl Body<'_> {
+    /// Its bytes, exactly.
+    pub fn size(&self) -> usize {
+        let texts: usize = self.texts.iter().map(|text| text.len() + escapes(text) + 2).sum();
+        let lists = match self.counts {
+            None => 2 + self.texts.len().saturating_sub(1),
+            Some(counts) => {
+                let within: usize = counts.iter().map(|&count| 2 + count.saturating_sub(1)).sum();
+                2 + counts.len().saturating_sub(1) + within
+            }
+        };
+        START.len() + texts + lists + 1 + self.rest.len()
     }
-    body.push(b',');
-    body.extend_from_slice(rest);
-    body
+
+    /// Write it to `memory` of [`size`](Self::size).
+    pub fn write(&self, memory: &mut [u8]) {
+        let mut writer = Writer { memory, at: 0 };
+        writer.push(START);
+        let mut texts = self.texts.iter();
+        match self.counts {
+            None => writer.list(texts, |writer, text| writer.string(text)),
+            Some(counts) => writer.list(counts, |writer, &count| {
+                writer.list(texts.by_ref().take(count), |writer, text| writer.string(text));
+            }),
+        }
+        writer.push(b",");
+        writer.push(self.rest);
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +198,12 @@ mod tests {
 
     #[test]
     fn a_body_has_its_documents_and_the_rest() {
+        fn encode(texts: &[&str], counts: Option<&[usize]>, rest: &[u8]) -> Vec<u8> {
+            let body = Body { texts, counts, rest };
+            let mut memory = vec![0; body.size()];
+            body.write(&mut memory);
+            memory
+        }
         let rest = b"\"model\":\"m\"}";
         assert_eq!(
             encode(&["a\"b", "c\\", "\u{1}\n"], Some(&[2, 1]), rest),

@@ -556,4 +556,6 @@ def test_a_custom_authority_is_a_file_or_a_context(tmp_path):
         Client(KEY, verify=False)
     context = ssl.create_default_context()
     assert Client(KEY, verify=context)._engine.pool.connecting.verify is context
-    assert Client(KEY, verify=tmp_path)._engine.pool.connecting.verify is not None
+    client = Client(KEY, verify=tmp_path)
+    assert client._engine.pool.connecting.verify is not None
+    assert client.with_options(max_retries=1)._engine.pool is client._engine.pool

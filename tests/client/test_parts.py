@@ -14,6 +14,7 @@ from ctxembed._client._pacing import Bucket, Gate, Pacer
 from ctxembed._client._parts import Batch
 from ctxembed._client._retry import Clock, RetryPolicy, retry_after
 from ctxembed._client._wire import Call, blamed, spent
+from ctxembed._planning import prepare, prepare_one
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +92,7 @@ def test_the_longest_answer_leaves_room_for_indented_json():
         (b'{"usage": {"prompt_tokens": 3, "total_tokens": 4, "cost": {"total_cost": 8E-8}}}', (3, 4, "8E-8", 1)),
         (b'{"usage": {"total_tokens": "4", "prompt_tokens": true}}', (None, None, None, 1)),
         (b'{"usage": {"cost": null}}', (None, None, None, 1)),
+        (b'{"usage": {"cost": {"total_cost": 1, "currency": "EUR"}}}', (None, None, None, 1)),
         (b'{"usage": null}', (None, None, None, 0)),
         (b"[]", (None, None, None, 0)),
         (b"garbage \xff", (None, None, None, 0)),
@@ -102,6 +104,31 @@ def test_the_cost_of_a_useless_answer_is_read_as_far_as_it_can_be(body, expected
     usage = spent(body)
     cost = None if usage.cost_usd is None else str(usage.cost_usd)
     assert (usage.prompt_tokens, usage.total_tokens, cost, usage.requests) == expected
+
+
+# Single requests
+
+
+def test_a_single_request_is_checked_as_any_other():
+    documents = documents_of(30)
+    sent = prepare_one(documents, ctxembed.Limits())
+    whole = prepare(documents)
+    assert sent.documents == whole.documents
+    assert sent.offsets.tolist() == whole.offsets.tolist()
+    assert sent.tokens_upper.tolist() == whole.tokens_upper.tolist()
+
+
+@pytest.mark.parametrize(
+    "documents", [[["a", ""]], [["a"], []], [["<|endoftext|>"]], [["\ud800"]], [["word " * 10_000]], [["a"] * 16_001]]
+)
+def test_what_only_a_closer_look_can_tell_is_left_to_that(documents):
+    assert prepare_one(documents, ctxembed.Limits()) is None
+
+
+@pytest.mark.parametrize("documents", [[["a"], "b"], [["a"], 3], [["a"], ["b", 3]]])
+def test_positions_in_messages_count_from_the_first_document(documents):
+    with pytest.raises(TypeError, match="document 101"):
+        prepare(documents, first_document=100)
 
 
 # Refusals
@@ -297,12 +324,14 @@ def test_a_cancelled_visitor_leaves_no_gap():
 
 
 def test_few_are_in_flight_until_the_first_have_landed():
-    gate = Gate(16)
+    gate = Gate(8)
     assert gate.allowed == 4
-    for _ in range(4):
-        gate.succeeded()
-    assert gate.allowed == 12
-    assert Gate(2).allowed == 2
+    gate.succeeded()
+    assert gate.allowed == 6
+    gate.succeeded()
+    gate.succeeded()
+    assert gate.allowed == 8
+    assert (Gate(2).allowed, Gate(40).allowed) == (2, 20)
 
 
 def test_congestion_halves_once_a_flight_and_success_grows_it_back():

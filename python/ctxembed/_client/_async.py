@@ -13,8 +13,8 @@ import anyio.to_thread
 
 from ctxembed._client._base import BaseClient
 from ctxembed._client._engine import Job
-from ctxembed._client._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET
-from ctxembed._client._plan import finish, keeping, materialise, one
+from ctxembed._client._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET, OPTIONS
+from ctxembed._client._plan import characters, finish, keeping, materialise, one
 from ctxembed._client._progress import Meter, watcher
 from ctxembed._client._raw import AsyncRawCalls
 from ctxembed._client._retry import DEFAULT_MAX_WAIT
@@ -106,30 +106,8 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         del api_key  # from here on no frame of a traceback holds it
         if isinstance(key, Exception):
             raise key
-        options = {
-            "base_url": base_url,
-            "timeout": timeout,
-            "total_timeout": total_timeout,
-            "deadline": deadline,
-            "max_retries": max_retries,
-            "max_wait": max_wait,
-            "retry_budget": retry_budget,
-            "hedge": hedge,
-            "max_concurrency": max_concurrency,
-            "requests_per_minute": requests_per_minute,
-            "tokens_per_minute": tokens_per_minute,
-            "limits": limits,
-            "token_counter": token_counter,
-            "default_headers": default_headers,
-            "http_client": http_client,
-            "http2": http2,
-            "proxy": proxy,
-            "verify": verify,
-            "on_request": on_request,
-            "on_response": on_response,
-            "on_retry": on_retry,
-            "allow_insecure": allow_insecure,
-        }
+        # Every argument by its name; the key is none of them any more.
+        options = {name: value for name, value in locals().items() if name in OPTIONS}
         super().__init__(options, key, None)
 
     async def embed(
@@ -145,8 +123,8 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
     ) -> Embeddings:
         """Embed documents of chunks: see :meth:`Client.embed`."""
         until = self._until(deadline)
-        rows, size = materialise(documents)
-        if size > _INLINE:
+        rows = materialise(documents)
+        if characters(rows) > _INLINE:
             work = partial(self._plan_embed, rows, model, dimensions, encoding_format, on_error)
             plan = await anyio.to_thread.run_sync(work)
         else:

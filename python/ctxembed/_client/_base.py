@@ -104,7 +104,8 @@ class BaseClient:
                 budget = RetryBudget(share, max(_RESERVE, 2 * concurrency))
             if check_hedge(before["hedge"]) != hedge:
                 hedger = Hedger(hedge)
-        self._options = {**options, "api_key": None, "base_url": base_url}
+        # The context, not its path: a copy with another one would have connections of its own.
+        self._options = {**options, "api_key": None, "base_url": base_url, "verify": connecting.verify}
         self._closed = False
         self._engine = Engine(
             base_url=base_url,
@@ -233,7 +234,7 @@ class BaseClient:
         call, prepared = Call.of(CONTEXTUALIZED, model, dimensions, encoding_format), None
         self._check_open()
         if self._options["token_counter"] is None and self._options["tokens_per_minute"] is None:
-            documents, _ = materialise(documents)  # it may have to be read twice
+            documents = materialise(documents)  # it may have to be read twice
             prepared = prepare_one(documents, limits)  # the caller has packed: nothing depends on a good estimate
         if prepared is None:
             prepared = self._prepared(prepare, documents)

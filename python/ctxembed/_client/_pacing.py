@@ -100,7 +100,7 @@ class Pacer:
 
 
 _START: Final = 4
-"""Requests in flight before the first has landed."""
+"""Requests in flight before the first has landed, or half of the most, if that is more."""
 
 
 class Gate:
@@ -122,7 +122,7 @@ class Gate:
 
     def _reset(self, token: object) -> None:
         self._token = token
-        self._allowed = float(min(_START, self._most))
+        self._allowed = float(min(self._most, max(_START, self._most // 2)))
         self._new = True
         self._inside = 0
         self._waiting: deque[anyio.Event] = deque()

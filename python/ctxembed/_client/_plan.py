@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ctxembed._client._parts import Assembly, Batch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ctxembed._embeddings import Embeddings
     from ctxembed._planning import Prepared, Problem
 
-__all__ = ["Plan", "check_on_error", "finish", "keeping", "materialise", "one", "plan_of", "refusals"]
+__all__ = ["Plan", "characters", "check_on_error", "finish", "keeping", "materialise", "one", "plan_of", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +93,22 @@ def check_on_error(on_error: object) -> None:
         raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
 
 
-def materialise(documents: Iterable[Iterable[str]]) -> tuple[Any, int]:
-    """Read documents where they belong, and count their characters; what is none of them is for the planner to tell."""
+def materialise(documents: Iterable[Iterable[str]]) -> Any:
+    """Read documents where they belong; what is none of them is for the planner to tell."""
     if isinstance(documents, str | bytes | bytearray | Mapping | AbstractSet) or not isinstance(documents, Iterable):
-        return documents, 0
-    rows = [
+        return documents
+    return [
         row if type(row) is list or isinstance(row, str) or not isinstance(row, Iterable) else list(row)
         for row in documents
     ]
-    return rows, sum(len(chunk) for row in rows if isinstance(row, list) for chunk in row if isinstance(chunk, str))
+
+
+def characters(rows: Any) -> int:
+    """Count the characters of documents that were read; 0 of what is none, which the planner tells."""
+    try:
+        return sum(map(len, chain.from_iterable(rows)))
+    except TypeError:
+        return 0
 
 
 def plan_of(call: Call, prepared: Prepared, on_error: str) -> Plan:

@@ -156,7 +156,8 @@ def spent(kept: bytes) -> Usage:
         try:
             usage, _ = _EXACT.raw_decode(text, found.end())
             prompt, total = usage.get("prompt_tokens"), usage.get("total_tokens")
-            cost = (usage.get("cost") or {}).get("total_cost")
+            price = usage.get("cost") or {}
+            cost = price.get("total_cost") if price.get("currency", "USD") == "USD" else None
         except (ValueError, TypeError, AttributeError, RecursionError):
             continue
         return Usage(

@@ -46,6 +46,12 @@ fn encode_request<'py>(
         counts.push(chunks.len() - before);
     }
     let texts = chunks.iter().map(|chunk| chunk.to_str()).collect::<PyResult<Vec<_>>>()?;
-    let body = detached(py, || Ok(request::encode(&texts, (!flat).then_some(&counts), rest)))?;
-    Ok(PyBytes::new(py, &body))
+    let body = request::Body { texts: &texts, counts: (!flat).then_some(&counts), rest };
+    let size = detached(py, || Ok(body.size()))?;
+    PyBytes::new_with(py, size, |memory| {
+        detached(py, || {
+            body.write(memory);
+            Ok(())
+        })
+    })
 }
