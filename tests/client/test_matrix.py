@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ctxembed._server.embedder import embed_documents
 from ctxembed._server.faults import NAMED
+from ctxembed._server.tokens import count_tokens
 
 from .conftest import MODEL, Driver, FakeClock, documents_of
 from .fault_matrix import LIMITS as SERVER_LIMITS
@@ -21,6 +22,7 @@ from .fault_matrix import PAGE, ROWS, written
 DIMENSIONS = 128
 DOCUMENTS = documents_of(9, most=3)
 LIMITS = ctxembed.Limits(documents=3)  # three requests
+TOKENS = sum(sum(map(count_tokens, document)) + len(document) - 1 for document in DOCUMENTS)
 IMPATIENT = 0.3  # seconds for an answer, where the fault is that none comes
 
 
@@ -46,7 +48,10 @@ class Run:
                 if position not in failed:
                     assert position not in self.rows, f"document {position} came twice"
                     self.rows[position] = vectors
-        self.tokens = sum(part.usage.total_tokens or 0 for part in parts)
+        usages = [part.usage for part in parts]
+        self.tokens = sum(usage.total_tokens or 0 for usage in usages)
+        self.discarded = sum(usage.discarded.total_tokens for usage in usages if usage.discarded is not None)
+        self.unreported = sum(usage.unreported for usage in usages)
 
     def check(self, truth):
         """Each document has its vectors or its failure, never both, never none."""
@@ -72,12 +77,16 @@ def settled(control):
 
 
 def check_usage(row, run, stats):
-    """All that an answer told of is counted, and nothing else."""
+    """All that an answer told of is counted, and nothing else; what was paid without a word is at least suspected."""
     if row.told is None:
         assert run.tokens <= stats["tokens"]
     else:
         assert run.tokens == stats["reported_tokens"]
         assert stats["reported_tokens"] == stats["tokens"] or not row.told
+    if row.lasting and row.told is not None:
+        assert run.unreported >= sum(bool(one["tokens"] and not one["reported"]) for one in stats["recent"])
+    if not run.failures and row.name != "bare":
+        assert run.tokens - run.discarded == TOKENS
 
 
 @pytest.mark.parametrize("method", ["embed", "stream"])

@@ -63,8 +63,8 @@ class LearnedRate:
     >>> for second in range(1, 10):
     ...     rate.accepted(now=float(second))
     >>> rate.refused(started=9.5, now=10.0, told=True)
-    >>> round(rate.per_second(10.0), 2)  # nine in ten seconds, and a little below
-    0.86
+    >>> round(rate.per_second(10.0), 3)  # nine in ten seconds, and a little below
+    0.855
     """
 
     __slots__ = ("_accepted", "_answers", "_count", "_cycle", "_last", "_next", "_peak", "_proven", "_since")
