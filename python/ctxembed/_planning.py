@@ -445,13 +445,13 @@ class Plan:
     def __str__(self) -> str:
         bound = "proven fewest" if self.optimal else f"at least {self.lower_bound:,} are needed"
         lines = [
-            f"{self.documents:,} documents, {self.chunks:,} chunks",
-            f"{self.requests:,} requests ({bound})",
+            f"{_plural(self.documents, 'document')}, {_plural(self.chunks, 'chunk')}",
+            f"{_plural(self.requests, 'request')} ({bound})",
         ]
         if self.exact_tokens:
-            lines.append(f"{self.tokens:,} tokens (counted)")
+            lines.append(f"{_plural(self.tokens, 'token')} (counted)")
         else:
-            lines.append(f"{self.tokens:,} tokens (estimated with a margin; at most {self.tokens_upper:,})")
+            lines.append(f"{_plural(self.tokens, 'token')} (estimated with a margin; at most {self.tokens_upper:,})")
         if self.cost_usd is None or self.cost_usd_upper is None:
             lines.append(f"price of {self.model} not known")
         elif self.exact_tokens:
@@ -485,6 +485,10 @@ _SHOWN = 20  # problems that a plan's text shows; all of them are in the attribu
 def _duration(minutes: float) -> str:
     """Return minutes as people say them."""
     return f"{60 * minutes:.0f} seconds" if minutes < 1 else f"{minutes:,.1f} minutes"
+
+
+def _plural(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _usd(price: Decimal) -> str:

@@ -332,3 +332,30 @@ def test_bench_prints_a_line_a_piece_of_work_on_the_path_that_was_asked_for(ctxe
     assert lines[0] == "paths: codec scalar, hamming scalar, dot scalar"
     assert len(lines) == 8
     assert all(line.endswith("/s") for line in lines[1:])
+
+
+TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizer" / "tokenizer.json"
+needs_tokenizer = pytest.mark.skipif(not TOKENIZER.exists(), reason="needs ../shared/data/tokenizer")
+
+
+@needs_tokenizer
+def test_a_tokenizer_makes_the_plan_exact(ctxembed, lines):
+    estimated = json.loads(ctxembed("plan", lines, "--json").stdout)
+    counted = json.loads(ctxembed("plan", lines, "--json", "--tokenizer", TOKENIZER).stdout)
+    assert (estimated["exact_tokens"], counted["exact_tokens"]) == (False, True)
+    assert counted["tokens"] == counted["tokens_upper"] < estimated["tokens_upper"]
+
+
+@needs_tokenizer
+def test_embed_packs_by_what_the_tokenizer_counts(ctxembed, lines, tmp_path):
+    done = ctxembed("embed", lines, "out", "--tokenizer", TOKENIZER)
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "out" / "vectors.npy").shape == (6, 1024)
+
+
+def test_a_tokenizer_that_is_not_one_is_refused_with_a_reason(ctxembed, lines, tmp_path):
+    (tmp_path / "other.json").write_text("{}")
+    done = ctxembed("plan", lines, "--tokenizer", "other.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "other.json" in done.stderr
+    assert ctxembed("plan", lines, "--tokenizer", "absent.json").returncode == 2

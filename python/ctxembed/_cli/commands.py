@@ -13,7 +13,9 @@ from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, ge
 
 if TYPE_CHECKING:
     from ctxembed._cli.documents import Document
+    from ctxembed._client import Client
     from ctxembed._embeddings import Embeddings
+    from ctxembed._tokens import TokenCounter
 
 app = typer.Typer(
     name="ctxembed",
@@ -37,6 +39,12 @@ DimensionsOption = Annotated[int | None, typer.Option(help="Dimensions of the ve
 EncodingOption = Annotated[EncodingFormat, typer.Option(help="Signed bytes, or one bit a dimension.")]
 BaseUrlOption = Annotated[str | None, typer.Option(help="Of the API; PERPLEXITY_BASE_URL by default.")]
 InsecureOption = Annotated[bool, typer.Option("--allow-insecure", help="Permit plain http beyond this machine.")]
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help="The model's tokenizer.json: counts tokens exactly instead of estimating."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 
 
@@ -48,6 +56,7 @@ def embed(
     dimensions: DimensionsOption = None,
     encoding_format: EncodingOption = "base64_int8",
     base_url: BaseUrlOption = None,
+    tokenizer: TokenizerOption = None,
     *,
     allow_insecure: InsecureOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier output.")] = False,
@@ -59,18 +68,25 @@ def embed(
     """
     from ctxembed._cli.documents import read
     from ctxembed._cli.store import check_free, save
+    from ctxembed._client import Client
     from ctxembed._planning import plan as make_plan
 
     check_free(output, force=force)
     documents = read(source)
+    counter = _counter(tokenizer)
     # Everything that would be refused is said before anything is paid for.
     planned = make_plan(
-        [document.chunks for document in documents], model=model, dimensions=dimensions, encoding_format=encoding_format
+        [document.chunks for document in documents],
+        model=model,
+        dimensions=dimensions,
+        encoding_format=encoding_format,
+        token_counter=counter,
     )
     if planned.problems:
         _report_problems(documents, planned.problems)
         raise typer.Exit(1)
-    emb, interrupted = _embed(documents, model, dimensions, encoding_format, base_url, allow_insecure=allow_insecure)
+    with Client(base_url=base_url, allow_insecure=allow_insecure, token_counter=counter) as client:
+        emb, interrupted = _embed(client, documents, model, dimensions, encoding_format)
     missing = len(emb.failures)
     if len(documents) == missing:
         _say(f"error: nothing was embedded: {emb.failures[0].error}")
@@ -89,37 +105,41 @@ def embed(
 
 
 def _embed(
+    client: Client,
     documents: list[Document],
     model: str,
     dimensions: int | None,
     encoding_format: EncodingFormat,
-    base_url: str | None,
-    *,
-    allow_insecure: bool,
 ) -> tuple[Embeddings, bool]:
     """Embed through a stream, so that what has landed is at hand when Ctrl-C comes."""
     from ctxembed._cli.collect import Collector
-    from ctxembed._client import Client
 
     collector = Collector(len(documents))
     interrupted = False
-    with Client(base_url=base_url, allow_insecure=allow_insecure) as client:
-        parts = client.stream(
-            (document.chunks for document in documents),
-            model=model,
-            dimensions=dimensions,
-            encoding_format=encoding_format,
-            on_error="return",
-            progress=True,
-        )
-        try:
-            with parts:
-                for part in parts:
-                    collector.add(part)
-        except KeyboardInterrupt:
-            interrupted = True
+    parts = client.stream(
+        (document.chunks for document in documents),
+        model=model,
+        dimensions=dimensions,
+        encoding_format=encoding_format,
+        on_error="return",
+        progress=True,
+    )
+    try:
+        with parts:
+            for part in parts:
+                collector.add(part)
+    except KeyboardInterrupt:
+        interrupted = True
     dims = check_dimensions(get_model(model), dimensions, encoding_format)
     return collector.result(model, dims, encoding_format), interrupted
+
+
+def _counter(tokenizer: Path | None) -> TokenCounter | None:
+    if tokenizer is None:
+        return None
+    from ctxembed._tokens import TokenCounter
+
+    return TokenCounter.from_file(tokenizer)
 
 
 @app.command()
@@ -129,6 +149,7 @@ def plan(
     dimensions: DimensionsOption = None,
     encoding_format: EncodingOption = "base64_int8",
     rpm: Annotated[float | None, typer.Option(help="Requests a minute: shows how long they take.")] = None,
+    tokenizer: TokenizerOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -144,6 +165,7 @@ def plan(
         model=model,
         dimensions=dimensions,
         encoding_format=encoding_format,
+        token_counter=_counter(tokenizer),
         requests_per_minute=rpm,
     )
     if as_json:
