@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ctxembed._embeddings import Embeddings, Failure
-    from ctxembed._planning import Problem
+    from ctxembed._preparing import Problem
 
 __all__ = [
     "APIConnectionError",

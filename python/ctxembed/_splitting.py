@@ -12,14 +12,14 @@ from ctxembed._embeddings import Embeddings, Failure
 from ctxembed._errors import DocumentError
 from ctxembed._models import Limits
 from ctxembed._packing import check_limits
-from ctxembed._planning import chunk_tokens, materialise_documents
+from ctxembed._preparing import chunk_tokens, materialise_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ctxembed._planning import CountsTokens
+    from ctxembed._preparing import CountsTokens
 
 __all__ = ["SplitDocuments", "Window", "split_long"]
 

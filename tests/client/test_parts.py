@@ -14,7 +14,7 @@ from ctxembed._client._pacing import Bucket, Gate, Pacer
 from ctxembed._client._parts import Batch
 from ctxembed._client._retry import Clock, RetryPolicy, retry_after
 from ctxembed._client._wire import Call, blamed, spent
-from ctxembed._planning import prepare, prepare_one
+from ctxembed._preparing import prepare, prepare_one
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ctxembed import Limits
 from ctxembed._calibration import CLASSES, TokenCalibration, classes_of
-from ctxembed._planning import prepare
+from ctxembed._preparing import prepare
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FOLDERS = ("pep_en", "react_ko", "rustbook_en", "rustbook_zh")

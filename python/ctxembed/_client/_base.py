@@ -37,14 +37,14 @@ from ctxembed._client._watch import Hooks
 from ctxembed._client._wire import CONTEXTUALIZED, TEXTS, Call
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import Limits
-from ctxembed._planning import prepare, prepare_one, prepare_texts
+from ctxembed._preparing import prepare, prepare_one, prepare_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ctxembed._client._parts import Progress
     from ctxembed._client._retry import Deadline
-    from ctxembed._planning import Prepared
+    from ctxembed._preparing import Prepared
 
 __all__ = ["BaseClient"]
 

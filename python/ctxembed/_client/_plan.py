@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ctxembed._client._parts import Outcome
     from ctxembed._client._wire import Call
     from ctxembed._embeddings import Embeddings
-    from ctxembed._planning import Prepared, Problem
+    from ctxembed._preparing import Prepared, Problem
 
 __all__ = ["Plan", "characters", "check_on_error", "finish", "keeping", "materialise", "one", "plan_of", "refusals"]
 

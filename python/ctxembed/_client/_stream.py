@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ctxembed._client._retry import Clock
     from ctxembed._client._wire import Call
     from ctxembed._models import Limits
-    from ctxembed._planning import Prepared
+    from ctxembed._preparing import Prepared
 
 __all__ = ["StreamState"]
 

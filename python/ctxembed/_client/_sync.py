@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ctxembed._client._watch import RequestEvent, ResponseEvent, RetryEvent
     from ctxembed._embeddings import Embeddings
     from ctxembed._models import EncodingFormat
-    from ctxembed._planning import CountsTokens
+    from ctxembed._preparing import CountsTokens
 
 __all__ = ["Client", "Stream"]
 

@@ -1,0 +1,376 @@
+"""Documents made ready to be sent: looked at once, counted, packed, and each with what the API would refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from ctxembed import _core
+from ctxembed._calibration import CLASSES, classes_of
+from ctxembed._models import SEPARATOR, Limits
+from ctxembed._packing import as_counts, check_limits, pack_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from ctxembed._calibration import TokenCalibration
+
+__all__ = [
+    "CountsTokens",
+    "Prepared",
+    "Problem",
+    "chunk_tokens",
+    "iterate",
+    "materialise_documents",
+    "prepare",
+    "prepare_one",
+    "prepare_texts",
+]
+
+
+class CountsTokens(Protocol):
+    """What has the method ``count_batch``: list of str to (n,) ints."""
+
+    def count_batch(self, texts: list[str], /) -> ArrayLike:
+        """Count the tokens of each text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that the API would refuse, or that would spoil its answer.
+
+    Attributes
+    ----------
+    document : int
+        Position in the input.
+    chunk : int or None
+        Position in the document, or None where the document as a whole is meant.
+    reason : str
+        What is wrong and what was expected.
+    """
+
+    document: int
+    chunk: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"document {self.document}" if self.chunk is None else f"document {self.document}, chunk {self.chunk}"
+        return f"{place}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Documents that were validated, counted and packed, for whoever sends them.
+
+    Attributes
+    ----------
+    documents : list of list of str
+        All documents, materialised. Those with problems are kept, so that positions stay.
+    problems : tuple of Problem
+        Every problem, by document and chunk; ``Problem.document`` counts from ``first_document``.
+    sendable : ndarray of bool, shape (n,)
+        Whether a document has no problem.
+    tokens, tokens_upper : ndarray of int64, shape (n,)
+        Tokens of each document, separators included: best knowledge (exact with a counter, else the estimate with
+        its margin), and what it cannot exceed.
+    chunk_counts : ndarray of int64, shape (n,)
+        Chunks of each document.
+    offsets : ndarray of int64, shape (n + 1,)
+        The chunks of document i are ``offsets[i]:offsets[i + 1]`` of all chunks.
+    requests : list of ndarray of int64
+        Positions in ``documents`` that share a request. Every sendable document is in exactly one.
+    lower_bound : int
+        For these counts no packing needs fewer requests.
+    exact : bool
+        Whether a counter counted.
+    first_document : int
+        The position of the first document in the whole input.
+    estimates : ndarray of int64, shape (n, classes)
+        Without a counter, the estimate of each document's text by class, before any factor: what a calibration
+        learns from. No columns with one.
+    """
+
+    documents: list[list[str]]
+    problems: tuple[Problem, ...]
+    sendable: NDArray[np.bool_]
+    tokens: NDArray[np.int64]
+    tokens_upper: NDArray[np.int64]
+    chunk_counts: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    requests: list[NDArray[np.int64]]
+    lower_bound: int
+    exact: bool
+    first_document: int
+    estimates: NDArray[np.int64]
+
+    def estimate_of(self, positions: NDArray[np.int64]) -> tuple[int, ...]:
+        """Estimate of some documents' text, by class; empty where a counter counted."""
+        return tuple(self.estimates[positions].sum(axis=0).tolist())
+
+
+def prepare(
+    documents: Iterable[Iterable[str]],
+    *,
+    token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    first_document: int = 0,
+    calibration: TokenCalibration | None = None,
+) -> Prepared:
+    """Validate, count and pack documents, each chunk looked at once; estimates times what ``calibration`` has learned.
+
+    Raises
+    ------
+    TypeError
+        Something that is not an iterable of iterables of str; a counter or its result of another type.
+    ValueError
+        No documents at all; a counter's result of another length, or with a negative count.
+    """
+    check_limits(limits)
+    rows = materialise_documents(documents, first_document)
+    return _prepare(rows, token_counter, limits, first_document, calibration)
+
+
+def prepare_texts(
+    texts: Iterable[str],
+    *,
+    token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    first_document: int = 0,
+    calibration: TokenCalibration | None = None,
+) -> Prepared:
+    """Prepare independent texts, each a document of one chunk. Raises as :func:`prepare` does."""
+    check_limits(limits)
+    if isinstance(texts, (str, bytes, bytearray)):
+        raise TypeError(f"texts must be an iterable of str, got one {type(texts).__name__}: pass [text]")
+    entries = list(iterate("texts", texts))
+    if not entries:
+        raise ValueError("texts is empty: expected at least one text")
+    if set(map(type, entries)) != {str}:
+        for position, entry in enumerate(entries):
+            if not isinstance(entry, str):
+                hint = ": documents of several chunks go to embed" if isinstance(entry, (list, tuple)) else ""
+                raise TypeError(f"texts[{position}] must be a str, got {type(entry).__name__}{hint}")
+    return _prepare([[entry] for entry in entries], token_counter, limits, first_document, calibration)
+
+
+def prepare_one(documents: Iterable[Iterable[str]], limits: Limits) -> Prepared | None:
+    """Prepare documents that go into one request whatever they count, without an estimate.
+
+    Returns
+    -------
+    Prepared or None
+        ``tokens`` is rough: a quarter of the bytes. None where there is a problem, or where only a count could tell
+        that there is none: then :func:`prepare` has to look.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`prepare` does.
+    """
+    check_limits(limits)
+    rows = materialise_documents(documents)
+    flat = list(chain.from_iterable(rows))
+    upper, faults = _core.check_chunks(flat)
+    chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(chunk_counts, out=offsets[1:])
+    if faults or not chunk_counts.all() or len(flat) > limits.chunks:
+        return None
+    tokens_upper = np.add.reduceat(upper, offsets[:-1]) + chunk_counts - 1
+    if tokens_upper.max() > min(limits.tokens_per_document, limits.tokens):
+        return None
+    everything = [np.arange(len(rows), dtype=np.int64)]
+    return Prepared(
+        documents=rows,
+        problems=(),
+        sendable=np.ones(len(rows), dtype=np.bool_),
+        tokens=-(-tokens_upper // 4),
+        tokens_upper=tokens_upper,
+        chunk_counts=chunk_counts,
+        offsets=offsets,
+        requests=everything,
+        lower_bound=1,
+        exact=False,
+        first_document=0,
+        estimates=np.zeros((len(rows), 0), dtype=np.int64),
+    )
+
+
+def iterate(name: str, values: Iterable[Any]) -> Iterable[Any]:
+    """Return an iterator over an ordered iterable, or raise the error that says what was passed instead."""
+    if isinstance(values, (Mapping, AbstractSet)):
+        raise TypeError(f"{name} must be an ordered iterable, got {type(values).__name__}")
+    try:
+        return iter(values)
+    except TypeError:
+        raise TypeError(f"{name} must be an iterable, got {type(values).__name__}") from None
+
+
+def materialise_documents(documents: Iterable[Iterable[str]], first_document: int = 0) -> list[list[str]]:
+    """Return the documents as lists of str; messages count them from ``first_document``."""
+    if isinstance(documents, (str, bytes, bytearray)):
+        raise TypeError(f"documents must be an iterable of documents, got one {type(documents).__name__}")
+    rows: list[list[str]] = []
+    for position, document in enumerate(iterate("documents", documents), first_document):
+        if type(document) is list:  # the usual case, without the question whether it is a mapping or a set
+            rows.append(document.copy())
+            continue
+        if isinstance(document, str):
+            raise TypeError(
+                f"document {position} is a str, but a document is a list of chunks: for documents of one chunk pass "
+                "[[text] for text in texts], for questions use embed_queries, for independent texts embed_texts"
+            )
+        if isinstance(document, (bytes, bytearray)):
+            raise TypeError(f"document {position} must be an iterable of str, got {type(document).__name__}")
+        rows.append(list(iterate(f"document {position}", document)))
+    if not rows:
+        raise ValueError("documents is empty: expected at least one document")
+    if not set(map(type, chain.from_iterable(rows))) <= {str}:
+        for position, row in enumerate(rows, first_document):
+            for number, chunk in enumerate(row):
+                if not isinstance(chunk, str):
+                    raise TypeError(f"document {position}, chunk {number}: must be a str, got {type(chunk).__name__}")
+    return rows
+
+
+_FAULTS = {
+    "empty": "is empty: a chunk needs at least one character",
+    "separator": f"holds the separator {SEPARATOR!r} (character {{0}}), which would misalign every later chunk",
+    "surrogate": "holds a lone surrogate (character {0}), which UTF-8 cannot encode",
+}
+
+
+def _prepare(
+    rows: list[list[str]],
+    token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None,
+    limits: Limits,
+    first_document: int,
+    calibration: TokenCalibration | None = None,
+) -> Prepared:
+    flat = list(chain.from_iterable(rows))
+    chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(chunk_counts, out=offsets[1:])
+    lower, best, upper, faults = chunk_tokens(flat, token_counter)
+    separators = np.maximum(chunk_counts - 1, 0)
+
+    def of_documents(per_chunk: NDArray[np.int64]) -> NDArray[np.int64]:
+        sums = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(per_chunk)))
+        return cast("NDArray[np.int64]", sums[offsets[1:]] - sums[offsets[:-1]] + separators)
+
+    least, tokens, tokens_upper = of_documents(lower), of_documents(best), of_documents(upper)
+    exact = token_counter is not None
+    suspected = tokens  # one document alone errs more than a request of many: no factor here
+    estimates = np.zeros((len(rows), 0), dtype=np.int64)
+    if not exact and calibration is not None:
+        characters = np.fromiter(map(len, flat), dtype=np.int64, count=len(flat))
+        classes = classes_of(of_documents(characters) - separators, tokens_upper - separators)
+        estimates = np.zeros((len(rows), CLASSES), dtype=np.int64)
+        estimates[np.arange(len(rows)), classes] = tokens - separators
+        learned = np.ceil((tokens - separators) * calibration.factors[classes]).astype(np.int64)
+        tokens = np.clip(learned + separators, least, tokens_upper)
+    problems = [
+        *_document_problems(chunk_counts, least, limits, exact=exact, first_document=first_document),
+        *_chunk_problems(faults, offsets, first_document),
+    ]
+    # The sort is stable and None sorts first: a document's own problems come before its chunks'.
+    problems.sort(key=lambda problem: (problem.document, -1 if problem.chunk is None else problem.chunk))
+    sendable = np.ones(len(rows), dtype=np.bool_)
+    sendable[[problem.document - first_document for problem in problems]] = False
+
+    # Without a counter, a document that seems too large and is not proven to be goes alone, at its own risk.
+    cap = min(limits.tokens_per_document, limits.tokens)
+    alone = sendable & (np.maximum(suspected, tokens) > cap)
+    shared = np.flatnonzero(sendable & ~alone)
+    packing = pack_counts(tokens[shared] - separators[shared], chunk_counts[shared], limits, "any", 0.05)
+    requests = [shared[request] for request in packing.requests]
+    if alone.any():
+        requests.extend(np.flatnonzero(alone).reshape(-1, 1))
+        requests.sort(key=lambda request: int(request[0]))
+    return Prepared(
+        documents=rows,
+        problems=tuple(problems),
+        sendable=sendable,
+        tokens=tokens,
+        tokens_upper=tokens_upper,
+        chunk_counts=chunk_counts,
+        offsets=offsets,
+        requests=requests,
+        lower_bound=packing.lower_bound + int(alone.sum()),
+        exact=exact,
+        first_document=first_document,
+        estimates=estimates,
+    )
+
+
+def _document_problems(
+    chunk_counts: NDArray[np.int64],
+    least: NDArray[np.int64],
+    limits: Limits,
+    *,
+    exact: bool,
+    first_document: int,
+) -> Iterable[Problem]:
+    for i in np.flatnonzero(chunk_counts == 0).tolist():
+        yield Problem(first_document + i, None, "has no chunks: a document needs at least one")
+    for i in np.flatnonzero(chunk_counts > limits.chunks).tolist():
+        reason = f"has {chunk_counts[i]} chunks, more than limits.chunks = {limits.chunks} allows a request"
+        yield Problem(first_document + i, None, reason)
+    name = "tokens_per_document" if limits.tokens_per_document <= limits.tokens else "tokens"
+    limit = getattr(limits, name)
+    for i in np.flatnonzero(least > limit).tolist():
+        quantity = f"{least[i]}" if exact else f"at least {least[i]}"
+        yield Problem(first_document + i, None, f"has {quantity} tokens, more than limits.{name} = {limit}")
+
+
+def _chunk_problems(
+    faults: list[tuple[int, str, int]], offsets: NDArray[np.int64], first_document: int
+) -> Iterable[Problem]:
+    places = np.array([position for position, _, _ in faults], dtype=np.int64)
+    rows = np.searchsorted(offsets, places, side="right") - 1
+    for (position, kind, character), row in zip(faults, rows.tolist(), strict=True):
+        yield Problem(first_document + row, position - int(offsets[row]), _FAULTS[kind].format(character))
+
+
+def chunk_tokens(
+    chunks: list[str], token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[tuple[int, str, int]]]:
+    """Tokens of each chunk: at least, best knowledge, at most (all the count, with a counter); and the faults."""
+    lower, best, upper, faults = _core.inspect_chunks(chunks)
+    if token_counter is not None:
+        best = upper = lower = _count(token_counter, chunks, faults)
+    return lower, best, upper, faults
+
+
+def _count(
+    counter: CountsTokens | Callable[[list[str]], ArrayLike], chunks: list[str], faults: list[tuple[int, str, int]]
+) -> NDArray[np.int64]:
+    """Count with the caller's counter, in one call over all chunks that can be counted."""
+    bad = {position for position, _, _ in faults}
+    usable = [i for i in range(len(chunks)) if i not in bad] if bad else None
+    texts = chunks if usable is None else [chunks[i] for i in usable]
+    method = getattr(counter, "count_batch", None)
+    call = method if callable(method) else counter
+    if not callable(call):
+        raise TypeError(
+            "token_counter must have the method count_batch, or be callable, list of str to counts; "
+            f"got {type(counter).__name__}"
+        )
+    # A copy, so that a counter that changes its argument changes nothing here.
+    counts = as_counts("token_counter(chunks)", call(list(texts))) if texts else np.zeros(0, dtype=np.int64)
+    if len(counts) != len(texts):
+        raise ValueError(f"token_counter returned {len(counts)} counts for {len(texts)} chunks")
+    if counts.size and counts.min() < 0:
+        position = int(counts.argmin())
+        raise ValueError(f"token_counter returned {counts[position]} for chunk {position} of {len(texts)}")
+    result = np.zeros(len(chunks), dtype=np.int64)
+    # No text that has characters has no tokens, whatever a rough counter says.
+    result[slice(None) if usable is None else usable] = np.maximum(counts, 1)
+    return result
