@@ -29,6 +29,7 @@ Python. Every exception here pickles, keeps its ``__cause__`` in the process it 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = [
     "UnprocessableEntityError",
 ]
 
+_TAG: Final = re.compile(r"<[/!]?[A-Za-z][^<>]*>")
 _SHOWN: Final = 200  # characters of a body that a message shows; the whole (cut) text is an attribute
 
 
@@ -297,7 +299,8 @@ _BY_STATUS: Final[Mapping[int, type[APIStatusError]]] = {
 def status_error(status_code: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
     """Build the exception for a response with a 3xx, 4xx or 5xx status."""
     cls = _BY_STATUS.get(status_code, InternalServerError if status_code >= 500 else APIStatusError)
-    shown = body if isinstance(body, str) else repr(body)
+    # A page is shown by its words, on one line; `body` keeps it as it came.
+    shown = " ".join(_TAG.sub(" ", body).split()) if isinstance(body, str) else repr(body)
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "..."
     note = " (redirects are not followed)" if status_code < 400 else ""

@@ -10,7 +10,7 @@ use numpy::{
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyString, PyType};
+use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
 use super::errors;
 use crate::codec::response::Rows as _;
@@ -174,6 +174,26 @@ pub(super) fn vector<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>) ->
             Err(PyValueError::new_err(format!("{name} must have 1 dimension, got 2 (shape {:?})", array.shape())))
         }
     }
+}
+
+/// Ids, which are few beside what they name: a list of int is as good as an array, and a strided array is copied.
+pub(super) fn ids<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, i64>> {
+    if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
+        let id = |(i, id): (usize, PyResult<Bound<'py, PyAny>>)| {
+            let id = id?;
+            let exact = !id.is_instance_of::<PyBool>() && id.is_instance_of::<PyInt>();
+            exact.then(|| id.extract::<i64>().ok()).flatten().ok_or_else(|| {
+                PyTypeError::new_err(format!("{name}[{i}] must be an int of 64 bits, got {}", shown(&id)))
+            })
+        };
+        let listed = object.try_iter()?.enumerate().map(id).collect::<PyResult<Vec<i64>>>()?;
+        return Ok(PyArray1::from_vec(object.py(), listed).readonly());
+    }
+    let array = untyped(name, object)?;
+    if has_dtype::<i64>(array) && array.ndim() == 1 && !array.is_c_contiguous() {
+        return vector(name, &object.call_method0("copy")?);
+    }
+    vector(name, object)
 }
 
 /// Whether `array` holds `T`, without raising.

@@ -417,3 +417,10 @@ def test_every_error_pickles_with_what_it_holds(server):
         if isinstance(error, ctxembed.EmbedError):
             np.testing.assert_array_equal(copy.partial.vectors, emb.vectors)
             assert [(f.document, str(f.error), f.attempts) for f in copy.failures] == [(3, "late", 2)]
+
+
+def test_a_page_is_shown_by_its_words_and_kept_as_it_came():
+    page = "<html>\n<head><title>401 Authorization Required</title></head>\n<!-- a < b --></html>"
+    error = ctxembed._errors.status_error(401, page, {})
+    assert str(error) == "the API answered 401: 401 Authorization Required <!-- a < b -->"
+    assert error.body == page

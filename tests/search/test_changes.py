@@ -269,3 +269,17 @@ print(len(index), index.add(rows[:1]).tolist(), index.search(rows[0], 1).ids.tol
 def test_an_addition_that_does_not_fit_in_memory_is_a_memory_error_and_adds_nothing():
     run = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.splitlines() == ["MemoryError 1000 True"] * 2 + ["1000 [1000] [0]"]
+
+
+def test_ids_may_be_listed_and_strided():
+    rows = np.eye(8, 64, dtype=np.int8)
+    index = cx.Index(64)
+    assert index.add(rows, list(range(10, 18))).tolist() == list(range(10, 18))
+    assert index.vectors((12, 10)).tolist() == rows[[2, 0]].tolist()
+    assert index.search(rows[0], 8, mask=[11, 10]).ids.tolist() == [10, 11]
+    assert index.search(rows[0], 8, mask=np.arange(10, 18)[::4]).ids.tolist() == [10, 14]
+    index.remove([10, 17])
+    index.remove(np.arange(11, 17)[::2])
+    assert sorted(index.search(rows[1], 8).ids.tolist()) == [12, 14, 16]
+    with pytest.raises(TypeError, match=r"mask\[1\] must be an int of 64 bits, got True"):
+        index.search(rows[0], 1, mask=[12, True])

@@ -5,9 +5,9 @@ use std::num::NonZero;
 use numpy::{Element, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBool;
+use pyo3::types::{PyBool, PyList, PyTuple};
 
-use super::super::convert::{Rows, has_dtype, integer, mask as boolean, shown, untyped, vector};
+use super::super::convert::{Rows, has_dtype, ids, integer, mask as boolean, shown, untyped};
 use crate::search::index::Index;
 use crate::search::matrix::squared_norms;
 use crate::search::query::{Filter, Metric, Options};
@@ -30,9 +30,12 @@ pub(super) enum Mask<'py> {
 impl<'py> Mask<'py> {
     pub(super) fn extract(mask: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Self>> {
         let Some(mask) = mask else { return Ok(None) };
+        if mask.is_instance_of::<PyList>() || mask.is_instance_of::<PyTuple>() {
+            return ids("mask", mask).map(|ids| Some(Self::Ids(ids)));
+        }
         let array = untyped("mask", mask)?;
         if has_dtype::<i64>(array) {
-            return vector("mask", mask).map(|ids| Some(Self::Ids(ids)));
+            return ids("mask", mask).map(|ids| Some(Self::Ids(ids)));
         }
         if !has_dtype::<bool>(array) {
             return Err(PyTypeError::new_err(format!(

@@ -62,7 +62,7 @@ impl PyBinaryIndex {
     /// ----------
     /// vectors : numpy.ndarray
     ///     Packed bits, uint8 of shape ``(n, dims / 8)``, or ``(dims / 8,)`` for one, all in one order of bits.
-    /// ids : numpy.ndarray, optional
+    /// ids : numpy.ndarray or list of int, optional
     ///     int64 of shape ``(n,)``, each different from the others and from all ids in the index. By default ids go
     ///     on from the number of vectors ever added.
     ///

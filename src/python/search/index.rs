@@ -69,7 +69,7 @@ impl PyIndex {
     /// ----------
     /// vectors : numpy.ndarray
     ///     int8 of shape ``(n, dims)``, or ``(dims,)`` for one.
-    /// ids : numpy.ndarray, optional
+    /// ids : numpy.ndarray or list of int, optional
     ///     int64 of shape ``(n,)``, each different from the others and from all ids in the index. By default ids go
     ///     on from the number of vectors ever added.
     ///
@@ -104,13 +104,13 @@ impl PyIndex {
     ///
     /// Parameters
     /// ----------
-    /// ids : numpy.ndarray
+    /// ids : numpy.ndarray or list of int
     ///     int64 of shape ``(n,)``, each different from the others.
     ///
     /// Raises
     /// ------
     /// TypeError
-    ///     ``ids`` is no array of int64.
+    ///     ``ids`` is neither an array of int64 nor a list of int.
     /// ValueError
     ///     An id is not in the index, or comes twice; the message names it, and nothing was removed.
     ///
@@ -136,7 +136,7 @@ impl PyIndex {
     ///
     /// Parameters
     /// ----------
-    /// ids : numpy.ndarray
+    /// ids : numpy.ndarray or list of int
     ///     int64 of shape ``(n,)``; the same id may come more than once.
     ///
     /// Returns
@@ -147,7 +147,7 @@ impl PyIndex {
     /// Raises
     /// ------
     /// TypeError
-    ///     ``ids`` is no array of int64.
+    ///     ``ids`` is neither an array of int64 nor a list of int.
     /// ValueError
     ///     An id is not in the index; the message names it.
     fn vectors<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

@@ -7,7 +7,7 @@ use numpy::{Element, IntoPyArray, PyReadonlyArray1};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::super::convert::{Rows, detached, filled, integer, interruptible, vector};
+use super::super::convert::{self, Rows, detached, filled, integer, interruptible};
 use super::super::errors;
 use crate::error::Error;
 use crate::search::file;
@@ -40,7 +40,7 @@ pub(super) fn add<'py, T: Element + Sync>(
 
 /// The `ids` argument.
 pub(super) fn ids_of<'py>(ids: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, i64>> {
-    vector("ids", ids)
+    convert::ids("ids", ids)
 }
 
 pub(super) fn remove(py: Python<'_>, index: &Index, ids: &Bound<'_, PyAny>) -> PyResult<()> {
