@@ -86,7 +86,7 @@ ROWS: Final = (
     Row("204", "204", "retried", "BadResponseError", False),
     # Refusals that pass.
     Row("408", "408", "retried", "APIStatusError", False),
-    Row("409", "409", "ends the job", "APIStatusError", False),
+    Row("409", "409", "retried", "APIStatusError", False),
     Row("429", "429", "retried", "RateLimitError", False),
     Row("429-seconds", "429, `Retry-After` in seconds", "retried", "RateLimitError", False),
     Row("429-date", "429, `Retry-After` as a date", "retried", "RateLimitError", False),

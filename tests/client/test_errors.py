@@ -50,7 +50,7 @@ def test_every_status_has_its_class(driver, to, control, clock, status, kind):
     assert caught.value.status_code == status
     assert caught.value.request_id == caught.value.headers["x-request-id"]
     assert str(status) in str(caught.value)
-    retried = status in (408, 429) or status >= 500
+    retried = status in (408, 409, 429) or status >= 500
     assert control.stats()["requests"] == (2 if retried else 1)
 
 

@@ -101,7 +101,7 @@ def is_overload(status: int) -> bool:
 def is_transient(error: BaseException) -> bool:
     """Say whether the same request may succeed a little later."""
     if isinstance(error, APIStatusError):
-        return error.status_code in (408, 429) or error.status_code >= 500
+        return error.status_code in (408, 409, 429) or error.status_code >= 500
     return isinstance(error, APIConnectionError | BadResponseError)
 
 

@@ -61,7 +61,7 @@ class Client(BaseClient):
         Seconds that a call may take with all its requests, retries and waits; each call can say otherwise. What has
         not landed by then fails with an :class:`APITimeoutError`.
     max_retries : int
-        Attempts of a request after its first. Connection errors, timeouts, 408, 429, 5xx and a 200 that does not
+        Attempts of a request after its first. Connection errors, timeouts, 408, 409, 429, 5xx and a 200 that does not
         prove itself are retried, after ``Retry-After`` where the API sends one, else with exponential backoff and
         full jitter.
     max_wait : float or None
