@@ -47,8 +47,8 @@ def documents(name):
 @given(st.lists(anything))
 def test_the_upper_bound_is_the_bytes_of_the_normalised_text(texts):
     expected = [len(unicodedata.normalize("NFC", text).encode()) for text in texts]
-    # The two Unicode tables may differ in version, for characters that were unassigned in one of them.
-    known = [all(unicodedata.category(c) != "Cn" for c in text) for text in texts]
+    # The tokenizer normalises by Unicode 9, Python by a later one: compared where every character is older than both.
+    known = [all(unicodedata.ucd_3_2_0.category(c) != "Cn" for c in text) for text in texts]
     found = token_upper_bound(texts)
     assert found.dtype == np.int64
     assert [a for a, k in zip(found.tolist(), known, strict=True) if k] == [
