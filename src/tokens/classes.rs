@@ -1,5 +1,8 @@
 //! What a text is made of, in counts that follow the tokenizer's splitting pattern.
 
+use super::runs::{KINDS, Kind, Runs, rare_pairs};
+use crate::isa::Isa;
+
 /// English words that make up about a third of English prose: few of them tell of another language, or of code.
 const COMMON: [&str; 24] = [
     "a", "an", "and", "are", "as", "at", "be", "by", "can", "for", "from", "have", "in", "is", "it", "not", "of", "on",
@@ -138,41 +141,20 @@ pub fn names() -> Vec<String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes(pub [u32; COUNT]);
 
-/// What a byte of ASCII is to the splitting pattern.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Lower,
-    Upper,
-    Digit,
-    Space,
-    Line,
-    Mark,
-    Wide,
-}
-
-const KINDS: [Kind; 256] = {
-    let mut kinds = [Kind::Mark; 256];
-    let mut i = 0;
-    while i < 256 {
-        kinds[i] = match i as u8 {
-            b'a'..=b'z' => Kind::Lower,
-            b'A'..=b'Z' => Kind::Upper,
-            b'0'..=b'9' => Kind::Digit,
-            b'\r' | b'\n' => Kind::Line,
-            b' ' | b'\t' | 0x0B | 0x0C => Kind::Space,
-            0x80.. => Kind::Wide,
-            _ => Kind::Mark,
-        };
-        i += 1;
-    }
-    kinds
-};
-
 impl Classes {
     /// Count `text`.
     pub fn of(text: &str) -> Self {
-        let mut counter = Counter { bytes: text.as_bytes(), text, counts: [0; COUNT], words: 0, common: 0 };
+        Self::on(Isa::codec(), text)
+    }
+
+    /// Count on one path.
+    fn on(isa: Isa, text: &str) -> Self {
+        let bytes = text.as_bytes();
+        let runs = Runs::of(isa, bytes);
+        let mut counter = Counter { bytes, text, runs, counts: [0; COUNT], words: 0, common: 0 };
         counter.run();
+        // A pair whose second letter is small lies within one word, whatever stands around.
+        counter.counts[RARE_PAIR] = rare_pairs(isa, bytes, &RARE);
         counter.counts[FOREIGN] = counter.words.saturating_sub(6 * counter.common);
         Self(counter.counts)
     }
@@ -181,6 +163,7 @@ impl Classes {
 struct Counter<'a> {
     bytes: &'a [u8],
     text: &'a str,
+    runs: Runs,
     counts: [u32; COUNT],
     words: u32,
     common: u32,
@@ -195,9 +178,9 @@ impl Counter<'_> {
         matches!(self.kind(at), Some(Kind::Lower | Kind::Upper))
     }
 
-    /// The end of the run of `kind` that starts at `at`.
+    /// The end of the run of `kind` that starts at `at`: there, where it is of another.
     fn end(&self, at: usize, kind: Kind) -> usize {
-        self.bytes[at..].iter().position(|&byte| KINDS[byte as usize] != kind).map_or(self.bytes.len(), |n| at + n)
+        if self.kind(at) == Some(kind) { self.runs.end(at) } else { at }
     }
 
     fn add(&mut self, class: usize, count: usize) {
@@ -209,9 +192,11 @@ impl Counter<'_> {
         let mut before = Kind::Line;
         while let Some(kind) = self.kind(at) {
             at = match kind {
+                // Most text is one space and a word, over and over, and one branch for both is well predicted.
+                Kind::Space if self.is_letter(at + 1) => self.letters(at + 1, true),
                 Kind::Lower | Kind::Upper => self.letters(at, matches!(before, Kind::Space | Kind::Line)),
                 Kind::Digit => {
-                    let end = self.end(at, Kind::Digit);
+                    let end = self.runs.end(at);
                     self.add(DIGIT, end - at);
                     end
                 }
@@ -219,10 +204,7 @@ impl Counter<'_> {
                 Kind::Line => {
                     self.add(if before == Kind::Mark { LINE_AFTER_MARK } else { LINE }, 1);
                     // Blank lines belong to the same token.
-                    self.bytes[at..]
-                        .iter()
-                        .position(|&byte| !matches!(KINDS[byte as usize], Kind::Line))
-                        .map_or(self.bytes.len(), |n| at + n)
+                    self.runs.end(at)
                 }
                 Kind::Mark => self.marks(at, before == Kind::Space),
                 Kind::Wide => self.wide(at),
@@ -233,8 +215,9 @@ impl Counter<'_> {
 
     /// One part of a run of ASCII letters: a word, a part of camelCase, or a run of capitals.
     fn letters(&mut self, at: usize, prose: bool) -> usize {
-        let capitals = self.end(at, Kind::Upper);
-        let mut end = if capitals - at > 1 { capitals } else { self.end(capitals, Kind::Lower) };
+        let first = self.runs.end(at);
+        let capitals = if self.kind(at) == Some(Kind::Lower) { at } else { first };
+        let mut end = if capitals - at == 1 { self.end(capitals, Kind::Lower) } else { first };
         if capitals - at > 1 {
             // HTTPServer: the last capital starts the next part.
             if self.kind(capitals) == Some(Kind::Lower) {
@@ -245,13 +228,16 @@ impl Counter<'_> {
                 return end;
             }
         }
-        let word = &self.bytes[at..end];
-        let length = word.len();
-        let rare = word.windows(2).map(|pair| RARE[usize::from(pair[0] & 31)] >> (pair[1] & 31) & 1);
-        self.counts[RARE_PAIR] += rare.sum::<u32>();
+        let length = end - at;
         if prose {
             self.words += 1;
-            self.common += u32::from(is_common(word));
+            let common = match self.bytes.get(at..at + 4).and_then(<[u8]>::first_chunk) {
+                // The bytes behind a short word are shifted out: no loop, whose end would depend on the length.
+                Some(four) if length <= 4 => is_common((u32::from_be_bytes(*four) | SMALL) >> (8 * (4 - length))),
+                None if length <= 4 => is_common(key(&self.bytes[at..end])),
+                _ => false,
+            };
+            self.common += u32::from(common);
         }
         let first = if prose { PROSE } else { INNER };
         if length <= WORD {
@@ -273,7 +259,7 @@ impl Counter<'_> {
     }
 
     fn spaces(&mut self, at: usize) -> usize {
-        let end = self.end(at, Kind::Space);
+        let end = self.runs.end(at);
         match self.kind(end) {
             Some(Kind::Line) => {} // one token with the line's end
             Some(Kind::Digit) if end - at == 1 => self.add(SPACE_BEFORE_DIGIT, 1),
@@ -287,7 +273,7 @@ impl Counter<'_> {
     }
 
     fn marks(&mut self, at: usize, after_space: bool) -> usize {
-        let end = self.end(at, Kind::Mark);
+        let end = self.runs.end(at);
         match end - at {
             1 if !after_space && self.is_letter(end) => self.add(MARK_BEFORE_LETTER, 1),
             1 => self.add(MARK, 1),
@@ -364,18 +350,78 @@ const fn key(word: &[u8]) -> u32 {
     key
 }
 
-const COMMON_KEYS: [u32; COMMON.len()] = {
-    let mut keys = [0; COMMON.len()];
-    let mut i = 0;
-    while i < keys.len() {
-        keys[i] = key(COMMON[i].as_bytes());
-        i += 1;
+/// What makes four letters small ones.
+const SMALL: u32 = 0x2020_2020;
+
+/// Slots of a table of [`COMMON`] in which each key has one of its own.
+const SLOTS: usize = 128;
+
+/// The slot of a key under a multiplier (Knuth, The Art of Computer Programming 3, 6.4).
+const fn slot(key: u32, multiplier: u32) -> usize {
+    (key.wrapping_mul(multiplier) >> 25) as usize
+}
+
+/// The multiplier, found at compile time, and the table; zero is no key.
+const COMMON_KEYS: (u32, [u32; SLOTS]) = {
+    let mut multiplier = 0x9E37_79B1;
+    loop {
+        let mut table = [0; SLOTS];
+        let mut i = 0;
+        while i < COMMON.len() {
+            let key = key(COMMON[i].as_bytes());
+            if table[slot(key, multiplier)] != 0 {
+                break;
+            }
+            table[slot(key, multiplier)] = key;
+            i += 1;
+        }
+        if i == COMMON.len() {
+            break (multiplier, table);
+        }
+        multiplier += 2;
     }
-    keys
 };
 
-/// Whether an English text is full of such words.
-fn is_common(word: &[u8]) -> bool {
-    // All are compared, without a branch between: the compiler makes registers of them.
-    word.len() <= 4 && COMMON_KEYS.iter().fold(false, |found, &common| found | (common == key(word)))
+/// Whether an English text is full of the word of this key.
+fn is_common(key: u32) -> bool {
+    let (multiplier, table) = &COMMON_KEYS;
+    table[slot(key, *multiplier)] == key
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn pairs_are_counted_within_words_and_the_parts_of_camel_case() {
+        let rare = |text: &str| Classes::of(text).0[RARE_PAIR];
+        // q is followed by u alone; j by vowels.
+        assert_eq!(["qu", "qa", "Qa", "qA", "QA", "QAa", "q a", "qqq"].map(rare), [0, 1, 1, 0, 0, 1, 0, 2]);
+    }
+
+    #[test]
+    fn common_words_are_those_of_the_list() {
+        for letters in 1..=3 {
+            for number in 0..26_u32.pow(letters) {
+                let word: Vec<u8> = (0..letters).map(|i| b'a' + (number / 26_u32.pow(i) % 26) as u8).collect();
+                let listed = COMMON.iter().any(|common| common.as_bytes() == word);
+                assert_eq!(is_common(key(&word)), listed, "{}", word.escape_ascii());
+                assert_eq!(is_common(key(&word.to_ascii_uppercase())), listed);
+            }
+        }
+        let four = ["that", "from", "than", "This"].map(|word| is_common(key(word.as_bytes())));
+        assert_eq!(four, [true, true, false, true]);
+    }
+
+    proptest! {
+        #[test]
+        fn classes_are_the_same_on_every_path(text in "([a-zA-Z]{0,9}[ \n.,_0-9]{0,3}|\\PC{0,5}){0,40}") {
+            let reference = Classes::on(Isa::Scalar, &text);
+            for isa in Isa::ALL {
+                prop_assert_eq!(&Classes::on(isa, &text), &reference, "{:?}", isa);
+            }
+        }
+    }
 }

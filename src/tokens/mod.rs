@@ -14,6 +14,7 @@ mod counter;
 mod estimate;
 mod load;
 mod merge;
+mod runs;
 mod split;
 mod unicode;
 
