@@ -172,6 +172,7 @@ def summary(record: dict[str, Any]) -> str:
     """Return the README's section: for each case, at its most threads, our answer beside the quickest right one."""
     machine = record["machine"]
     path = ", ".join(dict.fromkeys(machine["paths"].values()))
+    how = "" if "remark" in record else " by `make bench`"  # the remark says how else
     lines = ["| | threads | ctxembed | quickest peer with the same answer | |", "| --- | ---: | ---: | --- | ---: |"]
     for group in groups(record):
         if group in ASIDE:
@@ -190,7 +191,7 @@ def summary(record: dict[str, Any]) -> str:
                 ]
                 lines.append("| " + " | ".join(cells) + " |")
     return (
-        f"Medians measured {record['date']} by `make bench` on {machine['cores']} cores of {machine['cpu']} "
+        f"Medians measured {record['date']}{how} on {machine['cores']} cores of {machine['cpu']} "
         f"({path} path), peers in the same run, every answer checked. All peers, sizes and threads, "
         f"with plots and where a peer is quicker: [docs/benchmarks.md](docs/benchmarks.md).{_remark(record)}\n\n"
         + "\n".join(lines)

@@ -343,10 +343,11 @@ def chunk_tokens(
     chunks: list[str], token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[tuple[int, str, int]]]:
     """Tokens of each chunk: at least, best knowledge, at most (all the count, with a counter); and the faults."""
-    lower, best, upper, faults = _core.inspect_chunks(chunks)
-    if token_counter is not None:
-        best = upper = lower = _count(token_counter, chunks, faults)
-    return lower, best, upper, faults
+    if token_counter is None:
+        return _core.inspect_chunks(chunks)
+    _, faults = _core.check_chunks(chunks)  # what counts needs no estimate
+    counts = _count(token_counter, chunks, faults)
+    return counts, counts, counts, faults
 
 
 def _count(
