@@ -52,7 +52,12 @@ impl<K: Kernels> Plan<K> {
             spans.push(span);
         }
         let panels = scan.query_count() >= K::panel_from(scan.isa);
-        Self { items, blocks, spans, queries: panels.then(|| K::pack_queries(scan.queries, scan.query_width())) }
+        Self {
+            items,
+            blocks,
+            spans,
+            queries: panels.then(|| K::pack_queries(scan.isa, scan.queries, scan.query_width())),
+        }
     }
 
     /// Rows in each block, where all rows are scanned.

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::prefetch;
+
 /// Rows that lie `stride` elements apart, of which the first `width` elements each are looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a, E> {
@@ -71,6 +73,14 @@ impl<'a, E> Matrix<'a, E> {
             return Cow::Borrowed(self.data);
         }
         Cow::Owned(self.iter().flatten().copied().collect())
+    }
+
+    /// Ask for some rows, as far as they exist, that will be read soon.
+    #[inline]
+    pub fn prefetch(&self, rows: Range<usize>) {
+        for row in rows.start..rows.end.min(self.len()) {
+            prefetch(self.row(row));
+        }
     }
 
     /// All rows by `N`, and the rest of less than `N`.

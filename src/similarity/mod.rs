@@ -81,7 +81,7 @@ pub trait Kernels: Copy + Send + Sync {
     fn pack_rows(isa: Isa, rows: Matrix<'_, Self::Element>, panel: &mut Vec<Self::Line>);
 
     /// Interleave the queries of `width` elements each by [`BATCH`], filled up with zeros.
-    fn pack_queries(queries: &[Self::Query], width: usize) -> Queries<Self::Word>;
+    fn pack_queries(isa: Isa, queries: &[Self::Query], width: usize) -> Queries<Self::Word>;
 
     /// Scores of the queries of one batch with all rows of a panel.
     ///

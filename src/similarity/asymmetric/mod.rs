@@ -91,7 +91,7 @@ impl Kernels for Asymmetric {
         }
     }
 
-    fn pack_queries(queries: &[i8], width: usize) -> Queries<Self::Word> {
+    fn pack_queries(_isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
         pack_queries(queries, width, 1)
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let rows = Matrix::new(data, width, stride);
         let expected: Vec<Vec<i32>> =
             queries.chunks_exact(8 * width).map(|q| rows.iter().map(|r| oracle(q, r)).collect()).collect();
-        let packed = Asymmetric::pack_queries(queries, 8 * width);
+        let packed = Asymmetric::pack_queries(Isa::Scalar, queries, 8 * width);
         for isa in Isa::ALL {
             for (query, expected) in queries.chunks_exact(8 * width).zip(&expected) {
                 let mut out = vec![-1; rows.len()];

@@ -267,7 +267,7 @@ mod tests {
             let value =
                 |values: Vec<i8>| values.into_iter().map(|x| if extreme { -128 } else { x }).collect::<Vec<i8>>();
             let (queries, rows) = (value(random.int8(7 * width)), value(random.int8(40 * width)));
-            let packed = Dot::pack_queries(&queries, width);
+            let packed = Dot::pack_queries(Isa::Avx2, &queries, width);
             let mut panel = vec![];
             Dot::pack_rows(Isa::Avx2, Matrix::whole(&rows, width), &mut panel);
             let (words, count, bias) = packed.batch(0);

@@ -117,7 +117,7 @@ impl Kernels for Dot {
         }
     }
 
-    fn pack_queries(queries: &[i8], width: usize) -> Queries<Self::Word> {
+    fn pack_queries(_isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
         pack_queries(queries, width, 128)
     }
 
@@ -185,7 +185,7 @@ mod tests {
         let expected: Vec<Vec<i32>> =
             queries.chunks_exact(width).map(|q| rows.chunks_exact(width).map(|r| oracle(q, r)).collect()).collect();
         let norms: Vec<u32> = rows.chunks_exact(width).map(|r| oracle(r, r) as u32).collect();
-        let packed = Dot::pack_queries(queries, width);
+        let packed = Dot::pack_queries(Isa::Scalar, queries, width);
         let matrix = Matrix::whole(rows, width);
         for isa in Isa::ALL {
             for (query, expected) in queries.chunks_exact(width).zip(&expected) {

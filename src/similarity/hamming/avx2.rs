@@ -1,42 +1,80 @@
-//! AVX2: bits are counted by two table look-ups a byte (Muła, Kurz, Lemire, "Faster population counts using AVX2
-//! instructions", 2018), and bytes are summed into 64-bit lanes before they can overflow.
+//! AVX2: bits are counted by table look-ups of nibbles.
+//!
+//! Row by row, the nibbles of `query ^ row` look up their number of bits (Muła, Kurz, Lemire, "Faster population counts
+//! using AVX2 instructions", 2018). In panels the nibbles of the query choose the tables, and the rows' nibbles look up
+//! the distance itself (the fast scan of André, Kermarrec, Le Scouarnec, "Cache locality is not enough", 2015): a pair
+//! then costs one look-up and one addition a nibble.
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
 #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::x86_64::*;
 
 use super::super::Matrix;
-use super::{BATCH, GROUP, Line, scalar};
+use super::{AHEAD, GROUP, Line, WORD, Word, scalar};
 
 /// Bytes in a register.
 const STEP: usize = 32;
 /// Counts of 0 to 8 that a byte holds: 31 * 8 = 248 <= 255.
 const BYTE_SUMS: usize = 31;
+/// Rows that share the loads of a query.
+const ROWS: usize = 4;
 
 #[target_feature(enable = "avx2,popcnt")]
 pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
-    for (row, out) in rows.iter().zip(out) {
-        *out = distance(query, row);
+    let (groups, rest) = rows.groups::<ROWS>();
+    let (fours, out_rest) = out.as_chunks_mut::<ROWS>();
+    for (group, out) in groups.zip(fours) {
+        let [a, b, c, d] = sums(query, group);
+        // Within each half: the sums of two rows, of a row a half of its lanes.
+        let ab = _mm256_add_epi64(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+        let cd = _mm256_add_epi64(_mm256_unpacklo_epi64(c, d), _mm256_unpackhi_epi64(c, d));
+        // Even 32-bit lanes hold the sums: a, b, c, d of either half.
+        let four =
+            _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(_mm256_castsi256_ps(ab), _mm256_castsi256_ps(cd)));
+        let four = _mm_add_epi32(_mm256_castsi256_si128(four), _mm256_extracti128_si256::<1>(four));
+        // SAFETY: `out` is four i32, 16 bytes, and the store asks for no alignment.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), four) };
+        let whole = query.len() / STEP * STEP;
+        if whole < query.len() {
+            for (out, row) in out.iter_mut().zip(group) {
+                *out += scalar::distance(&query[whole..], &row[whole..]);
+            }
+        }
+    }
+    for (row, out) in rest.iter().zip(out_rest) {
+        *out = scalar::distance(query, row);
     }
 }
 
+/// The bits in which the whole registers of `R` rows differ from a query that all share the loads of, in four lanes a
+/// row.
 #[inline]
-#[target_feature(enable = "avx2,popcnt")]
-fn distance(query: &[u8], row: &[u8]) -> i32 {
-    let (queries, query_tail) = query.as_chunks::<STEP>();
-    let (rows, row_tail) = row.as_chunks::<STEP>();
-    let mut sums = _mm256_setzero_si256();
-    for (queries, rows) in queries.chunks(BYTE_SUMS).zip(rows.chunks(BYTE_SUMS)) {
-        let mut bytes = _mm256_setzero_si256();
-        for (q, r) in queries.iter().zip(rows) {
-            bytes = _mm256_add_epi8(bytes, counts(_mm256_xor_si256(load(q), load(r))));
-        }
-        // Eight bytes to each 64-bit lane.
-        sums = _mm256_add_epi64(sums, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
+#[target_feature(enable = "avx2")]
+fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R]) -> [__m256i; R] {
+    let zero = _mm256_setzero_si256();
+    let query = query.as_chunks::<STEP>().0;
+    let mut registers = [query; R];
+    for (registers, row) in registers.iter_mut().zip(rows) {
+        // The length that the compiler needs to see to leave out checks.
+        *registers = &row.as_chunks::<STEP>().0[..query.len()];
     }
-    let halves = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
-    let sum = _mm_cvtsi128_si64(halves) + _mm_extract_epi64::<1>(halves);
-    sum as i32 + scalar::distance(query_tail, row_tail)
+    let mut sums = [zero; R];
+    let mut start = 0;
+    for queries in query.chunks(BYTE_SUMS) {
+        let mut bytes = [zero; R];
+        for (at, q) in queries.iter().enumerate() {
+            let q = load(q);
+            for (bytes, row) in bytes.iter_mut().zip(registers) {
+                *bytes = _mm256_add_epi8(*bytes, counts(_mm256_xor_si256(q, load(&row[start + at]))));
+            }
+        }
+        for (sum, bytes) in sums.iter_mut().zip(bytes) {
+            // Eight bytes to each 64-bit lane.
+            *sum = _mm256_add_epi64(*sum, _mm256_sad_epu8(bytes, zero));
+        }
+        start += queries.len();
+    }
+    sums
 }
 
 #[inline]
@@ -57,53 +95,227 @@ fn counts(bytes: __m256i) -> __m256i {
     _mm256_add_epi8(_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high))
 }
 
-#[target_feature(enable = "avx2,popcnt")]
-pub(super) fn panel(panel: &[Line], words: &[[u64; BATCH]], count: usize, out: &mut [i32], stride: usize) {
-    for (group, lines) in panel.chunks_exact(words.len()).enumerate() {
-        for first in (0..count).step_by(2) {
-            // A last odd query is paired with its neighbour in the batch, a real one or a zero, whose scores go where
-            // nobody looks.
-            tile::<2>(lines, words, first, &mut out[group * GROUP..], stride);
+/// Bytes that a line holds of each of a group's rows: the low nibbles of one byte fill a half of a register, its high
+/// nibbles the other.
+const BYTES: usize = 2;
+/// Lines that hold a word of each of a group's rows.
+pub(super) const LINES: usize = WORD / BYTES;
+
+/// Interleave all rows, the last group filled up with zeros.
+#[target_feature(enable = "avx2")]
+pub(super) fn pack(rows: Matrix<'_, u8>, panel: &mut [Line]) {
+    let zeros = vec![0; rows.width()];
+    let (groups, rest) = rows.groups::<GROUP>();
+    let length = rows.width().div_ceil(WORD) * LINES;
+    let (full, last) = panel.split_at_mut(groups.len() * length);
+    for (at, (group, lines)) in groups.zip(full.chunks_exact_mut(length)).enumerate() {
+        rows.prefetch((at + AHEAD) * GROUP..(at + AHEAD + 1) * GROUP);
+        pack_group(group, lines);
+    }
+    if !rest.is_empty() {
+        let mut group = [zeros.as_slice(); GROUP];
+        for (row, lane) in rest.iter().zip(&mut group) {
+            *lane = row;
+        }
+        pack_group(group, last);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pack_group(group: [&[u8]; GROUP], lines: &mut [Line]) {
+    let whole = group[0].len() / STEP;
+    let mut steps = [[].as_slice(); GROUP];
+    for (steps, row) in steps.iter_mut().zip(group) {
+        // The length that the compiler needs to see to leave out checks.
+        *steps = &row.as_chunks().0[..whole];
+    }
+    let (full, last) = lines.split_at_mut(whole * (STEP / BYTES));
+    for (at, lines) in full.chunks_exact_mut(STEP / BYTES).enumerate() {
+        let mut rows = [_mm256_setzero_si256(); GROUP];
+        for (register, steps) in rows.iter_mut().zip(steps) {
+            *register = load(&steps[at]);
+        }
+        pack_step(rows, lines);
+    }
+    if !last.is_empty() {
+        let mut rows = [_mm256_setzero_si256(); GROUP];
+        for (register, row) in rows.iter_mut().zip(group) {
+            let (mut step, tail) = ([0; STEP], row.as_chunks::<STEP>().1);
+            step[..tail.len()].copy_from_slice(tail);
+            *register = load(&step);
+        }
+        pack_step(rows, last);
+    }
+}
+
+/// Turn a register of each row into a register of each byte's nibbles, and store as many as there are lines for.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pack_step(mut square: [__m256i; GROUP], lines: &mut [Line]) {
+    for _ in 0..GROUP.ilog2() {
+        // A perfect shuffle of the 256 bytes of each half; four of them turn rows into columns.
+        let rows = square;
+        for (i, pair) in square.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let (a, b) = (rows[i], rows[i + GROUP / 2]);
+            *pair = [_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)];
+        }
+    }
+    let nibble = _mm256_set1_epi8(15);
+    let (first, second) = lines.split_at_mut(lines.len().min(GROUP / BYTES));
+    for (at, pair) in square.as_chunks::<BYTES>().0.iter().enumerate() {
+        for (half, &bytes) in pair.iter().enumerate() {
+            let low = _mm256_and_si256(bytes, nibble);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
+            if let Some(line) = first.get_mut(at) {
+                store(&mut line.0.as_chunks_mut().0[half], _mm256_permute2x128_si256::<0x20>(low, high));
+            }
+            if let Some(line) = second.get_mut(at) {
+                store(&mut line.0.as_chunks_mut().0[half], _mm256_permute2x128_si256::<0x31>(low, high));
+            }
         }
     }
 }
 
-/// One group, in two registers, against the `Q` queries from `first`.
 #[inline]
-#[target_feature(enable = "avx2,popcnt")]
-fn tile<const Q: usize>(lines: &[Line], words: &[[u64; BATCH]], first: usize, out: &mut [i32], stride: usize) {
-    let zero = _mm256_setzero_si256();
-    let mut sums = [[zero; 2]; Q];
-    for (lines, words) in lines.chunks(BYTE_SUMS).zip(words.chunks(BYTE_SUMS)) {
-        let mut bytes = [[zero; 2]; Q];
-        for (line, word) in lines.iter().zip(words) {
-            let [low, high] = line.0.as_chunks::<4>().0 else { continue };
-            // SAFETY: each half of a line is 32 bytes at an address that is a multiple of 32.
-            let (low, high) =
-                unsafe { (_mm256_load_si256(low.as_ptr().cast()), _mm256_load_si256(high.as_ptr().cast())) };
-            let Some(word) = word[first..].first_chunk::<Q>() else { continue };
-            for (bytes, &word) in bytes.iter_mut().zip(word) {
-                let word = _mm256_set1_epi64x(word.cast_signed());
-                bytes[0] = _mm256_add_epi8(bytes[0], counts(_mm256_xor_si256(low, word)));
-                bytes[1] = _mm256_add_epi8(bytes[1], counts(_mm256_xor_si256(high, word)));
-            }
+#[target_feature(enable = "avx2")]
+fn store(bytes: &mut [u8; STEP], register: __m256i) {
+    // SAFETY: the array is 32 bytes, and the store asks for no alignment.
+    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), register) };
+}
+
+/// For a byte of a query: in how many bits its low nibble differs from each of the sixteen, and its high nibble.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+struct Table([u8; STEP]);
+
+static TABLES: [Table; 256] = {
+    let mut tables = [Table([0; STEP]); 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut nibble = 0;
+        while nibble < 16 {
+            tables[byte].0[nibble] = (nibble ^ byte & 15).count_ones() as u8;
+            tables[byte].0[nibble + 16] = (nibble ^ byte >> 4).count_ones() as u8;
+            nibble += 1;
         }
-        for (sums, bytes) in sums.iter_mut().zip(bytes) {
-            // The eight bytes of a lane belong to one row.
-            sums[0] = _mm256_add_epi64(sums[0], _mm256_sad_epu8(bytes[0], zero));
-            sums[1] = _mm256_add_epi64(sums[1], _mm256_sad_epu8(bytes[1], zero));
+        byte += 1;
+    }
+    tables
+};
+
+/// Lines whose distances fit in a byte a nibble: 31 * 2 * 4 <= 255.
+const BYTE_LINES: usize = 31;
+/// Lines whose distances fit in 16 bits: 8,184 * 2 * 4 <= 65,535.
+const SHORT_LINES: usize = 264 * BYTE_LINES;
+/// Groups that share a query's tables.
+const GROUPS: usize = 4;
+/// Queries that share the loads of rows.
+const QUERIES: usize = 2;
+
+/// Interleave the queries of a batch by pairs: byte by byte, the pairs one after another.
+pub(super) fn pack_query(query: &[u8], q: usize, batch: &mut [Word]) {
+    let positions = batch.len() * WORD;
+    let pair = &mut batch.as_flattened_mut()[q / QUERIES * QUERIES * positions..];
+    for (bytes, &byte) in pair.as_chunks_mut::<QUERIES>().0.iter_mut().zip(query) {
+        bytes[q % QUERIES] = byte;
+    }
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn panel(panel: &[Line], words: &[Word], count: usize, out: &mut [i32], stride: usize) {
+    let length = words.len() * LINES;
+    let mut groups = panel.chunks_exact(length * GROUPS);
+    let mut at = 0;
+    for lines in &mut groups {
+        tiles::<GROUPS>(lines, words, count, &mut out[at..], stride);
+        at += GROUPS * GROUP;
+    }
+    for lines in groups.remainder().chunks_exact(length) {
+        tiles::<1>(lines, words, count, &mut out[at..], stride);
+        at += GROUP;
+    }
+}
+
+/// `R` groups against all queries of a batch.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tiles<const R: usize>(lines: &[Line], words: &[Word], count: usize, out: &mut [i32], stride: usize) {
+    let length = words.len() * LINES;
+    let mut groups = [lines; R];
+    for (r, group) in groups.iter_mut().enumerate() {
+        *group = &lines[r * length..][..length];
+    }
+    // A last odd query is paired with zeros, whose scores go where nobody looks.
+    let pairs = words.as_flattened().chunks_exact(words.len() * WORD * QUERIES);
+    for (pair, pairs) in pairs.take(count.div_ceil(QUERIES)).enumerate() {
+        let (queries, _) = pairs.as_chunks::<BYTES>().0.as_chunks::<QUERIES>();
+        for start in (0..length).step_by(SHORT_LINES) {
+            let range = start..length.min(start + SHORT_LINES);
+            let mut some = groups;
+            for group in &mut some {
+                *group = &group[range.clone()];
+            }
+            tile(some, &queries[range], &mut out[pair * QUERIES * stride..], stride, start > 0);
         }
     }
-    for (q, [low, high]) in sums.into_iter().enumerate() {
-        // Even 32-bit lanes hold the sums, which the shuffle gathers half by half.
-        let pairs = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(
-            _mm256_castsi256_ps(low),
-            _mm256_castsi256_ps(high),
-        ));
-        // Lanes are now low 0, 1, high 0, 1 | low 2, 3, high 2, 3.
-        let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs);
-        let out = &mut out[(first + q) * stride..][..GROUP];
-        // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), ordered) };
+}
+
+/// `R` groups against a pair of queries, whose bytes alternate; `more` adds to what `out` holds.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tile<const R: usize>(
+    groups: [&[Line]; R],
+    queries: &[[[u8; QUERIES]; BYTES]],
+    out: &mut [i32],
+    stride: usize,
+    more: bool,
+) {
+    let zero = _mm256_setzero_si256();
+    // Of the first eight rows and of the last eight, each the low nibbles' and the high nibbles'.
+    let mut sums = [[[zero; 2]; R]; QUERIES];
+    for start in (0..queries.len()).step_by(BYTE_LINES) {
+        let queries = &queries[start..queries.len().min(start + BYTE_LINES)];
+        let mut lines = groups;
+        for lines in &mut lines {
+            // The length that the compiler needs to see to leave out checks.
+            *lines = &lines[start..][..queries.len()];
+        }
+        let mut bytes = [[zero; R]; QUERIES];
+        for (at, queries) in queries.iter().enumerate() {
+            for (half, queries) in queries.iter().enumerate() {
+                let mut rows = [zero; R];
+                for (row, lines) in rows.iter_mut().zip(lines) {
+                    // SAFETY: half a line is 32 bytes at an address that is a multiple of 32.
+                    *row = unsafe { _mm256_load_si256(lines[at].0.as_chunks::<STEP>().0[half].as_ptr().cast()) };
+                }
+                for (bytes, &query) in bytes.iter_mut().zip(queries) {
+                    // SAFETY: a table is 32 bytes at an address that is a multiple of 32.
+                    let table = unsafe { _mm256_load_si256(TABLES[usize::from(query)].0.as_ptr().cast()) };
+                    for (bytes, row) in bytes.iter_mut().zip(rows) {
+                        *bytes = _mm256_add_epi8(*bytes, _mm256_shuffle_epi8(table, row));
+                    }
+                }
+            }
+        }
+        for (sums, bytes) in sums.as_flattened_mut().iter_mut().zip(bytes.as_flattened()) {
+            sums[0] = _mm256_add_epi16(sums[0], _mm256_unpacklo_epi8(*bytes, zero));
+            sums[1] = _mm256_add_epi16(sums[1], _mm256_unpackhi_epi8(*bytes, zero));
+        }
+    }
+    for (q, sums) in sums.iter().enumerate() {
+        let out = out[q * stride..][..R * GROUP].as_chunks_mut::<{ GROUP / 2 }>().0;
+        for (out, sums) in out.iter_mut().zip(sums.as_flattened()) {
+            let low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(*sums));
+            let high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(*sums));
+            let mut sum = _mm256_add_epi32(low, high);
+            // SAFETY: `out` is eight i32, 32 bytes, and neither asks for alignment.
+            unsafe {
+                if more {
+                    sum = _mm256_add_epi32(sum, _mm256_loadu_si256(out.as_ptr().cast()));
+                }
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), sum);
+            }
+        }
     }
 }

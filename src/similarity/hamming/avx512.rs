@@ -6,15 +6,15 @@ use std::arch::x86_64::*;
 
 use super::super::Matrix;
 use super::super::lanes::transpose_quarters;
-use super::{BATCH, GROUP, Line, WORD};
+use super::{GROUP, LANES, Line, WORD, Word};
 
 /// Bytes in a register.
 const STEP: usize = 64;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
 pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
-    let (groups, rest) = rows.groups::<GROUP>();
-    let (eights, out_rest) = out.as_chunks_mut::<GROUP>();
+    let (groups, rest) = rows.groups::<LANES>();
+    let (eights, out_rest) = out.as_chunks_mut::<LANES>();
     for (group, out) in groups.zip(eights) {
         *out = add_lanes(&sums(query, group));
     }
@@ -54,7 +54,7 @@ fn sums<const R: usize>(query: &[u8], mut rows: [&[u8]; R]) -> [__m512i; R] {
 /// The sum of the lanes of each of eight registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn add_lanes(rows: &[__m512i; GROUP]) -> [i32; GROUP] {
+fn add_lanes(rows: &[__m512i; LANES]) -> [i32; LANES] {
     let mut pairs = [_mm512_setzero_si512(); 4];
     for (pair, two) in pairs.iter_mut().zip(rows.as_chunks::<2>().0) {
         // Within each quarter: the sums of rows 2 j and 2 j + 1.
@@ -63,7 +63,7 @@ fn add_lanes(rows: &[__m512i; GROUP]) -> [i32; GROUP] {
     // Quarter j of all four: rows 2 j and 2 j + 1, of what was one quarter of each.
     let [a, b, c, d] = transpose_quarters(pairs);
     let sums = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));
-    let mut out = [0; GROUP];
+    let mut out = [0; LANES];
     // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(sums)) };
     out
@@ -90,11 +90,11 @@ fn load_tail(bytes: &[u8]) -> __m512i {
 
 /// Interleave the whole registers of a full group of rows, and give the number of words that were written.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-pub(super) fn pack(group: [&[u8]; GROUP], lines: &mut [Line]) -> usize {
+pub(super) fn pack(group: [&[u8]; LANES], lines: &mut [Line]) -> usize {
     let (blocks, _) = lines.as_chunks_mut::<{ STEP / WORD }>();
     let blocks = &mut blocks[..group[0].len() / STEP];
     for (at, lines) in blocks.iter_mut().enumerate() {
-        let mut rows = [_mm512_setzero_si512(); GROUP];
+        let mut rows = [_mm512_setzero_si512(); LANES];
         for (register, row) in rows.iter_mut().zip(group) {
             *register = load(&row[at * STEP..(at + 1) * STEP]);
         }
@@ -116,7 +116,7 @@ pub(super) fn pack(group: [&[u8]; GROUP], lines: &mut [Line]) -> usize {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-pub(super) fn panel(panel: &[Line], words: &[[u64; BATCH]], count: usize, out: &mut [i32], stride: usize) {
+pub(super) fn panel(panel: &[Line], words: &[Word], count: usize, out: &mut [i32], stride: usize) {
     match count {
         1 => batch::<1>(panel, words, out, stride),
         2 => batch::<2>(panel, words, out, stride),
@@ -128,29 +128,18 @@ pub(super) fn panel(panel: &[Line], words: &[[u64; BATCH]], count: usize, out: &
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn batch<const Q: usize>(panel: &[Line], words: &[[u64; BATCH]], out: &mut [i32], stride: usize) {
+fn batch<const Q: usize>(panel: &[Line], words: &[Word], out: &mut [i32], stride: usize) {
     let length = words.len();
-    let mut pairs = panel.chunks_exact(2 * length);
-    let mut at = 0;
-    for pair in &mut pairs {
-        let (a, b) = pair.split_at(length);
-        tile::<2, Q>([a, b], words, &mut out[at..], stride);
-        at += 2 * GROUP;
-    }
-    if !pairs.remainder().is_empty() {
-        tile::<1, Q>([pairs.remainder()], words, &mut out[at..], stride);
+    for (group, lines) in panel.chunks_exact(2 * length).enumerate() {
+        let (a, b) = lines.split_at(length);
+        tile::<2, Q>([a, b], words, &mut out[group * GROUP..], stride);
     }
 }
 
-/// `R` groups against `Q` queries: every line is loaded once, every word broadcast once, all sums stay in registers.
+/// `R` times eight rows against `Q` queries: every line is loaded once, every word broadcast once, all sums stay in registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn tile<const R: usize, const Q: usize>(
-    mut groups: [&[Line]; R],
-    words: &[[u64; BATCH]],
-    out: &mut [i32],
-    stride: usize,
-) {
+fn tile<const R: usize, const Q: usize>(mut groups: [&[Line]; R], words: &[Word], out: &mut [i32], stride: usize) {
     let mut sums = [[_mm512_setzero_si512(); Q]; R];
     for group in &mut groups {
         // The length that the compiler needs to see to leave out the checks below.
@@ -162,8 +151,8 @@ fn tile<const R: usize, const Q: usize>(
             // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
             *line = unsafe { _mm512_load_si512(group[at].0.as_ptr().cast()) };
         }
-        for (q, &word) in word.iter().enumerate().take(Q) {
-            let word = _mm512_set1_epi64(word.cast_signed());
+        for (q, word) in word.as_chunks().0.iter().enumerate().take(Q) {
+            let word = _mm512_set1_epi64(i64::from_ne_bytes(*word));
             for (sums, line) in sums.iter_mut().zip(lines) {
                 sums[q] = _mm512_add_epi64(sums[q], _mm512_popcnt_epi64(_mm512_xor_si512(line, word)));
             }
@@ -171,7 +160,7 @@ fn tile<const R: usize, const Q: usize>(
     }
     for (r, sums) in sums.into_iter().enumerate() {
         for (q, sum) in sums.into_iter().enumerate() {
-            let out = &mut out[q * stride + r * GROUP..][..GROUP];
+            let out = &mut out[q * stride + r * LANES..][..LANES];
             // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(sum)) };
         }

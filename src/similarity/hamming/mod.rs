@@ -14,12 +14,32 @@ use crate::isa::Isa;
 /// Bytes in a word.
 const WORD: usize = 8;
 /// Rows in a group.
-const GROUP: usize = 8;
+const GROUP: usize = 16;
+/// Groups that are asked for ahead of the one that is interleaved: its rows, read side by side, hide from the CPU that
+/// they follow one another.
+const AHEAD: usize = 2;
+/// Rows that a line holds a word of.
+const LANES: usize = 8;
 
-/// The same 64 bits of eight rows.
+/// The same 64 bits of eight rows; for AVX2 the same nibbles of sixteen.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub struct Line(pub(crate) [u64; GROUP]);
+pub struct Line(pub(crate) [u8; LANES * WORD]);
+
+/// The same 64 bits of each query of a batch; for AVX2 as many bytes in an order of its own.
+type Word = [u8; BATCH * WORD];
+
+impl Line {
+    /// The words of the rows.
+    fn words(&self) -> [u64; LANES] {
+        let words = self.0.as_chunks().0;
+        std::array::from_fn(|lane| u64::from_ne_bytes(words[lane]))
+    }
+
+    fn set(&mut self, lane: usize, word: u64) {
+        self.0.as_chunks_mut().0[lane] = word.to_ne_bytes();
+    }
+}
 
 /// Hamming distance between packed vectors.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +50,7 @@ impl Kernels for Hamming {
     type Query = u8;
     type Element = u8;
     type Line = Line;
-    type Word = [u64; BATCH];
+    type Word = Word;
 
     const GROUP: usize = GROUP;
     const RATIO: usize = 1;
@@ -61,12 +81,20 @@ impl Kernels for Hamming {
     }
 
     fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
-        let words = rows.width().div_ceil(WORD);
-        // Every lane of a full group is written below: only a last group that is not full needs zeros.
-        panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
-        let (groups, rest) = rows.groups::<GROUP>();
+        let (groups, words) = (rows.len().div_ceil(GROUP), rows.width().div_ceil(WORD));
+        // What is full is written below: only what is not needs zeros.
+        let zero = Line([0; LANES * WORD]);
+        #[cfg(target_arch = "x86_64")]
+        if isa.min(Isa::hamming()) == Isa::Avx2 {
+            panel.resize(groups * words * avx2::LINES, zero);
+            // SAFETY: `Isa::hamming` names AVX2 only where AVX2 and POPCNT were detected.
+            return unsafe { avx2::pack(rows, panel) };
+        }
+        panel.resize(groups * words * (GROUP / LANES), zero);
+        let (groups, rest) = rows.groups::<LANES>();
         let (full, last) = panel.split_at_mut(groups.len() * words);
-        for (group, lines) in groups.zip(full.chunks_exact_mut(words)) {
+        for (at, (group, lines)) in groups.zip(full.chunks_exact_mut(words)).enumerate() {
+            rows.prefetch((at + 2 * AHEAD) * LANES..(at + 2 * AHEAD + 1) * LANES);
             let done = match isa.min(Isa::hamming()) {
                 // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
                 #[cfg(target_arch = "x86_64")]
@@ -74,22 +102,26 @@ impl Kernels for Hamming {
                 _ => 0,
             };
             for (lane, row) in group.into_iter().enumerate() {
-                each_word(&row[done * WORD..], |word, value| lines[done + word].0[lane] = value);
+                each_word(&row[done * WORD..], |word, value| lines[done + word].set(lane, value));
             }
         }
-        last.fill(Line([0; GROUP]));
+        last.fill(zero);
         for (lane, row) in rest.iter().enumerate() {
-            each_word(row, |word, value| last[word].0[lane] = value);
+            each_word(row, |word, value| last[word].set(lane, value));
         }
     }
 
-    fn pack_queries(queries: &[u8], width: usize) -> Queries<Self::Word> {
+    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Queries<Self::Word> {
         let (count, length) = (queries.len() / width, width.div_ceil(WORD));
         let batches = count.div_ceil(BATCH);
-        let mut words = vec![[0; BATCH]; batches * length];
+        let mut words = vec![[0; BATCH * WORD]; batches * length];
         for (q, query) in queries.chunks_exact(width).enumerate() {
-            let batch = &mut words[q / BATCH * length..][..length];
-            each_word(query, |word, value| batch[word][q % BATCH] = value);
+            let (batch, q) = (&mut words[q / BATCH * length..][..length], q % BATCH);
+            match isa.min(Isa::hamming()) {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2::pack_query(query, q, batch),
+                _ => each_word(query, |word, value| batch[word].as_chunks_mut().0[q] = value.to_ne_bytes()),
+            }
         }
         Queries { words, bias: vec![0; batches * BATCH], count, length }
     }
@@ -138,14 +170,14 @@ mod tests {
             .chunks_exact(width)
             .map(|q| row_data.chunks_exact(width).map(|r| oracle(q, r)).collect())
             .collect();
-        let packed = Hamming::pack_queries(query_data, width);
         for isa in Isa::ALL {
+            let packed = Hamming::pack_queries(isa, query_data, width);
             for (q, query) in query_data.chunks_exact(width).enumerate() {
                 let mut out = vec![-1; rows];
                 Hamming::rows(isa, query, Matrix::whole(row_data, width), &mut out);
                 assert_eq!(out, expected[q], "rows, {isa:?}, width {width}, offset {offset}");
             }
-            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
+            let mut panel = vec![Line([!0; LANES * WORD]); 9]; // what an earlier block left behind
             Hamming::pack_rows(isa, Matrix::whole(row_data, width), &mut panel);
             let stride = rows.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.batches() {
@@ -180,16 +212,16 @@ mod tests {
 
     #[test]
     fn all_bits_differ_without_a_counter_overflowing() {
-        let width = 9000;
+        let width = 33_000;
         let (query, rows) = (vec![0u8; width], vec![255u8; 3 * width]);
-        let packed = Hamming::pack_queries(&query, width);
         for isa in Isa::ALL {
+            let packed = Hamming::pack_queries(isa, &query, width);
             let mut out = [0; 3];
             Hamming::rows(isa, &query, Matrix::whole(&rows, width), &mut out);
             assert_eq!(out, [width as i32 * 8; 3], "{isa:?}");
-            let (mut panel, mut out) = (vec![], [0; 8 * BATCH]);
+            let (mut panel, mut out) = (vec![], [0; GROUP * BATCH]);
             Hamming::pack_rows(isa, Matrix::whole(&rows, width), &mut panel);
-            Hamming::panel(isa, &panel, &packed, 0, &mut out, 8);
+            Hamming::panel(isa, &panel, &packed, 0, &mut out, GROUP);
             assert_eq!(out[..3], [width as i32 * 8; 3], "{isa:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! Portable Rust, written so that the compiler vectorises it where the target can count bits in lanes.
 
 use super::super::Matrix;
-use super::{BATCH, GROUP, Line, WORD};
+use super::{LANES, Line, WORD, Word};
 
 pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
     for (row, out) in rows.iter().zip(out) {
@@ -24,16 +24,16 @@ pub(super) fn distance(a: &[u8], b: &[u8]) -> i32 {
     sum.cast_signed()
 }
 
-pub(super) fn panel(panel: &[Line], words: &[[u64; BATCH]], count: usize, out: &mut [i32], stride: usize) {
+pub(super) fn panel(panel: &[Line], words: &[Word], count: usize, out: &mut [i32], stride: usize) {
     for (group, lines) in panel.chunks_exact(words.len()).enumerate() {
         for q in 0..count {
-            let mut sums = [0u32; GROUP];
+            let mut sums = [0u32; LANES];
             for (line, word) in lines.iter().zip(words) {
-                for (sum, value) in sums.iter_mut().zip(line.0) {
-                    *sum += (value ^ word[q]).count_ones();
+                for (sum, value) in sums.iter_mut().zip(line.words()) {
+                    *sum += (value ^ u64::from_ne_bytes(word.as_chunks().0[q])).count_ones();
                 }
             }
-            let out = &mut out[q * stride + group * GROUP..][..GROUP];
+            let out = &mut out[q * stride + group * LANES..][..LANES];
             for (out, sum) in out.iter_mut().zip(sums) {
                 *out = sum.cast_signed();
             }
