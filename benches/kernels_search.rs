@@ -31,7 +31,6 @@ where
 {
     let matrix = |rows| Matrix::whole(black_box(rows), width);
     let (queries, rows) = (elements(BATCH * width), elements(ROWS * width));
-    let packed = K::pack_queries(&queries, width);
     let mut group = c.benchmark_group(name);
     for isa in Isa::ALL.into_iter().filter(|&isa| isa <= K::isa()) {
         let mut out = vec![0; BATCH * ROWS];
@@ -47,6 +46,7 @@ where
         group.bench_function(BenchmarkId::new("norms", isa.name()), |b| {
             b.iter(|| K::squared_norms(isa, matrix(&rows), &mut norms));
         });
+        let packed = K::pack_queries(isa, &queries, width);
         let mut panel = vec![];
         K::pack_rows(isa, matrix(&rows), &mut panel);
         group.throughput(Throughput::Elements((ROWS * BATCH) as u64));

@@ -252,8 +252,8 @@ mod experiment {
         queries: &[Query],
         threads: usize,
     ) -> (Vec<Best>, usize) {
-        let packed = Dot::pack_queries(raw, DIMS);
         let isa = Dot::isa();
+        let packed = Dot::pack_queries(isa, raw, DIMS);
         threaded(threads, planes.along.len(), queries.len(), |block, best| {
             let start = block * BLOCK;
             let count = BLOCK.min(planes.along.len() - start);

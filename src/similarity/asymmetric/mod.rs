@@ -91,8 +91,8 @@ impl Kernels for Asymmetric {
         }
     }
 
-    fn pack_queries(_isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
-        pack_queries(queries, width, 1)
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
+        pack_queries(isa, queries, width, 1)
     }
 
     fn panel(isa: Isa, panel: &[Line], queries: &Queries<Self::Word>, batch: usize, out: &mut [i32], stride: usize) {
@@ -123,8 +123,8 @@ mod tests {
         let rows = Matrix::new(data, width, stride);
         let expected: Vec<Vec<i32>> =
             queries.chunks_exact(8 * width).map(|q| rows.iter().map(|r| oracle(q, r)).collect()).collect();
-        let packed = Asymmetric::pack_queries(Isa::Scalar, queries, 8 * width);
         for isa in Isa::ALL {
+            let packed = Asymmetric::pack_queries(isa, queries, 8 * width);
             for (query, expected) in queries.chunks_exact(8 * width).zip(&expected) {
                 let mut out = vec![-1; rows.len()];
                 Asymmetric::rows(isa, query, rows, &mut out);

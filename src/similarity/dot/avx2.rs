@@ -64,7 +64,7 @@ fn widen(elements: &[i8; STEP]) -> __m256i {
 const HALF: usize = GROUP / 2;
 /// Bytes in a register.
 const BYTES: usize = 2 * STEP;
-/// Queries that share the loads of a group, where sums need a register a half.
+/// Queries that share the loads of a group.
 const FOUR: usize = 4;
 
 /// Interleave the whole registers of a full group of rows, and give the number of words that were written.
@@ -164,14 +164,25 @@ fn vnni_tile(
             }
         }
     }
-    for (q, sums) in sums.into_iter().enumerate() {
-        let bias = _mm256_set1_epi32(bias[first + q]);
-        let out = out[(first + q) * stride..][..GROUP].as_chunks_mut::<HALF>().0;
-        for (out, sum) in out.iter_mut().zip(sums) {
-            // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
-            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi32(sum, bias)) };
-        }
-    }
+    store(sums, bias, first, out, stride);
+}
+
+/// Whether panels run on VPDPBUSD, which AVX-VNNI brings to CPUs without AVX-512.
+pub(super) fn vnni() -> bool {
+    std::arch::is_x86_feature_detected!("avxvnni")
+}
+
+/// For panels without VPDPBUSD, which take a word's four elements as 16-bit pairs: the even ones, then the odd ones.
+pub(super) fn widen_queries(words: &[[u32; BATCH]]) -> Vec<[u32; BATCH]> {
+    let pair = |low: u8, high: u8| {
+        let [low, high] = [low, high].map(|x| i16::from(x.cast_signed()).to_le_bytes());
+        u32::from_le_bytes([low[0], low[1], high[0], high[1]])
+    };
+    let wide = words.iter().flat_map(|word| {
+        let bytes = word.map(u32::to_ne_bytes);
+        [bytes.map(|[a, _, c, _]| pair(a, c)), bytes.map(|[_, b, _, d]| pair(b, d))]
+    });
+    wide.collect()
 }
 
 #[target_feature(enable = "avx2")]
@@ -183,13 +194,14 @@ pub(super) fn panel(
     out: &mut [i32],
     stride: usize,
 ) {
-    if std::arch::is_x86_feature_detected!("avxvnni") {
+    if vnni() {
         // SAFETY: AVX-VNNI was detected a line above, and AVX2 by the caller.
         return unsafe { vnni_panel(panel, words, bias, count, out, stride) };
     }
     plain_panel(panel, words, bias, count, out, stride);
 }
 
+/// The queries are [`widen_queries`]'.
 #[target_feature(enable = "avx2")]
 fn plain_panel(
     panel: &[Line],
@@ -199,51 +211,61 @@ fn plain_panel(
     out: &mut [i32],
     stride: usize,
 ) {
+    let (words, _) = words.as_chunks::<2>();
     for (group, lines) in panel.chunks_exact(words.len()).enumerate() {
-        for first in (0..count).step_by(2) {
-            // A last odd query is paired with its neighbour in the batch, a real one or a zero, whose scores go where
-            // nobody looks.
-            tile::<2>(lines, words, bias, first, &mut out[group * GROUP..], stride);
+        for first in (0..count).step_by(FOUR) {
+            // Queries of the batch that are not there are zeros, whose scores go where nobody looks.
+            plain_tile(lines, words, bias, first, &mut out[group * GROUP..], stride);
         }
     }
 }
 
-/// One group, four rows a register, against the `Q` queries from `first`.
+/// One group, eight rows a register, against four queries from `first`.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn tile<const Q: usize>(
+fn plain_tile(
     lines: &[Line],
-    words: &[[u32; BATCH]],
+    words: &[[[u32; BATCH]; 2]],
     bias: &[i32; BATCH],
     first: usize,
     out: &mut [i32],
     stride: usize,
 ) {
-    let mut sums = [[_mm256_setzero_si256(); 4]; Q];
-    for (line, word) in lines.iter().zip(words) {
-        let mut rows = [_mm256_setzero_si256(); 4];
-        for (rows, quarter) in rows.iter_mut().zip(line.0.as_chunks::<4>().0) {
-            // SAFETY: a quarter of a line is 16 bytes at an address that is a multiple of 16.
-            *rows = _mm256_cvtepu8_epi16(unsafe { _mm_load_si128(quarter.as_ptr().cast()) });
+    let low = _mm256_set1_epi16(255);
+    let mut sums = [[_mm256_setzero_si256(); 2]; FOUR];
+    for (line, words) in lines.iter().zip(words) {
+        // The even elements of eight rows, and the odd ones, in 16 bits each.
+        let mut rows = [[_mm256_setzero_si256(); 2]; 2];
+        for (half, bytes) in line.0.as_chunks::<HALF>().0.iter().enumerate() {
+            // SAFETY: half a line is 32 bytes at an address that is a multiple of 32.
+            let bytes = unsafe { _mm256_load_si256(bytes.as_ptr().cast()) };
+            rows[0][half] = _mm256_and_si256(bytes, low);
+            rows[1][half] = _mm256_srli_epi16::<8>(bytes);
         }
-        let Some(word) = word[first..].first_chunk::<Q>() else { continue };
-        for (sums, &word) in sums.iter_mut().zip(word) {
-            let word = _mm256_cvtepi8_epi16(_mm_set1_epi32(word.cast_signed()));
-            for (sum, rows) in sums.iter_mut().zip(rows) {
-                // Two 32-bit lanes a row, each 2 * 255 * 128 at most beside the running sum, which wraps.
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(rows, word));
+        for (rows, word) in rows.iter().zip(words) {
+            let Some(word) = word[first..].first_chunk::<FOUR>() else { continue };
+            for (sums, &word) in sums.iter_mut().zip(word) {
+                let word = _mm256_set1_epi32(word.cast_signed());
+                for (sum, &rows) in sums.iter_mut().zip(rows) {
+                    // 2 * 255 * 128 at most beside the running sum, which wraps.
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(rows, word));
+                }
             }
         }
     }
+    store(sums, bias, first, out, stride);
+}
+
+/// Hand over the scores of four queries from `first` with the rows of a group.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(sums: [[__m256i; 2]; FOUR], bias: &[i32; BATCH], first: usize, out: &mut [i32], stride: usize) {
     for (q, sums) in sums.into_iter().enumerate() {
         let bias = _mm256_set1_epi32(bias[first + q]);
-        let out = out[(first + q) * stride..][..GROUP].as_chunks_mut::<8>().0;
-        for (out, pair) in out.iter_mut().zip(sums.as_chunks::<2>().0) {
-            // Lanes of the first: rows 0 0 1 1 | 2 2 3 3; the sums of neighbours: 0 1 4 5 | 2 3 6 7; then in order.
-            let added = _mm256_hadd_epi32(pair[0], pair[1]);
-            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(added);
+        let out = out[(first + q) * stride..][..GROUP].as_chunks_mut::<HALF>().0;
+        for (out, sum) in out.iter_mut().zip(sums) {
             // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
-            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi32(ordered, bias)) };
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi32(sum, bias)) };
         }
     }
 }
@@ -267,14 +289,14 @@ mod tests {
             let value =
                 |values: Vec<i8>| values.into_iter().map(|x| if extreme { -128 } else { x }).collect::<Vec<i8>>();
             let (queries, rows) = (value(random.int8(7 * width)), value(random.int8(40 * width)));
-            let packed = Dot::pack_queries(Isa::Avx2, &queries, width);
+            let packed = Dot::pack_queries(Isa::Scalar, &queries, width);
             let mut panel = vec![];
             Dot::pack_rows(Isa::Avx2, Matrix::whole(&rows, width), &mut panel);
             let (words, count, bias) = packed.batch(0);
             let mut outs = [vec![0; BATCH * 48], vec![0; BATCH * 48]];
             scalar::panel(&panel, words, bias, count, &mut outs[0], 48);
             // SAFETY: AVX2 was detected above.
-            unsafe { plain_panel(&panel, words, bias, count, &mut outs[1], 48) };
+            unsafe { plain_panel(&panel, &widen_queries(words), bias, count, &mut outs[1], 48) };
             assert_eq!(outs[0][..count * 48], outs[1][..count * 48]);
         }
     }

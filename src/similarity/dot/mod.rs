@@ -97,7 +97,8 @@ impl Kernels for Dot {
         panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
         let (groups, rest) = rows.groups::<GROUP>();
         let (full, last) = panel.split_at_mut(groups.len() * words);
-        for (group, lines) in groups.zip(full.chunks_exact_mut(words)) {
+        for (at, (group, lines)) in groups.zip(full.chunks_exact_mut(words)).enumerate() {
+            rows.prefetch((at + 1) * GROUP..(at + 2) * GROUP);
             let done = match isa.min(Isa::dot()) {
                 // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
                 #[cfg(target_arch = "x86_64")]
@@ -117,8 +118,8 @@ impl Kernels for Dot {
         }
     }
 
-    fn pack_queries(_isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
-        pack_queries(queries, width, 128)
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
+        pack_queries(isa, queries, width, 128)
     }
 
     fn panel(isa: Isa, panel: &[Line], queries: &Queries<Self::Word>, batch: usize, out: &mut [i32], stride: usize) {
@@ -136,7 +137,7 @@ impl Kernels for Dot {
 }
 
 /// Interleave queries whose sums exceed their scores by `excess` times the sum of the query.
-pub(super) fn pack_queries(queries: &[i8], width: usize, excess: i32) -> Queries<[u32; BATCH]> {
+pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) -> Queries<[u32; BATCH]> {
     let (count, length) = (queries.len() / width, width.div_ceil(WORD));
     let batches = count.div_ceil(BATCH);
     let mut words = vec![[0; BATCH]; batches * length];
@@ -147,6 +148,11 @@ pub(super) fn pack_queries(queries: &[i8], width: usize, excess: i32) -> Queries
         each_word(query, |word, value| batch[word][q % BATCH] = value);
         bias[q] = excess * sum(query);
     }
+    #[cfg(target_arch = "x86_64")]
+    if isa.min(Isa::dot()) == Isa::Avx2 && !avx2::vnni() {
+        words = avx2::widen_queries(&words);
+    }
+    let length = words.len() / batches.max(1);
     Queries { words, bias, count, length }
 }
 
@@ -185,9 +191,9 @@ mod tests {
         let expected: Vec<Vec<i32>> =
             queries.chunks_exact(width).map(|q| rows.chunks_exact(width).map(|r| oracle(q, r)).collect()).collect();
         let norms: Vec<u32> = rows.chunks_exact(width).map(|r| oracle(r, r) as u32).collect();
-        let packed = Dot::pack_queries(Isa::Scalar, queries, width);
         let matrix = Matrix::whole(rows, width);
         for isa in Isa::ALL {
+            let packed = Dot::pack_queries(isa, queries, width);
             for (query, expected) in queries.chunks_exact(width).zip(&expected) {
                 let mut out = vec![-1; count];
                 Dot::rows(isa, query, matrix, &mut out);
