@@ -71,6 +71,35 @@ NOTES = {
 #: Groups that the README leaves to docs/benchmarks.md: what other CPUs would do says little at a glance.
 ASIDE = frozenset({"paths"})
 
+#: Cases that the README shows: of each kind of work the usual size, and the sizes at which something else decides. A
+#: record at another scale has other cases, and shows them all.
+HEADLINES = frozenset(
+    {
+        "480 chunks x 1024 int8",
+        "480 chunks x 1024 bits",
+        "15,872 chunks x 1024 int8",
+        "1 chunk x 1024 int8",
+        "decode_base64, 10,000 x 1024",
+        "unpack_bits, 80,000 x 1024",
+        "480 chunks x 1024 int8, perplexityai object",
+        "1,000,000 x 1024 bits, 1 query",
+        "1,000,000 x 1024 bits, 256 queries",
+        "1,000 x 1024 bits, 1 query",
+        "250,000 x 1024 int8, 1 query",
+        "250,000 x 1024 int8, 16 queries",
+        "250,000 x 1024 int8, 256 queries",
+        "triplets, 501 documents",
+        "lognormal, 1,000,000 documents",
+        "English prose, 6,003 paragraphs",
+        "Chinese, 5,734 paragraphs",
+        "tokenizer.json of Qwen3, 6.0 MB",
+        "a process that imports",
+        "16 requests of 480 chunks",
+        "20 requests a second, without Retry-After",
+        "640 requests of 200 ms, 16 at once",
+    }
+)
+
 
 def dump(record: dict[str, Any]) -> str:
     """Write a record as text: a line a result, so that two records can be compared line by line."""
@@ -169,7 +198,7 @@ def _aside(result: dict[str, Any]) -> str:
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Return the README's section: for each case, at its most threads, our answer beside the quickest right one."""
+    """Return the README's section: chosen cases, at their most threads, our answer beside the quickest right one."""
     machine = record["machine"]
     path = ", ".join(dict.fromkeys(machine["paths"].values()))
     how = "" if "remark" in record else " by `make bench`"  # the remark says how else
@@ -177,7 +206,9 @@ def summary(record: dict[str, Any]) -> str:
     for group in groups(record):
         if group in ASIDE:
             continue
-        for row in {row.case: row for row in rows(record, group)}.values():
+        cases = {row.case: row for row in rows(record, group)}
+        chosen = [cases[case] for case in cases if case in HEADLINES] or cases.values()
+        for row in chosen:
             if row.baseline["table"].startswith("Families"):
                 continue  # peers answer these with more requests: their time says little
             right = [result for result in row.results.values() if result["exact"] and result["correct"]]
@@ -192,7 +223,7 @@ def summary(record: dict[str, Any]) -> str:
                 lines.append("| " + " | ".join(cells) + " |")
     return (
         f"Medians measured {record['date']}{how} on {machine['cores']} cores of {machine['cpu']} "
-        f"({path} path), peers in the same run, every answer checked. All peers, sizes and threads, "
+        f"({path} path), peers in the same run, every answer checked. A choice; all peers, sizes and threads, "
         f"with plots and where a peer is quicker: [docs/benchmarks.md](docs/benchmarks.md).{_remark(record)}\n\n"
         + "\n".join(lines)
         + "\n"
