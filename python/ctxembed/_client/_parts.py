@@ -94,6 +94,8 @@ class Batch:
     estimate : tuple of int
         What a calibration learns from: the estimate of its text by class. Empty where a counter counted, and in a
         piece, of which only its share is known.
+    body : bytes or None
+        The request, where it is written already.
     """
 
     documents: list[list[str]] = field(repr=False)
@@ -103,6 +105,7 @@ class Batch:
     attempts: int = 0
     spent: Usage = field(default_factory=Usage)
     estimate: tuple[int, ...] = ()
+    body: bytes | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> list[int]:

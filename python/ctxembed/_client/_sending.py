@@ -86,7 +86,8 @@ class Sending:
 
     async def _end(self) -> Outcome:
         engine = self.engine
-        self._body = self.call.body(self.batch.documents)
+        body = self.batch.body
+        self._body = self.call.body(self.batch.documents) if body is None else body
         engine.budget.request()
         error: Exception | None = None
         renewed = False

@@ -432,11 +432,11 @@ class Client(BaseClient):
         keep: bool = False,
     ) -> Outcome:
         until = self._until(deadline)
-        plan = self._plan_one(documents, model, dimensions, encoding_format)
+        call, batch = self._plan_one(documents, model, dimensions, encoding_format)
         landed: list[Outcome] = []
 
         async def send(_: object) -> None:
-            landed.append(await self._engine.one(plan.call, plan.batches[0], until, keep=keep))
+            landed.append(await self._engine.one(call, batch, until, keep=keep))
 
         self._call(send, None)
         return landed[0]
