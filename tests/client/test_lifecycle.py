@@ -492,7 +492,7 @@ def test_both_transports_bring_the_same(server, control, monkeypatch, kind, faul
 
     from .conftest import Driver, FakeClock
 
-    pytest.importorskip("httpx_aiohttp")
+    pytest.importorskip("aiohttp")
     found = []
     for installed in (True, False):
         monkeypatch.setattr(_lines, "_AIOHTTP", installed)
@@ -508,7 +508,7 @@ def test_both_transports_bring_the_same(server, control, monkeypatch, kind, faul
 def test_both_transports_fail_the_same(server, control, monkeypatch, fault):
     from ctxembed._client import _lines
 
-    pytest.importorskip("httpx_aiohttp")
+    pytest.importorskip("aiohttp")
     kinds = []
     for installed in (True, False):
         monkeypatch.setattr(_lines, "_AIOHTTP", installed)
@@ -521,6 +521,48 @@ def test_both_transports_fail_the_same(server, control, monkeypatch, fault):
         kinds.append(type(caught.value))
         assert KEY not in repr(caught.value)
     assert kinds[0] is kinds[1]
+
+
+def test_each_error_of_httpcore_is_what_httpx_calls_it():
+    import httpcore
+    from ctxembed._client._lines import as_httpx
+
+    names = [name for name in httpcore.__all__ if isinstance(getattr(httpcore, name), type)]
+    errors = [getattr(httpcore, name) for name in names if issubclass(getattr(httpcore, name), Exception)]
+    for kind in set(errors) - {httpcore.ConnectionNotAvailable}:
+        said = as_httpx(kind("why"))
+        assert type(said) is getattr(httpx, kind.__name__)
+        assert str(said) == "why"
+        assert isinstance(said.__cause__, kind)
+    assert isinstance(as_httpx(httpcore.ConnectionNotAvailable()), httpx.TransportError)
+
+
+def test_each_error_of_aiohttp_is_what_httpx_calls_it():
+    from ctxembed._client._lines import as_httpx
+
+    aiohttp = pytest.importorskip("aiohttp")
+    refused = ConnectionRefusedError(111, "refused")
+    key = aiohttp.client_reqrep.ConnectionKey("host", 443, True, True, None, None, None)
+    said = {
+        aiohttp.ConnectionTimeoutError("late"): httpx.ConnectTimeout,
+        aiohttp.SocketTimeoutError("late"): httpx.ReadTimeout,
+        aiohttp.ClientConnectorError(key, refused): httpx.ConnectError,
+        aiohttp.ServerDisconnectedError(): httpx.ReadError,
+        aiohttp.ClientOSError(104, "reset"): httpx.ReadError,
+        aiohttp.ClientPayloadError("short"): httpx.ReadError,
+        aiohttp.InvalidURL("x://"): httpx.UnsupportedProtocol,
+        aiohttp.ClientError("else"): httpx.RemoteProtocolError,
+    }
+    for error, kind in said.items():
+        assert type(as_httpx(error)) is kind
+
+
+def test_what_is_no_error_of_the_network_is_none_of_httpx():
+    from ctxembed._client._lines import as_httpx
+
+    reset = ConnectionResetError()
+    assert as_httpx(reset) is reset
+    assert as_httpx(ValueError("a bug")) is None
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])

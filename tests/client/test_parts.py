@@ -126,6 +126,19 @@ def test_what_only_a_closer_look_can_tell_is_left_to_that(documents):
     assert prepare_one(documents, ctxembed.Limits(), b"}") is None
 
 
+def test_documents_that_change_under_way_are_sent_as_they_were(driver, server):
+    documents, changed = documents_of(5), []
+
+    def change(event):
+        documents[0].append("another")
+        documents.append(["another"])
+        changed.append(event)
+
+    emb = driver.create(documents, _client={"base_url": server.base_url, "on_request": change})
+    assert changed
+    assert np.diff(emb.offsets).tolist() == [len(document) for document in documents_of(5)]
+
+
 @pytest.mark.parametrize("documents", [[["a"], "b"], [["a"], 3], [["a"], ["b", 3]]])
 def test_positions_in_messages_count_from_the_first_document(documents):
     with pytest.raises(TypeError, match="document 101"):

@@ -246,7 +246,8 @@ class BaseClient:
             documents = materialise(documents)  # it may have to be read twice
             found = prepare_one(documents, limits, call.rest)  # the caller has packed: nothing depends on an estimate
             if found is not None and len(found.documents) <= limits.documents:
-                return call, Batch(documents, np.arange(len(documents), dtype=np.int64), found.tokens, body=found.body)
+                positions = np.arange(len(documents), dtype=np.int64)
+                return call, Batch(documents, positions, found.tokens, body=found.body, shape=found.chunk_counts)
         plan = plan_of(call, self._prepared(prepare, documents), "raise")
         tokens = sum(batch.tokens for batch in plan.batches)
         sizes = {"documents": len(plan.documents), "chunks": plan.chunks}

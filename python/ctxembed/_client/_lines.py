@@ -12,7 +12,6 @@ import importlib.util
 import ssl
 import sys
 import urllib.request
-from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +21,7 @@ import httpcore
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from ctxembed._client._secret import Secret
 
@@ -30,7 +29,6 @@ __all__ = ["Answer", "Connecting", "Line", "Once", "Streamed", "as_httpx"]
 
 _KEEPALIVE: Final = 30.0
 _PIECE: Final = 1 << 18  # bytes of a body that are taken at once: what asyncio takes from a socket
-_FIRST: Final = 1 << 14  # bytes of a request's body that leave with its headers
 _AIOHTTP: Final = importlib.util.find_spec("aiohttp") is not None
 
 
@@ -128,10 +126,8 @@ def as_httpx(error: Exception) -> Exception | None:
         kind = getattr(httpx, type(error).__name__, httpx.TransportError)  # each has its like there, by its name
     elif aiohttp is None or not isinstance(error, aiohttp.ClientError):
         return error if isinstance(error, OSError) else None
-    elif isinstance(error, aiohttp.ConnectionTimeoutError):
-        kind = httpx.ConnectTimeout
     elif isinstance(error, TimeoutError):
-        kind = httpx.ReadTimeout
+        kind = httpx.ConnectTimeout if type(error).__name__ == "ConnectionTimeoutError" else httpx.ReadTimeout
     elif isinstance(error, aiohttp.ClientConnectorError):
         kind = httpx.ConnectError
     elif isinstance(error, aiohttp.InvalidURL):
@@ -248,21 +244,6 @@ class HttpcoreLine(Line):
         await self._pool.aclose()
 
 
-class _Parts(AsyncIterable["bytes | memoryview"]):
-    """A request's body as aiohttp is to take it: it joins the first part with the headers, and copies no more."""
-
-    def __init__(self, body: bytes) -> None:
-        self._parts = iter((body[:_FIRST], memoryview(body)[_FIRST:]))
-
-    def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
-        return self
-
-    async def __anext__(self) -> bytes | memoryview:
-        for part in self._parts:
-            return part
-        raise StopAsyncIteration
-
-
 class _AiohttpAnswer(Answer):
     """An answer that aiohttp brings."""
 
@@ -307,8 +288,8 @@ class AiohttpLine(Line):
     ) -> Answer:
         response = await self._session.post(
             url,
-            data=_Parts(body),
-            headers={**headers, "Authorization": secret.header(), "Content-Length": str(len(body))},
+            data=body,
+            headers={**headers, "Authorization": secret.header()},
             timeout=self._timeout(timeout),
             allow_redirects=False,
         )

@@ -94,11 +94,13 @@ def check_on_error(on_error: object) -> None:
 
 
 def materialise(documents: Iterable[Iterable[str]]) -> Any:
-    """Read documents where they belong, into lists of their own; what is none is for the planner to tell."""
-    if isinstance(documents, str | bytes | bytearray | Mapping | AbstractSet) or not isinstance(documents, Iterable):
+    """Read documents where they belong; what is none of them is for the planner to tell."""
+    if type(documents) is not list and (
+        isinstance(documents, str | bytes | bytearray | Mapping | AbstractSet) or not isinstance(documents, Iterable)
+    ):
         return documents
     return [
-        row.copy() if type(row) is list else row if isinstance(row, str) or not isinstance(row, Iterable) else list(row)
+        row if type(row) is list or isinstance(row, str) or not isinstance(row, Iterable) else list(row)
         for row in documents
     ]
 

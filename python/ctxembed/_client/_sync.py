@@ -116,8 +116,8 @@ class Client(BaseClient):
     child makes a thread and connections of its own. A client cannot be pickled.
 
     Retries and failures are logged to ``logging.getLogger("ctxembed")``, with their facts in ``record.ctxembed``,
-    without key and texts. Where httpx's aiohttp transport is installed (extra ``aiohttp``) it is used, since it takes
-    less time; not so with ``http2`` or a proxy. ``docs/failures.md`` says what becomes of each failure.
+    without key and texts. Where aiohttp is installed (extra ``aiohttp``) it sends, since it takes less time; not so
+    with ``http2`` or a proxy. ``docs/failures.md`` says what becomes of each failure.
 
     Examples
     --------
