@@ -523,6 +523,39 @@ def test_both_transports_fail_the_same(server, control, monkeypatch, fault):
     assert kinds[0] is kinds[1]
 
 
+@pytest.mark.parametrize(("backend", "aiohttp"), [("asyncio", True), ("asyncio", False), ("trio", False)])
+def test_a_connection_that_the_server_has_closed_is_not_used_again(scripted, monkeypatch, backend, aiohttp):
+    from ctxembed._client import _lines
+
+    monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
+    scripted.server.RequestHandlerClass.timeout = 0.05  # for the next request on a connection
+
+    async def main():
+        async with AsyncClient(KEY, base_url=scripted.base_url, max_retries=0) as client:
+            first = await client.create([["a"]])
+            await anyio.sleep(0.3)
+            return len(first), len(await client.create([["b"]]))
+
+    assert anyio.run(main, backend=backend) == (1, 1)
+
+
+@pytest.mark.parametrize(("backend", "aiohttp"), [("asyncio", True), ("asyncio", False), ("trio", False)])
+def test_connections_are_used_again(scripted, monkeypatch, backend, aiohttp):
+    from ctxembed._client import _lines
+
+    monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
+    opened, handle = [], scripted.server.process_request
+    monkeypatch.setattr(scripted.server, "process_request", lambda *args: (opened.append(args), handle(*args)))
+
+    async def main():
+        async with AsyncClient(KEY, base_url=scripted.base_url, max_retries=0) as client:
+            for _ in range(4):
+                await client.create(documents_of(30))
+
+    anyio.run(main, backend=backend)
+    assert len(opened) == 1
+
+
 def test_each_error_of_httpcore_is_what_httpx_calls_it():
     import httpcore
     from ctxembed._client._lines import as_httpx

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import select
 import ssl
 import sys
 import urllib.request
@@ -170,6 +171,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._socket: Any = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return await self._stream.read(max(max_bytes, _PIECE), timeout)
@@ -181,7 +183,16 @@ class _Stream(httpcore.AsyncNetworkStream):
         await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        if info != "is_readable":
+            return self._stream.get_extra_info(info)
+        # Asked of every idle connection before each request. What lies below asks the socket for all that it can tell.
+        if self._socket is None:
+            self._socket = self._stream.get_extra_info("socket")
+        if self._socket is None or (descriptor := self._socket.fileno()) < 0:
+            return True  # closed
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
