@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -634,3 +635,57 @@ def test_a_custom_authority_is_a_file_or_a_context(tmp_path):
     client = Client(KEY, verify=tmp_path)
     assert client._engine.pool.connecting.verify is not None
     assert client.with_options(max_retries=1)._engine.pool is client._engine.pool
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A certificate for this machine that signs itself, and its key, in one file."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate")
+    folder = tmp_path_factory.mktemp("authority")
+    command = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", folder / "key.pem", "-out", folder / "certificate.pem"]
+    subprocess.run([openssl, *command.split(), *files], check=True, capture_output=True, timeout=30)
+    return folder
+
+
+SENDERS = [("sync", True), ("asyncio", True), ("asyncio", False), ("trio", False)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "aiohttp", "http2"), [*((*sender, False) for sender in SENDERS), ("asyncio", True, True)]
+)
+def test_over_tls_the_server_must_be_trusted(scripted, authority, monkeypatch, kind, aiohttp, http2):
+    import ssl
+
+    from ctxembed._client import _lines
+
+    from .conftest import Driver
+
+    monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "certificate.pem", authority / "key.pem")
+    scripted.server.socket = context.wrap_socket(scripted.server.socket, server_side=True)
+    client = {"base_url": scripted.base_url.replace("http:", "https:"), "max_retries": 0, "http2": http2}
+    trusting = {**client, "verify": authority / "certificate.pem"}
+    assert len(Driver(kind).create(documents_of(200), _client=trusting)) == 200
+    with pytest.raises(ctxembed.APIConnectionError, match="(?i)certificate") as caught:
+        Driver(kind).create([["a"]], _client=client)
+    assert isinstance(caught.value.__cause__, httpx.ConnectError)
+    assert len(scripted.requests) == 1
+
+
+@pytest.mark.parametrize(("kind", "aiohttp"), SENDERS)
+def test_a_request_of_megabytes_is_sent_as_any_other(scripted, monkeypatch, kind, aiohttp):
+    from ctxembed._client import _lines
+
+    from .conftest import Driver
+
+    monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
+    documents = [[f"{i} " + "long " * 5_000] * 3 for i in range(40)]
+    assert len(Driver(kind).create(documents, _client={"base_url": scripted.base_url}).vectors) == 120
+    [request] = scripted.requests
+    assert request["input"] == documents
+    assert "content-length" in request["headers"]
+    assert "transfer-encoding" not in request["headers"]

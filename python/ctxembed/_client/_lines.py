@@ -30,6 +30,7 @@ __all__ = ["Answer", "Connecting", "Line", "Once", "Streamed", "as_httpx"]
 
 _KEEPALIVE: Final = 30.0
 _PIECE: Final = 1 << 18  # bytes of a body that are taken at once: what asyncio takes from a socket
+_LARGE: Final = 1 << 20  # bytes of a request's body beyond which aiohttp warns of bytes
 _AIOHTTP: Final = importlib.util.find_spec("aiohttp") is not None
 
 
@@ -299,8 +300,8 @@ class AiohttpLine(Line):
     ) -> Answer:
         response = await self._session.post(
             url,
-            data=body,
-            headers={**headers, "Authorization": secret.header()},
+            data=body if len(body) <= _LARGE else Once(body),
+            headers={**headers, "Authorization": secret.header(), "Content-Length": str(len(body))},
             timeout=self._timeout(timeout),
             allow_redirects=False,
         )
