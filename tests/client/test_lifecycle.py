@@ -589,6 +589,9 @@ def test_each_error_of_aiohttp_is_what_httpx_calls_it():
     }
     for error, kind in said.items():
         assert type(as_httpx(error)) is kind
+        wrapped = httpx.ConnectTimeout("what httpx-aiohttp 0.2 calls most of them")
+        wrapped.__cause__ = error
+        assert type(as_httpx(wrapped)) is kind
 
 
 def test_what_is_no_error_of_the_network_is_none_of_httpx():

@@ -120,9 +120,12 @@ class Line:
 
 def as_httpx(error: Exception) -> Exception | None:
     """Return what httpx says for an error of the network; None where it is none."""
+    aiohttp = sys.modules.get("aiohttp")
+    cause = error.__cause__
+    if aiohttp is not None and isinstance(error, httpx.ConnectTimeout) and isinstance(cause, aiohttp.ClientError):
+        error = cause  # a client of the caller's over httpx-aiohttp, which calls any broken connection so (0.2)
     if isinstance(error, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError):
         return error
-    aiohttp = sys.modules.get("aiohttp")
     kind: type[Exception]
     if type(error).__module__.startswith("httpcore"):
         kind = getattr(httpx, type(error).__name__, httpx.TransportError)  # each has its like there, by its name
@@ -305,7 +308,6 @@ class AiohttpLine(Line):
             timeout=self._timeout(timeout),
             allow_redirects=False,
         )
-
         return _AiohttpAnswer(response)
 
     def _timeout(self, timeout: httpx.Timeout) -> Any:
