@@ -66,22 +66,38 @@ fn find_in_tail(kernel: impl Kernel, tail: &[u8]) -> Found {
     kernel.find(&block)
 }
 
-/// How a byte that needs an escape is written.
-fn escaped(byte: u8) -> ([u8; 6], usize) {
+/// How a byte is written within a string: its JSON, and how long that is, in the last byte.
+static WRITTEN: [[u8; 8]; 256] = {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let short = match byte {
-        b'\n' => b'n',
-        b'\t' => b't',
-        b'\r' => b'r',
-        0x08 => b'b',
-        0x0C => b'f',
-        b'"' | b'\\' => byte,
-        _ => {
-            let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-            return ([b'\\', b'u', b'0', b'0', digits[0], digits[1]], 6);
-        }
-    };
-    ([b'\\', short, 0, 0, 0, 0], 2)
+    let mut table = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let short = match byte as u8 {
+            b'\n' => b'n',
+            b'\t' => b't',
+            b'\r' => b'r',
+            0x08 => b'b',
+            0x0C => b'f',
+            b'"' => b'"',
+            b'\\' => b'\\',
+            _ => 0,
+        };
+        table[byte] = if short != 0 {
+            [b'\\', short, 0, 0, 0, 0, 0, 2]
+        } else if byte < 0x20 {
+            [b'\\', b'u', b'0', b'0', DIGITS[byte >> 4], DIGITS[byte & 15], 0, 6]
+        } else {
+            [byte as u8, 0, 0, 0, 0, 0, 0, 1]
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// Bytes that `byte` is written as.
+#[inline(always)]
+fn length(byte: u8) -> usize {
+    usize::from(WRITTEN[usize::from(byte)][7])
 }
 
 /// What is known of a text before it is written.
@@ -115,7 +131,7 @@ impl Survey {
         self.ascii &= !found.high;
         let mut escapes = found.escapes;
         while escapes != 0 {
-            self.size += escaped(bytes[escapes.trailing_zeros() as usize]).1 - 1;
+            self.size += length(bytes[escapes.trailing_zeros() as usize]) - 1;
             escapes &= escapes - 1;
         }
     }
@@ -136,41 +152,72 @@ impl Writer<'_> {
         self.at += bytes.len();
     }
 
-    /// Write `text` as a JSON string, quotes included.
+    /// Write one byte as a string has it.
     #[inline(always)]
-    fn string(&mut self, kernel: impl Kernel, mut text: &[u8]) {
-        self.push(b"\"");
-        loop {
-            let plain = self.plain(kernel, text);
-            let Some(&byte) = text.get(plain) else { break };
-            let (escape, length) = escaped(byte);
-            self.push(&escape[..length]);
-            text = &text[plain + 1..];
+    fn byte(&mut self, byte: u8) {
+        let written = &WRITTEN[usize::from(byte)];
+        match self.memory[self.at..].first_chunk_mut::<8>() {
+            // What is too much is written over by what comes next.
+            Some(to) => {
+                *to = written.map(MaybeUninit::new);
+                self.at += length(byte);
+            }
+            None => self.push(&written[..length(byte)]),
         }
-        self.push(b"\"");
     }
 
-    /// Copy the bytes before the first that needs an escape, and return how many they are.
+    /// Copy a block of which the first `length` bytes count.
     #[inline(always)]
-    fn plain(&mut self, kernel: impl Kernel, text: &[u8]) -> usize {
-        let mut plain = 0;
-        while let Some(block) = text[plain..].first_chunk::<BLOCK>()
-            && let Some(to) = self.memory[self.at..].first_chunk_mut::<BLOCK>()
-        {
-            // What follows an escape is written once more, in its place: there is room, for no byte is written as none.
-            *to = block.map(MaybeUninit::new);
-            let escapes = kernel.find(block).escapes;
-            if escapes != 0 {
-                self.at += escapes.trailing_zeros() as usize;
-                return plain + escapes.trailing_zeros() as usize;
+    fn block(&mut self, block: &[u8; BLOCK], length: usize) {
+        match self.memory[self.at..].first_chunk_mut::<BLOCK>() {
+            Some(to) => {
+                *to = block.map(MaybeUninit::new);
+                self.at += length;
             }
-            self.at += BLOCK;
-            plain += BLOCK;
+            None => self.push(&block[..length]),
         }
-        let tail = &text[plain..];
-        let length = tail.len().min(find_in_tail(kernel, tail).escapes.trailing_zeros() as usize);
-        self.push(&tail[..length]);
-        plain + length
+    }
+
+    /// Write `text` as a JSON string, quotes included.
+    #[inline(always)]
+    fn string(&mut self, kernel: impl Kernel, text: &[u8]) {
+        self.push(b"\"");
+        let mut read = 0;
+        while let Some(block) = text[read..].first_chunk::<BLOCK>() {
+            let mut escapes = kernel.find(block).escapes;
+            if escapes == 0 {
+                self.block(block, BLOCK);
+                read += BLOCK;
+                continue;
+            }
+            // Each run before an escape is copied by a block from its start on, as long as there is one.
+            let end = read + BLOCK;
+            while escapes != 0
+                && let Some(run) = text[read..].first_chunk::<BLOCK>()
+            {
+                let plain = escapes.trailing_zeros() as usize;
+                self.block(run, plain);
+                self.byte(text[read + plain]);
+                read += plain + 1;
+                escapes = if plain + 1 < BLOCK { escapes >> (plain + 1) } else { 0 };
+            }
+            if escapes == 0
+                && read < end
+                && let Some(run) = text[read..].first_chunk::<BLOCK>()
+            {
+                self.block(run, end - read);
+                read = end;
+            }
+        }
+        let tail = &text[read..];
+        if !tail.is_empty() && find_in_tail(kernel, tail).escapes == 0 {
+            self.push(tail);
+        } else {
+            for &byte in tail {
+                self.byte(byte);
+            }
+        }
+        self.push(b"\"");
     }
 
     /// Write what `write` does for each of `items`, between brackets and with commas between.

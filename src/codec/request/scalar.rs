@@ -13,16 +13,21 @@ pub(super) struct Scalar;
 impl super::Kernel for Scalar {
     #[inline(always)]
     fn find(self, block: &[u8; BLOCK]) -> Found {
-        let any = |test: fn(u8) -> bool| block.iter().fold(false, |found, &byte| found | test(byte));
         Found {
             // Where there is one at all, which is seldom.
-            escapes: if any(needs_escape) { escapes(block) } else { 0 },
-            opens: any(|byte| byte == b'<'),
-            high: any(|byte| byte >= 0x80),
+            escapes: if any(block, needs_escape) { escapes(block) } else { 0 },
+            opens: any(block, |byte| byte == b'<'),
+            high: any(block, |byte| byte >= 0x80),
         }
     }
 }
 
+#[inline(always)]
+fn any(block: &[u8; BLOCK], test: impl Fn(u8) -> bool) -> bool {
+    block.iter().fold(0, |found, &byte| found | u8::from(test(byte))) != 0
+}
+
+#[inline(always)]
 #[expect(clippy::needless_bitwise_bool, reason = "without a branch the compiler makes registers of many")]
 fn needs_escape(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
