@@ -209,7 +209,8 @@ class Sending:
             self._attempts,
             hedge,
         )
-        await engine.hooks.tell("on_request", event)
+        if engine.hooks.on_request is not None:
+            await engine.hooks.tell("on_request", event)
         limit = call.longest_answer(len(shape), sum(shape))
         decoder = call.decoder(shape)
         started = clock.monotonic()
