@@ -626,6 +626,19 @@ def test_a_proxy_is_asked_and_is_no_secret_in_messages(scripted, kind):
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize("way", ["proxy", "httpcore", "aiohttp"])
+def test_no_cookie_is_kept(scripted, monkeypatch, way):
+    from ctxembed._client import _lines
+
+    monkeypatch.setattr(_lines, "_AIOHTTP", way == "aiohttp")
+    scripted.script = lambda request: (200, {"set-cookie": "session=1; path=/"}, answer(request["input"]))
+    through = {"base_url": "http://127.0.0.1:9", "proxy": scripted.base_url}
+    with Client(KEY, **(through if way == "proxy" else {"base_url": scripted.base_url})) as client:
+        for _ in range(2):
+            client.create([["a"]])
+    assert not [request for request in scripted.requests if "cookie" in request["headers"]]
+
+
 def test_a_custom_authority_is_a_file_or_a_context(tmp_path):
     import ssl
 

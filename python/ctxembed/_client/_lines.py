@@ -15,6 +15,7 @@ import sys
 import urllib.request
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -370,7 +371,12 @@ class Connecting:
         if self.proxy is not None or (self.trust_env and urllib.request.getproxies()):
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE)
             return httpx.AsyncClient(
-                limits=limits, verify=context, http2=self.http2, proxy=self.proxy, trust_env=self.trust_env
+                limits=limits,
+                verify=context,
+                http2=self.http2,
+                proxy=self.proxy,
+                trust_env=self.trust_env,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept
             )
         if _AIOHTTP and not self.http2 and _is_asyncio():
             return AiohttpLine(context)
