@@ -41,10 +41,13 @@ def _async(session: Callable[[clients.Job], clients.Session]) -> Callable[[Any, 
     return lambda case, _threads: _timed(clients.kept(session(case.job)))
 
 
-def _sync(case: CpuCase, _threads: int) -> Callable[[], Timed]:
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return _timed(stack.enter_context(clients.ours_sync(case.job)))
+def _sync(session: Callable[[clients.Job], Any]) -> Callable[[Any, int], Callable[[], Timed]]:
+    def prepared(case: CpuCase, _threads: int) -> Callable[[], Timed]:
+        stack = ExitStack()
+        atexit.register(stack.close)
+        return _timed(stack.enter_context(session(case.job)))
+
+    return prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,11 @@ class CpuCase(Case):
     peers: ClassVar = (
         Peer("ctxembed async, httpx", _async(clients.ours_httpx), "ours"),
         Peer("ctxembed async, aiohttp", _async(clients.ours_async), "ours"),
-        Peer("ctxembed sync", _sync, "ours"),
+        Peer("ctxembed sync", _sync(clients.ours_sync), "ours"),
+        # The rows above plan and estimate too; these send each request as it is, as the vendor's package does.
+        Peer("ctxembed async create, httpx", _async(clients.ours_create_httpx), "ours"),
+        Peer("ctxembed async create, aiohttp", _async(clients.ours_create), "ours"),
+        Peer("ctxembed sync create", _sync(clients.ours_create_sync), "ours"),
         Peer("perplexityai async + base64", _async(clients.official_async)),
         Peer("perplexityai async + base64, aiohttp", _async(clients.official_aiohttp)),
         Peer("httpx, bytes only", _async(clients.raw_httpx), "reference"),

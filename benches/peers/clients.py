@@ -11,6 +11,7 @@ import atexit
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,9 +75,23 @@ async def ours_async(job: Job) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def ours_httpx(job: Job) -> AsyncIterator[Any]:
-    """As where the extra is not installed: the transport is chosen at the first request."""
-    async with ours_async(job) as call:
+async def ours_create(job: Job) -> AsyncIterator[Any]:
+    """Each request given as it is, as to the vendor's package: nothing is planned and no tokens are estimated."""
+    async with ctxembed.AsyncClient(**job.options) as client:
+
+        async def one(documents: list[list[str]]) -> list[np.ndarray]:
+            return [(await client.create(documents, dimensions=job.dimensions)).vectors]
+
+        async def call() -> np.ndarray:
+            return np.concatenate(await gather(job, one, job.requests))
+
+        yield call
+
+
+@asynccontextmanager
+async def over_httpx(session: Session) -> AsyncIterator[Any]:
+    """As where the extra is not installed: what sends is chosen at the first request."""
+    async with session as call:
         installed, _lines._AIOHTTP = _lines._AIOHTTP, False  # noqa: SLF001
         try:
             await call()
@@ -85,10 +100,29 @@ async def ours_httpx(job: Job) -> AsyncIterator[Any]:
         yield call
 
 
+def ours_httpx(job: Job) -> Session:
+    return over_httpx(ours_async(job))
+
+
+def ours_create_httpx(job: Job) -> Session:
+    return over_httpx(ours_create(job))
+
+
 @contextmanager
 def ours_sync(job: Job) -> Iterator[Callable[[], np.ndarray]]:
     with ctxembed.Client(**job.options) as client:
         yield lambda: client.embed(job.documents, dimensions=job.dimensions).vectors
+
+
+@contextmanager
+def ours_create_sync(job: Job) -> Iterator[Callable[[], np.ndarray]]:
+    """Each request given as it is, by as many threads as there may be requests at once."""
+    with ctxembed.Client(**job.options) as client, ThreadPoolExecutor(job.concurrency) as threads:
+
+        def one(documents: list[list[str]]) -> np.ndarray:
+            return client.create(documents, dimensions=job.dimensions).vectors
+
+        yield lambda: np.concatenate(list(threads.map(one, job.requests)))
 
 
 @asynccontextmanager

@@ -30,6 +30,7 @@ _NOISE: Final = 0.01  # of a full request, before any is seen: 0.03 of a documen
 _NOISE_WEIGHT: Final = 4.0  # requests' worth that this guess counts
 _LEAST_NOISE: Final = 0.003
 _MEMORY: Final = 0.98  # of what is known stays with each request, so that another kind of text is learned too
+_START: Final = np.eye(CLASSES) / _DEVIATION**2  # precision before any response
 _RANGE: Final = (0.6, 2.0)  # factors that are believed
 
 
@@ -69,17 +70,21 @@ class TokenCalibration:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._precision = np.eye(CLASSES) / _DEVIATION**2
+        self._precision = _START
         self._mean = np.full(CLASSES, _MEAN)
         self._squares = _NOISE_WEIGHT * _NOISE**2
         self._weight = _NOISE_WEIGHT
-        self._factors = np.ones(CLASSES)
+        self._factors: NDArray[np.float64] | None = np.ones(CLASSES)
         self._factors.flags.writeable = False
 
     @property
     def factors(self) -> NDArray[np.float64]:
         """What to multiply the estimate of each class with, margin included: shape (CLASSES,), read-only."""
-        return self._factors
+        factors = self._factors
+        if factors is None:  # something was learned since they were asked for last
+            with self._lock:
+                factors = self._factors = self._learned()
+        return factors
 
     def observe(self, estimates: Sequence[float], tokens: int) -> None:
         """Learn from a response.
@@ -98,9 +103,8 @@ class TokenCalibration:
 
     def _learn(self, shares: NDArray[np.float64], ratio: float, size: float) -> None:
         # What was known fades towards the state before any response.
-        start = np.eye(CLASSES) / _DEVIATION**2
-        known = _MEMORY * self._precision + (1 - _MEMORY) * start
-        fade = (1 - _MEMORY) * start @ (_MEAN - self._mean)
+        known = _MEMORY * self._precision + (1 - _MEMORY) * _START
+        fade = (1 - _MEMORY) / _DEVIATION**2 * (_MEAN - self._mean)
         difference = ratio - float(shares @ self._mean)
         # Of the difference, the noise has its part, and what was not known yet of the factors the rest.
         variance = self._noise() ** 2 / size
@@ -110,7 +114,7 @@ class TokenCalibration:
         variance = self._noise() ** 2 / size
         self._precision = known + np.outer(shares, shares) / variance
         self._mean = self._mean + np.linalg.solve(self._precision, fade + shares * difference / variance)
-        self._update()
+        self._factors = None
 
     def refuse(self, estimates: Sequence[float], planned: int) -> None:
         """Learn from a refusal of a request as too large: it has more tokens than it was planned to have.
@@ -132,12 +136,12 @@ class TokenCalibration:
     def _noise(self) -> float:
         return max(float(np.sqrt(self._squares / self._weight)), _LEAST_NOISE)
 
-    def _update(self) -> None:
+    def _learned(self) -> NDArray[np.float64]:
         spread = np.sqrt(np.diag(np.linalg.inv(self._precision)))
         seen = spread < _DEVIATION * 0.999  # a class without a response keeps the estimate's own margin
         margin = np.where(seen, _MARGINS * np.hypot(spread, self._noise()), 1 - self._mean)
-        factors = np.clip(self._mean + margin, *_RANGE)
+        factors: NDArray[np.float64] = np.clip(self._mean + margin, *_RANGE)
         # Where little is known the estimate's own margin is enough, unless much more than usual was counted.
         factors = np.minimum(factors, np.maximum(1.0, 1.05 * self._mean))
         factors.flags.writeable = False
-        self._factors = factors
+        return factors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import numpy as np
 
@@ -62,6 +62,8 @@ class Usage:
         """Sum field by field; what only one side knows is that side's."""
         if not isinstance(other, Usage):
             return NotImplemented
+        if self is NO_USAGE or other is NO_USAGE:
+            return other if self is NO_USAGE else self
         return Usage(
             _sum(self.prompt_tokens, other.prompt_tokens),
             _sum(self.total_tokens, other.total_tokens),
@@ -75,6 +77,9 @@ class Usage:
         """Return the same, all of it for answers that were thrown away."""
         return replace(self, discarded=replace(self, discarded=None, unreported=0)) if self.requests else self
 
+
+NO_USAGE: Final = Usage()
+"""What costs begin with: adding to it costs nothing."""
 
 _T = TypeVar("_T", int, "Decimal", Usage)
 

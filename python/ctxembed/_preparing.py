@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CountsTokens",
     "Prepared",
+    "PreparedOne",
     "Problem",
     "chunk_tokens",
     "iterate",
@@ -115,6 +116,31 @@ class Prepared:
         return tuple(self.estimates[positions].sum(axis=0).tolist())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedOne:
+    """Documents of one request, checked and written.
+
+    Attributes
+    ----------
+    documents : list of list of str
+        As given.
+    body : bytes
+        The request.
+    chunk_counts, tokens_upper : list of int
+        As of :class:`Prepared`.
+    """
+
+    documents: list[list[str]]
+    body: bytes
+    chunk_counts: list[int]
+    tokens_upper: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Rough: a quarter of the bytes."""
+        return sum(self.tokens_upper) // 4 + 1
+
+
 def prepare(
     documents: Iterable[Iterable[str]],
     *,
@@ -160,47 +186,34 @@ def prepare_texts(
     return _prepare([[entry] for entry in entries], token_counter, limits, first_document, calibration)
 
 
-def prepare_one(documents: Iterable[Iterable[str]], limits: Limits) -> Prepared | None:
+def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedOne | None:
     """Prepare documents that go into one request whatever they count, without an estimate.
+
+    Parameters
+    ----------
+    documents : list of list of str
+        Already materialised.
+    limits : Limits
+        Its tokens a document and its chunks are checked here.
+    rest : bytes
+        The body's end, behind the documents.
 
     Returns
     -------
-    Prepared or None
-        ``tokens`` is rough: a quarter of the bytes. None where there is a problem, or where only a count could tell
-        that there is none: then :func:`prepare` has to look.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`prepare` does.
+    PreparedOne or None
+        None where there is a problem, or where only a count could tell that there is none: then :func:`prepare` has
+        to look.
     """
     check_limits(limits)
-    rows = materialise_documents(documents)
-    flat = list(chain.from_iterable(rows))
-    upper, faults = _core.check_chunks(flat)
-    chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(chunk_counts, out=offsets[1:])
-    if faults or not chunk_counts.all() or len(flat) > limits.chunks:
+    found = _core.prepare_request(documents, rest) if isinstance(documents, list) else None
+    if found is None:
         return None
-    tokens_upper = np.add.reduceat(upper, offsets[:-1]) + chunk_counts - 1
-    if tokens_upper.max() > min(limits.tokens_per_document, limits.tokens):
+    body, chunk_counts, tokens_upper = found
+    if not chunk_counts or sum(chunk_counts) > limits.chunks:
         return None
-    everything = [np.arange(len(rows), dtype=np.int64)]
-    return Prepared(
-        documents=rows,
-        problems=(),
-        sendable=np.ones(len(rows), dtype=np.bool_),
-        tokens=-(-tokens_upper // 4),
-        tokens_upper=tokens_upper,
-        chunk_counts=chunk_counts,
-        offsets=offsets,
-        requests=everything,
-        lower_bound=1,
-        exact=False,
-        first_document=0,
-        estimates=np.zeros((len(rows), 0), dtype=np.int64),
-    )
+    if max(tokens_upper) > min(limits.tokens_per_document, limits.tokens):
+        return None
+    return PreparedOne(documents, body, chunk_counts, tokens_upper)
 
 
 def iterate(name: str, values: Iterable[Any]) -> Iterable[Any]:

@@ -10,7 +10,7 @@ use numpy::{
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
 use super::errors;
 use crate::codec::response::Rows as _;
@@ -265,6 +265,30 @@ pub(super) fn filled<'py, T: Element + Send, R: Send>(
     let memory = unsafe { std::slice::from_raw_parts_mut(data.cast::<MaybeUninit<T>>(), length) };
     let result = detached(py, || fill(memory))?;
     Ok((array, result))
+}
+
+/// New `bytes` that `fill` initialises wholly, with the interpreter released. See [`filled`].
+#[expect(unsafe_code, reason = "the C API's allocation, without PyO3's zeroing")]
+pub(super) fn filled_pybytes(
+    py: Python<'_>,
+    size: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<(), Error> + Send,
+) -> PyResult<Bound<'_, PyBytes>> {
+    let length = isize::try_from(size).map_err(|_| PyOverflowError::new_err(format!("{size} bytes are too many")))?;
+    // SAFETY: a null pointer asks for memory that is not initialised; a null result carries a Python error, which
+    // `_or_err` takes, and any other is an exact `bytes`.
+    let bytes = unsafe {
+        let raw = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
+        Bound::from_owned_ptr_or_err(py, raw)?.cast_into_unchecked::<PyBytes>()
+    };
+    // SAFETY: the object was made above of `size` bytes, which nobody else knows of yet; MaybeUninit asks nothing of
+    // their contents, and the object outlives the borrow, which ends in this function.
+    let memory = unsafe {
+        let start = ffi::PyBytes_AsString(bytes.as_ptr());
+        std::slice::from_raw_parts_mut(start.cast::<MaybeUninit<u8>>(), size)
+    };
+    detached(py, || fill(memory))?;
+    Ok(bytes)
 }
 
 /// A new matrix of bytes that `fill` initialises: int8 where `signed`, else uint8. See [`filled`].

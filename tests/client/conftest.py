@@ -77,10 +77,10 @@ class Driver:
 
 def busy(client):
     """The connections of a client that carry a request, whichever transport they belong to."""
-    transport = client._engine.pool._client._transport
-    if hasattr(transport, "_pool"):
-        return [connection for connection in transport._pool.connections if not connection.is_idle()]
-    return list(transport.client.connector._acquired)
+    line = client._engine.pool._client
+    if hasattr(line, "_pool"):
+        return [connection for connection in line._pool.connections if not connection.is_idle()]
+    return list(line._session.connector._acquired)
 
 
 @pytest.fixture(params=["sync", "asyncio", "trio"])

@@ -111,18 +111,32 @@ def test_the_cost_of_a_useless_answer_is_read_as_far_as_it_can_be(body, expected
 
 def test_a_single_request_is_checked_as_any_other():
     documents = documents_of(30)
-    sent = prepare_one(documents, ctxembed.Limits())
+    sent = prepare_one(documents, ctxembed.Limits(), b"}")
     whole = prepare(documents)
     assert sent.documents == whole.documents
-    assert sent.offsets.tolist() == whole.offsets.tolist()
-    assert sent.tokens_upper.tolist() == whole.tokens_upper.tolist()
+    assert sent.chunk_counts == whole.chunk_counts.tolist()
+    assert sent.tokens_upper == whole.tokens_upper.tolist()
+    assert sent.body == _core.encode_request(documents, b"}")
 
 
 @pytest.mark.parametrize(
     "documents", [[["a", ""]], [["a"], []], [["<|endoftext|>"]], [["\ud800"]], [["word " * 10_000]], [["a"] * 16_001]]
 )
 def test_what_only_a_closer_look_can_tell_is_left_to_that(documents):
-    assert prepare_one(documents, ctxembed.Limits()) is None
+    assert prepare_one(documents, ctxembed.Limits(), b"}") is None
+
+
+def test_documents_that_change_under_way_are_sent_as_they_were(driver, server):
+    documents, changed = documents_of(5), []
+
+    def change(event):
+        documents[0].append("another")
+        documents.append(["another"])
+        changed.append(event)
+
+    emb = driver.create(documents, _client={"base_url": server.base_url, "on_request": change})
+    assert changed
+    assert np.diff(emb.offsets).tolist() == [len(document) for document in documents_of(5)]
 
 
 @pytest.mark.parametrize("documents", [[["a"], "b"], [["a"], 3], [["a"], ["b", 3]]])

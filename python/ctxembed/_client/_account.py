@@ -157,7 +157,10 @@ class LearnedRate:
 
 
 _SECONDS: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?)s)?(?:(\d+(?:\.\d*)?)ms)?")
-_NAMES: Final = (("requests", "-requests"), ("tokens", "-tokens"), ("requests", ""))
+_NAMES: Final = tuple(
+    (kind, "x-ratelimit-remaining" + suffix, "x-ratelimit-reset" + suffix)
+    for kind, suffix in (("requests", "-requests"), ("tokens", "-tokens"), ("requests", ""))
+)
 
 
 def limits_of(headers: Mapping[str, str], now: float) -> dict[str, tuple[float, float]]:
@@ -183,9 +186,10 @@ def limits_of(headers: Mapping[str, str], now: float) -> dict[str, tuple[float, 
     {'requests': (3.0, 30.0)}
     """
     found: dict[str, tuple[float, float]] = {}
-    for kind, suffix in _NAMES:
-        left = _number(headers.get("x-ratelimit-remaining" + suffix, ""))
-        reset = _duration(headers.get("x-ratelimit-reset" + suffix, ""), now)
+    for kind, remaining, until in _NAMES:
+        if remaining not in headers or until not in headers:
+            continue
+        left, reset = _number(headers[remaining]), _duration(headers[until], now)
         if left is not None and reset is not None:
             found.setdefault(kind, (left, reset))
     return found

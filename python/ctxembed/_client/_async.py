@@ -240,8 +240,8 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         keep: bool = False,
     ) -> Outcome:
         until = self._until(deadline)
-        plan = self._plan_one(documents, model, dimensions, encoding_format)
-        return await self._engine.one(plan.call, plan.batches[0], until, keep=keep)
+        call, batch = self._plan_one(documents, model, dimensions, encoding_format)
+        return await self._engine.one(call, batch, until, keep=keep)
 
     async def _run(
         self, plan: Plan, on_error: str, progress: bool | Callable[[Progress], object] | None, until: Deadline

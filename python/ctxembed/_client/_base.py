@@ -237,17 +237,18 @@ class BaseClient:
     def _plan_texts(self, texts: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
         return self._plan(prepare_texts, texts, model, dimensions, encoding_format, path=TEXTS)
 
-    def _plan_one(self, documents: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
+    def _plan_one(self, documents: Any, model: str, dimensions: int | None, encoding_format: Any) -> tuple[Call, Batch]:
         """Plan exactly one request."""
         limits: Limits = self._options["limits"]
-        call, prepared = Call.of(CONTEXTUALIZED, model, dimensions, encoding_format), None
+        call = Call.of(CONTEXTUALIZED, model, dimensions, encoding_format)
         self._check_open()
         if self._options["token_counter"] is None and self._options["tokens_per_minute"] is None:
             documents = materialise(documents)  # it may have to be read twice
-            prepared = prepare_one(documents, limits)  # the caller has packed: nothing depends on a good estimate
-        if prepared is None:
-            prepared = self._prepared(prepare, documents)
-        plan = plan_of(call, prepared, "raise")
+            found = prepare_one(documents, limits, call.rest)  # the caller has packed: nothing depends on an estimate
+            if found is not None and len(found.documents) <= limits.documents:
+                positions = np.arange(len(documents), dtype=np.int64)
+                return call, Batch(documents, positions, found.tokens, body=found.body, shape=found.chunk_counts)
+        plan = plan_of(call, self._prepared(prepare, documents), "raise")
         tokens = sum(batch.tokens for batch in plan.batches)
         sizes = {"documents": len(plan.documents), "chunks": plan.chunks}
         if self._options["token_counter"] is not None:  # an estimate is no reason to refuse
@@ -258,8 +259,7 @@ class BaseClient:
                     f"input has {size} {name}, and limits.{name} = {getattr(limits, name)} a request: embed() takes "
                     "as many requests as it needs"
                 )
-        whole = Batch(plan.documents, np.arange(len(plan.documents), dtype=np.int64), tokens)
-        return Plan(plan.call, plan.documents, plan.offsets, [whole])
+        return call, Batch(plan.documents, np.arange(len(plan.documents), dtype=np.int64), tokens)
 
     def _stream_state(
         self,

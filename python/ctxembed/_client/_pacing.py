@@ -135,11 +135,7 @@ class Gate:
 
     async def acquire(self, *, first: bool = False) -> None:
         """Wait for a place: first come, first served, but before all others where ``first``."""
-        token = anyio.lowlevel.current_token()
-        if token != self._token:  # another event loop: who waited in the last one is gone
-            self._reset(token)
-        if self._inside < self.allowed and not self._waiting:
-            self._inside += 1
+        if self.try_acquire():
             return
         turn = anyio.Event()
         if first:
@@ -157,6 +153,9 @@ class Gate:
 
     def try_acquire(self) -> bool:
         """Take a place if one is free and nobody waits for it."""
+        token = anyio.lowlevel.current_token()
+        if token != self._token:  # another event loop: who waited in the last one is gone
+            self._reset(token)
         if self._inside >= self.allowed or self._waiting:
             return False
         self._inside += 1

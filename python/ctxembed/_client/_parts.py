@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctxembed._embeddings import Embeddings, Failure, Usage
+from ctxembed._embeddings import NO_USAGE, Embeddings, Failure, Usage
 from ctxembed._errors import CtxembedError
 
 if TYPE_CHECKING:
@@ -94,6 +94,10 @@ class Batch:
     estimate : tuple of int
         What a calibration learns from: the estimate of its text by class. Empty where a counter counted, and in a
         piece, of which only its share is known.
+    body : bytes or None
+        The request, where it is written already. Its documents are the caller's then, who may change them.
+    shape : list of int
+        Chunks of each document.
     """
 
     documents: list[list[str]] = field(repr=False)
@@ -101,13 +105,14 @@ class Batch:
     tokens: int
     root: int = 0
     attempts: int = 0
-    spent: Usage = field(default_factory=Usage)
+    spent: Usage = NO_USAGE
     estimate: tuple[int, ...] = ()
+    body: bytes | None = field(default=None, repr=False)
+    shape: list[int] = field(default_factory=list)
 
-    @property
-    def shape(self) -> list[int]:
-        """Chunks of each document."""
-        return [len(document) for document in self.documents]
+    def __post_init__(self) -> None:
+        if not self.shape:
+            object.__setattr__(self, "shape", [len(document) for document in self.documents])
 
     def slice(self, start: int, stop: int, attempts: int) -> Batch:
         """Take a run of its documents as a batch of its own."""
@@ -115,7 +120,7 @@ class Batch:
         share = self.tokens * stop // n - self.tokens * start // n  # adds up to the whole, whatever the cuts
         return Batch(self.documents[start:stop], self.positions[start:stop], share, self.root, attempts)
 
-    def split(self, blamed: Sequence[int], attempts: int, spent: Usage = Usage()) -> list[Batch]:  # noqa: B008
+    def split(self, blamed: Sequence[int], attempts: int, spent: Usage = NO_USAGE) -> list[Batch]:
         """Cut out the documents that were blamed, one by one, or else cut in two."""
         n = len(self.documents)
         cuts = sorted({0, n, *blamed, *(position + 1 for position in blamed)}) if blamed else [0, n // 2, n]
@@ -150,7 +155,7 @@ class Outcome:
     error: Exception | None
     attempts: int
     retries: int = 0
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     reply: Reply | None = None
 
     def failures(self) -> list[Failure]:
@@ -192,10 +197,10 @@ class Assembly:
     def __init__(self, call: Call, offsets: NDArray[np.int64]) -> None:
         self._call = call
         self._offsets = offsets
-        self._vectors = np.empty((int(offsets[-1]), call.width), call.dtype)
+        self._vectors: NDArray[np.int8 | np.uint8] | None = None
         self._landed = np.zeros(len(offsets) - 1, np.bool_)
         self.failures: list[Failure] = []
-        self.usage = Usage()
+        self.usage = NO_USAGE
 
     def add(self, outcome: Outcome) -> None:
         """Take what a batch brought."""
@@ -205,14 +210,23 @@ class Assembly:
         if found is None:
             return
         positions = outcome.batch.positions
+        self._landed[positions] = True
+        if len(positions) == len(self._landed):  # one request has it all: its matrix is the call's
+            self._vectors = found.vectors
+            return
+        matrix = self._matrix()
         counts = np.diff(found.offsets)
         starts = self._offsets[positions]
         if len(found.vectors) and int(starts[-1] + counts[-1] - starts[0]) == len(found.vectors):
-            self._vectors[starts[0] : starts[0] + len(found.vectors)] = found.vectors
+            matrix[starts[0] : starts[0] + len(found.vectors)] = found.vectors
         else:
             rows = np.repeat(starts - found.offsets[:-1], counts) + np.arange(len(found.vectors))
-            self._vectors[rows] = found.vectors
-        self._landed[positions] = True
+            matrix[rows] = found.vectors
+
+    def _matrix(self) -> NDArray[np.int8 | np.uint8]:
+        if self._vectors is None:
+            self._vectors = np.empty((int(self._offsets[-1]), self._call.width), self._call.dtype)
+        return self._vectors
 
     def interrupted(self) -> Embeddings:
         """Return everything that landed in a call that was ended early; what had not is a failure."""
@@ -224,7 +238,7 @@ class Assembly:
 
     def result(self) -> Embeddings:
         """Return everything that landed: failed documents keep their position and own no row."""
-        vectors, offsets = self._vectors, self._offsets
+        vectors, offsets = self._matrix(), self._offsets
         if not self._landed.all():
             counts = np.diff(offsets)
             vectors = vectors[np.repeat(self._landed, counts)]

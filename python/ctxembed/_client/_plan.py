@@ -95,7 +95,9 @@ def check_on_error(on_error: object) -> None:
 
 def materialise(documents: Iterable[Iterable[str]]) -> Any:
     """Read documents where they belong; what is none of them is for the planner to tell."""
-    if isinstance(documents, str | bytes | bytearray | Mapping | AbstractSet) or not isinstance(documents, Iterable):
+    if type(documents) is not list and (
+        isinstance(documents, str | bytes | bytearray | Mapping | AbstractSet) or not isinstance(documents, Iterable)
+    ):
         return documents
     return [
         row if type(row) is list or isinstance(row, str) or not isinstance(row, Iterable) else list(row)
@@ -154,4 +156,5 @@ def one(outcome: Outcome) -> Embeddings:
     """Return a single request's vectors with the usage of all its attempts, or raise its error as it is."""
     if outcome.embeddings is None:
         raise outcome.error if outcome.error is not None else ClosedClientError("the request did not end")
-    return replace(outcome.embeddings, usage=outcome.usage)
+    found = outcome.embeddings
+    return found if outcome.usage == found.usage else replace(found, usage=outcome.usage)

@@ -15,7 +15,7 @@ from ctxembed._client._telemetry import begin
 from ctxembed._client._transport import Outgoing, Reply, unreachable
 from ctxembed._client._watch import RequestEvent, ResponseEvent, RetryEvent, log
 from ctxembed._client._wire import spent
-from ctxembed._embeddings import Embeddings, Usage
+from ctxembed._embeddings import NO_USAGE, Embeddings, Usage
 from ctxembed._errors import APIStatusError, BadResponseError, RateLimitError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Sending:
     batch: Batch
     deadline: Deadline = field(default_factory=Deadline)
     keep: bool = False
-    _usage: Usage = field(default_factory=Usage)
+    _usage: Usage = NO_USAGE
     _body: bytes = b""
     _attempts: int = 0
     _retries: int = 0
@@ -86,7 +86,8 @@ class Sending:
 
     async def _end(self) -> Outcome:
         engine = self.engine
-        self._body = self.call.body(self.batch.documents)
+        body = self.batch.body
+        self._body = self.call.body(self.batch.documents) if body is None else body
         engine.budget.request()
         error: Exception | None = None
         renewed = False
@@ -208,7 +209,8 @@ class Sending:
             self._attempts,
             hedge,
         )
-        await engine.hooks.tell("on_request", event)
+        if engine.hooks.on_request is not None:
+            await engine.hooks.tell("on_request", event)
         limit = call.longest_answer(len(shape), sum(shape))
         decoder = call.decoder(shape)
         started = clock.monotonic()

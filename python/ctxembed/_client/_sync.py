@@ -116,8 +116,8 @@ class Client(BaseClient):
     child makes a thread and connections of its own. A client cannot be pickled.
 
     Retries and failures are logged to ``logging.getLogger("ctxembed")``, with their facts in ``record.ctxembed``,
-    without key and texts. Where httpx's aiohttp transport is installed (extra ``aiohttp``) it is used, since it takes
-    less time; not so with ``http2`` or a proxy. ``docs/failures.md`` says what becomes of each failure.
+    without key and texts. Where aiohttp is installed (extra ``aiohttp``) it sends, since it takes less time; not so
+    with ``http2`` or a proxy. ``docs/failures.md`` says what becomes of each failure.
 
     Examples
     --------
@@ -432,11 +432,11 @@ class Client(BaseClient):
         keep: bool = False,
     ) -> Outcome:
         until = self._until(deadline)
-        plan = self._plan_one(documents, model, dimensions, encoding_format)
+        call, batch = self._plan_one(documents, model, dimensions, encoding_format)
         landed: list[Outcome] = []
 
         async def send(_: object) -> None:
-            landed.append(await self._engine.one(plan.call, plan.batches[0], until, keep=keep))
+            landed.append(await self._engine.one(call, batch, until, keep=keep))
 
         self._call(send, None)
         return landed[0]

@@ -15,13 +15,13 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
-from ctxembed._client._lines import Line, Once
+from ctxembed._client._lines import Line, Once, Streamed, as_httpx
 from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from ctxembed._client._lines import Connecting
+    from ctxembed._client._lines import Answer, Connecting
     from ctxembed._client._secret import Secret
     from ctxembed._core import ResponseDecoder
     from ctxembed._embeddings import Embeddings
@@ -128,8 +128,8 @@ class _Bearer(httpx.Auth):
 class _Body:
     """Takes a body up to a limit, whatever it was compressed with: decodes that of a 200, collects that of an error."""
 
-    def __init__(self, response: httpx.Response, outgoing: Outgoing) -> None:
-        self._decoder = outgoing.decoder if response.status_code == 200 else None
+    def __init__(self, status: int, coding: str, outgoing: Outgoing) -> None:
+        self._decoder = outgoing.decoder if status == 200 else None
         self._limit = min(outgoing.limit, _ERROR_BODY) if self._decoder is None else outgoing.limit
         self._decoded: DecodeError | None = None
         self._start = bytearray()
@@ -137,7 +137,7 @@ class _Body:
         self._whole = bytearray() if outgoing.keep and self._decoder is not None else None
         self._size = 0
         self.fault: str | None = None
-        coding = response.headers.get("content-encoding", "").strip().lower()
+        coding = coding.strip().lower()
         self._inflate: Any = None
         if coding in ("gzip", "x-gzip", "deflate"):
             self._inflate = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib by its header
@@ -174,10 +174,11 @@ class _Body:
         if self._whole is not None:
             self._whole += piece
         # The start shows what came instead of vectors; ``usage``, which was paid all the same, stands there or last.
-        if (room := _KEPT - len(self._start)) > 0:
+        room = _KEPT - len(self._start)
+        if room > 0:
             self._start += piece[:room]
-            piece = piece[room:]
-        self._end = piece[-_KEPT:] if len(piece) >= _KEPT else (self._end + piece)[-_KEPT:]
+        if (rest := len(piece) - max(room, 0)) > 0:
+            self._end = piece[-_KEPT:] if rest >= _KEPT else (self._end + piece[-rest:])[-_KEPT:]
 
     def add_plain(self, content: bytes) -> None:
         """Take the whole body, not compressed any more."""
@@ -226,20 +227,9 @@ def _innermost(error: BaseException) -> BaseException | None:
     return found
 
 
-def _relabelled(error: Exception) -> Exception:
-    """Return what httpx would have said: its aiohttp transport calls every broken connection a timeout (0.2)."""
-    cause = error.__cause__
-    kinds = {kind.__name__ for kind in type(cause).__mro__ if kind.__module__.startswith("aiohttp")}
-    if not isinstance(error, httpx.ConnectTimeout) or not kinds or isinstance(cause, TimeoutError):
-        return error
-    kind = httpx.ConnectError if "ClientConnectorError" in kinds else httpx.ReadError
-    return kind(str(error)).with_traceback(None)
-
-
 def _translate(error: Exception, secret: Secret) -> APIConnectionError:
     """Turn an error of httpx into ours, with a cause that leads to nothing but text."""
     below = _innermost(error)
-    error = _relabelled(error)
     text = str(error) or (str(below) if below is not None else "")
     said = type(error).__name__ + (f": {text}" if text else "")
     if below is not None and str(below) not in said:
@@ -335,39 +325,41 @@ def _request(client: httpx.AsyncClient | httpx.Client, outgoing: Outgoing) -> ht
     )
 
 
-def _reply(response: httpx.Response, collected: _Body, secret: Secret) -> Reply:
-    headers = {name: secret.redact_text(value) for name, value in response.headers.items() if name not in _WITHHELD}
+def _reply(status: int, headers: Mapping[str, str], collected: _Body, secret: Secret) -> Reply:
+    shown = {name: secret.redact_text(value) for name, value in headers.items() if name not in _WITHHELD}
     body, decoded = collected.end()
-    return Reply(response.status_code, headers, body, collected.fault, decoded)
+    return Reply(status, shown, body, collected.fault, decoded)
 
 
-async def _asend(client: Line | httpx.AsyncClient, outgoing: Outgoing) -> httpx.Response:
+async def _asend(client: Line | httpx.AsyncClient, outgoing: Outgoing) -> Answer:
     if isinstance(client, Line):
         phases = outgoing.timeouts.phases
         return await client.post(outgoing.url, outgoing.headers, outgoing.body, outgoing.secret, phases)
     request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
     request.stream = Once(outgoing.body)
-    return await client.send(request, auth=auth, stream=True, follow_redirects=False)
+    response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
+    headers = dict(response.headers.items())
+    if not response.is_stream_consumed:
+        return Streamed(response.status_code, headers, response.aiter_raw(), response.aclose)
+    # A transport or hook of the caller's has read and unpacked it.
+    headers.pop("content-encoding", None)
+    return Streamed(response.status_code, headers, Once(await response.aread()), response.aclose)
 
 
 async def _aexchange(client: Line | httpx.AsyncClient, outgoing: Outgoing) -> Reply | APIConnectionError:
     try:
-        response = await _asend(client, outgoing)
+        answer = await _asend(client, outgoing)
         try:
-            collected = _Body(response, outgoing)
-            if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
-                collected.add_plain(await response.aread())
-            else:
-                # Leaving the loop would leave generators behind, which trio minds. Cancelling ends each of them.
-                with anyio.CancelScope() as reading:
-                    async for piece in response.aiter_raw():
-                        if not collected.add(piece):
-                            reading.cancel()
+            collected = _Body(answer.status, answer.headers.get("content-encoding", ""), outgoing)
+            await answer.read(collected.add)
         finally:
-            await response.aclose()
-        return _reply(response, collected, outgoing.secret)
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-        return _translate(error, outgoing.secret)
+            await answer.aclose()
+        return _reply(answer.status, answer.headers, collected, outgoing.secret)
+    except Exception as error:
+        known = as_httpx(error)
+        if known is None:
+            raise
+        return _translate(known, outgoing.secret)
 
 
 def _exchange(client: httpx.Client, outgoing: Outgoing) -> Reply | APIConnectionError:
@@ -375,7 +367,7 @@ def _exchange(client: httpx.Client, outgoing: Outgoing) -> Reply | APIConnection
         request, auth = _request(client, outgoing), _Bearer(outgoing.secret)
         response = client.send(request, auth=auth, stream=True, follow_redirects=False)
         try:
-            collected = _Body(response, outgoing)
+            collected = _Body(response.status_code, response.headers.get("content-encoding", ""), outgoing)
             if response.is_stream_consumed:  # a transport or hook of the caller's has read and unpacked it
                 collected.add_plain(response.read())
             else:
@@ -384,6 +376,6 @@ def _exchange(client: httpx.Client, outgoing: Outgoing) -> Reply | APIConnection
                         break
         finally:
             response.close()
-        return _reply(response, collected, outgoing.secret)
+        return _reply(response.status_code, response.headers, collected, outgoing.secret)
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
         return _translate(error, outgoing.secret)

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -89,6 +90,11 @@ class Call:
         """Of the vectors."""
         return np.int8 if self.encoding_format == "base64_int8" else np.uint8
 
+    @property
+    def rest(self) -> bytes:
+        """What follows the documents in a request's body."""
+        return _rest(self)
+
     def body(self, documents: list[list[str]]) -> bytes:
         """Write a request's body.
 
@@ -97,11 +103,7 @@ class Call:
         UnicodeEncodeError
             A chunk holds a lone surrogate, which UTF-8 cannot say.
         """
-        options: dict[str, object] = {"model": self.model, "encoding_format": self.encoding_format}
-        if self.asked is not None:
-            options["dimensions"] = self.asked
-        rest = json.dumps(options, separators=(",", ":")).encode()[1:]
-        return _core.encode_request(documents, rest, flat=self.flat)
+        return _core.encode_request(documents, self.rest, flat=self.flat)
 
     def longest_answer(self, documents: int, chunks: int) -> int:
         """Bytes that the answer can need, with room for whitespace and unknown keys."""
@@ -132,6 +134,14 @@ class Call:
     def _bad(message: str, reply: Reply, secret: Secret) -> BadResponseError:
         start = reply.body[: 4 * _SHOWN_START].decode(errors="replace")[:_SHOWN_START]
         return BadResponseError(secret.redact_text(message), secret.redact_text(start))
+
+
+@lru_cache(maxsize=64)
+def _rest(call: Call) -> bytes:
+    options: dict[str, object] = {"model": call.model, "encoding_format": call.encoding_format}
+    if call.asked is not None:
+        options["dimensions"] = call.asked
+    return json.dumps(options, separators=(",", ":")).encode()[1:]
 
 
 def _status_error(reply: Reply, secret: Secret) -> APIStatusError:

@@ -4,18 +4,60 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
-use crate::codec::request;
-use crate::python::convert::detached;
+use crate::codec::request::{Body, Survey};
+use crate::isa::Isa;
+use crate::python::convert::{detached, filled_pybytes};
+use crate::tokens;
 
-/// Add the function to the module.
+/// Add the functions to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(encode_request, module)?)
+    module.add_function(wrap_pyfunction!(encode_request, module)?)?;
+    module.add_function(wrap_pyfunction!(prepare_request, module)?)
 }
 
 fn list<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyList>> {
     object.cast::<PyList>().map_err(|_| {
         let got = object.get_type().name().map_or_else(|_| "another type".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!("{name} must be a list, got {got}"))
+    })
+}
+
+/// The chunks of all documents, and how many each has.
+struct Documents<'py> {
+    /// Held by references of their own, so that nobody can take them away while the interpreter is released.
+    chunks: Vec<Bound<'py, PyString>>,
+    counts: Vec<usize>,
+}
+
+impl<'py> Documents<'py> {
+    fn extract(documents: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let documents = list("documents", documents)?;
+        let mut chunks: Vec<Bound<'py, PyString>> = Vec::new();
+        let mut counts = Vec::with_capacity(documents.len());
+        for (i, document) in documents.iter().enumerate() {
+            let document = list("a document", &document)?;
+            chunks.reserve(document.len());
+            for (j, chunk) in document.iter().enumerate() {
+                chunks.push(
+                    chunk
+                        .cast_into()
+                        .map_err(|_| PyTypeError::new_err(format!("document {i}, chunk {j}: must be a str")))?,
+                );
+            }
+            counts.push(document.len());
+        }
+        Ok(Self { chunks, counts })
+    }
+
+    fn texts(&self) -> PyResult<Vec<&str>> {
+        self.chunks.iter().map(|chunk| chunk.to_str()).collect()
+    }
+}
+
+fn write<'py>(py: Python<'py>, body: &Body<'_>, surveys: &[Survey]) -> PyResult<Bound<'py, PyBytes>> {
+    filled_pybytes(py, body.size(surveys), |memory| {
+        body.write(Isa::codec(), memory);
+        Ok(())
     })
 }
 
@@ -31,27 +73,47 @@ fn encode_request<'py>(
     rest: &[u8],
     flat: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    // Held by references of their own, so that nobody can take them away while the interpreter is released.
-    let mut chunks: Vec<Bound<'py, PyString>> = Vec::new();
-    let mut counts = Vec::new();
-    for (i, document) in list("documents", documents)?.iter().enumerate() {
-        let before = chunks.len();
-        for (j, chunk) in list("a document", &document)?.iter().enumerate() {
-            chunks.push(
-                chunk
-                    .cast_into()
-                    .map_err(|_| PyTypeError::new_err(format!("document {i}, chunk {j}: must be a str")))?,
-            );
-        }
-        counts.push(chunks.len() - before);
+    let documents = Documents::extract(documents)?;
+    let texts = documents.texts()?;
+    let body = Body { texts: &texts, counts: (!flat).then_some(&documents.counts), rest };
+    let surveys = detached(py, || Ok(body.survey(Isa::codec())))?;
+    write(py, &body, &surveys)
+}
+
+/// A body, the chunks of each document, and the tokens that each has at most.
+type Prepared<'py> = (Bound<'py, PyBytes>, Vec<usize>, Vec<u64>);
+
+/// What `encode_request` gives of documents that need no more checks, and what was learned on the way.
+///
+/// Returns `(body, chunk_counts, tokens_upper)`, separators between chunks included. None where `documents` are no list of lists of str, a document or a chunk is empty, or a chunk holds the
+/// separator's text or a lone surrogate: who checks all that tells what it is and where.
+#[pyfunction]
+fn prepare_request<'py>(
+    py: Python<'py>,
+    documents: &Bound<'py, PyAny>,
+    rest: &[u8],
+) -> PyResult<Option<Prepared<'py>>> {
+    let Ok(documents) = Documents::extract(documents) else { return Ok(None) };
+    let Ok(texts) = documents.texts() else { return Ok(None) };
+    if documents.counts.contains(&0) || texts.contains(&"") {
+        return Ok(None);
     }
-    let texts = chunks.iter().map(|chunk| chunk.to_str()).collect::<PyResult<Vec<_>>>()?;
-    let body = request::Body { texts: &texts, counts: (!flat).then_some(&counts), rest };
-    let size = detached(py, || Ok(body.size()))?;
-    PyBytes::new_with(py, size, |memory| {
-        detached(py, || {
-            body.write(memory);
-            Ok(())
-        })
-    })
+    let body = Body { texts: &texts, counts: Some(&documents.counts), rest };
+    let found = detached(py, || {
+        let surveys = body.survey(Isa::codec());
+        let mut looked = texts.iter().zip(&surveys);
+        if looked.clone().any(|(text, survey)| survey.opens && tokens::find_separator(text).is_some()) {
+            return Ok(None);
+        }
+        // What is ASCII is its own NFC form.
+        let upper = |(text, survey): (&&str, &Survey)| {
+            if survey.ascii { text.len() as u64 } else { tokens::upper(text) }
+        };
+        let sums = documents.counts.iter().map(|&count| looked.by_ref().take(count).map(upper).sum::<u64>());
+        let upper: Vec<u64> = sums.zip(&documents.counts).map(|(sum, &count)| sum + count as u64 - 1).collect();
+        Ok(Some((surveys, upper)))
+    })?;
+    let Some((surveys, upper)) = found else { return Ok(None) };
+    let body = write(py, &body, &surveys)?;
+    Ok(Some((body, documents.counts, upper)))
 }

@@ -1,0 +1,306 @@
+//! Documents of chunks to the JSON of a request body: looked at once for its size, and then copied and escaped at once.
+//!
+//! A path tells of 64 bytes which need an escape; all else is shared.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use std::mem::MaybeUninit;
+
+use crate::isa::Isa;
+
+/// Bytes that are looked at together.
+const BLOCK: usize = 64;
+
+/// What stands in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Found {
+    /// A bit a byte, from the lowest up: JSON (RFC 8259, section 7) asks for an escape. All such bytes are ASCII, so
+    /// UTF-8 can be read by bytes.
+    escapes: u64,
+    /// There is a `<`.
+    opens: bool,
+    /// There is a byte beyond ASCII.
+    high: bool,
+}
+
+/// One path. That a value of it exists proves that the CPU can run it.
+trait Kernel: Copy {
+    fn find(self, block: &[u8; BLOCK]) -> Found;
+}
+
+/// Work on many texts: compiled once more for each path with the path's kernel inside, so that a block costs neither a
+/// choice nor a call. `run` must be `#[inline(always)]` for this.
+trait Task {
+    type Output;
+    fn run(self, kernel: impl Kernel) -> Self::Output;
+}
+
+/// Run `task` on the best path up to `isa`.
+fn run<T: Task>(isa: Isa, task: T) -> T::Output {
+    #[cfg(target_arch = "x86_64")]
+    match isa.min(Isa::codec()) {
+        // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Avx512 => unsafe { avx512::run(task) },
+        // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Avx2 => unsafe { avx2::run(task) },
+        Isa::Scalar => task.run(scalar::Scalar),
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = isa;
+        task.run(scalar::Scalar)
+    }
+}
+
+/// What `kernel` finds in less than a block.
+#[inline(always)]
+fn find_in_tail(kernel: impl Kernel, tail: &[u8]) -> Found {
+    let mut block = [b' '; BLOCK];
+    block[..tail.len()].copy_from_slice(tail);
+    kernel.find(&block)
+}
+
+/// How a byte is written within a string: its JSON, and how long that is, in the last byte.
+static WRITTEN: [[u8; 8]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let short = match byte as u8 {
+            b'\n' => b'n',
+            b'\t' => b't',
+            b'\r' => b'r',
+            0x08 => b'b',
+            0x0C => b'f',
+            b'"' => b'"',
+            b'\\' => b'\\',
+            _ => 0,
+        };
+        table[byte] = if short != 0 {
+            [b'\\', short, 0, 0, 0, 0, 0, 2]
+        } else if byte < 0x20 {
+            [b'\\', b'u', b'0', b'0', DIGITS[byte >> 4], DIGITS[byte & 15], 0, 6]
+        } else {
+            [byte as u8, 0, 0, 0, 0, 0, 0, 1]
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// Bytes that `byte` is written as.
+#[inline(always)]
+fn length(byte: u8) -> usize {
+    usize::from(WRITTEN[usize::from(byte)][7])
+}
+
+/// What is known of a text before it is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Bytes of its JSON string, quotes included.
+    pub size: usize,
+    /// There is a `<`, with which the separator would begin.
+    pub opens: bool,
+    /// All of it is ASCII.
+    pub ascii: bool,
+}
+
+impl Survey {
+    #[inline(always)]
+    fn of(kernel: impl Kernel, text: &[u8]) -> Self {
+        let mut survey = Self { size: text.len() + 2, opens: false, ascii: true };
+        let (blocks, tail) = text.as_chunks::<BLOCK>();
+        for block in blocks {
+            survey.add(kernel.find(block), block);
+        }
+        if !tail.is_empty() {
+            survey.add(find_in_tail(kernel, tail), tail);
+        }
+        survey
+    }
+
+    #[inline(always)]
+    fn add(&mut self, found: Found, bytes: &[u8]) {
+        self.opens |= found.opens;
+        self.ascii &= !found.high;
+        let mut escapes = found.escapes;
+        while escapes != 0 {
+            self.size += length(bytes[escapes.trailing_zeros() as usize]) - 1;
+            escapes &= escapes - 1;
+        }
+    }
+}
+
+/// Memory that is written from its start to its end.
+struct Writer<'a> {
+    memory: &'a mut [MaybeUninit<u8>],
+    at: usize,
+}
+
+impl Writer<'_> {
+    #[inline(always)]
+    fn push(&mut self, bytes: &[u8]) {
+        for (to, &byte) in self.memory[self.at..self.at + bytes.len()].iter_mut().zip(bytes) {
+            to.write(byte);
+        }
+        self.at += bytes.len();
+    }
+
+    /// Write one byte as a string has it.
+    #[inline(always)]
+    fn byte(&mut self, byte: u8) {
+        let written = &WRITTEN[usize::from(byte)];
+        match self.memory[self.at..].first_chunk_mut::<8>() {
+            // What is too much is written over by what comes next.
+            Some(to) => {
+                *to = written.map(MaybeUninit::new);
+                self.at += length(byte);
+            }
+            None => self.push(&written[..length(byte)]),
+        }
+    }
+
+    /// Copy a block of which the first `length` bytes count.
+    #[inline(always)]
+    fn block(&mut self, block: &[u8; BLOCK], length: usize) {
+        match self.memory[self.at..].first_chunk_mut::<BLOCK>() {
+            Some(to) => {
+                *to = block.map(MaybeUninit::new);
+                self.at += length;
+            }
+            None => self.push(&block[..length]),
+        }
+    }
+
+    /// Write `text` as a JSON string, quotes included.
+    #[inline(always)]
+    fn string(&mut self, kernel: impl Kernel, text: &[u8]) {
+        self.push(b"\"");
+        let mut read = 0;
+        while let Some(block) = text[read..].first_chunk::<BLOCK>() {
+            let mut escapes = kernel.find(block).escapes;
+            if escapes == 0 {
+                self.block(block, BLOCK);
+                read += BLOCK;
+                continue;
+            }
+            // Each run before an escape is copied by a block from its start on, as long as there is one.
+            let end = read + BLOCK;
+            while escapes != 0
+                && let Some(run) = text[read..].first_chunk::<BLOCK>()
+            {
+                let plain = escapes.trailing_zeros() as usize;
+                self.block(run, plain);
+                self.byte(text[read + plain]);
+                read += plain + 1;
+                escapes = if plain + 1 < BLOCK { escapes >> (plain + 1) } else { 0 };
+            }
+            if escapes == 0
+                && read < end
+                && let Some(run) = text[read..].first_chunk::<BLOCK>()
+            {
+                self.block(run, end - read);
+                read = end;
+            }
+        }
+        let tail = &text[read..];
+        if !tail.is_empty() && find_in_tail(kernel, tail).escapes == 0 {
+            self.push(tail);
+        } else {
+            for &byte in tail {
+                self.byte(byte);
+            }
+        }
+        self.push(b"\"");
+    }
+
+    /// Write what `write` does for each of `items`, between brackets and with commas between.
+    #[inline(always)]
+    fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
+        self.push(b"[");
+        for (i, item) in items.into_iter().enumerate() {
+            if i > 0 {
+                self.push(b",");
+            }
+            write(self, item);
+        }
+        self.push(b"]");
+    }
+}
+
+/// A request's body: `{"input":[["..."],...],<rest>`, compact, in UTF-8, escaped where JSON asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Body<'a> {
+    /// The chunks of all documents in order.
+    pub texts: &'a [&'a str],
+    /// How many each document has; without it the input is a flat list of texts.
+    pub counts: Option<&'a [usize]>,
+    /// What follows the input and a comma, the closing brace included.
+    pub rest: &'a [u8],
+}
+
+const START: &[u8] = b"{\"input\":";
+
+impl Body<'_> {
+    /// What is known of each text.
+    pub fn survey(&self, isa: Isa) -> Vec<Survey> {
+        struct Look<'a>(&'a [&'a str]);
+        impl Task for Look<'_> {
+            type Output = Vec<Survey>;
+            #[inline(always)]
+            fn run(self, kernel: impl Kernel) -> Vec<Survey> {
+                self.0.iter().map(|text| Survey::of(kernel, text.as_bytes())).collect()
+            }
+        }
+        run(isa, Look(self.texts))
+    }
+
+    /// Its bytes, exactly, where `surveys` are those of its texts.
+    pub fn size(&self, surveys: &[Survey]) -> usize {
+        let texts: usize = surveys.iter().map(|survey| survey.size).sum();
+        let lists = match self.counts {
+            None => 2 + self.texts.len().saturating_sub(1),
+            Some(counts) => {
+                let within: usize = counts.iter().map(|&count| 2 + count.saturating_sub(1)).sum();
+                2 + counts.len().saturating_sub(1) + within
+            }
+        };
+        START.len() + texts + lists + 1 + self.rest.len()
+    }
+
+    /// Write it to `memory` of its [`size`](Self::size), every byte.
+    pub fn write(&self, isa: Isa, memory: &mut [MaybeUninit<u8>]) {
+        struct Write<'a, 'b>(Body<'a>, &'b mut [MaybeUninit<u8>]);
+        impl Task for Write<'_, '_> {
+            type Output = ();
+            #[inline(always)]
+            fn run(self, kernel: impl Kernel) {
+                let Self(body, memory) = self;
+                let mut writer = Writer { memory, at: 0 };
+                writer.push(START);
+                let mut texts = body.texts.iter();
+                match body.counts {
+                    None => writer.list(texts, |writer, text| writer.string(kernel, text.as_bytes())),
+                    Some(counts) => writer.list(counts, |writer, &count| {
+                        writer.list(texts.by_ref().take(count), |writer, text| {
+                            writer.string(kernel, text.as_bytes());
+                        });
+                    }),
+                }
+                writer.push(b",");
+                writer.push(body.rest);
+                assert_eq!(writer.at, writer.memory.len(), "a body is as long as it was said to be");
+            }
+        }
+        run(isa, Write(*self, memory));
+    }
+}
+
+#[cfg(test)]
+mod tests;
