@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -253,6 +253,9 @@ def materialise_documents(documents: Iterable[Iterable[str]], first_document: in
     return rows
 
 
+_ALONE = 16
+"""A document is suspected to be too large if it would be with a sixteenth more: of the corpora's it never is."""
+
 _FAULTS = {
     "empty": "is empty: a chunk needs at least one character",
     "separator": f"holds the separator {SEPARATOR!r} (character {{0}}), which would misalign every later chunk",
@@ -273,21 +276,24 @@ def _prepare(
     np.cumsum(chunk_counts, out=offsets[1:])
     lower, best, upper, faults = chunk_tokens(flat, token_counter)
     separators = np.maximum(chunk_counts - 1, 0)
-
-    def of_documents(per_chunk: NDArray[np.int64]) -> NDArray[np.int64]:
-        sums = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(per_chunk)))
-        return cast("NDArray[np.int64]", sums[offsets[1:]] - sums[offsets[:-1]] + separators)
-
-    least, tokens, tokens_upper = of_documents(lower), of_documents(best), of_documents(upper)
     exact = token_counter is not None
-    suspected = tokens  # one document alone errs more than a request of many: no factor here
-    estimates = np.zeros((len(rows), 0), dtype=np.int64)
-    if not exact and calibration is not None:
-        characters = np.fromiter(map(len, flat), dtype=np.int64, count=len(flat))
-        classes = classes_of(of_documents(characters) - separators, tokens_upper - separators)
-        estimates = np.zeros((len(rows), CLASSES), dtype=np.int64)
-        estimates[np.arange(len(rows)), classes] = tokens - separators
-        learned = np.ceil((tokens - separators) * calibration.factors[classes]).astype(np.int64)
+    learning = not exact and calibration is not None
+    per_chunk = [lower, best, upper]
+    if learning:
+        per_chunk.append(np.fromiter(map(len, flat), dtype=np.int64, count=len(flat)))
+    sums = np.zeros((len(per_chunk), len(flat) + 1), dtype=np.int64)
+    np.cumsum(per_chunk, axis=1, out=sums[:, 1:])
+    ends = sums[:, offsets]
+    texts = ends[:, 1:] - ends[:, :-1]  # of documents, separators not included
+    least, tokens, tokens_upper = texts[:3] + separators
+    # One document alone errs more than a request of many.
+    suspected = tokens if exact else tokens + tokens // _ALONE
+    estimates = np.zeros((len(rows), CLASSES if learning else 0), dtype=np.int64)
+    if learning and calibration is not None:
+        _, text_tokens, size, characters = texts
+        classes = classes_of(characters, size)
+        estimates[np.arange(len(rows)), classes] = text_tokens
+        learned = np.ceil(text_tokens * calibration.factors[classes]).astype(np.int64)
         tokens = np.clip(learned + separators, least, tokens_upper)
     problems = [
         *_document_problems(chunk_counts, least, limits, exact=exact, first_document=first_document),
@@ -346,6 +352,8 @@ def _document_problems(
 def _chunk_problems(
     faults: list[tuple[int, str, int]], offsets: NDArray[np.int64], first_document: int
 ) -> Iterable[Problem]:
+    if not faults:
+        return
     places = np.array([position for position, _, _ in faults], dtype=np.int64)
     rows = np.searchsorted(offsets, places, side="right") - 1
     for (position, kind, character), row in zip(faults, rows.tolist(), strict=True):

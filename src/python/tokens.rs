@@ -117,12 +117,12 @@ fn triple<'py>(py: Python<'py>, found: &[Inspection]) -> PyResult<Triple<'py>> {
 fn token_classes<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<(Vec<String>, Bound<'py, PyAny>)> {
     let texts = Texts::extract("texts", texts)?;
     let texts = texts.utf8("texts")?;
-    let names = tokens::names();
+    let names: Vec<_> = tokens::NAMES.iter().map(|&name| name.to_owned()).collect();
     let width = names.len();
     let (counts, ()) = filled::<i64, ()>(py, &[texts.len(), width], |memory| {
         for (row, text) in memory.chunks_exact_mut(width).zip(&texts) {
-            for (to, &count) in row.iter_mut().zip(&Classes::of(text).0) {
-                to.write(i64::from(count));
+            for (to, &count) in row.iter_mut().zip(&Classes::of(text).counts) {
+                to.write(count as i64);
             }
         }
         Ok(())

@@ -1,6 +1,10 @@
 //! Bounds on the token count that hold for every text.
 
+use memchr::memchr_iter;
+
+use super::blocks;
 use super::characters::nfc;
+use crate::isa::Isa;
 
 /// Bytes of the longest token of the Qwen3 vocabulary: 128 spaces. Measured over the 151,643 entries of its
 /// `tokenizer.json`; the longest special token has 20 bytes.
@@ -8,59 +12,41 @@ const LONGEST_TOKEN: u64 = 128;
 
 /// UTF-8 bytes of the NFC form: no token is shorter than a byte.
 pub fn upper(text: &str) -> u64 {
-    // Most text is NFC already, which a look at each character's range tells without a table for most scripts.
-    if text.is_ascii() || text.chars().all(is_inert) {
-        return text.len() as u64;
-    }
-    nfc(text).len() as u64
+    if blocks::all_inert(Isa::codec(), text) { text.len() as u64 } else { nfc(text).len() as u64 }
 }
 
 /// Characters that NFC neither changes nor combines with what stands before: everything below the combining marks,
 /// and the main blocks of Chinese, Japanese and Korean with their punctuation and of general punctuation.
-fn is_inert(c: char) -> bool {
+pub(super) fn is_inert(c: char) -> bool {
     matches!(c,
         '\0'..='\u{2FF}'
         | '\u{2010}'..='\u{2027}'
         | '\u{3001}'..='\u{3029}'
         | '\u{3041}'..='\u{3096}'
         | '\u{30A1}'..='\u{30FE}'
-        | '\u{3400}'..='\u{4DBF}'
-        | '\u{4E00}'..='\u{9FFF}'
+        | '\u{3400}'..='\u{9FFF}'
         | '\u{AC00}'..='\u{D7A3}'
         | '\u{FF01}'..='\u{FF5E}')
 }
 
-/// The larger of two bounds; `upper` is the text's [`upper`].
+/// The larger of two bounds; `upper` is the text's [`upper`], `pieces` its [`Classes::pieces`].
 ///
 /// Bytes: a token covers at most [`LONGEST_TOKEN`]. Pieces: the splitting pattern lets no token hold a digit and
 /// anything else, nor letters of two words, so each ASCII digit is a token, and each run of ASCII letters that an
 /// ASCII character which is no letter precedes starts one of its own. NFC keeps such a run a run: what composes with a
 /// letter is a letter, and the character before it stays. Special tokens alone span words; each starts with `<|`,
 /// `<t` or `</t`, holds no digit, and has at most three words (two after `<t`, `</t`), so those openings are deducted.
-pub(super) fn lower(text: &str, upper: u64) -> u64 {
+///
+/// [`Classes::pieces`]: super::Classes::pieces
+pub(super) fn lower(text: &str, upper: u64, pieces: u64) -> u64 {
     let bytes = text.as_bytes();
-    let Some(&first) = bytes.first() else { return 0 };
-    let mut pieces = u64::from(first.is_ascii_alphanumeric());
-    // Each byte with the one before it, so many at a time that a byte holds their count: registers of such counts.
-    for (now, before) in bytes[1..].chunks(255).zip(bytes.chunks(255)) {
-        let found = now.iter().zip(before).fold(0_u8, |sum, (&byte, &before)| {
-            let starts_word = byte.is_ascii_alphabetic() & before.is_ascii() & !before.is_ascii_alphabetic();
-            sum + u8::from(starts_word | byte.is_ascii_digit())
-        });
-        pieces += u64::from(found);
-    }
-    let mut spanned = 0;
-    let mut rest = bytes;
-    while rest.contains(&b'<')
-        && let Some(at) = rest.iter().position(|&byte| byte == b'<')
-    {
-        rest = &rest[at + 1..];
-        spanned += match rest {
+    let spanned: u64 = memchr_iter(b'<', bytes)
+        .map(|at| match &bytes[at + 1..] {
             [b'|', ..] => 2,
             [b't', ..] | [b'/', b't', ..] => 1,
             _ => 0,
-        };
-    }
+        })
+        .sum();
     upper.div_ceil(LONGEST_TOKEN).max(pieces.saturating_sub(spanned))
 }
 
@@ -68,6 +54,7 @@ pub(super) fn lower(text: &str, upper: u64) -> u64 {
 mod tests {
     use unicode_normalization::UnicodeNormalization;
 
+    use super::super::Classes;
     use super::*;
 
     #[test]
@@ -91,6 +78,7 @@ mod tests {
 
     #[test]
     fn words_and_digits_are_tokens_of_their_own() {
+        let lower = |text: &str, upper| lower(text, upper, Classes::of(text).pieces());
         assert_eq!(lower("two words and 42", 16), 5);
         assert_eq!(lower("caf\u{e9}teria", 11), 1);
         assert_eq!(lower("<|object_ref_start|>", 20), 1);

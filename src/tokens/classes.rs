@@ -1,145 +1,103 @@
-//! What a text is made of, in counts that follow the tokenizer's splitting pattern.
+//! What a text is made of, in counts that follow the tokenizer's splitting pattern and that bit masks can tell.
 
-use super::runs::{KINDS, Kind, Runs, rare_pairs};
+use super::blocks::{Column, Kind, LANES, Masks, Window, sweep};
 use crate::isa::Isa;
 
-/// English words that make up about a third of English prose: few of them tell of another language, or of code.
-const COMMON: [&str; 24] = [
-    "a", "an", "and", "are", "as", "at", "be", "by", "can", "for", "from", "have", "in", "is", "it", "not", "of", "on",
-    "or", "that", "the", "this", "to", "with",
-];
-
-/// For each letter, the letters that rarely follow it inside a token: fewer than 40 times in the first 60,000 entries
-/// of the vocabulary.
-const RARELY_FOLLOW: [&str; 26] = [
-    "aejoq",                    // a
-    "cdfghkmnpqtvwxz",          // b
-    "bdfgjmnpqvwxz",            // c
-    "fhjknpqwxz",               // d
-    "j",                        // e
-    "bcdghjkmnpqvwxz",          // f
-    "bcdfjkpqvwxz",             // g
-    "bcdfghjklmpqvwxz",         // h
-    "hijqwy",                   // i
-    "bcdfghijklmnpqrstvwxyz",   // j
-    "bcdfghjklmpqrtuvwxyz",     // k
-    "ghjnqrwxz",                // l
-    "cdfghjknqrtvwxz",          // m
-    "bjqrwxz",                  // n
-    "jqz",                      // o
-    "bfgjkmnqvwxz",             // p
-    "abcdefghijkmnopqrstvwxyz", // q
-    "hjqwxz",                   // r
-    "bgjrvxz",                  // s
-    "bgjkqvxz",                 // t
-    "hjkoquvwxyz",              // u
-    "bcdfghjklmnpqrstuvwxyz",   // v
-    "bcdfgjklmpqtuvwxyz",       // w
-    "bdfghjklmnoqrsuvwxyz",     // x
-    "bdfghjkqruvwxyz",          // y
-    "bcdfghjklmnpqrstuvwxyz",   // z
-];
-
-/// The same as bits, by the low five bits of a letter, which are the same for capitals: 1 for a.
-const RARE: [u32; 32] = {
-    let mut masks = [0; 32];
-    let mut letter = 0;
-    while letter < 26 {
-        let followers = RARELY_FOLLOW[letter].as_bytes();
-        let mut i = 0;
-        while i < followers.len() {
-            masks[letter + 1] |= 1 << (followers[i] & 31);
-            i += 1;
-        }
-        letter += 1;
-    }
-    masks
-};
-
-/// Longest word with a count of its own.
-const WORD: usize = 12;
-/// Longest run of capitals with a count of its own.
-const CAPITALS: usize = 6;
-
 macro_rules! classes {
-    ($($name:ident = $value:expr),* $(,)?) => {
-        $(pub(super) const $name: usize = $value;)*
-        /// The first index of each class, and its name.
-        const FIRST: &[(usize, &str)] = &[$(($value, stringify!($name))),*];
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        /// What is counted.
+        #[derive(Clone, Copy)]
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "names of weights, as tables have them")]
+        enum Class { $($(#[$doc])* $name),* }
+
+        /// The name of each class.
+        pub const NAMES: &[&str] = &[$(stringify!($name)),*];
     };
 }
 
 classes! {
-    // Words after a space or at a line's start, by length from 1; those longer than WORD; their letters beyond WORD.
-    PROSE = 0,
-    PROSE_LONG = PROSE + WORD,
-    PROSE_EXTRA = PROSE_LONG + 1,
-    // The same for words after anything else, and for the parts of camelCase.
-    INNER = PROSE_EXTRA + 1,
-    INNER_LONG = INNER + WORD,
-    INNER_EXTRA = INNER_LONG + 1,
-    // Runs of capitals by length from 2.
-    UPPER = INNER_EXTRA + 1,
-    UPPER_LONG = UPPER + CAPITALS - 1,
-    UPPER_EXTRA = UPPER_LONG + 1,
-    // Pairs of letters that are rare inside a token.
-    RARE_PAIR = UPPER_EXTRA + 1,
-    // Words beyond six for each common English one.
-    FOREIGN = RARE_PAIR + 1,
-    DIGIT = FOREIGN + 1,
-    SPACE_BEFORE_DIGIT = DIGIT + 1,
-    // ASCII punctuation: one mark right before a letter, one mark, two, more; changes of mark within more; each 16
-    // repetitions.
-    MARK_BEFORE_LETTER = SPACE_BEFORE_DIGIT + 1,
-    MARK = MARK_BEFORE_LETTER + 1,
-    MARKS_TWO = MARK + 1,
-    MARKS_MORE = MARKS_TWO + 1,
-    MARKS_CHANGE = MARKS_MORE + 1,
-    MARKS_LONG = MARKS_CHANGE + 1,
-    // White space: line ends after punctuation and after anything else; two or more spaces, and each 16 of them.
-    LINE_AFTER_MARK = MARKS_LONG + 1,
-    LINE = LINE_AFTER_MARK + 1,
-    SPACES = LINE + 1,
-    SPACES_LONG = SPACES + 1,
-    // Other scripts, by character, where words matter by run too.
-    LATIN = SPACES_LONG + 1,
-    CYRILLIC = LATIN + 1,
-    CYRILLIC_RUN = CYRILLIC + 1,
-    GREEK = CYRILLIC_RUN + 1,
-    ARABIC = GREEK + 1,
-    INDIC = ARABIC + 1,
-    SYMBOL = INDIC + 1,
-    CJK_MARK = SYMBOL + 1,
-    KANA = CJK_MARK + 1,
-    HAN = KANA + 1,
-    HAN_RUN = HAN + 1,
-    HANGUL = HAN_RUN + 1,
-    HANGUL_RUN = HANGUL + 1,
-    OTHER = HANGUL_RUN + 1,
-    ASTRAL = OTHER + 1,
+    /// Words, that is runs of ASCII letters: those after white space and at the text's start, after other ASCII
+    /// characters, and after characters beyond it.
+    WORD
+    WORD_JOINED
+    WORD_AFTER_WIDE
+    /// Letters; those beyond the first of their word, beyond the second, and so on.
+    LETTER
+    LETTER_2
+    LETTER_3
+    LETTER_4
+    LETTER_6
+    LETTER_8
+    LETTER_10
+    LETTER_12
+    /// Capitals; those after a capital, after two; after a small letter.
+    CAPITAL
+    CAPITAL_2
+    CAPITAL_3
+    CAPITAL_INSIDE
+    DIGIT
+    /// Digits after a space.
+    DIGIT_APART
+    /// Runs of ASCII punctuation after a space, and others; marks beyond the first of their run, beyond the second;
+    /// marks whose next is the same.
+    MARKS_APART
+    MARKS
+    MARK_2
+    MARK_3
+    MARK_REPEATED
+    /// Words after a mark; of them those after a single mark that no space precedes.
+    MARK_WORD
+    MARK_ALONE_WORD
+    /// Line ends after a mark, after a line end, after two spaces, after anything else.
+    LINE_AFTER_MARK
+    LINE_AGAIN
+    LINE_AFTER_SPACES
+    LINE
+    /// Runs of more than one space; spaces beyond the second of their run.
+    SPACES
+    SPACE_3
+    /// Characters of other scripts, and runs of them: all from here on.
+    SIGN
+    LATIN
+    GREEK
+    CYRILLIC
+    CYRILLIC_RUN
+    ARMENIAN
+    ARABIC
+    INDIC
+    GEORGIAN
+    SYMBOL
+    CJK_MARK
+    KANA
+    HAN
+    HAN_RUN
+    HANGUL
+    HANGUL_RUN
+    OTHER
+    ASTRAL
 }
 
-/// Number of indexes.
-pub(super) const COUNT: usize = ASTRAL + 1;
+/// Number of classes.
+pub(super) const COUNT: usize = NAMES.len();
 
-/// The name of each index: its class's, with the length where the class has one index a length.
-pub fn names() -> Vec<String> {
-    let ends = FIRST.iter().skip(1).map(|&(first, _)| first).chain([COUNT]);
-    let mut names = Vec::with_capacity(COUNT);
-    for (&(first, name), end) in FIRST.iter().zip(ends) {
-        if end - first == 1 {
-            names.push(name.to_owned());
-        } else {
-            let shortest = if first == UPPER { 2 } else { 1 };
-            names.extend((first..end).map(|index| format!("{name}_{}", index - first + shortest)));
-        }
+/// Counts of each class, by lane.
+pub(super) struct Counts([[u64; LANES]; COUNT]);
+
+impl Counts {
+    #[inline(always)]
+    fn add(&mut self, class: Class, lane: usize, mask: u64) {
+        self.0[class as usize][lane] += u64::from(mask.count_ones());
     }
-    names
 }
 
-/// How often each class occurs in a text.
+/// How often each class occurs in a text, and what its pairs of letters weigh.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Classes(pub [u32; COUNT]);
+pub struct Classes {
+    /// By class.
+    pub counts: [u64; COUNT],
+    /// In the units of the table of pairs, with its offset.
+    pub(super) pairs: u64,
+}
 
 impl Classes {
     /// Count `text`.
@@ -149,243 +107,136 @@ impl Classes {
 
     /// Count on one path.
     fn on(isa: Isa, text: &str) -> Self {
-        let bytes = text.as_bytes();
-        let runs = Runs::of(isa, bytes);
-        let mut counter = Counter { bytes, text, runs, counts: [0; COUNT], words: 0, common: 0 };
-        counter.run();
-        // A pair whose second letter is small lies within one word, whatever stands around.
-        counter.counts[RARE_PAIR] = rare_pairs(isa, bytes, &RARE);
-        counter.counts[FOREIGN] = counter.words.saturating_sub(6 * counter.common);
-        Self(counter.counts)
+        let mut counts = Counts([[0; LANES]; COUNT]);
+        let pairs = sweep(isa, text.as_bytes(), &mut counts);
+        let mut sums = [0; COUNT];
+        for (sum, lanes) in sums.iter_mut().zip(&counts.0) {
+            *sum = lanes.iter().sum();
+        }
+        Self { counts: sums, pairs }
+    }
+
+    fn get(&self, class: Class) -> u64 {
+        self.counts[class as usize]
+    }
+
+    /// Whether there is no character beyond ASCII.
+    pub(super) fn is_ascii(&self) -> bool {
+        self.counts[Class::SIGN as usize..].iter().all(|&count| count == 0)
+    }
+
+    /// ASCII digits, and runs of ASCII letters after another ASCII character or at the text's start.
+    pub(super) fn pieces(&self) -> u64 {
+        self.get(Class::DIGIT) + self.get(Class::WORD) + self.get(Class::WORD_JOINED)
     }
 }
 
-struct Counter<'a> {
-    bytes: &'a [u8],
-    text: &'a str,
-    runs: Runs,
-    counts: [u32; COUNT],
-    words: u32,
-    common: u32,
-}
+/// Count the classes of ASCII in a group of blocks of a window, the first of which is `group`.
+#[inline(always)]
+pub(super) fn count(window: &Window, group: usize, counts: &mut Counts) {
+    for lane in 0..LANES {
+        // Bit i of a mask `n` back is bit i - n of the text's.
+        let here = |column: &Column| column[group + lane + 1];
+        let back = |column: &Column, n: u32| here(column) << n | column[group + lane] >> (64 - n);
+        let mut add = |class: Class, mask: u64| counts.add(class, lane, mask);
 
-impl Counter<'_> {
-    fn kind(&self, at: usize) -> Option<Kind> {
-        self.bytes.get(at).map(|&byte| KINDS[byte as usize])
-    }
+        let (letter, upper) = (here(&window.letter), here(&window.upper));
+        let [after_letter, after_mark, after_space, after_line, after_wide] =
+            [&window.letter, &window.mark, &window.space, &window.line, &window.wide].map(|column| back(column, 1));
+        let word = letter & !after_letter;
+        add(Class::WORD, word & (after_space | after_line));
+        add(Class::WORD_JOINED, word & !(after_space | after_line | after_wide));
+        add(Class::WORD_AFTER_WIDE, word & after_wide);
+        let beyond = |mask: u64, from: u32, to: u32| (from..to).fold(mask, |mask, n| mask & back(&window.letter, n));
+        let second = letter & after_letter;
+        let third = beyond(second, 2, 3);
+        let fourth = beyond(third, 3, 4);
+        let sixth = beyond(fourth, 4, 6);
+        let eighth = beyond(sixth, 6, 8);
+        let tenth = beyond(eighth, 8, 10);
+        add(Class::LETTER, letter);
+        add(Class::LETTER_2, second);
+        add(Class::LETTER_3, third);
+        add(Class::LETTER_4, fourth);
+        add(Class::LETTER_6, sixth);
+        add(Class::LETTER_8, eighth);
+        add(Class::LETTER_10, tenth);
+        add(Class::LETTER_12, beyond(tenth, 10, 12));
 
-    fn is_letter(&self, at: usize) -> bool {
-        matches!(self.kind(at), Some(Kind::Lower | Kind::Upper))
-    }
+        let second_upper = upper & back(&window.upper, 1);
+        add(Class::CAPITAL, upper);
+        add(Class::CAPITAL_2, second_upper);
+        add(Class::CAPITAL_3, second_upper & back(&window.upper, 2));
+        add(Class::CAPITAL_INSIDE, upper & after_letter & !back(&window.upper, 1));
 
-    /// The end of the run of `kind` that starts at `at`: there, where it is of another.
-    fn end(&self, at: usize, kind: Kind) -> usize {
-        if self.kind(at) == Some(kind) { self.runs.end(at) } else { at }
-    }
+        add(Class::DIGIT, here(&window.digit));
+        add(Class::DIGIT_APART, here(&window.digit) & after_space);
 
-    fn add(&mut self, class: usize, count: usize) {
-        self.counts[class] += count as u32;
-    }
+        let mark = here(&window.mark);
+        add(Class::MARKS_APART, mark & after_space);
+        add(Class::MARKS, mark & !after_mark & !after_space);
+        add(Class::MARK_2, mark & after_mark);
+        add(Class::MARK_3, mark & after_mark & back(&window.mark, 2));
+        add(Class::MARK_REPEATED, mark & here(&window.repeated));
+        add(Class::MARK_WORD, word & after_mark);
+        add(Class::MARK_ALONE_WORD, word & after_mark & !back(&window.mark, 2) & !back(&window.space, 2));
 
-    fn run(&mut self) {
-        let mut at = 0;
-        let mut before = Kind::Line;
-        while let Some(kind) = self.kind(at) {
-            at = match kind {
-                // Most text is one space and a word, over and over, and one branch for both is well predicted.
-                Kind::Space if self.is_letter(at + 1) => self.letters(at + 1, true),
-                Kind::Lower | Kind::Upper => self.letters(at, matches!(before, Kind::Space | Kind::Line)),
-                Kind::Digit => {
-                    let end = self.runs.end(at);
-                    self.add(DIGIT, end - at);
-                    end
-                }
-                Kind::Space => self.spaces(at),
-                Kind::Line => {
-                    self.add(if before == Kind::Mark { LINE_AFTER_MARK } else { LINE }, 1);
-                    // Blank lines belong to the same token.
-                    self.runs.end(at)
-                }
-                Kind::Mark => self.marks(at, before == Kind::Space),
-                Kind::Wide => self.wide(at),
-            };
-            before = KINDS[self.bytes[at - 1] as usize];
-        }
-    }
+        let line = here(&window.line);
+        let after_spaces = after_space & back(&window.space, 2);
+        add(Class::LINE_AFTER_MARK, line & after_mark);
+        add(Class::LINE_AGAIN, line & after_line);
+        add(Class::LINE_AFTER_SPACES, line & after_spaces);
+        add(Class::LINE, line & !(after_mark | after_line | after_spaces));
 
-    /// One part of a run of ASCII letters: a word, a part of camelCase, or a run of capitals.
-    fn letters(&mut self, at: usize, prose: bool) -> usize {
-        let first = self.runs.end(at);
-        let capitals = if self.kind(at) == Some(Kind::Lower) { at } else { first };
-        let mut end = if capitals - at == 1 { self.end(capitals, Kind::Lower) } else { first };
-        if capitals - at > 1 {
-            // HTTPServer: the last capital starts the next part.
-            if self.kind(capitals) == Some(Kind::Lower) {
-                end -= 1;
-            }
-            if end - at > 1 {
-                self.capitals(end - at);
-                return end;
-            }
-        }
-        let length = end - at;
-        if prose {
-            self.words += 1;
-            let common = match self.bytes.get(at..at + 4).and_then(<[u8]>::first_chunk) {
-                // The bytes behind a short word are shifted out: no loop, whose end would depend on the length.
-                Some(four) if length <= 4 => is_common((u32::from_be_bytes(*four) | SMALL) >> (8 * (4 - length))),
-                None if length <= 4 => is_common(key(&self.bytes[at..end])),
-                _ => false,
-            };
-            self.common += u32::from(common);
-        }
-        let first = if prose { PROSE } else { INNER };
-        if length <= WORD {
-            self.add(first + length - 1, 1);
-        } else {
-            self.add(first + WORD, 1);
-            self.add(first + WORD + 1, length - WORD);
-        }
-        end
-    }
-
-    fn capitals(&mut self, length: usize) {
-        if length <= CAPITALS {
-            self.add(UPPER + length - 2, 1);
-        } else {
-            self.add(UPPER_LONG, 1);
-            self.add(UPPER_EXTRA, length - CAPITALS);
-        }
-    }
-
-    fn spaces(&mut self, at: usize) -> usize {
-        let end = self.runs.end(at);
-        match self.kind(end) {
-            Some(Kind::Line) => {} // one token with the line's end
-            Some(Kind::Digit) if end - at == 1 => self.add(SPACE_BEFORE_DIGIT, 1),
-            _ if end - at > 1 => {
-                self.add(SPACES, 1);
-                self.add(SPACES_LONG, (end - at) / 16);
-            }
-            _ => {} // one token with the word or mark that follows
-        }
-        end
-    }
-
-    fn marks(&mut self, at: usize, after_space: bool) -> usize {
-        let end = self.runs.end(at);
-        match end - at {
-            1 if !after_space && self.is_letter(end) => self.add(MARK_BEFORE_LETTER, 1),
-            1 => self.add(MARK, 1),
-            2 => self.add(MARKS_TWO, 1),
-            _ => {
-                self.add(MARKS_MORE, 1);
-                let mut repeated = 0;
-                for pair in self.bytes[at..end].windows(2) {
-                    if pair[0] == pair[1] {
-                        repeated += 1;
-                    } else {
-                        self.counts[MARKS_CHANGE] += 1;
-                    }
-                }
-                self.add(MARKS_LONG, repeated / 16);
-            }
-        }
-        end
-    }
-
-    /// Characters beyond ASCII, up to the next ASCII one.
-    fn wide(&mut self, at: usize) -> usize {
-        let mut last = OTHER;
-        for (offset, c) in self.text[at..].char_indices() {
-            if c.is_ascii() {
-                return at + offset;
-            }
-            let class = script(c);
-            if class == OTHER {
-                self.add(OTHER, c.len_utf8());
-            } else {
-                self.add(class, 1);
-            }
-            if class != last {
-                match class {
-                    CYRILLIC => self.add(CYRILLIC_RUN, 1),
-                    HAN => self.add(HAN_RUN, 1),
-                    HANGUL => self.add(HANGUL_RUN, 1),
-                    _ => {}
-                }
-            }
-            last = class;
-        }
-        self.bytes.len()
+        let space = here(&window.space);
+        add(Class::SPACES, space & after_space & !back(&window.space, 2));
+        add(Class::SPACE_3, space & after_spaces);
     }
 }
 
-/// The class of a character beyond ASCII.
-fn script(c: char) -> usize {
-    match u32::from(c) {
-        0xAC00..=0xD7A3 => HANGUL,
-        0x3400..=0x9FFF | 0xF900..=0xFAFF => HAN,
-        0x3000..=0x303F | 0xFF00..=0xFFEF => CJK_MARK,
-        0x3040..=0x30FF => KANA,
-        0xC0..=0x24F | 0x1E00..=0x1EFF => LATIN,
-        0x80..=0xBF | 0x2000..=0x2BFF => SYMBOL,
-        0x370..=0x3FF | 0x1F00..=0x1FFF => GREEK,
-        0x400..=0x52F => CYRILLIC,
-        0x590..=0x8FF => ARABIC,
-        0x900..=0x109F => INDIC,
-        0x1_0000.. => ASTRAL,
-        _ => OTHER,
-    }
+/// Where the scripts whose runs count were in the block before.
+#[derive(Default)]
+pub(super) struct Runs {
+    cyrillic: u64,
+    cjk: u64,
+    han: u64,
+    hangul: u64,
 }
 
-/// The letters of a word of at most four, in small ones, as one number.
-const fn key(word: &[u8]) -> u32 {
-    let mut key = 0;
-    let mut i = 0;
-    while i < word.len() {
-        key = key << 8 | (word[i] | 0x20) as u32;
-        i += 1;
+/// Count the classes beyond ASCII in a block.
+#[inline(always)]
+pub(super) fn count_wide(masks: &Masks, wide: u64, runs: &mut Runs, counts: &mut Counts) {
+    if wide == 0 {
+        *runs = Runs::default();
+        return;
     }
-    key
-}
-
-/// What makes four letters small ones.
-const SMALL: u32 = 0x2020_2020;
-
-/// Slots of a table of [`COMMON`] in which each key has one of its own.
-const SLOTS: usize = 128;
-
-/// The slot of a key under a multiplier (Knuth, The Art of Computer Programming 3, 6.4).
-const fn slot(key: u32, multiplier: u32) -> usize {
-    (key.wrapping_mul(multiplier) >> 25) as usize
-}
-
-/// The multiplier, found at compile time, and the table; zero is no key.
-const COMMON_KEYS: (u32, [u32; SLOTS]) = {
-    let mut multiplier = 0x9E37_79B1;
-    loop {
-        let mut table = [0; SLOTS];
-        let mut i = 0;
-        while i < COMMON.len() {
-            let key = key(COMMON[i].as_bytes());
-            if table[slot(key, multiplier)] != 0 {
-                break;
-            }
-            table[slot(key, multiplier)] = key;
-            i += 1;
-        }
-        if i == COMMON.len() {
-            break (multiplier, table);
-        }
-        multiplier += 2;
-    }
-};
-
-/// Whether an English text is full of the word of this key.
-fn is_common(key: u32) -> bool {
-    let (multiplier, table) = &COMMON_KEYS;
-    table[slot(key, *multiplier)] == key
+    let of = |kind: Kind| masks[kind as usize];
+    let mut add = |class: Class, mask: u64| counts.add(class, 0, mask);
+    // Characters have two or three bytes in all of these.
+    let back = |mask: u64, before: u64, n: u32| mask << n | before >> (64 - n);
+    add(Class::SIGN, of(Kind::Sign));
+    add(Class::LATIN, of(Kind::Latin));
+    add(Class::GREEK, of(Kind::Greek));
+    let cyrillic = of(Kind::Cyrillic);
+    add(Class::CYRILLIC, cyrillic);
+    add(Class::CYRILLIC_RUN, cyrillic & !back(cyrillic, runs.cyrillic, 2));
+    add(Class::ARMENIAN, of(Kind::Armenian));
+    add(Class::ARABIC, of(Kind::Arabic));
+    add(Class::INDIC, of(Kind::Indic));
+    add(Class::GEORGIAN, of(Kind::Georgian));
+    add(Class::SYMBOL, of(Kind::Symbol));
+    let cjk = of(Kind::Cjk);
+    let after_cjk = back(cjk, runs.cjk, 1);
+    add(Class::CJK_MARK, after_cjk & of(Kind::Inner));
+    add(Class::KANA, after_cjk & of(Kind::InnerKana));
+    let (han, hangul) = (of(Kind::Han), of(Kind::Hangul));
+    add(Class::HAN, han);
+    add(Class::HAN_RUN, han & !back(han, runs.han, 3));
+    add(Class::HANGUL, hangul);
+    add(Class::HANGUL_RUN, hangul & !back(hangul, runs.hangul, 3));
+    add(Class::OTHER, of(Kind::Other));
+    add(Class::ASTRAL, of(Kind::Astral));
+    *runs = Runs { cyrillic, cjk, han, hangul };
 }
 
 #[cfg(test)]
@@ -394,30 +245,56 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn pairs_are_counted_within_words_and_the_parts_of_camel_case() {
-        let rare = |text: &str| Classes::of(text).0[RARE_PAIR];
-        // q is followed by u alone; j by vowels.
-        assert_eq!(["qu", "qa", "Qa", "qA", "QA", "QAa", "q a", "qqq"].map(rare), [0, 1, 1, 0, 0, 1, 0, 2]);
+    fn counts<const N: usize>(text: &str, classes: [Class; N]) -> [u64; N] {
+        classes.map(|class| Classes::of(text).get(class))
     }
 
     #[test]
-    fn common_words_are_those_of_the_list() {
-        for letters in 1..=3 {
-            for number in 0..26_u32.pow(letters) {
-                let word: Vec<u8> = (0..letters).map(|i| b'a' + (number / 26_u32.pow(i) % 26) as u8).collect();
-                let listed = COMMON.iter().any(|common| common.as_bytes() == word);
-                assert_eq!(is_common(key(&word)), listed, "{}", word.escape_ascii());
-                assert_eq!(is_common(key(&word.to_ascii_uppercase())), listed);
-            }
+    fn words_are_told_by_what_precedes_them() {
+        use Class::{WORD, WORD_AFTER_WIDE, WORD_JOINED};
+        let kinds = |text| counts(text, [WORD, WORD_JOINED, WORD_AFTER_WIDE]);
+        assert_eq!(kinds("two words\nand"), [3, 0, 0]);
+        assert_eq!(kinds("snake_case(x)"), [1, 2, 0]);
+        assert_eq!(kinds("caf\u{e9}teria"), [1, 0, 1]);
+    }
+
+    #[test]
+    fn letters_are_told_by_their_place_in_the_word() {
+        use Class::{LETTER, LETTER_2, LETTER_4, LETTER_12};
+        assert_eq!(counts("a four internationally", [LETTER, LETTER_2, LETTER_4, LETTER_12]), [20, 17, 13, 4]);
+    }
+
+    #[test]
+    fn marks_and_white_space_are_told_by_their_runs() {
+        use Class::{LINE, LINE_AFTER_MARK, LINE_AGAIN, MARK_2, MARK_REPEATED, MARKS, MARKS_APART, SPACE_3, SPACES};
+        assert_eq!(counts("(a) == b;--c", [MARKS_APART, MARKS, MARK_2, MARK_REPEATED]), [1, 3, 3, 2]);
+        assert_eq!(counts("a\n\nb;\n    c  d", [LINE, LINE_AGAIN, LINE_AFTER_MARK]), [1, 1, 1]);
+        assert_eq!(counts("a\n\nb;\n    c  d", [SPACES, SPACE_3]), [2, 2]);
+    }
+
+    #[test]
+    fn scripts_are_told_by_character_and_run() {
+        use Class::{CJK_MARK, HAN, HAN_RUN, HANGUL, HANGUL_RUN, KANA};
+        assert_eq!(counts("\u{6f22}\u{5b57}\u{304b}\u{4ea4}\u{3002}", [HAN, HAN_RUN, KANA, CJK_MARK]), [3, 2, 1, 1]);
+        assert_eq!(counts("\u{d55c}\u{ae00} \u{ae00}", [HANGUL, HANGUL_RUN]), [3, 2]);
+    }
+
+    #[test]
+    fn a_run_across_blocks_is_one() {
+        for before in 50..80 {
+            let text = format!("{} {} ", ".".repeat(before), "internationally");
+            assert_eq!(counts(&text, [Class::WORD, Class::LETTER_12]), [1, 4], "{before}");
+            assert_eq!(counts(&text, [Class::MARKS, Class::MARK_3]), [1, before as u64 - 2], "{before}");
+            let text = format!("{}{}", ".".repeat(before), "\u{6f22}".repeat(9));
+            assert_eq!(counts(&text, [Class::HAN, Class::HAN_RUN]), [9, 1], "{before}");
         }
-        let four = ["that", "from", "than", "This"].map(|word| is_common(key(word.as_bytes())));
-        assert_eq!(four, [true, true, false, true]);
     }
 
     proptest! {
         #[test]
-        fn classes_are_the_same_on_every_path(text in "([a-zA-Z]{0,9}[ \n.,_0-9]{0,3}|\\PC{0,5}){0,40}") {
+        fn classes_are_the_same_on_every_path(
+            text in "([a-zA-Z]{0,14}[ \t\n.,_0-9-]{0,3}|\\PC{0,5}|[а-я]{0,4}|[一-十か。]{0,4}|[가-힣]{0,4}){0,400}",
+        ) {
             let reference = Classes::on(Isa::Scalar, &text);
             for isa in Isa::ALL {
                 prop_assert_eq!(&Classes::on(isa, &text), &reference, "{:?}", isa);

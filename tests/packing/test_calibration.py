@@ -154,8 +154,8 @@ def test_no_request_is_over_the_limit_cold_or_learning(exactly, folders):
     learned = prepare(documents, calibration=calibration)
     assert heaviest(learned) <= 120_000
     assert len(exact.requests) <= len(learned.requests) <= len(cold.requests)
-    assert len(learned.requests) <= 1.1 * len(exact.requests)
-    assert len(cold.requests) <= 1.15 * len(exact.requests)
+    assert len(learned.requests) <= 1.08 * len(exact.requests)
+    assert len(cold.requests) <= 1.1 * len(exact.requests)
 
 
 def test_a_client_learns_from_its_responses(server):
