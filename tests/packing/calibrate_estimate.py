@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -56,8 +57,8 @@ def read(data: Path, folders: list[Path]) -> dict[str, list[str]]:
     kinds["cranfield"] = [f"{entry['title']}\n{entry['text']}" for entry in map(json.loads, lines)]
     for folder in folders:
         for path in sorted(folder.rglob("django.po")):
-            string = r'"(?:[^"\\]|\\.)*"\n?'
-            found = re.findall(rf"^msgstr(?:\[\d\])? ((?:{string})+)", path.read_text(), re.MULTILINE)[1:]
+            quoted = r'"(?:[^"\\]|\\.)*"\n?'
+            found = re.findall(rf"^msgstr(?:\[\d\])? ((?:{quoted})+)", path.read_text(), re.MULTILINE)[1:]
             messages = ["".join(re.findall('"(.*)"', text)).replace(r"\n", "\n").replace(r"\"", '"') for text in found]
             kinds[f"po_{path.parts[-3]}"].append("\n\n".join(filter(None, messages)))
         for suffix, share in SUFFIXES.items():
@@ -65,6 +66,10 @@ def read(data: Path, folders: list[Path]) -> dict[str, list[str]]:
                 text = path.read_text(errors="replace")
                 if 2_000 < len(text) < 200_000:
                     kinds[suffix].append(text)
+    # What is no language, so that its long words are not taken for such: letters by chance, and base64.
+    rng = np.random.default_rng(1)
+    for letters in ("abcdefghijklmnopqrstuvwxyz", "ACDEFGHIKLMNPQRSTVWY", string.ascii_letters + string.digits + "+/"):
+        kinds["random"] += ["".join(rng.choice(list(letters), 4_000)) for _ in range(10)]
     kinds = {kind: [text for text in texts if len(text.strip()) > 50] for kind, texts in kinds.items()}
     return {kind: texts for kind, texts in kinds.items() if sum(map(len, texts)) > 8_000}
 
@@ -107,7 +112,7 @@ class Kind:
     def __init__(self, name: str, names: list[str], tokenizer: Tokenizer, texts: list[str]) -> None:
         parts = [part for text in texts for part in passages(text)]
         x, y = features(parts), count(tokenizer, parts)
-        mass = 1.0 if name in CORPORA else 0.05 if name.startswith("po_") else 0.3
+        mass = 1.0 if name in CORPORA else 0.05 if name.startswith(("po_", "random")) else 0.3
         used = x[:, [name in FIXED for name in names] + [False] * SYMBOLS**2].sum(axis=1) < 0.05 * y
         weighted = x.T * (used * mass / y / y.sum())
         self.square, self.product = weighted @ x, weighted @ y
