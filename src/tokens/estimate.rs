@@ -1,7 +1,7 @@
 //! The estimate: a weighted sum of classes and of pairs of letters, and a margin.
 //!
 //! The weights are fitted by `tests/packing/calibrate_estimate.py` against the real tokenizer, by least squares, over the
-//! corpora, messages in some sixty languages, code, and random letters. Measured, before the margin, over documents:
+//! corpora, messages of software in many languages, code, and random letters. Measured, before the margin, over documents:
 //!
 //! | | estimate / exact, in sum | deviation | the same, fitted without the row |
 //! |---|---|---|---|
