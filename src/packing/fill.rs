@@ -92,7 +92,7 @@ impl Filler<'_> {
 }
 
 /// `row = below | below << shift`.
-fn or_shifted(row: &mut [u64], below: &[u64], shift: usize) {
+pub(super) fn or_shifted(row: &mut [u64], below: &[u64], shift: usize) {
     row.copy_from_slice(below);
     let (whole, bits) = (shift / 64, shift % 64);
     if whole >= row.len() {
@@ -112,7 +112,7 @@ fn or_shifted(row: &mut [u64], below: &[u64], shift: usize) {
 }
 
 /// The highest set bit of `row` at or below `limit`; bit 0 is always set.
-fn highest(row: &[u64], limit: usize) -> usize {
+pub(super) fn highest(row: &[u64], limit: usize) -> usize {
     let last = limit / 64;
     let masked = row[last] & (u64::MAX >> (63 - limit % 64));
     if masked != 0 {

@@ -1,6 +1,7 @@
 //! From best-fit-decreasing towards the lower bound, while the effort lasts.
 
 use super::balance::Balance;
+use super::few_first::{FewFirst, Outcome, Rounds};
 use super::linear::{self, Kinds, Pattern};
 use super::search::{Clock, Random, State};
 use super::{Assignment, Effort, Instance, best_fit, fill, next_fit};
@@ -50,6 +51,9 @@ pub(super) fn improve(
     });
     let mut patience = PATIENCE;
     let mut searchable = true;
+    // Exact cover takes turns with all that others spend, so that each has half.
+    let mut rounds = Rounds::default();
+    let mut others = 0;
     // What balancing may still spend before the others, which may take all that is left, have their turn.
     let mut share = clock.left() / 4;
     // Every round spends steps, whatever it does, so the budget ends the loop.
@@ -59,21 +63,33 @@ pub(super) fn improve(
             let tail = Tail::of(instance, &found, bound);
             if tail.least > tail.most() {
                 searchable = false;
-            } else if let Some(better) = tail.balanced(patience, &mut random, &mut clock) {
+                continue;
+            }
+            if rounds.steps <= others
+                && let Some(few_first) = FewFirst::new(&tail.part, tail.least)
+            {
+                match few_first.round(&mut rounds, &mut random, &mut clock) {
+                    Outcome::Found(better) => found = tail.join(instance, better),
+                    Outcome::Impossible if tail.kept.is_empty() => bound = tail.least + 1,
+                    Outcome::Impossible | Outcome::Unknown => {}
+                }
+                continue;
+            }
+            if let Some(better) = tail.balanced(patience, &mut random, &mut clock) {
                 found = tail.join(instance, better);
                 patience = PATIENCE;
                 continue;
-            } else {
-                patience = (patience + patience / 4).min(8 * PATIENCE);
-                share = share.saturating_sub(before - clock.left());
-                if share > 0 {
-                    continue;
-                }
-                before = clock.left();
-                if let Some(better) = tail.searched(&mut random, &mut clock) {
-                    found = tail.join(instance, better);
-                    continue;
-                }
+            }
+            patience = (patience + patience / 4).min(8 * PATIENCE);
+            share = share.saturating_sub(before - clock.left());
+            others += before - clock.left();
+            if share > 0 {
+                continue;
+            }
+            before = clock.left();
+            if let Some(better) = tail.searched(&mut random, &mut clock) {
+                found = tail.join(instance, better);
+                continue;
             }
         }
         dive_first = false;
@@ -84,6 +100,7 @@ pub(super) fn improve(
             searchable = true;
         }
         share = before - clock.left();
+        others += share;
     }
     if clock.is_cancelled() { Err(Error::Interrupted) } else { Ok((found, bound)) }
 }

@@ -2,13 +2,15 @@
 //!
 //! A request has three capacities (tokens, chunks, documents), so this is vector bin packing with two dimensions and
 //! a cardinality bound. [`best_fit`] gives a packing in O(n log n), [`bounds`] tells how few requests any packing
-//! needs, and [`improve`] closes the gap while its budget lasts, by [`balance`], [`fill`], [`search`] and the linear
-//! program of [`linear`] and [`pricing`]. [`next_fit`] keeps the input's order, [`window`] looks ahead a bounded number of
-//! documents.
+//! needs, and [`improve`] closes the gap while its budget lasts: by [`few_first`] and [`cover`] where there is no room
+//! to spare, by [`balance`], [`fill`], [`search`] and the linear program of [`linear`] and [`pricing`]. [`next_fit`]
+//! keeps the input's order, [`window`] looks ahead a bounded number of documents.
 
 mod balance;
 mod best_fit;
 mod bounds;
+mod cover;
+mod few_first;
 mod fill;
 mod improve;
 mod linear;

@@ -116,6 +116,22 @@ def cut_few(rng, n):
     return one_dimension(shuffled(rng, parts), 120_000, len(parts), documents=512)
 
 
+def cut_some(rng, n):
+    """Full requests cut into five to seven documents of up to 32,000 tokens."""
+    parts = []
+    while sum(map(len, parts)) < n:
+        parts.append(cut(rng, 120_000, int(rng.integers(5, 8)), 1, 32_000))
+    return one_dimension(shuffled(rng, parts), 120_000, len(parts), documents=512)
+
+
+def cut_nearly(rng, n):
+    """As cut_few, but each request with ten tokens to spare."""
+    parts = []
+    while sum(map(len, parts)) < n:
+        parts.append(cut(rng, 119_990, int(rng.integers(4, 6)), 10_000, 32_000))
+    return one_dimension(shuffled(rng, parts), 120_000, len(parts), documents=512)
+
+
 def cardinality_tight(rng, n):
     """Every request holds exactly as many documents as it may, and is full to 99 percent in tokens."""
     documents = 8
@@ -150,6 +166,16 @@ def both_tight(rng, n):
     return two_dimensions(rng, tokens, chunks)
 
 
+def both_exact(rng, n):
+    """Every request is full in chunks and in tokens, to the last of both: no family, as such are not packed so yet."""
+    tokens, chunks = [], []
+    while sum(map(len, tokens)) < n:
+        pieces = int(rng.integers(5, 12))
+        tokens.append(cut(rng, 120_000 - 16_000 + pieces, pieces, 1, 25_000))
+        chunks.append(cut(rng, 16_000, pieces, 1, 6_000))
+    return two_dimensions(rng, tokens, chunks)
+
+
 def two_dimensions(rng, tokens, chunks) -> Case:
     order = rng.permutation(sum(map(len, tokens)))
     flat_tokens, flat_chunks = np.concatenate(tokens)[order], np.concatenate(chunks)[order]
@@ -170,6 +196,8 @@ FAMILIES = {
         cut_coarse,
         cut_full,
         cut_few,
+        cut_some,
+        cut_nearly,
         cardinality_tight,
         cardinality_exact,
         chunk_tight,

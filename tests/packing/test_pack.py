@@ -16,7 +16,7 @@ from ctxembed._models import Limits
 from ctxembed._planning import Packing, pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing_families import FAMILIES
+from packing_families import FAMILIES, both_exact
 
 ORDERS = ("any", "input", "window")
 
@@ -153,13 +153,7 @@ def test_families_are_valid_and_never_worse_than_without_effort(family):
         assert better.lower_bound >= plain.lower_bound
 
 
-# Four or five documents fill each request to the last of 120,000 tokens: where the packing that was cut is nearly the
-# only one, nobody finds it.
-UNSOLVED = ("cut_few",)
-SOLVED = sorted(set(FAMILIES) - set(UNSOLVED))
-
-
-@pytest.mark.parametrize("family", SOLVED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_families_reach_a_proven_optimum(family):
     for n in (60, 120, 250, 1000):
         for seed in range(3):
@@ -170,13 +164,13 @@ def test_families_reach_a_proven_optimum(family):
 
 
 def test_the_same_call_gives_the_same_packing_however_busy_the_machine_is():
-    case = FAMILIES["cut_few"](np.random.default_rng(5), 240)
+    case = both_exact(np.random.default_rng(5), 240)
     # Not solved: the budget ends the search, and it is counted in steps.
-    alone = pack(case.tokens, limits=case.limits, effort=0.2)
+    alone = pack(case.tokens, case.chunks, limits=case.limits, effort=0.2)
     assert not alone.optimal
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(pack(case.tokens, limits=case.limits, effort=0.2)))
+        threading.Thread(target=lambda: found.append(pack(case.tokens, case.chunks, limits=case.limits, effort=0.2)))
         for _ in range(4)
     ]
     for thread in threads:
@@ -345,14 +339,14 @@ def test_a_million_documents_take_little_memory():
 
 
 def test_effort_is_about_its_seconds():
-    case = FAMILIES["cut_few"](np.random.default_rng(0), 1000)
+    case = both_exact(np.random.default_rng(0), 1000)
     start = time.perf_counter()
-    pack(case.tokens, limits=case.limits, effort=0.3)
+    pack(case.tokens, case.chunks, limits=case.limits, effort=0.3)
     assert time.perf_counter() - start < 1.5
 
 
 def test_ctrl_c_ends_a_long_search():
-    case = FAMILIES["cut_few"](np.random.default_rng(0), 500)
+    case = both_exact(np.random.default_rng(0), 500)
     killer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
     killer.start()
     start = time.perf_counter()
