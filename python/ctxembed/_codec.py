@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ __all__ = ["parse_response"]
 def parse_response(response: object, encoding_format: EncodingFormat) -> Fields:
     """Read what another client has parsed: see :meth:`Embeddings.from_response`."""
     documents = _get(response, "data")
-    if documents is None:
+    if not isinstance(documents, list | tuple):
         raise TypeError(f"expected a response with data, got {type(response).__name__}")
     texts: list[str] = []
     offsets = [0]
@@ -36,12 +36,21 @@ def parse_response(response: object, encoding_format: EncodingFormat) -> Fields:
     rows = np.array(offsets, dtype=np.int64)
     try:
         vectors = _core.decode_base64(texts, encoding_format=encoding_format)
+    except TypeError:
+        row = next(row for row, text in enumerate(texts) if not isinstance(text, str))
+        what = f"an embedding must be a base64 string, got {type(texts[row]).__name__}"
+        raise DecodeError(what, "structure", 0, *_place(rows, row)) from None
     except DecodeError as error:
         row = error.chunk or 0
-        document = int(np.searchsorted(rows, row, side="right")) - 1
-        raise DecodeError(error.message, error.kind, error.offset, document, row - int(rows[document])) from None
+        raise DecodeError(error.message, error.kind, error.offset, *_place(rows, row)) from None
     dimensions = vectors.shape[1] * (1 if encoding_format == "base64_int8" else 8)
     return vectors, rows, _get(response, "model"), dimensions, _usage(response)
+
+
+def _place(offsets: NDArray[np.int64], row: int) -> tuple[int, int]:
+    """Document and chunk of a row."""
+    document = int(np.searchsorted(offsets, row, side="right")) - 1
+    return document, row - int(offsets[document])
 
 
 def _get(item: object, name: str) -> Any:
@@ -54,7 +63,7 @@ def _in_order(items: list[Any], document: int | None) -> list[Any]:
     expected = list(range(len(items)))
     if indexes == expected or not any(index is not None for index in indexes):
         return items
-    if None in indexes or sorted(indexes) != expected:
+    if set(map(type, indexes)) != {int} or sorted(indexes) != expected:
         what = "document" if document is None else "chunk"
         raise DecodeError(
             f"{what} indexes must be each of 0 to {len(items) - 1} once, got {indexes}", "index", 0, document
@@ -72,5 +81,8 @@ def _usage(response: object) -> tuple[int | None, int | None, Decimal | None]:
     cost = _get(usage, "cost")
     total = None if cost is None or _get(cost, "currency") not in (None, "USD") else _get(cost, "total_cost")
     # A parsed number is a float already; its shortest spelling is what the response most likely said.
-    usd = None if total is None else Decimal(str(total))
+    try:
+        usd = None if total is None else Decimal(str(total))
+    except InvalidOperation:
+        raise DecodeError(f"usage.cost.total_cost must be a number, got {total!r}", "structure", 0) from None
     return _get(usage, "prompt_tokens"), _get(usage, "total_tokens"), usd

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, Literal, NoReturn, SupportsIndex, final, overload
+from typing import Any, Literal, NoReturn, SupportsIndex, TypeAlias, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -11,6 +11,8 @@ from ctxembed._embeddings import Embeddings
 from ctxembed._models import EncodingFormat
 
 __version__: str
+
+_Ids: TypeAlias = NDArray[np.int64] | list[int] | list[np.int64] | tuple[SupportsIndex, ...]
 
 def isa_paths() -> list[tuple[str, str]]: ...
 
@@ -68,7 +70,7 @@ def top_k(
     k: SupportsIndex,
     *,
     metric: Literal["hamming", "cosine", "dot", "asymmetric"] | None = None,
-    mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+    mask: NDArray[np.bool_] | _Ids | None = None,
     threads: SupportsIndex | None = None,
 ) -> Matches: ...
 
@@ -141,9 +143,9 @@ class Index:
     def dimensions(self) -> int: ...
     @property
     def oversample(self) -> int: ...
-    def add(self, vectors: NDArray[np.int8], ids: NDArray[np.int64] | None = None) -> NDArray[np.int64]: ...
-    def remove(self, ids: NDArray[np.int64]) -> None: ...
-    def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.int8]: ...
+    def add(self, vectors: NDArray[np.int8], ids: _Ids | None = None) -> NDArray[np.int64]: ...
+    def remove(self, ids: _Ids) -> None: ...
+    def vectors(self, ids: _Ids) -> NDArray[np.int8]: ...
     def search(
         self,
         queries: NDArray[np.int8],
@@ -152,7 +154,7 @@ class Index:
         metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
         stage: Literal["exact", "two-stage", "binary"] = "exact",
         oversample: SupportsIndex | None = None,
-        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        mask: NDArray[np.bool_] | _Ids | None = None,
         dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> Matches: ...
@@ -162,7 +164,7 @@ class Index:
         radius: float,
         *,
         metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
-        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        mask: NDArray[np.bool_] | _Ids | None = None,
         dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> RangeMatches: ...
@@ -172,7 +174,7 @@ class Index:
         radius: float,
         *,
         metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
-        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        mask: NDArray[np.bool_] | _Ids | None = None,
         dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> NDArray[np.int64] | int: ...
@@ -205,16 +207,16 @@ class BinaryIndex:
     def dims(self) -> int: ...
     @property
     def dimensions(self) -> int: ...
-    def add(self, vectors: NDArray[np.uint8], ids: NDArray[np.int64] | None = None) -> NDArray[np.int64]: ...
-    def remove(self, ids: NDArray[np.int64]) -> None: ...
-    def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]: ...
+    def add(self, vectors: NDArray[np.uint8], ids: _Ids | None = None) -> NDArray[np.int64]: ...
+    def remove(self, ids: _Ids) -> None: ...
+    def vectors(self, ids: _Ids) -> NDArray[np.uint8]: ...
     def search(
         self,
         queries: NDArray[np.uint8] | NDArray[np.int8],
         k: SupportsIndex,
         *,
         metric: Literal["hamming", "asymmetric"] | None = None,
-        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        mask: NDArray[np.bool_] | _Ids | None = None,
         dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> Matches: ...
@@ -224,7 +226,7 @@ class BinaryIndex:
         radius: SupportsIndex,
         *,
         metric: Literal["hamming", "asymmetric"] | None = None,
-        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        mask: NDArray[np.bool_] | _Ids | None = None,
         dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> RangeMatches: ...
@@ -234,7 +236,7 @@ class BinaryIndex:
         radius: SupportsIndex,
         *,
         metric: Literal["hamming", "asymmetric"] | None = None,
-        mask: NDArray[np.bool_] | NDArray[np.int64] | None = None,
+        mask: NDArray[np.bool_] | _Ids | None = None,
         dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> NDArray[np.int64] | int: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Final, Literal
@@ -30,6 +31,16 @@ MIN_DIMENSIONS: Final = 128
 
 DEFAULT_MODEL: Final = "pplx-embed-context-v1-0.6b"
 DEFAULT_TEXT_MODEL: Final = "pplx-embed-v1-0.6b"
+
+
+def as_int(name: str, value: object, expected: str = "an int") -> int:
+    """Return an integer of any type, NumPy's too, as an int; a bool or anything else is a ``TypeError``."""
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise TypeError(f"{name} must be {expected}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"Limits.{field.name} must be an int, got {value!r}")
+            value = as_int(f"Limits.{field.name}", getattr(self, field.name))
             if not 1 <= value < 2**31:
                 raise ValueError(f"Limits.{field.name} must be from 1 to {2**31 - 1}, got {value}")
+            object.__setattr__(self, field.name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +100,21 @@ class Model:
     contextualized: bool = True
 
     def __post_init__(self) -> None:
-        if self.dimensions < MIN_DIMENSIONS:
-            raise ValueError(f"Model.dimensions must be at least {MIN_DIMENSIONS}, got {self.dimensions}")
+        if not isinstance(self.name, str):
+            raise TypeError(f"Model.name must be a str, got {self.name!r}")
+        dimensions = as_int("Model.dimensions", self.dimensions)
+        if dimensions < MIN_DIMENSIONS:
+            raise ValueError(f"Model.dimensions must be at least {MIN_DIMENSIONS}, got {dimensions}")
+        object.__setattr__(self, "dimensions", dimensions)
+        price = self.usd_per_million_tokens
+        if price is None:
+            return
+        if not isinstance(price, Decimal):  # a float is no price: 0.1 is none of them
+            raise TypeError(
+                f'Model.usd_per_million_tokens must be a Decimal, as Decimal("0.02"), or None, got {price!r}'
+            )
+        if not (price.is_finite() and price >= 0):
+            raise ValueError(f"Model.usd_per_million_tokens must be finite and at least 0, got {price}")
 
     def cost(self, tokens: int) -> Decimal | None:
         """List price of ``tokens`` in USD, exact; None where the price is not known."""
@@ -119,11 +142,18 @@ def models() -> tuple[Model, ...]:
 def register_model(model: Model) -> None:
     """Make a model known, or replace what is known of it, in this process.
 
+    Raises
+    ------
+    TypeError
+        ``model`` is no :class:`Model`.
+
     Examples
     --------
     >>> from decimal import Decimal
     >>> register_model(Model("pplx-embed-context-v1-0.6b", 1024, Decimal("0.008")))
     """
+    if not isinstance(model, Model):
+        raise TypeError(f"model must be a ctxembed.Model, got {model!r}")
     _REGISTRY[model.name] = model
 
 
@@ -160,8 +190,7 @@ def check_dimensions(model: Model, dimensions: int | None, encoding_format: str)
         raise ValueError(f"encoding_format must be 'base64_int8' or 'base64_binary', got {encoding_format!r}")
     if dimensions is None:
         return model.dimensions
-    if isinstance(dimensions, bool) or not isinstance(dimensions, int):
-        raise TypeError(f"dimensions must be an int or None, got {dimensions!r}")
+    dimensions = as_int("dimensions", dimensions, "an int or None")
     if not MIN_DIMENSIONS <= dimensions <= model.dimensions:
         raise ValueError(
             f"dimensions must be from {MIN_DIMENSIONS} to {model.dimensions} for {model.name}, got {dimensions}"

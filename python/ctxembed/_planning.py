@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ctxembed._preparing import CountsTokens
 
-__all__ = ["Packing", "Plan", "Problem", "pack", "plan", "token_upper_bound"]
+__all__ = ["Packing", "Plan", "Problem", "pack", "plan", "plural", "token_upper_bound"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,13 +87,13 @@ class Plan:
     def __str__(self) -> str:
         bound = "proven fewest" if self.optimal else f"at least {self.lower_bound:,} are needed"
         lines = [
-            f"{_plural(self.documents, 'document')}, {_plural(self.chunks, 'chunk')}",
-            f"{_plural(self.requests, 'request')} ({bound})",
+            f"{plural(self.documents, 'document')}, {plural(self.chunks, 'chunk')}",
+            f"{plural(self.requests, 'request')} ({bound})",
         ]
         if self.exact_tokens:
-            lines.append(f"{_plural(self.tokens, 'token')} (counted)")
+            lines.append(f"{plural(self.tokens, 'token')} (counted)")
         else:
-            lines.append(f"{_plural(self.tokens, 'token')} (estimated with a margin; at most {self.tokens_upper:,})")
+            lines.append(f"{plural(self.tokens, 'token')} (estimated with a margin; at most {self.tokens_upper:,})")
         if self.cost_usd is None or self.cost_usd_upper is None:
             lines.append(f"price of {self.model} not known")
         elif self.exact_tokens:
@@ -126,10 +126,11 @@ _SHOWN = 20  # problems that a plan's text shows; all of them are in the attribu
 
 def _duration(minutes: float) -> str:
     """Return minutes as people say them."""
-    return f"{60 * minutes:.0f} seconds" if minutes < 1 else f"{minutes:,.1f} minutes"
+    return plural(round(60 * minutes), "second") if minutes < 1 else f"{minutes:,.1f} minutes"
 
 
-def _plural(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
+    """Return how many of what: one of a thing is not some."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -231,7 +232,7 @@ def plan(
 def _check_rate(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"requests_per_minute must be a number or None, got {value!r}")
     if not 0 < value < float("inf"):
         raise ValueError(f"requests_per_minute must be finite and above 0, got {value!r}")

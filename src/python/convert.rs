@@ -10,7 +10,7 @@ use numpy::{
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
 use super::errors;
 use crate::codec::response::Rows as _;
@@ -144,10 +144,32 @@ impl<'py, T: Element> Rows<'py, T> {
 
 /// `object` as an array of any dtype.
 pub(super) fn untyped<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyUntypedArray>> {
+    array(name, object, "a numpy array")
+}
+
+/// The same, where something else would do as well: `expected` names all of it.
+pub(super) fn array<'a, 'py>(
+    name: &str,
+    object: &'a Bound<'py, PyAny>,
+    expected: &str,
+) -> PyResult<&'a Bound<'py, PyUntypedArray>> {
     object.cast::<PyUntypedArray>().map_err(|_| {
         let got = object.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        PyTypeError::new_err(format!("{name} must be a numpy array, got {got}"))
+        PyTypeError::new_err(format!("{name} must be {expected}, got {got}"))
     })
+}
+
+/// Whether `object` is an array of int8; otherwise it is one of uint8.
+pub(super) fn is_signed(name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let array = untyped(name, object)?;
+    let signed = has_dtype::<i8>(array);
+    if signed || has_dtype::<u8>(array) {
+        return Ok(signed);
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must have dtype int8 or uint8, got {} (nothing is cast silently)",
+        array.dtype()
+    )))
 }
 
 /// A boolean array of one dimension, as bytes: zero is False. The length is the caller's to check.
@@ -181,15 +203,16 @@ pub(super) fn ids<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyRea
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         let id = |(i, id): (usize, PyResult<Bound<'py, PyAny>>)| {
             let id = id?;
-            let exact = !id.is_instance_of::<PyBool>() && id.is_instance_of::<PyInt>();
-            exact.then(|| id.extract::<i64>().ok()).flatten().ok_or_else(|| {
+            // By `__index__`, so that NumPy's integers are as good as Python's; a bool has one too.
+            let value = if id.is_instance_of::<PyBool>() { None } else { id.extract::<i64>().ok() };
+            value.ok_or_else(|| {
                 PyTypeError::new_err(format!("{name}[{i}] must be an int of 64 bits, got {}", shown(&id)))
             })
         };
         let listed = object.try_iter()?.enumerate().map(id).collect::<PyResult<Vec<i64>>>()?;
         return Ok(PyArray1::from_vec(object.py(), listed).readonly());
     }
-    let array = untyped(name, object)?;
+    let array = array(name, object, "a numpy array or a list of int")?;
     if has_dtype::<i64>(array) && array.ndim() == 1 && !array.is_c_contiguous() {
         return vector(name, &object.call_method0("copy")?);
     }
@@ -213,7 +236,10 @@ fn expect_dtype<T: Element>(name: &str, array: &Bound<'_, PyUntypedArray>) -> Py
 }
 
 fn borrowed(name: &str, error: &numpy::BorrowError) -> PyErr {
-    PyValueError::new_err(format!("{name} is in use by another call that writes to it: {error}"))
+    PyValueError::new_err(match error {
+        numpy::BorrowError::NotWriteable => format!("{name} is read-only"),
+        error => format!("{name} is in use by another call that writes to it: {error}"),
+    })
 }
 
 /// A new array that `NumPy` owns, and its memory, not yet initialised.

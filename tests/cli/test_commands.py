@@ -144,7 +144,29 @@ def test_bad_input_names_its_line_and_nothing_is_sent(ctxembed, tmp_path, comman
 def test_bytes_that_are_not_utf8_name_their_line(ctxembed, tmp_path):
     (tmp_path / "bad.jsonl").write_bytes(b'{"id": 1, "chunks": ["a"]}\n{"id": 2, "chunks": ["\xff"]}\n')
     done = ctxembed("plan", "bad.jsonl")
-    assert (done.returncode, "line 2: not UTF-8" in done.stderr) == (1, True)
+    assert (done.returncode, "line 2: not UTF-8 at byte 22 of the line" in done.stderr) == (1, True)
+
+
+def test_utf16_is_not_utf8(ctxembed, tmp_path):
+    (tmp_path / "bad.jsonl").write_bytes('{"id": 1, "chunks": ["a"]}'.encode("utf-16"))
+    done = ctxembed("plan", "bad.jsonl")
+    assert (done.returncode, "line 1: not UTF-8 at byte 0 of the line" in done.stderr) == (1, True)
+
+
+def test_a_missing_key_is_asked_for_where_a_command_can_have_it(ctxembed, lines):
+    done = ctxembed("embed", lines, "out", PERPLEXITY_API_KEY="", PPLX_API_KEY="")
+    assert (done.returncode, done.stderr.startswith("error: no API key: set PERPLEXITY_API_KEY")) == (1, True)
+
+
+def test_a_remote_host_is_refused_by_the_name_of_the_option(ctxembed):
+    done = ctxembed("serve", "--host", "0.0.0.0")
+    assert (done.returncode, "--allow-remote" in done.stderr) == (2, True)
+
+
+def test_one_of_a_thing_is_not_some(ctxembed, tmp_path):
+    (tmp_path / "one.jsonl").write_text('{"id": 1, "chunks": ["a"]}')
+    assert "1 second at 60 requests" in ctxembed("plan", "one.jsonl", "--rpm", "60").stdout
+    assert "1 vector of 1 document in out (1 request, " in ctxembed("embed", "one.jsonl", "out").stderr
 
 
 @pytest.mark.parametrize(

@@ -228,3 +228,9 @@ def test_dimensions_are_sent_only_when_given_and_the_format_always(driver, scrip
     }
     driver.create([["a"]], dimensions=1024, _client={"base_url": scripted.base_url})
     assert scripted.requests[1]["dimensions"] == 1024
+
+
+def test_numbers_of_numpy_are_as_good_as_those_of_python(driver, scripted):
+    options = {"max_retries": np.int8(0), "max_concurrency": np.uint16(2), "deadline": np.float32(60)}
+    emb = driver.create([["a"]], dimensions=np.int64(1024), _client={"base_url": scripted.base_url, **options})
+    assert (scripted.requests[0]["dimensions"], emb.dimensions, type(emb.dimensions)) == (1024, 1024, int)

@@ -213,6 +213,23 @@ def test_a_cancelled_call_carries_what_had_landed(server, control, backend):
     assert [failure.document for failure in found[0].failures] == [1, 2]
 
 
+@pytest.mark.parametrize("limit", [asyncio.timeout, None])
+def test_a_timeout_of_asyncio_carries_what_had_landed_as_its_cause(server, control, limit):
+    control.faults("none", *[{"delay": 25}] * 9)
+
+    async def main():
+        async with AsyncClient(KEY, base_url=server.base_url, limits=ONE, max_concurrency=1) as client:
+            if limit is None:
+                await asyncio.wait_for(client.embed(documents_of(3)), 0.5)
+            else:
+                async with limit(0.5):
+                    await client.embed(documents_of(3))
+
+    with pytest.raises(TimeoutError) as caught:
+        asyncio.run(main())
+    assert np.diff(caught.value.__cause__.partial.offsets).tolist() == [1, 0, 0]
+
+
 def test_closing_from_another_thread_carries_what_had_landed(server, control):
     control.faults("none", *[{"delay": 25}] * 9)
     client = Client(KEY, base_url=server.base_url, limits=ONE, max_concurrency=1)

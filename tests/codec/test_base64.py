@@ -59,6 +59,7 @@ def test_a_string_that_is_not_the_canonical_spelling_is_refused_with_its_place(s
         ([b"AQID"], TypeError, "strings[0]"),
         (["AQID", None], TypeError, "strings[1]"),
         (5, TypeError, "sequence of str"),
+        (b"AQID", TypeError, "sequence of str, got b'AQID'"),
         (["AQ\ud800D"], ValueError, "surrogate"),
     ],
 )
@@ -77,6 +78,11 @@ def test_dimensions_are_checked_when_given():
 def test_encoding_takes_int8_or_uint8_rows_only(vectors):
     with pytest.raises((TypeError, ValueError)):
         ctxembed.encode_base64(vectors)
+
+
+def test_a_dtype_that_cannot_be_encoded_is_named_beside_those_that_can():
+    with pytest.raises(TypeError, match="vectors must have dtype int8 or uint8, got float64"):
+        ctxembed.encode_base64(np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize(("encoding", "dtype"), [("base64_int8", np.int8), ("base64_binary", np.uint8)])
@@ -107,6 +113,13 @@ def test_one_text_may_have_a_vector_as_its_out():
 def test_an_out_that_does_not_fit_is_refused_with_what_it_is(out, error, words):
     with pytest.raises(error, match=words):
         ctxembed.decode_base64(["AQID", "BAUG"], out=out)
+
+
+def test_a_read_only_out_is_called_that():
+    out = np.zeros((1, 3), np.int8)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="^out is read-only$"):
+        ctxembed.decode_base64(["AQID"], out=out)
 
 
 def test_a_strided_out_of_one_text_is_refused():

@@ -82,7 +82,7 @@ def test_normalising_gives_unit_rows_and_leaves_zero_rows_zero():
         (lambda: ctxembed.truncate(np.zeros((2, 16), np.int8), 17), ValueError, "17"),
         (lambda: ctxembed.truncate(np.zeros((2, 16), np.int8), 0), ValueError, "0"),
         (lambda: ctxembed.truncate(np.zeros((2, 16), np.uint8), 12), ValueError, "12"),
-        (lambda: ctxembed.truncate(np.zeros((2, 16), np.float32), 8), TypeError, "float32"),
+        (lambda: ctxembed.truncate(np.zeros((2, 16), np.float32), 8), TypeError, "int8 or uint8, got float32"),
         (lambda: ctxembed.normalize(np.zeros((2, 16), np.float32)), TypeError, "float32"),
     ],
 )

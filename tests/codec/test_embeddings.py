@@ -119,7 +119,29 @@ def test_a_fault_in_a_parsed_response_is_named_by_document_and_chunk(parsed):
         Embeddings.from_response(parsed)
 
 
-@pytest.mark.parametrize("thing", [{}, None, "text", SimpleNamespace(data=None)])
+@pytest.mark.parametrize("embedding", [None, [1, 2], b"AQID"])
+def test_a_parsed_embedding_that_is_no_text_is_named_by_document_and_chunk(parsed, embedding):
+    parsed["data"][2]["data"][1]["embedding"] = embedding
+    with pytest.raises(ctxembed.DecodeError, match=f"base64 string, got {type(embedding).__name__}") as caught:
+        Embeddings.from_response(parsed)
+    assert (caught.value.kind, caught.value.document, caught.value.chunk) == ("structure", 2, 1)
+
+
+@pytest.mark.parametrize("index", ["0", 1.0, [0]])
+def test_a_parsed_index_that_is_no_int_is_refused(parsed, index):
+    parsed["data"][1]["index"] = index
+    parsed["data"].reverse()
+    with pytest.raises(ctxembed.DecodeError, match="document indexes must be each of 0 to 2 once"):
+        Embeddings.from_response(parsed)
+
+
+def test_a_parsed_cost_that_is_no_number_is_refused(parsed):
+    parsed["usage"]["cost"]["total_cost"] = "free"
+    with pytest.raises(ctxembed.DecodeError, match="total_cost must be a number, got 'free'"):
+        Embeddings.from_response(parsed)
+
+
+@pytest.mark.parametrize("thing", [{}, None, "text", SimpleNamespace(data=None), {"data": 5}])
 def test_what_is_no_response_is_a_type_error(thing):
     with pytest.raises(TypeError, match="response"):
         Embeddings.from_response(thing)

@@ -76,6 +76,36 @@ def test_a_price_that_is_not_known_is_none():
     assert found.to_dict()["cost_usd"] is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((5, 256, None), TypeError, "Model.name must be a str, got 5"),
+        (("m", "256", None), TypeError, "Model.dimensions must be an int, got '256'"),
+        (("m", 127, None), ValueError, "Model.dimensions must be at least 128, got 127"),
+        (("m", 256, 0.02), TypeError, r'Decimal\("0.02"\), or None, got 0.02'),
+        (("m", 256, Decimal("NaN")), ValueError, "finite and at least 0, got NaN"),
+        (("m", 256, Decimal(-1)), ValueError, "finite and at least 0, got -1"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(arguments, error, words):
+    with pytest.raises(error, match=words):
+        Model(*arguments)
+
+
+def test_only_a_model_can_be_registered():
+    with pytest.raises(TypeError, match="model must be a ctxembed.Model, got 'name'"):
+        register_model("name")
+
+
+def test_numbers_of_numpy_are_as_good_as_those_of_python():
+    limits = Limits(documents=np.int64(1))
+    found = plan([["a"], ["b"]], limits=limits, dimensions=np.int32(256), requests_per_minute=np.int64(2))
+    assert (found.requests, found.minutes, found.dimensions) == (2, 1.0, 256)
+    assert {type(limits.documents), type(found.dimensions), type(found.minutes)} == {int, float}
+    with pytest.raises(TypeError, match="Limits.documents must be an int, got np.True_"):
+        Limits(documents=np.True_)
+
+
 def test_every_problem_is_found_by_document_and_chunk():
     documents = [
         ["fine"],

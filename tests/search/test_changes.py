@@ -277,9 +277,12 @@ def test_ids_may_be_listed_and_strided():
     assert index.add(rows, list(range(10, 18))).tolist() == list(range(10, 18))
     assert index.vectors((12, 10)).tolist() == rows[[2, 0]].tolist()
     assert index.search(rows[0], 8, mask=[11, 10]).ids.tolist() == [10, 11]
+    assert index.search(rows[0], 8, mask=[np.int64(11), np.uint8(10)]).ids.tolist() == [10, 11]
     assert index.search(rows[0], 8, mask=np.arange(10, 18)[::4]).ids.tolist() == [10, 14]
     index.remove([10, 17])
     index.remove(np.arange(11, 17)[::2])
     assert sorted(index.search(rows[1], 8).ids.tolist()) == [12, 14, 16]
     with pytest.raises(TypeError, match=r"mask\[1\] must be an int of 64 bits, got True"):
         index.search(rows[0], 1, mask=[12, True])
+    with pytest.raises(TypeError, match=r"ids\[0\] must be an int of 64 bits, got np.True_"):
+        index.remove([np.True_])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ctxembed._errors import CtxembedError
+from ctxembed._errors import CtxembedError, MissingKeyError
 
 __all__ = ["run"]
 
@@ -31,6 +31,8 @@ def run() -> None:
         # The reader (head, less) has gone. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except MissingKeyError:
+        _fail("no API key: set PERPLEXITY_API_KEY or PPLX_API_KEY (neither is set, or both are empty)")
     except (CtxembedError, OSError, ValueError, ImportError) as error:
         _fail(str(error))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, get_model
+from ctxembed._planning import plural
 
 if TYPE_CHECKING:
     from ctxembed._cli.documents import Document
@@ -94,13 +95,13 @@ def embed(
     save(output, documents, emb, model)
     cost = "no cost reported" if emb.usage.cost_usd is None else f"USD {emb.usage.cost_usd:f}"
     _say(
-        f"{len(emb.vectors)} vectors of {len(documents) - missing} documents in {output} "
-        f"({emb.usage.requests} requests, {emb.usage.total_tokens} tokens, {cost})"
+        f"{plural(len(emb.vectors), 'vector')} of {plural(len(documents) - missing, 'document')} in {output} "
+        f"({plural(emb.usage.requests, 'request')}, {emb.usage.total_tokens} tokens, {cost})"
     )
     if missing:
         first = emb.failures[0]
         what = "interrupted" if interrupted else f"the first: {documents[first.document].id}: {first.error}"
-        _say(f"error: {missing} documents have no vectors ({what})")
+        _say(f"error: {plural(missing, 'document')} without vectors ({what})")
         raise typer.Exit(1)
 
 

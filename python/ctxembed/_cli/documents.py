@@ -88,7 +88,8 @@ def _lines(source: str) -> Iterator[Document]:
 
 def _document(line: bytes, place: str) -> Document:
     try:
-        value: Any = json.loads(line)
+        # Decoded here, because json would take UTF-16 and UTF-32 too where a line happens to look like it.
+        value: Any = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{place}: not UTF-8 at byte {error.start} of the line") from None
     except json.JSONDecodeError as error:

@@ -10,7 +10,10 @@ import ssl
 import sys
 from typing import Any, Final
 
+import numpy as np
+
 from ctxembed import _core
+from ctxembed._models import as_int
 
 __all__ = [
     "DEFAULT_MAX_CONCURRENCY",
@@ -111,18 +114,17 @@ def _is_loopback(host: str) -> bool:
 
 def check_int(name: str, value: object, least: int) -> int:
     """Return an int of at least so much."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if not least <= value < 2**31:
-        raise ValueError(f"{name} must be from {least} to {2**31 - 1}, got {value}")
-    return value
+    number = as_int(name, value)
+    if not least <= number < 2**31:
+        raise ValueError(f"{name} must be from {least} to {2**31 - 1}, got {number}")
+    return number
 
 
 def check_rate(name: str, value: object) -> float | None:
     """Return a finite number above 0, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number or None, got {value!r}")
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be finite and above 0, got {value!r}")
@@ -133,7 +135,7 @@ def check_seconds(name: str, value: object) -> float:
     """Return seconds from 0; None is as long as it takes."""
     if value is None:
         return math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be seconds or None, got {value!r}")
     if not 0 <= value <= math.inf:
         raise ValueError(f"{name} must be seconds from 0, got {value!r}")
@@ -144,7 +146,7 @@ def check_share(name: str, value: object) -> float | None:
     """Return a number from 0, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number or None, got {value!r}")
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
@@ -157,7 +159,7 @@ def check_hedge(value: object) -> float | None:
         return None
     if value is True:
         return DEFAULT_HEDGE
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"hedge must be a share of the requests, a bool or None, got {value!r}")
     if not 0 < value < 1:
         raise ValueError(f"hedge must be a share of the requests, above 0 and below 1, got {value!r}")

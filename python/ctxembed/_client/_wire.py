@@ -73,7 +73,7 @@ class Call:
         """
         known = get_model(model, contextualized=path == CONTEXTUALIZED)
         expected = check_dimensions(known, dimensions, encoding_format)
-        return cls(path, known.name, dimensions, expected, encoding_format)
+        return cls(path, known.name, None if dimensions is None else expected, expected, encoding_format)
 
     @property
     def flat(self) -> bool:

@@ -145,7 +145,7 @@ class ServerConfig:
         if not self.allow_remote and not is_loopback(self.host):
             raise ValueError(
                 f"ServerConfig.host {self.host!r} is not a loopback address: expected 127.0.0.1, ::1 or localhost, "
-                "or allow_remote=True"
+                "or allow_remote=True (--allow-remote)"
             )
         if self.key is not None and not isinstance(self.key, str):
             raise TypeError(f"ServerConfig.key must be a str or None, got {type(self.key).__name__}")

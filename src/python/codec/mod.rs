@@ -9,7 +9,7 @@ use std::ops::Range;
 use numpy::{PyArrayDescr, PyArrayDescrMethods, dtype};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString};
 
 use super::convert::{self, Out, Rows};
 use crate::codec::response;
@@ -109,9 +109,13 @@ fn decode_base64<'py>(
     let strings: Vec<Bound<'py, PyAny>> = if one {
         vec![strings.clone()]
     } else {
-        let entries = strings.try_iter().map_err(|_| {
+        let wrong = || {
             PyTypeError::new_err(format!("strings must be a str or a sequence of str, got {}", convert::shown(strings)))
-        })?;
+        };
+        if strings.is_instance_of::<PyBytes>() {
+            return Err(wrong()); // which would be a sequence of int
+        }
+        let entries = strings.try_iter().map_err(|_| wrong())?;
         entries.collect::<PyResult<_>>()?
     };
     let texts = strings.iter().enumerate().map(|(i, string)| text_of(i, string)).collect::<PyResult<Vec<&[u8]>>>()?;
@@ -179,8 +183,7 @@ fn text_of<'a>(position: usize, string: &'a Bound<'_, PyAny>) -> PyResult<&'a [u
 #[pyfunction]
 #[pyo3(signature = (vectors))]
 fn encode_base64<'py>(py: Python<'py>, vectors: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let signed = convert::has_dtype::<i8>(convert::untyped("vectors", vectors)?);
-    if signed {
+    if convert::is_signed("vectors", vectors)? {
         encode(py, &Rows::<i8>::extract("vectors", vectors)?)
     } else {
         encode(py, &Rows::<u8>::extract("vectors", vectors)?)
@@ -387,7 +390,7 @@ fn truncate<'py>(
     dims: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let dims = convert::integer("dims", dims, 1)?;
-    if convert::has_dtype::<i8>(convert::untyped("vectors", vectors)?) {
+    if convert::is_signed("vectors", vectors)? {
         let rows = Rows::<i8>::extract("vectors", vectors)?;
         check_truncation(dims, rows.width())?;
         return keep(py, &rows, dims);

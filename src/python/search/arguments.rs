@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PyTuple};
 
-use super::super::convert::{Rows, has_dtype, ids, integer, mask as boolean, shown, untyped};
+use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as boolean, shown};
 use crate::search::index::Index;
 use crate::search::matrix::squared_norms;
 use crate::search::query::{Filter, Metric, Options};
@@ -31,9 +31,17 @@ impl<'py> Mask<'py> {
     pub(super) fn extract(mask: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Self>> {
         let Some(mask) = mask else { return Ok(None) };
         if mask.is_instance_of::<PyList>() || mask.is_instance_of::<PyTuple>() {
-            return ids("mask", mask).map(|ids| Some(Self::Ids(ids)));
+            let first = mask.try_iter()?.next().transpose()?;
+            return match first {
+                Some(first) if first.is_instance_of::<PyBool>() => Err(PyTypeError::new_err(format!(
+                    "mask[0] must be an int of 64 bits, got {}: a list holds ids; for one bool a row pass \
+                     numpy.array(mask)",
+                    shown(&first)
+                ))),
+                _ => ids("mask", mask).map(|ids| Some(Self::Ids(ids))),
+            };
         }
-        let array = untyped("mask", mask)?;
+        let array = array("mask", mask, "a numpy array or a list of ids")?;
         if has_dtype::<i64>(array) {
             return ids("mask", mask).map(|ids| Some(Self::Ids(ids)));
         }

@@ -113,7 +113,7 @@ impl PyBinaryIndex {
     ///     "hamming" for packed queries, smallest first. "asymmetric" for int8 queries, greatest first: the inner
     ///     product of the query with the row's bits as +1 and -1, which ranks better than the bits of the query do. By
     ///     default what suits the queries. Bits must come least significant first for "asymmetric".
-    /// mask : numpy.ndarray, optional
+    /// mask : numpy.ndarray or list of int, optional
     ///     Which rows may be found: bool of shape ``(len(index),)``, rows counting in the order in which they were
     ///     added, or int64, the ids of the rows; ids that are not in the index are ignored.
     /// dimensions : int, optional

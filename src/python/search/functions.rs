@@ -272,7 +272,7 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
 ///     "hamming" for uint8, smallest first; "cosine" or "dot" for int8, greatest first; "asymmetric" for int8 queries
 ///     and a database of uint8, greatest first: the inner product of the query with a row's bits as +1 and -1. By
 ///     default "hamming" for uint8 and "cosine" for int8.
-/// mask : numpy.ndarray, optional
+/// mask : numpy.ndarray or list of int, optional
 ///     Which rows may be found: bool of shape ``(n,)``, or int64, the rows' numbers; numbers that no row has are
 ///     ignored.
 /// threads : int, optional

@@ -173,7 +173,7 @@ impl PyIndex {
     ///     alone: by Hamming distance, or by "asymmetric" where that is the metric.
     /// oversample : int, optional
     ///     For "two-stage": candidates for each row asked for, at least 1. By default :attr:`oversample`.
-    /// mask : numpy.ndarray, optional
+    /// mask : numpy.ndarray or list of int, optional
     ///     Which rows may be found: bool of shape ``(len(index),)``, rows counting in the order in which they were
     ///     added, or int64, the ids of the rows; ids that are not in the index are ignored.
     /// dimensions : int, optional
