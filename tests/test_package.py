@@ -144,3 +144,17 @@ def test_memory_does_not_grow_with_calls():
     for _ in range(5):
         cycle()
     assert resident_kib() - before < 8 * 1024
+
+
+def test_an_import_that_is_interrupted_while_numpy_loads_does_not_panic(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
+    run = subprocess.run(
+        [sys.executable, "-c", "import ctxembed"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert "panicked" not in run.stderr

@@ -19,6 +19,7 @@ use crate::error::Error;
 /// Load what `rust-numpy` loads at its first use. It runs Python code then, and panics where that raises, as it does
 /// when Ctrl-C arrives; an import that is interrupted is expected to fail.
 pub(super) fn load_numpy(py: Python<'_>) -> PyResult<()> {
+    py.import("numpy")?; // nearly all of that time, and here what it raises is an error
     let array = PyArray1::from_slice(py, &[0_u8]);
     array.try_readonly().map(drop).map_err(|error| borrowed("array", &error))
 }
