@@ -14,8 +14,6 @@ const STEP: usize = 64;
 
 /// Rows that share the loads of a query.
 const FOUR: usize = 4;
-/// How many rows ahead of those that are looked at others are asked for, where there is much to do for each.
-const AHEAD: usize = 3 * FOUR;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
@@ -41,9 +39,10 @@ fn sums<const R: usize>(query: &[i8], mut rows: [&[i8]; R]) -> [__m512i; R] {
     let bias = _mm512_set1_epi8(-128);
     let mut sums = [_mm512_setzero_si512(); R];
     let whole = query.len() / STEP * STEP;
-    for at in (0..whole).step_by(STEP) {
-        let q = load(&query[at..at + STEP]);
-        for (sum, row) in sums.iter_mut().zip(rows) {
+    // Row after row, as they lie in memory: read side by side, they hide that from the CPU's prefetchers.
+    for (sum, row) in sums.iter_mut().zip(rows) {
+        for at in (0..whole).step_by(STEP) {
+            let q = load(&query[at..at + STEP]);
             *sum = _mm512_dpbusd_epi32(*sum, _mm512_xor_si512(load(&row[at..at + STEP]), bias), q);
         }
     }
@@ -66,51 +65,46 @@ fn add_lanes(sum: __m512i) -> i32 {
 /// The squared norm of each of the `out.len()` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
-    let ahead = AHEAD * rows.stride();
     let (groups, rest) = rows.groups::<FOUR>();
     let (fours, out_rest) = out.as_chunks_mut::<FOUR>();
     for (group, out) in groups.zip(fours) {
-        *out = products_and_norms(group[0], group, ahead).map(|both| norm(&both));
+        *out = products_and_norms(group[0], group).map(|both| norm(&both));
     }
     for (row, out) in rest.iter().zip(out_rest) {
-        *out = norm(&products_and_norms(row, [row], ahead)[0]);
+        *out = norm(&products_and_norms(row, [row])[0]);
     }
 }
 
 /// [`rows`] and [`squared_norms`] in one pass.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
-    let ahead = AHEAD * rows.stride();
     let bias = 128 * sum(query);
     let (groups, rest) = rows.groups::<FOUR>();
     let ((fours, out_rest), (norms, norms_rest)) = (out.as_chunks_mut::<FOUR>(), norms.as_chunks_mut::<FOUR>());
     for ((group, out), norms) in groups.zip(fours).zip(norms) {
-        let both = products_and_norms(query, group, ahead);
+        let both = products_and_norms(query, group);
         *norms = both.map(|both| norm(&both));
         *out = both.map(|both| add_lanes(both[0]).wrapping_sub(bias));
     }
     for ((row, out), norms) in rest.iter().zip(out_rest).zip(norms_rest) {
-        let [both] = products_and_norms(query, [row], ahead);
+        let [both] = products_and_norms(query, [row]);
         (*out, *norms) = (add_lanes(both[0]).wrapping_sub(bias), norm(&both));
     }
 }
 
-/// Of `R` rows, the sums of `(x + 128) * query`, of `(x + 128) * x` and of `x`, in sixteen lanes each; what lies
-/// `ahead` elements further is asked for.
+/// Of `R` rows, the sums of `(x + 128) * query`, of `(x + 128) * x` and of `x`, in sixteen lanes each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn products_and_norms<const R: usize>(query: &[i8], mut rows: [&[i8]; R], ahead: usize) -> [[__m512i; 3]; R] {
+fn products_and_norms<const R: usize>(query: &[i8], mut rows: [&[i8]; R]) -> [[__m512i; 3]; R] {
     for row in &mut rows {
         *row = &row[..query.len()];
     }
     let (bias, ones) = (_mm512_set1_epi8(-128), _mm512_set1_epi8(1));
     let mut sums = [[_mm512_setzero_si512(); 3]; R];
     let whole = query.len() / STEP * STEP;
-    for at in (0..whole).step_by(STEP) {
-        let q = load(&query[at..at + STEP]);
-        for ([products, squares, plain], row) in sums.iter_mut().zip(rows) {
-            // This much work a load keeps the CPU from looking as far ahead as memory is away.
-            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at + ahead));
+    for ([products, squares, plain], row) in sums.iter_mut().zip(rows) {
+        for at in (0..whole).step_by(STEP) {
+            let q = load(&query[at..at + STEP]);
             let x = load(&row[at..at + STEP]);
             let unsigned = _mm512_xor_si512(x, bias);
             *products = _mm512_dpbusd_epi32(*products, unsigned, q);

@@ -34,9 +34,10 @@ fn sums<const R: usize>(query: &[u8], mut rows: [&[u8]; R]) -> [__m512i; R] {
     }
     let mut sums = [_mm512_setzero_si512(); R];
     let whole = query.len() / STEP * STEP;
-    for at in (0..whole).step_by(STEP) {
-        let q = load(&query[at..at + STEP]);
-        for (sum, row) in sums.iter_mut().zip(rows) {
+    // Row after row, as they lie in memory: read side by side, they hide that from the CPU's prefetchers.
+    for (sum, row) in sums.iter_mut().zip(rows) {
+        for at in (0..whole).step_by(STEP) {
+            let q = load(&query[at..at + STEP]);
             let different = _mm512_xor_si512(q, load(&row[at..at + STEP]));
             *sum = _mm512_add_epi64(*sum, _mm512_popcnt_epi64(different));
         }
