@@ -5,6 +5,10 @@ use std::ops::Range;
 
 use super::prefetch;
 
+/// Bytes between what is read and what is asked for meanwhile. On Zen 3, which alone reaches three quarters of the
+/// speed of memory, half of it brings four fifths, this nine tenths, twice as much less again.
+const AHEAD: usize = 1024;
+
 /// Rows that lie `stride` elements apart, of which the first `width` elements each are looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a, E> {
@@ -73,6 +77,16 @@ impl<'a, E> Matrix<'a, E> {
             return Cow::Borrowed(self.data);
         }
         Cow::Owned(self.iter().flatten().copied().collect())
+    }
+
+    /// Bytes from an element to one that is read about a kilobyte later: what a row hides is stepped over.
+    #[inline]
+    pub fn ahead(&self) -> usize {
+        if self.width == self.stride {
+            return AHEAD;
+        }
+        let row = self.stride * size_of::<E>();
+        AHEAD.div_ceil(row) * row
     }
 
     /// Ask for some rows, as far as they exist, that will be read soon.

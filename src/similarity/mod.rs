@@ -20,7 +20,7 @@ mod matrix;
 mod prefetch;
 
 pub use matrix::Matrix;
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_ahead};
 
 use crate::isa::Isa;
 

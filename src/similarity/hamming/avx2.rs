@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Matrix;
+use super::super::{Matrix, prefetch_ahead};
 use super::{AHEAD, GROUP, Line, WORD, Word, scalar};
 
 /// Bytes in a register.
@@ -21,10 +21,11 @@ const ROWS: usize = 4;
 
 #[target_feature(enable = "avx2,popcnt")]
 pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
+    let ahead = rows.ahead();
     let (groups, rest) = rows.groups::<ROWS>();
     let (fours, out_rest) = out.as_chunks_mut::<ROWS>();
     for (group, out) in groups.zip(fours) {
-        let [a, b, c, d] = sums(query, group);
+        let [a, b, c, d] = sums(query, group, ahead);
         // Within each half: the sums of two rows, of a row a half of its lanes.
         let ab = _mm256_add_epi64(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
         let cd = _mm256_add_epi64(_mm256_unpacklo_epi64(c, d), _mm256_unpackhi_epi64(c, d));
@@ -50,7 +51,7 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
 /// row.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R]) -> [__m256i; R] {
+fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R], ahead: usize) -> [__m256i; R] {
     let zero = _mm256_setzero_si256();
     let query = query.as_chunks::<STEP>().0;
     let mut registers = [query; R];
@@ -65,6 +66,7 @@ fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R]) -> [__m256i; R] {
         for (at, q) in queries.iter().enumerate() {
             let q = load(q);
             for (bytes, row) in bytes.iter_mut().zip(registers) {
+                prefetch_ahead(&row[start + at], ahead);
                 *bytes = _mm256_add_epi8(*bytes, counts(_mm256_xor_si256(q, load(&row[start + at]))));
             }
         }

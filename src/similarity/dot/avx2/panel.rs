@@ -1,75 +1,22 @@
-//! AVX2: bytes are widened to 16 bits and multiplied by VPMADDWD, which is exact. The byte product VPMADDUBSW would
+//! Panels: bytes are widened to 16 bits and multiplied by VPMADDWD, which is exact. The byte product VPMADDUBSW would
 //! saturate: 2 * 255 * 128 does not fit in 16 bits. Where a CPU without AVX-512 has AVX-VNNI, panels use its VPDPBUSD.
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
 #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::x86_64::*;
 
-use super::super::Matrix;
-use super::{BATCH, BIAS, GROUP, Line, WORD, scalar};
-
-/// Elements that fill a register once widened.
-const STEP: usize = 16;
-
-#[target_feature(enable = "avx2")]
-pub(super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
-    for (row, out) in rows.iter().zip(out) {
-        *out = product(query, row);
-    }
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
-    for (row, out) in rows.iter().zip(out) {
-        *out = product(row, row).cast_unsigned();
-    }
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
-    for ((row, out), norm) in rows.iter().zip(out).zip(norms) {
-        (*out, *norm) = (product(query, row), product(row, row).cast_unsigned());
-    }
-}
-
-/// Inner product of two vectors of one length.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn product(a: &[i8], b: &[i8]) -> i32 {
-    let (a_pairs, a_tail) = a.as_chunks::<{ 2 * STEP }>();
-    let (b_pairs, b_tail) = b.as_chunks::<{ 2 * STEP }>();
-    let mut sums = [_mm256_setzero_si256(); 2];
-    for (a, b) in a_pairs.iter().zip(b_pairs) {
-        let (a, b) = (a.as_chunks::<STEP>().0, b.as_chunks::<STEP>().0);
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            // At most 2 * 128 * 128 a lane and step.
-            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(widen(a), widen(b)));
-        }
-    }
-    let sum = _mm256_add_epi32(sums[0], sums[1]);
-    let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-    let sum = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
-    let sum = _mm_cvtsi128_si32(sum).wrapping_add(_mm_extract_epi32::<1>(sum));
-    sum.wrapping_add(scalar::product(a_tail, b_tail))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn widen(elements: &[i8; STEP]) -> __m256i {
-    // SAFETY: the array is 16 bytes, and the load asks for no alignment.
-    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(elements.as_ptr().cast()) })
-}
+use super::super::{BATCH, BIAS, GROUP, Line, WORD};
 
 /// Rows that a register holds a word of.
 const HALF: usize = GROUP / 2;
 /// Bytes in a register.
-const BYTES: usize = 2 * STEP;
+const BYTES: usize = 32;
 /// Queries that share the loads of a group.
 const FOUR: usize = 4;
 
 /// Interleave the whole registers of a full group of rows, and give the number of words that were written.
 #[target_feature(enable = "avx2")]
-pub(super) fn pack(group: [&[i8]; GROUP], lines: &mut [Line]) -> usize {
+pub(in super::super) fn pack(group: [&[i8]; GROUP], lines: &mut [Line]) -> usize {
     let bias = _mm256_set1_epi32(BIAS.cast_signed());
     let (blocks, _) = lines.as_chunks_mut::<{ BYTES / WORD }>();
     let blocks = &mut blocks[..group[0].len() / BYTES];
@@ -168,12 +115,12 @@ fn vnni_tile(
 }
 
 /// Whether panels run on VPDPBUSD, which AVX-VNNI brings to CPUs without AVX-512.
-pub(super) fn vnni() -> bool {
+pub(in super::super) fn vnni() -> bool {
     std::arch::is_x86_feature_detected!("avxvnni")
 }
 
 /// For panels without VPDPBUSD, which take a word's four elements as 16-bit pairs: the even ones, then the odd ones.
-pub(super) fn widen_queries(words: &[[u32; BATCH]]) -> Vec<[u32; BATCH]> {
+pub(in super::super) fn widen_queries(words: &[[u32; BATCH]]) -> Vec<[u32; BATCH]> {
     let pair = |low: u8, high: u8| {
         let [low, high] = [low, high].map(|x| i16::from(x.cast_signed()).to_le_bytes());
         u32::from_le_bytes([low[0], low[1], high[0], high[1]])
@@ -186,7 +133,7 @@ pub(super) fn widen_queries(words: &[[u32; BATCH]]) -> Vec<[u32; BATCH]> {
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn panel(
+pub(in super::super) fn panel(
     panel: &[Line],
     words: &[[u32; BATCH]],
     bias: &[i32; BATCH],
@@ -272,8 +219,8 @@ fn store(sums: [[__m256i; 2]; FOUR], bias: &[i32; BATCH], first: usize, out: &mu
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Kernels, Matrix};
-    use super::super::Dot;
+    use super::super::super::super::{Kernels, Matrix};
+    use super::super::super::{Dot, scalar};
     use super::*;
     use crate::isa::Isa;
     use crate::similarity::testing::Random;
