@@ -268,6 +268,14 @@ def test_every_command_has_help(ctxembed, command):
     assert (done.returncode, "--help" in done.stdout) == (0, True)
 
 
+def test_the_version_is_told(ctxembed):
+    from ctxembed import __version__
+
+    done = ctxembed("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"ctxembed {__version__}\n", "")
+    assert ctxembed().returncode == 2  # without a command: the list of them
+
+
 def test_ctrl_c_keeps_what_was_paid_for(fresh_server, tmp_path):
     """The first request lands, the second hangs; Ctrl-C writes the first and says what is missing."""
     import httpx
