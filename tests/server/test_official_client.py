@@ -96,17 +96,32 @@ def test_its_strict_validation_finds_nothing_to_complain_of(official):
     assert len(response.data) == 2
 
 
-def test_it_raises_its_own_authentication_error(official, fresh_server):
+GOOD = {"documents": {"input": CHUNKS, "model": CONTEXT_MODEL}, "texts": {"input": "a", "model": TEXT_MODEL}}
+
+
+@pytest.fixture(params=GOOD)
+def endpoint(request):
+    """Either endpoint, by the name of the method that calls it here."""
+    return request.param
+
+
+def test_it_raises_its_own_authentication_error(official, fresh_server, endpoint):
     client = official(fresh_server(key="another-key").base_url, max_retries=0)
     with pytest.raises(perplexity.AuthenticationError) as caught:
-        client.documents(input=CHUNKS, model=CONTEXT_MODEL)
+        getattr(client, endpoint)(**GOOD[endpoint])
     assert "<html>" in caught.value.response.text
 
 
-def test_it_raises_its_own_unprocessable_entity_error(official):
+@pytest.mark.parametrize(("endpoint", "bad", "place"), [
+    ("documents", {"input": [["a", ""]]}, ["body", "input", 0, 1]),
+    ("texts", {"input": ""}, ["body", "input", "constrained-str"]),
+    ("documents", {"dimensions": 7}, ["body", "dimensions"]),
+    ("texts", {"dimensions": 7}, ["body", "dimensions"]),
+])  # fmt: skip
+def test_it_raises_its_own_unprocessable_entity_error(official, endpoint, bad, place):
     with pytest.raises(perplexity.UnprocessableEntityError) as caught:
-        official(max_retries=0).documents(input=[["a", ""]], model=CONTEXT_MODEL)
-    assert caught.value.body["detail"][0]["loc"] == ["body", "input", 0, 1]
+        getattr(official(max_retries=0), endpoint)(**GOOD[endpoint] | bad)
+    assert caught.value.body["detail"][0]["loc"] == place
 
 
 @pytest.mark.parametrize(("status", "error"), [
@@ -117,10 +132,10 @@ def test_it_raises_its_own_unprocessable_entity_error(official):
     (500, perplexity.InternalServerError),
     (503, perplexity.InternalServerError),
 ])  # fmt: skip
-def test_it_raises_its_own_error_for_each_status(official, server, status, error):
+def test_it_raises_its_own_error_for_each_status(official, server, endpoint, status, error):
     httpx.post(server.base_url + "/faults", json=[{"status": status}], trust_env=False)
     with pytest.raises(error) as caught:
-        official(max_retries=0).texts(input="a", model=TEXT_MODEL)
+        getattr(official(max_retries=0), endpoint)(**GOOD[endpoint])
     assert caught.value.response.headers["x-request-id"]
 
 
