@@ -183,6 +183,7 @@ class Index:
         threshold: float,
         *,
         metric: Literal["cosine", "dot", "hamming"] = "cosine",
+        limit: SupportsIndex | None = None,
         dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
     ) -> Pairs: ...
@@ -207,6 +208,8 @@ class BinaryIndex:
     def dims(self) -> int: ...
     @property
     def dimensions(self) -> int: ...
+    @property
+    def oversample(self) -> int: ...
     def add(self, vectors: NDArray[np.uint8], ids: _Ids | None = None) -> NDArray[np.int64]: ...
     def remove(self, ids: _Ids) -> None: ...
     def vectors(self, ids: _Ids) -> NDArray[np.uint8]: ...
@@ -216,6 +219,8 @@ class BinaryIndex:
         k: SupportsIndex,
         *,
         metric: Literal["hamming", "asymmetric"] | None = None,
+        stage: Literal["exact", "two-stage", "binary"] = "exact",
+        oversample: SupportsIndex | None = None,
         mask: NDArray[np.bool_] | _Ids | None = None,
         dimensions: SupportsIndex | None = None,
         threads: SupportsIndex | None = None,
@@ -241,8 +246,21 @@ class BinaryIndex:
         threads: SupportsIndex | None = None,
     ) -> NDArray[np.int64] | int: ...
     def near_duplicates(
-        self, threshold: SupportsIndex, *, dimensions: SupportsIndex | None = None, threads: SupportsIndex | None = None
+        self,
+        threshold: SupportsIndex,
+        *,
+        limit: SupportsIndex | None = None,
+        dimensions: SupportsIndex | None = None,
+        threads: SupportsIndex | None = None,
     ) -> Pairs: ...
+    def calibrate(
+        self,
+        queries: NDArray[np.uint8] | NDArray[np.int8],
+        k: SupportsIndex,
+        recall: float = 0.99,
+        *,
+        threads: SupportsIndex | None = None,
+    ) -> Calibration: ...
     def save(self, path: str | PathLike[str]) -> None: ...
     @staticmethod
     def open(path: str | PathLike[str], mmap: bool = True, verify: bool | None = None) -> BinaryIndex: ...

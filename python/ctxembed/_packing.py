@@ -166,6 +166,7 @@ def as_counts(name: str, values: object) -> NDArray[np.int64]:
     if isinstance(values, (str, bytes, bytearray)):
         raise TypeError(f"{name} must be a sequence of ints, got {type(values).__name__}")
     if hasattr(values, "__array__"):
+        _refuse_mask(name, values)
         array = np.asarray(values)
         if array.ndim != 1:
             raise ValueError(f"{name} must have one dimension, got shape {array.shape}")
@@ -194,6 +195,12 @@ def as_counts(name: str, values: object) -> NDArray[np.int64]:
     except OverflowError:
         position = next(i for i, entry in enumerate(entries) if not -(2**63) <= entry < 2**63)
         raise ValueError(f"{name}[{position}] = {entries[position]} does not fit int64") from None
+
+
+def _refuse_mask(name: str, values: object) -> None:
+    # numpy loads numpy.ma late; whoever has such an array has loaded it.
+    if isinstance(values, np.ndarray) and type(values) is not np.ndarray and isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask, got a MaskedArray: pass the entries that count")
 
 
 def check_limits(limits: object) -> None:

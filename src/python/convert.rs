@@ -154,10 +154,28 @@ pub(super) fn array<'a, 'py>(
     object: &'a Bound<'py, PyAny>,
     expected: &str,
 ) -> PyResult<&'a Bound<'py, PyUntypedArray>> {
-    object.cast::<PyUntypedArray>().map_err(|_| {
+    let array = object.cast::<PyUntypedArray>().map_err(|_| {
         let got = object.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!("{name} must be {expected}, got {got}"))
-    })
+    })?;
+    refuse_masked(name, array)?;
+    Ok(array)
+}
+
+/// An array whose mask says that some values are none: they would be read as if there were no mask.
+pub(super) fn refuse_masked(name: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
+    // Plain arrays, which nearly all are, do not get further.
+    let py = array.py();
+    if array.get_type().is(py.get_type::<PyUntypedArray>()) {
+        return Ok(());
+    }
+    if array.is_instance(&py.import("numpy.ma")?.getattr("MaskedArray")?)? {
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be an array without a mask, got a MaskedArray: pass those of its rows that count, or \
+             numpy.ma.getdata({name}), which has what is behind the mask too"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether `object` is an array of int8; otherwise it is one of uint8.

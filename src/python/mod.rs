@@ -13,6 +13,7 @@ mod codec;
 mod convert;
 mod errors;
 mod packing;
+mod scalars;
 mod search;
 mod tokens;
 

@@ -153,7 +153,7 @@ impl Header {
         }
         let kind = match (version, u32_at(12)) {
             (PLAIN..=VERSION, 1) => Kind::Int8,
-            (PLAIN, 2) => Kind::Binary,
+            (PLAIN..=VERSION, 2) => Kind::Binary,
             (version, kind) => return Err(format!("has an unknown format: version {version}, kind {kind}")),
         };
         let (dims, rows, added) = (u64_at(16), u64_at(24), u64_at(32));
@@ -195,13 +195,19 @@ pub fn save(index: &Index, path: &Path, watch: Watch<'_>) -> Result<(), Error> {
     let snapshot = index.snapshot();
     // A link stays a link: what it points to is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let existing = fs::metadata(&target).ok();
+    // A directory the system refuses to replace itself, and with its own error.
+    if let Some(other) = existing.as_ref().map(fs::Metadata::file_type).filter(|kind| !kind.is_file() && !kind.is_dir())
+    {
+        return Err(failed(io::Error::other(format!("it is {}, which would be replaced", kind_named(other)))));
+    }
     let directory = match target.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
         None => Path::new("."),
     };
     let mut temporary = Temporary::create(directory).map_err(failed)?;
-    if let Ok(existing) = fs::metadata(&target) {
+    if let Some(existing) = existing {
         temporary.file().set_permissions(existing.permissions()).map_err(failed)?;
     }
     write(index, &snapshot, temporary.file(), watch).map_err(|stopped| match stopped {
@@ -214,6 +220,21 @@ pub fn save(index: &Index, path: &Path, watch: Watch<'_>) -> Result<(), Error> {
     #[cfg(unix)]
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
     Ok(())
+}
+
+#[cfg(unix)]
+fn kind_named(kind: fs::FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+#[cfg(not(unix))]
+fn kind_named(_kind: fs::FileType) -> &'static str {
+    "no regular file"
 }
 
 enum Stopped {
@@ -481,7 +502,8 @@ mod tests {
     fn every_changed_byte_is_found_and_every_cut() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("index");
-        for (kind, calibrated) in [(Kind::Int8, false), (Kind::Int8, true), (Kind::Binary, false)] {
+        for (kind, calibrated) in [(Kind::Int8, false), (Kind::Int8, true), (Kind::Binary, false), (Kind::Binary, true)]
+        {
             let index = sample(kind, true);
             if calibrated {
                 index.set_calibrated(Calibrated { oversample: 12, k: 10, recall: 0.995 });

@@ -1,7 +1,10 @@
 //! Rows that are near each other: every row against every later one, a triangle of tiles.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::num::NonZero;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::range::{Norm, Threshold, near};
 use super::scan::{Ids, Part, Scan, Watch, useful_threads};
@@ -9,7 +12,7 @@ use super::subset::Subset;
 use super::threads::{Pulse, run};
 use super::worker::{Plan, Worker};
 use crate::error::Error;
-use crate::similarity::cosine::inverse_norm;
+use crate::similarity::cosine::{cosine, inverse_norm};
 use crate::similarity::{Kernels, Matrix};
 
 /// Rows that are compared with a stretch together, as queries.
@@ -19,15 +22,92 @@ const STRETCH: usize = 4 << 20;
 /// Rows of a stretch at least.
 const SHORTEST: usize = 16;
 
-/// Two rows by their numbers, the lower one first.
+/// Pairs that are sorted together: some milliseconds of work, too.
+const RUN: usize = 1 << 17;
+
+/// Two rows by their ids, the lower one first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The rows.
-    pub rows: [usize; 2],
+    /// The ids.
+    pub ids: [i64; 2],
     /// Hamming distance or inner product.
     pub score: i32,
     /// The squared norms where they were asked for, else zeros.
     pub norms: [u32; 2],
+}
+
+impl Pair {
+    /// The nearer pair first, ties by the lower ids.
+    fn compare(&self, other: &Self, threshold: Threshold) -> Ordering {
+        let nearer = match threshold {
+            Threshold::AtMost(_) => self.score.cmp(&other.score),
+            Threshold::AtLeast(_) => other.score.cmp(&self.score),
+            Threshold::Cosine(_) => other.compare_cosine(self),
+        };
+        nearer.then_with(|| self.ids.cmp(&other.ids))
+    }
+
+    /// The order of the cosines, exactly: `d / sqrt(m * n)` against that of the other.
+    fn compare_cosine(&self, other: &Self) -> Ordering {
+        let parts = |pair: &Self| {
+            let norms = u128::from(pair.norms[0]) * u128::from(pair.norms[1]);
+            // A zero vector's product is zero, so that only the other side's sign counts.
+            (if norms == 0 { 0 } else { i64::from(pair.score) }, norms.max(1))
+        };
+        let ((d, norms), (e, others)) = (parts(self), parts(other));
+        d.signum().cmp(&e.signum()).then_with(|| {
+            // Squares are at most 2^62, products of norms below 2^64.
+            let (left, right) = (u128::from((d * d).unsigned_abs()), u128::from((e * e).unsigned_abs()));
+            let order = (left * others).cmp(&(right * norms));
+            if d < 0 { order.reverse() } else { order }
+        })
+    }
+
+    /// The cosine that its product and norms make.
+    pub fn cosine(&self) -> f32 {
+        let [a, b] = self.norms.map(|norm| (norm, inverse_norm(norm)));
+        cosine(self.score, a, b)
+    }
+}
+
+/// The pairs that a thread has found: all, or the nearest.
+struct Kept {
+    pairs: Vec<Pair>,
+    limit: usize,
+    /// How near the next pair must be, at least.
+    threshold: Threshold,
+}
+
+impl Kept {
+    fn new(threshold: Threshold, limit: Option<usize>) -> Self {
+        Self { pairs: vec![], limit: limit.unwrap_or(usize::MAX), threshold }
+    }
+
+    fn push(&mut self, pair: Pair) -> Result<(), Error> {
+        self.pairs.try_reserve(1)?;
+        self.pairs.push(pair);
+        // Twice as many, so that the selection costs a step or two a pair.
+        if self.pairs.len() >= self.limit.saturating_mul(2).max(RUN) {
+            self.cut();
+        }
+        Ok(())
+    }
+
+    /// Leave the nearest, and ask no less from now on.
+    fn cut(&mut self) {
+        if self.pairs.len() <= self.limit {
+            return;
+        }
+        let threshold = self.threshold;
+        let (_, &mut last, _) = self.pairs.select_nth_unstable_by(self.limit - 1, |a, b| a.compare(b, threshold));
+        self.pairs.truncate(self.limit);
+        self.threshold = match threshold {
+            Threshold::AtMost(_) => Threshold::AtMost(last.score),
+            Threshold::AtLeast(_) => Threshold::AtLeast(last.score),
+            // A cosine that is greater never rounds to less.
+            Threshold::Cosine(_) => Threshold::Cosine(f64::from(last.cosine())),
+        };
+    }
 }
 
 /// What is compared with itself.
@@ -36,15 +116,19 @@ pub(super) struct Triangle<'a, E> {
     pub(super) width: usize,
     pub(super) stride: usize,
     pub(super) threads: Option<NonZero<usize>>,
+    /// The id of a row by its number over all parts.
+    pub(super) id: &'a (dyn Fn(usize) -> i64 + Sync),
 }
 
 impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
-    /// All pairs that are near enough, in no particular order.
+    /// All pairs that are near enough, or at most `limit` of them, the nearest; in the order of their ids.
     pub(super) fn near<K: Kernels<Query = E, Element = E>>(
         &self,
         threshold: Threshold,
+        limit: Option<NonZero<usize>>,
         watch: Watch<'_>,
     ) -> Result<Vec<Pair>, Error> {
+        let limit = limit.map(NonZero::get);
         let count: usize = self.parts.iter().map(|part| part.rows.len() / self.stride).sum();
         let stretch = (STRETCH / (self.width * size_of::<E>())).max(SHORTEST);
         // Tiles before each group; a group's first tile begins at its own first row.
@@ -55,8 +139,9 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
         let tiles = before.last().copied().unwrap_or_default();
         let bytes = tiles.saturating_mul(stretch.min(count) * self.width * size_of::<E>());
         let threads = self.threads.map_or_else(|| useful_threads(bytes.saturating_mul(GROUP / 4)), NonZero::get);
-        let found = run(tiles, threads, &mut Pulse::new(watch), |units| {
-            let mut pairs = vec![];
+        let mut pulse = Pulse::new(watch);
+        let mut found = run(tiles, threads, &mut pulse, |units| {
+            let mut kept = Kept::new(threshold, limit);
             let mut queries = (usize::MAX, vec![]);
             units(&mut |tile| {
                 let group = before.partition_point(|&tiles| tiles <= tile) - 1;
@@ -65,28 +150,36 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
                     self.copy(group * GROUP..count.min((group + 1) * GROUP), &mut queries.1);
                 }
                 let start = group * GROUP + (tile - before[group]) * stretch;
-                self.tile::<K>(threshold, &queries.1, group * GROUP, start..count.min(start + stretch), &mut pairs)
+                self.tile::<K>(&queries.1, group * GROUP, start..count.min(start + stretch), &mut kept)
             })?;
-            Ok(pairs)
+            kept.cut();
+            Ok(kept.pairs)
         })?;
-        let mut all = vec![];
-        all.try_reserve_exact(found.iter().map(Vec::len).sum())?;
-        for pairs in found {
-            all.extend(pairs);
+        if let Some(limit) = limit
+            && found.iter().map(Vec::len).sum::<usize>() > limit
+        {
+            let mut all = Kept::new(threshold, Some(limit));
+            for pairs in std::mem::take(&mut found) {
+                for pair in pairs {
+                    all.push(pair)?;
+                }
+                pulse.ask()?;
+            }
+            all.cut();
+            found.push(all.pairs);
         }
-        Ok(all)
+        sorted(found, threads, &mut pulse)
     }
 
     /// Compare some rows, of which `first` is the number of the first, with a range of them and later ones.
     fn tile<K: Kernels<Query = E, Element = E>>(
         &self,
-        threshold: Threshold,
         queries: &[E],
         first: usize,
         rows: Range<usize>,
-        pairs: &mut Vec<Pair>,
+        kept: &mut Kept,
     ) -> Result<(), Error> {
-        let isa = K::isa();
+        let (isa, threshold) = (K::isa(), kept.threshold);
         let parts = self.cut(rows);
         let scan = Scan::<K> {
             isa,
@@ -111,12 +204,11 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
                     let norm = norms.get(query).copied().unwrap_or_default();
                     let row = first + query;
                     let taken = near(&scan, scores, rows, threshold, norm, |_, other| {
-                        if other.id > row as i64 {
-                            pairs.try_reserve(1)?;
-                            let pair = [row, other.id as usize];
-                            pairs.push(Pair { rows: pair, score: other.score, norms: [norm.0, other.norm] });
+                        if other.id <= row as i64 {
+                            return Ok(());
                         }
-                        Ok(())
+                        let (a, b) = ((self.id)(row), (self.id)(other.id as usize));
+                        kept.push(Pair { ids: [a.min(b), a.max(b)], score: other.score, norms: [norm.0, other.norm] })
                     });
                     result = std::mem::replace(&mut result, Ok(())).and(taken);
                 });
@@ -153,6 +245,39 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
     }
 }
 
+/// All pairs in the order of their ids. Runs are sorted and then merged, so that the work can be stopped in between.
+fn sorted(mut found: Vec<Vec<Pair>>, threads: usize, pulse: &mut Pulse<'_>) -> Result<Vec<Pair>, Error> {
+    let runs: Vec<Mutex<&mut [Pair]>> =
+        found.iter_mut().flat_map(|pairs| pairs.chunks_mut(RUN)).map(Mutex::new).collect();
+    run(runs.len(), threads, pulse, |units| {
+        units(&mut |at| {
+            runs[at].lock().unwrap_or_else(PoisonError::into_inner).sort_unstable_by_key(|pair| pair.ids);
+            Ok(())
+        })
+    })?;
+    if runs.len() < 2 {
+        found.retain(|pairs| !pairs.is_empty());
+        return Ok(found.pop().unwrap_or_default());
+    }
+    let mut all = vec![];
+    all.try_reserve_exact(found.iter().map(Vec::len).sum())?;
+    let mut rest: Vec<&[Pair]> = found.iter().flat_map(|pairs| pairs.chunks(RUN)).collect();
+    let mut next: BinaryHeap<_> = rest.iter().enumerate().map(|(at, pairs)| Reverse((pairs[0].ids, at))).collect();
+    while let Some(mut first) = next.peek_mut() {
+        let at = first.0.1;
+        all.push(rest[at][0]);
+        rest[at] = &rest[at][1..];
+        match rest[at].first() {
+            Some(pair) => first.0.0 = pair.ids,
+            None => drop(std::collections::binary_heap::PeekMut::pop(first)),
+        }
+        if all.len().is_multiple_of(RUN) {
+            pulse.ask()?;
+        }
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,7 +300,7 @@ mod tests {
                     K::squared_norms(Isa::Scalar, Matrix::whole(all.row(a), width), &mut norms[0]);
                     K::squared_norms(Isa::Scalar, Matrix::whole(all.row(b), width), &mut norms[1]);
                 }
-                let pair = Pair { rows: [a, b], score: score[0], norms: [norms[0][0], norms[1][0]] };
+                let pair = Pair { ids: [a as i64, b as i64], score: score[0], norms: [norms[0][0], norms[1][0]] };
                 let near = match threshold {
                     Threshold::AtMost(most) => pair.score <= most,
                     Threshold::AtLeast(least) => pair.score >= least,
@@ -194,10 +319,18 @@ mod tests {
         let part = |rows| Part { rows, norms: None, ids: Ids::From(7) };
         let parts = [part(&rows[..cut]), part(&rows[..0]), part(&rows[cut..])];
         for threads in [1, 3] {
-            let triangle = Triangle { parts: &parts, width, stride, threads: NonZero::new(threads) };
-            let mut found = triangle.near::<K>(threshold, &mut || Ok(())).expect("nothing stops it");
-            found.sort_unstable_by_key(|pair| pair.rows);
+            let id = |row: usize| row as i64;
+            let triangle = Triangle { parts: &parts, width, stride, threads: NonZero::new(threads), id: &id };
+            let found = triangle.near::<K>(threshold, None, &mut || Ok(())).expect("nothing stops it");
             assert_eq!(found, expected, "{threshold:?}");
+            for limit in [1, 7, 1000, usize::MAX] {
+                let found = triangle.near::<K>(threshold, NonZero::new(limit), &mut || Ok(())).expect("the same");
+                let mut best = expected.clone();
+                best.sort_by(|a, b| a.compare(b, threshold));
+                best.truncate(limit);
+                best.sort_unstable_by_key(|pair| pair.ids);
+                assert_eq!(found, best, "{threshold:?}, the nearest {limit}");
+            }
         }
     }
 
@@ -217,5 +350,80 @@ mod tests {
             }
             check::<Dot>(&values, (4, 4), Threshold::AtLeast(15));
         }
+    }
+
+    #[test]
+    fn pairs_that_come_unsorted_in_many_runs_are_merged() {
+        let mut random = Random(72);
+        let mut pairs = |count: usize| -> Vec<Pair> {
+            let pair = |_| Pair { ids: [random.next() as i64 % 1000, random.next() as i64], score: 0, norms: [0; 2] };
+            (0..count).map(pair).collect()
+        };
+        for lengths in [&[0, 0][..], &[1], &[0, 5, 0], &[RUN + 1], &[3 * RUN, 0, RUN - 1, 2]] {
+            let found: Vec<Vec<Pair>> = lengths.iter().map(|&length| pairs(length)).collect();
+            let mut expected = found.concat();
+            expected.sort_by_key(|pair| pair.ids);
+            for threads in [1, 3] {
+                let sorted = sorted(found.clone(), threads, &mut Pulse::new(&mut || Ok(())));
+                assert_eq!(sorted.expect("nothing stops it"), expected, "{lengths:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sort_of_many_pairs_is_stopped() {
+        let pairs = vec![Pair { ids: [0, 1], score: 0, norms: [0; 2] }; 3 * RUN];
+        let mut asked = 0;
+        let mut watch = || {
+            asked += 1;
+            Err(Error::Interrupted)
+        };
+        let stopped = sorted(vec![pairs], 1, &mut Pulse::overdue(&mut watch));
+        assert!(matches!(stopped, Err(Error::Interrupted)));
+        assert_eq!(asked, 1);
+    }
+
+    #[test]
+    fn a_limit_that_is_passed_many_times_keeps_the_nearest() {
+        let mut random = Random(73);
+        for threshold in [Threshold::AtMost(99), Threshold::AtLeast(-99), Threshold::Cosine(-1.0)] {
+            let pairs: Vec<Pair> = (0..5 * RUN as i64)
+                .map(|id| {
+                    let norms = [random.next() as u32 % 40, random.next() as u32 % 40];
+                    Pair { ids: [id, id + 1], score: random.next() as i32 % 20, norms }
+                })
+                .collect();
+            for limit in [1, 1000, RUN + 5] {
+                let mut kept = Kept::new(threshold, Some(limit));
+                for &pair in &pairs {
+                    kept.push(pair).expect("memory");
+                    assert!(kept.pairs.len() < 2 * limit.max(RUN));
+                }
+                kept.cut();
+                kept.pairs.sort_by(|a, b| a.compare(b, threshold));
+                let mut expected = pairs.clone();
+                expected.sort_by(|a, b| a.compare(b, threshold));
+                assert_eq!(kept.pairs, expected[..limit], "{threshold:?}, the nearest {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn cosines_of_pairs_are_compared_exactly() {
+        let pair = |score, norms| Pair { ids: [0, 1], score, norms };
+        let float = |pair: Pair| f64::from(pair.score) * inverse_norm(pair.norms[0]) * inverse_norm(pair.norms[1]);
+        let values = [(0, [0, 4]), (3, [3, 3]), (-3, [3, 3]), (2, [8, 2]), (-1, [2, 2]), (1, [9, 4]), (0, [7, 7])];
+        for a in values.map(|(score, norms)| pair(score, norms)) {
+            for b in values.map(|(score, norms)| pair(score, norms)) {
+                let order = float(a).partial_cmp(&float(b)).expect("finite");
+                assert_eq!(a.compare_cosine(&b), order, "{a:?} {b:?}");
+            }
+        }
+        // Where double precision sees a tie.
+        let (a, b) = (pair(1 << 30, [1 << 30, (1 << 30) + 2]), pair(1 << 30, [(1 << 30) + 1; 2]));
+        assert_eq!(float(a).total_cmp(&float(b)), Ordering::Equal);
+        assert_eq!(a.compare_cosine(&b), Ordering::Greater);
+        let widest = pair(i32::MIN, [u32::MAX; 2]);
+        assert_eq!(widest.compare_cosine(&pair(i32::MIN, [u32::MAX, u32::MAX - 1])), Ordering::Greater);
     }
 }

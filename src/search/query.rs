@@ -138,39 +138,34 @@ impl Index {
         self.hamming(queries, options, Count { threshold, norms: &[], watch })
     }
 
-    /// All pairs of rows that are near enough, as ids, the lower one first; in the order of the ids.
+    /// All pairs of rows that are near enough, or at most `limit` of them, the nearest; in the order of the ids.
     pub fn near_duplicates(
         &self,
         metric: Metric,
         threshold: Threshold,
+        limit: Option<NonZero<usize>>,
         options: Options<'_>,
         watch: Watch<'_>,
-    ) -> Result<Vec<([i64; 2], Pair)>, Error> {
+    ) -> Result<Vec<Pair>, Error> {
         let (snapshot, dims, threads) = (self.snapshot(), options.dims, options.threads);
-        let found = if metric == Metric::Hamming {
-            let parts = snapshot.parts(|segment| segment.bits.values(), false);
-            let triangle = Triangle { parts: &parts, width: dims.div_ceil(8), stride: self.bit_bytes(), threads };
-            triangle.near::<Hamming>(threshold, watch)?
-        } else {
-            let parts = snapshot.parts(|segment| segment.rows.values(), dims == self.dims());
-            Triangle { parts: &parts, width: dims, stride: self.dims(), threads }.near::<Dot>(threshold, watch)?
-        };
-        let mut pairs = vec![];
-        pairs.try_reserve_exact(found.len())?;
         let starts = starts(&snapshot);
-        let id = |row: usize| {
+        let id = &|row: usize| {
             let segment = starts.partition_point(|&start| start <= row) - 1;
             snapshot.segments[segment].ids().of(row - starts[segment])
         };
-        for pair in found {
-            let ids = pair.rows.map(id);
-            pairs.push(([ids[0].min(ids[1]), ids[0].max(ids[1])], pair));
+        if metric == Metric::Hamming {
+            let parts = snapshot.parts(|segment| segment.bits.values(), false);
+            let (width, stride) = (dims.div_ceil(8), self.bit_bytes());
+            Triangle { parts: &parts, width, stride, threads, id }.near::<Hamming>(threshold, limit, watch)
+        } else {
+            let parts = snapshot.parts(|segment| segment.rows.values(), dims == self.dims());
+            let (width, stride) = (dims, self.dims());
+            Triangle { parts: &parts, width, stride, threads, id }.near::<Dot>(threshold, limit, watch)
         }
-        pairs.sort_unstable_by_key(|&(ids, _)| ids);
-        Ok(pairs)
     }
 
-    /// The best rows by cosine or product among those that the bits find, and whether these are the best of all.
+    /// The best rows by cosine or product, or for a binary index by `Asymmetric`, among those that the bits find, and
+    /// whether these are the best of all.
     pub fn search_two_stage(
         &self,
         queries: &[i8],
@@ -199,9 +194,17 @@ impl Index {
         for queries in queries.chunks(queries_together(candidates) * options.dims) {
             let bits = bits_of(queries, options.dims, bytes);
             let first = self.candidates(&snapshot, &bits, bytes, candidates, (subset, options.threads), &mut pulse)?;
+            let (stage, pulse, found) =
+                (Second { snapshot: &snapshot, first: &first, options }, &mut pulse, &mut found);
             match metric {
-                Metric::Dot => self.second::<Greatest>(&snapshot, queries, &first, options, &mut pulse, &mut found)?,
-                _ => self.second::<Closest>(&snapshot, queries, &first, options, &mut pulse, &mut found)?,
+                Metric::Asymmetric => {
+                    let width = options.dims.div_ceil(8);
+                    let filled = fill_up(queries, options.dims, 8 * width);
+                    let queries = filled.as_deref().unwrap_or(queries);
+                    self.second::<Asymmetric, Greatest>(&stage, queries, &Bits, width, pulse, found)?;
+                }
+                Metric::Dot => self.second::<Dot, Greatest>(&stage, queries, &Vectors, options.dims, pulse, found)?,
+                _ => self.second::<Dot, Closest>(&stage, queries, &Vectors, options.dims, pulse, found)?,
             }
         }
         Ok((found, false))
@@ -225,39 +228,39 @@ impl Index {
     }
 
     /// The best of each query's candidates.
-    fn second<O: Order>(
+    fn second<K: Kernels, O: Order>(
         &self,
-        snapshot: &Snapshot,
-        queries: &[i8],
-        first: &Found,
-        options: Options<'_>,
+        &Second { snapshot, first, options }: &Second<'_>,
+        queries: &[K::Query],
+        column: &impl Rows<K::Element>,
+        width: usize,
         pulse: &mut Pulse<'_>,
         found: &mut Found,
     ) -> Result<(), Error> {
-        let (dims, stride) = (options.dims, self.dims());
-        let parts = snapshot.parts(|segment| segment.rows.values(), dims == stride);
+        let (stride, query_width) = (column.stride(self), width * K::RATIO);
+        let parts = snapshot.parts(|segment| column.of(segment), self.norms_of(options.dims));
         let each = |query: usize, threads: Option<NonZero<usize>>, pulse: &mut Pulse<'_>| {
             let candidates = &first.candidates[query * first.columns..][..first.columns];
             let mut rows: Vec<usize> = candidates.iter().map(|candidate| candidate.id as usize).collect();
             rows.sort_unstable();
-            let scan = Scan::<Dot> {
-                isa: Dot::isa(),
-                width: dims,
+            let scan = Scan::<K> {
+                isa: K::isa(),
+                width,
                 stride,
-                queries: &queries[query * dims..][..dims],
+                queries: &queries[query * query_width..][..query_width],
                 parts: &parts,
                 subset: Subset::Rows(&rows),
                 threads,
             };
             scan.best::<O>(options.k, pulse)
         };
-        let count = queries.len() / dims;
+        let count = queries.len() / query_width;
         if count == 1 {
             found.candidates.extend(each(0, options.threads, pulse)?.candidates);
             return Ok(());
         }
         // Rows come from everywhere, and cost more than those of a scan.
-        let bytes = first.candidates.len().saturating_mul(dims * 4);
+        let bytes = first.candidates.len().saturating_mul(options.dims * 4);
         let threads = options.threads.map_or_else(|| useful_threads(bytes), NonZero::get);
         let mut all: Vec<(usize, Found)> = run(count, threads, pulse, |units| {
             let mut own = vec![];
@@ -278,8 +281,8 @@ impl Index {
         Ok(())
     }
 
-    /// Find the smallest oversample at which two stages find this share of the true best `k` rows by cosine, over all
-    /// queries together, and keep it.
+    /// Find the smallest oversample at which two stages find this share of the true best `k` rows by cosine, or for a
+    /// binary index by `Asymmetric`, over all queries together, and keep it.
     pub fn calibrate(
         &self,
         queries: &[i8],
@@ -295,10 +298,19 @@ impl Index {
         let width = self.bit_bytes();
         let mut pulse = Pulse::new(watch);
         // The true best rows, known by their numbers.
-        let parts = numbered(&snapshot, snapshot.parts(|segment| segment.rows.values(), true));
-        let (isa, subset, threads) = (Dot::isa(), Subset::All, options.threads);
-        let scan = Scan::<Dot> { isa, width: dims, stride: dims, queries, parts: &parts, subset, threads };
-        let best = scan.best::<Closest>(k, &mut pulse)?;
+        let (subset, threads) = (Subset::All, options.threads);
+        let best = if self.kind() == Kind::Int8 {
+            let parts = numbered(&snapshot, snapshot.parts(|segment| segment.rows.values(), true));
+            let isa = Dot::isa();
+            let scan = Scan::<Dot> { isa, width: dims, stride: dims, queries, parts: &parts, subset, threads };
+            scan.best::<Closest>(k, &mut pulse)?
+        } else {
+            // Its dimensions are whole bytes.
+            let parts = numbered(&snapshot, snapshot.parts(|segment| segment.bits.values(), false));
+            let isa = Asymmetric::isa();
+            let scan = Scan::<Asymmetric> { isa, width, stride: width, queries, parts: &parts, subset, threads };
+            scan.best::<Greatest>(k, &mut pulse)?
+        };
         let bits = signs(queries, dims);
         // How many candidates each of them asks for; those that the first stage has not reached yet are left out.
         let (mut needed, mut oversample): (Vec<usize>, usize) = (vec![], 64);
@@ -362,6 +374,11 @@ impl Index {
         self.scan::<Hamming, Nearest, _>(queries, &Bits, options.dims.div_ceil(8), options, work)
     }
 
+    /// Whether the norms that are kept are those of what is compared.
+    fn norms_of(&self, dims: usize) -> bool {
+        self.kind() == Kind::Int8 && dims == self.dims()
+    }
+
     fn scan<K: Kernels, O: Order, W: Work>(
         &self,
         queries: &[K::Query],
@@ -373,11 +390,17 @@ impl Index {
         let snapshot = self.snapshot();
         let mut list = vec![];
         let subset = resolve(&snapshot, options.filter, &mut list)?;
-        let norms = self.kind() == Kind::Int8 && options.dims == self.dims();
-        let parts = snapshot.parts(|segment| column.of(segment), norms);
+        let parts = snapshot.parts(|segment| column.of(segment), self.norms_of(options.dims));
         let (isa, stride, threads) = (K::isa(), column.stride(self), options.threads);
         work.run::<K, O>(&Scan { isa, width, stride, queries, parts: &parts, subset, threads })
     }
+}
+
+/// What a second stage has of the first, and what is asked.
+struct Second<'a> {
+    snapshot: &'a Snapshot,
+    first: &'a Found,
+    options: Options<'a>,
 }
 
 /// Which rows of a segment are scanned.

@@ -23,6 +23,14 @@ impl<'a> Pulse<'a> {
         Self { watch, asked: Instant::now() }
     }
 
+    /// One that asks at the first occasion.
+    #[cfg(test)]
+    pub(super) fn overdue(watch: Watch<'a>) -> Self {
+        let mut pulse = Self::new(watch);
+        pulse.asked -= Self::EVERY;
+        pulse
+    }
+
     pub(super) fn ask(&mut self) -> Result<(), Error> {
         if self.asked.elapsed() < Self::EVERY {
             return Ok(());

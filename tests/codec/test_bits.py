@@ -84,6 +84,9 @@ def test_normalising_gives_unit_rows_and_leaves_zero_rows_zero():
         (lambda: ctxembed.truncate(np.zeros((2, 16), np.uint8), 12), ValueError, "12"),
         (lambda: ctxembed.truncate(np.zeros((2, 16), np.float32), 8), TypeError, "int8 or uint8, got float32"),
         (lambda: ctxembed.normalize(np.zeros((2, 16), np.float32)), TypeError, "float32"),
+        (lambda: ctxembed.normalize(np.ma.zeros((2, 16), np.int8)), TypeError, "without a mask, got a MaskedArray"),
+        (lambda: ctxembed.decode_base64("AQ==", encoding_format=1), TypeError, "'base64_binary', got 1"),
+        (lambda: ctxembed.ResponseDecoder(encoding_format=None), TypeError, "'base64_binary', got None"),
     ],
 )
 def test_arrays_of_another_kind_are_refused_with_what_they_are(call, error, words):

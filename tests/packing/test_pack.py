@@ -225,6 +225,11 @@ def test_every_integer_dtype_is_accepted(dtype):
         (np.array([1.0, 2.5]), TypeError, r"dtype float64: token_counts\[1\] = 2.5"),
         (np.array([True]), TypeError, r"token_counts\[0\] must be an int, got True"),
         (np.ones((2, 2), dtype=int), ValueError, r"one dimension, got shape \(2, 2\)"),
+        (
+            np.ma.array([3, 4], mask=[0, 1]),
+            TypeError,
+            "token_counts must be an array without a mask, got a MaskedArray",
+        ),
         ([3, 0], ValueError, r"token_counts\[1\] must be at least 1, got 0"),
         ([3, -1], ValueError, r"token_counts\[1\] must be at least 1, got -1"),
         ([1, 2**70], ValueError, r"token_counts\[1\] = 1180591620717411303424 does not fit int64"),

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import socket
 import stat
 import subprocess
 import sys
@@ -109,6 +110,24 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
     with pytest.raises(IsADirectoryError):
         cx.Index(8).save(tmp_path)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device"])
+def test_what_is_no_file_is_not_replaced(tmp_path, kind):
+    path = tmp_path / "there"
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.bind(str(path))
+    else:
+        path.symlink_to(os.devnull)
+    before = path.stat()
+    with pytest.raises(OSError, match=f"cannot save the index to .*there: it is {kind}, which would be replaced"):
+        cx.Index(8).save(path)
+    after = path.stat()
+    assert (before.st_mode, before.st_ino) == (after.st_mode, after.st_ino)
+    assert names(tmp_path) == ["there"]
 
 
 @pytest.mark.parametrize(

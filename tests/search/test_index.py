@@ -1,6 +1,7 @@
 """Index and BinaryIndex in memory."""
 
 import copy
+import inspect
 import pickle
 import threading
 
@@ -131,10 +132,36 @@ def test_an_empty_index_finds_nothing():
 
 INDEX = cx.Index(8)
 INDEX.add(np.ones((3, 8), np.int8))
+BITS = cx.BinaryIndex(8)
+BITS.add(np.ones((3, 1), np.uint8))
 QUERY = np.ones(8, np.int8)
 BAD = [
     ("stage", lambda: INDEX.search(QUERY, 1, stage="fast"), ValueError, "'two-stage' or 'binary', got \"fast\""),
     ("metric", lambda: INDEX.search(QUERY, 1, metric="l2"), ValueError, "'hamming' or 'asymmetric', got \"l2\""),
+    ("stage None", lambda: INDEX.search(QUERY, 1, stage=None), TypeError, "stage must be 'exact', .*, got None"),
+    ("metric int", lambda: INDEX.search(QUERY, 1, metric=1), TypeError, "metric must be 'cosine', .*, got 1"),
+    ("metric None", lambda: INDEX.count(QUERY, 1, metric=None), TypeError, "metric must be 'cosine', .*, got None"),
+    ("range", lambda: INDEX.search_range(QUERY, 1, metric=b"dot"), TypeError, "metric must be .*, got b'dot'"),
+    ("pairs", lambda: INDEX.near_duplicates(1, metric=1), TypeError, "metric must be .* or 'hamming', got 1"),
+    ("limit", lambda: INDEX.near_duplicates(1, limit=0), ValueError, "limit must be at least 1, got 0"),
+    ("limit float", lambda: INDEX.near_duplicates(1, limit=2.0), TypeError, "limit must be an int, got 2.0"),
+    ("mmap", lambda: cx.Index.open("nowhere", mmap="yes"), TypeError, "mmap must be True or False, got 'yes'"),
+    ("verify", lambda: cx.BinaryIndex.open("nowhere", verify=1), TypeError, "verify must be True or False, got 1"),
+    ("masked", lambda: INDEX.add(np.ma.array(QUERY)), TypeError, "vectors must be an array without a mask"),
+    (
+        "masked ids",
+        lambda: INDEX.remove(np.ma.array([1])),
+        TypeError,
+        "ids must be an array without a mask, got a Mask",
+    ),
+    (
+        "bits metric",
+        lambda: BITS.search(QUERY, 1, metric=1),
+        TypeError,
+        "metric must be 'hamming' or 'asymmetric', got 1",
+    ),
+    ("bits stage", lambda: BITS.search(QUERY, 1, stage="fast"), ValueError, "stage must be 'exact', 'two-stage' or"),
+    ("bits oversample", lambda: BITS.search(QUERY, 1, oversample=2), ValueError, "oversample is for stage='two-stage'"),
     ("dimensions", lambda: INDEX.search(QUERY, 1, dimensions=0), ValueError, "dimensions must be at least 1, got 0"),
     ("oversample", lambda: INDEX.search(QUERY, 1, oversample=4), ValueError, "oversample is for stage='two-stage'"),
     ("k", lambda: INDEX.search(QUERY, 0), ValueError, "k must be at least 1, got 0"),
@@ -169,6 +196,17 @@ def test_pickling_says_what_to_do_instead(index):
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="save it to a file"):
             attempt(index)
+
+
+def test_both_kinds_of_index_have_the_same_methods():
+    def public(kind):
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert public(cx.Index) == public(cx.BinaryIndex)
+    for name in public(cx.Index):
+        if callable(getattr(cx.Index, name)):
+            ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (cx.Index, cx.BinaryIndex))
+            assert list(ours.keys() - {"metric"}) == list(theirs.keys() - {"metric"}), name
 
 
 def test_an_index_shows_what_it_holds():

@@ -1,6 +1,8 @@
 """search_range, count and near_duplicates: all that is near, against oracles in numpy and in integers."""
 
 import pickle
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -138,6 +140,52 @@ def test_near_duplicates_are_those_of_two_loops(rng, metric, threshold, n):
         if metric != "cosine":
             assert pairs.scores.tolist() == [expected[pair] for pair in sorted(expected)]
         assert len(pairs) == len(expected)
+
+
+@pytest.mark.parametrize(("metric", "threshold"), [("cosine", 0.2001), ("dot", 20), ("hamming", 4)])
+@pytest.mark.parametrize("limit", [1, 10, 500, 10**30])
+def test_a_limit_gives_the_nearest_pairs_in_the_order_of_their_ids(rng, metric, threshold, limit):
+    rows = int8(rng, 300, 12, low=-5, high=6)
+    rows[100:120] = rows[:20]
+    rows[120:140] = rows[:20] // 2
+    ids = (rng.permutation(3000)[:300] - 300).astype(np.int64)
+    index = cx.Index(12)
+    index.add(rows, ids)
+    scores = pairs_oracle(metric, rows, ids.tolist(), threshold)
+    place = {id_: row for row, id_ in enumerate(ids.tolist())}
+
+    def key(pair):
+        a, b = (rows[place[id_]].tolist() for id_ in pair)
+        if metric == "cosine":
+            square = sum(x * x for x in a) * sum(y * y for y in b)
+            return -Fraction(scores[pair] ** 2, square), pair
+        return scores[pair] if metric == "hamming" else -scores[pair], pair
+
+    expected = sorted(sorted(scores, key=key)[:limit])
+    for threads in (1, 2, 5):
+        pairs = index.near_duplicates(threshold, metric=metric, limit=limit, threads=threads)
+        assert list(map(tuple, pairs.ids.tolist())) == expected
+    if metric == "hamming":
+        bits = cx.BinaryIndex(16)
+        bits.add(np.packbits(np.pad(rows, ((0, 0), (0, 4))) >= 0, axis=1, bitorder="little"), ids)
+        assert list(map(tuple, bits.near_duplicates(threshold, limit=limit).ids.tolist())) == expected
+
+
+def test_memory_is_bounded_where_pairs_are_limited():
+    """Twenty thousand equal rows are 200 million pairs, which would take gigabytes."""
+    code = """
+import resource
+import numpy as np
+from ctxembed import _core as cx
+index = cx.Index(16)
+index.add(np.ones((20_000, 16), np.int8))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pairs = index.near_duplicates(0.5, limit=3, threads=2)
+assert pairs.ids.tolist() == [[0, 1], [0, 2], [0, 3]]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert int(run.stdout) < 40_000
 
 
 def test_near_duplicates_cross_every_tile(rng):

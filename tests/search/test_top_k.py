@@ -158,11 +158,13 @@ BAD = [
     ("mask 2-D", ROWS, 1, {"mask": np.ones((4, 1), bool)}, ValueError, "mask must be C-contiguous with 1 dimension"),
     ("mask strided", ROWS, 1, {"mask": np.ones(8, bool)[::2]}, ValueError, "mask must be C-contiguous"),
     ("metric unknown", ROWS, 1, {"metric": "l2"}, ValueError, "'dot' or 'asymmetric', got \"l2\""),
-    ("metric int", ROWS, 1, {"metric": 3}, TypeError, "metric must be a str, got int"),
+    ("metric int", ROWS, 1, {"metric": 3}, TypeError, "metric must be 'hamming', .* or 'asymmetric', got 3"),
     ("hamming of int8", ROWS, 1, {"metric": "hamming"}, TypeError, "needs a database of dtype uint8.*got int8"),
     ("cosine of bits", BITS, 1, {"metric": "cosine"}, TypeError, "needs a database of dtype int8, got uint8"),
     ("dot of bits", BITS, 1, {"metric": "dot"}, TypeError, "needs a database of dtype int8, got uint8"),
     ("floats", ROWS.astype(np.float32), 1, {}, TypeError, "int8 or uint8, got float32"),
+    ("masked rows", np.ma.masked_equal(ROWS, 3), 1, {}, TypeError, "database must be an array without a mask"),
+    ("masked mask", ROWS, 1, {"mask": np.ma.ones(4, bool)}, TypeError, "mask must be an array without a mask"),
 ]
 
 
@@ -175,6 +177,15 @@ def test_a_bad_argument_is_named_with_its_value(data, k, options, error, message
 def test_queries_of_another_dtype_than_the_database_are_refused():
     with pytest.raises(TypeError, match="queries must have dtype int8, got uint8"):
         cx.top_k(BITS[:1], ROWS, 1)
+
+
+def test_an_array_in_a_file_is_an_array(tmp_path, rng):
+    """Other subclasses than masked arrays are taken as they are."""
+    rows = packed(rng, 9, 8)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    assert type(mapped) is np.memmap
+    assert np.array_equal(cx.top_k(mapped[:2], mapped, 3).ids, cx.top_k(rows[:2], rows, 3).ids)
 
 
 def test_any_byte_that_is_not_zero_is_true_in_a_mask():

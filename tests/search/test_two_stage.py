@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ctxembed import _core as cx
 
-from .conftest import cosine_order, hamming_oracle, int8
+from .conftest import asymmetric_oracle, cosine_order, hamming_oracle, int8, ranked
 
 
 def bits_of(vectors):
@@ -132,6 +132,72 @@ def test_a_calibration_is_kept_in_the_file(model, index, tmp_path):
         assert np.array_equal(a.scores, b.scores)
 
 
+class TestBits:
+    """Two stages where bits are all there is: Hamming distance chooses, the product with the int8 query decides."""
+
+    @pytest.fixture
+    def bits(self, model):
+        bits = cx.BinaryIndex(256)
+        for start in range(0, 20_000, 7000):
+            rows, ids = model[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000]
+            bits.add(bits_of(rows), ids.copy())
+        return bits
+
+    @pytest.mark.parametrize("count", [1, 30])
+    @pytest.mark.parametrize("oversample", [1, 20])
+    def test_the_second_stage_ranks_the_candidates_by_their_product(self, model, bits, count, oversample):
+        (rows, queries), ids = model, np.arange(20_000)[::-1]
+        for threads in (1, 3):
+            found = bits.search(queries[:count], 10, stage="two-stage", oversample=oversample, threads=threads)
+            assert found.exact is False
+            for query, got, scores, chosen in zip(
+                queries, found.ids, found.scores, candidates(queries[:count], rows, 10 * oversample), strict=False
+            ):
+                products = asymmetric_oracle(query[None], bits_of(rows[chosen]))
+                expected = ranked(products, ids[chosen], 10, descending=True)
+                assert np.array_equal(got, expected[0][0])
+                assert np.array_equal(scores, expected[1][0])
+
+    def test_a_prefix_and_a_filter_are_heeded(self, model, bits):
+        queries, mask = model[1][:3], np.arange(5000)
+        found = bits.search(queries, 5, stage="two-stage", oversample=999, mask=mask, dimensions=100)
+        exact = bits.search(queries, 5, mask=mask, dimensions=100)
+        assert (found.exact, exact.exact) == (False, True)
+        assert np.array_equal(found.ids, exact.ids)
+        assert bits.search(queries, 5, stage="two-stage", oversample=1000, mask=mask).exact is True
+
+    def test_a_calibration_is_measured_against_the_exact_product_and_kept(self, model, bits, tmp_path):
+        queries = model[1]
+        report = bits.calibrate(queries, 10, recall=0.95)
+        assert report.recall == pytest.approx(recall(bits, queries, 10, report.oversample))
+        assert report.recall >= 0.95
+        assert recall(bits, queries, 10, report.oversample - 1) < 0.95
+        assert bits.oversample == report.oversample
+        bits.save(tmp_path / "bits")
+        for mmap in (False, True):
+            again = cx.BinaryIndex.open(tmp_path / "bits", mmap=mmap, verify=True)
+            assert again.oversample == report.oversample
+            a, b = (index.search(queries, 10, stage="two-stage") for index in (bits, again))
+            assert np.array_equal(a.ids, b.ids)
+
+    def test_packed_queries_are_compared_exactly_in_every_stage(self, model, bits):
+        queries = bits_of(model[1])
+        exact = bits.search(queries, 10)
+        for stage in ("exact", "binary", "two-stage"):
+            found = bits.search(queries, 10, stage=stage)
+            assert found.exact is True
+            assert np.array_equal(found.ids, exact.ids)
+        report = bits.calibrate(queries, 10)
+        assert (report.oversample, report.recall, report.target, report.k, report.queries) == (1, 1.0, 0.99, 10, 80)
+        assert (report.oversamples.tolist(), report.recalls.tolist()) == ([1], [1.0])
+        assert bits.oversample == 64
+
+    def test_int8_queries_have_one_stage_of_bits(self, model, bits):
+        found, exact = (bits.search(model[1][:9], 10, stage=stage) for stage in ("binary", "exact"))
+        assert np.array_equal(found.ids, exact.ids)
+        assert (found.exact, exact.exact) == (True, True)
+
+
 def test_more_rows_than_there_are_calibrate_to_an_exact_search():
     index = cx.Index(8)
     index.add(np.eye(8, dtype=np.int8))
@@ -145,6 +211,8 @@ BAD = [
     ("recall 0", lambda: INDEX.calibrate(QUERY, 1, recall=0), ValueError, "recall must be above 0.*got 0"),
     ("recall 2", lambda: INDEX.calibrate(QUERY, 1, recall=2.0), ValueError, "at most 1, got 2"),
     ("recall nan", lambda: INDEX.calibrate(QUERY, 1, recall=float("nan")), ValueError, "recall.*got NaN"),
+    ("recall str", lambda: INDEX.calibrate(QUERY, 1, "x"), TypeError, "recall must be a float, got 'x'"),
+    ("recall bool", lambda: INDEX.calibrate(QUERY, 1, recall=True), TypeError, "recall must be a float, got True"),
     ("k", lambda: INDEX.calibrate(QUERY, 0), ValueError, "k must be at least 1, got 0"),
     ("no queries", lambda: INDEX.calibrate(QUERY[None][:0], 1), ValueError, "at least one row each"),
     ("no rows", lambda: cx.Index(8).calibrate(QUERY, 1), ValueError, "at least one row each"),

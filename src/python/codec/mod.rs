@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use super::convert::{self, Out, Rows};
+use super::scalars::Given;
 use crate::codec::response;
 use crate::codec::{Encoding, base64, bits, json, vectors};
 use crate::error::{DecodeError, DecodeKind, Error};
@@ -32,14 +33,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-fn encoding(name: &str) -> PyResult<Encoding> {
-    match name {
-        "base64_int8" => Ok(Encoding::Int8),
-        "base64_binary" => Ok(Encoding::Binary),
-        _ => Err(PyValueError::new_err(format!(
-            "encoding_format must be 'base64_int8' or 'base64_binary', got '{name}'"
-        ))),
-    }
+fn encoding(name: Given<'_, &str>) -> PyResult<Encoding> {
+    name.choice("encoding_format", &[("base64_int8", Encoding::Int8), ("base64_binary", Encoding::Binary)])
 }
 
 /// Bytes a row for `dimensions`, where they are given.
@@ -95,12 +90,15 @@ fn row_bytes(encoding: Encoding, dimensions: Option<&Bound<'_, PyAny>>) -> PyRes
 /// array([[  1,   2,   3],
 ///        [ -1, 127,   0]], dtype=int8)
 #[pyfunction]
-#[pyo3(signature = (strings, *, dimensions=None, encoding_format="base64_int8", out=None))]
+#[pyo3(
+    signature = (strings, *, dimensions=None, encoding_format=Given::Default("base64_int8"), out=None),
+    text_signature = "(strings, *, dimensions=None, encoding_format='base64_int8', out=None)",
+)]
 fn decode_base64<'py>(
     py: Python<'py>,
     strings: &Bound<'py, PyAny>,
     dimensions: Option<&Bound<'py, PyAny>>,
-    encoding_format: &str,
+    encoding_format: Given<'py, &'static str>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let encoding = encoding(encoding_format)?;

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use numpy::{PyArray1, PyArrayMethods, ToPyArray};
+use numpy::{PyArray1, PyArrayMethods, PyUntypedArray, ToPyArray};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -10,6 +10,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple,
 use pyo3::{IntoPyObjectExt, intern};
 
 use super::super::convert::{self, NewRows, Out};
+use super::super::scalars::Given;
 use super::{encoding, row_bytes};
 use crate::codec::Encoding;
 use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream, Usage};
@@ -79,13 +80,16 @@ pub(super) fn bytes_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
 /// >>> emb.vectors, emb.usage.total_tokens
 /// (array([[1, 2, 3]], dtype=int8), 9)
 #[pyfunction]
-#[pyo3(signature = (body, *, shape=None, dimensions=None, encoding_format="base64_int8", out=None))]
+#[pyo3(
+    signature = (body, *, shape=None, dimensions=None, encoding_format=Given::Default("base64_int8"), out=None),
+    text_signature = "(body, *, shape=None, dimensions=None, encoding_format='base64_int8', out=None)",
+)]
 fn decode_response<'py>(
     py: Python<'py>,
     body: &Bound<'py, PyAny>,
     shape: Option<&Bound<'py, PyAny>>,
     dimensions: Option<&Bound<'py, PyAny>>,
-    encoding_format: &str,
+    encoding_format: Given<'py, &'static str>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let body = bytes_of(body)?;
@@ -212,6 +216,9 @@ fn usage(py: Python<'_>, usage: Usage) -> PyResult<Bound<'_, PyAny>> {
 /// `shape`: chunks of each document that was asked for.
 fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     // As `numpy.diff(offsets)` gives them: read as they lie, not as an object each. What is wrong is named below.
+    if let Ok(array) = shape.cast::<PyUntypedArray>() {
+        convert::refuse_masked("shape", array)?;
+    }
     if let Ok(array) = shape.cast::<PyArray1<i64>>()
         && let Ok(array) = array.try_readonly()
         && let Some(counts) = array.as_array().iter().map(|&count| usize::try_from(count).ok()).collect()
@@ -261,11 +268,14 @@ struct ResponseDecoder {
 #[pymethods]
 impl ResponseDecoder {
     #[new]
-    #[pyo3(signature = (*, shape=None, dimensions=None, encoding_format="base64_int8"))]
+    #[pyo3(
+        signature = (*, shape=None, dimensions=None, encoding_format=Given::Default("base64_int8")),
+        text_signature = "(*, shape=None, dimensions=None, encoding_format='base64_int8')",
+    )]
     fn new(
         shape: Option<&Bound<'_, PyAny>>,
         dimensions: Option<&Bound<'_, PyAny>>,
-        encoding_format: &str,
+        encoding_format: Given<'_, &'static str>,
     ) -> PyResult<Self> {
         let encoding = encoding(encoding_format)?;
         let row_bytes = row_bytes(encoding, dimensions)?;

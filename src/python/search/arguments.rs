@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PyTuple};
 
 use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as boolean, shown};
+use super::super::scalars::Given;
 use crate::search::index::Index;
 use crate::search::matrix::squared_norms;
 use crate::search::query::{Filter, Metric, Options};
@@ -64,18 +65,40 @@ impl<'py> Mask<'py> {
     }
 }
 
-/// A metric by name.
-pub(super) fn metric_named(name: &str, known: &[(&str, Metric)]) -> PyResult<Metric> {
-    known.iter().find(|(known, _)| *known == name).map(|&(_, metric)| metric).ok_or_else(|| {
-        let names: Vec<String> = known.iter().map(|(name, _)| format!("'{name}'")).collect();
-        let (last, others) = names
-            .split_last()
-            .map_or((String::new(), String::new()), |(last, others)| (last.clone(), others.join(", ")));
-        PyValueError::new_err(format!(
-            "metric must be {others} or {last}, got {:?}",
-            name.chars().take(50).collect::<String>()
-        ))
-    })
+/// The `stage` argument.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Exact,
+    Two,
+    Bits,
+}
+
+pub(super) fn stage(stage: Given<'_, &'static str>) -> PyResult<Stage> {
+    stage.choice("stage", &[("exact", Stage::Exact), ("two-stage", Stage::Two), ("binary", Stage::Bits)])
+}
+
+/// The `oversample` argument: None, or at least 1, and for two stages only.
+pub(super) fn oversample(oversample: Option<&Bound<'_, PyAny>>, stage: Stage) -> PyResult<Option<usize>> {
+    match oversample {
+        Some(_) if stage != Stage::Two => {
+            Err(PyValueError::new_err("oversample is for stage='two-stage' only: leave it None"))
+        }
+        given => given.map(|given| integer("oversample", given, 1)).transpose(),
+    }
+}
+
+/// The `recall` argument: above 0 and at most 1.
+pub(super) fn recall(recall: Given<'_, f64>) -> PyResult<f64> {
+    let recall = recall.number("recall")?;
+    if recall > 0.0 && recall <= 1.0 {
+        return Ok(recall);
+    }
+    Err(PyValueError::new_err(format!("recall must be above 0 and at most 1, got {recall}")))
+}
+
+/// The `limit` argument: None, or at least 1.
+pub(super) fn limit(limit: Option<&Bound<'_, PyAny>>) -> PyResult<Option<NonZero<usize>>> {
+    limit.map_or(Ok(None), |limit| Ok(NonZero::new(integer("limit", limit, 1)?)))
 }
 
 /// The `dimensions` argument: those of the index, or a prefix of them, in whole bytes where bits are compared.

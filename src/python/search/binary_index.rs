@@ -10,12 +10,13 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::super::convert::{detached, has_dtype, integer, interruptible, untyped};
-use super::arguments::{Mask, Queries, dimensions, metric_named, thread_count, threshold};
+use super::super::scalars::{Given, choice};
+use super::arguments::{Mask, Queries, Stage, dimensions, limit, oversample, recall, stage, thread_count, threshold};
 use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
-use super::results::{Pairs, RangeMatches};
-use crate::search::index::{Index, Kind};
-use crate::search::query::{Filter, Metric, Options};
+use super::results::{Calibration, Pairs, RangeMatches};
+use crate::search::index::{Calibrated, Index, Kind};
+use crate::search::query::{self, Filter, Metric, OVERSAMPLE, Options};
 use crate::similarity::Matrix;
 
 /// Packed binary vectors, searched by Hamming distance or with int8 queries.
@@ -113,6 +114,12 @@ impl PyBinaryIndex {
     ///     "hamming" for packed queries, smallest first. "asymmetric" for int8 queries, greatest first: the inner
     ///     product of the query with the row's bits as +1 and -1, which ranks better than the bits of the query do. By
     ///     default what suits the queries. Bits must come least significant first for "asymmetric".
+    /// stage : {"exact", "two-stage", "binary"}, default "exact"
+    ///     "exact" compares all rows by the metric, and so does "binary": bits are all there is. "two-stage", for int8
+    ///     queries, lets Hamming distance choose ``k * oversample`` candidates, and compares those by "asymmetric";
+    ///     packed queries are compared by Hamming distance in either stage, and so exactly in one.
+    /// oversample : int, optional
+    ///     For "two-stage": candidates for each row asked for, at least 1. By default :attr:`oversample`.
     /// mask : numpy.ndarray or list of int, optional
     ///     Which rows may be found: bool of shape ``(len(index),)``, rows counting in the order in which they were
     ///     added, or int64, the ids of the rows; ids that are not in the index are ignored.
@@ -124,7 +131,8 @@ impl PyBinaryIndex {
     /// Returns
     /// -------
     /// Matches
-    ///     ``ids`` and ``scores``, int32 distances or products, of shape ``(q, k)``, or ``(k,)`` for one query.
+    ///     ``ids`` and ``scores``, int32 distances or products, of shape ``(q, k)``, or ``(k,)`` for one query. ``exact``
+    ///     is False for two stages, unless the candidates were all rows.
     ///
     /// Raises
     /// ------
@@ -135,7 +143,7 @@ impl PyBinaryIndex {
     ///
     /// Notes
     /// -----
-    /// Ties go to the lower id. The interpreter is released, and Ctrl-C ends the call.
+    /// Ties go to the lower id, as in :meth:`Index.search`. The interpreter is released, and Ctrl-C ends the call.
     ///
     /// Examples
     /// --------
@@ -144,27 +152,41 @@ impl PyBinaryIndex {
     /// >>> ids = index.add(np.array([[3], [1], [0]], dtype=np.uint8))
     /// >>> index.search(np.array([9, -7, -1, -1, -1, -1, -1, -1], dtype=np.int8), 2).scores
     /// array([22,  8], dtype=int32)
-    #[pyo3(signature = (queries, k, *, metric=None, mask=None, dimensions=None, threads=None))]
+    #[pyo3(
+        signature = (queries, k, *, metric=None, stage=Given::Default("exact"), oversample=None, mask=None,
+                     dimensions=None, threads=None),
+        text_signature = "($self, queries, k, *, metric=None, stage='exact', oversample=None, mask=None, \
+                          dimensions=None, threads=None)",
+    )]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
     fn search<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
-        metric: Option<&str>,
+        metric: Option<&Bound<'py, PyAny>>,
+        stage: Given<'py, &'static str>,
+        oversample: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Matches> {
+        let stage = self::stage(stage)?;
+        let oversample = self::oversample(oversample, stage)?;
         let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let (queries, options) = (ask.given(), Options { k: integer("k", k, 1)?, ..ask.options() });
-        let found = interruptible(py, |py, watch| {
+        let (queries, options) = (ask.values(), Options { k: integer("k", k, 1)?, ..ask.options() });
+        let (found, exact) = interruptible(py, |py, watch| {
             detached(py, || match queries {
-                Given::Bits(queries) => self.0.search_bits(&queries.packed(), options, watch),
-                Given::Int8(queries) => self.0.search(&queries.packed(), Metric::Asymmetric, options, watch),
+                Values::Bits(queries) => Ok((self.0.search_bits(&queries.packed(), options, watch)?, true)),
+                Values::Int8(queries) if stage == Stage::Two => {
+                    self.0.search_two_stage(&queries.packed(), Metric::Asymmetric, oversample, options, watch)
+                }
+                Values::Int8(queries) => {
+                    Ok((self.0.search(&queries.packed(), Metric::Asymmetric, options, watch)?, true))
+                }
             })
         })?;
-        Matches::wrap(py, &found, ask.len(), ask.is_one(), &Scores::Integers, true)
+        Matches::wrap(py, &found, ask.len(), ask.is_one(), &Scores::Integers, exact)
     }
 
     /// Find all rows that are near enough to each query.
@@ -198,18 +220,18 @@ impl PyBinaryIndex {
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         radius: &Bound<'py, PyAny>,
-        metric: Option<&str>,
+        metric: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<RangeMatches> {
         let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
         let radius = threshold("radius", radius, ask.metric())?;
-        let (queries, options) = (ask.given(), ask.options());
+        let (queries, options) = (ask.values(), ask.options());
         let found = interruptible(py, |py, watch| {
             detached(py, || match queries {
-                Given::Bits(queries) => self.0.within_bits(&queries.packed(), radius, options, watch),
-                Given::Int8(queries) => self.0.within(&queries.packed(), Metric::Asymmetric, radius, options, watch),
+                Values::Bits(queries) => self.0.within_bits(&queries.packed(), radius, options, watch),
+                Values::Int8(queries) => self.0.within(&queries.packed(), Metric::Asymmetric, radius, options, watch),
             })
         })?;
         RangeMatches::wrap(py, &found, &Scores::Integers)
@@ -224,18 +246,18 @@ impl PyBinaryIndex {
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         radius: &Bound<'py, PyAny>,
-        metric: Option<&str>,
+        metric: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
         let radius = threshold("radius", radius, ask.metric())?;
-        let (queries, options) = (ask.given(), ask.options());
+        let (queries, options) = (ask.values(), ask.options());
         let counts = interruptible(py, |py, watch| {
             detached(py, || match queries {
-                Given::Bits(queries) => self.0.count_within_bits(&queries.packed(), radius, options, watch),
-                Given::Int8(queries) => {
+                Values::Bits(queries) => self.0.count_within_bits(&queries.packed(), radius, options, watch),
+                Values::Int8(queries) => {
                     self.0.count_within(&queries.packed(), Metric::Asymmetric, radius, options, watch)
                 }
             })
@@ -243,23 +265,63 @@ impl PyBinaryIndex {
         super::indexes::counts(py, &counts, ask.is_one())
     }
 
-    /// Find all pairs of rows whose Hamming distance is at most ``threshold``, an int: as
-    /// :meth:`Index.near_duplicates`. ``dimensions`` is a multiple of 8.
-    #[pyo3(signature = (threshold, *, dimensions=None, threads=None))]
+    /// Find all pairs of rows whose Hamming distance is at most ``threshold``, an int, or the nearest ``limit`` of them:
+    /// as :meth:`Index.near_duplicates`. ``dimensions`` is a multiple of 8.
+    #[pyo3(signature = (threshold, *, limit=None, dimensions=None, threads=None))]
     fn near_duplicates(
         &self,
         py: Python<'_>,
         threshold: &Bound<'_, PyAny>,
+        limit: Option<&Bound<'_, PyAny>>,
         dimensions: Option<&Bound<'_, PyAny>>,
         threads: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Pairs> {
         let threshold = self::threshold("threshold", threshold, Metric::Hamming)?;
         let dims = self::dimensions(dimensions, &self.0, Metric::Hamming)?;
         let options = Options { k: 1, filter: Filter::None, dims, threads: thread_count(threads)? };
+        let limit = self::limit(limit)?;
         let pairs = interruptible(py, |py, watch| {
-            detached(py, || self.0.near_duplicates(Metric::Hamming, threshold, options, watch))
+            detached(py, || self.0.near_duplicates(Metric::Hamming, threshold, limit, options, watch))
         })?;
         Pairs::wrap(py, &pairs, false)
+    }
+
+    /// Find the smallest oversample at which two stages reach a recall, and use it from now on: as
+    /// :meth:`Index.calibrate`, measured against an exact search by "asymmetric" with the same int8 queries.
+    ///
+    /// For packed queries every search is exact: the report says an oversample of 1 and a recall of 1, and
+    /// :attr:`oversample` stays as it was.
+    #[pyo3(
+        signature = (queries, k, recall=Given::Default(0.99), *, threads=None),
+        text_signature = "($self, queries, k, recall=0.99, *, threads=None)",
+    )]
+    fn calibrate<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        k: &Bound<'py, PyAny>,
+        recall: Given<'py, f64>,
+        threads: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Calibration> {
+        let recall = self::recall(recall)?;
+        let ask = Ask::extract(&self.0, queries, None, None, None, threads)?;
+        let (queries, options) = (ask.values(), Options { k: integer("k", k, 1)?, ..ask.options() });
+        let report = interruptible(py, |py, watch| {
+            detached(py, || match queries {
+                Values::Int8(queries) => self.0.calibrate(&queries.packed(), recall, options, watch),
+                Values::Bits(_) => {
+                    let found = Calibrated { oversample: 1, k: options.k as u64, recall: 1.0 };
+                    Ok(query::Calibration { found, measured: vec![(1, 1.0)] })
+                }
+            })
+        })?;
+        Ok(Calibration::wrap(py, &report, recall, ask.len()))
+    }
+
+    /// Candidates that two stages compare for each row asked for, unless told otherwise: as calibrated, else 64.
+    #[getter]
+    fn oversample(&self) -> u64 {
+        self.0.calibrated().map_or(OVERSAMPLE as u64, |found| found.oversample)
     }
 
     /// Write the index to a file, replacing what is there: as :meth:`Index.save`.
@@ -269,8 +331,11 @@ impl PyBinaryIndex {
 
     /// Open an index that was saved: as :meth:`Index.open`.
     #[staticmethod]
-    #[pyo3(signature = (path, mmap=true, verify=None))]
-    fn open(py: Python<'_>, path: PathBuf, mmap: bool, verify: Option<bool>) -> PyResult<Self> {
+    #[pyo3(
+        signature = (path, mmap=Given::Default(true), verify=None),
+        text_signature = "(path, mmap=True, verify=None)",
+    )]
+    fn open(py: Python<'_>, path: PathBuf, mmap: Given<'_, bool>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         open(py, Kind::Binary, &path, mmap, verify).map(Self)
     }
 
@@ -307,7 +372,7 @@ enum Either<'py> {
 
 /// The same, without Python.
 #[derive(Clone, Copy)]
-enum Given<'a> {
+enum Values<'a> {
     Bits(Matrix<'a, u8>),
     Int8(Matrix<'a, i8>),
 }
@@ -324,14 +389,14 @@ impl<'py> Ask<'py> {
     fn extract(
         index: &Index,
         queries: &Bound<'py, PyAny>,
-        metric: Option<&str>,
+        metric: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
         dims: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
         let array = untyped("queries", queries)?;
         let metric = match metric {
-            Some(name) => metric_named(name, &[("hamming", Metric::Hamming), ("asymmetric", Metric::Asymmetric)])?,
+            Some(name) => choice("metric", name, &[("hamming", Metric::Hamming), ("asymmetric", Metric::Asymmetric)])?,
             None if has_dtype::<i8>(array) => Metric::Asymmetric,
             None if has_dtype::<u8>(array) => Metric::Hamming,
             None => {
@@ -354,10 +419,10 @@ impl<'py> Ask<'py> {
         Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
     }
 
-    fn given(&self) -> Given<'_> {
+    fn values(&self) -> Values<'_> {
         match &self.queries {
-            Either::Bits(queries) => Given::Bits(queries.matrix()),
-            Either::Int8(queries) => Given::Int8(queries.matrix()),
+            Either::Bits(queries) => Values::Bits(queries.matrix()),
+            Either::Int8(queries) => Values::Int8(queries.matrix()),
         }
     }
 

@@ -4,10 +4,10 @@
 use numpy::{Element, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
-use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, untyped};
-use super::arguments::{Mask, metric_named, thread_count};
+use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, shown, untyped};
+use super::super::scalars::choice;
+use super::arguments::{Mask, thread_count};
 use super::matches::{Matches, Scores};
 use crate::search::matrix;
 use crate::search::query::{Filter, Metric, fill_up};
@@ -230,12 +230,10 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
             ))),
         };
     };
-    let name = metric.cast::<PyString>().map_err(|_| {
-        let got = metric.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        PyTypeError::new_err(format!("metric must be a str, got {got}"))
-    })?;
-    let metric = metric_named(
-        &name.to_cow()?,
+    let name = metric;
+    let metric = choice(
+        "metric",
+        name,
         &[
             ("hamming", Metric::Hamming),
             ("cosine", Metric::Cosine),
@@ -249,7 +247,8 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
     };
     if !fits {
         return Err(PyTypeError::new_err(format!(
-            "metric {name:?} needs a database of dtype {needs}, got {} (nothing is cast silently)",
+            "metric {} needs a database of dtype {needs}, got {} (nothing is cast silently)",
+            shown(name),
             array.dtype()
         )));
     }

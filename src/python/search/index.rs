@@ -8,7 +8,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::super::convert::{detached, integer, interruptible};
-use super::arguments::{Ask, dimensions, metric_named, norms, thread_count, threshold};
+use super::super::scalars::Given;
+use super::arguments::{Ask, Stage, dimensions, limit, norms, oversample, recall, stage, thread_count, threshold};
 use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
@@ -215,48 +216,43 @@ impl PyIndex {
     /// array([30, 20])
     /// >>> index.search(query, 1, stage="two-stage", oversample=2)
     /// Matches(k=1, scores=float32, exact=False)
-    #[pyo3(signature = (queries, k, *, metric="cosine", stage="exact", oversample=None, mask=None, dimensions=None, threads=None))]
+    #[pyo3(
+        signature = (queries, k, *, metric=Given::Default("cosine"), stage=Given::Default("exact"), oversample=None,
+                     mask=None, dimensions=None, threads=None),
+        text_signature = "($self, queries, k, *, metric='cosine', stage='exact', oversample=None, mask=None, \
+                          dimensions=None, threads=None)",
+    )]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
     fn search<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
-        metric: &str,
-        stage: &str,
+        metric: Given<'py, &'static str>,
+        stage: Given<'py, &'static str>,
         oversample: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Matches> {
-        let named = metric_named(metric, &METRICS)?;
-        let (metric, two_stage, exact) = match (stage, named) {
-            ("exact", named) => (named, false, true),
-            ("binary", Metric::Asymmetric) => (named, false, false),
-            ("binary", _) => (Metric::Hamming, false, false),
-            ("two-stage", Metric::Cosine | Metric::Dot) => (named, true, false),
-            ("two-stage", _) => {
+        let (named, stage) = (metric.choice("metric", &METRICS)?, self::stage(stage)?);
+        let metric = match (stage, named) {
+            (Stage::Two, Metric::Hamming | Metric::Asymmetric) => {
+                let metric = if named == Metric::Hamming { "hamming" } else { "asymmetric" };
                 let message = "stage 'two-stage' needs metric 'cosine' or 'dot': its first stage compares bits already";
                 return Err(PyValueError::new_err(format!("{message}, got {metric:?}")));
             }
-            (other, _) => {
-                let message = "stage must be 'exact', 'two-stage' or 'binary', got";
-                return Err(PyValueError::new_err(format!("{message} {other:?}")));
-            }
+            (Stage::Bits, Metric::Cosine | Metric::Dot) => Metric::Hamming,
+            _ => named,
         };
-        let oversample = match oversample {
-            Some(_) if !two_stage => {
-                return Err(PyValueError::new_err("oversample is for stage='two-stage' only: leave it None"));
-            }
-            given => given.map(|given| integer("oversample", given, 1)).transpose()?,
-        };
+        let (oversample, exact) = (self::oversample(oversample, stage)?, stage == Stage::Exact);
         let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
         let options = Options { k: integer("k", k, 1)?, ..ask.options() };
         let (index, queries, dims) = (&self.0, ask.queries.matrix(), ask.dims);
         let (found, exact, norms) = interruptible(py, |py, watch| {
             detached(py, || {
                 let values = queries.packed();
-                let (found, exact) = if two_stage {
+                let (found, exact) = if stage == Stage::Two {
                     index.search_two_stage(&values, metric, oversample, options, watch)?
                 } else {
                     (index.search(&values, metric, options, watch)?, exact)
@@ -308,19 +304,22 @@ impl PyIndex {
     /// array([0, 2, 1])
     /// >>> index.count(np.array([[3, 4], [-1, 1]], dtype=np.int8), 0.9)
     /// array([2, 1])
-    #[pyo3(signature = (queries, radius, *, metric="cosine", mask=None, dimensions=None, threads=None))]
+    #[pyo3(
+        signature = (queries, radius, *, metric=Given::Default("cosine"), mask=None, dimensions=None, threads=None),
+        text_signature = "($self, queries, radius, *, metric='cosine', mask=None, dimensions=None, threads=None)",
+    )]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
     fn search_range<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         radius: &Bound<'py, PyAny>,
-        metric: &str,
+        metric: Given<'py, &'static str>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<RangeMatches> {
-        let metric = metric_named(metric, &METRICS)?;
+        let metric = metric.choice("metric", &METRICS)?;
         let threshold = threshold("radius", radius, metric)?;
         let (index, ask) = (&self.0, Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?);
         let (queries, options) = (ask.queries.matrix(), ask.options());
@@ -352,19 +351,22 @@ impl PyIndex {
     ///     An argument has another type or dtype than described.
     /// ValueError
     ///     A value or shape that does not fit, named in the message.
-    #[pyo3(signature = (queries, radius, *, metric="cosine", mask=None, dimensions=None, threads=None))]
+    #[pyo3(
+        signature = (queries, radius, *, metric=Given::Default("cosine"), mask=None, dimensions=None, threads=None),
+        text_signature = "($self, queries, radius, *, metric='cosine', mask=None, dimensions=None, threads=None)",
+    )]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
     fn count<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         radius: &Bound<'py, PyAny>,
-        metric: &str,
+        metric: Given<'py, &'static str>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let metric = metric_named(metric, &METRICS)?;
+        let metric = metric.choice("metric", &METRICS)?;
         let threshold = threshold("radius", radius, metric)?;
         let (index, ask) = (&self.0, Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?);
         let (queries, options) = (ask.queries.matrix(), ask.options());
@@ -382,6 +384,9 @@ impl PyIndex {
     ///     The least score of a pair, or the largest distance: as the radius of :meth:`search_range`.
     /// metric : {"cosine", "dot", "hamming"}, default "cosine"
     ///     What pairs are compared by.
+    /// limit : int, optional
+    ///     At most so many pairs, at least 1: the nearest, and of those that tie the ones with the lower ids. By default
+    ///     all.
     /// dimensions, threads : optional
     ///     As in :meth:`search`.
     ///
@@ -397,12 +402,13 @@ impl PyIndex {
     /// ValueError
     ///     A value that does not fit, named in the message.
     /// MemoryError
-    ///     There are more pairs than memory holds: ask for nearer ones.
+    ///     There are more pairs than memory holds: ask for nearer ones, or for fewer by ``limit``.
     ///
     /// Notes
     /// -----
     /// Each pair is compared once: ``n * (n - 1) / 2`` comparisons, in tiles that stay in cache. Memory grows with the
-    /// pairs found. The interpreter is released, and Ctrl-C ends the call.
+    /// pairs found, some hundred bytes each at most, and with a ``limit`` no further than with three times as many for
+    /// each thread. The interpreter is released, and Ctrl-C ends the call.
     ///
     /// Examples
     /// --------
@@ -411,16 +417,23 @@ impl PyIndex {
     /// >>> ids = index.add(np.array([[6, 8], [-4, 3], [4, 3]], dtype=np.int8))
     /// >>> index.near_duplicates(0.9).ids
     /// array([[0, 2]])
-    #[pyo3(signature = (threshold, *, metric="cosine", dimensions=None, threads=None))]
+    /// >>> index.near_duplicates(-1.0, limit=2).ids
+    /// array([[0, 1],
+    ///        [0, 2]])
+    #[pyo3(
+        signature = (threshold, *, metric=Given::Default("cosine"), limit=None, dimensions=None, threads=None),
+        text_signature = "($self, threshold, *, metric='cosine', limit=None, dimensions=None, threads=None)",
+    )]
     fn near_duplicates(
         &self,
         py: Python<'_>,
         threshold: &Bound<'_, PyAny>,
-        metric: &str,
+        metric: Given<'_, &'static str>,
+        limit: Option<&Bound<'_, PyAny>>,
         dimensions: Option<&Bound<'_, PyAny>>,
         threads: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Pairs> {
-        let metric = metric_named(metric, &METRICS[..3])?;
+        let metric = metric.choice("metric", &METRICS[..3])?;
         let threshold = self::threshold("threshold", threshold, metric)?;
         let options = Options {
             k: 1,
@@ -428,8 +441,10 @@ impl PyIndex {
             dims: self::dimensions(dimensions, &self.0, metric)?,
             threads: thread_count(threads)?,
         };
-        let pairs =
-            interruptible(py, |py, watch| detached(py, || self.0.near_duplicates(metric, threshold, options, watch)))?;
+        let limit = self::limit(limit)?;
+        let pairs = interruptible(py, |py, watch| {
+            detached(py, || self.0.near_duplicates(metric, threshold, limit, options, watch))
+        })?;
         Pairs::wrap(py, &pairs, metric == Metric::Cosine)
     }
 
@@ -465,18 +480,19 @@ impl PyIndex {
     /// places that the true rows have in the first stage's order, so that all are measured in few scans. The result is
     /// kept with the index, also in its file, until another calibration; recall changes as rows come and go, so
     /// calibrate again after large changes. The interpreter is released, and Ctrl-C ends the call.
-    #[pyo3(signature = (queries, k, recall=0.99, *, threads=None))]
+    #[pyo3(
+        signature = (queries, k, recall=Given::Default(0.99), *, threads=None),
+        text_signature = "($self, queries, k, recall=0.99, *, threads=None)",
+    )]
     fn calibrate<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
-        recall: f64,
+        recall: Given<'py, f64>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Calibration> {
-        if !(recall > 0.0 && recall <= 1.0) {
-            return Err(PyValueError::new_err(format!("recall must be above 0 and at most 1, got {recall}")));
-        }
+        let recall = self::recall(recall)?;
         let ask = Ask::extract(&self.0, queries, Metric::Cosine, None, None, threads)?;
         let options = Options { k: integer("k", k, 1)?, ..ask.options() };
         let (index, queries) = (&self.0, ask.queries.matrix());
@@ -501,7 +517,8 @@ impl PyIndex {
     /// Raises
     /// ------
     /// OSError
-    ///     The system refused; what was at ``path`` is as it was, and no temporary file is left.
+    ///     The system refused, or a device, a named pipe or a socket is at ``path``; what was there is as it was, and no
+    ///     temporary file is left.
     ///
     /// Notes
     /// -----
@@ -542,8 +559,11 @@ impl PyIndex {
     /// the system (SIGBUS) when it reads the lost part, and if it is overwritten, results are of mixed contents.
     /// Replacing it, as ``save`` does, is safe: an open index keeps the file it was opened from.
     #[staticmethod]
-    #[pyo3(signature = (path, mmap=true, verify=None))]
-    fn open(py: Python<'_>, path: PathBuf, mmap: bool, verify: Option<bool>) -> PyResult<Self> {
+    #[pyo3(
+        signature = (path, mmap=Given::Default(true), verify=None),
+        text_signature = "(path, mmap=True, verify=None)",
+    )]
+    fn open(py: Python<'_>, path: PathBuf, mmap: Given<'_, bool>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         open(py, Kind::Int8, &path, mmap, verify).map(Self)
     }
 

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 
 use super::super::convert::{self, Rows, detached, filled, integer, interruptible};
 use super::super::errors;
+use super::super::scalars::{Given, truth};
 use crate::error::Error;
 use crate::search::file;
 use crate::search::index::{Index, Kind};
@@ -80,8 +81,15 @@ pub(super) fn save(py: Python<'_>, index: &Index, path: &Path) -> PyResult<()> {
     interruptible(py, |py, watch| detached(py, || file::save(index, path, watch)))
 }
 
-pub(super) fn open(py: Python<'_>, kind: Kind, path: &Path, mmap: bool, verify: Option<bool>) -> PyResult<Index> {
-    let verify = verify.unwrap_or(!mmap);
+pub(super) fn open(
+    py: Python<'_>,
+    kind: Kind,
+    path: &Path,
+    mmap: Given<'_, bool>,
+    verify: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Index> {
+    let mmap = mmap.truth("mmap")?;
+    let verify = verify.map_or(Ok(!mmap), |verify| truth("verify", verify))?;
     let index = interruptible(py, |py, watch| detached(py, || file::open(path, mmap, verify, watch)))?;
     if index.kind() == kind {
         return Ok(index);

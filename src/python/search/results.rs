@@ -258,25 +258,24 @@ impl Pairs {
 
 impl Pairs {
     /// `cosines`: scores are products whose cosines are meant.
-    pub(super) fn wrap(py: Python<'_>, pairs: &[([i64; 2], Pair)], cosines: bool) -> PyResult<Self> {
+    pub(super) fn wrap(py: Python<'_>, pairs: &[Pair], cosines: bool) -> PyResult<Self> {
         let (ids, ()) = filled(py, &[pairs.len(), 2], |memory| {
-            for (memory, (ids, _)) in memory.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-                memory[0].write(ids[0]);
-                memory[1].write(ids[1]);
+            for (memory, pair) in memory.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+                memory[0].write(pair.ids[0]);
+                memory[1].write(pair.ids[1]);
             }
             Ok(())
         })?;
         let (scores, ()) = if cosines {
             filled(py, &[pairs.len()], |memory| {
-                for (memory, (_, pair)) in memory.iter_mut().zip(pairs) {
-                    let [a, b] = pair.norms.map(|norm| (norm, inverse_norm(norm)));
-                    memory.write(cosine(pair.score, a, b));
+                for (memory, pair) in memory.iter_mut().zip(pairs) {
+                    memory.write(pair.cosine());
                 }
                 Ok(())
             })?
         } else {
             filled(py, &[pairs.len()], |memory| {
-                for (memory, (_, pair)) in memory.iter_mut().zip(pairs) {
+                for (memory, pair) in memory.iter_mut().zip(pairs) {
                     memory.write(pair.score);
                 }
                 Ok(())
