@@ -24,11 +24,13 @@
     └── ClosedClientError            also a RuntimeError: a call on a client after ``close()``
 
 Bad arguments raise ``TypeError`` or ``ValueError``, and a disk that refuses raises ``OSError``, as elsewhere in
-Python. Every exception here pickles, keeps its ``__cause__`` in the process it was raised in, and holds no key.
+Python. Every exception here pickles with its ``__cause__``, and holds no key. A cause of another package goes without
+what it holds beside its arguments.
 """
 
 from __future__ import annotations
 
+import pickle
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,6 +69,14 @@ _SHOWN: Final = 200  # characters of a body that a message shows; the whole (cut
 
 class CtxembedError(Exception):
     """The root: ``except ctxembed.CtxembedError`` catches all of the package's own errors."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the constructor's arguments, with the cause and the notes."""
+        state = {"__cause__": _portable(self.__cause__), "__notes__": getattr(self, "__notes__", None)}
+        return type(self), self._arguments(), {name: value for name, value in state.items() if value is not None}
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.args
 
 
 class APIError(CtxembedError):
@@ -119,9 +129,8 @@ class APIStatusError(APIError):
         """The response's ``x-request-id``, or None."""
         return self.headers.get("x-request-id")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the constructor's arguments."""
-        return type(self), (self.message, self.status_code, self.body, self.headers)
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.status_code, self.body, self.headers)
 
 
 class BadRequestError(APIStatusError):
@@ -167,9 +176,8 @@ class BadResponseError(APIError):
         super().__init__(message)
         self.body = body
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the constructor's arguments."""
-        return type(self), (self.message, self.body)
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.body)
 
 
 class DecodeError(CtxembedError, ValueError):
@@ -202,9 +210,8 @@ class DecodeError(CtxembedError, ValueError):
         self.document = document
         self.chunk = chunk
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the constructor's arguments."""
-        return type(self), (self.message, self.kind, self.offset, self.document, self.chunk)
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.kind, self.offset, self.document, self.chunk)
 
 
 class DocumentError(CtxembedError, ValueError):
@@ -227,9 +234,8 @@ class DocumentError(CtxembedError, ValueError):
         self.chunk = chunk
         self.reason = reason
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the constructor's arguments."""
-        return type(self), (self.document, self.chunk, self.reason)
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.document, self.chunk, self.reason)
 
 
 class EmbedError(CtxembedError):
@@ -249,9 +255,8 @@ class EmbedError(CtxembedError):
         self.partial = partial
         self.failures = failures
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the constructor's arguments."""
-        return type(self), (self.message, self.partial, self.failures)
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.partial, self.failures)
 
 
 class InvalidDocumentsError(EmbedError, ValueError):
@@ -269,9 +274,8 @@ class InvalidDocumentsError(EmbedError, ValueError):
         super().__init__(message, partial, failures)
         self.problems = problems
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the constructor's arguments."""
-        return type(self), (self.message, self.partial, self.failures, self.problems)
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.partial, self.failures, self.problems)
 
 
 class IndexFileError(CtxembedError):
@@ -284,6 +288,20 @@ class MissingKeyError(CtxembedError, ValueError):
 
 class ClosedClientError(CtxembedError, RuntimeError):
     """A call on a client after ``close()``."""
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    """Return the cause as another process can have it: httpx's errors hold the request, and so the key."""
+    if cause is None or isinstance(cause, CtxembedError):
+        return cause
+    try:
+        again = type(cause)(*cause.args)
+        if all(isinstance(part, (str, bytes, int, float, type(None))) for part in cause.args):
+            pickle.loads(pickle.dumps(again))  # noqa: S301 - of our own making
+            return again
+    except Exception:  # noqa: BLE001, S110 - whatever a foreign class raises, words are left
+        pass
+    return Exception(f"{type(cause).__name__}: {cause}")
 
 
 _BY_STATUS: Final[Mapping[int, type[APIStatusError]]] = {

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from .conftest import FakeClock, answer, documents_of, squeezed
+from .conftest import KEY, FakeClock, answer, documents_of, squeezed
 
 STATUSES = [
     (400, ctxembed.BadRequestError),
@@ -417,6 +417,39 @@ def test_every_error_pickles_with_what_it_holds(server):
         if isinstance(error, ctxembed.EmbedError):
             np.testing.assert_array_equal(copy.partial.vectors, emb.vectors)
             assert [(f.document, str(f.error), f.attempts) for f in copy.failures] == [(3, "late", 2)]
+
+
+class Stubborn(Exception):  # noqa: N818 - not this package's
+    """Needs more than its arguments tell."""
+
+    def __init__(self, *, reason):
+        super().__init__(reason)
+
+
+@pytest.mark.parametrize(("cause", "shown"), [
+    (ctxembed.DecodeError("no", "shape", 5, 1, 2), "DecodeError: no (byte 5, document 1, chunk 2)"),
+    (httpx.ReadError("reset", request=httpx.Request("GET", "http://x", headers={"k": KEY})), "ReadError: reset"),
+    (ConnectionResetError(104, "reset"), "ConnectionResetError: [Errno 104] reset"),
+    (Stubborn(reason="because"), "Exception: Stubborn: because"),
+    (ValueError(object), "Exception: ValueError: <class 'object'>"),
+])  # fmt: skip
+def test_an_error_pickles_with_its_cause_and_without_the_key(cause, shown):
+    for error in (
+        ctxembed.APIConnectionError("x"),
+        ctxembed.BadResponseError("x", "body"),
+        ctxembed.EmbedError("x", 1, ()),
+    ):
+        error.__cause__ = cause
+        error.add_note("a note")
+        pickled = pickle.dumps(error)
+        assert KEY.encode() not in pickled
+        again = pickle.loads(pickled)
+        assert f"{type(again.__cause__).__name__}: {again.__cause__}" == shown
+        assert again.__notes__ == ["a note"]
+        assert again.__suppress_context__
+    chained = ctxembed.EmbedError("outer", 1, ())
+    chained.__cause__ = error
+    assert str(pickle.loads(pickle.dumps(chained)).__cause__.__cause__) == str(again.__cause__)
 
 
 def test_a_page_is_shown_by_its_words_and_kept_as_it_came():
