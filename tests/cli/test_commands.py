@@ -268,6 +268,12 @@ def test_every_command_has_help(ctxembed, command):
     assert (done.returncode, "--help" in done.stdout) == (0, True)
 
 
+def test_a_key_does_not_leave_the_machine_unencrypted_unless_the_option_says_so(ctxembed, lines):
+    done = ctxembed("embed", lines, "out", "--base-url", "http://192.0.2.1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "or pass --allow-insecure if" in done.stderr
+
+
 def test_the_version_is_told(ctxembed):
     from ctxembed import __version__
 

@@ -34,7 +34,8 @@ def run() -> None:
     except MissingKeyError:
         _fail("no API key: set PERPLEXITY_API_KEY or PPLX_API_KEY (neither is set, or both are empty)")
     except (CtxembedError, OSError, ValueError, ImportError) as error:
-        _fail(str(error))
+        # What the package calls by its argument is an option here.
+        _fail(str(error).replace("allow_insecure=True", "--allow-insecure"))
 
 
 def _fail(message: str) -> None:
