@@ -161,7 +161,10 @@ class Embeddings:
 
     def __getitem__(self, document: int) -> NDArray[Any]:
         """Rows of one document, ``(n_chunks_of_it, width)``: a view. Negative positions count from the end."""
-        position = operator.index(document)
+        try:
+            position = operator.index(document)
+        except TypeError:
+            raise TypeError(f"the position of one document must be an int, got {document!r}") from None
         n = len(self)
         if not -n <= position < n:
             raise IndexError(f"document {position} is out of range for {n} documents")

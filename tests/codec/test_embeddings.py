@@ -38,8 +38,9 @@ def test_a_position_out_of_range_is_an_index_error(emb, position):
 
 @pytest.mark.parametrize("position", [1.0, "0", None, slice(0, 1)])
 def test_a_position_that_is_no_integer_is_a_type_error(emb, position):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError) as caught:
         emb[position]
+    assert str(caught.value) == f"the position of one document must be an int, got {position!r}"
 
 
 def test_nothing_can_be_set(emb):
