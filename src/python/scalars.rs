@@ -1,4 +1,5 @@
-//! Arguments that are no arrays: names, numbers and truths. A refusal names the argument, its value and what was expected.
+//! Arguments that are no arrays: names, numbers and truths. A refusal names the argument, its value and what was
+//! expected.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;

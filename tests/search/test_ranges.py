@@ -172,13 +172,13 @@ def test_a_limit_gives_the_nearest_pairs_in_the_order_of_their_ids(rng, metric, 
 
 
 def test_memory_is_bounded_where_pairs_are_limited():
-    """Twenty thousand equal rows are 200 million pairs, which would take gigabytes."""
+    """Eight thousand equal rows are 32 million pairs, which would take a gigabyte."""
     code = """
 import resource
 import numpy as np
 from ctxembed import _core as cx
 index = cx.Index(16)
-index.add(np.ones((20_000, 16), np.int8))
+index.add(np.ones((8_000, 16), np.int8))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 pairs = index.near_duplicates(0.5, limit=3, threads=2)
 assert pairs.ids.tolist() == [[0, 1], [0, 2], [0, 3]]
