@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,7 +112,16 @@ class Control:
     def stats(self):
         return self.http.get(self.base_url + "/stats").json()
 
+    def settled(self):
+        """The counters, once the server has noticed the clients that did not wait for it."""
+        deadline = time.monotonic() + 10
+        while (stats := self.stats())["in_flight"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return stats
+
     def clear(self):
+        """Counters at zero, and nothing of an earlier test that counts later."""
+        self.settled()
         self.http.delete(self.base_url + "/stats").raise_for_status()
 
 
@@ -136,8 +147,8 @@ def documents_of(count, most=4):
 
 def rows_of(text, dimensions=1024):
     """The vector that the scripted server gives a text."""
-    generator = np.random.default_rng(list(text.encode()) or [0])
-    return generator.integers(-127, 128, dimensions, dtype=np.int8)
+    digest = hashlib.shake_128(text.encode()).digest(dimensions)
+    return np.maximum(np.frombuffer(digest, np.int8), -127)
 
 
 def answer(documents, model=MODEL, **extra):

@@ -23,7 +23,7 @@ DIMENSIONS = 128
 DOCUMENTS = documents_of(9, most=3)
 LIMITS = ctxembed.Limits(documents=3)  # three requests
 TOKENS = sum(sum(map(count_tokens, document)) + len(document) - 1 for document in DOCUMENTS)
-IMPATIENT = 0.3  # seconds for an answer, where the fault is that none comes
+IMPATIENT = 0.8  # seconds for an answer, where the fault is that none comes; the others come in time on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,7 @@ def sent(kind, method, client):
 
 
 def settled(control):
-    """The server's counters, once it has noticed the clients that did not wait for it."""
-    deadline = time.monotonic() + 10
-    while (stats := control.stats())["in_flight"] and time.monotonic() < deadline:
-        time.sleep(0.01)
+    stats = control.settled()
     assert stats["in_flight"] == 0
     return stats
 
