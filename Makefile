@@ -2,20 +2,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+# Byte code is made when a module is first imported: most of what is installed never is.
+PIP := $(BIN)/python -m pip install -q --no-compile --disable-pip-version-check
+# Tests run in as many processes, more than a small machine has cores, since those of the client mostly wait; 0: in one.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal --durations=10
+PATHS := $(BIN)/python -c 'from ctxembed._core import isa_paths; print(isa_paths())'
 # Python sources, as ruff sees them.
 SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
-.PHONY: help dev fmt lint test test-rust test-python bench bench-smoke demo docs wheel clean
+.PHONY: help dev extension fmt lint lint-rust lint-python test test-rust test-python bench bench-smoke demo docs \
+	wheel clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # The stamps are older than what they depend on exactly when there is something to do.
+# The pip that comes with CPython 3.11 takes half a minute to find out what fits together, a newer one some seconds.
 $(VENV)/.base: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) 'maturin>=1.9,<2'
+	$(PIP) 'pip>=25' 'maturin>=1.9,<2'
 	touch $@
 
 # pip, not `maturin develop --extras`: an extra that names another of ours is resolved from this folder, not from
@@ -40,24 +47,44 @@ fmt: $(VENV)/.dev  ## Format
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 
-lint: $(VENV)/.dev  ## Check formatting, lints, types and stubs
+lint: lint-rust lint-python  ## Check formatting, lints, types and stubs
+
+lint-rust:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --all-targets --locked --features python -- -D warnings
+
+lint-python: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest ctxembed._core --allowlist tests/stubtest-allowlist.txt
 
-test: dev lint test-rust test-python bench-smoke  ## Everything CI runs
+# Two at a time at first: the extension is optimised on one core, while the other checks and tests the crate.
+test:  ## Everything CI runs
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target extension lint-rust test-rust
+	$(MAKE) --no-print-directory lint-python test-python bench-smoke
+
+extension: $(VENV)/.bench
+	$(BIN)/maturin develop -q --release --skip-install
 
 test-rust:
 	cargo test --locked
 
-test-python: $(VENV)/.bench dev
-	$(BIN)/python -m pytest
-	CTXEMBED_ISA=scalar $(BIN)/python -m pytest -q tests/codec tests/search
-	CTXEMBED_ISA=avx2 $(BIN)/python -m pytest -q tests/codec tests/search
+# A lower instruction set is run again where it changes something: on a CPU without AVX-512, avx2 is what ran already.
+# Files, signals, forks and memory are the same on all of them.
+NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_file.py \
+	--ignore=tests/search/test_processes.py
+test-python: $(VENV)/.bench extension
+	$(PYTEST) tests
+	@for isa in scalar avx2; do \
+		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
+			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
+		else \
+			echo "CTXEMBED_ISA=$$isa"; \
+			CTXEMBED_ISA=$$isa $(PYTEST) tests/codec tests/search $(NO_KERNELS) || exit 1; \
+		fi; \
+	done
 
 bench: $(VENV)/.bench  ## Measure against the peers, and write tables and plots
 	$(BIN)/maturin develop -q --release --skip-install
@@ -65,7 +92,7 @@ bench: $(VENV)/.bench  ## Measure against the peers, and write tables and plots
 	$(BIN)/python -m benches.run
 
 bench-smoke: $(VENV)/.bench
-	$(BIN)/python -m pytest benches --benchmark-disable -q -p no:cacheprovider
+	$(PYTEST) benches --benchmark-disable -p no:cacheprovider
 
 demo: $(VENV)/.server  ## Embed and search this interpreter's documentation: no key, no network
 	$(BIN)/maturin develop -q --release --skip-install
