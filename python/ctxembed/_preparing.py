@@ -16,7 +16,7 @@ from ctxembed._models import SEPARATOR, Limits
 from ctxembed._packing import as_counts, check_limits, pack_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -28,6 +28,7 @@ __all__ = [
     "PreparedOne",
     "Problem",
     "chunk_tokens",
+    "documents_of",
     "iterate",
     "materialise_documents",
     "prepare",
@@ -216,22 +217,27 @@ def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedOne | No
     return PreparedOne(documents, body, chunk_counts, tokens_upper)
 
 
-def iterate(name: str, values: Iterable[Any]) -> Iterable[Any]:
+def iterate(name: str, values: Iterable[Any], of: str = "str") -> Iterator[Any]:
     """Return an iterator over an ordered iterable, or raise the error that says what was passed instead."""
     if isinstance(values, (Mapping, AbstractSet)):
-        raise TypeError(f"{name} must be an ordered iterable, got {type(values).__name__}")
+        raise TypeError(f"{name} must be an ordered iterable of {of}, got {type(values).__name__}")
     try:
         return iter(values)
     except TypeError:
-        raise TypeError(f"{name} must be an iterable, got {type(values).__name__}") from None
+        raise TypeError(f"{name} must be an iterable of {of}, got {type(values).__name__}") from None
+
+
+def documents_of(name: str, documents: Iterable[Any]) -> Iterator[Any]:
+    """Return an iterator over documents, or raise the error that says what was passed instead."""
+    if isinstance(documents, (str, bytes, bytearray)):
+        raise TypeError(f"{name} must be an iterable of documents, got one {type(documents).__name__}")
+    return iterate(name, documents, "documents")
 
 
 def materialise_documents(documents: Iterable[Iterable[str]], first_document: int = 0) -> list[list[str]]:
     """Return the documents as lists of str; messages count them from ``first_document``."""
-    if isinstance(documents, (str, bytes, bytearray)):
-        raise TypeError(f"documents must be an iterable of documents, got one {type(documents).__name__}")
     rows: list[list[str]] = []
-    for position, document in enumerate(iterate("documents", documents), first_document):
+    for position, document in enumerate(documents_of("documents", documents), first_document):
         if type(document) is list:  # the usual case, without the question whether it is a mapping or a set
             rows.append(document.copy())
             continue

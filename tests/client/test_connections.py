@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import shutil
 import subprocess
+import warnings
+from pathlib import Path
 
 import anyio
 import ctxembed
@@ -50,6 +54,67 @@ def test_both_transports_fail_the_same(server, control, monkeypatch, fault):
         kinds.append(type(caught.value))
         assert KEY not in repr(caught.value)
     assert kinds[0] is kinds[1]
+
+
+@pytest.mark.parametrize("aiohttp", [True, False])
+def test_who_is_not_there_is_named_without_a_word_of_tls(monkeypatch, aiohttp):
+    from ctxembed._client import _lines
+
+    monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
+    with (
+        Client(KEY, base_url="http://127.0.0.1:1", max_retries=0) as client,
+        pytest.raises(ctxembed.APIConnectionError) as caught,
+    ):
+        client.create([["a"]])
+    said = str(caught.value)
+    assert "ssl" not in said.lower()
+    assert said.count("127.0.0.1" if aiohttp else "All connection attempts failed") == (2 if aiohttp else 1)
+
+
+@pytest.mark.parametrize("how", ["asyncio.run", "a loop that is just closed"])
+@pytest.mark.parametrize("aiohttp", [True, False])
+def test_a_client_that_outlives_its_loop_works_in_the_next_without_a_word(server, monkeypatch, caplog, aiohttp, how):
+    from ctxembed._client import _lines
+
+    monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
+    client = AsyncClient(KEY, base_url=server.base_url)
+
+    async def once(*, last=False):
+        emb = await client.embed(documents_of(5))
+        if last:
+            await client.aclose()
+        return len(emb)
+
+    def run(work):
+        if how == "asyncio.run":
+            return asyncio.run(work)
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(work)
+        finally:
+            loop.close()
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert [run(once()), run(once()), run(once(last=True))] == [5, 5, 5]
+        gc.collect()
+    # Who closes a loop without shutting it down leaves its sockets to the collector, which tells who asks to be told.
+    assert not warned or how != "asyncio.run"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("aiohttp", [True, False])
+def test_connections_end_with_the_loop_that_nobody_closed_them_in(server, monkeypatch, aiohttp):
+    from ctxembed._client import _lines
+
+    monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
+    client = AsyncClient(KEY, base_url=server.base_url)
+    gc.collect()
+    descriptors = Path("/proc/self/fd")
+    before = len([*descriptors.iterdir()])
+    for _ in range(3):
+        asyncio.run(client.embed(documents_of(5)))
+    assert len([*descriptors.iterdir()]) == before
 
 
 @pytest.mark.parametrize(("backend", "aiohttp"), [("asyncio", True), ("asyncio", False), ("trio", False)])

@@ -168,11 +168,9 @@ def simulate(rate, burst, *, minutes, latency=0.02, concurrency=8, told=True):
             at, started, wait = flying.pop(0)
             now = max(now, at)
             if wait:
-                if told:
-                    account.hold(float(max(1, np.ceil(wait))), now)
-                account.refused(started, now, told=told)
+                account.refused(started, now, float(max(1, np.ceil(wait))) if told else None)
             else:
-                account.accepted(now)
+                account.accepted(started, now)
             log.append((now, not wait))
             continue
         wait = account.ask(1, None, None, now)
@@ -208,10 +206,9 @@ def test_a_rate_that_falls_is_followed():
             now += wait
             continue
         if limiter.take(1, now):
-            account.refused(now, now, told=True)
-            account.hold(1.0, now)
+            account.refused(now, now, 1.0)
         else:
-            account.accepted(now)
+            account.accepted(now, now)
             accepted.append(now)
         now += 0.001
     assert sum(at < 120 for at in accepted) > 0.85 * 40 * 120
@@ -227,6 +224,61 @@ def test_a_429_now_and_then_that_tells_nothing_slows_nothing_down():
         else:
             rate.accepted(number / 100)
     assert rate.per_second(10.0) == float("inf")
+
+
+def refuse(account, *, started, asked=1.0):
+    account.refused(started, started + 0.05, asked)
+
+
+def test_what_is_let_through_in_spite_of_a_retry_after_ends_the_wait_of_the_others():
+    account = Account()
+    refuse(account, started=0.0)
+    assert account.held(0.05) == 1.0
+    for number in range(1, 8):
+        account.accepted(number / 1000, 0.05 + number / 1000)
+    assert account.ask(1, None, None, 0.06) > 0.9
+    account.accepted(0.008, 0.06)
+    assert account.held(0.06) == 0
+    assert account.ask(1, None, None, 0.06) == 0
+    refuse(account, started=0.1)
+    assert account.held(0.15) == 0
+
+
+@pytest.mark.parametrize("when", ["before it", "later than it asked for"])
+def test_what_says_nothing_of_a_retry_after_does_not_end_the_wait(when):
+    account = Account()
+    refuse(account, started=1.0)
+    for number in range(1, 20):
+        if when == "before it":
+            account.accepted(1.0 - number / 1000, 1.06)
+        else:
+            account.accepted(1.0 + number / 1000, 2.1)
+    assert account.held(1.1) == pytest.approx(0.95)
+    refuse(account, started=3.0)
+    assert account.held(3.05) == 1.0
+
+
+def test_a_retry_after_that_means_all_is_believed_again():
+    account = Account()
+    refuse(account, started=0.0)
+    for number in range(1, 17):
+        account.accepted(number / 1000, 0.1)
+    for number in range(4):
+        refuse(account, started=0.2 + number / 100)
+    assert account.held(0.3) == 0
+    refuse(account, started=0.25, asked=60.0)
+    refuse(account, started=0.26, asked=60.0)
+    assert account.held(0.31) == 60.0
+
+
+def test_a_limiter_that_means_what_it_says_is_believed_all_along():
+    account = Account()
+    for second in range(40):
+        for number in range(16):
+            account.accepted(second + number / 100, second + number / 100 + 0.05)
+        for number in range(16, 20):
+            refuse(account, started=second + number / 100, asked=0.5)
+        assert account.held(second + 0.25) > 0.4
 
 
 def test_a_limited_server_is_kept_busy_and_hardly_refuses(driver, fresh_server, control_of):

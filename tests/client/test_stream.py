@@ -140,16 +140,44 @@ def test_a_problem_in_the_source_is_raised_after_what_landed(driver, to):
     assert isinstance(caught.value.__cause__, ctxembed.DocumentError)
 
 
-def test_what_landed_before_the_source_broke_is_handed_out(to):
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("kind", ["sync", "asyncio", "trio", "async source"])
+def test_what_the_source_gave_before_it_broke_is_embedded_and_handed_out(to, kind, ordered):
     def source():
         yield from documents_of(9)
         raise RuntimeError("out of documents")
 
+    async def async_source():
+        for document in source():
+            yield document
+
     seen = []
-    with Client(KEY, **to) as client, pytest.raises(RuntimeError, match="out of documents"):  # noqa: PT012
-        for part in client.stream(source()):
-            seen += part.documents.tolist()
-    assert set(seen) >= {0, 1, 2, 3}
+
+    async def main():
+        async with AsyncClient(KEY, **to) as client:
+            async for part in client.stream(async_source() if kind == "async source" else source(), ordered=ordered):
+                seen.extend(part.documents.tolist())
+
+    with pytest.raises(RuntimeError, match="out of documents"):  # noqa: PT012
+        if kind == "sync":
+            with Client(KEY, **to) as client:
+                for part in client.stream(source(), ordered=ordered):
+                    seen.extend(part.documents.tolist())
+        else:
+            anyio.run(main, backend="trio" if kind == "trio" else "asyncio")
+    assert sorted(seen) == list(range(9))
+
+
+def test_a_failure_after_the_source_broke_is_what_is_raised(driver, to, control):
+    def source():
+        yield from documents_of(9)
+        raise RuntimeError("out of documents")
+
+    control.faults({"status": 403, "times": 9})
+    with pytest.raises(ctxembed.EmbedError) as caught:
+        driver.stream(source(), _client={**to, "max_concurrency": 1})
+    assert isinstance(caught.value.__cause__, ctxembed.PermissionDeniedError)
+    assert isinstance(caught.value.__context__, RuntimeError)
 
 
 def test_an_outage_does_not_end_a_stream_that_returns_failures(driver, to, control):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ctxembed._client._secret import KeySource
 
-__all__ = ["Account", "LearnedRate", "account_of", "limits_of"]
+__all__ = ["Account", "Claim", "LearnedRate", "account_of", "limits_of"]
 
 _CYCLE: Final = 20.0
 """Seconds after which a learned rate is back at what was refused. Shorter ones are refused more often."""
@@ -40,7 +40,7 @@ _FAR: Final = 0.6
 counted. Refusals at less than the last share of it disprove the limiter."""
 
 _WINDOW: Final = 16
-"""Latest answers among which refusals without ``Retry-After`` are counted."""
+"""Latest answers among which refusals are counted: those without ``Retry-After``, and what came in spite of one."""
 
 
 class LearnedRate:
@@ -67,7 +67,7 @@ class LearnedRate:
     0.855
     """
 
-    __slots__ = ("_accepted", "_answers", "_count", "_cycle", "_last", "_next", "_peak", "_proven", "_since")
+    __slots__ = ("_accepted", "_answers", "_count", "_cycle", "_last", "_next", "_pause", "_peak", "_proven", "_since")
 
     def __init__(self) -> None:
         self._peak = math.inf  # requests a second that were too many
@@ -79,6 +79,7 @@ class LearnedRate:
         self._next = -math.inf
         self._accepted: deque[float] = deque(maxlen=256)  # when
         self._answers = 0  # the latest, a bit each: refused or not
+        self._pause = (-math.inf, -math.inf)  # when nothing started last, since a refusal asked for it
 
     def per_second(self, now: float) -> float:
         """Requests that may start a second; infinite while nothing is known."""
@@ -100,23 +101,51 @@ class LearnedRate:
             interval = 1.0 / rate
             self._next = max(self._next, now - interval) + interval
 
+    def pause(self, now: float, until: float) -> None:
+        """Start nothing ``until`` then. Nor is anything made up for: a small bucket is full soon."""
+        since, end = self._pause
+        self._pause = (since if now <= end else now), until
+        self._next = max(self._next, until)
+
+    def resume(self, now: float) -> None:
+        """End a pause early."""
+        since, end = self._pause
+        if now < end:
+            self._pause = since, now
+            self._next = now + 1.0 / self.per_second(now)
+
     def accepted(self, now: float) -> None:
         """Note a request that was let through."""
         self._answers = (self._answers << 1) & ((1 << _WINDOW) - 1)
         self._accepted.append(now)
         self._count += 1
 
-    def refused(self, started: float, now: float, *, told: bool) -> None:
-        """Note a refusal of a request that started then; ``told``: it named a time to wait."""
+    def refused(self, started: float, now: float, *, told: bool, doubted: bool = False) -> bool:
+        """Note a refusal.
+
+        Parameters
+        ----------
+        started, now : float
+            When the request started, and when it was refused.
+        told : bool
+            Whether the refusal named a time to wait.
+        doubted : bool
+            Whether requests were let through in spite of such times.
+
+        Returns
+        -------
+        bool
+            Whether it shows that refusals have another cause than a rate.
+        """
         self._answers = ((self._answers << 1) | 1) & ((1 << _WINDOW) - 1)
         if started < self._last:
-            return  # it was under way when the last one came, and tells nothing new
+            return False  # it was under way when the last one came, and tells nothing new
         known = self._peak < math.inf
         if not (known or told or 3 * self._answers.bit_count() >= _WINDOW):
-            return
+            return False
         rate, before, self._last = self.per_second(now), self._last, now
         if math.isinf(before) or now <= before:
-            return  # how full the bucket was before is not known: the next refusal will tell
+            return False  # how full the bucket was before is not known: the next refusal will tell
         seen, count = self._seen(before, now)
         sure = 1.0
         if not known:
@@ -127,15 +156,17 @@ class LearnedRate:
             self._peak = min(rate, seen)
         else:
             self._peak, sure = math.sqrt(seen * rate), 0.25  # it was rising fast, and may be far above
-        if self._is_disproved(now) and not told:
+        # What names a time is a limiter's, unless much speaks against it.
+        if self._is_disproved(now, _FAR / 2 if told and not doubted else _FAR):
             self._peak, self._proven, self._answers = math.inf, 0.0, 0
-            return
+            return True
         # What was learned from little is soon tried again.
         self._cycle = sure * max(_CYCLE, _CYCLE_REQUESTS / self._peak)
         self._next = now + 1.0 / self.per_second(now)
+        return False
 
-    def _is_disproved(self, now: float) -> bool:
-        """Whether refusals go on, now and then, far below a rate that was let through: they have another cause.
+    def _is_disproved(self, now: float, far: float) -> bool:
+        """Whether refusals go on, now and then, at less than a share of a rate that was let through.
 
         A bucket that was empty at one refusal refills as fast as what it lets through until another. It would let all
         pass at a lower rate; were it slower by now, the refusals would be many.
@@ -143,7 +174,7 @@ class LearnedRate:
         if math.isinf(self._since) or self._count >= _ENOUGH:
             self._proven = max(self._proven * _FADES, (self._count - 1) / (now - self._since))
             self._since, self._count = now, 0
-        return 4 * self._answers.bit_count() <= _WINDOW and self._peak < _FAR * self._proven
+        return 4 * self._answers.bit_count() <= _WINDOW and self._peak < far * self._proven
 
     def _seen(self, before: float, now: float) -> tuple[float, int]:
         """Requests a second that were let through of late, since the refusal before at most, and how many."""
@@ -153,7 +184,70 @@ class LearnedRate:
         count = sum(at > since for at in self._accepted)
         if count < 5 and since > before:  # a slow one: all there is since the refusal before
             since, count = before, sum(at > before for at in self._accepted)
-        return max(count, 0.5) / max(now - since, 1e-3), count
+        # In a pause a large bucket gathers what is let through after it, and a small one is full soon. Which it is is
+        # not known: the mean of both rates, 2% beside either where a second's pause was 20 seconds ago.
+        paused, end = self._pause
+        seconds = max(now - since, 1e-3)
+        active = max(seconds - max(0.0, min(now, end) - max(since, paused)), 1e-3)
+        return max(count, 0.5) / math.sqrt(seconds * active), count
+
+
+class Claim:
+    """Whether a ``Retry-After`` means all requests, or only the one that it answers.
+
+    What started after the refused request and is answered before the time that the refusal named tells it: a limiter
+    that means what it says refuses that too. Where nearly all of it is let through, either faults come at random, or
+    a limiter lets many requests a second through and can name whole seconds only.
+
+    Attributes
+    ----------
+    doubted : bool
+        Whether it means only one.
+    void : bool
+        Whether such refusals say nothing of a rate either.
+
+    Examples
+    --------
+    >>> claim = Claim()
+    >>> claim.made(started=0.0, until=1.1)
+    >>> for number in range(1, 9):
+    ...     claim.answered(started=number / 100, now=number / 100 + 0.1, accepted=True)
+    >>> claim.doubted
+    True
+    """
+
+    __slots__ = ("_answers", "_count", "_started", "_until", "doubted", "void")
+
+    def __init__(self) -> None:
+        self._started = -math.inf  # of the request that was refused last
+        self._until = -math.inf
+        self._answers = 0  # the latest that tell, a bit each: refused or not
+        self._count = 0
+        self.doubted = self.void = False
+
+    def made(self, started: float, until: float) -> None:
+        """Note a refusal, of a request that started then, that named a time."""
+        self._started = max(started, self._started)
+        self._until = max(until, self._until)
+
+    def answered(self, started: float, now: float, *, accepted: bool) -> None:
+        """Note any answer, before what it names itself."""
+        if started <= self._started or now > self._until:
+            return
+        self._answers = ((self._answers << 1) | (not accepted)) & ((1 << _WINDOW) - 1)
+        self._count = min(self._count + 1, _WINDOW)
+        refused = self._answers.bit_count()
+        if self.doubted:
+            self.doubted = 3 * refused < self._count
+        else:
+            self.doubted = 2 * self._count >= _WINDOW and 8 * refused <= self._count
+        self.void = self.void and self.doubted
+
+    def disprove(self) -> None:
+        """Note that refusals have another cause than a rate. From now on a third of the answers decides."""
+        if not self.doubted:
+            self._answers, self._count = 0, _WINDOW
+        self.doubted = self.void = True
 
 
 _SECONDS: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?)s)?(?:(\d+(?:\.\d*)?)ms)?")
@@ -223,6 +317,7 @@ class Account:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rate = LearnedRate()
+        self._claim = Claim()
         self._not_before = -math.inf
         self._left: dict[str, tuple[float, float]] = {}  # what the API says is left, and until when
         self._buckets: dict[tuple[str, float], Bucket] = {}
@@ -272,25 +367,47 @@ class Account:
             with self._lock:
                 cap.give_back(reserved - actual)
 
-    def hold(self, seconds: float, now: float) -> None:
-        """Start nothing for ``seconds``: the API said so to one request, and means all."""
+    def hold(self, seconds: float, started: float, now: float) -> None:
+        """Start nothing for ``seconds``: the API said so to one request that started then, and means all.
+
+        Unless it was found not to: see :class:`Claim`.
+        """
         with self._lock:
+            self._answered(started, now, accepted=False)
+            self._hold(seconds, started, now)
+
+    def _hold(self, seconds: float, started: float, now: float) -> None:
+        self._claim.made(started, now + seconds)
+        if not self._claim.doubted:
             self._not_before = max(self._not_before, now + seconds)
+            self._rate.pause(now, self._not_before)
+
+    def _answered(self, started: float, now: float, *, accepted: bool) -> None:
+        self._claim.answered(started, now, accepted=accepted)
+        if self._claim.doubted and self._not_before > now:
+            self._not_before = now
+            self._rate.resume(now)
 
     def held(self, now: float, tokens: int = 0) -> float:
         """Seconds for which no request of ``tokens`` may start because the API said so."""
         with self._lock:
             return self._allowed(tokens, now) - now
 
-    def accepted(self, now: float) -> None:
+    def accepted(self, started: float, now: float) -> None:
         """Note an answer that was no refusal of the limiter."""
         with self._lock:
+            self._answered(started, now, accepted=True)
             self._rate.accepted(now)
 
-    def refused(self, started: float, now: float, *, told: bool) -> None:
-        """Note a 429."""
+    def refused(self, started: float, now: float, asked: float | None = None) -> None:
+        """Note a 429, which may have asked for no request for so many seconds."""
         with self._lock:
-            self._rate.refused(started, now, told=told)
+            self._answered(started, now, accepted=False)
+            told = bool(asked) and not self._claim.void
+            if self._rate.refused(started, now, told=told, doubted=self._claim.doubted) and asked is not None:
+                self._claim.disprove()
+            if asked is not None:
+                self._hold(asked, started, now)
 
     def told(self, headers: Mapping[str, str], now: float, wall: float) -> None:
         """Learn from an answer's ``x-ratelimit-*``."""

@@ -20,6 +20,7 @@ from ctxembed._client._raw import AsyncRawCalls
 from ctxembed._client._retry import DEFAULT_MAX_WAIT
 from ctxembed._client._secret import key_source
 from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL, Limits
+from ctxembed._preparing import documents_of
 
 if TYPE_CHECKING:
     import ssl
@@ -205,7 +206,7 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
             flush_after=flush_after,
         )
         if not hasattr(documents, "__aiter__"):
-            iter(documents)  # refuses what cannot be read
+            documents_of("documents", documents)  # refuses what cannot be read
         return AsyncStream(_Work(self._engine, state, documents, closing, self._until(deadline)))
 
     async def aclose(self) -> None:

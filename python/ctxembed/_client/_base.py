@@ -37,7 +37,7 @@ from ctxembed._client._watch import Hooks
 from ctxembed._client._wire import CONTEXTUALIZED, TEXTS, Call
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import Limits
-from ctxembed._preparing import prepare, prepare_one, prepare_texts
+from ctxembed._preparing import documents_of, prepare, prepare_one, prepare_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,6 +242,7 @@ class BaseClient:
         limits: Limits = self._options["limits"]
         call = Call.of(CONTEXTUALIZED, model, dimensions, encoding_format)
         self._check_open()
+        documents = documents if type(documents) is list else list(documents_of("input", documents))
         if self._options["token_counter"] is None and self._options["tokens_per_minute"] is None:
             documents = materialise(documents)  # it may have to be read twice
             found = prepare_one(documents, limits, call.rest)  # the caller has packed: nothing depends on an estimate

@@ -118,6 +118,9 @@ class Line:
         """Close the connections."""
         raise NotImplementedError
 
+    async def abandon(self) -> None:
+        """Forget the connections of an event loop that is not this one, which cannot be closed from here."""
+
 
 def as_httpx(error: Exception) -> Exception | None:
     """Return what httpx says for an error of the network; None where it is none."""
@@ -128,6 +131,7 @@ def as_httpx(error: Exception) -> Exception | None:
     if isinstance(error, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError):
         return error
     kind: type[Exception]
+    text = str(error)
     if type(error).__module__.startswith("httpcore"):
         kind = getattr(httpx, type(error).__name__, httpx.TransportError)  # each has its like there, by its name
     elif aiohttp is None or not isinstance(error, aiohttp.ClientError):
@@ -136,13 +140,16 @@ def as_httpx(error: Exception) -> Exception | None:
         kind = httpx.ConnectTimeout if type(error).__name__ == "ConnectionTimeoutError" else httpx.ReadTimeout
     elif isinstance(error, aiohttp.ClientConnectorError):
         kind = httpx.ConnectError
+        # Its own words name the TLS settings, over plain http too.
+        below = getattr(error, "certificate_error", error.os_error)
+        text = f"cannot connect to {error.host}:{error.port}: {below}"
     elif isinstance(error, aiohttp.InvalidURL):
         kind = httpx.UnsupportedProtocol
     elif isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError):
         kind = httpx.ReadError
     else:
         kind = httpx.RemoteProtocolError
-    said = kind(str(error))
+    said = kind(text)
     said.__cause__ = error
     return said
 
@@ -287,6 +294,7 @@ class AiohttpLine(Line):
     def __init__(self, context: ssl.SSLContext) -> None:
         import aiohttp
 
+        self._loop = asyncio.get_running_loop()
         self._timeouts: tuple[httpx.Timeout | None, Any] = (None, None)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE, ssl=context),
@@ -323,6 +331,10 @@ class AiohttpLine(Line):
 
     async def aclose(self) -> None:
         await self._session.close()
+
+    async def abandon(self) -> None:
+        if self._loop.is_closed():
+            await self._session.close()  # touches no connection any more, and keeps it from complaining
 
 
 @lru_cache(maxsize=1)

@@ -250,13 +250,13 @@ class Sending:
         asked = None
         if isinstance(result, APIStatusError) and is_congestion(result):
             asked = retry_after(result.headers, engine.clock.wall())
-            if asked is not None:
-                account.hold(asked, ended)
             engine.gate.congested(started, ended)
         if reply.status == 429:
-            account.refused(started, ended, told=bool(asked))
+            account.refused(started, ended, asked)
         elif not is_overload(reply.status):
-            account.accepted(ended)
+            account.accepted(started, ended)
+        elif asked is not None:
+            account.hold(asked, started, ended)
 
     @staticmethod
     def _cost(result: Embeddings | Exception, reply: Reply | None) -> Usage:

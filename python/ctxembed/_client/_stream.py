@@ -147,7 +147,7 @@ class StreamState:
         )
         nothing = Assembly(self.call, np.zeros(1, np.int64)).result()
         error = EmbedError(message, nothing, tuple(self._failures))
-        error.__cause__ = first.error
+        error.__cause__, error.__context__ = first.error, self._source_error
         return error
 
     # What the driver tells
@@ -168,17 +168,15 @@ class StreamState:
         self._held += _Size(1)
 
     def exhaust(self, error: Exception | None = None) -> None:
-        """Note that the source has ended, or what it has raised: what is under way still lands."""
+        """Note that the source has ended, or what it has raised: what it had given before is embedded all the same."""
         self._exhausted = True
-        if error is not None:
+        if error is not None and self._source_error is None:
             self._source_error = error
-            self._drop()
 
     def stop(self, error: Exception) -> None:
         """Read nothing more; ``error`` is raised at the end, unless a failure is."""
         if not self._exhausted:
-            self._exhausted = True
-            self._source_error = error
+            self.exhaust(error)
 
     def land(self, outcome: Outcome) -> None:
         """Take what came of a batch."""

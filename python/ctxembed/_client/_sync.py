@@ -18,6 +18,7 @@ from ctxembed._client._retry import DEFAULT_MAX_WAIT
 from ctxembed._client._secret import key_source
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL, Limits
+from ctxembed._preparing import documents_of
 
 if TYPE_CHECKING:
     import ssl
@@ -382,7 +383,7 @@ class Client(BaseClient):
 
         Notes
         -----
-        What ``documents`` itself raises is raised after what is under way was handed out.
+        What ``documents`` itself raises is raised when what it had given before was embedded and handed out.
         """
         state, closing = self._stream_state(
             model,
@@ -394,7 +395,7 @@ class Client(BaseClient):
             flush_after=flush_after,
         )
         try:
-            source = iter(documents)
+            source = documents_of("documents", documents)
             return Stream(self._thread, self._engine, state, source, closing=closing, deadline=self._until(deadline))
         except BaseException:
             closing()

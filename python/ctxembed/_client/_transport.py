@@ -5,6 +5,8 @@ What goes wrong is returned, not raised: a traceback through here would hold fra
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import zlib
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from ctxembed._client._lines import Line, Once, Streamed, as_httpx
 from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError, DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import AsyncGenerator, Generator, Mapping
 
     from ctxembed._client._lines import Answer, Connecting
     from ctxembed._client._secret import Secret
@@ -276,26 +278,35 @@ class Pool:
         self.connecting = connecting
         self.closed = False
         self._client: Line | httpx.AsyncClient | None = None
+        self._closer: AsyncGenerator[None] | None = None
         self._token: object = None
         self._pid = os.getpid()
 
-    def _own(self) -> Line | httpx.AsyncClient:
+    async def _own(self) -> Line | httpx.AsyncClient:
         if self.closed:
             raise ClosedClientError("the client was closed during the call")
         token = anyio.lowlevel.current_token()
         if self._client is None or token != self._token:
             # Connections belong to their event loop: those of another one cannot even be closed from here.
+            before = self._client
             if os.getpid() != self._pid:
-                _INHERITED.append(self._client)
+                _INHERITED.append((before, self._closer))
             self._token, self._pid = token, os.getpid()
-            self._client = self.connecting.open()
+            client = self._client = self.connecting.open()
+            self._closer = _closer(client)
+            if isinstance(before, Line):
+                await before.abandon()
+            return client
         return self._client
 
     async def release(self) -> None:
         """Close the connections, unless they are the caller's or another event loop's."""
-        client, self._client = self._client, None
+        client, closer = self._client, self._closer
+        self._client = self._closer = None
         if client is not None and anyio.lowlevel.current_token() == self._token:
             await client.aclose()
+            if closer is not None:
+                await closer.aclose()
 
     async def post(self, outgoing: Outgoing, left: float | None = None) -> Reply | APIConnectionError:
         """Send one request and read its answer, within ``left`` seconds where there is such an end."""
@@ -309,10 +320,33 @@ class Pool:
                     _exchange, self.injected, outgoing, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
                 )
             else:
-                outcome = await _aexchange(self.injected if self.injected is not None else self._own(), outgoing)
+                outcome = await _aexchange(self.injected if self.injected is not None else await self._own(), outgoing)
         if outcome is None:
             return APITimeoutError(f"no whole answer within {total:g} seconds")
         return outcome
+
+
+def _closer(client: Line | httpx.AsyncClient) -> AsyncGenerator[None] | None:
+    """Let the event loop close the connections when it ends, for who forgets to.
+
+    asyncio ends the asynchronous generators that it knows when it shuts down, as ``asyncio.run`` makes it do. trio
+    does so too, and complains.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+    async def closing() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await client.aclose()
+
+    generator = closing()
+    with contextlib.suppress(StopIteration):
+        anext(generator).__await__().send(None)  # up to the yield, where nothing is waited for
+    return generator
 
 
 def _request(client: httpx.AsyncClient | httpx.Client, outgoing: Outgoing) -> httpx.Request:
