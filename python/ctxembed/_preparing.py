@@ -117,7 +117,7 @@ class Prepared:
         return tuple(self.estimates[positions].sum(axis=0).tolist())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class PreparedOne:
     """Documents of one request, checked and written.
 

@@ -73,7 +73,7 @@ class EmbeddingsPart(Embeddings):
     documents: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Batch:
     """One planned request.
 
@@ -112,7 +112,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         if not self.shape:
-            object.__setattr__(self, "shape", [len(document) for document in self.documents])
+            self.shape = [len(document) for document in self.documents]
 
     def slice(self, start: int, stop: int, attempts: int) -> Batch:
         """Take a run of its documents as a batch of its own."""
@@ -128,7 +128,7 @@ class Batch:
         return [replace(first, spent=spent), *others]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Outcome:
     """How a batch ended.
 

@@ -157,4 +157,4 @@ def one(outcome: Outcome) -> Embeddings:
     if outcome.embeddings is None:
         raise outcome.error if outcome.error is not None else ClosedClientError("the request did not end")
     found = outcome.embeddings
-    return found if outcome.usage == found.usage else replace(found, usage=outcome.usage)
+    return found if outcome.usage is found.usage else replace(found, usage=outcome.usage)

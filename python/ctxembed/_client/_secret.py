@@ -40,9 +40,7 @@ class Secret:
     def redact(self, value: object) -> object:
         """Replace the key in a string, or in all strings of a JSON value."""
         if isinstance(value, str):
-            if len(self._value) < _SHORTEST:
-                return value
-            return value.replace(self._value, _REDACTED)
+            return self.redact_text(value)
         if isinstance(value, dict):
             return {self.redact(key): self.redact(entry) for key, entry in value.items()}
         if isinstance(value, list):
@@ -51,7 +49,7 @@ class Secret:
 
     def redact_text(self, text: str) -> str:
         """:meth:`redact` for a string."""
-        return str(self.redact(text))
+        return text if len(self._value) < _SHORTEST else text.replace(self._value, _REDACTED)
 
     def __repr__(self) -> str:
         return f"Secret({_REDACTED!r})"

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["Sending"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Answer:
     """What an attempt ended with."""
 
     result: Embeddings | Exception
     reply: Reply | None
-    event: RequestEvent
+    event: RequestEvent | None
     usage: Usage
 
     @property
@@ -113,7 +113,8 @@ class Sending:
                 return self.outcome(self.deadline.missed(error), answer)
             self._retries += 1
             self._log("attempt %(attempts)d failed (%(error)s): the next in %(delay).2f s", error, delay=delay)
-            await engine.hooks.tell("on_retry", RetryEvent(answer.event, error, delay, self._retries))
+            if answer.event is not None:
+                await engine.hooks.tell("on_retry", RetryEvent(answer.event, error, delay, self._retries))
             if engine.pacer.account.held(engine.clock.monotonic()) < delay:
                 await engine.clock.sleep(delay)  # else it means all requests, and this one waits with them
 
@@ -198,20 +199,22 @@ class Sending:
         secret = engine.key.get()
         self._attempts += 1
         url = engine.base_url + call.path
-        event = RequestEvent(
-            url,
-            engine.headers,
-            call.model,
-            len(shape),
-            sum(shape),
-            batch.tokens,
-            len(self._body),
-            self._attempts,
-            hedge,
-        )
-        if engine.hooks.on_request is not None:
+        chunks = sum(shape)
+        event = None
+        if engine.hooks.any:
+            event = RequestEvent(
+                url,
+                engine.headers,
+                call.model,
+                len(shape),
+                chunks,
+                batch.tokens,
+                len(self._body),
+                self._attempts,
+                hedge,
+            )
             await engine.hooks.tell("on_request", event)
-        limit = call.longest_answer(len(shape), sum(shape))
+        limit = call.longest_answer(len(shape), chunks)
         decoder = call.decoder(shape)
         started = clock.monotonic()
         got = await engine.pool.post(
@@ -229,7 +232,7 @@ class Sending:
             result = call.read(got, secret)
         self._learn(result, reply, started, ended)
         usage = self._cost(result, reply)
-        if engine.hooks.on_response is not None:
+        if event is not None:
             status, headers = (None, {}) if reply is None else (reply.status, reply.headers)
             wrong = result if isinstance(result, Exception) else None
             await engine.hooks.tell("on_response", ResponseEvent(event, status, headers, ended - started, usage, wrong))

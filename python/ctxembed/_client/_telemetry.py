@@ -26,12 +26,35 @@ _OPERATION: Final = "embeddings"
 
 
 @lru_cache(maxsize=1)
-def _instruments() -> tuple[Any, Any, Any] | None:
-    """Return the tracer and the two histograms, which follow whatever providers the application sets."""
+def _api() -> tuple[Any, Any] | None:
     try:
         from opentelemetry import metrics, trace
     except ImportError:  # a namespace package of another distribution
         return None
+    return trace, metrics
+
+
+def _instruments() -> tuple[Any, Any, Any] | None:
+    """Return the tracer and the two histograms; None as long as the application has set nothing that uses them."""
+    api = _api()
+    if api is None:
+        return None
+    trace, metrics = api
+    if _does_nothing(trace.get_tracer_provider()) and _does_nothing(metrics.get_meter_provider()):
+        return None
+    return _made()
+
+
+def _does_nothing(provider: object) -> bool:
+    """Whether a provider is one of the API's own, which stand in until one is set."""
+    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
+
+
+@lru_cache(maxsize=1)
+def _made() -> tuple[Any, Any, Any]:
+    """Make the tracer and the histograms, which follow whatever providers are set."""
+    from opentelemetry import metrics, trace
+
     meter = metrics.get_meter("ctxembed", _core.__version__)
     return (
         trace.get_tracer("ctxembed", _core.__version__),

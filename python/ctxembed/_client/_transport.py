@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
 from ctxembed._client._lines import Line, Once, Streamed, as_httpx
+from ctxembed._client._pacing import running
 from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError, DecodeError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Reply:
     decoded: Embeddings | DecodeError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """One request.
 
@@ -285,7 +285,7 @@ class Pool:
     async def _own(self) -> Line | httpx.AsyncClient:
         if self.closed:
             raise ClosedClientError("the client was closed during the call")
-        token = anyio.lowlevel.current_token()
+        token = running()
         if self._client is None or token != self._token:
             # Connections belong to their event loop: those of another one cannot even be closed from here.
             before = self._client
@@ -303,7 +303,7 @@ class Pool:
         """Close the connections, unless they are the caller's or another event loop's."""
         client, closer = self._client, self._closer
         self._client = self._closer = None
-        if client is not None and anyio.lowlevel.current_token() == self._token:
+        if client is not None and running() == self._token:
             await client.aclose()
             if closer is not None:
                 await closer.aclose()

@@ -110,6 +110,11 @@ class Hooks:
     on_response: Callable[[ResponseEvent], Any] | None = None
     on_retry: Callable[[RetryEvent], Any] | None = None
 
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self.on_request is not None or self.on_response is not None or self.on_retry is not None
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Hooks:
         """Check the three options."""
