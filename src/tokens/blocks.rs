@@ -3,7 +3,7 @@
 
 use super::bounds::is_inert;
 use super::classes::{Counts, Runs, count, count_wide};
-use super::pairs::{ROWS, symbol, weight};
+use super::pairs::{OF_BYTES, ROWS, symbol, weight};
 use crate::isa::Isa;
 
 /// What a byte is. Of ASCII, as the splitting pattern sees it; beyond, which characters such a first byte of UTF-8
@@ -259,14 +259,18 @@ pub(super) fn all_inert(isa: Isa, text: &str) -> bool {
 /// What the pairs of letters weigh, the text's start and end included.
 #[inline(always)]
 fn weigh(bytes: &[u8]) -> u64 {
-    let mut before = 0;
-    let mut sum = 0;
-    for &byte in bytes {
-        let symbol = symbol(byte);
-        sum += u64::from(weight(before, symbol));
-        before = symbol;
+    let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else { return weight(0, 0).into() };
+    let of = |pair: &[u8]| u64::from(OF_BYTES[usize::from(u16::from_le_bytes([pair[0], pair[1]]))]);
+    // Four sums, so that none waits for the one before.
+    let mut sums = [0; 4];
+    for five in bytes.windows(5).step_by(4) {
+        for (sum, pair) in sums.iter_mut().zip(five.windows(2)) {
+            *sum += of(pair);
+        }
     }
-    sum + u64::from(weight(before, 0))
+    let rest: u64 = bytes[(bytes.len() - 1) / 4 * 4..].windows(2).map(of).sum();
+    let ends = u64::from(weight(0, symbol(first))) + u64::from(weight(symbol(last), 0));
+    sums.iter().sum::<u64>() + rest + ends
 }
 
 /// The masks of a block from `within!(low, high)` and `equal!(byte)`, which compare all its bytes.
@@ -406,7 +410,6 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     use super::*;
-    use crate::tokens::pairs::WEIGHTS;
 
     type Block = [__m256i; 2];
 
@@ -464,57 +467,6 @@ mod avx2 {
             // As `is_suspect`.
             within(block, 0xCC, 0xFF) & !(within(block, 0xE4, 0xE9) | within(block, 0xEB, 0xEC))
         })
-    }
-
-    /// See [`symbol`].
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn symbols(bytes: __m256i) -> __m256i {
-        let small = _mm256_or_si256(bytes, _mm256_set1_epi8(0x20));
-        let from_a = _mm256_sub_epi8(small, _mm256_set1_epi8(b'a'.cast_signed()));
-        let letters = _mm256_cmpeq_epi8(from_a, _mm256_min_epu8(from_a, _mm256_set1_epi8(25)));
-        _mm256_and_si256(letters, _mm256_and_si256(bytes, _mm256_set1_epi8(31)))
-    }
-
-    /// See [`super::weigh`]. Registers make the places in the table, and memory is asked for what stands there: as
-    /// registers the table would be 56, too many to look it up in.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn weigh(bytes: &[u8]) -> u64 {
-        // Some blocks at once: what was just stored would be taken from the registers, two bytes at a time.
-        const BLOCKS: usize = 8;
-        let zero = _mm256_setzero_si256();
-        let mut places = [[0_u16; 64]; BLOCKS];
-        let mut sum = u64::from(weight(0, bytes.first().map_or(0, |&byte| symbol(byte))));
-        for start in (0..bytes.len()).step_by(64 * BLOCKS) {
-            let left = (bytes.len() - start).min(64 * BLOCKS);
-            let blocks = left.div_ceil(64);
-            for (block, places) in places[..blocks].iter_mut().enumerate() {
-                let at = start + 64 * block;
-                let pairs = load(&bytes[at..]).into_iter().zip(load(&bytes[at + 1..]));
-                for ((a, b), places) in pairs.zip(places.chunks_exact_mut(32)) {
-                    let (a, b) = (symbols(a), symbols(b));
-                    // In another order than the bytes.
-                    let rows = [_mm256_unpacklo_epi8(zero, a), _mm256_unpackhi_epi8(zero, a)];
-                    let columns = [_mm256_unpacklo_epi8(b, zero), _mm256_unpackhi_epi8(b, zero)];
-                    for ((row, column), places) in rows.into_iter().zip(columns).zip(places.chunks_exact_mut(16)) {
-                        let place = _mm256_or_si256(_mm256_srli_epi16::<3>(row), column);
-                        // SAFETY: these are 16 places of two bytes.
-                        unsafe { _mm256_storeu_si256(places.as_mut_ptr().cast(), place) };
-                    }
-                }
-            }
-            let mut sums = [0_u64; 4];
-            for four in places[..blocks].as_flattened().chunks_exact(4) {
-                for (sum, &place) in sums.iter_mut().zip(four) {
-                    // SAFETY: symbols are at most 26, and the table has 32 weights for each of 28.
-                    *sum += u64::from(unsafe { *WEIGHTS.get_unchecked(usize::from(place)) });
-                }
-            }
-            // The bytes that the last block lacks are pairs of nothing.
-            sum += sums.iter().sum::<u64>() - (64 * blocks - left) as u64 * u64::from(weight(0, 0));
-        }
-        sum
     }
 
     /// See [`super::sweep`].

@@ -11,7 +11,7 @@ pub(super) const NOTHING: i64 = 81;
 
 /// 1 to 26 for a letter of either case, 0 for all else.
 #[inline(always)]
-pub(super) fn symbol(byte: u8) -> u8 {
+pub(super) const fn symbol(byte: u8) -> u8 {
     if byte.is_ascii_alphabetic() { byte & 31 } else { 0 }
 }
 
@@ -20,6 +20,19 @@ pub(super) fn symbol(byte: u8) -> u8 {
 pub(super) fn weight(first: u8, second: u8) -> u8 {
     WEIGHTS[32 * usize::from(first) + usize::from(second)]
 }
+
+/// What each two bytes weigh, the first in the lower half of the place: one look for what would be two symbols and a
+/// look. Of its 64 KB a text touches few, since its bytes are few.
+pub(super) static OF_BYTES: [u8; 1 << 16] = {
+    let mut table = [0; 1 << 16];
+    let mut place = 0;
+    while place < table.len() {
+        let [first, second] = [symbol(place as u8), symbol((place >> 8) as u8)];
+        table[place] = WEIGHTS[32 * first as usize + second as usize];
+        place += 1;
+    }
+    table
+};
 
 /// The weights: a row for each first symbol, a column for each second. Written by
 /// `tests/packing/calibrate_estimate.py`.
