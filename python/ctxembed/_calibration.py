@@ -108,12 +108,16 @@ class TokenCalibration:
         difference = ratio - float(shares @ self._mean)
         # Of the difference, the noise has its part, and what was not known yet of the factors the rest.
         variance = self._noise() ** 2 / size
-        unknown = float(shares @ np.linalg.solve(known, shares))
+        spread, drift = np.linalg.solve(known, np.stack([shares, fade], axis=1)).T
+        unknown = float(shares @ spread)
         self._squares = _MEMORY * self._squares + difference**2 * size * variance / (variance + unknown)
         self._weight = _MEMORY * self._weight + 1.0
         variance = self._noise() ** 2 / size
         self._precision = known + np.outer(shares, shares) / variance
-        self._mean = self._mean + np.linalg.solve(self._precision, fade + shares * difference / variance)
+        # The inverse of the new precision by that of the one before (Sherman and Morrison, 1950).
+        step = difference / variance
+        step -= (float(shares @ drift) + unknown * step) / (variance + unknown)
+        self._mean = self._mean + drift + spread * step
         self._factors = None
 
     def refuse(self, estimates: Sequence[float], planned: int) -> None:

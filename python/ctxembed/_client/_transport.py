@@ -303,7 +303,10 @@ class Pool:
         """Close the connections, unless they are the caller's or another event loop's."""
         client, closer = self._client, self._closer
         self._client = self._closer = None
-        if client is not None and running() == self._token:
+        if running() != self._token:
+            if isinstance(client, Line):
+                await client.abandon()
+        elif client is not None:
             await client.aclose()
             if closer is not None:
                 await closer.aclose()
