@@ -74,7 +74,7 @@ def test_no_texts_have_no_counts():
         (b"text", TypeError, "texts must be a list of str, got bytes"),
         (["a", 3], TypeError, r"texts\[1\] must be a str, got int"),
         ([None], TypeError, r"texts\[0\] must be a str, got NoneType"),
-        (7, TypeError, "texts must be an iterable, got int"),
+        (7, TypeError, "texts must be an iterable of str, got int"),
         (["ok", "a\ud800"], ValueError, r"texts\[1\] has a lone surrogate at character 1"),
     ],
 )

@@ -32,7 +32,6 @@ __all__ = ["Answer", "Connecting", "Line", "Once", "Streamed", "as_httpx"]
 
 _KEEPALIVE: Final = 30.0
 _PIECE: Final = 1 << 18  # bytes of a body that are taken at once: what asyncio takes from a socket
-_READ: Final = 1 << 19  # the same where it can be told to take more: a round of the loop less, 3% of a request
 _FIRST: Final = 1 << 16  # bytes of a body that aiohttp copies behind the headers
 _AIOHTTP: Final = importlib.util.find_spec("aiohttp") is not None
 
@@ -294,9 +293,6 @@ class _AiohttpAnswer(Answer):
     def __init__(self, response: Any) -> None:
         super().__init__(response.status, _headers(response.raw_headers))
         self._response = response
-        connection = response.connection  # None where the whole answer is there
-        if connection is not None and getattr(connection.transport, "max_size", _READ) < _READ:
-            connection.transport.max_size = _READ  # asyncio's own, over plain TCP
 
     async def read(self, take: Callable[[bytes], bool]) -> None:
         readany = self._response.content.readany
@@ -326,7 +322,7 @@ class AiohttpLine(Line):
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            read_bufsize=_READ,
+            read_bufsize=_PIECE,
         )
 
     async def post(
