@@ -95,7 +95,7 @@ def test_a_client_that_outlives_its_loop_works_in_the_next_without_a_word(server
         warnings.simplefilter("always")
         assert [run(once()), run(once())] == [5, 5]
         run(client.aclose())
-        del client
+        client = None
         gc.collect()
     # Who closes a loop without shutting it down leaves its sockets to the collector, which tells who asks to be told.
     assert not warned or how != "asyncio.run"
