@@ -158,7 +158,9 @@ def cases(scale: Scale) -> list[Case]:
     rng = np.random.default_rng(7)
     part = {"smoke": 100, "quick": 10, "full": 1}[scale]
     tokens_alone = _one_limit(CAPACITY, LONGEST)
-    sizes, seeds = {"smoke": ((60,), 1), "quick": ((60, 250), 2), "full": ((60, 120, 250, 500, 1000), 3)}[scale]
+    # From 80 to 160 documents the families without room to spare are at their hardest.
+    sizes = {"smoke": (60,), "quick": (60, 250), "full": (60, 80, 100, 120, 160, 250, 500, 1000)}[scale]
+    seeds = {"smoke": 1, "quick": 2, "full": 3}[scale]
     return [
         PackCase("uniform 1 to 32,000 tokens", rng.integers(1, LONGEST + 1, 1000), limits=tokens_alone),
         PackCase("triplets", _triplets(rng, 501), limits=_one_limit(1000, 500)),

@@ -117,7 +117,8 @@ def pack(
     ``"any"`` is best-fit-decreasing under all limits, then, while a gap to the bound remains, documents with many and
     with few tokens a chunk taken in turn, best-fit by other measures of size, and worst-fit at the bound;
     at the bound or above it, two requests divided anew again and again by meeting in the middle (Horowitz and Sahni,
-    1974) until none is too full; requests filled as full as subset sums allow, with tabu search at one request fewer;
+    1974) until none is too full; where hardly a token is to spare, exact cover over the sets of documents that fill a
+    request (Knuth, 2000); requests filled as full as subset sums allow, with tabu search at one request fewer;
     and rounding of the linear program over patterns (Gilmore and Gomory, 1961) where the documents have at most 700
     different costs. Never worse than best-fit-decreasing. ``"input"`` is greedy next-fit, which is optimal for
     contiguous requests: the k-th greedy request ends no earlier than the k-th of any other contiguous packing,

@@ -1,293 +1,528 @@
-//! Documents that fill requests without room to spare, by exact cover.
+//! Exact cover: some of the fills, such that every document is in exactly one.
 //!
-//! A *fill* is a set of documents that wastes no more of a request than all requests together may. Where few documents
-//! are left, their fills can be listed, and choosing among these so that every document is in exactly one is an exact
-//! cover: branch on the document with the fewest fills left (Knuth, "Dancing links", Millennial Perspectives in
-//! Computer Science, 2000). Here a set of documents is a word, and each branch filters the list of fills.
+//! Depth first, on the document with the fewest fills left (Knuth, "Dancing links", Millennial Perspectives in Computer
+//! Science, 2000). A set of documents is a word, so that a branch is one pass over the list of fills, which finds those
+//! that meet no document taken, and sees which documents are in none of them or in one. When at most 64 documents are
+//! open they are numbered anew, since words of 64 bits are twice as fast. The search keeps its own stack, so that it can
+//! stop when its steps run out and go on later.
 
-use super::few_first::FewFirst;
-use super::fill;
+use std::ops::{BitAnd, BitOr, BitXor, Not};
+
+use super::fills::{Fill, Waste};
 use super::search::Clock;
 
-/// Documents among which fills are listed: a set of them is a word.
-pub(super) const LISTED: usize = u128::BITS as usize;
-/// Steps that listing may take for each fill that may be listed.
-const STEPS_A_FILL: u64 = 400;
-/// Up to so many documents the sums that they can make are told from those of any number.
-const FEW: usize = 2;
-/// Words that these sums may take.
-const MEMORY: usize = 1 << 22;
 /// Fills that count a document, in bits: more than are ever listed.
 const PLANES: usize = 14;
+/// Steps of a branch beside five for each four fills in its list.
+const BRANCH: u64 = 24;
 
-/// A set of documents, by their places among those left, and what a request with it wastes.
-#[derive(Clone, Copy)]
-pub(super) struct Fill {
-    pub(super) documents: u128,
-    waste: u32,
+/// What a search has shown so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// These fills cover the documents: see [`Search::chosen`].
+    Cover,
+    /// No fills do.
+    NoCover,
+    /// Nothing: steps ran out.
+    Nothing,
 }
 
-/// Whether the sums of documents fit the memory for a request of this size.
-pub(super) fn is_listable(capacity: u32) -> bool {
-    (capacity as usize / 64 + 1) * (LISTED + 1) * (FEW + 1) <= MEMORY
+/// A search that can be interrupted.
+pub(super) struct Search {
+    wide: Depth<u128>,
+    narrow: Depth<u64>,
+    /// The document of each place in a narrow set.
+    documents: [u8; 64],
+    /// What is not yet branched on.
+    next: Next<u128>,
 }
 
-/// Fills are listed along the sums that the rest of the documents can make, so that few ways are dead ends.
-pub(super) struct List<'a> {
-    few_first: &'a FewFirst<'a>,
-    left: &'a [u32],
-    /// The sums that documents from one on can make: for each number of them (the last: any), for each first.
-    sums: &'a [u64],
-    words: usize,
-    waste: u32,
-    /// Documents that a fill may hold.
-    documents: usize,
-    pub(super) fills: Vec<Fill>,
-    pub(super) steps: u64,
+impl Search {
+    /// Cover the documents `open` by some of `fills`, which hold no others, and may waste `waste` in sum.
+    ///
+    /// Of documents with equally few fills the search takes the first, or the last where `backwards`.
+    pub(super) fn new(open: u128, fills: &[Fill], waste: Waste, backwards: bool) -> Self {
+        let slack = fills.iter().any(|fill| fill.waste != [0, 0]);
+        let mut wide = Depth::new(slack, backwards);
+        wide.sets.extend(fills.iter().map(|fill| fill.documents));
+        if slack {
+            wide.wastes.extend(fills.iter().map(|fill| fill.waste));
+        }
+        let (once, twice) = wide.sets.iter().fold((0, 0), |(once, twice), &set| (once | set, twice | (once & set)));
+        let next = wide.enter(Node { open, waste, start: 0, end: fills.len(), once, twice });
+        Self { wide, narrow: Depth::new(slack, backwards), documents: [0; 64], next }
+    }
+
+    /// Search for about so many steps, from where the last call stopped.
+    pub(super) fn run(&mut self, steps: u64, clock: &mut Clock<'_>) -> Shown {
+        let mut budget = Budget { steps, clock };
+        loop {
+            match std::mem::replace(&mut self.next, Next::Branch) {
+                Next::Covered => {
+                    self.next = Next::Covered;
+                    return Shown::Cover;
+                }
+                Next::Narrow(node) => self.enter_narrow(&node),
+                Next::Branch => {}
+            }
+            match self.narrow.run(&mut budget) {
+                Stop::Steps => return Shown::Nothing,
+                Stop::Next(_) => {
+                    self.next = Next::Covered;
+                    continue;
+                }
+                Stop::Exhausted => {}
+            }
+            match self.wide.run(&mut budget) {
+                Stop::Steps => return Shown::Nothing,
+                Stop::Next(next) => self.next = next,
+                Stop::Exhausted => return Shown::NoCover,
+            }
+        }
+    }
+
+    /// The fills of a cover that was found.
+    pub(super) fn chosen(&self) -> impl Iterator<Item = u128> + '_ {
+        let widened = |&set: &u64| bits(u128::from(set)).fold(0, |wide, place| wide | 1 << self.documents[place]);
+        self.wide.chosen.iter().copied().chain(self.narrow.chosen.iter().map(widened))
+    }
+
+    /// Number the open documents of `node` anew and branch on them.
+    fn enter_narrow(&mut self, node: &Node<u128>) {
+        let mut places = [0u8; 128];
+        for (place, document) in bits(node.open).enumerate() {
+            places[document] = place as u8;
+            self.documents[place] = document as u8;
+        }
+        let narrow = |set: u128| bits(set).fold(0, |narrow, document| narrow | 1 << places[document]);
+        self.narrow.chosen.clear();
+        self.narrow.sets.clear();
+        self.narrow.sets.extend(self.wide.sets[node.start..node.end].iter().map(|&set| narrow(set)));
+        if self.narrow.slack {
+            self.narrow.wastes.clear();
+            self.narrow.wastes.extend_from_slice(&self.wide.wastes[node.start..node.end]);
+        }
+        // The node is settled: every document is in two fills at least, and need not be looked at again.
+        self.narrow.branch(&Node {
+            open: narrow(node.open),
+            waste: node.waste,
+            start: 0,
+            end: node.end - node.start,
+            once: narrow(node.once),
+            twice: narrow(node.twice),
+        });
+    }
 }
 
-impl<'a> List<'a> {
-    /// Nothing listed yet: fills of `left`, which descends, that waste no more than `waste`. Uses the memory of `sums`.
-    pub(super) fn new(
-        few_first: &'a FewFirst<'a>,
-        left: &'a [u32],
-        waste: u32,
-        documents: usize,
-        sums: &'a mut Vec<u64>,
-        clock: &mut Clock<'_>,
-    ) -> Self {
-        let words = few_first.capacity as usize / 64 + 1;
-        let n = left.len();
-        let table = (n + 1) * words;
-        let few = if documents < LISTED { FEW } else { 0 };
-        clock.spend(((few + 1) * n * words / 6) as u64);
-        sums.resize(sums.len().max((few + 1) * table), 0);
-        for level in 0..=few {
-            let (fewer, these) = sums.split_at_mut(level * table);
-            these[n * words..table].fill(0);
-            these[n * words] = 1;
-            for at in (0..n).rev() {
-                let size = few_first.sizes[left[at] as usize] as usize;
-                let (row, below) = these[at * words..(at + 2) * words].split_at_mut(words);
-                if level == few {
-                    fill::or_shifted(row, below, size);
-                } else if level == 0 {
-                    row.copy_from_slice(below);
-                    row[size / 64] |= 1 << (size % 64);
-                } else {
-                    let start = (level - 1) * table + (at + 1) * words;
-                    fill::or_shifted(row, &fewer[start..start + words], size);
-                    for (to, from) in row.iter_mut().zip(below.iter()) {
-                        *to |= from;
-                    }
+/// Positions of the bits that are set, ascending.
+fn bits(mut set: u128) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = set.trailing_zeros() as usize;
+        set &= set.wrapping_sub(1);
+        (bit < 128).then_some(bit)
+    })
+}
+
+struct Budget<'a, 'b> {
+    steps: u64,
+    clock: &'a mut Clock<'b>,
+}
+
+impl Budget<'_, '_> {
+    fn spend(&mut self, steps: u64) -> bool {
+        if self.steps < steps {
+            return false;
+        }
+        self.steps -= steps;
+        self.clock.spend(steps)
+    }
+}
+
+/// A set of documents.
+trait Set:
+    Copy + PartialEq + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self> + Not<Output = Self>
+{
+    const NONE: Self;
+    /// Whether there is a narrower word.
+    const WIDE: bool;
+    fn lowest(self) -> Self;
+    fn highest(self) -> Self;
+    fn is_narrow(self) -> bool;
+}
+
+impl Set for u64 {
+    const NONE: Self = 0;
+    const WIDE: bool = false;
+    fn lowest(self) -> Self {
+        self & self.wrapping_neg()
+    }
+    fn highest(self) -> Self {
+        1 << self.ilog2()
+    }
+    fn is_narrow(self) -> bool {
+        true
+    }
+}
+
+impl Set for u128 {
+    const NONE: Self = 0;
+    const WIDE: bool = true;
+    fn lowest(self) -> Self {
+        self & self.wrapping_neg()
+    }
+    fn highest(self) -> Self {
+        1 << self.ilog2()
+    }
+    fn is_narrow(self) -> bool {
+        self.count_ones() <= u64::BITS
+    }
+}
+
+/// Documents that are open, and the fills that are left for them.
+struct Node<S> {
+    open: S,
+    waste: Waste,
+    /// The fills, among the sets.
+    start: usize,
+    end: usize,
+    /// Documents in at least one of them, and in at least two.
+    once: S,
+    twice: S,
+}
+
+/// A node whose documents are being tried.
+struct Frame<S> {
+    open: S,
+    waste: Waste,
+    /// Fills without the document branched on are from `start` to `rest`, those with it from there to `end`.
+    start: usize,
+    rest: usize,
+    end: usize,
+    /// The next to be tried.
+    at: usize,
+    /// Fills that were chosen before.
+    chosen: usize,
+}
+
+/// What a node leads to.
+enum Next<S> {
+    /// Every document is covered.
+    Covered,
+    /// So few documents that narrower words hold them.
+    Narrow(Node<S>),
+    /// The next branch: that of the node, or of one before if it is a dead end.
+    Branch,
+}
+
+/// Why a depth stopped.
+enum Stop<S> {
+    Steps,
+    Exhausted,
+    Next(Next<S>),
+}
+
+/// The stack of a search, with sets of one width.
+struct Depth<S> {
+    /// The lists of all frames, one behind the other, and what each fill wastes where any wastes something.
+    sets: Vec<S>,
+    wastes: Vec<Waste>,
+    slack: bool,
+    backwards: bool,
+    frames: Vec<Frame<S>>,
+    chosen: Vec<S>,
+}
+
+impl<S: Set> Depth<S> {
+    fn new(slack: bool, backwards: bool) -> Self {
+        Self { sets: Vec::new(), wastes: Vec::new(), slack, backwards, frames: Vec::new(), chosen: Vec::new() }
+    }
+
+    fn run(&mut self, budget: &mut Budget<'_, '_>) -> Stop<S> {
+        while let Some(frame) = self.frames.last() {
+            if frame.at == frame.end {
+                self.frames.pop();
+                continue;
+            }
+            let fills = (frame.rest - frame.start) as u64;
+            if !budget.spend(BRANCH + fills + fills / 4) {
+                return Stop::Steps;
+            }
+            let Some(node) = self.child() else { continue };
+            match self.enter(node) {
+                Next::Branch => {}
+                next => return Stop::Next(next),
+            }
+        }
+        Stop::Exhausted
+    }
+
+    /// Choose the next fill of the last frame: what is left then, if every document is in some fill.
+    fn child(&mut self) -> Option<Node<S>> {
+        let frame = self.frames.last_mut()?;
+        let at = frame.at;
+        frame.at += 1;
+        let (start, rest, end) = (frame.start, frame.rest, frame.end);
+        let fill = self.sets[at];
+        let open = frame.open & !fill;
+        let mut waste = frame.waste;
+        self.chosen.truncate(frame.chosen);
+        self.chosen.push(fill);
+        if self.sets.len() < end + rest - start {
+            self.sets.resize(end + rest - start, S::NONE);
+        }
+        let (lists, room) = self.sets.split_at_mut(end);
+        let (mut once, mut twice) = (S::NONE, S::NONE);
+        let mut to = 0;
+        if self.slack {
+            if self.wastes.len() < end + rest - start {
+                self.wastes.resize(end + rest - start, [0, 0]);
+            }
+            let (wastes, waste_room) = self.wastes.split_at_mut(end);
+            for (left, spent) in waste.iter_mut().zip(wastes[at]) {
+                *left -= spent;
+            }
+            for (&set, &wasted) in lists[start..rest].iter().zip(&wastes[start..rest]) {
+                if set & fill == S::NONE && wasted[0] <= waste[0] && wasted[1] <= waste[1] {
+                    (room[to], waste_room[to]) = (set, wasted);
+                    to += 1;
+                    twice = twice | once & set;
+                    once = once | set;
+                }
+            }
+        } else {
+            // Without a branch: which fills are kept is as good as random.
+            for &set in &lists[start..rest] {
+                room[to] = set;
+                let kept = set & fill == S::NONE;
+                to += usize::from(kept);
+                let set = if kept { set } else { S::NONE };
+                twice = twice | once & set;
+                once = once | set;
+            }
+        }
+        (open & !once == S::NONE).then_some(Node { open, waste, start: end, end: end + to, once, twice })
+    }
+
+    /// Take the fills that are the only ones of a document, then branch on a document with the fewest.
+    fn enter(&mut self, mut node: Node<S>) -> Next<S> {
+        while node.open != S::NONE {
+            if node.open & !node.once != S::NONE {
+                return Next::Branch;
+            }
+            let single = node.open & !node.twice;
+            if single == S::NONE {
+                if S::WIDE && node.open.is_narrow() {
+                    return Next::Narrow(node);
+                }
+                self.branch(&node);
+                return Next::Branch;
+            }
+            let mut taken = S::NONE;
+            for at in node.start..node.end {
+                let set = self.sets[at];
+                if set & single == S::NONE {
+                    continue;
+                }
+                if set & taken != S::NONE || (self.slack && !spend(&mut node.waste, self.wastes[at])) {
+                    return Next::Branch;
+                }
+                taken = taken | set;
+                self.chosen.push(set);
+            }
+            node.open = node.open & !taken;
+            (node.once, node.twice) = (S::NONE, S::NONE);
+            let mut to = node.start;
+            for at in node.start..node.end {
+                let set = self.sets[at];
+                let fits = |wasted: Waste| wasted[0] <= node.waste[0] && wasted[1] <= node.waste[1];
+                if set & taken != S::NONE || (self.slack && !fits(self.wastes[at])) {
+                    continue;
+                }
+                self.sets[to] = set;
+                if self.slack {
+                    self.wastes[to] = self.wastes[at];
+                }
+                to += 1;
+                node.twice = node.twice | node.once & set;
+                node.once = node.once | set;
+            }
+            node.end = to;
+        }
+        Next::Covered
+    }
+
+    /// Try the fills of a document with the fewest, one after the other.
+    fn branch(&mut self, node: &Node<S>) {
+        let sets = &mut self.sets[node.start..node.end];
+        let fewest = rarest(node.open, sets);
+        let document = if self.backwards { fewest.highest() } else { fewest.lowest() };
+        // Those with it behind the others, which are all that the children look at.
+        let (mut at, mut rest) = (0, sets.len());
+        while at < rest {
+            if sets[at] & document == S::NONE {
+                at += 1;
+            } else {
+                rest -= 1;
+                sets.swap(at, rest);
+                if self.slack {
+                    self.wastes.swap(node.start + at, node.start + rest);
                 }
             }
         }
-        Self { few_first, left, sums, words, waste, documents, fills: Vec::new(), steps: 0 }
-    }
-
-    fn size(&self, at: usize) -> u32 {
-        self.few_first.sizes[self.left[at] as usize]
-    }
-
-    /// List the fills whose largest document is the one at `first`; false when there are more than `most` by now.
-    pub(super) fn extend(&mut self, first: usize, most: usize) -> bool {
-        let documents = self.documents.min(self.few_first.instance.limits.documents as usize);
-        self.follow(first, 1 << first, self.few_first.capacity - self.size(first), documents - 1, most)
-    }
-
-    /// List the fills of `documents` and up to so many `more` after `last`, with `free` left.
-    fn follow(&mut self, last: usize, documents: u128, free: u32, more: usize, most: usize) -> bool {
-        if free <= self.waste {
-            let members = (0..self.left.len()).filter(|at| documents >> at & 1 == 1).map(|at| self.left[at]);
-            if self.few_first.is_feasible(members) {
-                self.fills.push(Fill { documents, waste: free });
-            }
-            if self.fills.len() > most {
-                return false;
-            }
-        }
-        if more == 0 {
-            return true;
-        }
-        let few = if self.documents < LISTED { FEW } else { 0 };
-        let level = (more - 1).min(few);
-        let low = free.saturating_sub(self.waste).max(1);
-        for next in last + 1..self.left.len() {
-            self.steps += 4;
-            let start = level * (self.left.len() + 1) * self.words + next * self.words;
-            let row = &self.sums[start..start + self.words];
-            if low > free || !any_between(row, low as usize, free as usize) {
-                break;
-            }
-            let size = self.size(next);
-            if size <= free && !self.follow(next, documents | 1 << next, free - size, more - 1, most) {
-                return false;
-            }
-        }
-        self.steps <= STEPS_A_FILL * most as u64
+        let rest = node.start + rest;
+        let chosen = self.chosen.len();
+        let (open, waste, start, end) = (node.open, node.waste, node.start, node.end);
+        self.frames.push(Frame { open, waste, start, rest, end, at: rest, chosen });
     }
 }
 
-/// Whether a bit from `low` to `high` is set.
-fn any_between(row: &[u64], low: usize, high: usize) -> bool {
-    let (first, last) = (low / 64, high / 64);
-    let from = u64::MAX << (low % 64);
-    let to = u64::MAX >> (63 - high % 64);
-    if first == last {
-        return row[first] & from & to != 0;
+/// Take `spent` from `left` if there is enough.
+fn spend(left: &mut Waste, spent: Waste) -> bool {
+    let enough = spent[0] <= left[0] && spent[1] <= left[1];
+    if enough {
+        *left = [left[0] - spent[0], left[1] - spent[1]];
     }
-    row[first] & from != 0 || row[last] & to != 0 || row[first + 1..last].iter().any(|&word| word != 0)
+    enough
 }
 
-/// Exact cover, depth first.
-pub(super) struct Search<'a, 'b> {
-    clock: &'a mut Clock<'b>,
-    /// Steps that are left.
-    pub(super) steps: u64,
-    /// Fills that are taken.
-    pub(super) chosen: Vec<u128>,
-    /// Lists to be used again.
-    spare: Vec<Vec<Fill>>,
+/// Add three words bit by bit: the sum, and what is carried.
+fn add<S: Set>(a: S, b: S, c: S) -> (S, S) {
+    let half = a ^ b;
+    (half ^ c, (a & b) | (half & c))
 }
 
-impl<'a, 'b> Search<'a, 'b> {
-    pub(super) fn new(steps: u64, clock: &'a mut Clock<'b>) -> Self {
-        Self { clock, steps, chosen: Vec::new(), spare: Vec::new() }
-    }
-
-    /// Cover the documents `open` by some of `fills`, which hold no others; `steps` is 0 where they ran out first.
-    pub(super) fn run(&mut self, open: u128, fills: &[Fill], waste: u32) -> bool {
-        if open == 0 {
-            return true;
-        }
-        let Some(branch) = rarest(open, fills) else { return false };
-        let mut rest = self.spare.pop().unwrap_or_default();
-        let mut found = false;
-        for fill in fills.iter().filter(|fill| fill.documents & branch != 0) {
-            let cost = 2 * fills.len() as u64;
-            self.steps = self.steps.saturating_sub(cost);
-            if self.steps == 0 || !self.clock.spend(cost) {
-                self.steps = 0;
-                break;
-            }
-            let waste = waste - fill.waste;
-            rest.clear();
-            rest.extend(fills.iter().filter(|other| other.documents & fill.documents == 0 && other.waste <= waste));
-            self.chosen.push(fill.documents);
-            found = self.run(open & !fill.documents, &rest, waste);
-            if found || self.steps == 0 {
-                break;
-            }
-            self.chosen.pop();
-        }
-        self.spare.push(rest);
-        found
-    }
-}
-
-/// The document of `open` in the fewest fills; None where one is in none.
-fn rarest(open: u128, fills: &[Fill]) -> Option<u128> {
-    // All documents are counted at once: plane p holds bit p of each count.
-    let mut planes = [0u128; PLANES];
-    for fill in fills {
-        let mut carry = fill.documents;
-        for plane in &mut planes {
-            if carry == 0 {
+/// The documents of `open` in the fewest sets.
+fn rarest<S: Set>(open: S, sets: &[S]) -> S {
+    // All documents are counted at once: plane p holds bit p of each count. Eight sets are added before what they
+    // carry moves on to higher planes (Harley and Seal's way to count bits).
+    let mut planes = [S::NONE; PLANES];
+    let (mut ones, mut twos, mut fours) = (S::NONE, S::NONE, S::NONE);
+    let mut count = |eight: &[S; 8]| {
+        let (a, b, c, d, e, f);
+        (ones, a) = add(ones, eight[0], eight[1]);
+        (ones, b) = add(ones, eight[2], eight[3]);
+        (twos, e) = add(twos, a, b);
+        (ones, c) = add(ones, eight[4], eight[5]);
+        (ones, d) = add(ones, eight[6], eight[7]);
+        (twos, f) = add(twos, c, d);
+        let mut carry;
+        (fours, carry) = add(fours, e, f);
+        for plane in &mut planes[3..] {
+            if carry == S::NONE {
                 break;
             }
             (*plane, carry) = (*plane ^ carry, *plane & carry);
         }
+    };
+    let (eights, rest) = sets.as_chunks();
+    for eight in eights {
+        count(eight);
     }
-    let counted = planes.iter().fold(0, |any, plane| any | plane);
-    if open & !counted != 0 {
-        return None;
-    }
+    let mut last = [S::NONE; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    count(&last);
+    planes[..3].copy_from_slice(&[ones, twos, fours]);
+    let bits = usize::BITS - sets.len().leading_zeros();
     let mut rarest = open;
-    for plane in planes.iter().rev() {
-        if rarest & !plane != 0 {
-            rarest &= !plane;
+    for &plane in planes[..(bits as usize).min(PLANES)].iter().rev() {
+        if rarest & !plane != S::NONE {
+            rarest = rarest & !plane;
         }
     }
-    Some(rarest & rarest.wrapping_neg())
+    rarest
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Effort, Instance, Limits};
+    use super::super::Effort;
+    use super::super::search::Random;
     use super::*;
-
-    const LIMITS: Limits = Limits { documents: 4, chunks: 12, tokens_per_document: 100, tokens: 100 };
 
     fn clock() -> Clock<'static> {
         Clock::new(&Effort { seconds: 1.0, interrupted: &|| false })
     }
 
-    fn listed(instance: &Instance, waste: u32, documents: usize) -> Vec<(u128, u32)> {
-        let few_first = FewFirst::new(instance, 3).expect("three requests are nearly full");
-        let left: Vec<u32> = (0..instance.len() as u32).collect();
-        let mut sums = Vec::new();
-        let mut list = List::new(&few_first, &left, waste, documents, &mut sums, &mut clock());
-        assert!((0..left.len()).rev().all(|first| list.extend(first, 1_000)));
-        let mut fills: Vec<(u128, u32)> = list.fills.iter().map(|fill| (fill.documents, fill.waste)).collect();
-        fills.sort_unstable();
-        fills
+    fn fills(sets: &[u128], waste: Waste) -> Vec<Fill> {
+        sets.iter().map(|&documents| Fill { documents, waste }).collect()
     }
 
-    #[test]
-    fn every_fill_that_keeps_the_limits_is_listed_once() {
-        let tokens = vec![60, 45, 40, 35, 30, 25, 20, 15, 12, 8, 5, 3];
-        let chunks = vec![1, 2, 3, 4, 5, 6, 7, 1, 1, 1, 1, 1];
-        let instance = Instance { tokens: tokens.clone(), chunks: chunks.clone(), limits: LIMITS };
-        for (waste, most) in [(0, LISTED), (4, LISTED), (4, 3), (0, 2)] {
-            let wanted: Vec<(u128, u32)> = (1u128..1 << 12)
-                .filter_map(|which| {
-                    let sum = |of: &[u32]| (0..12).filter(|i| which >> i & 1 == 1).map(|i| of[i]).sum::<u32>();
-                    let fits = sum(&tokens) <= 100 && sum(&tokens) >= 100 - waste && sum(&chunks) <= 12;
-                    let few = which.count_ones() as usize <= most.min(4);
-                    (fits && few).then(|| (which, 100 - sum(&tokens)))
-                })
-                .collect();
-            assert!(!wanted.is_empty());
-            assert_eq!(listed(&instance, waste, most), wanted);
+    /// What is shown, by calls of so many steps, and the fills of a cover.
+    fn run(open: u128, fills: &[Fill], waste: Waste, backwards: bool, steps: u64) -> (Shown, Vec<u128>) {
+        let mut search = Search::new(open, fills, waste, backwards);
+        for _ in 0..((1u64 << 28) / steps.max(1)).min(1 << 16) {
+            match search.run(steps, &mut clock()) {
+                Shown::Nothing => {}
+                Shown::Cover => return (Shown::Cover, search.chosen().collect()),
+                Shown::NoCover => return (Shown::NoCover, Vec::new()),
+            }
         }
+        (Shown::Nothing, Vec::new())
     }
 
     #[test]
     fn a_cover_is_found_where_there_is_one_and_steps_are_left() {
-        let fills =
-            |sets: &[u128]| -> Vec<Fill> { sets.iter().map(|&documents| Fill { documents, waste: 1 }).collect() };
-        let sets = fills(&[0b0011, 0b0110, 0b1100, 0b1001, 0b0111]);
-        let run = |fills: &[Fill], steps: u64, waste: u32| {
-            let mut clock = clock();
-            let mut search = Search::new(steps, &mut clock);
-            let found = search.run(0b1111, fills, waste);
-            (found, search.chosen.iter().fold(0, |all, one| all ^ one), search.steps > 0)
-        };
-        assert_eq!(run(&sets, 1_000, 2), (true, 0b1111, true));
-        assert_eq!(run(&sets, 1_000, 1), (false, 0, true), "each wastes one, and two are needed");
-        assert_eq!(run(&sets, 5, 2), (false, 0, false), "out of steps");
-        assert_eq!(run(&fills(&[0b0111, 0b1110]), 1_000, 9), (false, 0, true));
+        let sets = [0b0011, 0b0110, 0b1100, 0b1001, 0b0111, 0b1110];
+        for backwards in [false, true] {
+            let run = |waste, each, steps| run(0b1111, &fills(&sets, each), waste, backwards, steps);
+            let (shown, chosen) = run([2, 2], [1, 1], 1_000);
+            assert_eq!(shown, Shown::Cover);
+            assert_eq!(chosen.iter().sum::<u128>(), 0b1111, "each document once");
+            assert_eq!(run([0, 0], [0, 0], 1_000).0, Shown::Cover);
+            assert_eq!(run([2, 1], [1, 1], 1_000).0, Shown::NoCover, "each wastes one, and two are needed");
+            assert_eq!(run([1, 2], [1, 1], 1_000).0, Shown::NoCover);
+            assert_eq!(run([2, 2], [1, 1], 5).0, Shown::Nothing, "no branch has so few steps");
+        }
+        assert_eq!(run(0b1111, &fills(&[0b0111, 0b1110], [0, 0]), [9, 9], false, 1_000).0, Shown::NoCover);
+        assert_eq!(run(0, &[], [0, 0], false, 0).0, Shown::Cover);
     }
 
+    /// Documents of all widths, cut at random into sets of three, among many other sets.
     #[test]
-    fn the_rarest_document_is_the_one_in_the_fewest_sets() {
-        let sets = [0b0111, 0b0110, 0b1011, 0b1110, 0b1001];
-        let fills: Vec<Fill> = sets.iter().map(|&documents| Fill { documents, waste: 0 }).collect();
-        // Counts from the lowest: 3, 4, 3, 3.
-        assert_eq!(rarest(0b1111, &fills), Some(0b0001));
-        assert_eq!(rarest(0b1010, &fills), Some(0b1000));
-        assert_eq!(rarest(0b1_0000, &fills), None);
-    }
-
-    #[test]
-    fn any_bit_between_two_is_seen() {
-        for bit in 0..256usize {
-            let mut row = [0u64; 4];
-            row[bit / 64] = 1 << (bit % 64);
-            for (low, high) in [(0, 0), (0, 255), (63, 64), (5, 70), (70, 200), (128, 128), (192, 255)] {
-                assert_eq!(any_between(&row, low, high), (low..=high).contains(&bit), "{bit} {low} {high}");
+    fn covers_are_the_same_however_often_the_search_is_stopped() {
+        let mut random = Random::new(5);
+        for documents in [12u32, 63, 66, 90, 126] {
+            for (slack, hidden) in [([0, 0], true), ([1, 2], true), ([0, 0], false)] {
+                let mut order: Vec<u32> = (0..documents).collect();
+                for at in (1..documents as usize).rev() {
+                    order.swap(at, random.below(at as u32 + 1) as usize);
+                }
+                let set = |of: &[u32]| of.iter().fold(0u128, |set, &document| set | 1 << document);
+                let mut sets: Vec<u128> = order.chunks(3).skip(usize::from(!hidden)).map(set).collect();
+                for _ in 0..2 * documents {
+                    let three: [u32; 3] = std::array::from_fn(|_| random.below(documents));
+                    // Without the first of the hidden sets its first document is in no set.
+                    if set(&three).count_ones() == 3 && (hidden || !three.contains(&order[0])) {
+                        sets.push(set(&three));
+                    }
+                }
+                let open = (1 << documents) - 1;
+                let waste = [slack[0] * documents / 3, slack[1] * documents / 3];
+                let whole = run(open, &fills(&sets, slack), waste, false, 1 << 22);
+                let parts = run(open, &fills(&sets, slack), waste, false, 1 << 14);
+                assert_eq!(whole, parts);
+                assert_eq!(whole.0, if hidden { Shown::Cover } else { Shown::NoCover }, "{documents} {slack:?}");
+                if hidden {
+                    assert_eq!(whole.1.len() as u32, documents / 3);
+                    assert_eq!(whole.1.iter().fold(0, |all, one| all | one), open);
+                    assert!(whole.1.iter().all(|one| sets.contains(one)));
+                }
             }
+        }
+    }
+
+    #[test]
+    fn the_rarest_documents_are_those_in_the_fewest_sets() {
+        let sets = [0b0111u128, 0b0110, 0b1011, 0b1110, 0b1001];
+        // Counts from the lowest: 3, 4, 3, 3.
+        assert_eq!(rarest(0b1111, &sets), 0b1101);
+        assert_eq!(rarest(0b0010, &sets), 0b0010);
+        let mut random = Random::new(9);
+        for count in [1, 7, 8, 9, 64, 1_000] {
+            let sets: Vec<u64> = (0..count).map(|_| u64::from(random.below(1 << 20))).collect();
+            let of = |document: u32| sets.iter().filter(|&&set| set >> document & 1 == 1).count();
+            let fewest = (0..20).map(of).min();
+            let wanted = (0..20).filter(|&document| Some(of(document)) == fewest).fold(0, |all, one| all | 1 << one);
+            assert_eq!(rarest((1 << 20) - 1, &sets), wanted);
         }
     }
 }

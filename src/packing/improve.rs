@@ -51,7 +51,7 @@ pub(super) fn improve(
     });
     let mut patience = PATIENCE;
     let mut searchable = true;
-    // Exact cover takes turns with all that others spend, so that each has half.
+    // Exact cover takes turns with all that others spend.
     let mut rounds = Rounds::default();
     let mut others = 0;
     // What balancing may still spend before the others, which may take all that is left, have their turn.
@@ -65,7 +65,8 @@ pub(super) fn improve(
                 searchable = false;
                 continue;
             }
-            if rounds.steps <= others
+            rounds.start_from(found.requests, bound);
+            if rounds.are_due(others)
                 && let Some(few_first) = FewFirst::new(&tail.part, tail.least)
             {
                 match few_first.round(&mut rounds, &mut random, &mut clock) {

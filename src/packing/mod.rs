@@ -2,9 +2,10 @@
 //!
 //! A request has three capacities (tokens, chunks, documents), so this is vector bin packing with two dimensions and
 //! a cardinality bound. [`best_fit`] gives a packing in O(n log n), [`bounds`] tells how few requests any packing
-//! needs, and [`improve`] closes the gap while its budget lasts: by [`few_first`] and [`cover`] where there is no room
-//! to spare, by [`balance`], [`fill`], [`search`] and the linear program of [`linear`] and [`pricing`]. [`next_fit`]
-//! keeps the input's order, [`window`] looks ahead a bounded number of documents.
+//! needs, and [`improve`] closes the gap while its budget lasts: by [`few_first`] where there is no room to spare, which
+//! lists [`fills`], finds some by their [`halves`], and chooses among them by exact [`cover`]; by [`balance`], [`fill`],
+//! [`search`] and the linear program of [`linear`] and [`pricing`]. [`next_fit`] keeps the input's order, [`window`]
+//! looks ahead a bounded number of documents.
 
 mod balance;
 mod best_fit;
@@ -12,6 +13,8 @@ mod bounds;
 mod cover;
 mod few_first;
 mod fill;
+mod fills;
+mod halves;
 mod improve;
 mod linear;
 mod next_fit;

@@ -163,6 +163,34 @@ def test_families_reach_a_proven_optimum(family):
             assert packing.optimal, (n, seed, packing)
 
 
+@pytest.mark.parametrize(
+    ("family", "n", "seed", "effort"),
+    [
+        # Few documents a request and no token to spare: too many fills for a plain search.
+        ("cut_few", 80, 1003, 1.0),
+        ("cut_few", 80, 1004, 1.0),
+        ("cut_few", 80, 1006, 1.0),
+        ("cut_few", 80, 1007, 1.0),
+        # A search that goes astray early never comes back: it has to start anew.
+        ("triplets", 100, 1001, 0.05),
+        ("triplets", 100, 1009, 0.05),
+        ("triplets", 120, 1008, 0.05),
+        # Requests must be filled in tokens and in chunks at once.
+        ("both_tight", 60, 1005, 1.0),
+        ("both_tight", 60, 1008, 1.0),
+        ("both_tight", 60, 1009, 1.0),
+        ("both_tight", 80, 1001, 1.0),
+        ("both_tight", 80, 1004, 1.0),
+        ("both_tight", 80, 1010, 1.0),
+    ],
+)
+def test_instances_that_were_once_a_request_over(family, n, seed, effort):
+    case = FAMILIES[family](np.random.default_rng([seed, n]), n)
+    packing = pack(case.tokens, case.chunks, limits=case.limits, effort=effort)
+    check(packing, case.tokens, case.chunks, case.limits)
+    assert len(packing.requests) == case.optimum
+
+
 def test_the_same_call_gives_the_same_packing_however_busy_the_machine_is():
     case = both_exact(np.random.default_rng(5), 240)
     # Not solved: the budget ends the search, and it is counted in steps.
