@@ -1,4 +1,4 @@
-"""A record to Markdown tables and plots: ``python -m benches.report RECORD`` renders without measuring.
+"""A record to Markdown tables and plots: ``python -m benches.report RECORD [--page FILE]`` renders without measuring.
 
 Everything here is a function of the record alone, so rendering twice gives the same bytes.
 """
@@ -230,8 +230,8 @@ def summary(record: dict[str, Any]) -> str:
     )
 
 
-def markdown(record: dict[str, Any]) -> str:
-    """Return all of a record."""
+def markdown(record: dict[str, Any], *, pictures: bool = True) -> str:
+    """Return all of a record; ``pictures`` are referred to, not drawn."""
     machine = record["machine"]
     paths = ", ".join(f"{name} {path}" for name, path in machine["paths"].items())
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -247,7 +247,8 @@ def markdown(record: dict[str, Any]) -> str:
         )
     ]
     for group in groups(record):
-        parts += [f"### {TITLES[group]}", NOTES[group], f"![{TITLES[group]}]({plot_name(group)})"]
+        parts += [f"### {TITLES[group]}", NOTES[group]]
+        parts += [f"![{TITLES[group]}]({plot_name(group)})"] if pictures else []
         parts += [tables(record, group)]
     slower = losses(record)
     parts += ["### Where a peer is quicker", "\n".join(f"- {line}" for line in slower) or "Nowhere, in this record."]
@@ -288,7 +289,14 @@ def write(record: dict[str, Any], root: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.report", description="Render a record.")
     parser.add_argument("record", type=Path)
-    write(json.loads(parser.parse_args().record.read_text(encoding="utf-8")), Path(__file__).parent.parent)
+    parser.add_argument("--page", type=Path, help="write the tables alone, to this file: for another CPU's record")
+    options = parser.parse_args()
+    record = json.loads(options.record.read_text(encoding="utf-8"))
+    if options.page is None:
+        write(record, Path(__file__).parent.parent)
+    else:
+        title = ", ".join(sorted(set(record["machine"]["paths"].values())))
+        options.page.write_text(f"# Benchmarks: {title}\n\n{markdown(record, pictures=False)}", encoding="utf-8")
     return 0
 
 

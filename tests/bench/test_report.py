@@ -196,3 +196,15 @@ def test_every_record_that_was_kept_can_be_rendered(path):
     text = report.markdown(kept)
     assert all(f"### {report.TITLES[group]}\n" in text for group in {result["group"] for result in kept["results"]})
     assert report.summary(kept)
+
+
+def test_a_page_of_another_cpus_record_has_tables_and_no_pictures(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    monkeypatch.setattr("sys.argv", ["report", str(RECORDS[-1]), "--page", str(page)])
+    assert report.main() == 0
+    text = page.read_text(encoding="utf-8")
+    kept = json.loads(RECORDS[-1].read_text(encoding="utf-8"))
+    assert text.endswith(report.markdown(kept, pictures=False))
+    assert text.startswith("# Benchmarks: ")
+    assert "![" not in text
+    assert "![" in report.markdown(kept)
