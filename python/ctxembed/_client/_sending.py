@@ -172,14 +172,19 @@ class Sending:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(first_run)
-                with anyio.move_on_after(patience):
-                    await over.wait()
-                if not over.is_set() and engine.gate.try_acquire():
-                    hedged = True
-                    if engine.pacer.may_start(self.batch.tokens, engine.clock.monotonic()):
+                while not (over.is_set() or hedged):
+                    with anyio.move_on_after(patience):
+                        await over.wait()
+                    # Where all places are taken, or no request may start, there may be one after as long again.
+                    if over.is_set() or engine.hedger.patience() is None or not engine.gate.try_acquire():
+                        continue
+                    hedged = engine.pacer.may_start(self.batch.tokens, engine.clock.monotonic())
+                    if hedged:
                         engine.hedger.spend()
                         under_way += 1
                         group.start_soon(hedge_run)
+                    else:
+                        engine.gate.release()
                 await over.wait()
                 group.cancel_scope.cancel()
         finally:
