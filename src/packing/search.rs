@@ -369,3 +369,26 @@ fn worth(instance: &Instance) -> Vec<i64> {
         .map(|(&tokens, &chunks)| ((i64::from(tokens) * t) >> shift) + ((i64::from(chunks) * c) >> shift))
         .collect()
 }
+
+/// How long the searches that start anew are, one after the other (Luby, Sinclair and Zuckerman, 1993): 1, 1, 2, 1, 1, 2, 4, 1, 1, 2, 1, 1, 2, 4, 8, ...
+pub(super) fn luby(number: u32) -> u64 {
+    let mut number = number;
+    loop {
+        let bits = 32 - number.leading_zeros();
+        if number == (1 << bits) - 1 {
+            return 1 << (bits - 1);
+        }
+        number -= (1 << (bits - 1)) - 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn searches_are_as_long_as_luby_says() {
+        let lengths: Vec<u64> = (1..16).map(luby).collect();
+        assert_eq!(lengths, [1, 1, 2, 1, 1, 2, 4, 1, 1, 2, 1, 1, 2, 4, 8]);
+    }
+}

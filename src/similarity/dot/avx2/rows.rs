@@ -54,7 +54,7 @@ pub(in super::super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: 
         }
         return;
     }
-    let (end, ones) = (End::of(query), _mm256_set1_epi16(1));
+    let end = End::of(query);
     for ((row, out), norm) in rows.iter().zip(out).zip(norms) {
         let (steps, tail) = row.as_chunks::<STEP>();
         let mut sum = _mm256_setzero_si256();
@@ -62,10 +62,8 @@ pub(in super::super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: 
         for (query, step) in query.as_chunks::<STEP>().0.iter().zip(steps) {
             prefetch_ahead(step, ahead);
             let value = load(step);
-            let size = _mm256_abs_epi8(value);
-            let pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(load(query), value));
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
-            squares = add_squares(squares, size);
+            sum = add_product(sum, load(query), value);
+            squares = add_squares(squares, _mm256_abs_epi8(value));
         }
         *out = add_lane(end.finish(row, sum));
         *norm = (add_lane(_mm256_add_epi32(squares[0], squares[1])) + scalar::product(tail, tail)).cast_unsigned();
