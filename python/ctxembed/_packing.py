@@ -94,10 +94,11 @@ def pack(
         number, and the next request takes the oldest of them and the largest others that fit, so a request leaves
         after at most 8 requests' worth of documents was read, and the oldest document never waits.
     effort : float
-        Seconds at most spent improving while a gap to the bound remains, for ``"any"``; 0 leaves
-        best-fit-decreasing. It buys 300 million steps a second, which a current core takes in some 0.6 seconds, and
-        the steps end the search: the result depends on the arguments alone, however busy the machine is. The clock
-        is a safety net for machines many times slower: it ends the search after ten times ``effort``.
+        Seconds at most spent improving while a gap to the bound remains, for ``"any"``; 0 leaves best-fit-decreasing,
+        or contiguous requests where these are fewer. It buys 300 million steps a second, which a current core takes in
+        some 0.6 seconds, and the steps end the search: the result depends on the arguments alone, however busy the
+        machine is. The clock is a safety net for machines many times slower: it ends the search after ten times
+        ``effort``.
 
     Returns
     -------
@@ -114,8 +115,9 @@ def pack(
 
     Notes
     -----
-    ``"any"`` is best-fit-decreasing under all limits, then, while a gap to the bound remains, documents with many and
-    with few tokens a chunk taken in turn, best-fit by other measures of size, and worst-fit at the bound;
+    ``"any"`` is best-fit-decreasing under all limits, or, where that takes fewer requests, contiguous ones or documents
+    that cost more of one limit and of another in turn; then, while a gap to the bound remains, best-fit by other
+    measures of size, and worst-fit at the bound;
     at the bound or above it, two requests divided anew again and again by meeting in the middle (Horowitz and Sahni,
     1974) until none is too full; where hardly a token is to spare, exact cover over the sets of documents that fill a
     request (Knuth, 2000); requests filled as full as subset sums allow, with tabu search at one request fewer;

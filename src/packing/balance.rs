@@ -7,8 +7,9 @@
 //! exactly it; somewhat worse ones now and then. All three limits count alike, each as a share of a request, so
 //! documents that fill requests to the last token, chunk or place are no special case.
 
+use super::Instance;
+use super::order::by_descending;
 use super::search::{Clock, Random};
-use super::{Instance, best_fit};
 
 /// Documents of two requests that are divided anew: their halves have at most 2^8 sums each.
 const MOVED: usize = 16;
@@ -91,7 +92,7 @@ impl Balance {
             let cost = &self.costs[i];
             (0..DIMENSIONS - 1).map(|d| cost[d] * self.weights[d]).max().unwrap_or(0)
         };
-        let order = best_fit::by_descending((0..instance.len()).map(|i| (share(i) >> 2) as u32));
+        let order = by_descending((0..instance.len()).map(|i| (share(i) >> 2) as u32));
         let mut rooms: std::collections::BinaryHeap<(i64, u32)> =
             (0..count as u32).map(|request| (WHOLE, request)).collect();
         for i in order {

@@ -2,59 +2,105 @@
 //!
 //! Requests with room left stand in buckets by their free tokens. A request that is full in documents is closed and
 //! leaves, so the cardinality bound costs nothing. Where chunks bind too, each bucket is a heap by free chunks under
-//! a tournament tree, so that "the least free tokens that suffice, with enough free chunks" is one descent.
+//! a tree of maxima, so that "the least free tokens that suffice, with enough free chunks" is one descent.
 
-use std::collections::BinaryHeap;
+use super::levels::{HIGHEST, Levels};
+use super::{Assignment, Instance, Limits, Room};
 
-use super::{Assignment, Instance, Room};
+/// Documents whose costs are fetched together: they lie anywhere, so one by one each would wait for memory.
+const BLOCK: usize = 64;
 
-/// Documents by descending tokens, ties by position.
-pub(super) fn decreasing(instance: &Instance) -> Vec<u32> {
-    by_descending(instance.tokens.iter().copied())
-}
+/// Blocks between two looks at whether a packing can still succeed.
+const PATIENCE: usize = 256;
 
-/// Positions by descending key, ties by position.
-pub(super) fn by_descending(keys: impl Iterator<Item = u32>) -> Vec<u32> {
-    // One word holds key and position: sorting words is several times faster than sorting positions through a key.
-    let mut words: Vec<u64> = keys.enumerate().map(|(i, key)| (u64::from(u32::MAX - key) << 32) | i as u64).collect();
-    words.sort_unstable();
-    words.iter().map(|&word| word as u32).collect()
-}
-
-/// Best-fit-decreasing.
-pub(super) fn pack(instance: &Instance) -> Assignment {
-    in_order(instance, &decreasing(instance))
-}
-
-/// Best-fit of the documents in the order given.
-pub(super) fn in_order(instance: &Instance, order: &[u32]) -> Assignment {
+/// Best-fit of the documents in the order given; nothing as soon as it is sure to need more than `most` requests.
+pub(super) fn in_order(instance: &Instance, order: &[u32], most: usize) -> Option<Assignment> {
     if instance.has_chunks() {
-        place(instance, order, &mut ByTokensAndChunks::new(instance.limits.tokens, instance.len()))
+        place(instance, order, most, &mut ByTokensAndChunks::new(&instance.limits))
     } else {
-        place(instance, order, &mut ByTokens::new(instance.limits.tokens))
+        place(instance, order, most, &mut ByTokens::new(instance.limits.tokens))
     }
 }
 
-fn place(instance: &Instance, order: &[u32], open: &mut impl Open) -> Assignment {
+fn place(instance: &Instance, order: &[u32], most: usize, open: &mut impl Open) -> Option<Assignment> {
     let mut request_of = vec![0; instance.len()];
     let mut rooms: Vec<Room> = Vec::new();
-    for &i in order {
-        let i = i as usize;
-        let (tokens, chunks) = (instance.tokens[i], instance.chunks_of(i));
-        let request = open.take(tokens, chunks, &rooms).unwrap_or_else(|| {
-            rooms.push(instance.room());
-            (rooms.len() - 1) as u32
-        });
-        let room = &mut rooms[request as usize];
-        room.take(tokens, chunks);
-        let room = *room;
-        // Every document costs at least a token (and a chunk, where chunks count): nothing fits an exhausted request.
-        if room.documents > 0 && room.tokens > 0 && (room.chunks > 0 || !instance.has_chunks()) {
-            open.put(request, room);
+    let mut outlook = Outlook::new(instance);
+    let mut costs = [(0, 0); BLOCK];
+    for (number, block) in order.chunks(BLOCK).enumerate() {
+        if rooms.len() > most || (number % PATIENCE == PATIENCE - 1 && outlook.least(&rooms) > most) {
+            return None;
         }
-        request_of[i] = request;
+        for (cost, &i) in costs.iter_mut().zip(block) {
+            *cost = (instance.tokens[i as usize], instance.chunks_of(i as usize));
+        }
+        for (&i, &(tokens, chunks)) in block.iter().zip(&costs) {
+            let request = open.take(tokens, chunks, &rooms).unwrap_or_else(|| {
+                rooms.push(instance.room());
+                (rooms.len() - 1) as u32
+            });
+            let room = &mut rooms[request as usize];
+            room.take(tokens, chunks);
+            let room = *room;
+            // Every document costs at least a token (and a chunk, where chunks count): nothing fits an exhausted one.
+            if room.documents > 0 && room.tokens > 0 && (room.chunks > 0 || !instance.has_chunks()) {
+                open.put(request, room);
+            }
+            request_of[i as usize] = request;
+            outlook.place(tokens, chunks);
+        }
     }
-    Assignment { request_of, requests: rooms.len() }
+    (rooms.len() <= most).then_some(Assignment { request_of, requests: rooms.len() })
+}
+
+/// What is not placed yet.
+struct Outlook<'a> {
+    instance: &'a Instance,
+    documents: u64,
+    tokens: u64,
+    chunks: u64,
+    /// Chunks a token of the document that has the most, times 2^20, rounded up.
+    density: u64,
+}
+
+impl<'a> Outlook<'a> {
+    fn new(instance: &'a Instance) -> Self {
+        let (mut tokens, mut chunks) = (0, 0);
+        let mut densest = (1, 0);
+        for (i, &t) in instance.tokens.iter().enumerate() {
+            let (t, c) = (u64::from(t), u64::from(instance.chunks_of(i)));
+            tokens += t;
+            chunks += c;
+            if c * densest.0 > densest.1 * t {
+                densest = (t, c);
+            }
+        }
+        let density = (densest.1 << 20).div_ceil(densest.0);
+        Self { instance, documents: instance.len() as u64, tokens, chunks, density }
+    }
+
+    fn place(&mut self, tokens: u32, chunks: u32) {
+        self.documents -= 1;
+        self.tokens -= u64::from(tokens);
+        self.chunks -= u64::from(chunks);
+    }
+
+    /// Requests needed in the end if `rooms` are kept: what these have left that no document can use is lost.
+    fn least(&self, rooms: &[Room]) -> usize {
+        let (mut documents, mut tokens, mut chunks) = (0, 0, 0);
+        for room in rooms.iter().filter(|room| room.documents > 0) {
+            let (t, c) = (u64::from(room.tokens), u64::from(room.chunks));
+            // A document costs a token at least, and a chunk where chunks count; `room.chunks` stays whole elsewhere.
+            documents += u64::from(room.documents).min(t).min(c);
+            tokens += t;
+            chunks += c.min(((t * self.density) >> 20) + 1);
+        }
+        let limits = &self.instance.limits;
+        let more = self.documents.saturating_sub(documents).div_ceil(u64::from(limits.documents));
+        let more = more.max(self.tokens.saturating_sub(tokens).div_ceil(u64::from(limits.tokens)));
+        let more = more.max(self.chunks.saturating_sub(chunks).div_ceil(u64::from(limits.chunks)));
+        rooms.len() + more as usize
+    }
 }
 
 /// Requests that can still take something.
@@ -65,7 +111,7 @@ trait Open {
     fn put(&mut self, request: u32, room: Room);
 }
 
-/// Entries looked at in the bucket that fits only in part, which exists only where a bucket spans several values.
+/// Entries looked at where some fit and others do not: in a bucket that spans several values, or heads of one level.
 const PARTIAL: usize = 16;
 /// No request.
 const NONE: u32 = u32::MAX;
@@ -193,61 +239,84 @@ impl Open for ByTokens {
     }
 }
 
-/// As [`ByTokens`], each bucket a heap by free chunks: one a value up to 2^18 tokens, but for many documents only so
-/// many buckets that the tree stays in the cache.
+/// As [`ByTokens`], each bucket a skew heap by free chunks (Sleator and Tarjan, "Self-adjusting heaps", SIAM Journal on
+/// Computing 15, 1986), under a tree of the most free chunks in each.
 struct ByTokensAndChunks {
     shift: u32,
-    leaves: usize,
-    /// Most free chunks below each node; the root is node 1, the leaves follow from node `leaves`.
-    most: Vec<u32>,
-    buckets: Vec<BinaryHeap<(u32, u32)>>,
+    /// Chunks of an empty request.
+    capacity: u64,
+    /// The request with the most free chunks of each bucket.
+    heads: Vec<u32>,
+    /// The level of each bucket's head; 0 where there is none.
+    levels: Levels,
+    /// Where each request stands in its heap.
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    chunks: u32,
+    below: [u32; 2],
 }
 
 impl ByTokensAndChunks {
-    fn new(capacity: u32, documents: usize) -> Self {
-        let bits = if documents > 200_000 { 13 } else { 18 };
-        let shift = (32 - capacity.leading_zeros()).saturating_sub(bits);
-        let buckets = (capacity >> shift) as usize + 1;
-        let leaves = buckets.next_power_of_two();
-        Self { shift, leaves, most: vec![0; 2 * leaves], buckets: vec![BinaryHeap::new(); buckets] }
-    }
-
-    fn refresh(&mut self, bucket: usize) {
-        let mut node = self.leaves + bucket;
-        let mut value = self.buckets[bucket].peek().map_or(0, |&(chunks, _)| chunks);
-        while self.most[node] != value {
-            self.most[node] = value;
-            if node == 1 {
-                return;
-            }
-            value = value.max(self.most[node ^ 1]);
-            node /= 2;
+    fn new(limits: &Limits) -> Self {
+        let shift = (32 - limits.tokens.leading_zeros()).saturating_sub(18);
+        let buckets = (limits.tokens >> shift) as usize + 1;
+        Self {
+            shift,
+            capacity: u64::from(limits.chunks),
+            heads: vec![NONE; buckets],
+            levels: Levels::new(buckets),
+            nodes: Vec::new(),
         }
     }
 
-    /// The first bucket from `start` on with a request of at least `chunks` free chunks.
-    fn first(&self, start: usize, chunks: u32) -> Option<usize> {
-        if start >= self.leaves {
-            return None;
+    /// So many free chunks in 1 to [`HIGHEST`]: more are never lower.
+    fn level(&self, chunks: u32) -> u8 {
+        1 + (u64::from(chunks) * u64::from(HIGHEST - 1) / self.capacity) as u8
+    }
+
+    /// Put a heap in place of a bucket's.
+    fn replace(&mut self, bucket: usize, head: u32) {
+        self.heads[bucket] = head;
+        let level = self.nodes.get(head as usize).map_or(0, |node| self.level(node.chunks));
+        self.levels.set(bucket, level);
+    }
+
+    /// Remove and return a bucket's head, which exists.
+    fn pop(&mut self, bucket: usize) -> u32 {
+        let request = self.heads[bucket];
+        let [left, right] = self.nodes[request as usize].below;
+        let head = self.merge(left, right);
+        self.replace(bucket, head);
+        request
+    }
+
+    /// One heap of two, either of which may be empty.
+    fn merge(&mut self, a: u32, b: u32) -> u32 {
+        if a == NONE || b == NONE {
+            return a.min(b);
         }
-        let mut node = self.leaves + start;
-        // Up, to the right, until a subtree qualifies; then down, to the left, to its first leaf that does.
-        while self.most[node] < chunks {
-            while node & 1 == 1 {
-                node /= 2;
+        let (root, mut low) = self.ordered(a, b);
+        let mut at = root;
+        // `low` goes below `at`: the left part becomes the right, and what was there is merged with `low` on the left.
+        loop {
+            let [left, right] = self.nodes[at as usize].below;
+            if right == NONE {
+                self.nodes[at as usize].below = [low, left];
+                return root;
             }
-            if node == 0 {
-                return None;
-            }
-            node += 1;
+            let high;
+            (high, low) = self.ordered(right, low);
+            self.nodes[at as usize].below = [high, left];
+            at = high;
         }
-        while node < self.leaves {
-            node *= 2;
-            if self.most[node] < chunks {
-                node += 1;
-            }
-        }
-        Some(node - self.leaves)
+    }
+
+    /// The one with more chunks first.
+    fn ordered(&self, a: u32, b: u32) -> (u32, u32) {
+        if self.nodes[a as usize].chunks < self.nodes[b as usize].chunks { (b, a) } else { (a, b) }
     }
 }
 
@@ -255,26 +324,67 @@ impl Open for ByTokensAndChunks {
     fn take(&mut self, tokens: u32, chunks: u32, rooms: &[Room]) -> Option<u32> {
         let mut start = (tokens >> self.shift) as usize;
         if self.shift > 0 {
-            let top = self.buckets[start].peek().copied();
-            if let Some((free, request)) = top
-                && free >= chunks
-                && rooms[request as usize].tokens >= tokens
-            {
-                self.buckets[start].pop();
-                self.refresh(start);
-                return Some(request);
+            let head = self.heads[start];
+            if rooms.get(head as usize).is_some_and(|room| room.fits(tokens, chunks)) {
+                return Some(self.pop(start));
             }
             start += 1;
         }
-        let bucket = self.first(start, chunks)?;
-        let (_, request) = self.buckets[bucket].pop()?;
-        self.refresh(bucket);
-        Some(request)
+        // A head of the same level may have a few chunks less, one of the next never has.
+        let level = self.level(chunks);
+        for _ in 0..PARTIAL {
+            let bucket = self.levels.first(start, level)?;
+            if self.nodes[self.heads[bucket] as usize].chunks >= chunks {
+                return Some(self.pop(bucket));
+            }
+            start = bucket + 1;
+        }
+        let bucket = self.levels.first(start, level + 1)?;
+        Some(self.pop(bucket))
     }
 
     fn put(&mut self, request: u32, room: Room) {
+        if self.nodes.len() <= request as usize {
+            self.nodes.resize(request as usize + 1, Node { chunks: 0, below: [NONE; 2] });
+        }
+        self.nodes[request as usize] = Node { chunks: room.chunks, below: [NONE; 2] };
         let bucket = (room.tokens >> self.shift) as usize;
-        self.buckets[bucket].push((room.chunks, request));
-        self.refresh(bucket);
+        let head = self.merge(self.heads[bucket], request);
+        self.replace(bucket, head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::order::decreasing;
+    use super::super::search::Random;
+    use super::*;
+
+    /// Documents whose chunks vary as much as their tokens, or less.
+    fn instance(n: u32, spread: u32, seed: u64) -> Instance {
+        let mut random = Random::new(seed);
+        let limits = Limits { documents: 40, chunks: 2_000, tokens_per_document: 3_000, tokens: 12_000 };
+        let chunks: Vec<u32> = (0..n).map(|_| 1 + random.below(spread)).collect();
+        let mut more = || {
+            let most = 1 + random.below(2_500);
+            random.below(most)
+        };
+        let tokens = chunks.iter().map(|&chunks| chunks + more()).collect();
+        Instance { tokens, chunks, limits }
+    }
+
+    #[test]
+    fn a_packing_is_given_up_only_if_it_needs_too_many_requests() {
+        for (seed, spread) in (0..).zip([2, 20, 100, 200, 400, 500]) {
+            let instance = instance(60_000, spread, seed);
+            let order = decreasing(&instance);
+            let needs = in_order(&instance, &order, instance.len()).expect("a request a document is enough").requests;
+            for most in [needs / 2, needs - needs / 20, needs - 1] {
+                assert!(in_order(&instance, &order, most).is_none(), "{needs} requests, at most {most}");
+            }
+            for most in [needs, needs + 1] {
+                assert_eq!(in_order(&instance, &order, most).map(|packing| packing.requests), Some(needs));
+            }
+        }
     }
 }

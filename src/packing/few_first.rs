@@ -12,11 +12,12 @@
 //! request remain, and of such the ways to fill one abound. When they are few enough to be listed, exact cover packs
 //! the rest.
 
+use super::Instance;
 use super::cover::{Search, Shown};
 use super::fills::{self, Fill, LISTED, List, Waste};
 use super::halves::{Cost, HALF, Halves};
+use super::order::by_descending;
 use super::search::{Clock, Random, luby};
-use super::{Instance, best_fit};
 
 /// Fills of all documents that are listed at most.
 const WHOLE: usize = 8_000;
@@ -157,7 +158,7 @@ impl<'a> FewFirst<'a> {
         if !fills::is_listable(capacity) || waste * TIGHT >= u64::from(capacity) {
             return None;
         }
-        let order = best_fit::by_descending(sizes.iter().copied());
+        let order = by_descending(sizes.iter().copied());
         let waste = [waste as u32, other.min(u64::from(u32::MAX)) as u32];
         Some(Self { instance, sizes, capacity, by_chunks, order, count, waste })
     }

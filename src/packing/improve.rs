@@ -3,8 +3,9 @@
 use super::balance::Balance;
 use super::few_first::{FewFirst, Outcome, Rounds};
 use super::linear::{self, Kinds, Pattern};
+use super::order::decreasing;
 use super::search::{Clock, Random, State};
-use super::{Assignment, Effort, Instance, best_fit, fill, next_fit};
+use super::{Assignment, Instance, best_fit, fill};
 use crate::error::Error;
 
 /// Documents that one search looks at; of a larger input, the emptiest requests that hold about so many.
@@ -21,28 +22,9 @@ pub(super) fn improve(
     instance: &Instance,
     mut found: Assignment,
     mut bound: usize,
-    effort: &Effort<'_>,
+    clock: &mut Clock<'_>,
 ) -> Result<(Assignment, usize), Error> {
-    let mut clock = Clock::new(effort);
     let mut random = Random::new(1);
-    if found.requests > bound && instance.has_chunks() && clock.spend(10 * instance.len() as u64) {
-        for packing in [mixed(instance), next_fit::pack(instance)] {
-            if packing.requests < found.requests {
-                found = packing;
-            }
-        }
-    }
-    if found.requests > bound && instance.has_chunks() {
-        found = best_of_orders(instance, found, &mut clock);
-    }
-    // Evenness helps where requests hold many documents; where they hold few, it costs more than it finds.
-    if found.requests > bound
-        && (instance.len() <= 50_000 || instance.len() / bound >= 32)
-        && clock.spend(10 * instance.len() as u64)
-        && let Some(spread) = worst_fit(instance, bound)
-    {
-        found = spread;
-    }
     let mut dives = if found.requests > bound { Dives::new(instance, &found) } else { None };
     // A small program that stands for many documents is solved before a search has warmed up.
     let mut dive_first = dives.as_ref().is_some_and(|dives| {
@@ -69,14 +51,14 @@ pub(super) fn improve(
             if rounds.are_due(others)
                 && let Some(few_first) = FewFirst::new(&tail.part, tail.least)
             {
-                match few_first.round(&mut rounds, &mut random, &mut clock) {
+                match few_first.round(&mut rounds, &mut random, clock) {
                     Outcome::Found(better) => found = tail.join(instance, better),
                     Outcome::Impossible if tail.kept.is_empty() => bound = tail.least + 1,
                     Outcome::Impossible | Outcome::Unknown => {}
                 }
                 continue;
             }
-            if let Some(better) = tail.balanced(patience, &mut random, &mut clock) {
+            if let Some(better) = tail.balanced(patience, &mut random, clock) {
                 found = tail.join(instance, better);
                 patience = PATIENCE;
                 continue;
@@ -88,14 +70,14 @@ pub(super) fn improve(
                 continue;
             }
             before = clock.left();
-            if let Some(better) = tail.searched(&mut random, &mut clock) {
+            if let Some(better) = tail.searched(&mut random, clock) {
                 found = tail.join(instance, better);
                 continue;
             }
         }
         dive_first = false;
         if let Some(dives) = &mut dives
-            && let Some(better) = dives.dive(instance, found.requests - 1, &mut bound, &mut random, &mut clock)
+            && let Some(better) = dives.dive(instance, found.requests - 1, &mut bound, &mut random, clock)
         {
             found = better;
             searchable = true;
@@ -181,109 +163,19 @@ fn finish(
     if super::bounds::ceilings(&part) > count {
         return None;
     }
-    let packing = best_fit::pack(&part);
+    let order = decreasing(&part);
     let renumbered = |requests: Vec<Vec<u32>>| {
         requests.iter().map(|request| request.iter().map(|&i| rest[i as usize]).collect()).collect()
     };
-    if packing.requests <= count {
+    if let Some(packing) = best_fit::in_order(&part, &order, count) {
         return Some(renumbered(listed(&packing)));
     }
     // Close to the end the search is quick, and worth it.
     if count <= 12 && rest.len() <= 200 {
+        let packing = best_fit::in_order(&part, &order, rest.len())?;
         return search(&part, listed(&packing), count, 2, random, clock).map(renumbered);
     }
     None
-}
-
-/// Documents that [`mixed`] looks at before it closes a request.
-const AHEAD: usize = 32;
-
-/// One request after the other, each from documents with many tokens a chunk and documents with few, in turn, so that
-/// tokens and chunks run out together. Best-fit by either alone leaves documents at the end that fill requests in the
-/// other only.
-fn mixed(instance: &Instance) -> Assignment {
-    let limits = &instance.limits;
-    let whole = u64::from(u32::MAX / 2);
-    let share = |i: usize| {
-        let tokens = u64::from(instance.tokens[i]) * whole / u64::from(limits.tokens);
-        (whole + tokens - u64::from(instance.chunks[i]) * whole / u64::from(limits.chunks)) as u32
-    };
-    let mut order = best_fit::by_descending((0..instance.len()).map(share));
-    let mut request_of = vec![0; instance.len()];
-    let (mut first, mut end) = (0, order.len());
-    let mut request = 0;
-    let mut room = instance.room();
-    while first < end {
-        let tokens_left = u64::from(room.tokens) * u64::from(limits.chunks);
-        let by_tokens = tokens_left >= u64::from(room.chunks) * u64::from(limits.tokens);
-        let place = |k: usize| if by_tokens { first + k } else { end - 1 - k };
-        let fits = |&k: &usize| {
-            let i = order[place(k)] as usize;
-            room.fits(instance.tokens[i], instance.chunks[i])
-        };
-        let Some(k) = (0..AHEAD.min(end - first)).find(fits) else {
-            request += 1;
-            room = instance.room();
-            continue;
-        };
-        let (at, front) = (place(k), place(0));
-        order.swap(at, front);
-        let i = order[front] as usize;
-        room.take(instance.tokens[i], instance.chunks[i]);
-        request_of[i] = request;
-        if by_tokens {
-            first += 1;
-        } else {
-            end -= 1;
-        }
-    }
-    Assignment { request_of, requests: request as usize + 1 }
-}
-
-/// Best-fit by other measures of size: chunks, and each document's larger or summed share of a request.
-fn best_of_orders(instance: &Instance, mut found: Assignment, clock: &mut Clock<'_>) -> Assignment {
-    let limits = instance.limits;
-    let share = |i: usize| {
-        let tokens = f64::from(instance.tokens[i]) / f64::from(limits.tokens);
-        let chunks = f64::from(instance.chunks[i]) / f64::from(limits.chunks);
-        (tokens, chunks)
-    };
-    let scale = |share: f64| (share * f64::from(u32::MAX / 4)) as u32;
-    let measures: [&dyn Fn(usize) -> u32; 3] =
-        [&|i| instance.chunks[i], &|i| scale(share(i).0.max(share(i).1)), &|i| scale(share(i).0 + share(i).1)];
-    for measure in measures {
-        if !clock.spend(100 * instance.len() as u64) {
-            break;
-        }
-        let order = best_fit::by_descending((0..instance.len()).map(measure));
-        let packing = best_fit::in_order(instance, &order);
-        if packing.requests < found.requests {
-            found = packing;
-        }
-    }
-    found
-}
-
-/// Worst-fit-decreasing into `count` requests: evens out what each has left, which suits tight numbers of documents.
-fn worst_fit(instance: &Instance, count: usize) -> Option<Assignment> {
-    let mut rooms: std::collections::BinaryHeap<(u32, u32, u32)> =
-        (0..count as u32).map(|request| (instance.limits.tokens, instance.limits.documents, request)).collect();
-    let mut chunks_left = vec![instance.limits.chunks; count];
-    let mut request_of = vec![0; instance.len()];
-    for i in best_fit::decreasing(instance) {
-        let i = i as usize;
-        let (tokens, documents, request) = rooms.pop()?;
-        let chunks = &mut chunks_left[request as usize];
-        if tokens < instance.tokens[i] || *chunks < instance.chunks_of(i) {
-            return None;
-        }
-        *chunks -= instance.chunks_of(i);
-        request_of[i] = request;
-        if documents > 1 {
-            rooms.push((tokens - instance.tokens[i], documents - 1, request));
-        }
-    }
-    Some(Assignment { request_of, requests: count })
 }
 
 /// The emptiest requests of a packing: those that a search looks at.
@@ -362,7 +254,7 @@ fn search(
     random: &mut Random,
     clock: &mut Clock<'_>,
 ) -> Option<Vec<Vec<u32>>> {
-    let order = best_fit::decreasing(instance);
+    let order = decreasing(instance);
     let mut state = State::new(instance, start, goal);
     for round in 0..rounds {
         if !instance.has_chunks() {

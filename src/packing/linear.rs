@@ -7,9 +7,10 @@
 //! bound without a floating-point number in the proof. Fixing the patterns of the largest fractions and solving for
 //! what remains gives a packing (diving).
 
+use super::order::decreasing;
 use super::pricing::{COARSE, DEAREST, ONE, Pricing};
 use super::search::{Clock, Random};
-use super::{Assignment, Instance, Limits, best_fit};
+use super::{Assignment, Instance, Limits};
 
 /// Kinds of documents up to which the program is small enough to solve.
 const KINDS: usize = 700;
@@ -44,7 +45,7 @@ impl Kinds {
                 return None;
             }
         }
-        let mut order = best_fit::decreasing(instance);
+        let mut order = decreasing(instance);
         if instance.has_chunks() {
             order.sort_by_key(|&i| std::cmp::Reverse((instance.tokens[i as usize], instance.chunks_of(i as usize))));
         }

@@ -14,10 +14,13 @@ mod cover;
 mod few_first;
 mod fill;
 mod fills;
+mod greedy;
 mod halves;
 mod improve;
+mod levels;
 mod linear;
 mod next_fit;
+mod order;
 mod pricing;
 mod search;
 mod window;
@@ -25,6 +28,7 @@ mod window;
 use std::mem::MaybeUninit;
 
 use crate::error::Error;
+use search::Clock;
 
 pub use window::WINDOW_REQUESTS;
 
@@ -267,24 +271,26 @@ pub fn pack(
         }
         Order::Window => {
             let assignment = window::pack(&instance);
-            let bound = prove(&instance, &best_fit::decreasing(&instance), assignment.requests);
+            let bound = prove(&instance, assignment.requests);
             Ok(assignment.finish(bound))
         }
         Order::Any => {
-            let order = best_fit::decreasing(&instance);
-            let assignment = best_fit::in_order(&instance, &order);
-            let bound = prove(&instance, &order, assignment.requests);
-            drop(order);
-            let (assignment, bound) = improve::improve(&instance, assignment, bound, effort)?;
+            let mut clock = Clock::new(effort);
+            let mut assignment = greedy::pack(&instance, &mut clock);
+            let bound = prove(&instance, assignment.requests);
+            if assignment.requests > bound {
+                assignment = greedy::better(&instance, assignment, bound, &mut clock);
+            }
+            let (assignment, bound) = improve::improve(&instance, assignment, bound, &mut clock)?;
             Ok(assignment.finish(bound))
         }
     }
 }
 
 /// The best lower bound that is worth its time when a packing of `known` requests is at hand.
-fn prove(instance: &Instance, order: &[u32], known: usize) -> usize {
+fn prove(instance: &Instance, known: usize) -> usize {
     let simple = bounds::ceilings(instance);
-    if simple >= known { simple } else { simple.max(bounds::strong(instance, order, known)) }
+    if simple >= known { simple } else { simple.max(bounds::strong(instance, known)) }
 }
 
 #[cfg(test)]

@@ -351,6 +351,17 @@ def test_many_documents_that_fill_tokens_and_chunks_alike_leave_little_room():
     assert len(packing) < 1.03 * packing.lower_bound
 
 
+@pytest.mark.parametrize("by_chunks", [False, True])
+def test_many_documents_that_run_into_their_number_and_another_limit_leave_little_room(by_chunks):
+    sizes = np.ceil(np.random.default_rng(2).lognormal(2, 1, 60_000)).clip(1, 150).astype(np.int64)
+    chunks = sizes if by_chunks else None
+    limits = Limits(documents=10, chunks=150) if by_chunks else Limits(documents=10, tokens=150)
+    packing = pack(sizes, chunks, limits=limits)
+    check(packing, sizes, chunks, limits)
+    # Best-fit leaves the small ones to the end, where their number fills a request: a tenth more than the bound.
+    assert len(packing) < 1.03 * packing.lower_bound
+
+
 def test_effort_ends_however_many_documents_there_are():
     # A gap remains here, and among the emptiest requests none can be saved.
     counts = np.random.default_rng(0).integers(1, 32_001, 300_000)

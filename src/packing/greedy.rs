@@ -1,0 +1,186 @@
+//! Packings made in one go: the best of them is where a search starts, and what a million documents get.
+
+use super::order::{by_descending, decreasing};
+use super::search::Clock;
+use super::{Assignment, Instance, Room, best_fit, bounds, next_fit};
+
+/// Documents up to which best-fit-decreasing costs nothing to speak of: it is made even where another packing is as
+/// good, as what people expect.
+const FEW: usize = 10_000;
+
+/// Best-fit-decreasing, or a packing with fewer requests, or of many documents one with as few.
+pub(super) fn pack(instance: &Instance, clock: &mut Clock<'_>) -> Assignment {
+    let bound = bounds::ceilings(instance);
+    let mut found = next_fit::pack(instance);
+    if found.requests > bound
+        && let Some(scarce) = Dimension::scarce(instance)
+        && clock.spend(10 * instance.len() as u64)
+    {
+        let packing = mixed(instance, scarce);
+        if packing.requests < found.requests {
+            found = packing;
+        }
+    }
+    if (found.requests > bound || instance.len() <= FEW)
+        && let Some(packing) = best_fit::in_order(instance, &decreasing(instance), found.requests)
+    {
+        found = packing;
+    }
+    found
+}
+
+/// A packing with fewer requests, where other measures of size or evenness give one.
+pub(super) fn better(instance: &Instance, mut found: Assignment, bound: usize, clock: &mut Clock<'_>) -> Assignment {
+    if instance.has_chunks() {
+        found = best_of_orders(instance, found, clock);
+    }
+    // Evenness helps where requests hold many documents; where they hold few, it costs more than it finds.
+    if found.requests > bound
+        && (instance.len() <= 50_000 || instance.len() / bound >= 32)
+        && clock.spend(10 * instance.len() as u64)
+        && let Some(spread) = worst_fit(instance, bound)
+    {
+        found = spread;
+    }
+    found
+}
+
+/// Times that one dimension may need the requests of another for the other to matter.
+const NEAR: f64 = 4.0;
+
+/// What a request holds, and a document costs.
+#[derive(Clone, Copy)]
+enum Dimension {
+    Tokens,
+    Chunks,
+    Documents,
+}
+
+impl Dimension {
+    /// The two that need the most requests, where the second of them comes near the first.
+    fn scarce(instance: &Instance) -> Option<[Self; 2]> {
+        let need = |of: Self| {
+            let all: u64 = (0..instance.len()).map(|i| u64::from(of.cost(instance, i))).sum();
+            all as f64 / f64::from(of.left(instance.room()))
+        };
+        let mut all = [Self::Tokens, Self::Chunks, Self::Documents].map(|of| (need(of), of));
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        (all[1].0 * NEAR > all[0].0).then_some([all[0].1, all[1].1])
+    }
+
+    fn cost(self, instance: &Instance, i: usize) -> u32 {
+        match self {
+            Self::Tokens => instance.tokens[i],
+            Self::Chunks => instance.chunks_of(i),
+            Self::Documents => 1,
+        }
+    }
+
+    fn left(self, room: Room) -> u32 {
+        match self {
+            Self::Tokens => room.tokens,
+            Self::Chunks => room.chunks,
+            Self::Documents => room.documents,
+        }
+    }
+}
+
+/// Documents that [`mixed`] looks at on either side before it closes a request.
+const AHEAD: usize = 32;
+
+/// One request after the other, in turn from documents that cost more of one dimension and documents that cost more of
+/// another, so that both run out together. Best-fit by either alone leaves documents at the end that fill requests in
+/// the other only.
+fn mixed(instance: &Instance, of: [Dimension; 2]) -> Assignment {
+    // A share of a request, in parts of 2^20: finer ones would not change much, and take longer to sort.
+    const WHOLE: u32 = 1 << 20;
+    let whole = of.map(|of| of.left(instance.room()));
+    let parts = whole.map(|whole| (u64::from(WHOLE) << 31) / u64::from(whole));
+    let share = |i: usize, d: usize| ((u64::from(of[d].cost(instance, i)) * parts[d]) >> 31) as u32;
+    let mut order = by_descending((0..instance.len()).map(|i| WHOLE + share(i, 0) - share(i, 1)));
+    let largest = |order: &[u32], at: usize| share(order[at] as usize, 0).max(share(order[at] as usize, 1));
+    let mut costs: Vec<(u32, u32)> =
+        order.iter().map(|&i| (instance.tokens[i as usize], instance.chunks_of(i as usize))).collect();
+    let mut request_of = vec![0; instance.len()];
+    let (mut first, mut end) = (0, order.len());
+    let mut request = 0;
+    let mut room = instance.room();
+    while first < end {
+        let near = |k: usize, head: bool| if head { first + k } else { end - 1 - k };
+        let fitting = |head: bool| {
+            let fits = |&k: &usize| {
+                let (tokens, chunks) = costs[near(k, head)];
+                room.fits(tokens, chunks)
+            };
+            (0..AHEAD.min(end - first)).find(fits).map(|k| (near(k, head), head))
+        };
+        let head = if room == instance.room() {
+            // The larger of the two comes first: later it might not fit, nor those next to it.
+            largest(&order, near(0, true)) >= largest(&order, near(0, false))
+        } else {
+            let left = of.map(|of| u64::from(of.left(room)));
+            left[0] * u64::from(whole[1]) >= left[1] * u64::from(whole[0])
+        };
+        let Some((at, head)) = fitting(head).or_else(|| fitting(!head)) else {
+            request += 1;
+            room = instance.room();
+            continue;
+        };
+        let next = near(0, head);
+        order.swap(at, next);
+        costs.swap(at, next);
+        room.take(costs[next].0, costs[next].1);
+        request_of[order[next] as usize] = request;
+        if head {
+            first += 1;
+        } else {
+            end -= 1;
+        }
+    }
+    Assignment { request_of, requests: request as usize + 1 }
+}
+
+/// Best-fit by other measures of size: chunks, and each document's larger or summed share of a request.
+fn best_of_orders(instance: &Instance, mut found: Assignment, clock: &mut Clock<'_>) -> Assignment {
+    let limits = instance.limits;
+    let share = |i: usize| {
+        let tokens = f64::from(instance.tokens[i]) / f64::from(limits.tokens);
+        let chunks = f64::from(instance.chunks[i]) / f64::from(limits.chunks);
+        (tokens, chunks)
+    };
+    let scale = |share: f64| (share * f64::from(u32::MAX / 4)) as u32;
+    let measures: [&dyn Fn(usize) -> u32; 3] =
+        [&|i| instance.chunks[i], &|i| scale(share(i).0.max(share(i).1)), &|i| scale(share(i).0 + share(i).1)];
+    for measure in measures {
+        if !clock.spend(100 * instance.len() as u64) {
+            break;
+        }
+        let order = by_descending((0..instance.len()).map(measure));
+        if let Some(packing) = best_fit::in_order(instance, &order, found.requests - 1) {
+            found = packing;
+        }
+    }
+    found
+}
+
+/// Worst-fit-decreasing into `count` requests: evens out what each has left, which suits tight numbers of documents.
+fn worst_fit(instance: &Instance, count: usize) -> Option<Assignment> {
+    let mut rooms: std::collections::BinaryHeap<(u32, u32, u32)> =
+        (0..count as u32).map(|request| (instance.limits.tokens, instance.limits.documents, request)).collect();
+    let mut chunks_left = vec![instance.limits.chunks; count];
+    let mut request_of = vec![0; instance.len()];
+    for i in decreasing(instance) {
+        let i = i as usize;
+        let (tokens, documents, request) = rooms.pop()?;
+        let chunks = &mut chunks_left[request as usize];
+        if tokens < instance.tokens[i] || *chunks < instance.chunks_of(i) {
+            return None;
+        }
+        *chunks -= instance.chunks_of(i);
+        request_of[i] = request;
+        if documents > 1 {
+            rooms.push((tokens - instance.tokens[i], documents - 1, request));
+        }
+    }
+    Some(Assignment { request_of, requests: count })
+}
