@@ -1,7 +1,7 @@
 """Who sends documents to an API: this package's clients, and the vendor's with what its users add to it.
 
 Each opens a client for a job and gives the call that does it, which returns the vectors of the job's chunks, a row
-each in the order of the documents.
+each in the order of the documents: one matrix, or where each request is sent as it is, one a request.
 """
 
 from __future__ import annotations
@@ -82,10 +82,7 @@ async def ours_create(job: Job) -> AsyncIterator[Any]:
         async def one(documents: list[list[str]]) -> list[np.ndarray]:
             return [(await client.create(documents, dimensions=job.dimensions)).vectors]
 
-        async def call() -> np.ndarray:
-            return np.concatenate(await gather(job, one, job.requests))
-
-        yield call
+        yield partial(gather, job, one, job.requests)
 
 
 @asynccontextmanager
@@ -115,19 +112,19 @@ def ours_sync(job: Job) -> Iterator[Callable[[], np.ndarray]]:
 
 
 @contextmanager
-def ours_create_sync(job: Job) -> Iterator[Callable[[], np.ndarray]]:
+def ours_create_sync(job: Job) -> Iterator[Callable[[], list[np.ndarray]]]:
     """Each request given as it is, by as many threads as there may be requests at once."""
     with ctxembed.Client(**job.options) as client, ThreadPoolExecutor(job.concurrency) as threads:
 
         def one(documents: list[list[str]]) -> np.ndarray:
             return client.create(documents, dimensions=job.dimensions).vectors
 
-        yield lambda: np.concatenate(list(threads.map(one, job.requests)))
+        yield lambda: list(threads.map(one, job.requests))
 
 
 @asynccontextmanager
 async def official_async(job: Job, http_client: httpx.AsyncClient | None = None) -> AsyncIterator[Any]:
-    """As its users write it: a semaphore, base64 and one matrix; rows placed by index, as nothing promises order."""
+    """As its users write it: a semaphore, base64 and a matrix; rows placed by index, as nothing promises order."""
     from perplexity import AsyncPerplexity
 
     options: dict[str, Any] = {"api_key": KEY, "base_url": job.base_url, "max_retries": job.retries}
@@ -137,16 +134,25 @@ async def official_async(job: Job, http_client: httpx.AsyncClient | None = None)
             response = await client.contextualized_embeddings.create(
                 input=documents, model=MODEL, dimensions=job.dimensions
             )
-            return [
+            rows = [
                 np.frombuffer(base64.b64decode(chunk.embedding), np.int8)
                 for document in sorted(response.data, key=lambda entry: entry.index)
                 for chunk in sorted(document.data, key=lambda entry: entry.index)
             ]
+            return [np.stack(rows)]
 
-        async def call() -> np.ndarray:
-            return np.stack(await gather(job, one, job.requests))
+        yield partial(gather, job, one, job.requests)
 
-        yield call
+
+@asynccontextmanager
+async def joined(session: Session) -> AsyncIterator[Any]:
+    """Join what the requests bring."""
+    async with session as call:
+
+        async def whole() -> np.ndarray:
+            return np.concatenate(await call())
+
+        yield whole
 
 
 def official_aiohttp(job: Job) -> Session:
@@ -212,10 +218,19 @@ def kept(session: Session) -> Callable[[], Any]:
     """Open a client for as long as this process lives, and return the job."""
     runner, stack = asyncio.Runner(), AsyncExitStack()
     call = runner.run(stack.enter_async_context(session))
+    found: list[Any] = []
+
+    async def once() -> None:
+        # Not returned: restoring signal handlers, asyncio prints what a task returned, matrices included.
+        found[:] = [await call()]
+
+    def job() -> Any:
+        runner.run(once())
+        return found.pop()
 
     def close() -> None:
         runner.run(stack.aclose())
         runner.close()
 
     atexit.register(close)
-    return lambda: runner.run(call())
+    return job

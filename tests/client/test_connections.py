@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import shutil
+import ssl
 import subprocess
 import warnings
 from pathlib import Path
@@ -179,6 +180,9 @@ def test_each_error_of_aiohttp_is_what_httpx_calls_it():
         aiohttp.InvalidURL("x://"): httpx.UnsupportedProtocol,
         aiohttp.ClientError("else"): httpx.RemoteProtocolError,
     }
+    untrusted = aiohttp.ClientConnectorCertificateError(key, ssl.SSLCertVerificationError(1, "self-signed"))
+    vars(untrusted).pop("_os_error", None)  # as aiohttp 3.11 and 3.12 leave it
+    said[untrusted] = httpx.ConnectError
     for error, kind in said.items():
         assert type(as_httpx(error)) is kind
         wrapped = httpx.ConnectTimeout("what httpx-aiohttp 0.2 calls most of them")
@@ -265,8 +269,6 @@ SENDERS = [("sync", True), ("asyncio", True), ("asyncio", False), ("trio", False
     ("kind", "aiohttp", "http2"), [*((*sender, False) for sender in SENDERS), ("asyncio", True, True)]
 )
 def test_over_tls_the_server_must_be_trusted(scripted, authority, monkeypatch, kind, aiohttp, http2):
-    import ssl
-
     from ctxembed._client import _lines
 
     from .conftest import Driver

@@ -13,7 +13,6 @@ import select
 import ssl
 import sys
 import urllib.request
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -24,7 +23,7 @@ import httpcore
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from ctxembed._client._secret import Secret
 
@@ -32,7 +31,7 @@ __all__ = ["Answer", "Connecting", "Line", "Once", "Streamed", "as_httpx"]
 
 _KEEPALIVE: Final = 30.0
 _PIECE: Final = 1 << 18  # bytes of a body that are taken at once: what asyncio takes from a socket
-_FIRST: Final = 1 << 16  # bytes of a body that aiohttp copies behind the headers
+_FIRST: Final = 1 << 16  # bytes of a body that go out with the headers
 _AIOHTTP: Final = importlib.util.find_spec("aiohttp") is not None
 
 
@@ -106,23 +105,6 @@ class Once(httpx.AsyncByteStream):
         return self._body
 
 
-class _Rest(AsyncIterator[bytes | memoryview]):
-    """A request's body in two pieces: aiohttp copies the first behind the headers, and the other not at all."""
-
-    __slots__ = ("_pieces",)
-
-    def __init__(self, body: bytes) -> None:
-        self._pieces: list[bytes | memoryview] = [memoryview(body)[_FIRST:], body[:_FIRST]]
-
-    def __aiter__(self) -> _Rest:
-        return self
-
-    async def __anext__(self) -> bytes | memoryview:
-        if not self._pieces:
-            raise StopAsyncIteration
-        return self._pieces.pop()
-
-
 class Line:
     """What sends a request and brings its answer."""
 
@@ -159,7 +141,7 @@ def as_httpx(error: Exception) -> Exception | None:
     elif isinstance(error, aiohttp.ClientConnectorError):
         kind = httpx.ConnectError
         # Its own words name the TLS settings, over plain http too.
-        below = getattr(error, "certificate_error", error.os_error)
+        below = getattr(error, "certificate_error", None) or error.os_error  # aiohttp 3.11 has one or the other
         text = f"cannot connect to {error.host}:{error.port}: {below}"
     elif isinstance(error, aiohttp.InvalidURL):
         kind = httpx.UnsupportedProtocol
@@ -306,6 +288,30 @@ class _AiohttpAnswer(Answer):
             self._response.close()
 
 
+@lru_cache(maxsize=1)
+def _payload() -> Callable[[bytes], Any]:
+    """Make the type of a request's body for aiohttp: its own join a body with the headers, and warn of a large one."""
+    import aiohttp
+
+    class Payload(aiohttp.Payload):
+        _autoclose = True  # nothing is open
+
+        def __init__(self, body: bytes) -> None:
+            super().__init__(body)
+            self._size = len(body)
+
+        def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+            return str(self._value, encoding, errors)
+
+        async def write(self, writer: Any) -> None:
+            body: bytes = self._value
+            await writer.write(body[:_FIRST])  # is copied behind the headers
+            if len(body) > _FIRST:
+                await writer.write(memoryview(body)[_FIRST:])
+
+    return Payload
+
+
 class AiohttpLine(Line):
     """Over aiohttp: HTTP/1.1 on asyncio."""
 
@@ -314,6 +320,7 @@ class AiohttpLine(Line):
 
         self._loop = asyncio.get_running_loop()
         self._timeouts: tuple[httpx.Timeout | None, Any] = (None, None)
+        self._payload = _payload()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE, ssl=context),
             # Its own defaults would end a long answer after five minutes, unpack it without a limit, and keep a
@@ -321,7 +328,6 @@ class AiohttpLine(Line):
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             read_bufsize=_PIECE,
         )
 
@@ -330,8 +336,8 @@ class AiohttpLine(Line):
     ) -> Answer:
         response = await self._session.post(
             url,
-            data=body if len(body) <= _FIRST else _Rest(body),
-            headers={**headers, "Authorization": secret.header(), "Content-Length": str(len(body))},
+            data=self._payload(body),
+            headers={**headers, "Authorization": secret.header()},
             timeout=self._timeout(timeout),
             allow_redirects=False,
         )

@@ -15,7 +15,10 @@ use crate::isa::Isa;
 /// Bytes of a part that are first added to a token that was left.
 const FIRST_HELPING: usize = 4096;
 
-/// Rows in memory that grows with them: at no time more than twice what has arrived.
+/// Bytes of rows that are reserved at once where so many were asked for: growing there means copying.
+const AT_ONCE: usize = 1 << 20;
+
+/// Rows in memory that grows with them: beyond [`AT_ONCE`] bytes at no time more than twice what has arrived.
 #[derive(Debug, Default)]
 pub struct GrowingRows {
     memory: Vec<MaybeUninit<u8>>,
@@ -43,8 +46,9 @@ impl Rows for GrowingRows {
         let start = index.checked_mul(self.row_bytes)?;
         let end = start.checked_add(self.row_bytes)?;
         if end > self.memory.capacity() {
-            let most = self.most.map_or(usize::MAX, |most| most.saturating_mul(self.row_bytes));
-            let wanted = (2 * self.memory.capacity()).min(most).max(end);
+            let most = self.most.map(|most| most.saturating_mul(self.row_bytes));
+            let doubled = (2 * self.memory.capacity()).min(most.unwrap_or(usize::MAX));
+            let wanted = doubled.max(end).max(most.unwrap_or(0).min(AT_ONCE));
             self.memory.reserve_exact(wanted - self.memory.len());
         }
         if end > self.memory.len() {
