@@ -236,8 +236,6 @@ def test_no_cookie_is_kept(scripted, monkeypatch, way):
 
 
 def test_a_custom_authority_is_a_file_or_a_context(tmp_path):
-    import ssl
-
     with pytest.raises(ValueError, match="verify"):
         Client(KEY, verify=str(tmp_path / "missing.pem"))
     with pytest.raises(TypeError, match="verify"):
