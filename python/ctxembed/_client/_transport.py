@@ -71,8 +71,8 @@ class Reply:
         HTTP status.
     headers : dict of str to str
         Names in lower case, cookies left out.
-    body : bytes
-        Decompressed: of an error the start, of a 200 the start and the end, or all where it was to be kept.
+    kept : tuple of bytes
+        What is kept of the body: see :attr:`body`.
     fault : str or None
         Why the body is not all there, where it is not.
     decoded : Embeddings, DecodeError or None
@@ -81,9 +81,14 @@ class Reply:
 
     status: int
     headers: dict[str, str]
-    body: bytes
+    kept: tuple[bytes | bytearray, ...]
     fault: str | None = None
     decoded: Embeddings | DecodeError | None = None
+
+    @property
+    def body(self) -> bytes:
+        """Decompressed: of an error the start, of a 200 the start and the end, or all where it was to be kept."""
+        return b"".join(self.kept)
 
 
 @dataclass(slots=True)
@@ -134,9 +139,8 @@ class _Body:
         self._decoder = outgoing.decoder if status == 200 else None
         self._limit = min(outgoing.limit, _ERROR_BODY) if self._decoder is None else outgoing.limit
         self._decoded: DecodeError | None = None
-        self._start = bytearray()
-        self._end = b""
-        self._whole = bytearray() if outgoing.keep and self._decoder is not None else None
+        self._start = self._end = b""  # of a 200
+        self._whole = bytearray() if outgoing.keep or self._decoder is None else None
         self._size = 0
         self.fault: str | None = None
         coding = coding.strip().lower()
@@ -165,16 +169,14 @@ class _Body:
         return self._size <= self._limit
 
     def _keep(self, piece: bytes) -> None:
-        if self._decoder is None:
-            self._start += piece
-            return
-        if self._decoded is None:
+        if self._decoder is not None and self._decoded is None:
             try:
                 self._decoder.feed(piece)
             except DecodeError as error:
                 self._decoded = error.with_traceback(None)
         if self._whole is not None:
             self._whole += piece
+            return
         # The start shows what came instead of vectors; ``usage``, which was paid all the same, stands there or last.
         room = _KEPT - len(self._start)
         if room > 0:
@@ -187,8 +189,8 @@ class _Body:
         self._inflate = self.fault = None
         self.add(content)
 
-    def end(self) -> tuple[bytes, Embeddings | DecodeError | None]:
-        """Return what is kept of the body, and what a 200 held."""
+    def end(self) -> tuple[tuple[bytes | bytearray, ...], Embeddings | DecodeError | None]:
+        """Return what is kept of the body, in pieces, and what a 200 held."""
         if self.fault is None and self._inflate is not None and not self._inflate.eof and self._size <= self._limit:
             self.fault = "its compressed body ends early"
         decoded: Embeddings | DecodeError | None = self._decoded
@@ -197,8 +199,11 @@ class _Body:
                 decoded = self._decoder.finish()
             except DecodeError as error:
                 decoded = error.with_traceback(None)
-        kept = bytes(self._start[: self._limit]) + self._end if self._whole is None else bytes(self._whole)
-        return kept, decoded
+        if self._whole is None:
+            return (self._start, self._end), decoded
+        if self._decoder is None:
+            del self._whole[self._limit :]
+        return (self._whole,), decoded
 
 
 def _plain_copy(error: BaseException) -> BaseException:
@@ -364,8 +369,8 @@ def _request(client: httpx.AsyncClient | httpx.Client, outgoing: Outgoing) -> ht
 
 def _reply(status: int, headers: Mapping[str, str], collected: _Body, secret: Secret) -> Reply:
     shown = {name: secret.redact_text(value) for name, value in headers.items() if name not in _WITHHELD}
-    body, decoded = collected.end()
-    return Reply(status, shown, body, collected.fault, decoded)
+    kept, decoded = collected.end()
+    return Reply(status, shown, kept, collected.fault, decoded)
 
 
 async def _asend(client: Line | httpx.AsyncClient, outgoing: Outgoing) -> Answer:
