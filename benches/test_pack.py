@@ -68,6 +68,14 @@ class PackCase(Case):
 
 
 @dataclass(frozen=True, eq=False)
+class ArrangedCase(PackCase):
+    """Many documents of such sizes and in such an order as a packing could be quadratic in."""
+
+    table: ClassVar = "Arrangements of documents"
+    peers: ClassVar = peers.ARRANGED
+
+
+@dataclass(frozen=True, eq=False)
 class FamilyCase(Case):
     """Instances of one family, up to 1,000 documents, packed one after the other."""
 
@@ -154,6 +162,19 @@ def _chunk_bound(rng: np.random.Generator, number: int) -> tuple[np.ndarray, np.
     return np.minimum(_documents(rng, number), LONGEST - chunks), chunks
 
 
+def _arranged(rng: np.random.Generator, number: int) -> list[tuple[str, np.ndarray]]:
+    uniform = rng.integers(1, LONGEST + 1, number)
+    ascending = np.sort(uniform)
+    return [
+        ("uniform", uniform),
+        ("uniform, ascending", ascending),
+        ("uniform, descending", ascending[::-1].copy()),
+        ("all of 25,000 tokens", np.full(number, 25_000)),
+        ("all of one token", np.ones(number, dtype=np.int64)),
+        ("one token and 32,000 in turn", np.where(np.arange(number) % 2, 1, LONGEST)),
+    ]
+
+
 def cases(scale: Scale) -> list[Case]:
     rng = np.random.default_rng(7)
     part = {"smoke": 100, "quick": 10, "full": 1}[scale]
@@ -168,6 +189,7 @@ def cases(scale: Scale) -> list[Case]:
         PackCase("lognormal", _documents(rng, 1_000_000 // part), limits=tokens_alone),
         PackCase("three sources, three limits", *_sources(rng)),
         PackCase("chunks bind", *_chunk_bound(rng, 1_000_000 // part)),
+        *(ArrangedCase(name, tokens, limits=tokens_alone) for name, tokens in _arranged(rng, 1_000_000 // part)),
         *(_family(name, sizes, seeds) for name in FAMILIES),
     ]
 
