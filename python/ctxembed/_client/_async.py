@@ -14,7 +14,7 @@ import anyio.to_thread
 from ctxembed._client._base import BaseClient
 from ctxembed._client._engine import Job
 from ctxembed._client._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET, OPTIONS
-from ctxembed._client._plan import characters, finish, keeping, materialise, one
+from ctxembed._client._plan import finish, is_longer, keeping, materialise, one
 from ctxembed._client._progress import Meter, watcher
 from ctxembed._client._raw import AsyncRawCalls
 from ctxembed._client._retry import DEFAULT_MAX_WAIT
@@ -125,7 +125,7 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         """Embed documents of chunks: see :meth:`Client.embed`."""
         until = self._until(deadline)
         rows = materialise(documents)
-        if characters(rows) > _INLINE:
+        if is_longer(rows, _INLINE):
             work = partial(self._plan_embed, rows, model, dimensions, encoding_format, on_error)
             plan = await anyio.to_thread.run_sync(work)
         else:

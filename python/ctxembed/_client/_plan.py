@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ctxembed._client._parts import Assembly, Batch
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from ctxembed._embeddings import Embeddings
     from ctxembed._preparing import Prepared, Problem
 
-__all__ = ["Plan", "characters", "check_on_error", "finish", "keeping", "materialise", "one", "plan_of", "refusals"]
+__all__ = ["Plan", "check_on_error", "finish", "is_longer", "keeping", "materialise", "one", "plan_of", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +104,17 @@ def materialise(documents: Iterable[Iterable[str]]) -> Any:
     ]
 
 
-def characters(rows: Any) -> int:
-    """Count the characters of documents that were read; 0 of what is none, which the planner tells."""
+def is_longer(rows: Any, characters: int) -> bool:
+    """Whether documents that were read have more characters; what is none of them is for the planner to tell."""
+    total = 0
     try:
-        return sum(map(len, chain.from_iterable(rows)))
+        for row in rows:
+            total += sum(map(len, row))
+            if total > characters:
+                return True
     except TypeError:
-        return 0
+        pass
+    return False
 
 
 def plan_of(call: Call, prepared: Prepared, on_error: str) -> Plan:
