@@ -39,6 +39,7 @@ EFFORT = {
     "paths": (3, 0.2),
     "scaling": (2, 0.15),
     "quality": (3, 0.1),
+    "client": (25, 0.25),  # a call of the vendor's package fills a pass, and one call says little
 }
 PACKAGES = (
     "aiohttp",
