@@ -235,8 +235,8 @@ def markdown(record: dict[str, Any], *, pictures: bool = True) -> str:
     machine = record["machine"]
     paths = ", ".join(f"{name} {path}" for name, path in machine["paths"].items())
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    passes = max(len(result["passes"]) for result in record["results"])
-    taken = f"{passes} {'pass' if passes == 1 else 'passes'}"
+    passes = sorted({len(result["passes"]) for result in record["results"]})
+    taken = f"{passes[0]} to {passes[-1]} passes" if len(passes) > 1 else f"{passes[0]} pass{'es' * (passes[0] > 1)}"
     parts = [
         (
             f"Measured {record['date']} on {machine['cores']} cores of {machine['cpu']} ({machine['system']}; "
