@@ -10,8 +10,8 @@ use super::{Assignment, Instance, Limits, Room};
 /// Documents whose costs are fetched together: they lie anywhere, so one by one each would wait for memory.
 const BLOCK: usize = 64;
 
-/// Blocks between two looks at whether a packing can still succeed.
-const PATIENCE: usize = 256;
+/// Looks at whether a packing can still succeed: each goes over all requests, so there are only so many.
+const LOOKS: usize = 16;
 
 /// Best-fit of the documents in the order given; nothing as soon as it is sure to need more than `most` requests.
 pub(super) fn in_order(instance: &Instance, order: &[u32], most: usize) -> Option<Assignment> {
@@ -27,8 +27,10 @@ fn place(instance: &Instance, order: &[u32], most: usize, open: &mut impl Open) 
     let mut rooms: Vec<Room> = Vec::new();
     let mut outlook = Outlook::new(instance);
     let mut costs = [(0, 0); BLOCK];
+    let patience = order.len() / BLOCK / LOOKS + 1;
     for (number, block) in order.chunks(BLOCK).enumerate() {
-        if rooms.len() > most || (number % PATIENCE == PATIENCE - 1 && outlook.least(&rooms) > most) {
+        let look = number % patience == patience - 1;
+        if rooms.len() > most || (look && outlook.least(&rooms) > most) {
             return None;
         }
         for (cost, &i) in costs.iter_mut().zip(block) {
