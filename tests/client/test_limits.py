@@ -13,8 +13,7 @@ import ctxembed
 import numpy as np
 import pytest
 from ctxembed._client import AsyncClient, Client
-from ctxembed._client._account import Account, LearnedRate, account_of, limits_of
-from ctxembed._client._pacing import Bucket
+from ctxembed._client._account import Account, Bucket, LearnedRate, account_of, limits_of
 from ctxembed._client._retry import CLOCK, Hedger, RetryBudget
 from ctxembed._client._secret import key_source
 from ctxembed._server.limiter import Bucket as Limiter

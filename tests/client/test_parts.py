@@ -9,8 +9,8 @@ import ctxembed
 import numpy as np
 import pytest
 from ctxembed import _core
-from ctxembed._client._account import Account
-from ctxembed._client._pacing import Bucket, Gate, Pacer
+from ctxembed._client._account import Account, Bucket
+from ctxembed._client._pacing import Gate, Pacer
 from ctxembed._client._parts import Batch
 from ctxembed._client._retry import Clock, RetryPolicy, retry_after
 from ctxembed._client._wire import Call, blamed, spent

@@ -11,14 +11,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from ctxembed._client._pacing import Bucket
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ctxembed._client._secret import KeySource
 
-__all__ = ["Account", "Claim", "LearnedRate", "account_of", "limits_of"]
+__all__ = ["Account", "Bucket", "Claim", "LearnedRate", "account_of", "limits_of"]
 
 _CYCLE: Final = 20.0
 """Seconds after which a learned rate is back at what was refused. Shorter ones are refused more often."""
@@ -41,6 +39,51 @@ counted. Refusals at less than the last share of it disprove the limiter."""
 
 _WINDOW: Final = 16
 """Latest answers among which refusals are counted: those without ``Retry-After``, and what came in spite of one."""
+
+
+class Bucket:
+    """A leaky bucket with continuous refill, as arithmetic.
+
+    A unit leaks every ``60 / per_minute`` seconds, and the bucket holds what leaks in one second: so much may start
+    at once after a pause. So any 60 seconds start at most ``per_minute`` units and a second's worth, and at least one;
+    a single start beyond that is allowed and paid for by the wait after it (the generic cell rate algorithm, ITU-T
+    I.371).
+
+    Parameters
+    ----------
+    per_minute : float
+        Units a minute.
+
+    Examples
+    --------
+    >>> bucket = Bucket(120)
+    >>> for _ in range(3):
+    ...     start = bucket.earliest(now=100.0)
+    ...     bucket.take(1, now=start)
+    ...     print(start)
+    100.0
+    100.0
+    100.5
+    """
+
+    __slots__ = ("_burst", "_dry_at", "_seconds_a_unit")
+
+    def __init__(self, per_minute: float) -> None:
+        self._seconds_a_unit = 60.0 / per_minute
+        self._burst = max(0.0, 1.0 - self._seconds_a_unit)
+        self._dry_at = float("-inf")
+
+    def earliest(self, now: float) -> float:
+        """Return when the next start may be."""
+        return max(now, self._dry_at - self._burst)
+
+    def take(self, units: float, now: float) -> None:
+        """Start ``units``."""
+        self._dry_at = max(now, self._dry_at) + units * self._seconds_a_unit
+
+    def give_back(self, units: float) -> None:
+        """Undo a start, or correct one by what it turned out to be (negative: it was more)."""
+        self._dry_at -= units * self._seconds_a_unit
 
 
 class LearnedRate:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ctxembed._client._account import Account
     from ctxembed._client._retry import Clock
 
-__all__ = ["Bucket", "Gate", "Pacer", "running"]
+__all__ = ["Gate", "Pacer", "running"]
 
 
 def running() -> object:
@@ -23,51 +23,6 @@ def running() -> object:
         return asyncio.get_running_loop()  # a tenth of what anyio takes to find out who runs
     except RuntimeError:
         return anyio.lowlevel.current_token()
-
-
-class Bucket:
-    """A leaky bucket with continuous refill, as arithmetic.
-
-    A unit leaks every ``60 / per_minute`` seconds, and the bucket holds what leaks in one second: so much may start
-    at once after a pause. So any 60 seconds start at most ``per_minute`` units and a second's worth, and at least one;
-    a single start beyond that is allowed and paid for by the wait after it (the generic cell rate algorithm, ITU-T
-    I.371).
-
-    Parameters
-    ----------
-    per_minute : float
-        Units a minute.
-
-    Examples
-    --------
-    >>> bucket = Bucket(120)
-    >>> for _ in range(3):
-    ...     start = bucket.earliest(now=100.0)
-    ...     bucket.take(1, now=start)
-    ...     print(start)
-    100.0
-    100.0
-    100.5
-    """
-
-    __slots__ = ("_burst", "_dry_at", "_seconds_a_unit")
-
-    def __init__(self, per_minute: float) -> None:
-        self._seconds_a_unit = 60.0 / per_minute
-        self._burst = max(0.0, 1.0 - self._seconds_a_unit)
-        self._dry_at = float("-inf")
-
-    def earliest(self, now: float) -> float:
-        """Return when the next start may be."""
-        return max(now, self._dry_at - self._burst)
-
-    def take(self, units: float, now: float) -> None:
-        """Start ``units``."""
-        self._dry_at = max(now, self._dry_at) + units * self._seconds_a_unit
-
-    def give_back(self, units: float) -> None:
-        """Undo a start, or correct one by what it turned out to be (negative: it was more)."""
-        self._dry_at -= units * self._seconds_a_unit
 
 
 class Pacer:
