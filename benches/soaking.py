@@ -136,7 +136,7 @@ WAYS: Final[dict[str, Callable[[clients.Job], Any]]] = {
     "ctxembed async": lambda job: clients.run(clients.ours_async(job)),
     "ctxembed sync": _ours_sync,
     "ctxembed stream": lambda job: clients.run(_ours_stream(job)),
-    "perplexityai async": lambda job: clients.run(clients.joined(clients.official_async(job))),
+    "perplexityai async": lambda job: clients.run(clients.official_joined(job)),
 }
 
 

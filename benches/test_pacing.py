@@ -81,7 +81,7 @@ class RateCase(Case):
     once: ClassVar = True
     peers: ClassVar = (
         Peer("ctxembed async", _async(clients.ours_async), "ours"),
-        Peer("perplexityai async", _async(lambda job: clients.joined(clients.official_async(job)))),
+        Peer("perplexityai async", _async(clients.official_joined)),
     )
     per_second: float
     seconds: float
@@ -143,7 +143,7 @@ class LatencyCase(Case):
     peers: ClassVar = (
         Peer("ctxembed async", _async(clients.ours_async), "ours"),
         Peer("ctxembed sync", _sync, "ours"),
-        Peer("perplexityai async", _async(lambda job: clients.joined(clients.official_async(job)))),
+        Peer("perplexityai async", _async(clients.official_joined)),
     )
     requests: int
     latency: float

@@ -145,14 +145,14 @@ async def official_async(job: Job, http_client: httpx.AsyncClient | None = None)
 
 
 @asynccontextmanager
-async def joined(session: Session) -> AsyncIterator[Any]:
-    """Join what the requests bring."""
-    async with session as call:
+async def official_joined(job: Job) -> AsyncIterator[Any]:
+    """One matrix of all requests."""
+    async with official_async(job) as call:
 
-        async def whole() -> np.ndarray:
+        async def joined() -> np.ndarray:
             return np.concatenate(await call())
 
-        yield whole
+        yield joined
 
 
 def official_aiohttp(job: Job) -> Session:

@@ -1,14 +1,14 @@
 //! Lower bounds: how few requests any packing needs.
 //!
 //! Every bound here holds for all packings under all limits. Sources: Martello and Toth, "Lower bounds and reduction
-//! procedures for the bin packing problem", Discrete Applied Mathematics 28 (1990), bound L2; Fekete and Schepers,
-//! "New classes of fast lower bounds for bin packing problems", Mathematical Programming 91 (2001), the dual feasible
+//! procedures for the bin packing problem", Discrete Applied Mathematics 28 (1990), bound L2; Fekete and Schepers, "New
+//! classes of fast lower bounds for bin packing problems", Mathematical Programming 91 (2001), the dual feasible
 //! functions u(k) and their composition with the thresholds of L2; Carlier, Clautiaux and Moukrim, "New reduction
 //! procedures and lower bounds for the two-dimensional bin packing problem with fixed orientation", Computers &
 //! Operations Research 34 (2007), the function f2; Lueker, "Bin packing with items uniformly distributed over intervals
-//! [a, b]", Symposium on Foundations of Computer Science (1983), the capped line of `capped`. The documents and the other dimension are counted beside the
-//! thresholds of L2: where a document excludes all smaller ones that are left, it needs a request of its own, and what
-//! remains is bounded by each ceiling in turn.
+//! [a, b]", Symposium on Foundations of Computer Science (1983), the capped line of `capped`. The documents and the
+//! other dimension are counted beside the thresholds of L2: where a document excludes all smaller ones that are left,
+//! it needs a request of its own, and what remains is bounded by each ceiling in turn.
 
 use super::Instance;
 use super::order::by_descending;

@@ -2,15 +2,15 @@
 
 use super::order::{by_descending, decreasing};
 use super::search::Clock;
-use super::{Assignment, Instance, Room, best_fit, bounds, next_fit};
+use super::{Assignment, Instance, Room, best_fit, next_fit};
 
 /// Documents up to which best-fit-decreasing costs nothing to speak of: it is made even where another packing is as
 /// good, as what people expect.
 const FEW: usize = 10_000;
 
-/// Best-fit-decreasing, or a packing with fewer requests, or of many documents one with as few.
-pub(super) fn pack(instance: &Instance, clock: &mut Clock<'_>) -> Assignment {
-    let bound = bounds::ceilings(instance);
+/// Best-fit-decreasing, or a packing with fewer requests, or of many documents one with as few. Whatever has `bound`
+/// requests, which no packing undercuts, is good enough.
+pub(super) fn pack(instance: &Instance, bound: usize, clock: &mut Clock<'_>) -> Assignment {
     let mut found = next_fit::pack(instance);
     if found.requests > bound
         && let Some(scarce) = Dimension::scarce(instance)

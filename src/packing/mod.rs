@@ -1,11 +1,12 @@
 //! Packing documents into requests: as few requests as the limits allow.
 //!
 //! A request has three capacities (tokens, chunks, documents), so this is vector bin packing with two dimensions and
-//! a cardinality bound. [`best_fit`] gives a packing in O(n log n), [`bounds`] tells how few requests any packing
-//! needs, and [`improve`] closes the gap while its budget lasts: by [`few_first`] where there is no room to spare, which
-//! lists [`fills`], finds some by their [`halves`], and chooses among them by exact [`cover`]; by [`balance`], [`fill`],
-//! [`search`] and the linear program of [`linear`] and [`pricing`]. [`next_fit`] keeps the input's order, [`window`]
-//! looks ahead a bounded number of documents.
+//! a cardinality bound. [`greedy`] gives a packing in O(n log n), by [`best_fit`] unless another needs fewer requests;
+//! [`bounds`] tells how few any packing needs, and [`improve`] closes the gap while its budget lasts: by [`few_first`]
+//! where there is no room to spare, which lists [`fills`], finds some by their [`halves`], and chooses among them by
+//! exact [`cover`]; by [`balance`], [`fill`], [`search`] and the linear program of [`linear`] and [`pricing`].
+//! [`next_fit`] keeps the input's order, [`window`] looks ahead a bounded number of documents. [`order`] sorts, and
+//! [`levels`] finds the next value that is high enough.
 
 mod balance;
 mod best_fit;
@@ -271,13 +272,14 @@ pub fn pack(
         }
         Order::Window => {
             let assignment = window::pack(&instance);
-            let bound = prove(&instance, assignment.requests);
+            let bound = prove(&instance, bounds::ceilings(&instance), assignment.requests);
             Ok(assignment.finish(bound))
         }
         Order::Any => {
             let mut clock = Clock::new(effort);
-            let mut assignment = greedy::pack(&instance, &mut clock);
-            let bound = prove(&instance, assignment.requests);
+            let simple = bounds::ceilings(&instance);
+            let mut assignment = greedy::pack(&instance, simple, &mut clock);
+            let bound = prove(&instance, simple, assignment.requests);
             if assignment.requests > bound {
                 assignment = greedy::better(&instance, assignment, bound, &mut clock);
             }
@@ -287,9 +289,8 @@ pub fn pack(
     }
 }
 
-/// The best lower bound that is worth its time when a packing of `known` requests is at hand.
-fn prove(instance: &Instance, known: usize) -> usize {
-    let simple = bounds::ceilings(instance);
+/// The best lower bound that is worth its time when a packing of `known` requests is at hand; `simple` is one already.
+fn prove(instance: &Instance, simple: usize, known: usize) -> usize {
     if simple >= known { simple } else { simple.max(bounds::strong(instance, known)) }
 }
 

@@ -370,7 +370,8 @@ fn worth(instance: &Instance) -> Vec<i64> {
         .collect()
 }
 
-/// How long the searches that start anew are, one after the other (Luby, Sinclair and Zuckerman, 1993): 1, 1, 2, 1, 1, 2, 4, 1, 1, 2, 1, 1, 2, 4, 8, ...
+/// How long the searches that start anew are, one after the other (Luby, Sinclair and Zuckerman, 1993): 1, 1, 2, 1, 1, 2,
+/// 4, 1, 1, 2, 1, 1, 2, 4, 8, ...
 pub(super) fn luby(number: u32) -> u64 {
     let mut number = number;
     loop {

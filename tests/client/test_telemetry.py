@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import ctxembed
 import pytest
 from ctxembed._client import _telemetry
@@ -71,3 +74,27 @@ def test_a_failure_is_in_span_and_metric(driver, server, control, clock, telemet
     assert not span.status.is_ok
     [duration] = metrics()["gen_ai.client.operation.duration"]
     assert duration.attributes["error.type"] == "403"
+
+
+def test_opentelemetry_is_asked_only_where_it_is_in_use(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_telemetry, "_instruments", lambda: asked.append("asked"))
+    with monkeypatch.context() as unused:
+        unused.delitem(sys.modules, "opentelemetry")
+        assert _telemetry.begin("http://localhost", None, None, 0.0) is None
+        assert not asked
+        unused.setattr(_telemetry, "_NAMED", True)  # the environment names a provider
+        assert _telemetry.begin("http://localhost", None, None, 0.0) is None
+        assert asked == ["asked"]
+    assert _telemetry.begin("http://localhost", None, None, 0.0) is None
+    assert asked == ["asked", "asked"]
+
+
+def test_a_client_does_not_import_opentelemetry_by_itself(server):
+    code = (
+        "import sys, ctxembed\n"
+        f"with ctxembed.Client({KEY!r}, base_url={server.base_url!r}) as client:\n"
+        "    assert len(client.create([['a']])) == 1\n"
+        "assert 'opentelemetry' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

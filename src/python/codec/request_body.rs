@@ -85,8 +85,9 @@ type Prepared<'py> = (Bound<'py, PyBytes>, Vec<usize>, Vec<u64>);
 
 /// What `encode_request` gives of documents that need no more checks, and what was learned on the way.
 ///
-/// Returns `(body, chunk_counts, tokens_upper)`, separators between chunks included. None where `documents` are no list of lists of str, a document or a chunk is empty, or a chunk holds the
-/// separator's text or a lone surrogate: who checks all that tells what it is and where.
+/// Returns `(body, chunk_counts, tokens_upper)`, separators between chunks included. None where `documents` are no list
+/// of lists of str, a document or a chunk is empty, or a chunk holds the separator's text or a lone surrogate: who
+/// checks all that tells what it is and where.
 #[pyfunction]
 fn prepare_request<'py>(
     py: Python<'py>,
