@@ -3,11 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::prefetch;
-
-/// Bytes between what is read and what is asked for meanwhile. On Zen 3, which alone reaches three quarters of the
-/// speed of memory, half of it brings four fifths, this nine tenths, twice as much less again.
-const AHEAD: usize = 1024;
+use super::prefetch::{distance, prefetch};
 
 /// Rows that lie `stride` elements apart, of which the first `width` elements each are looked at.
 #[derive(Clone, Copy, Debug)]
@@ -79,14 +75,14 @@ impl<'a, E> Matrix<'a, E> {
         Cow::Owned(self.iter().flatten().copied().collect())
     }
 
-    /// Bytes from an element to one that is read about a kilobyte later: what a row hides is stepped over.
+    /// Bytes from an element to one that should be asked for while it is read: what a row hides is stepped over.
     #[inline]
     pub fn ahead(&self) -> usize {
         if self.width == self.stride {
-            return AHEAD;
+            return distance();
         }
         let row = self.stride * size_of::<E>();
-        AHEAD.div_ceil(row) * row
+        distance().div_ceil(row) * row
     }
 
     /// Ask for some rows, as far as they exist, that will be read soon.

@@ -5,8 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Matrix;
 use super::super::lanes::transpose_quarters;
+use super::super::{Matrix, prefetch_ahead};
 use super::{BATCH, BIAS, GROUP, Line, WORD, sum};
 
 /// Bytes in a register.
@@ -17,21 +17,21 @@ const FOUR: usize = 4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
-    let bias = 128 * sum(query);
+    let (bias, ahead) = (128 * sum(query), rows.ahead());
     let (groups, rest) = rows.groups::<FOUR>();
     let (fours, out_rest) = out.as_chunks_mut::<FOUR>();
     for (group, out) in groups.zip(fours) {
-        *out = sums(query, group).map(|sum| add_lanes(sum).wrapping_sub(bias));
+        *out = sums(query, group, ahead).map(|sum| add_lanes(sum).wrapping_sub(bias));
     }
     for (row, out) in rest.iter().zip(out_rest) {
-        *out = add_lanes(sums(query, [row])[0]).wrapping_sub(bias);
+        *out = add_lanes(sums(query, [row], ahead)[0]).wrapping_sub(bias);
     }
 }
 
 /// The sums of `(row + 128) * query` over `R` rows, in sixteen lanes a row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn sums<const R: usize>(query: &[i8], mut rows: [&[i8]; R]) -> [__m512i; R] {
+fn sums<const R: usize>(query: &[i8], mut rows: [&[i8]; R], ahead: usize) -> [__m512i; R] {
     for row in &mut rows {
         // The length that the compiler needs to see to leave out the checks below.
         *row = &row[..query.len()];
@@ -42,6 +42,7 @@ fn sums<const R: usize>(query: &[i8], mut rows: [&[i8]; R]) -> [__m512i; R] {
     // Row after row, as they lie in memory: read side by side, they hide that from the CPU's prefetchers.
     for (sum, row) in sums.iter_mut().zip(rows) {
         for at in (0..whole).step_by(STEP) {
+            prefetch_ahead(&row[at], ahead);
             let q = load(&query[at..at + STEP]);
             *sum = _mm512_dpbusd_epi32(*sum, _mm512_xor_si512(load(&row[at..at + STEP]), bias), q);
         }
@@ -65,29 +66,30 @@ fn add_lanes(sum: __m512i) -> i32 {
 /// The squared norm of each of the `out.len()` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
+    let ahead = rows.ahead();
     let (groups, rest) = rows.groups::<FOUR>();
     let (fours, out_rest) = out.as_chunks_mut::<FOUR>();
     for (group, out) in groups.zip(fours) {
-        *out = products_and_norms(group[0], group).map(|both| norm(&both));
+        *out = products_and_norms(group[0], group, ahead).map(|both| norm(&both));
     }
     for (row, out) in rest.iter().zip(out_rest) {
-        *out = norm(&products_and_norms(row, [row])[0]);
+        *out = norm(&products_and_norms(row, [row], ahead)[0]);
     }
 }
 
 /// [`rows`] and [`squared_norms`] in one pass.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
-    let bias = 128 * sum(query);
+    let (bias, ahead) = (128 * sum(query), rows.ahead());
     let (groups, rest) = rows.groups::<FOUR>();
     let ((fours, out_rest), (norms, norms_rest)) = (out.as_chunks_mut::<FOUR>(), norms.as_chunks_mut::<FOUR>());
     for ((group, out), norms) in groups.zip(fours).zip(norms) {
-        let both = products_and_norms(query, group);
+        let both = products_and_norms(query, group, ahead);
         *norms = both.map(|both| norm(&both));
         *out = both.map(|both| add_lanes(both[0]).wrapping_sub(bias));
     }
     for ((row, out), norms) in rest.iter().zip(out_rest).zip(norms_rest) {
-        let [both] = products_and_norms(query, [row]);
+        let [both] = products_and_norms(query, [row], ahead);
         (*out, *norms) = (add_lanes(both[0]).wrapping_sub(bias), norm(&both));
     }
 }
@@ -95,7 +97,7 @@ pub(super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]
 /// Of `R` rows, the sums of `(x + 128) * query`, of `(x + 128) * x` and of `x`, in sixteen lanes each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn products_and_norms<const R: usize>(query: &[i8], mut rows: [&[i8]; R]) -> [[__m512i; 3]; R] {
+fn products_and_norms<const R: usize>(query: &[i8], mut rows: [&[i8]; R], ahead: usize) -> [[__m512i; 3]; R] {
     for row in &mut rows {
         *row = &row[..query.len()];
     }
@@ -104,6 +106,7 @@ fn products_and_norms<const R: usize>(query: &[i8], mut rows: [&[i8]; R]) -> [[_
     let whole = query.len() / STEP * STEP;
     for ([products, squares, plain], row) in sums.iter_mut().zip(rows) {
         for at in (0..whole).step_by(STEP) {
+            prefetch_ahead(&row[at], ahead);
             let q = load(&query[at..at + STEP]);
             let x = load(&row[at..at + STEP]);
             let unsigned = _mm512_xor_si512(x, bias);

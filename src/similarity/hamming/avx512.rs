@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Matrix;
 use super::super::lanes::transpose_quarters;
+use super::super::{Matrix, prefetch_ahead};
 use super::{GROUP, LANES, Line, WORD, Word};
 
 /// Bytes in a register.
@@ -13,13 +13,14 @@ const STEP: usize = 64;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
 pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
+    let ahead = rows.ahead();
     let (groups, rest) = rows.groups::<LANES>();
     let (eights, out_rest) = out.as_chunks_mut::<LANES>();
     for (group, out) in groups.zip(eights) {
-        *out = add_lanes(&sums(query, group));
+        *out = add_lanes(&sums(query, group, ahead));
     }
     for (row, out) in rest.iter().zip(out_rest) {
-        let [sum] = sums(query, [row]);
+        let [sum] = sums(query, [row], ahead);
         *out = _mm512_reduce_add_epi64(sum) as i32;
     }
 }
@@ -27,7 +28,7 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
 /// The bits in which `R` rows differ from a query that all share the loads of, in eight lanes a row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
-fn sums<const R: usize>(query: &[u8], mut rows: [&[u8]; R]) -> [__m512i; R] {
+fn sums<const R: usize>(query: &[u8], mut rows: [&[u8]; R], ahead: usize) -> [__m512i; R] {
     for row in &mut rows {
         // The length that the compiler needs to see to leave out the checks below.
         *row = &row[..query.len()];
@@ -37,6 +38,7 @@ fn sums<const R: usize>(query: &[u8], mut rows: [&[u8]; R]) -> [__m512i; R] {
     // Row after row, as they lie in memory: read side by side, they hide that from the CPU's prefetchers.
     for (sum, row) in sums.iter_mut().zip(rows) {
         for at in (0..whole).step_by(STEP) {
+            prefetch_ahead(&row[at], ahead);
             let q = load(&query[at..at + STEP]);
             let different = _mm512_xor_si512(q, load(&row[at..at + STEP]));
             *sum = _mm512_add_epi64(*sum, _mm512_popcnt_epi64(different));

@@ -19,8 +19,9 @@ const EIGHT: usize = 8;
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
     if !has_negations(query) {
+        let ahead = rows.ahead();
         for (row, out) in rows.iter().zip(out) {
-            *out = widened_product(query, row);
+            *out = widened_product(query, row, ahead);
         }
         return;
     }
@@ -50,7 +51,7 @@ pub(in super::super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: 
     let ahead = rows.ahead();
     if !has_negations(query) {
         for ((row, out), norm) in rows.iter().zip(out).zip(norms) {
-            (*norm, *out) = (squared_norm(row, ahead), widened_product(query, row));
+            (*norm, *out) = (squared_norm(row, ahead), widened_product(query, row, ahead));
         }
         return;
     }
@@ -161,21 +162,22 @@ impl<'a> End<'a> {
     }
 }
 
-/// Inner product of two vectors of one length and any values.
+/// Inner product of a query of any values and a row.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn widened_product(a: &[i8], b: &[i8]) -> i32 {
-    let (a_steps, a_tail) = a.as_chunks::<STEP>();
-    let (b_steps, b_tail) = b.as_chunks::<STEP>();
+fn widened_product(query: &[i8], row: &[i8], ahead: usize) -> i32 {
+    let (query_steps, query_tail) = query.as_chunks::<STEP>();
+    let (row_steps, row_tail) = row.as_chunks::<STEP>();
     let mut sums = [_mm256_setzero_si256(); 2];
-    for (a, b) in a_steps.iter().zip(b_steps) {
-        let halves = a.as_chunks().0.iter().zip(b.as_chunks().0);
-        for (sum, (a, b)) in sums.iter_mut().zip(halves) {
+    for (query, row) in query_steps.iter().zip(row_steps) {
+        prefetch_ahead(row, ahead);
+        let halves = query.as_chunks().0.iter().zip(row.as_chunks().0);
+        for (sum, (query, row)) in sums.iter_mut().zip(halves) {
             // At most 2 * 128 * 128 a lane and step.
-            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(widen(a), widen(b)));
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(widen(query), widen(row)));
         }
     }
-    add_lane(_mm256_add_epi32(sums[0], sums[1])).wrapping_add(scalar::product(a_tail, b_tail))
+    add_lane(_mm256_add_epi32(sums[0], sums[1])).wrapping_add(scalar::product(query_tail, row_tail))
 }
 
 #[inline]
