@@ -77,7 +77,7 @@ NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_fil
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
 	$(PYTEST) tests
-	@for isa in scalar avx2; do \
+	@for isa in scalar avx2 avx512; do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
 		else \

@@ -33,7 +33,7 @@ where
     let (queries, rows) = (elements(BATCH * width), elements(ROWS * width));
     let mut group = c.benchmark_group(name);
     for isa in Isa::ALL.into_iter().filter(|&isa| isa <= K::isa()) {
-        let mut out = vec![0; BATCH * ROWS];
+        let mut out = vec![0; 32 * ROWS];
         group.throughput(Throughput::Elements(ROWS as u64));
         group.bench_function(BenchmarkId::new("rows", isa.name()), |b| {
             b.iter(|| K::rows(isa, black_box(&queries[..width]), matrix(&rows), &mut out[..ROWS]));
@@ -51,7 +51,7 @@ where
         K::pack_rows(isa, matrix(&rows), &mut panel);
         group.throughput(Throughput::Elements((ROWS * BATCH) as u64));
         group.bench_function(BenchmarkId::new("panel", isa.name()), |b| {
-            b.iter(|| K::panel(isa, black_box(&panel), &packed, 0, &mut out, ROWS));
+            b.iter(|| K::panel(isa, matrix(&rows), black_box(&panel), &packed, 0, &mut out, ROWS));
         });
     }
     group.finish();

@@ -1,9 +1,11 @@
 //! The instruction set, detected once a process.
 //!
-//! Each family of kernels asks for the exact feature bits it uses. `CTXEMBED_ISA=scalar|avx2|avx512` can lower the
-//! choice, never raise it, so that no setting makes a process run an instruction the CPU lacks.
+//! Each family of kernels asks for the exact feature bits it uses. `CTXEMBED_ISA=scalar|avx2|avx512|amx` can
+//! lower the choice, never raise it, so that no setting makes a process run an instruction the CPU lacks.
 
 use std::sync::OnceLock;
+
+use crate::similarity::dot::has_tiles;
 
 /// A family of kernels, from the portable one up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +16,8 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL and what the kernel at hand adds (VBMI, VPOPCNTDQ or VNNI).
     Avx512,
+    /// All of AVX-512's, and AMX with int8 tiles, where the system lets a process use them.
+    Amx,
 }
 
 /// Name of the environment variable that lowers the choice.
@@ -21,7 +25,7 @@ pub const VARIABLE: &str = "CTXEMBED_ISA";
 
 impl Isa {
     /// All of them, from the lowest up: for tests.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// The name that `CTXEMBED_ISA` takes.
     pub fn name(self) -> &'static str {
@@ -29,6 +33,7 @@ impl Isa {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
@@ -47,21 +52,25 @@ impl Isa {
     /// The best path for int8 products here: AVX-512 needs VNNI.
     pub fn dot() -> Self {
         static CHOICE: OnceLock<Isa> = OnceLock::new();
-        *CHOICE.get_or_init(|| Self::detect(Feature::Vnni))
+        *CHOICE.get_or_init(|| match Self::detect(Feature::Vnni) {
+            // Asked last: from then on, the system keeps room for tiles.
+            Self::Avx512 if ceiling().is_ok_and(|ceiling| ceiling >= Self::Amx) && has_tiles() => Self::Amx,
+            choice => choice,
+        })
     }
 
     fn detect(feature: Feature) -> Self {
         // A value that is not understood lowers nothing here; the binding refuses it at import.
-        feature.best().min(ceiling().unwrap_or(Self::Avx512))
+        feature.best().min(ceiling().unwrap_or(Self::Amx))
     }
 }
 
 /// What `CTXEMBED_ISA` allows, or the value that is not understood.
 pub fn ceiling() -> Result<Isa, String> {
     match std::env::var(VARIABLE) {
-        Err(std::env::VarError::NotPresent) => Ok(Isa::Avx512),
+        Err(std::env::VarError::NotPresent) => Ok(Isa::Amx),
         Err(std::env::VarError::NotUnicode(value)) => Err(value.to_string_lossy().into_owned()),
-        Ok(value) if value.is_empty() => Ok(Isa::Avx512),
+        Ok(value) if value.is_empty() => Ok(Isa::Amx),
         Ok(value) => Isa::ALL.into_iter().find(|isa| isa.name() == value).ok_or(value),
     }
 }
@@ -105,7 +114,7 @@ mod tests {
 
     #[test]
     fn paths_are_ordered_from_portable_up() {
-        assert!(Isa::Scalar < Isa::Avx2 && Isa::Avx2 < Isa::Avx512);
+        assert!(Isa::ALL.is_sorted());
     }
 
     #[test]

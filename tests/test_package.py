@@ -60,9 +60,9 @@ def test_importing_loads_no_http_stack_and_starts_no_thread():
     assert run(code) == "[] 1"
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
 def test_the_environment_lowers_the_instruction_set_and_never_raises_it(isa):
-    order = ["scalar", "avx2", "avx512"]
+    order = ["scalar", "avx2", "avx512", "amx"]
     code = "from ctxembed._core import isa_paths; print(*[path for _, path in isa_paths()])"
     native = run(code, CTXEMBED_ISA="").split()
     lowered = run(code, CTXEMBED_ISA=isa).split()
@@ -84,7 +84,7 @@ for metric, rows in (("hamming", bits), ("cosine", v), ("dot", v)):
     parts += [m.ids, m.scores]
 print(hashlib.sha256(b"".join(p.tobytes() for p in parts)).hexdigest())
 """
-    assert len({run(code, CTXEMBED_ISA=isa) for isa in ("scalar", "avx2", "avx512")}) == 1
+    assert len({run(code, CTXEMBED_ISA=isa) for isa in ("scalar", "avx2", "avx512", "amx")}) == 1
 
 
 BODY_SHAPE = [3, 5, 1]

@@ -21,7 +21,7 @@ macro_rules! compiled_for_each_isa {
                 match isa.min(Isa::codec()) {
                     // SAFETY: `Isa::codec` names this path only where the CPU has the features it enables.
                     #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-                    Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    Isa::Amx | Isa::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
                     Isa::Avx2 => return unsafe { avx2($($arg),*) },
@@ -44,7 +44,7 @@ pub fn pack(isa: Isa, values: &[i8], out: &mut [MaybeUninit<u8>]) {
     let done = match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx512 => unsafe { x86::pack_avx512(values, out) },
+        Isa::Amx | Isa::Avx512 => unsafe { x86::pack_avx512(values, out) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => unsafe { x86::pack_avx2(values, out) },
@@ -163,7 +163,7 @@ fn unpack_row(isa: Isa, bits: &[u8], out: &mut [MaybeUninit<u8>]) {
     let done = match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx512 => unsafe { x86::unpack_signs_avx512(bits, out) },
+        Isa::Amx | Isa::Avx512 => unsafe { x86::unpack_signs_avx512(bits, out) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => unsafe { x86::unpack_signs_avx2(bits, out) },
@@ -229,7 +229,7 @@ pub fn unpack<T: FromBit>(isa: Isa, bits: &[u8], width: usize, dimensions: usize
         match isa.min(Isa::codec()) {
             // SAFETY: `Isa::codec` names this path only where the CPU has the features it enables.
             #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-            Isa::Avx512 => return unsafe { avx512(bits, width, dimensions, out) },
+            Isa::Amx | Isa::Avx512 => return unsafe { avx512(bits, width, dimensions, out) },
             // SAFETY: as above.
             #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
             Isa::Avx2 => return unsafe { avx2(bits, width, dimensions, out) },

@@ -25,7 +25,7 @@ use crate::isa;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     if let Err(value) = isa::ceiling() {
         return Err(pyo3::exceptions::PyValueError::new_err(format!(
-            "{}={value:?} is not an instruction set: expected scalar, avx2 or avx512",
+            "{}={value:?} is not an instruction set: expected scalar, avx2, avx512 or amx",
             isa::VARIABLE
         )));
     }

@@ -53,7 +53,7 @@ fn dispatch<const KIND: u8>(
     let mut found = match isa.min(Isa::hamming().max(Isa::dot())) {
         // SAFETY: no family names AVX-512 unless F, BW and VL were detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { simd::avx512::<KIND>(steps, inverse_steps, whole, real, out) },
+        Isa::Amx | Isa::Avx512 => unsafe { simd::avx512::<KIND>(steps, inverse_steps, whole, real, out) },
         // SAFETY: no family names AVX2 unless it was detected.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { simd::avx2::<KIND>(steps, inverse_steps, whole, real, out) },

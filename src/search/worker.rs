@@ -5,10 +5,8 @@ use std::ops::Range;
 use super::scan::{Ids, Scan};
 use super::subset::{self, Subset};
 use super::top_k::Rows;
-use crate::similarity::{BATCH, Kernels, Matrix, Queries, cosine, prefetch};
+use crate::similarity::{Kernels, Matrix, Queries, cosine, prefetch};
 
-/// Bytes of rows in a block: half of a small L2 cache.
-const BLOCK_BYTES: usize = 128 << 10;
 /// Rows in a block at most, so that a batch of scores stays in L1.
 const BLOCK_ROWS: usize = 1024;
 /// Blocks a thread at least, so that all end at about the same time.
@@ -39,9 +37,11 @@ struct Span {
 
 impl<K: Kernels> Plan<K> {
     pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Self {
-        let most = (BLOCK_BYTES / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, BLOCK_ROWS);
+        let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(1, BLOCK_ROWS);
         let share = if threads > 1 { scan.allowed().div_ceil(threads * BLOCKS_PER_THREAD).max(1) } else { most };
-        let items = most.min(share.next_multiple_of(2 * K::GROUP)) / K::GROUP * K::GROUP;
+        // Kernels take two groups at a time.
+        let pair = 2 * K::GROUP;
+        let items = (most.min(share.next_multiple_of(pair)) / pair * pair).max(K::GROUP);
         let mut spans = Vec::with_capacity(scan.parts.len());
         let (mut blocks, mut first) = (0, 0);
         for part in scan.parts {
@@ -217,10 +217,12 @@ impl<'a, K: Kernels> Worker<'a, K> {
         if let Some(queries) = &plan.queries {
             let rows = Rows { ids, norms, inverse, allowed };
             let stride = count.next_multiple_of(K::GROUP);
-            scores.resize(BATCH * stride, 0);
+            let data =
+                if block.gathered { Matrix::whole(gathered, scan.width) } else { scan.matrix(part.rows).range(range) };
+            scores.resize(queries.together() * stride, 0);
             let mut query = 0;
             for batch in 0..queries.batches() {
-                K::panel(scan.isa, panel, queries, batch, scores, stride);
+                K::panel(scan.isa, data, panel, queries, batch, scores, stride);
                 for scores in scores.chunks_exact(stride).take(scan.query_count() - query) {
                     each(&rows, query, &scores[..count]);
                     query += 1;

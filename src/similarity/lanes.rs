@@ -21,3 +21,26 @@ pub(super) fn transpose_quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
         _mm512_shuffle_i32x4::<ODD>(ab_odd, cd_odd),
     ]
 }
+
+/// Transpose a sixteen by sixteen matrix of 32-bit words, a row a register.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn transpose_words(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    // Within each quarter L of the registers: words 4 L .. 4 L + 4 of rows 4 j .. 4 j + 4, a word a register.
+    let mut fours = [[_mm512_setzero_si512(); 4]; 4];
+    for (j, four) in rows.as_chunks::<4>().0.iter().enumerate() {
+        let low = (_mm512_unpacklo_epi32(four[0], four[1]), _mm512_unpacklo_epi32(four[2], four[3]));
+        let high = (_mm512_unpackhi_epi32(four[0], four[1]), _mm512_unpackhi_epi32(four[2], four[3]));
+        fours[0][j] = _mm512_unpacklo_epi64(low.0, low.1);
+        fours[1][j] = _mm512_unpackhi_epi64(low.0, low.1);
+        fours[2][j] = _mm512_unpacklo_epi64(high.0, high.1);
+        fours[3][j] = _mm512_unpackhi_epi64(high.0, high.1);
+    }
+    let mut words = [_mm512_setzero_si512(); 16];
+    for (i, four) in fours.into_iter().enumerate() {
+        for (quarter, word) in transpose_quarters(four).into_iter().enumerate() {
+            words[4 * quarter + i] = word;
+        }
+    }
+    words
+}

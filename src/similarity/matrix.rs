@@ -57,6 +57,17 @@ impl<'a, E> Matrix<'a, E> {
         Self { data: &self.data[rows.start * self.stride..rows.end * self.stride], ..*self }
     }
 
+    /// All elements from a row on, those between rows included.
+    #[inline]
+    pub fn from(&self, row: usize) -> &'a [E] {
+        &self.data[row * self.stride..]
+    }
+
+    /// Number of rows, from the first on, of which `width` elements can be read, those of later rows included.
+    pub fn readable(&self, width: usize) -> usize {
+        self.data.len().checked_sub(width).map_or(0, |last| last / self.stride + 1).min(self.len())
+    }
+
     /// All rows.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [E]> + use<'a, E> {
@@ -117,6 +128,8 @@ mod tests {
         assert_eq!(matrix.iter().map(|row| row[1]).collect::<Vec<_>>(), [1, 4, 7, 10, 13, 16, 19]);
         assert_eq!(matrix.range(3..5).iter().collect::<Vec<_>>(), [[9, 10], [12, 13]]);
         assert_eq!(matrix.range(3..5).packed()[..], [9, 10, 12, 13]);
+        assert_eq!(matrix.from(6), [18, 19, 20, 21, 22]);
+        assert_eq!([2, 3, 5, 6, 23, 24].map(|width| matrix.readable(width)), [7, 7, 7, 6, 1, 0]);
         assert!(matches!(Matrix::whole(&data[..4], 2).packed(), Cow::Borrowed([0, 1, 2, 3])));
         let (groups, rest) = matrix.groups::<4>();
         assert_eq!(groups.collect::<Vec<_>>(), [[&[0, 1], &[3, 4], &[6, 7], &[9, 10]]]);

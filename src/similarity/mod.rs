@@ -6,6 +6,7 @@
 //! - **panels**: rows are first interleaved, lane per row, into groups that fill a register. A word of a query is
 //!   then broadcast against a group, so that no sum crosses lanes, and several queries and groups share each load.
 //!   Interleaving costs about as much as two queries on the rows road, and is shared by all queries of a block.
+//!   A CPU that multiplies matrices by itself (AMX) reads the rows of a panel where they lie instead.
 //!
 //! Every entry takes the [`Isa`] to run on and clamps it to what this process may use, so that tests can run each
 //! path. All paths give the same integers.
@@ -24,7 +25,7 @@ pub use prefetch::{prefetch, prefetch_ahead};
 
 use crate::isa::Isa;
 
-/// Queries that pass over a panel together.
+/// Queries that a word holds, and that pass over a panel together where a path has no other number.
 pub const BATCH: usize = 8;
 
 /// Most dimensions of an int8 vector: the largest for which `128 * 128 * dims`, the greatest product or squared
@@ -53,6 +54,11 @@ pub trait Kernels: Copy + Send + Sync {
     /// The best path in this process.
     fn isa() -> Isa;
 
+    /// Bytes of rows that queries pass over together: half of a small L2 cache, the other half being for a panel.
+    fn block_bytes(_isa: Isa) -> usize {
+        128 << 10
+    }
+
     /// Number of queries from which interleaving the rows pays for itself on a path, as measured.
     fn panel_from(isa: Isa) -> usize;
 
@@ -77,18 +83,19 @@ pub trait Kernels: Copy + Send + Sync {
     }
 
     /// Interleave rows into `panel`, replacing what it held. A last group that is not full is filled up with zero
-    /// rows, a last word with elements that score nothing.
+    /// rows, a last word with elements that score nothing. What a path reads where it lies is left out.
     fn pack_rows(isa: Isa, rows: Matrix<'_, Self::Element>, panel: &mut Vec<Self::Line>);
 
-    /// Interleave the queries of `width` elements each by [`BATCH`], filled up with zeros.
+    /// Interleave the queries of `width` elements each, batch by batch, filled up with zeros.
     fn pack_queries(isa: Isa, queries: &[Self::Query], width: usize) -> Queries<Self::Word>;
 
-    /// Scores of the queries of one batch with all rows of a panel.
+    /// Scores of the queries of one batch with all rows, of which `panel` was made.
     ///
-    /// Row `r` of the batch's query `q` goes to `out[q * stride + r]`; `stride` is at least the rows of the panel,
-    /// whose fill-up rows are scored too, and `out` at least `BATCH * stride` long.
+    /// Row `r` of the batch's query `q` goes to `out[q * stride + r]`; `stride` is at least the number of rows
+    /// filled up to whole groups, which are scored too, and `out` as long as `stride` times [`Queries::together`].
     fn panel(
         isa: Isa,
+        rows: Matrix<'_, Self::Element>,
         panel: &[Self::Line],
         queries: &Queries<Self::Word>,
         batch: usize,
@@ -101,16 +108,37 @@ pub trait Kernels: Copy + Send + Sync {
 #[derive(Clone, Debug)]
 pub struct Queries<W> {
     words: Vec<W>,
+    /// Instead of words, where the CPU multiplies matrices: the same word of sixteen queries.
+    tiles: Vec<dot::Line>,
     /// What the kernel subtracts from each query's sums; zero where it has nothing to correct.
     bias: Vec<i32>,
     count: usize,
+    /// Words of a vector.
     length: usize,
+    together: usize,
 }
 
 impl<W> Queries<W> {
+    /// Queries interleaved by [`BATCH`], `length` words each.
+    fn of_words(words: Vec<W>, bias: Vec<i32>, count: usize, length: usize) -> Self {
+        Self { words, tiles: vec![], bias, count, length, together: BATCH }
+    }
+
+    /// Queries in a batch, the last one excepted.
+    pub fn together(&self) -> usize {
+        self.together
+    }
+
     /// Batches that hold all queries.
     pub fn batches(&self) -> usize {
-        self.count.div_ceil(BATCH)
+        self.count.div_ceil(self.together)
+    }
+
+    /// The tiles of a batch, and the number of its real queries.
+    #[cfg(target_arch = "x86_64")]
+    fn tiles(&self, batch: usize) -> (&[dot::Line], usize) {
+        let lines = self.together / dot::GROUP * self.length;
+        (&self.tiles[batch * lines..][..lines], self.together.min(self.count - batch * self.together))
     }
 
     /// The words of a batch, the number of its real queries, and their biases.

@@ -180,10 +180,10 @@ pub(super) fn sweep(isa: Isa, bytes: &[u8], counts: &mut Counts) -> u64 {
         // SAFETY: `Isa::codec` and `Isa::hamming` name this path only where the CPU has AVX-512 F, BW, VL, VBMI and
         // VPOPCNTDQ.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx512 if Isa::hamming() == Isa::Avx512 => return unsafe { avx512::sweep(bytes, counts) },
+        Isa::Amx | Isa::Avx512 if Isa::hamming() == Isa::Avx512 => return unsafe { avx512::sweep(bytes, counts) },
         // SAFETY: a path above the portable one is named only where the CPU has AVX2 and POPCNT.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx2 | Isa::Avx512 => return unsafe { avx2::sweep(bytes, counts) },
+        Isa::Avx2 | Isa::Amx | Isa::Avx512 => return unsafe { avx2::sweep(bytes, counts) },
         Isa::Scalar => {}
     }
     let _ = isa;
@@ -242,7 +242,7 @@ pub(super) fn all_inert(isa: Isa, text: &str) -> bool {
     match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F, BW, VL and VBMI.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx512 => return unsafe { avx512::all_inert(text) },
+        Isa::Amx | Isa::Avx512 => return unsafe { avx512::all_inert(text) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => return unsafe { avx2::all_inert(text) },

@@ -47,7 +47,7 @@ print(dict(cx.isa_paths())["dot"], digest.hexdigest())
 
 def test_every_instruction_set_gives_the_same_bytes():
     digests = {}
-    for isa in ("scalar", "avx2", "avx512"):
+    for isa in ("scalar", "avx2", "avx512", "amx"):
         run = subprocess.run(
             [sys.executable, "-c", EVERYTHING],
             env=os.environ | {"CTXEMBED_ISA": isa},

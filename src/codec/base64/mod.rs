@@ -74,7 +74,7 @@ pub(crate) fn run<T: Task>(isa: Isa, task: T) -> T::Output {
     match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F, BW, VL and VBMI.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx512 => unsafe { avx512::run(task) },
+        Isa::Amx | Isa::Avx512 => unsafe { avx512::run(task) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => unsafe { avx2::run(task) },
@@ -208,7 +208,7 @@ pub fn encode_into(isa: Isa, bytes: &[u8], out: &mut Vec<u8>) {
     let read = match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F, BW, VL and VBMI.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx512 => unsafe { avx512::encode_prefix(bytes, out) },
+        Isa::Amx | Isa::Avx512 => unsafe { avx512::encode_prefix(bytes, out) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => unsafe { avx2::encode_prefix(bytes, out) },

@@ -45,7 +45,7 @@ fn run<T: Task>(isa: Isa, task: T) -> T::Output {
     match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx512 => unsafe { avx512::run(task) },
+        Isa::Amx | Isa::Avx512 => unsafe { avx512::run(task) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => unsafe { avx2::run(task) },

@@ -11,7 +11,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use super::dot::{Dot, GROUP, Line, pack_queries};
+use super::dot::{self, GROUP, Line};
 use super::{BATCH, Kernels, Matrix, Queries};
 use crate::isa::Isa;
 
@@ -49,7 +49,7 @@ impl Kernels for Asymmetric {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
-            Isa::Avx512 => 4,
+            Isa::Amx | Isa::Avx512 => 4,
             Isa::Avx2 => 16,
             Isa::Scalar => usize::MAX,
         }
@@ -60,7 +60,7 @@ impl Kernels for Asymmetric {
         match isa.min(Isa::dot()) {
             // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::rows(query, rows, out) },
+            Isa::Amx | Isa::Avx512 => unsafe { avx512::rows(query, rows, out) },
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::rows(query, rows, out) },
@@ -78,7 +78,7 @@ impl Kernels for Asymmetric {
             let done = match isa.min(Isa::dot()) {
                 // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512::pack(group, lines) },
+                Isa::Amx | Isa::Avx512 => unsafe { avx512::pack(group, lines) },
                 _ => 0,
             };
             for (lane, row) in group.into_iter().enumerate() {
@@ -92,11 +92,19 @@ impl Kernels for Asymmetric {
     }
 
     fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
-        pack_queries(isa, queries, width, 1)
+        dot::pack_queries(isa, queries, width, 1)
     }
 
-    fn panel(isa: Isa, panel: &[Line], queries: &Queries<Self::Word>, batch: usize, out: &mut [i32], stride: usize) {
-        Dot::panel(isa, panel, queries, batch, out, stride);
+    fn panel(
+        isa: Isa,
+        _rows: Matrix<'_, u8>,
+        panel: &[Line],
+        queries: &Queries<Self::Word>,
+        batch: usize,
+        out: &mut [i32],
+        stride: usize,
+    ) {
+        dot::panel(isa, panel, queries, batch, out, stride);
     }
 }
 
@@ -135,7 +143,7 @@ mod tests {
             let stride = rows.len().next_multiple_of(GROUP);
             for batch in 0..packed.batches() {
                 let mut out = vec![-1; BATCH * stride];
-                Asymmetric::panel(isa, &panel, &packed, batch, &mut out, stride);
+                Asymmetric::panel(isa, rows, &panel, &packed, batch, &mut out, stride);
                 for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
                     let got = &out[lane * stride..][..rows.len()];
                     assert_eq!(got, &expected[..], "panel, {isa:?}, width {width}, query {batch}+{lane}");

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::lanes::transpose_quarters;
+use super::super::lanes::transpose_words;
 use super::super::{Matrix, prefetch_ahead};
 use super::{BATCH, BIAS, GROUP, Line, WORD, sum};
 
@@ -166,22 +166,9 @@ pub(super) fn pack(group: [&[i8]; GROUP], lines: &mut [Line]) -> usize {
         for (register, row) in rows.iter_mut().zip(group) {
             *register = load(&row[at * STEP..(at + 1) * STEP]);
         }
-        // Within each quarter L of the registers: words 4 L .. 4 L + 4 of rows 4 j .. 4 j + 4, a word a register.
-        let mut fours = [[_mm512_setzero_si512(); 4]; 4];
-        for (j, four) in rows.as_chunks::<4>().0.iter().enumerate() {
-            let low = (_mm512_unpacklo_epi32(four[0], four[1]), _mm512_unpacklo_epi32(four[2], four[3]));
-            let high = (_mm512_unpackhi_epi32(four[0], four[1]), _mm512_unpackhi_epi32(four[2], four[3]));
-            fours[0][j] = _mm512_unpacklo_epi64(low.0, low.1);
-            fours[1][j] = _mm512_unpackhi_epi64(low.0, low.1);
-            fours[2][j] = _mm512_unpacklo_epi64(high.0, high.1);
-            fours[3][j] = _mm512_unpackhi_epi64(high.0, high.1);
-        }
-        for (i, four) in fours.into_iter().enumerate() {
-            for (quarter, words) in transpose_quarters(four).into_iter().enumerate() {
-                let line = &mut lines[4 * quarter + i];
-                // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
-                unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_xor_si512(words, bias)) };
-            }
+        for (line, words) in lines.iter_mut().zip(transpose_words(&rows)) {
+            // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
+            unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_xor_si512(words, bias)) };
         }
     }
     blocks.len() * (STEP / WORD)

@@ -7,6 +7,8 @@
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -44,8 +46,17 @@ impl Kernels for Dot {
         Isa::dot()
     }
 
+    fn block_bytes(isa: Isa) -> usize {
+        match isa.min(Isa::dot()) {
+            // There is no panel, and CPUs that multiply matrices have 2 MB of L2 cache a core.
+            Isa::Amx => 256 << 10,
+            _ => 128 << 10,
+        }
+    }
+
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
+            Isa::Amx => 3,
             Isa::Avx512 | Isa::Avx2 => 4,
             Isa::Scalar => usize::MAX,
         }
@@ -56,7 +67,7 @@ impl Kernels for Dot {
         match isa.min(Isa::dot()) {
             // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::rows(query, rows, out) },
+            Isa::Amx | Isa::Avx512 => unsafe { avx512::rows(query, rows, out) },
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::rows(query, rows, out) },
@@ -70,7 +81,7 @@ impl Kernels for Dot {
         match isa.min(Isa::dot()) {
             // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::squared_norms(rows, out) },
+            Isa::Amx | Isa::Avx512 => unsafe { avx512::squared_norms(rows, out) },
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::squared_norms(rows, out) },
@@ -83,7 +94,7 @@ impl Kernels for Dot {
         match isa.min(Isa::dot()) {
             // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::rows_and_norms(query, rows, out, norms) },
+            Isa::Amx | Isa::Avx512 => unsafe { avx512::rows_and_norms(query, rows, out, norms) },
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::rows_and_norms(query, rows, out, norms) },
@@ -92,6 +103,10 @@ impl Kernels for Dot {
     }
 
     fn pack_rows(isa: Isa, rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
+        #[cfg(target_arch = "x86_64")]
+        if isa.min(Isa::dot()) == Isa::Amx {
+            return amx::pack_rows(rows, panel);
+        }
         let words = rows.width().div_ceil(WORD);
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
         panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
@@ -102,7 +117,7 @@ impl Kernels for Dot {
             let done = match isa.min(Isa::dot()) {
                 // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512::pack(group, lines) },
+                Isa::Amx | Isa::Avx512 => unsafe { avx512::pack(group, lines) },
                 // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => unsafe { avx2::pack(group, lines) },
@@ -119,20 +134,50 @@ impl Kernels for Dot {
     }
 
     fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
+        #[cfg(target_arch = "x86_64")]
+        if isa.min(Isa::dot()) == Isa::Amx {
+            return amx::pack_queries(queries, width);
+        }
         pack_queries(isa, queries, width, 128)
     }
 
-    fn panel(isa: Isa, panel: &[Line], queries: &Queries<Self::Word>, batch: usize, out: &mut [i32], stride: usize) {
-        let (words, count, bias) = queries.batch(batch);
-        match isa.min(Isa::dot()) {
-            // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::panel(panel, words, bias, count, out, stride) },
-            // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2::panel(panel, words, bias, count, out, stride) },
-            _ => scalar::panel(panel, words, bias, count, out, stride),
+    fn panel(
+        isa: Isa,
+        rows: Matrix<'_, i8>,
+        lines: &[Line],
+        queries: &Queries<Self::Word>,
+        batch: usize,
+        out: &mut [i32],
+        stride: usize,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if isa.min(Isa::dot()) == Isa::Amx {
+            // SAFETY: `Isa::dot` names AMX only where this process may use it, and AVX-512 F was detected.
+            return unsafe { amx::panel(rows, lines, queries, batch, out, stride) };
         }
+        panel(isa, lines, queries, batch, out, stride);
+    }
+}
+
+/// Scores of a batch of queries with interleaved rows.
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
+pub(super) fn panel(
+    isa: Isa,
+    panel: &[Line],
+    queries: &Queries<[u32; BATCH]>,
+    batch: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    let (words, count, bias) = queries.batch(batch);
+    match isa.min(Isa::dot()) {
+        // SAFETY: `Isa::dot` names AVX-512 only where F, BW, VL and VNNI were detected.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx | Isa::Avx512 => unsafe { avx512::panel(panel, words, bias, count, out, stride) },
+        // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2::panel(panel, words, bias, count, out, stride) },
+        _ => scalar::panel(panel, words, bias, count, out, stride),
     }
 }
 
@@ -153,7 +198,15 @@ pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) 
         words = avx2::widen_queries(&words);
     }
     let length = words.len() / batches.max(1);
-    Queries { words, bias, count, length }
+    Queries::of_words(words, bias, count, length)
+}
+
+/// Whether the CPU multiplies int8 matrices, and the system lets this process use that.
+pub fn has_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return amx::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// The sum of a vector.
@@ -178,7 +231,7 @@ fn each_word(vector: &[i8], mut visit: impl FnMut(usize, u32)) {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Random;
-    use super::super::{BATCH, MAX_DIMS, Matrix};
+    use super::super::{MAX_DIMS, Matrix};
     use super::*;
 
     fn oracle(a: &[i8], b: &[i8]) -> i32 {
@@ -219,10 +272,11 @@ mod tests {
             let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
             Dot::pack_rows(isa, matrix, &mut panel);
             let stride = count.next_multiple_of(GROUP) + 3;
+            let together = packed.together();
             for batch in 0..packed.batches() {
-                let mut out = vec![-1; BATCH * stride];
-                Dot::panel(isa, &panel, &packed, batch, &mut out, stride);
-                for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
+                let mut out = vec![-1; together * stride];
+                Dot::panel(isa, matrix, &panel, &packed, batch, &mut out, stride);
+                for (lane, expected) in expected[batch * together..].iter().take(together).enumerate() {
                     let got = &out[lane * stride..][..stride];
                     assert_eq!(got[..count], expected[..], "panel, {isa:?}, width {width}, query {batch}+{lane}");
                     assert_eq!(got[stride - 3..], [-1; 3], "written beyond the panel, {isa:?}");
@@ -253,6 +307,16 @@ mod tests {
     }
 
     #[test]
+    fn several_batches_pass_over_several_groups_of_rows() {
+        let mut random = Random(6);
+        for (queries, rows, width) in
+            [(16, 64, 64), (17, 65, 60), (32, 96, 128), (33, 95, 130), (41, 70, 1024), (3, 33, 1)]
+        {
+            check(&random.int8(queries * width), &random.int8(rows * width), width);
+        }
+    }
+
+    #[test]
     fn the_extreme_values_do_not_saturate_at_any_width() {
         for width in 0..=515 {
             for (q, r) in [(-128, -128), (-128, 127), (127, -128), (127, 127)] {
@@ -264,17 +328,24 @@ mod tests {
     #[test]
     fn rows_that_are_cut_from_wider_ones_are_summed_as_far_as_they_are_looked_at() {
         let mut random = Random(5);
-        for (width, stride) in [(7, 9), (32, 64), (40, 70), (128, 1024), (129, 2000)] {
-            let (queries, rows) = (random.int8(6 * width), random.int8(13 * stride));
+        for (width, stride) in [(7, 9), (32, 64), (40, 70), (64, 65), (128, 1024), (129, 2000)] {
+            let (queries, rows) = (random.int8(6 * width), random.int8(77 * stride));
             let cut: Vec<i8> = rows.chunks_exact(stride).flat_map(|row| &row[..width]).copied().collect();
             let queries: Vec<i8> = queries.iter().map(|&x| x.max(-127)).collect();
             for isa in Isa::ALL {
-                let mut outs = [vec![0; 6 * 13], vec![0; 6 * 13]];
+                let packed = Dot::pack_queries(isa, &queries, width);
+                let mut outs = [vec![0; 6 * 77], vec![0; 6 * 77]];
                 for (rows, out) in
                     [Matrix::new(&rows, width, stride), Matrix::whole(&cut, width)].into_iter().zip(&mut outs)
                 {
-                    for (query, out) in queries.chunks_exact(width).zip(out.chunks_exact_mut(13)) {
+                    for (query, out) in queries.chunks_exact(width).zip(out.chunks_exact_mut(77)) {
                         Dot::rows(isa, query, rows, out);
+                    }
+                    let (mut panel, mut batch) = (vec![], vec![0; packed.together() * 80]);
+                    Dot::pack_rows(isa, rows, &mut panel);
+                    Dot::panel(isa, rows, &panel, &packed, 0, &mut batch, 80);
+                    for (scores, out) in batch.chunks_exact(80).zip(out.chunks_exact(77)) {
+                        assert_eq!(&scores[..77], out, "panel, {isa:?}, {width} of {stride}");
                     }
                 }
                 assert_eq!(outs[0], outs[1], "{isa:?}, {width} of {stride}");

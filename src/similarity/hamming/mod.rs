@@ -61,7 +61,7 @@ impl Kernels for Hamming {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::hamming()) {
-            Isa::Avx512 => 4,
+            Isa::Amx | Isa::Avx512 => 4,
             Isa::Avx2 => 8,
             Isa::Scalar => usize::MAX,
         }
@@ -72,7 +72,7 @@ impl Kernels for Hamming {
         match isa.min(Isa::hamming()) {
             // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::rows(query, rows, out) },
+            Isa::Amx | Isa::Avx512 => unsafe { avx512::rows(query, rows, out) },
             // SAFETY: `Isa::hamming` names AVX2 only where AVX2 and POPCNT were detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::rows(query, rows, out) },
@@ -98,7 +98,7 @@ impl Kernels for Hamming {
             let done = match isa.min(Isa::hamming()) {
                 // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512::pack(group, lines) },
+                Isa::Amx | Isa::Avx512 => unsafe { avx512::pack(group, lines) },
                 _ => 0,
             };
             for (lane, row) in group.into_iter().enumerate() {
@@ -123,15 +123,23 @@ impl Kernels for Hamming {
                 _ => each_word(query, |word, value| batch[word].as_chunks_mut().0[q] = value.to_ne_bytes()),
             }
         }
-        Queries { words, bias: vec![0; batches * BATCH], count, length }
+        Queries::of_words(words, vec![0; batches * BATCH], count, length)
     }
 
-    fn panel(isa: Isa, panel: &[Line], queries: &Queries<Self::Word>, batch: usize, out: &mut [i32], stride: usize) {
+    fn panel(
+        isa: Isa,
+        _rows: Matrix<'_, u8>,
+        panel: &[Line],
+        queries: &Queries<Self::Word>,
+        batch: usize,
+        out: &mut [i32],
+        stride: usize,
+    ) {
         let (words, count, _) = queries.batch(batch);
         match isa.min(Isa::hamming()) {
             // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::panel(panel, words, count, out, stride) },
+            Isa::Amx | Isa::Avx512 => unsafe { avx512::panel(panel, words, count, out, stride) },
             // SAFETY: `Isa::hamming` names AVX2 only where AVX2 and POPCNT were detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::panel(panel, words, count, out, stride) },
@@ -177,12 +185,13 @@ mod tests {
                 Hamming::rows(isa, query, Matrix::whole(row_data, width), &mut out);
                 assert_eq!(out, expected[q], "rows, {isa:?}, width {width}, offset {offset}");
             }
+            let matrix = Matrix::whole(row_data, width);
             let mut panel = vec![Line([!0; LANES * WORD]); 9]; // what an earlier block left behind
-            Hamming::pack_rows(isa, Matrix::whole(row_data, width), &mut panel);
+            Hamming::pack_rows(isa, matrix, &mut panel);
             let stride = rows.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.batches() {
                 let mut out = vec![-1; BATCH * stride];
-                Hamming::panel(isa, &panel, &packed, batch, &mut out, stride);
+                Hamming::panel(isa, matrix, &panel, &packed, batch, &mut out, stride);
                 for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
                     let got = &out[lane * stride..][..stride];
                     assert_eq!(got[..rows], expected[..], "panel, {isa:?}, width {width}, {queries} x {rows}");
@@ -219,9 +228,9 @@ mod tests {
             let mut out = [0; 3];
             Hamming::rows(isa, &query, Matrix::whole(&rows, width), &mut out);
             assert_eq!(out, [width as i32 * 8; 3], "{isa:?}");
-            let (mut panel, mut out) = (vec![], [0; GROUP * BATCH]);
-            Hamming::pack_rows(isa, Matrix::whole(&rows, width), &mut panel);
-            Hamming::panel(isa, &panel, &packed, 0, &mut out, GROUP);
+            let (matrix, mut panel, mut out) = (Matrix::whole(&rows, width), vec![], [0; GROUP * BATCH]);
+            Hamming::pack_rows(isa, matrix, &mut panel);
+            Hamming::panel(isa, matrix, &panel, &packed, 0, &mut out, GROUP);
             assert_eq!(out[..3], [width as i32 * 8; 3], "{isa:?}");
         }
     }

@@ -1,0 +1,267 @@
+//! AMX: TDPBSSD multiplies a tile of sixteen rows, 64 elements of each as they lie in memory, with a tile of as many
+//! elements of sixteen queries, and adds the 256 sums to a third tile in sixteen cycles, where VPDPBUSD would take 128.
+//!
+//! Intel, Architecture Instruction Set Extensions and Future Features, chapter 3; Linux,
+//! Documentation/arch/x86/xstate.rst, for the permission that a process asks for once. The compiler has no intrinsics
+//! for tiles yet.
+#![expect(unsafe_code, reason = "instructions without intrinsics, loads and stores through pointers")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::super::lanes::transpose_words;
+use super::super::{Matrix, Queries};
+use super::{GROUP, Line, WORD, each_word};
+
+/// Elements of a vector in a row of a tile.
+const STEP: usize = 64;
+/// Rows of a tile, and queries.
+const TILE: usize = GROUP;
+/// Rows that are multiplied together: two tiles, so that a tile of queries is loaded for both.
+const PAIR: usize = 2 * TILE;
+/// Queries that are multiplied together at most: two tiles, so that a tile of rows is loaded for both.
+const TOGETHER: usize = 2 * TILE;
+
+/// Whether the CPU has tiles of int8, and the system lets this process use them.
+#[cfg(target_os = "linux")]
+pub(in super::super) fn available() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+    const XFEATURE_XTILEDATA: u64 = 18;
+    // CPUID leaf 7, EDX.
+    const AMX_TILE: u32 = 1 << 24;
+    const AMX_INT8: u32 = 1 << 25;
+
+    #[allow(unused_unsafe, reason = "newer compilers know that every x86-64 has the instruction")]
+    // SAFETY: CPUID is in every x86-64; a leaf that the CPU does not know is not asked for.
+    let features = unsafe { if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 } };
+    if features & (AMX_TILE | AMX_INT8) != AMX_TILE | AMX_INT8 {
+        return false;
+    }
+    let mut result = ARCH_PRCTL;
+    // SAFETY: the system call takes two numbers and touches no memory of ours; RCX and R11 are what it may change.
+    unsafe {
+        asm!("syscall", inlateout("rax") result, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(in super::super) fn available() -> bool {
+    false
+}
+
+/// Interleave queries by sixteen, the same four elements of each in a line.
+pub(super) fn pack_queries<W>(queries: &[i8], width: usize) -> Queries<W> {
+    let (count, length) = (queries.len() / width, width.div_ceil(STEP) * (STEP / WORD));
+    let together = if count > TILE { TOGETHER } else { TILE };
+    let mut tiles = vec![Line([0; TILE]); count.next_multiple_of(together) / TILE * length];
+    for (q, query) in queries.chunks_exact(width).enumerate() {
+        let tiles = &mut tiles[q / TILE * length..][..length];
+        each_word(query, |word, value| tiles[word].0[q % TILE] = value);
+    }
+    Queries { words: vec![], tiles, bias: vec![], count, length, together }
+}
+
+/// Rows that can be read where they lie: whole pairs of tiles, and whole steps of all their rows. The elements after
+/// a row's own score nothing.
+fn in_place(rows: Matrix<'_, i8>) -> usize {
+    rows.readable(rows.width().next_multiple_of(STEP)) / PAIR * PAIR
+}
+
+/// Copy the rows that cannot be read where they lie, filled up with zeros.
+pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
+    let (first, steps) = (in_place(rows), rows.width().div_ceil(STEP));
+    panel.clear();
+    panel.resize((rows.len() - first).next_multiple_of(PAIR) * steps, Line([0; TILE]));
+    for (row, lines) in rows.range(first..rows.len()).iter().zip(panel.chunks_exact_mut(steps)) {
+        each_word(row, |word, value| lines[word / TILE].0[word % TILE] = value);
+    }
+}
+
+/// What [`super::Dot::panel`] asks for: `panel` is what [`pack_rows`] made of the rows.
+#[target_feature(enable = "avx512f")]
+pub(super) fn panel<W>(
+    rows: Matrix<'_, i8>,
+    panel: &[Line],
+    queries: &Queries<W>,
+    batch: usize,
+    out: &mut [i32],
+    stride: usize,
+) {
+    let steps = rows.width().div_ceil(STEP);
+    let (tiles, count) = queries.tiles(batch);
+    let (first, second) = tiles.split_at(queries.length);
+    let second = if count > TILE { second } else { &[] };
+    let in_place = in_place(rows);
+    let mut sums = Sums([[Line([0; TILE]); TILE]; 4]);
+    let configured = Configured::new();
+    for start in (0..in_place).step_by(PAIR) {
+        if batch == 0 {
+            rows.prefetch(start + PAIR..start + 2 * PAIR);
+        }
+        multiply(&configured, rows.from(start), rows.stride(), first, second, steps, &mut sums);
+        store(&sums, count, start..rows.len(), out, stride);
+    }
+    for (start, lines) in (in_place..).step_by(PAIR).zip(panel.chunks_exact(PAIR * steps)) {
+        multiply(&configured, bytes(lines), steps * STEP, first, second, steps, &mut sums);
+        store(&sums, count, start..rows.len(), out, stride);
+    }
+}
+
+/// Lines as the elements that they hold.
+fn bytes(lines: &[Line]) -> &[i8] {
+    // SAFETY: a line is 64 bytes without padding, any of which is an i8.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+}
+
+/// Sums of two tiles of rows with the first tile of queries, then with the second: a line holds those of a row.
+struct Sums([[Line; TILE]; 4]);
+
+/// Write the sums of the first of these rows, a run of rows for each query.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(sums: &Sums, count: usize, rows: Range<usize>, out: &mut [i32], stride: usize) {
+    for (tile, lines) in sums.0.iter().enumerate() {
+        let (start, first) = (rows.start + tile % 2 * TILE, tile / 2 * TILE);
+        if start >= rows.end || first >= count {
+            continue;
+        }
+        let mut registers = [_mm512_setzero_si512(); TILE];
+        for (register, line) in registers.iter_mut().zip(lines) {
+            // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
+            *register = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
+        }
+        for (query, scores) in (first..count).zip(transpose_words(&registers)) {
+            let out = &mut out[query * stride + start..][..TILE];
+            // SAFETY: `out` is sixteen i32, 64 bytes, and the store asks for no alignment.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), scores) };
+        }
+    }
+}
+
+/// The proof that this thread's tiles are of sixteen rows of 64 bytes each; dropping it releases them.
+struct Configured(());
+
+/// Layout of LDTILECFG's operand.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Configured {
+    /// Only where [`available`] is true.
+    #[target_feature(enable = "avx512f")]
+    fn new() -> Self {
+        let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+        row_bytes[..8].fill(STEP as u16);
+        rows[..8].fill(TILE as u8);
+        let config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
+        // SAFETY: 64 bytes are read; no code of the compiler's uses tiles, and they are released when this is dropped.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags)) };
+        Self(())
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        // SAFETY: tiles were configured by this thread, for nobody else.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// All sums of [`PAIR`] rows, `stride` bytes apart, with one tile of queries or two.
+#[inline]
+fn multiply(
+    _: &Configured,
+    rows: &[i8],
+    stride: usize,
+    first: &[Line],
+    second: &[Line],
+    steps: usize,
+    sums: &mut Sums,
+) {
+    let length = steps * (STEP / WORD);
+    assert!(steps > 0 && rows.len() >= (PAIR - 1) * stride + steps * STEP && first.len() == length);
+    if second.is_empty() {
+        // SAFETY: the tiles are configured. Sixteen rows of 64 bytes are read at each of `steps` places of `rows`
+        // and of the same with `TILE` rows more, whose last ends within it, and as many of `first`, which has so
+        // many lines. Two of the four sums are written, 1,024 bytes each.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "2:",
+                "tileloadd tmm4, [{queries} + {line}]",
+                "tileloadd tmm6, [{low} + {stride}]",
+                "tdpbssd tmm0, tmm6, tmm4",
+                "tileloadd tmm7, [{high} + {stride}]",
+                "tdpbssd tmm1, tmm7, tmm4",
+                "add {low}, 64",
+                "add {high}, 64",
+                "add {queries}, 1024",
+                "dec {steps}",
+                "jnz 2b",
+                "tilestored [{sums} + {line}], tmm0",
+                "tilestored [{sums} + {line} + 1024], tmm1",
+                low = inout(reg) rows.as_ptr() => _,
+                high = inout(reg) rows[TILE * stride..].as_ptr() => _,
+                queries = inout(reg) first.as_ptr() => _,
+                steps = inout(reg) steps => _,
+                stride = in(reg) stride,
+                line = in(reg) size_of::<Line>(),
+                sums = in(reg) sums.0.as_mut_ptr(),
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+        return;
+    }
+    assert!(second.len() == length);
+    // SAFETY: as above, with `second` read like `first`, and all four sums written.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{first} + {line}]",
+            "tileloadd tmm6, [{low} + {stride}]",
+            "tdpbssd tmm0, tmm6, tmm4",
+            "tileloadd tmm7, [{high} + {stride}]",
+            "tdpbssd tmm1, tmm7, tmm4",
+            "tileloadd tmm5, [{second} + {line}]",
+            "tdpbssd tmm2, tmm6, tmm5",
+            "tdpbssd tmm3, tmm7, tmm5",
+            "add {low}, 64",
+            "add {high}, 64",
+            "add {first}, 1024",
+            "add {second}, 1024",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {line}], tmm0",
+            "tilestored [{sums} + {line} + 1024], tmm1",
+            "tilestored [{sums} + {line} + 2048], tmm2",
+            "tilestored [{sums} + {line} + 3072], tmm3",
+            low = inout(reg) rows.as_ptr() => _,
+            high = inout(reg) rows[TILE * stride..].as_ptr() => _,
+            first = inout(reg) first.as_ptr() => _,
+            second = inout(reg) second.as_ptr() => _,
+            steps = inout(reg) steps => _,
+            stride = in(reg) stride,
+            line = in(reg) size_of::<Line>(),
+            sums = in(reg) sums.0.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
