@@ -3,9 +3,10 @@
 //! Each family of kernels asks for the exact feature bits it uses. `CTXEMBED_ISA=scalar|avx2|avx512|amx` can
 //! lower the choice, never raise it, so that no setting makes a process run an instruction the CPU lacks.
 
-use std::sync::OnceLock;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
-use crate::similarity::dot::has_tiles;
+use std::sync::OnceLock;
 
 /// A family of kernels, from the portable one up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +55,8 @@ impl Isa {
         static CHOICE: OnceLock<Isa> = OnceLock::new();
         *CHOICE.get_or_init(|| match Self::detect(Feature::Vnni) {
             // Asked last: from then on, the system keeps room for tiles.
-            Self::Avx512 if ceiling().is_ok_and(|ceiling| ceiling >= Self::Amx) && has_tiles() => Self::Amx,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if ceiling().is_ok_and(|ceiling| ceiling >= Self::Amx) && tiles::available() => Self::Amx,
             choice => choice,
         })
     }

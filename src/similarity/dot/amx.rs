@@ -1,9 +1,8 @@
 //! AMX: TDPBSSD multiplies a tile of sixteen rows, 64 elements of each as they lie in memory, with a tile of as many
 //! elements of sixteen queries, and adds the 256 sums to a third tile in sixteen cycles, where VPDPBUSD would take 128.
 //!
-//! Intel, Architecture Instruction Set Extensions and Future Features, chapter 3; Linux,
-//! Documentation/arch/x86/xstate.rst, for the permission that a process asks for once. The compiler has no intrinsics
-//! for tiles yet.
+//! Intel, Architecture Instruction Set Extensions and Future Features, chapter 3. The compiler has no intrinsics for
+//! tiles yet.
 #![expect(unsafe_code, reason = "instructions without intrinsics, loads and stores through pointers")]
 #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
@@ -23,36 +22,6 @@ const TILE: usize = GROUP;
 const PAIR: usize = 2 * TILE;
 /// Queries that are multiplied together at most: two tiles, so that a tile of rows is loaded for both.
 const TOGETHER: usize = 2 * TILE;
-
-/// Whether the CPU has tiles of int8, and the system lets this process use them.
-#[cfg(target_os = "linux")]
-pub(in super::super) fn available() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
-    const XFEATURE_XTILEDATA: u64 = 18;
-    // CPUID leaf 7, EDX.
-    const AMX_TILE: u32 = 1 << 24;
-    const AMX_INT8: u32 = 1 << 25;
-
-    #[allow(unused_unsafe, reason = "newer compilers know that every x86-64 has the instruction")]
-    // SAFETY: CPUID is in every x86-64; a leaf that the CPU does not know is not asked for.
-    let features = unsafe { if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 } };
-    if features & (AMX_TILE | AMX_INT8) != AMX_TILE | AMX_INT8 {
-        return false;
-    }
-    let mut result = ARCH_PRCTL;
-    // SAFETY: the system call takes two numbers and touches no memory of ours; RCX and R11 are what it may change.
-    unsafe {
-        asm!("syscall", inlateout("rax") result, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XFEATURE_XTILEDATA,
-            lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(in super::super) fn available() -> bool {
-    false
-}
 
 /// Interleave queries by sixteen, the same four elements of each in a line.
 pub(super) fn pack_queries<W>(queries: &[i8], width: usize) -> Queries<W> {
@@ -157,7 +126,7 @@ struct Config {
 }
 
 impl Configured {
-    /// Only where [`available`] is true.
+    /// Only where [`crate::isa::Isa::dot`] names AMX.
     #[target_feature(enable = "avx512f")]
     fn new() -> Self {
         let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);

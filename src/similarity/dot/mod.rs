@@ -201,14 +201,6 @@ pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) 
     Queries::of_words(words, bias, count, length)
 }
 
-/// Whether the CPU multiplies int8 matrices, and the system lets this process use that.
-pub fn has_tiles() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return amx::available();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
 /// The sum of a vector.
 pub(super) fn sum(vector: &[i8]) -> i32 {
     vector.iter().map(|&x| i32::from(x)).sum()
