@@ -37,11 +37,9 @@ struct Span {
 
 impl<K: Kernels> Plan<K> {
     pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Self {
-        let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(1, BLOCK_ROWS);
+        let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, BLOCK_ROWS);
         let share = if threads > 1 { scan.allowed().div_ceil(threads * BLOCKS_PER_THREAD).max(1) } else { most };
-        // Kernels take two groups at a time.
-        let pair = 2 * K::GROUP;
-        let items = (most.min(share.next_multiple_of(pair)) / pair * pair).max(K::GROUP);
+        let items = most.min(share.next_multiple_of(2 * K::GROUP)) / K::GROUP * K::GROUP;
         let mut spans = Vec::with_capacity(scan.parts.len());
         let (mut blocks, mut first) = (0, 0);
         for part in scan.parts {
@@ -214,11 +212,11 @@ impl<'a, K: Kernels> Worker<'a, K> {
         };
         let ids = if block.gathered { Ids::Own(ids) } else { part.ids.range(range.clone()) };
         let allowed = mask.map(|mask| &mask[block.first + range.start..block.first + range.end]);
+        let data =
+            if block.gathered { Matrix::whole(gathered, scan.width) } else { scan.matrix(part.rows).range(range) };
         if let Some(queries) = &plan.queries {
             let rows = Rows { ids, norms, inverse, allowed };
             let stride = count.next_multiple_of(K::GROUP);
-            let data =
-                if block.gathered { Matrix::whole(gathered, scan.width) } else { scan.matrix(part.rows).range(range) };
             scores.resize(queries.together() * stride, 0);
             let mut query = 0;
             for batch in 0..queries.batches() {
@@ -230,8 +228,6 @@ impl<'a, K: Kernels> Worker<'a, K> {
             }
             return;
         }
-        let data =
-            if block.gathered { Matrix::whole(gathered, scan.width) } else { scan.matrix(part.rows).range(range) };
         scores.resize(count, 0);
         for (query, vector) in scan.queries.chunks_exact(scan.query_width()).enumerate() {
             if query == 0 && block.norms {
