@@ -20,7 +20,7 @@ from typing import Any, Final
 import ctxembed
 import httpx
 import numpy as np
-from ctxembed._client import _lines
+from ctxembed._client._http import lines as _lines
 
 from benches.serving import KEY, MODEL
 

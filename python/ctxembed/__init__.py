@@ -43,7 +43,6 @@ from ctxembed._core import (
     truncate,
     unpack_bits,
 )
-from ctxembed._embeddings import Embeddings, Failure, Usage
 from ctxembed._errors import (
     APIConnectionError,
     APIError,
@@ -67,10 +66,11 @@ from ctxembed._errors import (
     UnprocessableEntityError,
 )
 from ctxembed._models import Limits, Model, get_model, models, register_model
-from ctxembed._packing import Packing, pack
-from ctxembed._planning import Plan, Problem, plan, token_upper_bound
-from ctxembed._splitting import SplitDocuments, Window, split_long
-from ctxembed._tokens import TokenCounter
+from ctxembed._planning.packing import Packing, pack
+from ctxembed._planning.plan import Plan, Problem, plan, token_upper_bound
+from ctxembed._planning.splitting import SplitDocuments, Window, split_long
+from ctxembed._planning.token_counter import TokenCounter
+from ctxembed._results import Embeddings, Failure, Usage
 
 if TYPE_CHECKING:
     from ctxembed._client import (

@@ -7,8 +7,8 @@ from typing import Any, Literal, NoReturn, SupportsIndex, TypeAlias, final, over
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ctxembed._embeddings import Embeddings
 from ctxembed._models import EncodingFormat
+from ctxembed._results import Embeddings
 
 __version__: str
 

@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ctxembed._embeddings import Embeddings, Failure
-    from ctxembed._preparing import Problem
+    from ctxembed._planning.prepare import Problem
+    from ctxembed._results import Embeddings, Failure
 
 __all__ = [
     "APIConnectionError",

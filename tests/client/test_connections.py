@@ -22,7 +22,7 @@ from .conftest import KEY, answer, documents_of
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 @pytest.mark.parametrize("fault", ["none", "reset", "truncated", "truncated-chunked", "gzip", "429", "garbage"])
 def test_both_transports_bring_the_same(server, control, monkeypatch, kind, fault):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     from .conftest import Driver, FakeClock
 
@@ -40,7 +40,7 @@ def test_both_transports_bring_the_same(server, control, monkeypatch, kind, faul
 
 @pytest.mark.parametrize("fault", ["reset", {"delay": 20}])
 def test_both_transports_fail_the_same(server, control, monkeypatch, fault):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     pytest.importorskip("aiohttp")
     kinds = []
@@ -59,7 +59,7 @@ def test_both_transports_fail_the_same(server, control, monkeypatch, fault):
 
 @pytest.mark.parametrize("aiohttp", [True, False])
 def test_who_is_not_there_is_named_without_a_word_of_tls(monkeypatch, aiohttp):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
     with (
@@ -75,7 +75,7 @@ def test_who_is_not_there_is_named_without_a_word_of_tls(monkeypatch, aiohttp):
 @pytest.mark.parametrize("how", ["asyncio.run", "a loop that is just closed"])
 @pytest.mark.parametrize("aiohttp", [True, False])
 def test_a_client_that_outlives_its_loop_works_in_the_next_without_a_word(server, monkeypatch, caplog, aiohttp, how):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
     client = AsyncClient(KEY, base_url=server.base_url)
@@ -105,7 +105,7 @@ def test_a_client_that_outlives_its_loop_works_in_the_next_without_a_word(server
 
 @pytest.mark.parametrize("aiohttp", [True, False])
 def test_connections_end_with_the_loop_that_nobody_closed_them_in(server, monkeypatch, aiohttp):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
     client = AsyncClient(KEY, base_url=server.base_url)
@@ -119,7 +119,7 @@ def test_connections_end_with_the_loop_that_nobody_closed_them_in(server, monkey
 
 @pytest.mark.parametrize(("backend", "aiohttp"), [("asyncio", True), ("asyncio", False), ("trio", False)])
 def test_a_connection_that_the_server_has_closed_is_not_used_again(scripted, monkeypatch, backend, aiohttp):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
     scripted.server.RequestHandlerClass.timeout = 0.05  # for the next request on a connection
@@ -135,7 +135,7 @@ def test_a_connection_that_the_server_has_closed_is_not_used_again(scripted, mon
 
 @pytest.mark.parametrize(("backend", "aiohttp"), [("asyncio", True), ("asyncio", False), ("trio", False)])
 def test_connections_are_used_again(scripted, monkeypatch, backend, aiohttp):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     monkeypatch.setattr(_lines, "_AIOHTTP", aiohttp)
     opened, handle = [], scripted.server.process_request
@@ -152,7 +152,7 @@ def test_connections_are_used_again(scripted, monkeypatch, backend, aiohttp):
 
 def test_each_error_of_httpcore_is_what_httpx_calls_it():
     import httpcore
-    from ctxembed._client._lines import as_httpx
+    from ctxembed._client._http.lines import as_httpx
 
     names = [name for name in httpcore.__all__ if isinstance(getattr(httpcore, name), type)]
     errors = [getattr(httpcore, name) for name in names if issubclass(getattr(httpcore, name), Exception)]
@@ -165,7 +165,7 @@ def test_each_error_of_httpcore_is_what_httpx_calls_it():
 
 
 def test_each_error_of_aiohttp_is_what_httpx_calls_it():
-    from ctxembed._client._lines import as_httpx
+    from ctxembed._client._http.lines import as_httpx
 
     aiohttp = pytest.importorskip("aiohttp")
     refused = ConnectionRefusedError(111, "refused")
@@ -191,7 +191,7 @@ def test_each_error_of_aiohttp_is_what_httpx_calls_it():
 
 
 def test_what_is_no_error_of_the_network_is_none_of_httpx():
-    from ctxembed._client._lines import as_httpx
+    from ctxembed._client._http.lines import as_httpx
 
     reset = ConnectionResetError()
     assert as_httpx(reset) is reset
@@ -224,7 +224,7 @@ def test_a_proxy_is_asked_and_is_no_secret_in_messages(scripted, kind):
 
 @pytest.mark.parametrize("way", ["proxy", "httpcore", "aiohttp"])
 def test_no_cookie_is_kept(scripted, monkeypatch, way):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     monkeypatch.setattr(_lines, "_AIOHTTP", way == "aiohttp")
     scripted.script = lambda request: (200, {"set-cookie": "session=1; path=/"}, answer(request["input"]))
@@ -267,7 +267,7 @@ SENDERS = [("sync", True), ("asyncio", True), ("asyncio", False), ("trio", False
     ("kind", "aiohttp", "http2"), [*((*sender, False) for sender in SENDERS), ("asyncio", True, True)]
 )
 def test_over_tls_the_server_must_be_trusted(scripted, authority, monkeypatch, kind, aiohttp, http2):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     from .conftest import Driver
 
@@ -286,7 +286,7 @@ def test_over_tls_the_server_must_be_trusted(scripted, authority, monkeypatch, k
 
 @pytest.mark.parametrize(("kind", "aiohttp"), SENDERS)
 def test_a_request_of_megabytes_is_sent_as_any_other(scripted, monkeypatch, kind, aiohttp):
-    from ctxembed._client import _lines
+    from ctxembed._client._http import lines as _lines
 
     from .conftest import Driver
 

@@ -12,8 +12,8 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from ctxembed._client._account import Account
-from ctxembed._client._pacing import Gate
+from ctxembed._client._policy.concurrency import Gate
+from ctxembed._client._policy.rate_limiter import Account
 from ctxembed._server.limiter import Bucket
 
 LATENCY = 0.05

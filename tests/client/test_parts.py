@@ -9,12 +9,12 @@ import ctxembed
 import numpy as np
 import pytest
 from ctxembed import _core
-from ctxembed._client._account import Account, Bucket
-from ctxembed._client._pacing import Gate, Pacer
-from ctxembed._client._parts import Batch
-from ctxembed._client._retry import Clock, RetryPolicy, retry_after
-from ctxembed._client._wire import Call, blamed, spent
-from ctxembed._preparing import prepare, prepare_one
+from ctxembed._client._policy.concurrency import Gate, Pacer
+from ctxembed._client._policy.rate_limiter import Account, Bucket
+from ctxembed._client._policy.retry import Clock, RetryPolicy, retry_after
+from ctxembed._client.batches import Batch
+from ctxembed._client.endpoint import Call, blamed, spent
+from ctxembed._planning.prepare import prepare, prepare_one
 from hypothesis import given
 from hypothesis import strategies as st
 

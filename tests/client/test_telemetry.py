@@ -7,7 +7,7 @@ import sys
 
 import ctxembed
 import pytest
-from ctxembed._client import _telemetry
+from ctxembed._client import telemetry as _telemetry
 
 from .conftest import KEY
 

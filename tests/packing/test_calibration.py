@@ -9,8 +9,8 @@ import ctxembed
 import numpy as np
 import pytest
 from ctxembed import Limits
-from ctxembed._calibration import CLASSES, TokenCalibration, classes_of
-from ctxembed._preparing import prepare
+from ctxembed._planning.calibration import CLASSES, TokenCalibration, classes_of
+from ctxembed._planning.prepare import prepare
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FOLDERS = ("pep_en", "react_ko", "rustbook_en", "rustbook_zh")

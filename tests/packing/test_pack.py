@@ -12,7 +12,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from ctxembed._models import Limits
-from ctxembed._planning import Packing, pack
+from ctxembed._planning.plan import Packing, pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_families import FAMILIES, both_exact

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ctxembed import _core
-from ctxembed._planning import token_upper_bound
+from ctxembed._planning.plan import token_upper_bound
 from hypothesis import given
 from hypothesis import strategies as st
 

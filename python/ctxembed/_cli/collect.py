@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctxembed._embeddings import Embeddings, Failure, Usage
 from ctxembed._errors import CtxembedError
+from ctxembed._results import Embeddings, Failure, Usage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, get_model
-from ctxembed._planning import plural
+from ctxembed._planning.plan import plural
 
 if TYPE_CHECKING:
     from ctxembed._cli.documents import Document
     from ctxembed._client import Client
-    from ctxembed._embeddings import Embeddings
-    from ctxembed._tokens import TokenCounter
+    from ctxembed._planning.token_counter import TokenCounter
+    from ctxembed._results import Embeddings
 
 app = typer.Typer(
     name="ctxembed",
@@ -89,7 +89,7 @@ def embed(
     from ctxembed._cli.documents import read
     from ctxembed._cli.store import check_free, save
     from ctxembed._client import Client
-    from ctxembed._planning import plan as make_plan
+    from ctxembed._planning.plan import plan as make_plan
 
     check_free(output, force=force)
     documents = read(source)
@@ -157,7 +157,7 @@ def _embed(
 def _counter(tokenizer: Path | None) -> TokenCounter | None:
     if tokenizer is None:
         return None
-    from ctxembed._tokens import TokenCounter
+    from ctxembed._planning.token_counter import TokenCounter
 
     return TokenCounter.from_file(tokenizer)
 
@@ -175,7 +175,7 @@ def plan(
 ) -> None:
     """Show requests, tokens, cost and every problem, and send nothing. The exit code is 1 if there are problems."""
     from ctxembed._cli.documents import read
-    from ctxembed._planning import plan as make_plan
+    from ctxembed._planning.plan import plan as make_plan
 
     if rpm is not None and not 0 < rpm < float("inf"):
         raise typer.BadParameter(f"--rpm must be finite and above 0, got {rpm:g}")

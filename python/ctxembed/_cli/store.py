@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctxembed._cli.documents import Document
-    from ctxembed._embeddings import Embeddings
     from ctxembed._models import EncodingFormat
+    from ctxembed._results import Embeddings
 
 __all__ = ["Store", "StoreError", "check_free", "load", "save"]
 

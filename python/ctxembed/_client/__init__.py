@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from ctxembed._client._async import AsyncClient, AsyncStream
-from ctxembed._client._parts import EmbeddingsPart, Progress
-from ctxembed._client._raw import RawResponse
-from ctxembed._client._sync import Client, Stream
-from ctxembed._client._watch import RequestEvent, ResponseEvent, RetryEvent
+from ctxembed._client.asynchronous import AsyncClient, AsyncStream
+from ctxembed._client.batches import EmbeddingsPart, Progress
+from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
+from ctxembed._client.raw import RawResponse
+from ctxembed._client.sync import Client, Stream
 
 __all__ = [
     "AsyncClient",

@@ -174,7 +174,7 @@ fn embeddings<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let dimensions = encoding.dimensions(decoded.row_bytes.or(row_bytes).unwrap_or(0));
     convert::frozen(
-        EMBEDDINGS.import(py, "ctxembed._embeddings", "Embeddings")?,
+        EMBEDDINGS.import(py, "ctxembed._results", "Embeddings")?,
         &[
             (intern!(py, "vectors"), vectors),
             (intern!(py, "offsets"), decoded.offsets.to_pyarray(py).into_any()),
@@ -201,7 +201,7 @@ fn usage(py: Python<'_>, usage: Usage) -> PyResult<Bound<'_, PyAny>> {
         None => py.None().into_bound(py),
     };
     convert::frozen(
-        USAGE.import(py, "ctxembed._embeddings", "Usage")?,
+        USAGE.import(py, "ctxembed._results", "Usage")?,
         &[
             (intern!(py, "prompt_tokens"), usage.prompt_tokens.into_bound_py_any(py)?),
             (intern!(py, "total_tokens"), usage.total_tokens.into_bound_py_any(py)?),

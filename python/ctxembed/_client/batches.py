@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctxembed._embeddings import NO_USAGE, Embeddings, Failure, Usage
 from ctxembed._errors import CtxembedError
+from ctxembed._results import NO_USAGE, Embeddings, Failure, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ctxembed._client._transport import Reply
-    from ctxembed._client._wire import Call
+    from ctxembed._client._http.transport import Reply
+    from ctxembed._client.endpoint import Call
 
 __all__ = ["Assembly", "Batch", "EmbeddingsPart", "Outcome", "Progress", "part_of"]
 

@@ -12,9 +12,9 @@ from ctxembed._errors import APIStatusError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ctxembed._client._parts import Batch
-    from ctxembed._client._wire import Call
-    from ctxembed._embeddings import Usage
+    from ctxembed._client.batches import Batch
+    from ctxembed._client.endpoint import Call
+    from ctxembed._results import Usage
 
 __all__ = ["Hooks", "RequestEvent", "ResponseEvent", "RetryEvent", "log"]
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ctxembed._client._parts import Outcome
-from ctxembed._client._retry import Deadline, is_congestion, is_overload, retry_after
-from ctxembed._client._telemetry import begin
-from ctxembed._client._transport import Outgoing, Reply, unreachable
-from ctxembed._client._watch import RequestEvent, ResponseEvent, RetryEvent, log
-from ctxembed._client._wire import spent
-from ctxembed._embeddings import NO_USAGE, Embeddings, Usage
+from ctxembed._client._http.transport import Outgoing, Reply, unreachable
+from ctxembed._client._policy.retry import Deadline, is_congestion, is_overload, retry_after
+from ctxembed._client.batches import Outcome
+from ctxembed._client.endpoint import spent
+from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent, log
+from ctxembed._client.telemetry import begin
 from ctxembed._errors import APIStatusError, BadResponseError, RateLimitError
+from ctxembed._results import NO_USAGE, Embeddings, Usage
 
 if TYPE_CHECKING:
-    from ctxembed._client._engine import Engine
-    from ctxembed._client._parts import Batch
-    from ctxembed._client._wire import Call
+    from ctxembed._client.batches import Batch
+    from ctxembed._client.dispatch import Engine
+    from ctxembed._client.endpoint import Call
 
 __all__ = ["Sending"]
 

@@ -16,17 +16,17 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from ctxembed._client._lines import Line, Once, Streamed, as_httpx
-from ctxembed._client._pacing import running
+from ctxembed._client._http.lines import Line, Once, Streamed, as_httpx
+from ctxembed._client._policy.concurrency import running
 from ctxembed._errors import APIConnectionError, APITimeoutError, ClosedClientError, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping
 
-    from ctxembed._client._lines import Answer, Connecting
-    from ctxembed._client._secret import Secret
+    from ctxembed._client._http.credentials import Secret
+    from ctxembed._client._http.lines import Answer, Connecting
     from ctxembed._core import ResponseDecoder
-    from ctxembed._embeddings import Embeddings
+    from ctxembed._results import Embeddings
 
 __all__ = ["Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import numpy as np
 
 from ctxembed import _core
-from ctxembed._codec import parse_response
+from ctxembed._parsed_response import parse_response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ctxembed._client._parts import Assembly, Batch
-from ctxembed._embeddings import Failure
+from ctxembed._client.batches import Assembly, Batch
 from ctxembed._errors import ClosedClientError, DocumentError, EmbedError, InvalidDocumentsError
+from ctxembed._results import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ctxembed._client._parts import Outcome
-    from ctxembed._client._wire import Call
-    from ctxembed._embeddings import Embeddings
-    from ctxembed._preparing import Prepared, Problem
+    from ctxembed._client.batches import Outcome
+    from ctxembed._client.endpoint import Call
+    from ctxembed._planning.prepare import Prepared, Problem
+    from ctxembed._results import Embeddings
 
 __all__ = ["Plan", "check_on_error", "finish", "is_longer", "keeping", "materialise", "one", "plan_of", "refusals"]
 

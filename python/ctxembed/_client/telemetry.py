@@ -16,8 +16,8 @@ from ctxembed import _core
 from ctxembed._errors import APIStatusError
 
 if TYPE_CHECKING:
-    from ctxembed._client._parts import Batch, Outcome
-    from ctxembed._client._wire import Call
+    from ctxembed._client.batches import Batch, Outcome
+    from ctxembed._client.endpoint import Call
 
 __all__ = ["Span", "begin"]
 

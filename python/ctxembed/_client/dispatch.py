@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ctxembed._calibration import TokenCalibration
-from ctxembed._client._account import account_of
-from ctxembed._client._pacing import Pacer
-from ctxembed._client._retry import CLOCK, Clock, Deadline, Hedger, RetryBudget, RetryPolicy, is_transient
-from ctxembed._client._sending import Sending
-from ctxembed._client._transport import unreachable
-from ctxembed._client._watch import Hooks, log
-from ctxembed._client._wire import blamed, is_refusal
+from ctxembed._client._http.transport import unreachable
+from ctxembed._client._policy.concurrency import Pacer
+from ctxembed._client._policy.rate_limiter import account_of
+from ctxembed._client._policy.retry import CLOCK, Clock, Deadline, Hedger, RetryBudget, RetryPolicy, is_transient
+from ctxembed._client.endpoint import blamed, is_refusal
+from ctxembed._client.hooks import Hooks, log
+from ctxembed._client.sending import Sending
+from ctxembed._planning.calibration import TokenCalibration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from anyio.abc import TaskGroup
 
-    from ctxembed._client._pacing import Gate
-    from ctxembed._client._parts import Batch, Outcome
-    from ctxembed._client._secret import KeySource
-    from ctxembed._client._transport import Pool, Timeouts
-    from ctxembed._client._wire import Call
+    from ctxembed._client._http.credentials import KeySource
+    from ctxembed._client._http.transport import Pool, Timeouts
+    from ctxembed._client._policy.concurrency import Gate
+    from ctxembed._client.batches import Batch, Outcome
+    from ctxembed._client.endpoint import Call
 
 __all__ = ["Engine", "Job"]
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._core import ResponseDecoder
-from ctxembed._embeddings import Embeddings, Usage
 from ctxembed._errors import APIStatusError, BadResponseError, status_error
 from ctxembed._models import check_dimensions, get_model
+from ctxembed._results import Embeddings, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ctxembed._client._secret import Secret
-    from ctxembed._client._transport import Reply
+    from ctxembed._client._http.credentials import Secret
+    from ctxembed._client._http.transport import Reply
     from ctxembed._models import EncodingFormat
 
 __all__ = ["CONTEXTUALIZED", "TEXTS", "Call", "blamed", "is_refusal"]

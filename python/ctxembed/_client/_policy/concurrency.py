@@ -11,8 +11,8 @@ import anyio
 import anyio.lowlevel
 
 if TYPE_CHECKING:
-    from ctxembed._client._account import Account
-    from ctxembed._client._retry import Clock
+    from ctxembed._client._policy.rate_limiter import Account
+    from ctxembed._client._policy.retry import Clock
 
 __all__ = ["Gate", "Pacer", "running"]
 

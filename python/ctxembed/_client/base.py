@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ctxembed._calibration import TokenCalibration
-from ctxembed._client._engine import Engine
-from ctxembed._client._lines import Connecting
-from ctxembed._client._options import (
+from ctxembed._client._http.credentials import KeySource, key_source
+from ctxembed._client._http.lines import Connecting
+from ctxembed._client._http.transport import Pool, Timeouts, check_http_client
+from ctxembed._client._policy.concurrency import Gate
+from ctxembed._client._policy.retry import CLOCK, Hedger, RetryBudget, RetryPolicy
+from ctxembed._client.batches import Batch
+from ctxembed._client.dispatch import Engine
+from ctxembed._client.endpoint import CONTEXTUALIZED, TEXTS, Call
+from ctxembed._client.hooks import Hooks
+from ctxembed._client.options import (
     OPTIONS,
     check_base_url,
     check_headers,
@@ -25,26 +31,20 @@ from ctxembed._client._options import (
     check_share,
     check_verify,
 )
-from ctxembed._client._pacing import Gate
-from ctxembed._client._parts import Batch
-from ctxembed._client._plan import Plan, check_on_error, materialise, plan_of
-from ctxembed._client._progress import watcher
-from ctxembed._client._retry import CLOCK, Hedger, RetryBudget, RetryPolicy
-from ctxembed._client._secret import KeySource, key_source
-from ctxembed._client._stream import StreamState
-from ctxembed._client._transport import Pool, Timeouts, check_http_client
-from ctxembed._client._watch import Hooks
-from ctxembed._client._wire import CONTEXTUALIZED, TEXTS, Call
+from ctxembed._client.planned import Plan, check_on_error, materialise, plan_of
+from ctxembed._client.progress import watcher
+from ctxembed._client.stream import StreamState
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import Limits
-from ctxembed._preparing import documents_of, prepare, prepare_one, prepare_texts
+from ctxembed._planning.calibration import TokenCalibration
+from ctxembed._planning.prepare import documents_of, prepare, prepare_one, prepare_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ctxembed._client._parts import Progress
-    from ctxembed._client._retry import Deadline
-    from ctxembed._preparing import Prepared
+    from ctxembed._client._policy.retry import Deadline
+    from ctxembed._client.batches import Progress
+    from ctxembed._planning.prepare import Prepared
 
 __all__ = ["BaseClient"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._models import DEFAULT_MODEL, EncodingFormat, Limits, check_dimensions, get_model
-from ctxembed._packing import Packing, pack
-from ctxembed._preparing import Problem, iterate, prepare
+from ctxembed._planning.packing import Packing, pack
+from ctxembed._planning.prepare import Problem, iterate, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ctxembed._preparing import CountsTokens
+    from ctxembed._planning.prepare import CountsTokens
 
 __all__ = ["Packing", "Plan", "Problem", "pack", "plan", "plural", "token_upper_bound"]
 

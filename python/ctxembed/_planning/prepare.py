@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ctxembed import _core
-from ctxembed._calibration import CLASSES, classes_of
 from ctxembed._models import SEPARATOR, Limits
-from ctxembed._packing import as_counts, check_limits, pack_counts
+from ctxembed._planning.calibration import CLASSES, classes_of
+from ctxembed._planning.packing import as_counts, check_limits, pack_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ctxembed._calibration import TokenCalibration
+    from ctxembed._planning.calibration import TokenCalibration
 
 __all__ = [
     "CountsTokens",

@@ -25,7 +25,7 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
-    from ctxembed._client._secret import Secret
+    from ctxembed._client._http.credentials import Secret
 
 __all__ = ["Answer", "Connecting", "Line", "Once", "Streamed", "as_httpx"]
 

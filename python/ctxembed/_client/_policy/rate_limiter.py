@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ctxembed._client._secret import KeySource
+    from ctxembed._client._http.credentials import KeySource
 
 __all__ = ["Account", "Bucket", "Claim", "LearnedRate", "account_of", "limits_of"]
 

@@ -6,17 +6,17 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ctxembed._client._plan import one
+from ctxembed._client.planned import one
 from ctxembed._models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ctxembed._client._async import AsyncClient
-    from ctxembed._client._parts import Outcome
-    from ctxembed._client._sync import Client
-    from ctxembed._embeddings import Embeddings
+    from ctxembed._client.asynchronous import AsyncClient
+    from ctxembed._client.batches import Outcome
+    from ctxembed._client.sync import Client
     from ctxembed._models import EncodingFormat
+    from ctxembed._results import Embeddings
 
 __all__ = ["AsyncRawCalls", "RawCalls", "RawResponse", "raw_of"]
 

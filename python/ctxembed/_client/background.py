@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from queue import SimpleQueue
 
-    from ctxembed._client._engine import Engine, Job
-    from ctxembed._client._parts import Batch
-    from ctxembed._client._transport import Pool
+    from ctxembed._client._http.transport import Pool
+    from ctxembed._client.batches import Batch
+    from ctxembed._client.dispatch import Engine, Job
 
 __all__ = ["End", "LoopThread", "Task", "serve"]
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ctxembed._embeddings import Embeddings, Failure
 from ctxembed._errors import DocumentError
 from ctxembed._models import Limits
-from ctxembed._packing import check_limits
-from ctxembed._preparing import chunk_tokens, materialise_documents
+from ctxembed._planning.packing import check_limits
+from ctxembed._planning.prepare import chunk_tokens, materialise_documents
+from ctxembed._results import Embeddings, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ctxembed._preparing import CountsTokens
+    from ctxembed._planning.prepare import CountsTokens
 
 __all__ = ["SplitDocuments", "Window", "split_long"]
 

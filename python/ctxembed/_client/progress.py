@@ -6,14 +6,14 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from ctxembed._client._parts import Progress
+from ctxembed._client.batches import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ctxembed._client._parts import Assembly, Outcome
-    from ctxembed._client._plan import Plan
-    from ctxembed._client._retry import Clock
+    from ctxembed._client._policy.retry import Clock
+    from ctxembed._client.batches import Assembly, Outcome
+    from ctxembed._client.planned import Plan
 
 __all__ = ["Meter", "watcher"]
 

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ctxembed._client._parts import Assembly, Batch, EmbeddingsPart, Outcome, Progress, part_of
-from ctxembed._client._plan import refusals
-from ctxembed._embeddings import Failure, Usage
+from ctxembed._client.batches import Assembly, Batch, EmbeddingsPart, Outcome, Progress, part_of
+from ctxembed._client.planned import refusals
 from ctxembed._errors import EmbedError
-from ctxembed._packing import pack_counts
+from ctxembed._planning.packing import pack_counts
+from ctxembed._results import Failure, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from ctxembed._client._retry import Clock
-    from ctxembed._client._wire import Call
+    from ctxembed._client._policy.retry import Clock
+    from ctxembed._client.endpoint import Call
     from ctxembed._models import Limits
-    from ctxembed._preparing import Prepared
+    from ctxembed._planning.prepare import Prepared
 
 __all__ = ["StreamState"]
 

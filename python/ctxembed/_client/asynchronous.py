@@ -11,16 +11,16 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ctxembed._client._base import BaseClient
-from ctxembed._client._engine import Job
-from ctxembed._client._options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET, OPTIONS
-from ctxembed._client._plan import finish, is_longer, keeping, materialise, one
-from ctxembed._client._progress import Meter, watcher
-from ctxembed._client._raw import AsyncRawCalls
-from ctxembed._client._retry import DEFAULT_MAX_WAIT
-from ctxembed._client._secret import key_source
+from ctxembed._client._http.credentials import key_source
+from ctxembed._client._policy.retry import DEFAULT_MAX_WAIT
+from ctxembed._client.base import BaseClient
+from ctxembed._client.dispatch import Job
+from ctxembed._client.options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET, OPTIONS
+from ctxembed._client.planned import finish, is_longer, keeping, materialise, one
+from ctxembed._client.progress import Meter, watcher
+from ctxembed._client.raw import AsyncRawCalls
 from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL, Limits
-from ctxembed._preparing import documents_of
+from ctxembed._planning.prepare import documents_of
 
 if TYPE_CHECKING:
     import ssl
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     import httpx
     from numpy.typing import ArrayLike
 
-    from ctxembed._client._engine import Engine
-    from ctxembed._client._parts import EmbeddingsPart, Outcome, Progress
-    from ctxembed._client._plan import Plan
-    from ctxembed._client._retry import Deadline
-    from ctxembed._client._stream import StreamState
-    from ctxembed._client._watch import RequestEvent, ResponseEvent, RetryEvent
-    from ctxembed._embeddings import Embeddings
+    from ctxembed._client._policy.retry import Deadline
+    from ctxembed._client.batches import EmbeddingsPart, Outcome, Progress
+    from ctxembed._client.dispatch import Engine
+    from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
+    from ctxembed._client.planned import Plan
+    from ctxembed._client.stream import StreamState
     from ctxembed._models import EncodingFormat
-    from ctxembed._preparing import CountsTokens
+    from ctxembed._planning.prepare import CountsTokens
+    from ctxembed._results import Embeddings
 
 __all__ = ["AsyncClient", "AsyncStream"]
 

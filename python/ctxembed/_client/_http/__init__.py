@@ -1,0 +1,1 @@
+"""HTTP: one transport protocol, the libraries behind it, and credentials."""

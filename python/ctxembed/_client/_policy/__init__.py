@@ -1,0 +1,1 @@
+"""Policies of the client: retries, deadlines, hedging, rate and concurrency limits, with an injected clock."""
