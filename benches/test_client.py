@@ -56,19 +56,6 @@ class CpuCase(Case):
 
     group: ClassVar = GROUP
     table: ClassVar = "processor time"
-    peers: ClassVar = (
-        Peer("ctxembed async, httpx", _async(clients.ours_httpx), "ours"),
-        Peer("ctxembed async, aiohttp", _async(clients.ours_async), "ours"),
-        Peer("ctxembed sync", _sync(clients.ours_sync), "ours"),
-        # The rows above plan and estimate too; these send each request as it is, as the vendor's package does.
-        Peer("ctxembed async create, httpx", _async(clients.ours_create_httpx), "ours"),
-        Peer("ctxembed async create, aiohttp", _async(clients.ours_create), "ours"),
-        Peer("ctxembed sync create", _sync(clients.ours_create_sync), "ours"),
-        Peer("perplexityai async + base64", _async(clients.official_async)),
-        Peer("perplexityai async + base64, aiohttp", _async(clients.official_aiohttp)),
-        Peer("httpx, bytes only", _async(clients.raw_httpx), "reference"),
-        Peer("aiohttp, bytes only", _async(clients.raw_aiohttp), "reference"),
-    )
     requests: int
 
     @property
@@ -98,6 +85,23 @@ class CpuCase(Case):
             correct = np.array_equal(np.concatenate(found) if isinstance(found, list) else found, self.expected)
         speed = len(self.expected) / seconds
         return Verdict(bool(correct), f"{speed:,.0f} chunks/s", {"chunks_per_second": round(speed)})
+
+
+PEERS = {
+    CpuCase: (
+        Peer("ctxembed async, httpx", _async(clients.ours_httpx), "ours"),
+        Peer("ctxembed async, aiohttp", _async(clients.ours_async), "ours"),
+        Peer("ctxembed sync", _sync(clients.ours_sync), "ours"),
+        # The rows above plan and estimate too; these send each request as it is, as the vendor's package does.
+        Peer("ctxembed async create, httpx", _async(clients.ours_create_httpx), "ours"),
+        Peer("ctxembed async create, aiohttp", _async(clients.ours_create), "ours"),
+        Peer("ctxembed sync create", _sync(clients.ours_create_sync), "ours"),
+        Peer("perplexityai async + base64", _async(clients.official_async)),
+        Peer("perplexityai async + base64, aiohttp", _async(clients.official_aiohttp)),
+        Peer("httpx, bytes only", _async(clients.raw_httpx), "reference"),
+        Peer("aiohttp, bytes only", _async(clients.raw_aiohttp), "reference"),
+    ),
+}
 
 
 def cases(scale: Scale) -> list[Case]:

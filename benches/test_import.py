@@ -32,12 +32,6 @@ class ImportCase(Case):
     """A process that imports one package and ends."""
 
     group: ClassVar = "import"
-    peers: ClassVar = (
-        Peer("ctxembed", _import("ctxembed"), "ours"),
-        Peer("numpy", _import("numpy")),
-        Peer("perplexityai", _import("perplexity")),
-        Peer("no import", partial(_process, "pass"), "reference"),
-    )
     modules: ClassVar = {
         "ctxembed": "ctxembed._core",
         "numpy": "numpy",
@@ -56,6 +50,16 @@ class ImportCase(Case):
     def judge(self, peer: Peer, answer: Any) -> Verdict:
         """Correct where the process has the package it was to import."""
         return Verdict(self.modules[peer.name] in answer.decode().split())
+
+
+PEERS = {
+    ImportCase: (
+        Peer("ctxembed", _import("ctxembed"), "ours"),
+        Peer("numpy", _import("numpy")),
+        Peer("perplexityai", _import("perplexity")),
+        Peer("no import", partial(_process, "pass"), "reference"),
+    ),
+}
 
 
 def cases(_scale: Scale) -> list[Case]:

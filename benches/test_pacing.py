@@ -79,10 +79,6 @@ class RateCase(Case):
     group: ClassVar = GROUP
     table: ClassVar = "a limiter of unknown rate"
     once: ClassVar = True
-    peers: ClassVar = (
-        Peer("ctxembed async", _async(clients.ours_async), "ours"),
-        Peer("perplexityai async", _async(clients.official_joined)),
-    )
     per_second: float
     seconds: float
     burst: int
@@ -140,11 +136,6 @@ class LatencyCase(Case):
     group: ClassVar = GROUP
     table: ClassVar = "latency only"
     once: ClassVar = True
-    peers: ClassVar = (
-        Peer("ctxembed async", _async(clients.ours_async), "ours"),
-        Peer("ctxembed sync", _sync, "ours"),
-        Peer("perplexityai async", _async(clients.official_joined)),
-    )
     requests: int
     latency: float
 
@@ -178,6 +169,19 @@ class LatencyCase(Case):
     def judge(self, _peer: Peer, answer: Ran) -> Verdict:
         ratio = answer.seconds / self.ideal
         return _judge(self.expected, answer, f"{ratio:.2f}x of the ideal", {"of_ideal": round(ratio, 4)})
+
+
+PEERS = {
+    RateCase: (
+        Peer("ctxembed async", _async(clients.ours_async), "ours"),
+        Peer("perplexityai async", _async(clients.official_joined)),
+    ),
+    LatencyCase: (
+        Peer("ctxembed async", _async(clients.ours_async), "ours"),
+        Peer("ctxembed sync", _sync, "ours"),
+        Peer("perplexityai async", _async(clients.official_joined)),
+    ),
+}
 
 
 def cases(scale: Scale) -> list[Case]:

@@ -46,12 +46,6 @@ class QualityCase(Case):
 
     group: ClassVar = "quality"
     table: ClassVar = "all queries at once"
-    peers: ClassVar = (
-        Peer("exact int8", _way(), "ours"),
-        Peer("two-stage", _way(stage="two-stage"), "ours", exact=False),
-        Peer("asymmetric", _way(metric="asymmetric"), "ours", exact=False),
-        Peer("Hamming", _way(stage="binary"), "ours", exact=False),
-    )
 
     @property
     def label(self) -> str:
@@ -124,6 +118,16 @@ def cosines(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     queries, rows = queries.astype(np.float32), rows.astype(np.float32)
     lengths = [np.sqrt(np.square(side).sum(axis=1, dtype=np.float64)) for side in (queries, rows)]
     return (queries @ rows.T) / (lengths[0][:, None] * lengths[1])
+
+
+PEERS = {
+    QualityCase: (
+        Peer("exact int8", _way(), "ours"),
+        Peer("two-stage", _way(stage="two-stage"), "ours", exact=False),
+        Peer("asymmetric", _way(metric="asymmetric"), "ours", exact=False),
+        Peer("Hamming", _way(stage="binary"), "ours", exact=False),
+    ),
+}
 
 
 def cases(scale: Scale) -> list[Case]:
