@@ -87,7 +87,7 @@ class StageCase(SearchCase):
             expected = np.where(rows < 0, -1, 1) @ query
             expected = (self.dims - expected) // 2 if peer.name == "Hamming" else expected
         correct = bool(np.abs(scores[0] - expected).max() <= TOLERANCE)
-        assert correct, f"{peer.name} on {self.label}: scores are not those of the rows"
+        assert correct, f"{peer.name} on {self.label}: the scores are not those of the rows"
         return Verdict(correct, note, values)
 
 
