@@ -6,6 +6,7 @@ The sources are parsed, not imported, so imports inside functions and under ``TY
 from __future__ import annotations
 
 import ast
+import re
 from collections import deque
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -196,6 +197,95 @@ def test_no_imports_form_a_circle(name):
     check(import_circles(Tree(TREES[name][0])))
 
 
+# --- the crate ---
+
+NOISE = re.compile(
+    r"//[^\n]*|/\*.*?\*/|\(in [\w:]+\)|r(#*)\".*?\"\1|\"(?:\\.|[^\"\\])*\"|'(?:\\[^']*|[^'\\])'", re.DOTALL
+)
+INLINE_MODULE = re.compile(r"((?:#\[[^\]]*\]\s*)*)(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*\{")
+USE = re.compile(r"\b(pub(?:\([^)]*\))?\s+)?use\s+([^;]+);")
+NESTED = re.compile(r"([\w:]*)\{([^{}]*)\}")
+PATH = re.compile(r"(?<![\w:])[a-z_]\w*(?:::\w+)+")
+
+Place = tuple[str, ...]
+
+
+def _flat(tree: str) -> list[str]:
+    """Return the paths of a ``use`` tree."""
+    while "{" in tree:
+        tree = NESTED.sub(lambda m: ",".join(m[1] + part.strip() for part in m[2].split(",") if part.strip()), tree)
+    return [path.strip() for path in tree.split(",")]
+
+
+class Crate:
+    """The files of a crate, and the paths in them to other files. Tests are left out.
+
+    A path through a re-export leads to the file that defines the name. The re-export itself is not an import.
+    """
+
+    def __init__(self, src: Path) -> None:
+        self.src = src
+        self.files: dict[Place, Path] = {}
+        for path in sorted(src.rglob("*.rs")):
+            place = path.relative_to(src).with_suffix("").parts
+            if path.stem != "tests":
+                self.files[place[:-1] if path.stem in {"mod", "lib"} else place] = path
+        self.names: dict[Place, dict[str, Place]] = {module: {} for module in self.files}
+        self.paths: list[tuple[Place, Place]] = []
+        for module, path in self.files.items():
+            self._read(NOISE.sub(" ", path.read_text(encoding="utf-8")), module, module)
+
+    def _read(self, text: str, module: Place, scope: Place) -> None:
+        """Collect the paths of a file's text, whose inline modules are scopes of their own."""
+        while inline := INLINE_MODULE.search(text):
+            end = start = inline.end()
+            while text.count("{", start, end) >= text.count("}", start, end):
+                end = text.index("}", end) + 1
+            if not re.search(r"cfg\(.*\btest\b", inline[1]):
+                self._read(text[start : end - 1], module, (*scope, inline[2]))
+            text = text[: inline.start()] + text[end:]
+        for public, used in USE.findall(text):
+            for part in _flat(used):
+                path, _, name = part.partition(" as ")
+                place = self._place(path.removesuffix("::self"), scope)
+                if place and scope == module:
+                    self.names[module][name or place[-1]] = place
+                if place and not public:
+                    self.paths.append((module, place))
+        places = [self._place(path, scope) for path in PATH.findall(USE.sub("", text))]
+        self.paths += [(module, place) for place in places if place]
+
+    def _place(self, path: str, scope: Place) -> Place | None:
+        """Return the place that a path in ``scope`` names, or None for a path into another crate."""
+        if path.startswith("crate::"):
+            return tuple(path.split("::")[1:])
+        names = path.removeprefix("self::").split("::")
+        ups = names.count("super")
+        scope, names = scope[: len(scope) - ups], names[ups:]
+        local = ups or path.startswith("self::") or (*scope, names[0]) in self.files
+        return (*scope, *names) if local else None
+
+    def _file(self, place: Place) -> str:
+        """Return the file that defines a place, behind all re-exports."""
+        size = max(n for n in range(len(place) + 1) if place[:n] in self.files)
+        named = self.names[place[:size]].get(place[size]) if size < len(place) else None
+        if named is not None and named != place:
+            return self._file((*named, *place[size + 1 :]))
+        return self.files[place[:size]].relative_to(self.src.parent).as_posix()
+
+    def circles(self) -> list[str]:
+        edges: dict[str, set[str]] = {}
+        for module, place in self.paths:
+            source, target = self._file(module), self._file(place)
+            if source != target:
+                edges.setdefault(source, set()).add(target)
+        return circles(edges)
+
+
+def test_no_files_of_the_crate_form_a_circle():
+    check(Crate(ROOT / "src").circles())
+
+
 # --- the checker ---
 
 LAYERS = (("house",), ("house.roof",), ("house.left", "house.right"), ("house.cellar",))
@@ -304,3 +394,47 @@ def test_a_circle_through_an_init_is_found(tmp_path):
 def test_each_component_has_one_message_with_all_its_files():
     edges = {"a": {"b", "c"}, "b": {"a"}, "c": {"d"}, "d": {"a", "e"}, "x": {"y"}, "y": {"x"}, "e": {"x"}}
     assert circles(edges) == ["a -> b -> a (in one component with c, d)", "x -> y -> x"]
+
+
+HOUSE = {
+    "lib.rs": "pub mod roof;\npub mod cellar;",
+    "cellar.rs": "pub struct Floor;\n#[cfg(test)]\nmod tests { use super::*; use crate::roof::tiles; fn f() {} }",
+    "roof/mod.rs": "mod tiles;\nmod beams;\npub use self::{beams::Beam, tiles::Tile as Slate};",
+    "roof/tiles.rs": "use super::Beam; // super::Slate\npub struct Tile<'a>(&'a Beam);\nconst C: &str = \"super::X\";",
+    "roof/beams.rs": "use crate::{cellar::Floor, error};\npub(in crate::roof) struct Beam(Floor, char);",
+    "roof/tests.rs": "use super::{beams::Beam, tiles::Tile};",
+}
+
+
+def crate_of(tmp_path: Path, changed: dict[str, str]) -> Crate:
+    for name, text in {**HOUSE, **changed}.items():
+        path = tmp_path / "src" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Crate(tmp_path / "src")
+
+
+def test_a_sound_crate_has_no_circle(tmp_path):
+    assert crate_of(tmp_path, {}).circles() == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "use super::Slate;",
+        "use super::{self as roof, Slate};",
+        "use crate::roof::{tiles::{self, Tile}};",
+        "fn f() { let tile = crate::roof::tiles::Tile; }",
+        "fn f() { super::Slate::new() }",
+        "mod inner { use super::super::tiles::Tile; }",
+    ],
+)
+def test_a_path_to_a_sibling_that_depends_on_the_file_is_a_circle(tmp_path, text):
+    crate = crate_of(tmp_path, {"roof/beams.rs": f"pub struct Beam;\n{text}"})
+    assert crate.circles() == ["src/roof/beams.rs -> src/roof/tiles.rs -> src/roof/beams.rs"]
+
+
+@pytest.mark.parametrize("text", ["use tiles::Tile;", "fn f() { tiles::lay() }"])
+def test_a_module_that_uses_a_child_forms_a_circle_with_it(tmp_path, text):
+    changed = {"roof/mod.rs": f"mod tiles;\npub struct Pitch;\n{text}", "roof/tiles.rs": "use super::Pitch;"}
+    assert crate_of(tmp_path, changed).circles() == ["src/roof/mod.rs -> src/roof/tiles.rs -> src/roof/mod.rs"]
