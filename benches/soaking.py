@@ -1,6 +1,6 @@
 """A long job against a server that fails a fifth of all requests: its vectors, memory and open files.
 
-``python -m benches.soaking`` runs one job, so that it does not share a process: it reads a :class:`SoakJob` from stdin
+``python -m benches.soaking`` runs one job, so that it does not share a process: it reads a :class:`Soak` from stdin
 and writes a :class:`SoakResult` to stdout, both as JSON.
 """
 
@@ -50,7 +50,7 @@ GROWTH: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class SoakJob:
+class Soak:
     """The documents to embed, and the client to embed them with."""
 
     base_url: str
@@ -87,9 +87,9 @@ class SoakResult:
     rows: int
     seconds: float
     error: str
-    result: int
-    before: int
-    peak: int
+    result_bytes: int
+    memory_before: int
+    memory_peak: int
     files_before: int
     files_after: int
     threads_after: int
@@ -97,7 +97,7 @@ class SoakResult:
     @property
     def growth(self) -> int:
         """Bytes at the peak beyond the memory before the job and its result."""
-        return self.peak - self.before - self.result
+        return self.memory_peak - self.memory_before - self.result_bytes
 
 
 def digest(vectors: np.ndarray) -> str:
@@ -150,7 +150,7 @@ def _files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def run_here(soak: SoakJob) -> SoakResult:
+def run_here(soak: Soak) -> SoakResult:
     """Run the job in this process."""
     job, embed = soak.job(), CLIENTS[soak.client]
     # A short job first, so that imports and first connections do not count as growth.
@@ -171,9 +171,9 @@ def run_here(soak: SoakJob) -> SoakResult:
         rows=len(vectors),
         seconds=seconds,
         error=error,
-        result=vectors.nbytes,
-        before=before,
-        peak=peak,
+        result_bytes=vectors.nbytes,
+        memory_before=before,
+        memory_peak=peak,
         files_before=files,
         files_after=_files(),
         threads_after=threading.active_count(),
@@ -185,7 +185,7 @@ def name_of(failure: Exception) -> str:
     return f"{type(failure).__module__.partition('.')[0]}.{type(failure).__name__}"
 
 
-def run(soak: SoakJob) -> SoakResult:
+def run(soak: Soak) -> SoakResult:
     """Run the job in a new process."""
     command = [sys.executable, "-m", "benches.soaking"]
     done = subprocess.run(
@@ -195,4 +195,4 @@ def run(soak: SoakJob) -> SoakResult:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(run_here(SoakJob(**json.load(sys.stdin))))))
+    sys.stdout.write(json.dumps(asdict(run_here(Soak(**json.load(sys.stdin))))))

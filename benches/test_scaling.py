@@ -124,7 +124,9 @@ def cases(scale: Scale) -> list[Case]:
         sets: dict[tuple[int, int], GrownSet] = {}
         for rows, dims, queries in dict.fromkeys(_design(metric, part)):
             if (rows, dims) not in sets:
-                sets[rows, dims] = GrownSet(metric, rows, dims, most=max(QUERIES), judged=JUDGED, source=source)
+                sets[rows, dims] = GrownSet(
+                    metric, rows, dims, query_count=max(QUERIES), judged_queries=JUDGED, source=source
+                )
             found.append(ScalingCase(sets[rows, dims], queries))
     return found
 

@@ -10,7 +10,7 @@ from ctxembed._server import ServerConfig
 
 from benches import serving, soaking
 from benches.harness import Case, Peer, Verdict
-from benches.soaking import SoakJob, SoakResult
+from benches.soaking import Soak, SoakResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,8 @@ class SoakCase(Case):
     def size(self) -> dict[str, int]:
         return {"documents": self.documents, "chunks": 10 * self.documents, "requests": self.documents // 10}
 
-    def job(self, client: str) -> SoakJob:
-        return SoakJob(serving.server(ServerConfig(cache=2_000)), client, self.documents)
+    def job(self, client: str) -> Soak:
+        return Soak(serving.server(ServerConfig(cache=2_000)), client, self.documents)
 
     @cached_property
     def expected(self) -> str:

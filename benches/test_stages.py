@@ -238,7 +238,7 @@ PEERS = {
 
 def cases(scale: Scale) -> list[Case]:
     rows = {"smoke": 12_000, "quick": 100_000, "full": 1_000_000}[scale]
-    data = DataSet("cosine", rows, most=JUDGED, judged=JUDGED)
+    data = DataSet("cosine", rows, query_count=JUDGED, judged_queries=JUDGED)
     found: list[Case] = [kind(data, count) for kind in (StageCase, FilterCase) for count in (1, MANY)]
     return [*found, BuildCase(data)]
 

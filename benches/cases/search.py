@@ -29,10 +29,9 @@ class DataSet:
     count: int
     dims: int = 1024
     cache: Cache = field(default_factory=Cache)
-    #: The number of queries.
-    most: int = MOST_QUERIES
-    #: The number of queries, from the first, whose results are compared with the reference.
-    judged: int = MOST_QUERIES
+    query_count: int = MOST_QUERIES
+    #: How many of the first queries are compared with the reference.
+    judged_queries: int = MOST_QUERIES
 
     def _make(self, seed: int, rows: int) -> np.ndarray:
         make = vectors.binary_vectors if self.metric == "hamming" else vectors.int8_vectors
@@ -49,7 +48,7 @@ class DataSet:
 
     @cached_property
     def queries(self) -> np.ndarray:
-        return self._make(4, self.most)
+        return self._make(4, self.query_count)
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return all scores by definition, (q, n).
@@ -68,9 +67,9 @@ class DataSet:
 
     @cached_property
     def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and scores of the exact top k of the judged queries, (judged, k) each. Ties go to the lower id."""
+        """Ids and scores of the exact top k of the judged queries, (q, k) each. Ties go to the lower id."""
         sign = 1 if self.metric == "hamming" else -1
-        queries = self.queries[: self.judged]
+        queries = self.queries[: self.judged_queries]
         ids = np.empty((len(queries), 0), dtype=np.int64)
         keys = np.empty((len(queries), 0))
         for start in range(0, self.count, BLOCK):
@@ -165,8 +164,8 @@ class CosineCase(SearchCase):
 def cases(kind: type[SearchCase], metric: str, rows: int, wide_rows: int, scale: Scale) -> list[Case]:
     """Return the cases of a group: a large data set for the dimensions of each model, and one that fits the caches."""
     part = {"smoke": 100, "quick": 10, "full": 1}[scale]
-    large = DataSet(metric, rows // part, judged=64)
-    wide = DataSet(metric, wide_rows // part, dims=2560, judged=64)
+    large = DataSet(metric, rows // part, judged_queries=64)
+    wide = DataSet(metric, wide_rows // part, dims=2560, judged_queries=64)
     small = DataSet(metric, 1000)
     counts = (1, 16, MOST_QUERIES)
     return [kind(data, count) for data in (large, wide, small) for count in counts]
