@@ -64,9 +64,9 @@ Session = AbstractAsyncContextManager[Callable[[], Awaitable[Any]]]
 
 
 @asynccontextmanager
-async def ours_async(job: Job) -> AsyncIterator[Any]:
-    """Plan and embed over aiohttp, the default if it is installed."""
-    async with ctxembed.AsyncClient(**job.options) as client:
+async def ours_async(job: Job, transport: str = "aiohttp") -> AsyncIterator[Any]:
+    """Plan and embed."""
+    async with ctxembed.AsyncClient(**job.options, transport=transport) as client:
 
         async def call() -> np.ndarray:
             return (await client.embed(job.documents, dimensions=job.dimensions)).vectors
@@ -75,9 +75,9 @@ async def ours_async(job: Job) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def ours_create(job: Job) -> AsyncIterator[Any]:
+async def ours_create(job: Job, transport: str = "aiohttp") -> AsyncIterator[Any]:
     """Call ``create`` for each request, which plans nothing and estimates no tokens, like the vendor's package."""
-    async with ctxembed.AsyncClient(**job.options) as client:
+    async with ctxembed.AsyncClient(**job.options, transport=transport) as client:
 
         async def one(documents: list[list[str]]) -> list[np.ndarray]:
             return [(await client.create(documents, dimensions=job.dimensions)).vectors]
@@ -85,33 +85,12 @@ async def ours_create(job: Job) -> AsyncIterator[Any]:
         yield partial(gather, job, one, job.requests)
 
 
-@contextmanager
-def httpx_transport() -> Iterator[None]:
-    """Make the clients whose first request is sent in this context use httpx."""
-    from ctxembed._client._http import lines
-
-    installed, lines._AIOHTTP = lines._AIOHTTP, False  # noqa: SLF001
-    try:
-        yield
-    finally:
-        lines._AIOHTTP = installed  # noqa: SLF001
-
-
-@asynccontextmanager
-async def over_httpx(session: Session) -> AsyncIterator[Any]:
-    """Run the job once over httpx, which the client then keeps."""
-    async with session as call:
-        with httpx_transport():
-            await call()
-        yield call
-
-
 def ours_httpx(job: Job) -> Session:
-    return over_httpx(ours_async(job))
+    return ours_async(job, "httpx")
 
 
 def ours_create_httpx(job: Job) -> Session:
-    return over_httpx(ours_create(job))
+    return ours_create(job, "httpx")
 
 
 @contextmanager

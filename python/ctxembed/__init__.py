@@ -55,22 +55,21 @@ from ctxembed._errors import (
     CtxembedError,
     DecodeError,
     DocumentError,
-    EmbedError,
     IndexFileError,
     InternalServerError,
-    InvalidDocumentsError,
     MissingKeyError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     UnprocessableEntityError,
 )
-from ctxembed._models import Limits, Model, get_model, models, register_model
+from ctxembed._models import Model, get_model, models, register_model
+from ctxembed._planning.limits import Limits
 from ctxembed._planning.packing import Packing, pack
-from ctxembed._planning.plan import Plan, Problem, plan, token_upper_bound
+from ctxembed._planning.plan import Plan, plan, token_upper_bound
 from ctxembed._planning.splitting import SplitDocuments, Window, split_long
 from ctxembed._planning.token_counter import TokenCounter
-from ctxembed._results import Embeddings, Failure, Usage
+from ctxembed._results import Embeddings, EmbedError, Failure, InvalidDocumentsError, Problem, Usage
 
 if TYPE_CHECKING:
     from ctxembed._client import (

@@ -161,11 +161,11 @@ def test_no_request_is_over_the_limit_cold_or_learning(exactly, folders):
 def test_a_client_learns_from_its_responses(server):
     documents = [[f"word{i} and some more words of it. " * 200] for i in range(60)]
     with ctxembed.Client("key", base_url=server.base_url) as client:
-        before = client._engine.calibration.factors  # what no answer shows
+        before = client._state.calibration.factors  # what no answer shows
         client.embed(documents, dimensions=128)
-        after = client._engine.calibration.factors
+        after = client._state.calibration.factors
         twin = client.with_options(max_retries=0)
-        assert twin._engine.calibration is client._engine.calibration
+        assert twin._state.calibration is client._state.calibration
     assert before.tolist() == [1.0] * CLASSES
     assert after is not before
 
@@ -176,7 +176,7 @@ def test_a_request_that_is_refused_as_too_large_is_halved_and_nothing_is_paid_tw
     strict, lenient = fresh_server(limits=Limits(tokens=20_000)), fresh_server()
     with ctxembed.Client("key", base_url=strict.base_url) as client:
         halved = client.embed(documents, dimensions=128)
-        assert client._engine.calibration.factors[0] > 1.0  # what no answer shows
+        assert client._state.calibration.factors[0] > 1.0  # what no answer shows
     with ctxembed.Client("key", base_url=lenient.base_url) as client:
         whole = client.embed(documents, dimensions=128)
     assert not halved.failures
