@@ -12,7 +12,7 @@ from benches.soaking import FAULTS, GROWTH, Soak, run
 
 
 @pytest.mark.parametrize("way", ["ctxembed async", "ctxembed sync", "ctxembed stream"])
-def test_a_job_among_failures_is_complete_and_right_and_leaves_nothing_behind(server, control, way):
+def test_a_job_with_random_faults_is_complete_and_leaks_nothing(server, control, way):
     asked = Soak(server.base_url, way, documents=300, dimensions=256)
     assert len(FAULTS) == 10
     httpx.post(server.base_url + "/faults", json=asked.plan(seed=1), trust_env=False).raise_for_status()

@@ -42,7 +42,7 @@ def telemetry(monkeypatch):
     return exporter, metrics
 
 
-def test_a_request_is_a_span_with_its_retries(driver, server, control, clock, telemetry):
+def test_a_request_with_retries_is_one_span(driver, server, control, clock, telemetry):
     exporter, metrics = telemetry
     control.faults({"status": 500})
     emb = driver.create([["a", "b"]], _client={"base_url": server.base_url}, _clock=clock)
@@ -64,7 +64,7 @@ def test_a_request_is_a_span_with_its_retries(driver, server, control, clock, te
     assert duration.count == 1
 
 
-def test_a_failure_is_in_span_and_metric(driver, server, control, clock, telemetry):
+def test_a_failure_sets_error_type_on_span_and_metric(driver, server, control, clock, telemetry):
     exporter, metrics = telemetry
     control.faults("403")
     with pytest.raises(ctxembed.PermissionDeniedError):
@@ -76,7 +76,7 @@ def test_a_failure_is_in_span_and_metric(driver, server, control, clock, telemet
     assert duration.attributes["error.type"] == "403"
 
 
-def test_opentelemetry_is_asked_only_where_it_is_in_use(monkeypatch):
+def test_opentelemetry_is_used_only_where_it_is_configured(monkeypatch):
     asked = []
     monkeypatch.setattr(_telemetry, "_instruments", lambda: asked.append("asked"))
     with monkeypatch.context() as unused:
@@ -90,7 +90,7 @@ def test_opentelemetry_is_asked_only_where_it_is_in_use(monkeypatch):
     assert asked == ["asked", "asked"]
 
 
-def test_a_client_does_not_import_opentelemetry_by_itself(server):
+def test_a_client_does_not_import_opentelemetry(server):
     code = (
         "import sys, ctxembed\n"
         f"with ctxembed.Client({KEY!r}, base_url={server.base_url!r}) as client:\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import socket
 import ssl
 import subprocess
@@ -23,25 +22,25 @@ from ctxembed._client._http import aiohttp_errors
 from ctxembed._client._http.credentials import Credentials
 from ctxembed._client._http.errors import translate
 
-from .conftest import KEY, Driver, answer, documents_of, rows_of
+from .conftest import KEY, Driver, make_documents, response_body, vector_of
 
 # Which one sends
 
 
-def test_aiohttp_sends_where_it_can():
+def test_aiohttp_is_the_default():
     assert Client(KEY).transport == "aiohttp"
     assert AsyncClient(KEY).transport == "aiohttp"
     assert Client(KEY, transport="httpx").transport == "httpx"
 
 
 @pytest.mark.parametrize("options", [{"http2": True}, {"proxy": "http://127.0.0.1:9"}])
-def test_httpx_sends_with_http2_and_proxies(options):
+def test_http2_and_proxies_select_httpx(options):
     assert Client(KEY, **options).transport == "httpx"
     with pytest.raises(ValueError, match="option of transport='httpx'"):
         Client(KEY, transport="aiohttp", **options)
 
 
-def test_httpx_sends_where_the_environment_names_a_proxy(monkeypatch):
+def test_a_proxy_in_the_environment_selects_httpx(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@127.0.0.1:9")
     assert Client(KEY).transport == "httpx"
     with pytest.raises(ValueError, match="HTTPS_PROXY") as caught:
@@ -49,7 +48,7 @@ def test_httpx_sends_where_the_environment_names_a_proxy(monkeypatch):
     assert "hidden" not in str(caught.value)
 
 
-def test_httpx_sends_on_trio(server):
+def test_trio_selects_httpx(server):
     async def main():
         async with AsyncClient(KEY, base_url=server.base_url) as client:
             assert client.transport == "httpx"
@@ -61,7 +60,7 @@ def test_httpx_sends_on_trio(server):
     anyio.run(main, backend="trio")
 
 
-def test_without_aiohttp_httpx_sends_and_the_extra_is_named(server):
+def test_without_aiohttp_httpx_is_used_and_errors_name_the_extra(server):
     code = f"""
 import sys
 import importlib.util
@@ -99,26 +98,15 @@ def test_other_transports_are_refused(transport, error):
         Client(KEY, transport=transport)
 
 
-def test_a_client_of_httpx_is_no_transport():
+def test_an_httpx_client_is_refused_as_transport():
     with pytest.raises(TypeError, match="pass it as http_client"):
         AsyncClient(KEY, transport=httpx.AsyncClient())
-
-
-def test_the_signature_shows_each_option():
-    for kind in (Client, AsyncClient):
-        shown = inspect.signature(kind).parameters
-        assert shown["transport"].default == "auto"
-        assert shown["max_retries"].default == 4
-        assert shown["transport"].kind is inspect.Parameter.KEYWORD_ONLY
-        assert next(iter(shown)) == "api_key"
-        documented = re.findall(r"^    ((?:\w+, )*\w+) : ", kind.__doc__, re.MULTILINE)
-        assert sorted(name for names in documented for name in names.split(", ")) == sorted(shown)
 
 
 # A transport of the caller's
 
 
-class Recorded:
+class RecordingTransport:
     """Responds to each request with its vectors, in pieces."""
 
     def __init__(self):
@@ -142,18 +130,18 @@ class Recorded:
             async def aclose(self):
                 outer.released += 1
 
-        return Response(answer(json.loads(request.body)["input"]))
+        return Response(response_body(json.loads(request.body)["input"]))
 
     async def aclose(self):
         self.closed += 1
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
-def test_an_object_can_be_the_transport(kind):
-    transport = Recorded()
-    documents = documents_of(5)
+def test_a_custom_transport_is_used(kind):
+    transport = RecordingTransport()
+    documents = make_documents(5)
     emb = Driver(kind).embed(documents, _client={"transport": transport})
-    np.testing.assert_array_equal(emb.vectors, [rows_of(chunk) for document in documents for chunk in document])
+    np.testing.assert_array_equal(emb.vectors, [vector_of(chunk) for document in documents for chunk in document])
     [request] = transport.requests
     assert request.url == "https://api.perplexity.ai/v1/contextualizedembeddings"
     assert "authorization" not in request.headers
@@ -172,8 +160,8 @@ def test_an_object_can_be_the_transport(kind):
         (ZeroDivisionError("a bug"), ZeroDivisionError),
     ],
 )
-def test_exceptions_of_an_object_become_ours_or_pass_through(raised, expected):
-    class Failing(Recorded):
+def test_exceptions_of_a_custom_transport_are_translated(raised, expected):
+    class Failing(RecordingTransport):
         async def send(self, request):
             raise raised
 
@@ -182,12 +170,12 @@ def test_exceptions_of_an_object_become_ours_or_pass_through(raised, expected):
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
-def test_a_transport_of_httpx_can_be_given(kind):
+def test_an_httpx_transport_is_used(kind):
     seen = []
 
     def handle(request):
         seen.append(request.headers["authorization"])
-        return httpx.Response(200, content=answer(json.loads(request.content)["input"]))
+        return httpx.Response(200, content=response_body(json.loads(request.content)["input"]))
 
     assert len(Driver(kind).create([["a"]], _client={"transport": httpx.MockTransport(handle)})) == 1
     assert seen == [f"Bearer {KEY}"]
@@ -218,13 +206,13 @@ def surplus_server(surplus, *, later=False, chunked=False):
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
                 documents = json.loads(stream.read(length))["input"]
-                body = answer(documents)
+                body = response_body(documents)
                 head = b"HTTP/1.1 200 OK\r\n"
                 if chunked:
                     payload = head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
                 else:
                     payload = head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
-                extra = b"" if first.is_set() else SURPLUS[surplus](answer([["of another request"]]))
+                extra = b"" if first.is_set() else SURPLUS[surplus](response_body([["of another request"]]))
                 first.set()
                 connection.sendall(payload if later else payload + extra)
                 if later and extra:
@@ -264,7 +252,7 @@ WAYS = [
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("surplus", SURPLUS)
 @pytest.mark.parametrize("way", WAYS)
-def test_surplus_bytes_are_no_response_to_the_next_request(way, surplus, later, chunked):
+def test_surplus_bytes_are_not_read_as_the_next_response(way, surplus, later, chunked):
     kind, transport = way.split()
     with surplus_server(surplus, later=later, chunked=chunked) as (base_url, connections):
 
@@ -290,8 +278,8 @@ def test_surplus_bytes_are_no_response_to_the_next_request(way, surplus, later, 
                 http_client.close()
         else:
             first, second = anyio.run(main, backend=kind)
-    np.testing.assert_array_equal(first.vectors, [rows_of("first")])
-    np.testing.assert_array_equal(second.vectors, [rows_of("second")])
+    np.testing.assert_array_equal(first.vectors, [vector_of("first")])
+    np.testing.assert_array_equal(second.vectors, [vector_of("second")])
     # aiohttp drops blank lines and an incomplete head with its parser of the response, and keeps the connection.
     if transport != "aiohttp" or surplus in ("a response", "garbage"):
         assert len(connections) == 2
@@ -305,7 +293,7 @@ def exceptions_of(module):
     return {kind for kind in found if inspect.isclass(kind) and issubclass(kind, Exception)}
 
 
-def test_each_exception_of_httpx_becomes_one_of_ours():
+def test_every_httpx_exception_is_translated():
     unrelated = {httpx.CookieConflict}
     request = httpx.Request("POST", "http://127.0.0.1")
     for kind in exceptions_of(httpx) - unrelated:
@@ -320,14 +308,14 @@ def test_each_exception_of_httpx_becomes_one_of_ours():
         assert type(ours) is expected
 
 
-def test_each_exception_of_aiohttp_has_its_equivalent_of_httpx():
+def test_every_aiohttp_exception_maps_to_an_httpx_exception():
     unrelated = {"WSMessageTypeError", "WebSocketError", "EofStream", "BadContentDispositionHeader",
                  "BadContentDispositionParam"}  # fmt: skip
     exported = {kind for kind in exceptions_of(aiohttp) if kind.__name__ not in unrelated}
     assert exported == set(aiohttp_errors.BY_CLASS)
 
 
-def test_exceptions_of_aiohttp_are_translated_by_class():
+def test_aiohttp_exceptions_are_translated_by_class():
     refused = ConnectionRefusedError(111, "refused")
     key = aiohttp.client_reqrep.ConnectionKey("host", 443, True, True, None, None, None)
     errors = {
@@ -364,7 +352,7 @@ def test_other_exceptions_are_not_translated():
 def test_respx_sees_the_requests(kind):
     respx = pytest.importorskip("respx")
     with respx.mock(base_url="https://api.perplexity.ai") as mock:
-        route = mock.post("/v1/contextualizedembeddings").respond(200, content=answer([["a"]]))
+        route = mock.post("/v1/contextualizedembeddings").respond(200, content=response_body([["a"]]))
         assert len(Driver(kind).create([["a"]], _client={"transport": "httpx"})) == 1
     assert route.call_count == 1
     assert route.calls[0].request.headers["authorization"] == f"Bearer {KEY}"
@@ -374,20 +362,20 @@ def test_respx_sees_the_requests(kind):
 def test_pytest_httpx_sees_the_requests(kind, request):
     pytest.importorskip("pytest_httpx")
     mock = request.getfixturevalue("httpx_mock")
-    mock.add_response(url="https://api.perplexity.ai/v1/contextualizedembeddings", content=answer([["a"]]))
+    mock.add_response(url="https://api.perplexity.ai/v1/contextualizedembeddings", content=response_body([["a"]]))
     assert len(Driver(kind).create([["a"]], _client={"transport": "httpx"})) == 1
     [seen] = mock.get_requests()
     assert json.loads(seen.content)["input"] == [["a"]]
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
-def test_vcr_records_and_replays(kind, scripted, tmp_path):
+def test_vcr_records_and_replays(kind, scripted_server, tmp_path):
     vcr = pytest.importorskip("vcr")
     cassette = str(tmp_path / "cassette.yaml")
-    client = {"base_url": scripted.base_url, "transport": "httpx"}
+    client = {"base_url": scripted_server.base_url, "transport": "httpx"}
     for _ in range(2):
         with vcr.use_cassette(cassette, filter_headers=["authorization"]):
             emb = Driver(kind).create([["a"]], _client=client)
-        np.testing.assert_array_equal(emb.vectors, [rows_of("a")])
-    assert len(scripted.requests) == 1
+        np.testing.assert_array_equal(emb.vectors, [vector_of("a")])
+    assert len(scripted_server.requests) == 1
     assert KEY not in (tmp_path / "cassette.yaml").read_text(encoding="utf-8")
