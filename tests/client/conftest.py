@@ -169,10 +169,15 @@ def response_body(documents, model=MODEL, **extra):
 
 
 class ScriptedServer:
-    """A server whose responses a test scripts: ``script(request)`` returns status, headers and body."""
+    """A server whose responses a test scripts: ``script(request)`` returns status, headers and body.
+
+    ``connections`` counts those that were opened; ``closed`` is set when the server has closed one.
+    """
 
     def __init__(self):
         self.requests = []
+        self.connections = 0
+        self.closed = threading.Event()
         self.script = lambda request: (200, {}, response_body(request["input"]))
         outer = self
 
@@ -196,6 +201,14 @@ class ScriptedServer:
                 pass
 
         class Server(ThreadingHTTPServer):
+            def process_request(self, request, client_address):
+                outer.connections += 1
+                super().process_request(request, client_address)
+
+            def shutdown_request(self, request):
+                super().shutdown_request(request)
+                outer.closed.set()
+
             def handle_error(self, request, client_address):
                 pass  # clients may disconnect at any time
 

@@ -1,4 +1,4 @@
-"""The key is sent where it should go, and is found nowhere else."""
+"""The API key is sent to the base URL only, and no error, log or repr shows it."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ CLIENTS = [Client, AsyncClient]
 
 
 def reachable_strings(start):
-    """All strings that can be reached from an exception: attributes, causes, contexts, frames' locals."""
+    """Return all strings that can be reached from an exception: attributes, causes and contexts."""
     seen, queue, texts = set(), [start], []
     while queue:
-        at = queue.pop()
-        if id(at) in seen or isinstance(at, type) or callable(at):
+        item = queue.pop()
+        if id(item) in seen or isinstance(item, type) or callable(item):
             continue
-        seen.add(id(at))
-        if isinstance(at, str | bytes):
-            texts.append(at if isinstance(at, str) else at.decode(errors="replace"))
-        elif isinstance(at, dict):
-            queue += [*at.keys(), *at.values()]
-        elif isinstance(at, list | tuple | set | frozenset):
-            queue += at
-        elif isinstance(at, BaseException):
-            queue += [at.__cause__, at.__context__, at.args, vars(at)]
-        elif not isinstance(at, int | float | Client | AsyncClient):
-            queue.append(getattr(at, "__dict__", None))
-            queue += [getattr(at, name, None) for name in getattr(type(at), "__slots__", ()) if name[:2] != "__"]
+        seen.add(id(item))
+        if isinstance(item, str | bytes):
+            texts.append(item if isinstance(item, str) else item.decode(errors="replace"))
+        elif isinstance(item, dict):
+            queue += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            queue += item
+        elif isinstance(item, BaseException):
+            queue += [item.__cause__, item.__context__, item.args, vars(item)]
+        elif not isinstance(item, int | float | Client | AsyncClient):
+            queue.append(getattr(item, "__dict__", None))
+            queue += [getattr(item, name, None) for name in getattr(type(item), "__slots__", ()) if name[:2] != "__"]
     return texts
 
 
-def shown(error):
-    """All that a log, pytest or rich would show of an exception, locals of our frames included."""
+def rendered(error):
+    """Return what logs, pytest and rich show of an exception, with the locals of the client's frames."""
     out = io.StringIO()
-    inside = Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, locals_max_string=9999)
-    # Frames of this test hold the key as the caller's own business.
-    for stack in inside.trace.stacks:
+    shown = Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, locals_max_string=9999)
+    # The tests' own frames hold the key.
+    for stack in shown.trace.stacks:
         stack.frames = [frame for frame in stack.frames if "/tests/" not in frame.filename]
-    Console(file=out, width=500, color_system=None).print(inside)
+    Console(file=out, width=500, color_system=None).print(shown)
     return out.getvalue() + "".join(traceback.format_exception(error)) + repr(error) + str(error)
 
 
@@ -61,8 +61,8 @@ def test_the_key_is_sent_as_a_bearer_token(driver, scripted_server):
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_no_repr_or_attribute_shows_the_key(kind):
     client = kind(KEY)
-    seen = repr(client) + str(client) + repr(vars(client)) + repr(client._state) + repr(vars(client._state.connections))
-    assert KEY not in seen
+    texts = [client, vars(client), client._state, vars(client._state.connections)]
+    assert KEY not in repr(texts) + str(client)
     assert KEY not in repr(client.with_options(api_key=KEY + "2"))
     out = io.StringIO()
     Console(file=out, width=200).print(vars(client))
@@ -85,11 +85,10 @@ def test_logs_show_neither_key_nor_texts(driver, server, control, caplog):
     documents = [["very private text"], ["another private text"]]
     driver.embed(documents, _client={"base_url": server.base_url})
     assert {record.name for record in caplog.records} >= {"ctxembed", "httpx", "httpcore.http11"}
-    everything = "\n".join(f"{record.getMessage()} {record.__dict__!r}" for record in caplog.records)
-    assert KEY not in everything
-    ours = "\n".join(record.getMessage() for record in caplog.records if record.name == "ctxembed")
-    assert "InternalServerError 500" in ours
-    assert "private" not in ours
+    assert KEY not in "\n".join(f"{record.getMessage()} {record.__dict__!r}" for record in caplog.records)
+    messages = "\n".join(record.getMessage() for record in caplog.records if record.name == "ctxembed")
+    assert "InternalServerError 500" in messages
+    assert "private" not in messages
 
 
 @pytest.mark.parametrize(
@@ -113,21 +112,21 @@ def test_no_error_holds_the_key(driver, server, control, plan):
     client = {"base_url": server.base_url, "max_retries": 0, "timeout": 0.5}
     with pytest.raises(ctxembed.APIError) as caught:
         driver.create(make_documents(2), _client=client)
-    assert KEY not in shown(caught.value)
+    assert KEY not in rendered(caught.value)
     assert not [text for text in reachable_strings(caught.value) if KEY in text]
     assert KEY.encode() not in pickle.dumps(caught.value)
 
     control.faults(*plan)
     with pytest.raises(ctxembed.EmbedError) as caught:
         driver.embed([["a"]], _client=client)
-    assert KEY not in shown(caught.value)
+    assert KEY not in rendered(caught.value)
     assert not [text for text in reachable_strings(caught.value) if KEY in text]
 
 
 def test_no_connection_error_holds_the_key(driver):
     with pytest.raises(ctxembed.APIConnectionError) as caught:
         driver.create([["a"]], _client={"base_url": "http://127.0.0.1:1", "max_retries": 0})
-    assert KEY not in shown(caught.value)
+    assert KEY not in rendered(caught.value)
     assert not [text for text in reachable_strings(caught.value) if KEY in text]
     cause = caught.value.__cause__
     while cause is not None:
@@ -157,7 +156,7 @@ def test_a_key_that_a_header_cannot_hold_is_refused_without_showing_it(kind, bad
     def check(**options):
         with pytest.raises(ValueError, match="key") as caught:
             kind(**options)
-        assert KEY not in shown(caught.value)
+        assert KEY not in rendered(caught.value)
 
     check(api_key=bad)
     if bad and "\x00" not in bad:
@@ -170,14 +169,14 @@ def test_a_key_that_a_header_cannot_hold_is_refused_without_showing_it(kind, bad
 def test_a_key_of_another_type_is_refused_without_showing_it(kind, bad):
     with pytest.raises(TypeError, match="api_key") as caught:
         kind(api_key=bad)
-    assert KEY not in shown(caught.value)
+    assert KEY not in rendered(caught.value)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_errors_of_other_options_do_not_show_the_key(kind):
     with pytest.raises(ValueError, match="max_retries") as caught:
         kind(api_key=KEY, max_retries=-1)
-    assert KEY not in shown(caught.value)
+    assert KEY not in rendered(caught.value)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

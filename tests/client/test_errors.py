@@ -1,4 +1,4 @@
-"""What goes wrong, what becomes of it, and what is kept."""
+"""The exceptions of a call: their classes, their causes, and the partial result that they carry."""
 
 from __future__ import annotations
 
@@ -88,9 +88,6 @@ def test_a_refused_connection_is_retried_and_then_raised(driver, clock):
     assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)
 
 
-# Retries
-
-
 # Many requests
 
 
@@ -141,7 +138,7 @@ def test_an_unreachable_api_ends_the_job(driver, clock):
     assert len(clock.slept) <= 4
 
 
-# As values
+# Pickling and messages
 
 
 def test_every_error_pickles_with_its_attributes(server):
@@ -183,7 +180,7 @@ def test_every_error_pickles_with_its_attributes(server):
 
 
 class NeedsKeyword(Exception):  # noqa: N818 - not this package's
-    """Needs more than its arguments tell."""
+    """Cannot be created from its ``args``."""
 
     def __init__(self, *, reason):
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""What a caller can see of the traffic: hooks, log records, raw responses, what a call that was cut short leaves."""
+"""Hooks and log records."""
 
 from __future__ import annotations
 
@@ -87,19 +87,10 @@ def test_log_records_carry_details_without_key_or_texts(driver, server_options, 
     control.faults("429", {"status": 403})
     with caplog.at_level(logging.INFO, "ctxembed"), pytest.raises(ctxembed.PermissionDeniedError):
         driver.create([["a text"]], _client=server_options, _clock=clock)
-    facts = [record.ctxembed for record in caplog.records if record.name == "ctxembed"]
-    assert [(fact["status_code"], fact["attempts"]) for fact in facts] == [(429, 1), (403, 2)]
-    assert facts[0]["delay"] == 0.25
-    assert all(fact["request_id"] and fact["documents"] == 1 for fact in facts)
+    details = [record.ctxembed for record in caplog.records if record.name == "ctxembed"]
+    assert [(detail["status_code"], detail["attempts"]) for detail in details] == [(429, 1), (403, 2)]
+    assert details[0]["delay"] == 0.25
+    assert all(detail["request_id"] and detail["documents"] == 1 for detail in details)
     assert "a text" not in caplog.text
     assert KEY not in caplog.text
     assert "attempt 1 failed (RateLimitError 429): the next in 0.25 s" in caplog.text
-
-
-# Raw responses
-
-
-# Calls that are cut short
-
-
-# Options that the environment brings

@@ -72,12 +72,12 @@ def test_a_lone_surrogate_cannot_be_encoded():
 
 def test_prepare_one_agrees_with_prepare():
     documents = make_documents(30)
-    sent = prepare_one(documents, ctxembed.Limits(), b"}")
-    whole = prepare(documents)
-    assert sent.documents == whole.documents
-    assert sent.chunk_counts == whole.chunk_counts.tolist()
-    assert sent.tokens_upper == whole.tokens_upper.tolist()
-    assert sent.body == _core.encode_request(documents, b"}")
+    one = prepare_one(documents, ctxembed.Limits(), b"}")
+    prepared = prepare(documents)
+    assert one.documents == prepared.documents
+    assert one.chunk_counts == prepared.chunk_counts.tolist()
+    assert one.tokens_upper == prepared.tokens_upper.tolist()
+    assert one.body == _core.encode_request(documents, b"}")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ctxembed._client._policy.retry import RetryBudget, RetryPolicy, retry_after
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import FakeClock, make_documents
+from .conftest import make_documents
 
 ONE = ctxembed.Limits(documents=1)
 
@@ -92,13 +92,9 @@ def test_an_invalid_retry_after_is_ignored(driver, server_options, control, cloc
     assert clock.slept == [0.25, 0.5, 1.0, 2.0]
 
 
-def test_a_retry_after_blocks_all_requests(driver, server_options, control):
-    clock = FakeClock()
+def test_a_retry_after_blocks_all_requests(driver, server_options, control, clock):
     control.faults({"status": 429, "headers": {"retry-after": "9"}})
-    limits = ctxembed.Limits(documents=1)
-    emb = driver.embed(
-        make_documents(3), _client={**server_options, "limits": limits, "max_concurrency": 1}, _clock=clock
-    )
+    emb = driver.embed(make_documents(3), _client={**server_options, "max_concurrency": 1}, _clock=clock)
     assert len(emb) == 3
     assert clock.slept == [9.0]
 
@@ -118,11 +114,11 @@ def test_a_retry_after_beyond_max_wait_is_raised(driver, server_options, control
     assert caught.value.headers["retry-after"] == "3600"
 
 
-@pytest.mark.parametrize(("asked", "max_wait"), [("3600", 3600), ("90000", None)])
-def test_a_retry_after_within_max_wait_is_waited_for(driver, server_options, control, clock, asked, max_wait):
-    control.faults({"status": 429, "headers": {"retry-after": asked}})
+@pytest.mark.parametrize(("seconds", "max_wait"), [("3600", 3600), ("90000", None)])
+def test_a_retry_after_within_max_wait_is_waited_for(driver, server_options, control, clock, seconds, max_wait):
+    control.faults({"status": 429, "headers": {"retry-after": seconds}})
     assert len(driver.create([["a"]], _client={**server_options, "max_wait": max_wait}, _clock=clock)) == 1
-    assert clock.slept == [float(asked)]
+    assert clock.slept == [float(seconds)]
 
 
 def test_a_retry_after_beyond_max_wait_ends_the_job(driver, server_options, control, clock):
@@ -165,10 +161,10 @@ def test_a_job_completes_when_every_third_attempt_fails(driver, server_options, 
 
 
 @given(st.lists(st.booleans(), max_size=400), st.floats(0, 2), st.integers(1, 40))
-def test_retries_stay_within_the_budget(wishes, share, reserve):
+def test_retries_stay_within_the_budget(is_retry, share, reserve):
     budget, requests, retries = RetryBudget(share, reserve), 0, 0
-    for wish in wishes:
-        if wish:
+    for retry in is_retry:
+        if retry:
             retries += budget.spend()
         else:
             budget.request()

@@ -62,7 +62,7 @@ def test_a_document_named_in_a_refusal_fails_alone(driver, fresh_server, control
     emb = driver.embed(documents, on_error="return", _client={"base_url": server.base_url})
     assert [failure.document for failure in emb.failures] == [7, 13]
     assert np.diff(emb.offsets).tolist() == [0 if i in (7, 13) else 1 for i in range(20)]
-    # One refusal of all, one each, and three runs between them.
+    # Three refusals (of all documents, and of each of the two), and three requests for the others.
     assert control_of(server).stats()["requests"] == 6
 
 
@@ -124,7 +124,7 @@ def test_many_refused_documents_in_a_row_do_not_fail_those_after_them(driver, sc
 def test_usage_before_a_split_is_counted(driver, scripted_server, clock):
     def script(request):
         if len(scripted_server.requests) == 1:
-            return 200, {}, response_body(request["input"][:1])  # paid, and not what was asked for
+            return 200, {}, response_body(request["input"][:1])  # charged, and a document is missing
         if len(scripted_server.requests) == 2:
             return 400, {}, b"no"
         return 200, {}, response_body(request["input"])
