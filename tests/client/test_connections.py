@@ -135,7 +135,7 @@ def test_http2_falls_back_to_http1_without_tls(server, kind):
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
 def test_requests_go_through_the_proxy_and_errors_hide_its_password(scripted_server, kind):
-    # The scripted_server server takes any path: it plays the proxy, and the host behind it need not exist.
+    # The scripted server is the proxy: it accepts any path, and the host behind it need not exist.
     client = {"base_url": "http://127.0.0.1:9", "proxy": scripted_server.base_url.replace("//", "//user:hidden@")}
     assert len(Driver(kind).create([["a"]], _client=client)) == 1
     [request] = scripted_server.requests

@@ -317,17 +317,17 @@ def test_default_headers_are_sent_and_cannot_set_the_key(scripted_server, driver
 
 
 def test_no_global_object_keeps_the_key(scripted_server):
-    def holders():
+    def live_keys():
         gc.collect()
-        return {id(held) for held in gc.get_objects() if type(held).__name__ in ("Secret", "KeySource")}
+        return {id(item) for item in gc.get_objects() if type(item).__name__ in ("Credentials", "KeySource")}
 
-    before = holders()
+    before = live_keys()
     client = Client(KEY, base_url=scripted_server.base_url)
     client.embed([["a"]])
     list(client.with_options(max_retries=1).stream([["a"]]))
-    assert holders() > before
+    assert live_keys() > before
     del client
-    assert holders() <= before
+    assert live_keys() <= before
 
 
 def test_the_key_is_not_stored_in_an_injected_client(scripted_server):
