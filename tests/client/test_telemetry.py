@@ -1,4 +1,4 @@
-"""Spans and metrics, by the conventions for generative AI clients."""
+"""OpenTelemetry spans and metrics, named by the conventions for generative AI clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("opentelemetry.sdk")
 
 @pytest.fixture
 def telemetry(monkeypatch):
-    """The spans and the metrics that a test's requests left."""
+    """The exporter of spans, and a function that returns the metrics by name."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace import TracerProvider
@@ -77,17 +77,17 @@ def test_a_failure_sets_error_type_on_span_and_metric(driver, server, control, c
 
 
 def test_opentelemetry_is_used_only_where_it_is_configured(monkeypatch):
-    asked = []
-    monkeypatch.setattr(_telemetry, "_instruments", lambda: asked.append("asked"))
+    calls = []
+    monkeypatch.setattr(_telemetry, "_instruments", lambda: calls.append("called"))
     with monkeypatch.context() as unused:
         unused.delitem(sys.modules, "opentelemetry")
         assert _telemetry.begin_span("http://localhost", None, None, 0.0) is None
-        assert not asked
+        assert not calls
         unused.setattr(_telemetry, "_NAMED", True)  # the environment names a provider
         assert _telemetry.begin_span("http://localhost", None, None, 0.0) is None
-        assert asked == ["asked"]
+        assert calls == ["called"]
     assert _telemetry.begin_span("http://localhost", None, None, 0.0) is None
-    assert asked == ["asked", "asked"]
+    assert calls == ["called", "called"]
 
 
 def test_a_client_does_not_import_opentelemetry(server):
@@ -97,4 +97,4 @@ def test_a_client_does_not_import_opentelemetry(server):
         "    assert len(client.create([['a']])) == 1\n"
         "assert 'opentelemetry' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The transport: which one sends, the protocol, surplus bytes, errors of each library, and HTTP mocks."""
+"""The transports: selection, the protocol, surplus bytes, errors of each library, and HTTP mocks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 
 import aiohttp
@@ -24,7 +25,7 @@ from ctxembed._client._http.errors import translate
 
 from .conftest import KEY, Driver, make_documents, response_body, vector_of
 
-# Which one sends
+# Selection
 
 
 def test_aiohttp_is_the_default():
@@ -75,8 +76,8 @@ except ImportError as error:
     print(error)
 print("aiohttp" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines() == [
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [
         "httpx 1",
         "transport='aiohttp' needs aiohttp: pip install 'ctxembed[aiohttp]'",
         "False",
@@ -103,14 +104,14 @@ def test_an_httpx_client_is_refused_as_transport():
         AsyncClient(KEY, transport=httpx.AsyncClient())
 
 
-# A transport of the caller's
+# Custom transports
 
 
 class RecordingTransport:
-    """Responds to each request with its vectors, in pieces."""
+    """Responds to each request with its vectors, in pieces, and counts what is closed."""
 
     def __init__(self):
-        self.requests, self.closed, self.released = [], 0, 0
+        self.requests, self.closed, self.closed_responses = [], 0, 0
 
     async def send(self, request):
         self.requests.append(request)
@@ -128,7 +129,7 @@ class RecordingTransport:
                 return next(self.pieces, b"")
 
             async def aclose(self):
-                outer.released += 1
+                outer.closed_responses += 1
 
         return Response(response_body(json.loads(request.body)["input"]))
 
@@ -146,8 +147,8 @@ def test_a_custom_transport_is_used(kind):
     assert request.url == "https://api.perplexity.ai/v1/contextualizedembeddings"
     assert "authorization" not in request.headers
     assert KEY not in repr(request)
-    assert transport.released == 1
-    assert transport.closed == 0  # it is the caller's to close
+    assert transport.closed_responses == 1
+    assert transport.closed == 0  # the caller closes it
     assert Client(KEY, transport=transport).transport is transport
 
 
@@ -186,7 +187,7 @@ def test_an_httpx_transport_is_used(kind):
 
 SURPLUS = {
     "a response": lambda body: b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body,
-    "half a head": lambda body: b"HTTP/1.1 200 OK\r\ncontent-le",
+    "half a header": lambda body: b"HTTP/1.1 200 OK\r\ncontent-le",
     "garbage": lambda body: b"\0\1\2 surplus",
     "one byte": lambda body: b"\n",
 }
@@ -194,8 +195,11 @@ SURPLUS = {
 
 @contextmanager
 def surplus_server(surplus, *, later=False, chunked=False):
-    """A server whose first response is followed by bytes that belong to no request."""
-    connections, first = [], threading.Event()
+    """Run a server whose first response is followed by bytes that belong to no request.
+
+    Yields its URL, its connections, and an event that is set when those bytes were sent.
+    """
+    connections, first, surplus_sent = [], threading.Event(), threading.Event()
 
     def serve(connection):
         with connection, suppress(OSError):
@@ -216,8 +220,9 @@ def surplus_server(surplus, *, later=False, chunked=False):
                 first.set()
                 connection.sendall(payload if later else payload + extra)
                 if later and extra:
-                    threading.Event().wait(0.05)
+                    time.sleep(0.05)  # so that the client reads the response first
                     connection.sendall(extra)
+                surplus_sent.set()
 
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -232,12 +237,12 @@ def surplus_server(surplus, *, later=False, chunked=False):
 
     threading.Thread(target=accept, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections, surplus_sent
     finally:
         listener.close()
 
 
-WAYS = [
+CLIENTS = [
     "sync aiohttp",
     "sync httpx",
     "asyncio aiohttp",
@@ -251,17 +256,18 @@ WAYS = [
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("surplus", SURPLUS)
-@pytest.mark.parametrize("way", WAYS)
-def test_surplus_bytes_are_not_read_as_the_next_response(way, surplus, later, chunked):
-    kind, transport = way.split()
-    with surplus_server(surplus, later=later, chunked=chunked) as (base_url, connections):
+@pytest.mark.parametrize("client", CLIENTS)
+def test_surplus_bytes_are_not_read_as_the_next_response(client, surplus, later, chunked):
+    kind, transport = client.split()
+    with surplus_server(surplus, later=later, chunked=chunked) as (base_url, connections, surplus_sent):
 
         async def main():
             http_client = httpx.AsyncClient() if transport == "injected" else None
             options = {"http_client": http_client} if http_client else {"transport": transport}
             async with AsyncClient(KEY, base_url=base_url, **options) as client:
                 first = await client.create([["first"]])
-                await anyio.sleep(0.15 if later else 0)
+                await anyio.to_thread.run_sync(surplus_sent.wait)
+                await anyio.sleep(0.01)  # the event loop has read the surplus
                 second = await client.create([["second"]])
             if http_client:
                 await http_client.aclose()
@@ -272,7 +278,8 @@ def test_surplus_bytes_are_not_read_as_the_next_response(way, surplus, later, ch
             options = {"http_client": http_client} if http_client else {"transport": transport}
             with Client(KEY, base_url=base_url, **options) as client:
                 first = client.create([["first"]])
-                threading.Event().wait(0.15 if later else 0)
+                surplus_sent.wait()
+                time.sleep(0.01)
                 second = client.create([["second"]])
             if http_client:
                 http_client.close()
@@ -280,7 +287,7 @@ def test_surplus_bytes_are_not_read_as_the_next_response(way, surplus, later, ch
             first, second = anyio.run(main, backend=kind)
     np.testing.assert_array_equal(first.vectors, [vector_of("first")])
     np.testing.assert_array_equal(second.vectors, [vector_of("second")])
-    # aiohttp drops blank lines and an incomplete head with its parser of the response, and keeps the connection.
+    # aiohttp drops blank lines and an incomplete header with its parser of the response, and keeps the connection.
     if transport != "aiohttp" or surplus in ("a response", "garbage"):
         assert len(connections) == 2
 
