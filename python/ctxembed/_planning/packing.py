@@ -115,12 +115,12 @@ def pack(
     Notes
     -----
     ``"any"`` starts with the best of best-fit-decreasing, contiguous requests, and an alternation of documents that
-    cost more of one limit and of another. While it is above the bound, it tries best-fit by other measures of size,
-    and worst-fit; repacking of pairs of requests by meeting in the middle (Horowitz and Sahni, 1974); where hardly a
-    token is to spare, exact cover over the sets of documents that fill a request (Knuth, 2000); requests filled by
-    subset sums, with tabu search at one request fewer; and rounding of the linear program over patterns (Gilmore and
-    Gomory, 1961) where the documents have at most 700 different costs. It is never worse than best-fit-decreasing.
-    ``"input"`` is greedy next-fit, which is optimal for contiguous requests: the k-th greedy request ends no earlier than the k-th
+    cost more of one limit and of another. While it is above the bound, it tries best-fit by other measures of size, and
+    worst-fit; repacking of pairs of requests by meeting in the middle (Horowitz and Sahni, 1974); where hardly a token
+    is to spare, exact cover over the sets of documents that fill a request (Knuth, 2000); requests filled by subset
+    sums, with tabu search at one request fewer; and rounding of the linear program over patterns (Gilmore and Gomory,
+    1961) where the documents have at most 700 different costs. It is never worse than best-fit-decreasing. ``"input"``
+    is greedy next-fit, which is optimal for contiguous requests: the k-th greedy request ends no earlier than the k-th
     of any other contiguous packing, because it starts no earlier and every part of a feasible request is feasible.
 
     The bound is the best of: the ceilings of documents, chunks and tokens; "at most j documents larger than

@@ -1,4 +1,4 @@
-"""When requests of one key to one host may start, shared by all clients of the process. It never waits itself."""
+"""When requests of one key to one host may start, shared by all clients of the process. It never waits."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ class RateLimiter:
 
     Notes
     -----
-    Thread-safe: clients in several threads and event loops share one. It never waits. A caller that may not start yet
-    is told how long to wait, and asks again.
+    Thread-safe: clients in several threads and event loops share one. It never waits
+    itself: it returns the seconds to wait, after which the caller asks again.
     """
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ class RateLimiter:
             return Refusal.UNKNOWN if refusal is Refusal.RATE and self._scope.one_request else refusal
 
     def unavailable(self, retry_after: float, started: float, now: float) -> None:
-        """Record a 503 with a ``Retry-After``: no request starts for so long, unless it meant only the one."""
+        """Record a 503 with a ``Retry-After``: no request starts for that time, unless it means only one request."""
         with self._lock:
             self._record_response(started, now, accepted=False)
             self._block(retry_after, started, now)
