@@ -15,7 +15,7 @@ import ctxembed
 import numpy as np
 import pytest
 
-from .codec.conftest import chunk_vectors, response, spell
+from .codec.conftest import chunk_vectors, response, to_json
 
 API = Path(__file__).parents[2] / "shared" / "design" / "api.md"
 LATER: set[str] = set()  # names of the design that are not built yet
@@ -89,7 +89,7 @@ print(hashlib.sha256(b"".join(p.tobytes() for p in parts)).hexdigest())
 
 BODY_SHAPE = [3, 5, 1]
 BODY_VECTORS = chunk_vectors(BODY_SHAPE, 1024)
-BODY = spell(response(BODY_SHAPE, BODY_VECTORS))
+BODY = to_json(response(BODY_SHAPE, BODY_VECTORS))
 
 
 def decode_and_search(_: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The parser under ``decode_response`` against a suite of JSON parser cases."""
+"""The JSON parser of ``decode_response`` against ``tests/data/json`` and, where it is present, JSONTestSuite."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import pytest
 from ctxembed import DecodeError
 from ctxembed._core import validate_json
 
-SUITE = Path(__file__).parents[3] / "shared" / "data" / "jsontestsuite"
-CASES = sorted(SUITE.rglob("*.json"))
+from tests.samples import DATA, SHARED
 
-pytestmark = pytest.mark.skipif(not CASES, reason="../shared/data/jsontestsuite is absent")
+CASES = sorted([*(DATA / "json").glob("*.json"), *(SHARED / "jsontestsuite").rglob("*.json")])
 
 
-def verdict(case: Path) -> bool:
+def parses(case: Path) -> bool:
     try:
         validate_json(case.read_bytes())
     except DecodeError:
@@ -23,15 +22,15 @@ def verdict(case: Path) -> bool:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("y_")], ids=lambda c: c.stem)
-def test_what_must_parse_parses(case):
-    assert verdict(case)
+def test_valid_documents_parse(case):
+    assert parses(case)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("n_")], ids=lambda c: c.stem)
-def test_what_must_not_parse_is_refused(case):
-    assert not verdict(case)
+def test_invalid_documents_are_rejected(case):
+    assert not parses(case)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("i_")], ids=lambda c: c.stem)
-def test_what_may_parse_has_a_verdict(case):
-    assert verdict(case) in (True, False)
+def test_documents_that_may_be_either_parse_or_raise_decode_error(case):
+    assert parses(case) in (True, False)
