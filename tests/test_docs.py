@@ -1,4 +1,4 @@
-"""What the documentation shows runs as it stands."""
+"""The documentation is complete and true: examples run, links and commands exist, the reference is current."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import ctxembed
 import numpy as np
 import pytest
 
+from tests import reference
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def docstrings():
-    """Every public object with an example: functions, classes and their methods, those of the core included."""
+    """Yield the docstring of every public function, class and method that has an example."""
     for name in ctxembed.__all__:
         value = getattr(ctxembed, name)
         members = [(name, value)]
@@ -31,30 +33,37 @@ def docstrings():
 
 
 @pytest.mark.parametrize("text", [*docstrings()])
-def test_an_example_prints_what_it_says(text, server, tmp_path, monkeypatch):
+def test_docstring_examples_print_what_they_show(text, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
     names = {name: getattr(ctxembed, name) for name in ctxembed.__all__} | {"ctxembed": ctxembed, "np": np}
     example = doctest.DocTestParser().get_doctest(text, names, "docstring", None, 0)
-    said: list[str] = []
-    failures, attempts = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    output: list[str] = []
+    failures, attempts = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append)
     assert attempts > 0
-    assert failures == 0, "".join(said)
+    assert failures == 0, "".join(output)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in ctxembed.__all__ if callable(getattr(ctxembed, n)) and n not in {"Plan", "Problem"}]
-)
-def test_everything_public_is_documented(name):
+@pytest.mark.parametrize("name", [n for n in ctxembed.__all__ if callable(getattr(ctxembed, n))])
+def test_every_public_class_and_function_has_a_summary(name):
     text = inspect.getdoc(getattr(ctxembed, name))
     assert text
     assert len(text.splitlines()[0]) > 10
 
 
 @pytest.mark.parametrize("name", [n for n in ctxembed.__all__ if inspect.isroutine(getattr(ctxembed, n))])
-def test_every_function_has_a_signature(name):
+def test_every_public_function_has_a_signature(name):
     assert inspect.signature(getattr(ctxembed, name)).parameters or name == "models"
+
+
+def test_the_reference_lists_every_public_name_once():
+    names = [name for room in reference.ROOMS.values() for name in room]
+    assert sorted(names) == ctxembed.__all__, "add the name to a room in tests/reference.py"
+
+
+def test_the_reference_is_current():
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `python -m tests.reference`"
 
 
 def readme_blocks(language: str) -> list[str]:
@@ -62,15 +71,15 @@ def readme_blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("block", readme_blocks("python"), ids=lambda block: block.split("\n", 1)[0][:30])
-def test_the_readmes_python_runs_against_the_local_server(block, server, monkeypatch, capsys):
+def test_python_examples_of_the_readme_run_against_the_local_server(block, server, monkeypatch, capsys):
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
     exec(compile(block, "README.md", "exec"), {})
     assert capsys.readouterr().out
 
 
-def test_the_readmes_commands_run(server, monkeypatch, tmp_path):
-    """Each `ctxembed` line of the README, in order, as a reader would type it; `serve` alone is left out."""
+def test_commands_of_the_readme_run(server, monkeypatch, tmp_path):
+    """Run each `ctxembed` command of the README in order, except `serve`, which does not end."""
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
     (tmp_path / "docs.jsonl").write_text('{"id": "heron", "chunks": ["The heron caught a fish.", "It flew."]}\n')
@@ -85,13 +94,13 @@ def test_the_readmes_commands_run(server, monkeypatch, tmp_path):
         assert done.returncode == 0, (command, done.stderr)
 
 
-def test_the_readmes_make_targets_exist():
+def test_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^\$ make (\S+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_links_of_the_documentation_lead_somewhere():
+def test_links_of_the_documentation_resolve():
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), (page.name, link)
