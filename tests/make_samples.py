@@ -3,7 +3,7 @@
     python -m tests.make_samples ../shared/data/tokenizer/tokenizer.json
 
 The cut vocabulary keeps the 256 bytes, the first merges, the merges that the sample texts use, and the longest token.
-Every merge comes with the merges that make its two parts. Ids are counted anew.
+Every merge comes with the merges that make its two parts. Ids are renumbered.
 """
 
 from __future__ import annotations

@@ -56,5 +56,5 @@ emb = decoder.finish()
 def test_decoding_allocates_the_matrix_and_nothing_else_that_grows_with_the_body(call, most):
     program = PROGRAM.replace("DOCUMENTS", str(DOCUMENTS)).replace("CALL", call)
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    # The allocators of Rust and Python hold up to 2 MB in reserve, whatever the size of the body.
+    # The allocators of Rust and Python keep up to 2 MB in reserve, regardless of the size of the body.
     assert most <= int(result.stdout) <= most + 2048

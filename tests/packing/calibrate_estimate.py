@@ -28,7 +28,7 @@ from tokenizers import Tokenizer
 
 FOLDERS = ("pep_en", "rustbook_en", "rustbook_zh", "react_ko")
 CORPORA = (*FOLDERS, "cranfield")
-SUFFIXES = {".rs": 6, ".md": 1, ".py": 4, ".js": 1, ".html": 1}  # suffix: one in so many files is used
+SUFFIXES = {".rs": 6, ".md": 1, ".py": 4, ".js": 1, ".html": 1}  # every n-th file is used
 PASSAGE = 2_000
 SYMBOLS = 32
 ONE, UNIT, ROWS = 1024, 128, 28  # units of one token for classes and for pairs; rows of the table

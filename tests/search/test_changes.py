@@ -234,7 +234,7 @@ def test_a_concurrent_search_sees_whole_removals(rng):
     assert len(index) == 0
 
 
-SHORT = """
+LOW_MEMORY = """
 import resource
 import numpy as np
 from ctxembed import _core as cx
@@ -254,7 +254,7 @@ print(len(index), index.add(rows[:1]).tolist(), index.search(rows[0], 1).ids.tol
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_an_addition_that_does_not_fit_in_memory_raises_memory_error_and_adds_nothing():
-    run = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True, check=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", LOW_MEMORY], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.splitlines() == ["MemoryError 1000 True"] * 2 + ["1000 [1000] [0]"]
 
 

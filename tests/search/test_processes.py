@@ -67,7 +67,7 @@ def test_every_instruction_set_gives_the_same_results():
     assert all(len(digest) == hashlib.sha256().digest_size * 2 for digest in digests.values())
 
 
-# Each search takes many minutes. It prints "searching" from another thread once it has released the interpreter.
+# Each search takes longer than the timeout of the test. Another thread prints "searching" once it is under way.
 ENDLESS = """
 import numpy as np
 from ctxembed import _core as cx
@@ -165,15 +165,15 @@ def test_a_forked_process_can_calibrate_and_find_duplicates(rng):
     index.add(int8(rng, 20_000, 64))
     queries = int8(rng, 20, 64)
 
-    def everything():
+    def results():
         recalls = index.calibrate(queries, 5, threads=4).recalls
         stages = index.search(queries, 5, stage="two-stage", threads=4)
         return [recalls, stages.ids, index.near_duplicates(0.6, threads=4).ids]
 
-    expected = everything()
+    expected = results()
     child = os.fork()
     if child == 0:
-        same = all(np.array_equal(a, b) for a, b in zip(everything(), expected, strict=True))
+        same = all(np.array_equal(a, b) for a, b in zip(results(), expected, strict=True))
         os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

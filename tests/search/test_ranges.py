@@ -114,7 +114,7 @@ def pairs_oracle(metric, rows, ids, threshold):
                 near = score >= threshold
             if metric == "cosine":
                 square = sum(x * x for x in a) * sum(y * y for y in b)
-                # Far enough from the threshold for the float32 to be on the same side.
+                # No cosine is so close to the threshold that its float32 lies on the other side.
                 near = bool(square) and score > 0 and Fraction(score * score, square) >= Fraction(threshold) ** 2
             if near:
                 found[min(ids[i], ids[j]), max(ids[i], ids[j])] = score

@@ -8,7 +8,7 @@ from .conftest import asymmetric_oracle, bits_of, cosine_order, hamming_oracle, 
 
 
 @pytest.fixture(scope="module")
-def model():
+def data():
     """Rows and queries in clusters around a common direction, like those of an embedding model."""
     rng = np.random.default_rng(3)
     basis = rng.standard_normal((24, 256))
@@ -23,10 +23,10 @@ def model():
 
 
 @pytest.fixture
-def index(model):
+def index(data):
     index = cx.Index(256)
     for start in range(0, 20_000, 7000):
-        index.add(model[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000].copy())
+        index.add(data[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000].copy())
     return index
 
 
@@ -37,8 +37,8 @@ def candidates(queries, rows, count):
 
 @pytest.mark.parametrize("count", [1, 3, 30])
 @pytest.mark.parametrize("oversample", [1, 3, 50])
-def test_the_second_stage_ranks_the_candidates_exactly(model, index, count, oversample):
-    rows, queries = model
+def test_the_second_stage_ranks_the_candidates_exactly(data, index, count, oversample):
+    rows, queries = data
     ids = np.arange(20_000)[::-1]
     for threads in (1, 2, 5):
         found = index.search(queries[:count], 10, stage="two-stage", oversample=oversample, threads=threads)
@@ -52,8 +52,8 @@ def test_the_second_stage_ranks_the_candidates_exactly(model, index, count, over
     assert np.array_equal(one.ids, found.ids[0])
 
 
-def test_two_stages_rank_by_inner_product(model, index):
-    rows, queries = model
+def test_two_stages_rank_by_inner_product(data, index):
+    rows, queries = data
     found = index.search(queries[:4], 5, metric="dot", stage="two-stage", oversample=20)
     assert found.scores.dtype == np.int32
     for query, got, chosen in zip(queries, found.scores, candidates(queries[:4], rows, 100), strict=False):
@@ -61,8 +61,8 @@ def test_two_stages_rank_by_inner_product(model, index):
         assert got.tolist() == sorted(products.tolist(), reverse=True)[:5]
 
 
-def test_a_search_with_all_rows_as_candidates_is_exact(model, index):
-    queries = model[1][:5]
+def test_a_search_with_all_rows_as_candidates_is_exact(data, index):
+    queries = data[1][:5]
     found = index.search(queries, 10, stage="two-stage", oversample=2000)
     assert found.exact is True
     assert np.array_equal(found.ids, index.search(queries, 10).ids)
@@ -80,8 +80,8 @@ def recall(index, queries, k, oversample):
 
 @pytest.mark.parametrize("target", [0.5, 0.9, 0.99, 1.0])
 @pytest.mark.parametrize("k", [1, 10])
-def test_calibrate_finds_the_smallest_oversample_that_reaches_the_recall(model, index, target, k):
-    queries = model[1]
+def test_calibrate_finds_the_smallest_oversample_that_reaches_the_recall(data, index, target, k):
+    queries = data[1]
     report = index.calibrate(queries, k, recall=target)
     assert (report.target, report.k, report.queries) == (target, k, len(queries))
     assert report.recall >= target
@@ -113,36 +113,36 @@ def test_calibrate_continues_until_the_recall_is_reached():
     assert report.recall == 1.0
 
 
-def test_a_saved_index_keeps_its_calibration(model, index, tmp_path):
+def test_a_saved_index_keeps_its_calibration(data, index, tmp_path):
     assert index.oversample == 64
     index.save(tmp_path / "plain")
-    report = index.calibrate(model[1], 10)
+    report = index.calibrate(data[1], 10)
     index.save(tmp_path / "calibrated")
     for mmap in (False, True):
         assert cx.Index.open(tmp_path / "plain", mmap=mmap, verify=True).oversample == 64
         again = cx.Index.open(tmp_path / "calibrated", mmap=mmap, verify=True)
         assert again.oversample == report.oversample
-        queries = model[1][:7]
+        queries = data[1][:7]
         a, b = (i.search(queries, 10, stage="two-stage") for i in (index, again))
         assert np.array_equal(a.ids, b.ids)
         assert np.array_equal(a.scores, b.scores)
 
 
-class TestBits:
+class TestBinaryIndex:
     """Two stages of a binary index: Hamming distance chooses candidates, the product with the int8 query ranks them."""
 
     @pytest.fixture
-    def bits(self, model):
+    def bits(self, data):
         bits = cx.BinaryIndex(256)
         for start in range(0, 20_000, 7000):
-            rows, ids = model[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000]
+            rows, ids = data[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000]
             bits.add(bits_of(rows), ids.copy())
         return bits
 
     @pytest.mark.parametrize("count", [1, 30])
     @pytest.mark.parametrize("oversample", [1, 20])
-    def test_the_second_stage_ranks_the_candidates_by_inner_product(self, model, bits, count, oversample):
-        (rows, queries), ids = model, np.arange(20_000)[::-1]
+    def test_the_second_stage_ranks_the_candidates_by_inner_product(self, data, bits, count, oversample):
+        (rows, queries), ids = data, np.arange(20_000)[::-1]
         for threads in (1, 3):
             found = bits.search(queries[:count], 10, stage="two-stage", oversample=oversample, threads=threads)
             assert found.exact is False
@@ -154,16 +154,16 @@ class TestBits:
                 assert np.array_equal(got, expected[0][0])
                 assert np.array_equal(scores, expected[1][0])
 
-    def test_two_stages_respect_prefixes_and_filters(self, model, bits):
-        queries, mask = model[1][:3], np.arange(5000)
+    def test_two_stages_respect_prefixes_and_filters(self, data, bits):
+        queries, mask = data[1][:3], np.arange(5000)
         found = bits.search(queries, 5, stage="two-stage", oversample=999, mask=mask, dimensions=100)
         exact = bits.search(queries, 5, mask=mask, dimensions=100)
         assert (found.exact, exact.exact) == (False, True)
         assert np.array_equal(found.ids, exact.ids)
         assert bits.search(queries, 5, stage="two-stage", oversample=1000, mask=mask).exact is True
 
-    def test_calibrate_measures_recall_against_the_exact_product_and_is_saved(self, model, bits, tmp_path):
-        queries = model[1]
+    def test_calibrate_measures_recall_against_the_exact_product_and_is_saved(self, data, bits, tmp_path):
+        queries = data[1]
         report = bits.calibrate(queries, 10, recall=0.95)
         assert report.recall == pytest.approx(recall(bits, queries, 10, report.oversample))
         assert report.recall >= 0.95
@@ -176,8 +176,8 @@ class TestBits:
             a, b = (index.search(queries, 10, stage="two-stage") for index in (bits, again))
             assert np.array_equal(a.ids, b.ids)
 
-    def test_packed_queries_are_exact_in_every_stage(self, model, bits):
-        queries = bits_of(model[1])
+    def test_packed_queries_are_exact_in_every_stage(self, data, bits):
+        queries = bits_of(data[1])
         exact = bits.search(queries, 10)
         for stage in ("exact", "binary", "two-stage"):
             found = bits.search(queries, 10, stage=stage)
@@ -188,8 +188,8 @@ class TestBits:
         assert (report.oversamples.tolist(), report.recalls.tolist()) == ([1], [1.0])
         assert bits.oversample == 64
 
-    def test_int8_queries_are_exact_in_the_binary_stage(self, model, bits):
-        found, exact = (bits.search(model[1][:9], 10, stage=stage) for stage in ("binary", "exact"))
+    def test_int8_queries_are_exact_in_the_binary_stage(self, data, bits):
+        found, exact = (bits.search(data[1][:9], 10, stage=stage) for stage in ("binary", "exact"))
         assert np.array_equal(found.ids, exact.ids)
         assert (found.exact, exact.exact) == (True, True)
 

@@ -57,8 +57,8 @@ CONTEXTS = (
 )
 
 
-# Blocks whose characters all behave alike (ideographs, syllables, private use, unassigned planes): one in so many is
-# tested.
+# Blocks whose characters behave alike (ideographs, syllables, private use, unassigned planes), and the step at which
+# they are sampled.
 UNIFORM_BLOCKS = {
     range(0x3400, 0x4DC0): 7, range(0x4E00, 0xA000): 7, range(0xAC00, 0xD7A4): 5, range(0xE000, 0xF900): 11,
     range(0x20000, 0x2F800): 13, range(0x2FA20, 0x40000): 13, range(0x40000, 0xE0000): 97, range(0xE1000, 0x110000): 97,
