@@ -2,7 +2,7 @@
 
     python -m tests.reference
 
-A new name goes into one of the ``ROOMS``; ``tests/test_docs.py`` compares them with ``ctxembed.__all__``.
+A new name goes into one of the ``ROOMS``; ``tests/test_reference.py`` compares them with ``ctxembed.__all__``.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Fit the weights in ``src/tokens/estimate.rs`` and ``pairs.rs`` to the Qwen3 tokenizer, and report the errors.
+"""Fit the weights of ``src/tokens/estimate.rs`` and ``pairs.rs`` against the real tokenizer, and say how well they do.
 
     python tests/packing/calibrate_estimate.py ../shared/data FOLDER...
 
-The fit is least squares over passages of about 2,000 bytes, weighted by relative error, with a small penalty on
-weights that few texts determine. The texts are the corpora (four folders and Cranfield) and, with less weight, the
-files of further folders: message catalogues (``.po``, one kind for each language) and sources (``.rs``, ``.md``,
-``.py``, ``.js``, ``.html``). The committed weights were fitted with the package Django 5.2.19, whose messages exist in
-about a hundred languages (those of more than 8,000 characters are used), and with the sources of about two hundred
-crates: those of ``Cargo.lock`` and others in the cargo registry at the time. Other crates give other weights.
+Least squares over passages of some 2,000 bytes, each weighted so that its relative error counts, with a small penalty
+on weights that the texts say little of. The texts are the corpora (four folders and Cranfield), and, with less mass,
+those of further folders, for other languages and for code: catalogues of messages (``.po``, by language) and sources
+(``.rs``, ``.md``, ``.py``, ``.js``, ``.html``). The committed weights were fitted with the package Django 5.2.19,
+which has messages in some hundred languages (those of more than 8,000 characters are taken), and with the sources of
+some two hundred crates: those of ``Cargo.lock`` and others that cargo had at hand. Other crates give other weights.
 
-To show the error on unseen kinds of text, each kind is also estimated by a fit without it. The last lines of the
-output are the weights. Needs ``tokenizers``.
+What to expect of new kinds of text is told by fits without one kind, on that kind. The last lines are the weights.
+Needs ``tokenizers``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tokenizers import Tokenizer
 
 FOLDERS = ("pep_en", "rustbook_en", "rustbook_zh", "react_ko")
 CORPORA = (*FOLDERS, "cranfield")
-SUFFIXES = {".rs": 6, ".md": 1, ".py": 4, ".js": 1, ".html": 1}  # every n-th file is used
+SUFFIXES = {".rs": 6, ".md": 1, ".py": 4, ".js": 1, ".html": 1}  # one in so many files is read
 PASSAGE = 2_000
 SYMBOLS = 32
-ONE, UNIT, ROWS = 1024, 128, 28  # units of one token for classes and for pairs; rows of the table
+ONE, UNIT, ROWS = 1024, 128, 28  # tokens in units of classes, of pairs; rows of the table
 
-# Scripts of languages that differ widely. Their weights are not fitted, and their texts are left out. Each weight is
-# closer to the language with more tokens for each character.
+# Scripts of several languages that differ much: not fitted (and such texts are left out), but nearer to the language
+# of more tokens a character.
 FIXED = {
     "CYRILLIC": 0.35,
     "CYRILLIC_RUN": 1.4,
@@ -67,7 +67,7 @@ def read(data: Path, folders: list[Path]) -> dict[str, list[str]]:
                 text = path.read_text(errors="replace")
                 if 2_000 < len(text) < 200_000:
                     kinds[suffix].append(text)
-    # Random letters and base64, so that they are not estimated like long words of a language.
+    # What is no language, so that its long words are not taken for such: letters by chance, and base64.
     rng = np.random.default_rng(1)
     for letters in ("abcdefghijklmnopqrstuvwxyz", "ACDEFGHIKLMNPQRSTVWY", string.ascii_letters + string.digits + "+/"):
         kinds["random"] += ["".join(rng.choice(list(letters), 4_000)) for _ in range(10)]
@@ -76,7 +76,7 @@ def read(data: Path, folders: list[Path]) -> dict[str, list[str]]:
 
 
 def passages(text: str) -> list[str]:
-    """Return the paragraphs of a text, short ones joined."""
+    """Return a text's paragraphs, short ones together."""
     found: list[str] = []
     for part in re.split(r"\n\s*\n", text):
         if not part.strip():
@@ -94,7 +94,7 @@ def count(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
 
 
 def features(texts: list[str]) -> np.ndarray:
-    """Return the counts of the classes, then of the pairs of letters, where any other byte is one more letter."""
+    """Return the counts of the classes, then of the pairs of letters (or of a letter and something else)."""
     classes = _core.token_classes(texts)[1]
     symbol = np.zeros(256, dtype=np.int64)
     for letters in (b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"):
@@ -108,7 +108,7 @@ def features(texts: list[str]) -> np.ndarray:
 
 
 class Kind:
-    """Texts of one kind as normal equations, and whole documents to measure the error on."""
+    """Texts of one kind as normal equations, and whole documents to judge by."""
 
     def __init__(self, name: str, names: list[str], tokenizer: Tokenizer, texts: list[str]) -> None:
         parts = [part for text in texts for part in passages(text)]
@@ -121,7 +121,7 @@ class Kind:
 
 
 def fit(kinds: list[Kind], names: list[str]) -> np.ndarray:
-    """Return the weights, in tokens."""
+    """Return the weights in tokens."""
     square, product = sum(kind.square for kind in kinds), sum(kind.product for kind in kinds)
     penalty = np.full(len(square), PENALTY)
     penalty[: len(names)] /= 30
@@ -135,14 +135,14 @@ def fit(kinds: list[Kind], names: list[str]) -> np.ndarray:
 
 
 def rounded(weights: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the weights of the classes, those of the pairs as bytes, and the byte that means zero."""
+    """Return the weights of the classes, those of the pairs as bytes, and the byte that stands for nothing."""
     pairs = np.round(weights[classes:] * UNIT).astype(int)
     nothing = -pairs.min()
     return np.round(weights[:classes] * ONE).astype(int), np.clip(pairs + nothing, 0, 255), nothing
 
 
 def report(title: str, kind: Kind, weights: np.ndarray) -> None:
-    """Print the ratio of estimated to exact sums, its deviation, and the least and largest ratio of a document."""
+    """Print the ratio of the sums, its deviation over the tokens, the least and the largest of a document."""
     estimate = kind.documents @ weights
     ratio, whole = estimate / kind.exact, estimate.sum() / kind.exact.sum()
     deviation = np.sqrt(np.average((ratio - whole) ** 2, weights=kind.exact))
