@@ -1,1 +1,1 @@
-"""Measurements against peers: ``python -m benches.run``, or ``pytest benches --benchmark-disable`` for answers only."""
+"""Measurements against peers: ``python -m benches.run``, or ``pytest benches --benchmark-disable`` to check results."""

@@ -1,7 +1,7 @@
-"""A server that spends next to nothing, so that what is measured is the clients' own work.
+"""A server of prepared responses: it costs next to nothing, so that the clients' own work is measured.
 
-``python -m benches.canned DOCUMENTS CHUNKS`` makes what it answers to each document beforehand, writes its address to
-stdout, and ends with its stdin. The vectors are synthetic; a document is told by the number that it begins with.
+``python -m benches.canned DOCUMENTS CHUNKS`` prepares the response to each document, writes its address to stdout, and
+runs until stdin closes. The vectors are synthetic. The number at its beginning identifies a document.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _TEXT: Final = (
 
 
 def documents(count: int, chunks: int) -> list[list[str]]:
-    """Make documents of some 1,250 bytes a chunk, hence 120,000 tokens in 480 chunks."""
+    """Return documents with chunks of some 1,250 bytes: 480 chunks hold 120,000 tokens."""
     return [[f"document {i}: {j}. {_TEXT}"[:1_250] for j in range(chunks)] for i in range(count)]
 
 
 @cache
 def expected(count: int, chunks: int) -> np.ndarray:
-    """Return the vectors that the documents are answered with."""
+    """Return the vectors of the documents."""
     return vectors.int8_vectors(1, count * chunks, DIMENSIONS)
 
 
-def _answers(count: int, chunks: int) -> list[bytes]:
-    """Write what each document is answered, from behind its index on."""
+def _prepared(count: int, chunks: int) -> list[bytes]:
+    """Return the part of the response for each document that follows its index."""
     texts = iter([base64.b64encode(row).decode() for row in expected(count, chunks)])
     return [
         (
@@ -59,10 +59,10 @@ def _answers(count: int, chunks: int) -> list[bytes]:
     ]
 
 
-def _respond(numbers: list[bytes], answers: list[bytes]) -> bytes:
+def _response(numbers: list[bytes], prepared: list[bytes]) -> bytes:
     pieces: list[bytes] = []
     for index, number in enumerate(numbers):
-        pieces += [b'%b{"object":"list","index":%d' % (b"," if index else b"", index), answers[int(number)]]
+        pieces += [b'%b{"object":"list","index":%d' % (b"," if index else b"", index), prepared[int(number)]]
     pieces.insert(0, b'{"object":"list","data":[')
     pieces.append(b'],"model":"%b",%b}' % (MODEL.encode(), _USAGE))
     size = sum(map(len, pieces))
@@ -70,7 +70,7 @@ def _respond(numbers: list[bytes], answers: list[bytes]) -> bytes:
     return b"".join([head, *pieces])
 
 
-def _converse(connection: socket.socket, answers: list[bytes]) -> None:
+def _serve(connection: socket.socket, prepared: list[bytes]) -> None:
     buffer = bytearray(4 * 1024 * 1024)
     view = memoryview(buffer)
     with connection:
@@ -85,24 +85,24 @@ def _converse(connection: socket.socket, answers: list[bytes]) -> None:
                 end = buffer.find(b"\r\n\r\n", 0, filled) + 4 if b"\r\n\r\n" in buffer[:filled] else 0
             length = _LENGTH.search(buffer, 0, end)
             if length is None:
-                raise ValueError("a request without its length")
+                raise ValueError("a request without a content-length")
             while filled < end + int(length[1]):
                 received = connection.recv_into(view[filled:])
                 if not received:
                     return
                 filled += received
-            connection.sendall(_respond(_NUMBER.findall(buffer, end, filled), answers))
+            connection.sendall(_response(_NUMBER.findall(buffer, end, filled), prepared))
 
 
 def main(count: int, chunks: int) -> None:
     """Serve until stdin closes."""
-    answers = _answers(count, chunks)
+    prepared = _prepared(count, chunks)
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def accept() -> None:
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=_converse, args=(connection, answers), daemon=True).start()
+            threading.Thread(target=_serve, args=(connection, prepared), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
@@ -112,12 +112,12 @@ def main(count: int, chunks: int) -> None:
 
 @cache
 def server(count: int, chunks: int) -> str:
-    """Start the server as a process of its own, for as long as this one lives, and return its address."""
+    """Start the server in a process that runs until this one exits, and return its address."""
     command = [sys.executable, "-m", "benches.canned", str(count), str(chunks)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def stop() -> None:
-        process.communicate(timeout=10)  # closes its stdin
+        process.communicate(timeout=10)  # this closes its stdin
 
     atexit.register(stop)
     return process.stdout.readline().decode().strip()

@@ -1,4 +1,4 @@
-"""How measurements become tests: one for each (case, pass, threads, peer)."""
+"""Measurements as tests: one test for each (case, pass, threads, peer)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 SETTLE = 0.05
-"""Seconds before a measurement: the threads that OpenMP and OpenBLAS leave behind spin for some 30 ms."""
+"""Seconds to wait before a measurement: threads of OpenMP and OpenBLAS spin for some 30 ms after their last call."""
 
 
 def pytest_addoption(parser):
@@ -26,39 +26,40 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     if "run" in metafunc.fixturenames:
-        smoke = metafunc.config.getoption("benchmark_disable")
-        cases = metafunc.module.cases("smoke" if smoke else metafunc.config.getoption("scale"))
-        measurements = runs(cases, 1 if smoke else metafunc.config.getoption("passes"))
+        module, config = metafunc.module, metafunc.config
+        smoke = config.getoption("benchmark_disable")
+        cases = module.cases("smoke" if smoke else config.getoption("scale"))
+        measurements = runs(cases, module.PEERS, 1 if smoke else config.getoption("passes"))
         metafunc.parametrize("run", measurements, ids=str)
 
 
 @pytest.fixture(scope="session")
 def _seconds():
-    """How long the calls of earlier passes took, by case, peer and threads."""
+    """The durations of calls in earlier passes, by case, peer and threads."""
     return {}
 
 
 @pytest.fixture
 def measure(benchmark, request, _seconds):
-    """Measure a run, judge its answer, and leave all that a report needs beside the times."""
+    """Measure a run, judge its result, and record what a report needs beside the times."""
     budget = request.config.getoption("budget")
 
     def measured(run: Run) -> None:
         case, peer = run.case, run.peer
         call = peer.prepare(case, run.threads)
         if benchmark.disabled:
-            answer = benchmark(call)
+            result = benchmark(call)
         elif case.once:
-            answer = benchmark.pedantic(call, rounds=1, iterations=1)
+            result = benchmark.pedantic(call, rounds=1, iterations=1)
         else:
             time.sleep(SETTLE)
-            # What takes longer than the budget is warm from the pass before.
+            # A call longer than the budget needs no second warm-up: the pass before has warmed it.
             key = case, peer, run.threads
             if _seconds.get(key, 0) <= budget:
                 _seconds[key] = warmed(call, budget / 3)
             rounds, iterations = rounds_for(_seconds[key], budget)
-            answer = benchmark.pedantic(call, rounds=rounds, iterations=iterations)
-        verdict = case.judge(peer, answer)
+            result = benchmark.pedantic(call, rounds=rounds, iterations=iterations)
+        verdict = case.judge(peer, result)
         benchmark.group = f"{case.group}: {case.label}"
         benchmark.extra_info.update(
             group=case.group,
@@ -73,7 +74,7 @@ def measure(benchmark, request, _seconds):
             note=verdict.note,
             values=verdict.values,
         )
-        # A peer that turns out wrong at full size is reported as such; it does not cost the other measurements.
+        # The report names a peer whose result is wrong at full size. The other measurements go on.
         reported = not benchmark.disabled and peer.kind == "peer"
         assert verdict.correct or not peer.exact or reported, f"{peer.name} on {case.label}: wrong, {verdict.note}"
 

@@ -1,4 +1,4 @@
-"""What a measurement is made of: cases, the peers that answer them, and how their answers are judged."""
+"""The parts of a measurement: cases, the peers that run them, and verdicts on the results."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ALL_THREADS = len(os.sched_getaffinity(0))
-"""What "all threads" means: the CPUs that this process may use."""
+"""The number of CPUs that this process may use."""
 
 Scale = Literal["smoke", "quick", "full"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an answer is worth.
+    """The judgement of a result.
 
-    ``correct`` is True where it equals the reference, up to what the case allows. ``note`` goes beside the time in
-    the tables: requests of a packing, recall of a search that is not exact. ``values`` are numbers for plots.
+    ``correct`` is True if the result equals the reference, up to the tolerance of the case. The tables print ``note``
+    beside the time: the requests of a packing, the recall of an approximate search. The plots read ``values``.
     """
 
     correct: bool
@@ -32,7 +32,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Peer:
-    """Somebody who answers a case.
+    """An implementation that is measured.
 
     ``prepare(case, threads)`` builds what the peer keeps between calls (an index, a decoder), sets the number of
     threads through the peer's own interface, and returns the call that is timed.
@@ -40,32 +40,31 @@ class Peer:
 
     name: str
     prepare: Callable[[Any, int], Callable[[], Any]]
-    #: "ours", "peer", or "reference": a line that bounds the others and answers less than they do.
+    #: "ours", "peer", or "reference": a bound on the others, which does only part of their work.
     kind: Literal["ours", "peer", "reference"] = "peer"
-    #: Whether there is a number of threads to set; else it is measured on one.
+    #: Whether the number of threads can be set. Other peers are measured on one thread.
     threaded: bool = False
-    #: False for an answer that is close by design: it may differ from the reference, and the tables say how much.
+    #: False for an approximate result: it may differ from the reference, and the tables print by how much.
     exact: bool = True
-    #: Whether a case is within reach; what takes minutes is left out, and the tables show a dash.
+    #: Whether the peer can run a case in reasonable time. The tables print a dash for a case that it does not take.
     takes: Callable[[Any], bool] = lambda _case: True
 
 
 class Case(ABC):
-    """One row of a table: an input, the peers that get it, and the reference their answers are held against."""
+    """One row of a table: an input and its reference result."""
 
     group: ClassVar[str]
-    #: Cases of a group that have the same peers share a table of this title.
+    #: The title of the table. The cases of a table have the same peers.
     table: ClassVar[str] = ""
-    peers: ClassVar[tuple[Peer, ...]]
-    #: A run of seconds or minutes that is over many requests by itself: measured once, without warming up.
+    #: True for a run of seconds or minutes that averages over many requests: it is measured once, without a warm-up.
     once: ClassVar[bool] = False
-    #: Numbers of threads that it is measured on, where peers have threads to set.
+    #: The numbers of threads to measure threaded peers on.
     threads: ClassVar[tuple[int, ...]] = tuple(sorted({1, ALL_THREADS}))
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """What the row is called."""
+        """The name of the row."""
 
     @property
     @abstractmethod
@@ -73,8 +72,8 @@ class Case(ABC):
         """The numbers behind the label."""
 
     @abstractmethod
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """Compare an answer with the reference."""
+    def judge(self, peer: Peer, result: Any) -> Verdict:
+        """Compare a result with the reference."""
 
 
 @dataclass(frozen=True)
@@ -84,43 +83,43 @@ class Run:
     case: Case
     peer: Peer
     threads: int
-    number: int
+    pass_number: int
 
     def __str__(self) -> str:
-        return f"{self.case.label}-{self.peer.name}-{self.threads}t-pass{self.number}".replace(" ", "_")
+        return f"{self.case.label}-{self.peer.name}-{self.threads}t-pass{self.pass_number}".replace(" ", "_")
 
 
-def runs(cases: list[Case], passes: int) -> list[Run]:
-    """Order the measurements: whole passes over a case's peers, so that each pass compares within a short time.
+def runs(cases: list[Case], peers: Mapping[type[Case], tuple[Peer, ...]], passes: int) -> list[Run]:
+    """List the measurements in order. ``peers`` holds the peers of each class of case.
 
-    What changes on a shared machine over minutes then meets all peers of a pass alike, and ratios are taken within
-    a pass.
+    Each pass measures all peers of a case within a short time. A shared machine that slows down over minutes then
+    affects all peers of a pass alike, and the tables take ratios within a pass.
     """
     return [
         Run(case, peer, threads, number)
         for case in cases
         for number in range(1 if case.once else passes)
         for threads in case.threads
-        for peer in case.peers
+        for peer in peers[type(case)]
         if peer.takes(case) and (peer.threaded or threads == case.threads[0])
     ]
 
 
 @dataclass
-class Memory:
-    """What peers keep of a data set from pass to pass: an index is built once."""
+class Cache:
+    """What peers build once for a data set, such as an index, and use again in later passes."""
 
-    kept: dict[Any, Any] = field(default_factory=dict)
+    entries: dict[Any, Any] = field(default_factory=dict)
 
-    def keep(self, key: Any, build: Callable[[], Any]) -> Any:
-        """Return what ``build`` gave the first time ``key`` was asked for."""
-        if key not in self.kept:
-            self.kept[key] = build()
-        return self.kept[key]
+    def get(self, key: Any, build: Callable[[], Any]) -> Any:
+        """Return the entry of ``key``. The first call builds it."""
+        if key not in self.entries:
+            self.entries[key] = build()
+        return self.entries[key]
 
 
 def warmed(call: Callable[[], Any], enough: float) -> float:
-    """Call twice to warm up, once where that takes ``enough`` seconds, and return how long the last call took."""
+    """Call twice to warm up, or once if that takes ``enough`` seconds, and return the duration of the last call."""
     for _ in range(2):
         start = time.perf_counter()
         call()
@@ -131,6 +130,9 @@ def warmed(call: Callable[[], Any], enough: float) -> float:
 
 
 def rounds_for(seconds: float, budget: float) -> tuple[int, int]:
-    """Return rounds, and calls a round, for ``seconds`` a call to fill ``budget``; a round is long for the clock."""
+    """Return (rounds, calls per round) to fill ``budget`` with calls of ``seconds`` each.
+
+    A round is long compared with the resolution of the clock.
+    """
     iterations = max(1, round(20e-6 / max(seconds, 1e-9)))
     return min(200, max(1, int(budget / (seconds * iterations)))), iterations

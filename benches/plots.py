@@ -1,4 +1,4 @@
-"""Plots of a record, as SVG: the same record gives the same bytes."""
+"""Plots of a record, as SVG. The same record gives the same bytes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MARKERS = "oDs^vP*XpH"
 
 
 def draw(record: dict[str, Any], group: str) -> bytes:
-    """Draw a group in the way that suits it."""
+    """Return the plot of a group."""
     with _canvas() as plt:
         found = rows(record, group)
         timed = [row for row in found if "accepted" in row.baseline.get("values", {})]
-        way = _over_time if timed else {"scaling": _scaling, "quality": _quality}.get(group, _multiples)
-        figure = way(plt, timed or found)
+        plot = _over_time if timed else {"scaling": _scaling, "quality": _quality}.get(group, _multiples)
+        figure = plot(plt, timed or found)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
         plt.close(figure)
@@ -32,7 +32,7 @@ def draw(record: dict[str, Any], group: str) -> bytes:
 
 @contextmanager
 def _canvas() -> Iterator[Any]:
-    """Ids that do not depend on the run, text as text, and (see above) no date."""
+    """Set up matplotlib for reproducible SVG: fixed ids, and text as text."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -43,7 +43,7 @@ def _canvas() -> Iterator[Any]:
 
 
 def _multiples(plt: Any, found: list[Row]) -> Any:
-    """For each case, at its most threads, every peer's time as a multiple of ours."""
+    """Plot the time of every peer as a multiple of ours, for each case at its highest number of threads."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     drawn = list({row.case: row for row in found}.values())
@@ -71,16 +71,16 @@ def _tick(row: Row) -> str:
 
 
 SMOOTHED = 5
-"""Seconds that a point of a curve over time is the mean of."""
+"""Seconds that a point of a curve over time averages."""
 
 
 def smooth(values: list[int]) -> list[float]:
-    """Return the mean of each second and those before it."""
+    """Return the mean of each second and the seconds before it."""
     return [statistics.fmean(values[max(0, i + 1 - SMOOTHED) : i + 1]) for i in range(len(values))]
 
 
 def _over_time(plt: Any, drawn: list[Row]) -> Any:
-    """For each case, requests accepted (solid) and refused (dotted) each second, and the rate of the limiter."""
+    """Plot the requests accepted (solid) and refused (dotted) per second for each case, and the rate of the limiter."""
     figure, panels = plt.subplots(len(drawn), 1, figsize=(9, 2.6 * len(drawn)), squeeze=False, layout="constrained")
     for axes, row in zip(panels[:, 0], drawn, strict=True):
         for number, (peer, result) in enumerate(row.results.items()):
@@ -99,7 +99,7 @@ def _over_time(plt: Any, drawn: list[Row]) -> Any:
 
 
 def _quality(plt: Any, found: list[Row]) -> Any:
-    """nDCG@10 by dimensions, a panel a collection and a line a way of searching."""
+    """Plot nDCG@10 by dimensions: one panel per collection, one curve per search method."""
     collections: dict[str, list[Row]] = {}
     for row in found:
         collections.setdefault(row.case.split(",")[0], []).append(row)
@@ -121,17 +121,17 @@ def _quality(plt: Any, found: list[Row]) -> Any:
 
 
 def _scaling(plt: Any, found: list[Row]) -> Any:
-    """Bytes of rows scored a second along each axis, from the case that all axes share."""
+    """Plot the bytes of rows scored per second along each axis from the base case."""
     kinds: dict[str, list[Row]] = {}
     for row in found:
         kinds.setdefault(row.baseline["table"], []).append(row)
     axes_of = ("rows", "queries", "dimensions", "threads")
     figure, panels = plt.subplots(len(kinds), len(axes_of), figsize=(14, 3.3 * len(kinds)), sharey="row", squeeze=False)
-    for line, (kind, part) in zip(panels, kinds.items(), strict=True):
-        for axes, axis in zip(line, axes_of, strict=True):
+    for panel_row, (kind, part) in zip(panels, kinds.items(), strict=True):
+        for axes, axis in zip(panel_row, axes_of, strict=True):
             _sweep(axes, part, axis)
             axes.legend(frameon=False, fontsize="x-small")
-        line[0].set_ylabel(f"{kind}: GB/s scored")
+        panel_row[0].set_ylabel(f"{kind}: GB/s scored")
     figure.tight_layout()
     return figure
 
@@ -142,16 +142,16 @@ def _point(row: Row) -> dict[str, int]:
 
 
 def _sweep(axes: Any, part: list[Row], axis: str) -> None:
-    """The lines of one panel: a few or many queries, one or all threads, all else as in the shared case."""
+    """Plot the curves of one panel: one or many queries, one or all threads, and otherwise the base case."""
     most = max(row.threads for row in part)
     base = {name: part[0].baseline["size"][f"base {name}"] for name in ("rows", "dimensions")}
-    lines = [(queries, threads) for queries in (1, 256) for threads in dict.fromkeys((1, most))]
+    curves = [(queries, threads) for queries in (1, 256) for threads in dict.fromkeys((1, most))]
     if axis == "queries":
-        lines = [(None, threads) for threads in dict.fromkeys((1, most))]
+        curves = [(None, threads) for threads in dict.fromkeys((1, most))]
     elif axis == "threads":
-        lines = [(1, None), (256, None)]
+        curves = [(1, None), (256, None)]
     seen = set()
-    for number, (queries, threads) in enumerate(lines):
+    for number, (queries, threads) in enumerate(curves):
         fixed = base | {"queries": queries, "threads": threads}
         fixed = {name: value for name, value in fixed.items() if name != axis and value is not None}
         for peer, style in (("ours", "-"), ("reference", ":")):
@@ -163,13 +163,16 @@ def _sweep(axes: Any, part: list[Row], axis: str) -> None:
                     points.append((at[axis], rate(of_kind[0]) / 1e9))
             if points:
                 seen.update(x for x, _ in points)
-                quer = "" if queries is None else "1 query, " if queries == 1 else f"{queries} queries, "
-                thr = "" if threads is None else "1 thread" if threads == 1 else f"{threads} threads"
-                label = f"{quer}{thr}".removesuffix(", ") if peer == "ours" else None
+                fixed_axes = [_counted(queries, "query", "queries"), _counted(threads, "thread", "threads")]
+                label = ", ".join(filter(None, fixed_axes)) if peer == "ours" else None
                 marker = MARKERS[number] if peer == "ours" else ""
                 axes.plot(*zip(*sorted(points), strict=True), marker + style, label=label, color=f"C{number}")
     axes.set_yscale("log")
     _powers(axes, sorted(seen), f"{axis} (dotted: reading every byte once)" if axis == "rows" else axis)
+
+
+def _counted(number: int | None, one: str, many: str) -> str:
+    return "" if number is None else f"{number} {one if number == 1 else many}"
 
 
 def _powers(axes: Any, ticks: list[int], label: str) -> None:

@@ -1,4 +1,4 @@
-"""How good a ranking is: what the tables of search quality hold."""
+"""Measures of ranking quality."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 def ndcg(found: Sequence[int], judged: Mapping[int, float], k: int = 10) -> float:
     """Normalised discounted cumulative gain of one query at ``k``.
 
-    The gain of a document is its judgement, none for one that was not judged, and place i (from 0) counts
-    ``1 / log2(i + 2)`` of it (Jarvelin and Kekalainen, 2002; linear gains, as trec_eval takes them). The sum is
-    divided by that of the best order possible, so that 1 is the most. A document that is found twice gains once.
+    The gain of a document is its judgement, or 0 without one, times ``1 / log2(i + 2)`` at place i from 0 (Jarvelin and
+    Kekalainen, 2002; linear gains, as in trec_eval). The sum is divided by that of the best possible order, so the
+    maximum is 1. A document that is found twice gains once.
     """
     first = list(dict.fromkeys(found[:k]))
     gained = sum(judged.get(document, 0.0) / np.log2(place + 2) for place, document in enumerate(first))
@@ -25,13 +25,13 @@ def ndcg(found: Sequence[int], judged: Mapping[int, float], k: int = 10) -> floa
 
 
 def mean_ndcg(found: np.ndarray, judged: Sequence[Mapping[int, float]], k: int = 10) -> float:
-    """Return the mean over the queries that have a relevant document: the others say nothing of a ranking."""
+    """Return the mean over the queries that have a relevant document."""
     pairs = zip(found.tolist(), judged, strict=True)
     scores = [ndcg(row, gains, k) for row, gains in pairs if any(gain > 0 for gain in gains.values())]
     return float(np.mean(scores))
 
 
 def recall(found: np.ndarray, best: np.ndarray) -> float:
-    """Return the mean share of each row of ``best`` that is in the same row of ``found``."""
+    """Return the share of ``best`` that is in the same row of ``found``, as a mean over the rows."""
     pairs = zip(found.tolist(), best.tolist(), strict=True)
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))

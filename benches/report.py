@@ -1,6 +1,6 @@
 """A record to Markdown tables and plots: ``python -m benches.report RECORD [--page FILE]`` renders without measuring.
 
-Everything here is a function of the record alone, so rendering twice gives the same bytes.
+The output depends on the record alone, so rendering twice gives the same bytes.
 """
 
 from __future__ import annotations
@@ -24,55 +24,56 @@ TITLES = {
     "scaling": "Scaling of exact search, k = 10",
     "stages": "Two-stage search, filters and building, 1,000,000 x 1024 int8, k = 10",
     "paths": "Search on lower instruction sets, k = 10",
-    "quality": "What each way of searching costs in quality",
+    "quality": "Quality of each search method",
     "pack": "Packing documents into requests",
     "tokens": "Counting tokens",
     "import": "Import",
-    "client": "The client's processor time",
+    "client": "Processor time of the client",
     "pacing": "Pacing",
-    "soak": "A job among failures",
+    "soak": "A job with failing requests",
 }
 NOTES = {
-    "decode": "From bytes or strings to one array. The peers take rows in the order they come; ctxembed also proves "
-    "that each (document, chunk) came exactly once.",
+    "decode": "From bytes or strings to one array. The peers trust the order of the rows; ctxembed also checks that "
+    "each (document, chunk) occurs exactly once.",
     "hamming": "Exact search; the vectors are synthetic, with the clusters and correlations of real embeddings "
     "(`benches/vectors.py`).",
-    "cosine": "Exact search where no recall is given. faiss has no cosine over int8: its rows are brought to one "
-    "length and rounded again.",
-    "scaling": "One axis at a time from 1,000,000 x 1024 bits and 250,000 x 1024 int8; GB/s counts the bytes of all "
-    "rows once a query. Every byte read once, by numpy, is the bandwidth that bounds a single query.",
-    "stages": "The vectors are synthetic (`benches/vectors.py`). Two-stage is calibrated on queries of its own for a "
-    "recall of 0.99, and measured on others. Building is set beside copying the same rows once, in memory that was "
-    "touched before.",
-    "paths": "ctxembed in a process of its own that was started with `CTXEMBED_ISA`; a call goes through a pipe, which "
-    "is some 0.1 ms. The peers choose their instructions as they do by themselves.",
-    "quality": "Real text, embedded by the local server's stand-in for the model, which is lexical: the absolute "
-    "values say little of the real model, the differences what a representation loses. recall@10 is the share of the "
-    "exact top ten at 1024 dimensions. Cranfield: 1,400 abstracts, 225 questions, judged by experts. Passages: of "
-    "books and documentation in English, Chinese and Korean; half of one is the question, all of it the answer.",
-    "pack": "In brackets, requests above a bound that no packing undercuts. Every packing is checked against the "
-    "limits. Of families, all instances together: how many are packed in the fewest requests that are possible, and "
-    "how many requests too many there are in sum.",
-    "tokens": "Exact counts for Qwen3's vocabulary, from str to number, of the paragraphs of real books and manuals. "
-    "The first column has met the words before, as the `tokenizers` package has, which keeps a cache too; the second "
-    "has not. A count is right where it is the `tokenizers` package's own.",
-    "import": "Whole processes, the interpreter's own start included.",
-    "client": "Processor time of the client's process, all its threads, for all requests together: 0.6 MB up and "
-    "0.7 MB down each, over loopback to a process that spends next to nothing. ctxembed also counts, checks and "
-    "packs the documents, and proves the answers. Chunks a second are by the clock on the wall.",
-    "pacing": "A leaky bucket whose rate no client is told: share of the rate that was used, and of the requests that "
-    "were refused, after the first minute. And a server of latency alone: time as a multiple of requests x latency / "
-    "concurrency.",
-    "soak": "Each job is a process of its own. Memory is what it took at its peak beyond its documents and its result. "
-    "The peer retries as often.",
+    "cosine": "Exact search unless a recall is given. faiss has no cosine over int8: its rows are scaled to one length "
+    "and rounded again.",
+    "scaling": "One axis at a time from 1,000,000 x 1024 bits and 250,000 x 1024 int8. GB/s counts the bytes of all "
+    "rows once for each query. The memory bandwidth, which bounds a single query, is measured by numpy reading every "
+    "byte once.",
+    "stages": "The vectors are synthetic (`benches/vectors.py`). Two-stage is calibrated for a recall of 0.99 with "
+    "separate queries. Building is compared with one copy of the rows, into memory that is already mapped and into "
+    "new memory.",
+    "paths": "ctxembed runs in a separate process with `CTXEMBED_ISA` set, and each call goes through a pipe, which "
+    "takes some 0.1 ms. The peers choose their own instruction sets.",
+    "quality": "Real text, embedded by the local server's lexical stand-in for the model: the differences show what a "
+    "representation loses, while the absolute values say little about the real model. recall@10 is the share of the "
+    "exact top ten at 1024 dimensions. Cranfield: 1,400 abstracts and 225 queries, judged by experts. Passages: books "
+    "and documentation in English, Chinese and Korean; half of a passage is the query, and that passage is relevant.",
+    "pack": "In brackets: the requests above a lower bound for any packing. Every packing is checked against the "
+    "limits. A family shows all its instances together: how many are packed into the fewest possible requests, and "
+    "the total of requests above that.",
+    "tokens": "Exact counts with Qwen3's vocabulary, from str to number, for the paragraphs of real books and manuals. "
+    "The first column counts with a warm word cache, like the `tokenizers` package, which has one too; the second "
+    "with an empty one. A count is correct if it equals that of the `tokenizers` package.",
+    "import": "Whole processes, including the start of the interpreter.",
+    "client": "Processor time of the client's process, over all threads and requests. A request uploads 0.6 MB and "
+    "downloads 0.7 MB over loopback, from a server of prepared responses. ctxembed also counts, validates and packs "
+    "the documents, and checks the responses. Chunks per second are by the wall clock.",
+    "pacing": "First, a leaky bucket of a rate unknown to the clients: the share of the rate that was used, and of the "
+    "requests that were refused, after the first minute. Then a server with latency alone: the time as a multiple of "
+    "requests x latency / concurrency.",
+    "soak": "Each job runs in a separate process. Memory is the peak beyond the documents and the result. The peer "
+    "retries as often.",
 }
 
 
-#: Groups that the README leaves to docs/benchmarks.md: what other CPUs would do says little at a glance.
-ASIDE = frozenset({"paths"})
+#: Groups that only docs/benchmarks.md shows, not the README.
+NOT_IN_README = frozenset({"paths"})
 
-#: Cases that the README shows: of each kind of work the usual size, and the sizes at which something else decides. A
-#: record at another scale has other cases, and shows them all.
+#: Cases that the README shows: the usual size of each kind of work, and sizes with a different bottleneck. A record at
+#: another scale has other cases, and shows them all.
 HEADLINES = frozenset(
     {
         "480 chunks x 1024 int8",
@@ -102,7 +103,7 @@ HEADLINES = frozenset(
 
 
 def dump(record: dict[str, Any]) -> str:
-    """Write a record as text: a line a result, so that two records can be compared line by line."""
+    """Write a record as JSON with one line per result, so that two records can be compared line by line."""
     head = {key: value for key, value in record.items() if key != "results"}
     lines = ",\n".join("  " + json.dumps(result) for result in record["results"])
     return json.dumps(head, indent=1)[:-2] + f',\n "results": [\n{lines}\n ]\n}}\n'
@@ -112,7 +113,7 @@ def dump(record: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time with three digits and a unit that keeps it readable."""
+    """Write a time with three digits and a readable unit."""
     for scale, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
         if seconds * scale >= 0.9995:
             return f"{_digits(seconds * scale)} {unit}"
@@ -145,7 +146,7 @@ def _cell(row: Row, peer: str) -> str:
 
 
 def tables(record: dict[str, Any], group: str) -> str:
-    """Return the tables of a group: a row a case and number of threads, a column a peer."""
+    """Return the tables of a group: one row per case and number of threads, one column per peer."""
     parts: dict[str, list[Row]] = {}
     for row in rows(record, group):
         parts.setdefault(row.baseline["table"], []).append(row)
@@ -164,9 +165,9 @@ def _table(title: str, part: list[Row]) -> str:
 
 
 def losses(record: dict[str, Any]) -> list[str]:
-    """Return a line for each case in which a peer is quicker than the quickest of our own exact answers.
+    """Return a line for each case in which a peer is faster than our fastest exact result.
 
-    A time is not all there is to a packing: the lines say how many requests each leaves.
+    The lines include the notes, because a packing is also judged by its number of requests.
     """
     found: dict[str, list[str]] = {}
     for group in groups(record):
@@ -177,19 +178,19 @@ def losses(record: dict[str, Any]) -> list[str]:
                 if result["kind"] == "peer" and ratio < 1 and (result["correct"] or not result["exact"]):
                     threads = f", {row.threads} threads" if row.threads > 1 else ""
                     case = f"{row.case}{threads}: {best['peer']} {duration(best['seconds'])}{_aside(best)}"
-                    quicker = f"{result['peer']} {duration(result['seconds'])} ({times(ratio)}){_aside(result)}"
-                    found.setdefault(case, []).append(quicker)
-    return [f"{case}; {'; '.join(quicker)}." for case, quicker in found.items()]
+                    faster = f"{result['peer']} {duration(result['seconds'])} ({times(ratio)}){_aside(result)}"
+                    found.setdefault(case, []).append(faster)
+    return [f"{case}; {'; '.join(faster)}." for case, faster in found.items()]
 
 
 def _ours(row: Row) -> list[dict[str, Any]]:
-    """Our own exact answers that do what the peers do: decoding into an array at hand (``out=``) is less work."""
+    """Return our exact results for the same work as the peers: decoding into an existing array (``out=``) is less."""
     own = [result for result in row.results.values() if result["kind"] == "ours" and result["exact"]]
     return [result for result in own if not result["peer"].endswith("out=")]
 
 
 def _remark(record: dict[str, Any]) -> str:
-    """What a record says of how it came about, where that is not one run."""
+    """Return the remark of a record, which describes how it was measured if not in one run."""
     return f" {record['remark']}" if "remark" in record else ""
 
 
@@ -198,21 +199,21 @@ def _aside(result: dict[str, Any]) -> str:
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Return the README's section: chosen cases, at their most threads, our answer beside the quickest right one."""
+    """Return the README section: chosen cases at their most threads, with our result and the fastest correct peer."""
     machine = record["machine"]
     path = ", ".join(dict.fromkeys(machine["paths"].values()))
-    how = "" if "remark" in record else " by `make bench`"  # the remark says how else
-    lines = ["| | threads | ctxembed | quickest peer with the same answer | |", "| --- | ---: | ---: | --- | ---: |"]
+    how = "" if "remark" in record else " by `make bench`"  # the remark describes how
+    lines = ["| | threads | ctxembed | fastest peer with the same result | |", "| --- | ---: | ---: | --- | ---: |"]
     for group in groups(record):
-        if group in ASIDE:
+        if group in NOT_IN_README:
             continue
         cases = {row.case: row for row in rows(record, group)}
         chosen = [cases[case] for case in cases if case in HEADLINES] or cases.values()
         for row in chosen:
             if row.baseline["table"].startswith("Families"):
-                continue  # peers answer these with more requests: their time says little
-            right = [result for result in row.results.values() if result["exact"] and result["correct"]]
-            peers = [result for result in right if result["kind"] == "peer"]
+                continue  # the peers leave more requests, so their time says little
+            correct = [result for result in row.results.values() if result["exact"] and result["correct"]]
+            peers = [result for result in correct if result["kind"] == "peer"]
             if peers:
                 best, peer = (min(found, key=lambda result: result["seconds"]) for found in (_ours(row), peers))
                 cells = [row.case, str(row.threads), f"{best['peer']}: {duration(best['seconds'])}{_aside(best)}"]
@@ -223,15 +224,14 @@ def summary(record: dict[str, Any]) -> str:
                 lines.append("| " + " | ".join(cells) + " |")
     return (
         f"Medians measured {record['date']}{how} on {machine['cores']} cores of {machine['cpu']} "
-        f"({path} path), peers in the same run, every answer checked. A choice; all peers, sizes and threads, "
-        f"with plots and where a peer is quicker: [docs/benchmarks.md](docs/benchmarks.md).{_remark(record)}\n\n"
-        + "\n".join(lines)
-        + "\n"
+        f"({path} path), peers in the same run, every result checked. A selection: all peers, sizes and "
+        "threads, with plots and the cases in which a peer is faster, are in [docs/benchmarks.md](docs/benchmarks.md)."
+        f"{_remark(record)}\n\n" + "\n".join(lines) + "\n"
     )
 
 
 def markdown(record: dict[str, Any], *, pictures: bool = True) -> str:
-    """Return all of a record; ``pictures`` are referred to, not drawn."""
+    """Return all tables of a record. ``pictures`` adds links to the plots."""
     machine = record["machine"]
     paths = ", ".join(f"{name} {path}" for name, path in machine["paths"].items())
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -241,8 +241,8 @@ def markdown(record: dict[str, Any], *, pictures: bool = True) -> str:
         (
             f"Measured {record['date']} on {machine['cores']} cores of {machine['cpu']} ({machine['system']}; "
             f"{paths}), Python {machine['python']}. Peers took turns in {taken}; times are medians, and ratios (in "
-            "**bold**: how many times as long as the first column) are medians of each pass's own. Every answer was "
-            f"checked. Load at the start: {record['load']:.1f}. "
+            "**bold**: the time as a multiple of the first column's) are medians of the ratios of each pass. Every "
+            f"result was checked. Load at the start: {record['load']:.1f}. "
             f"Versions: {versions}.{_remark(record)}"
         )
     ]
@@ -251,12 +251,12 @@ def markdown(record: dict[str, Any], *, pictures: bool = True) -> str:
         parts += [f"![{TITLES[group]}]({plot_name(group)})"] if pictures else []
         parts += [tables(record, group)]
     slower = losses(record)
-    parts += ["### Where a peer is quicker", "\n".join(f"- {line}" for line in slower) or "Nowhere, in this record."]
+    parts += ["### Where a peer is faster", "\n".join(f"- {line}" for line in slower) or "Nowhere, in this record."]
     return "\n\n".join(parts) + "\n"
 
 
 def insert(text: str, section: str) -> str | None:
-    """Return ``text`` with what stands between the markers replaced, or None where it has no markers."""
+    """Return ``text`` with the part between the markers replaced, or None without the markers."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     return f"{before}{BEGIN}\n{section}{END}{after}" if begin and end else None
@@ -266,12 +266,12 @@ def insert(text: str, section: str) -> str | None:
 
 
 def plot_name(group: str) -> str:
-    """Return the file that a group's plot is in."""
+    """Return the name of the file with the plot of a group."""
     return f"bench-{group}.svg"
 
 
 def write(record: dict[str, Any], root: Path) -> None:
-    """Write plots and tables to ``docs``, and the summary to README.md, or to stdout where that has no markers."""
+    """Write plots and tables to ``docs``, and the summary to README.md, or to stdout if that has no markers."""
     docs = root / "docs"
     docs.mkdir(exist_ok=True)
     for group in groups(record):
@@ -289,7 +289,7 @@ def write(record: dict[str, Any], root: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.report", description="Render a record.")
     parser.add_argument("record", type=Path)
-    parser.add_argument("--page", type=Path, help="write the tables alone, to this file: for another CPU's record")
+    parser.add_argument("--page", type=Path, help="write only the tables, to this file")
     options = parser.parse_args()
     record = json.loads(options.record.read_text(encoding="utf-8"))
     if options.page is None:

@@ -1,4 +1,4 @@
-"""A record's results, brought together to the rows that tables and plots show."""
+"""The results of a record, grouped into the rows of tables and plots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """A case at a number of threads: the results by peer, the baseline's first."""
+    """A case at a number of threads, with the results by peer."""
 
     case: str
     threads: int
@@ -17,21 +17,21 @@ class Row:
 
     @property
     def baseline(self) -> dict[str, Any]:
-        """What ratios are taken against: the first of our own."""
+        """The first of our own results, the denominator of the ratios."""
         return next(result for result in self.results.values() if result["kind"] == "ours")
 
     def ratio(self, result: dict[str, Any]) -> float:
-        """How many times as long as the baseline."""
+        """Return the time of ``result`` as a multiple of the baseline's."""
         return time_ratio(result, self.baseline)
 
 
 def time_ratio(result: dict[str, Any], base: dict[str, Any]) -> float:
-    """How many times as long as ``base``, by the median of the passes' own ratios."""
+    """Return the time of ``result`` as a multiple of the time of ``base``: the median of the ratios of each pass."""
     return statistics.median(a / b for a, b in zip(result["passes"], base["passes"], strict=True))
 
 
 def rows(record: dict[str, Any], group: str) -> list[Row]:
-    """Bring the results of a group together by case and threads, in the order they were measured."""
+    """Group the results of a group by case and threads, in the order of measurement."""
     found: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for result in record["results"]:
         if result["group"] == group:
@@ -44,11 +44,11 @@ def rows(record: dict[str, Any], group: str) -> list[Row]:
 
 
 def groups(record: dict[str, Any]) -> list[str]:
-    """Return the groups of a record in the order they were measured."""
+    """Return the groups of a record in the order of measurement."""
     return list(dict.fromkeys(result["group"] for result in record["results"]))
 
 
 def rate(result: dict[str, Any]) -> float:
-    """Bytes of rows that pass a second, once a query."""
+    """Return the bytes of rows scored per second, once for each query."""
     size = result["size"]
     return size["row bytes"] * size["queries"] / result["seconds"]

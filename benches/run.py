@@ -1,7 +1,7 @@
-"""Measure every group, keep a record, and render it: ``python -m benches.run [--quick] [--group NAME]``.
+"""Measure every group, write a record, and render it: ``python -m benches.run [--quick] [--group NAME]``.
 
-Groups run one after the other, each in a process of its own, so that no group pays for another's memory. A record
-holds what the tables need and nothing of the machine but its processor.
+Groups run one after the other in separate processes, so that none is slowed by the memory of another. A record holds
+the data of the tables, and of the machine only its CPU and versions.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ GROUPS = (
     *("client", "pacing", "soak"),
 )
 TIMERS = {"client": "time.process_time"}
-"""What times a group; where it is not said, the clock on the wall."""
-#: Passes and seconds a measurement where there are many of them, or single calls that take long.
+"""The timer of a group. The default is the wall clock."""
+#: (passes, seconds per measurement) of groups with many measurements or long calls.
 EFFORT = {
     "hamming": (3, 0.2),
     "cosine": (3, 0.2),
@@ -39,7 +39,7 @@ EFFORT = {
     "paths": (3, 0.2),
     "scaling": (2, 0.15),
     "quality": (3, 0.1),
-    "client": (25, 0.25),  # a call of the vendor's package fills a pass, and one call says little
+    "client": (25, 0.25),  # one call of the vendor's package fills a pass, so many passes are needed
 }
 PACKAGES = (
     "aiohttp",
@@ -62,7 +62,7 @@ FORMAT = 1
 
 
 def measure(group: str, *, quick: bool) -> dict[str, Any]:
-    """Run a group under pytest-benchmark and return what that wrote."""
+    """Run a group with pytest-benchmark and return its JSON."""
     passes, budget = (1, 0.05) if quick else EFFORT.get(group, (5, 0.25))
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
@@ -76,10 +76,10 @@ def measure(group: str, *, quick: bool) -> dict[str, Any]:
 
 
 def reduce(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    """Bring the passes of each measurement together.
+    """Merge the passes of each measurement.
 
-    ``seconds`` is the median over all rounds, ``iqr`` their spread, ``passes`` the median of each pass: ratios are
-    taken pass by pass.
+    ``seconds`` is the median over all rounds, ``iqr`` their interquartile range, and ``passes`` holds the median of
+    each pass, since ratios are taken pass by pass.
     """
     rounds: dict[tuple[Any, ...], list[list[float]]] = defaultdict(list)
     infos: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -110,7 +110,7 @@ def _short(seconds: float) -> float:
 
 
 def cpu_model() -> str:
-    """Return the processor's name."""
+    """Return the name of the CPU."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -120,7 +120,7 @@ def cpu_model() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what ratios depend on."""
+    """Return the CPU, instruction sets and versions, on which ratios depend."""
     facts = subprocess.run(
         [sys.executable, "-m", "ctxembed", "info", "--json"], check=True, capture_output=True, text=True
     )
@@ -137,15 +137,15 @@ def machine() -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.run", description="Measure against the peers.")
-    parser.add_argument("--quick", action="store_true", help="one short pass over smaller inputs; keeps no record")
-    parser.add_argument("--group", action="append", choices=GROUPS, help="only this group; may be given again")
+    parser.add_argument("--quick", action="store_true", help="one short pass over smaller inputs, without a record")
+    parser.add_argument("--group", action="append", choices=GROUPS, help="measure only this group; may be repeated")
     parser.add_argument("--output", type=Path, help="write the record here")
     options = parser.parse_args()
 
     groups = tuple(options.group or GROUPS)
     load = os.getloadavg()[0]
     if load > ALL_THREADS / 4:
-        # Peers on OpenMP and BLAS wait for all their threads: a busy core makes them look far slower than they are.
+        # Peers on OpenMP and BLAS wait for all their threads, so one busy core slows them down a lot.
         print(f"warning: load {load:.1f}: measurements on more than one thread will be unfair", file=sys.stderr)
     today = datetime.now(UTC).date().isoformat()
     record = {"format": FORMAT, "date": today, "load": round(load, 2), "machine": machine(), "results": []}

@@ -1,4 +1,4 @@
-"""Local servers for measurements of the client, each a process of its own, and what both clients are asked."""
+"""Local servers in their own processes, and the documents and vectors of the client measurements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KEY: Final = "a-key-for-measurements"
 MODEL: Final = "pplx-embed-context-v1-0.6b"
 
-_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, whatever the environment says
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy from the environment
 _STACK: Final = ExitStack()
 atexit.register(_STACK.close)
 
@@ -29,11 +29,11 @@ _WORDS: Final = ("river", "stone", "harbour", "winter", "lantern", "orchard", "c
 
 @cache
 def server(config: ServerConfig) -> str:
-    """Start a server once, for as long as this process lives, and return its address."""
+    """Start a server that runs until this process exits, and return its address. Equal configurations share one."""
     return _STACK.enter_context(ServerProcess(config=config)).base_url
 
 
-def ask(base_url: str, method: str, path: str, body: Any = None) -> Any:
+def call_server(base_url: str, method: str, path: str, body: Any = None) -> Any:
     """Call one of the server's own endpoints."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(base_url + path, data, method=method)
@@ -43,7 +43,7 @@ def ask(base_url: str, method: str, path: str, body: Any = None) -> Any:
 
 
 def documents(count: int, chunks: int = 1, words: int = 3) -> list[list[str]]:
-    """Make documents of different short chunks, the same ones each time."""
+    """Return documents of distinct short chunks, the same at each call."""
     return [
         [
             " ".join([_WORDS[(i * 7 + j * 3 + w) % len(_WORDS)] for w in range(words)]) + f" {i} {j}"
@@ -53,6 +53,6 @@ def documents(count: int, chunks: int = 1, words: int = 3) -> list[list[str]]:
     ]
 
 
-def truth(given: Sequence[Sequence[str]], dimensions: int) -> np.ndarray:
-    """Return the vectors that the server must answer with, a row a chunk, from the stand-in itself."""
+def expected_vectors(given: Sequence[Sequence[str]], dimensions: int) -> np.ndarray:
+    """Return the vectors of the server's stand-in model, one row per chunk."""
     return embed_documents(given, model=MODEL, full_dimensions=1024, dimensions=dimensions, binary=False)

@@ -1,7 +1,7 @@
-"""A long job through a server that fails a fifth of all requests: what it brings, and what it leaves behind.
+"""A long job against a server that fails a fifth of all requests: its vectors, memory and open files.
 
-``python -m benches.soaking`` is the job alone, in a process whose memory and files are its own: it reads a
-:class:`Soak` from stdin and writes a :class:`Trace` to stdout, both as JSON.
+``python -m benches.soaking`` runs one job, so that it does not share a process: it reads a :class:`Soak` from stdin
+and writes a :class:`SoakResult` to stdout, both as JSON.
 """
 
 from __future__ import annotations
@@ -42,65 +42,66 @@ FAULTS: Final = (
     "truncated-gzip",
     "gzip-bomb",
 )
-"""The ten ways."""
+"""The ways in which a request can fail."""
 
 SHARE: Final = 0.2
 GROWTH: Final = 64 * 1024 * 1024
-"""Bytes that a job may need at most beyond its documents and its result."""
+"""The most bytes that a job may use beyond its documents and its result."""
 
 
 @dataclass(frozen=True)
 class Soak:
-    """What is asked: so many documents of so many chunks, some of them a request."""
+    """The documents to embed, and the client to embed them with."""
 
     base_url: str
-    way: str
+    client: str
     documents: int
     chunks: int = 10
-    a_request: int = 10
+    documents_per_request: int = 10
     dimensions: int = 1024
     concurrency: int = 8
 
     def texts(self) -> list[list[str]]:
-        """The documents."""
+        """Return the documents."""
         return serving.documents(self.documents, self.chunks)
 
     def job(self) -> clients.Job:
-        """The same as the clients take it. A fifth fails, so one in 5 ** 16 requests meets its end."""
-        return clients.Job(self.base_url, self.texts(), self.a_request, self.concurrency, self.dimensions, retries=15)
+        """Return the job for a client. All 16 attempts of a request fail once in 5 ** 16 requests."""
+        size = self.documents_per_request
+        return clients.Job(self.base_url, self.texts(), size, self.concurrency, self.dimensions, retries=15)
 
     def plan(self, seed: int = 0) -> dict[str, Any]:
-        """The server's fault plan."""
+        """Return the fault plan of the server."""
         return {"seed": seed, "random": {"share": SHARE, "faults": list(FAULTS)}}
 
     def expected(self) -> str:
-        """The digest of the right vectors."""
-        return digest(serving.truth(self.texts(), self.dimensions))
+        """Return the digest of the correct vectors."""
+        return digest(serving.expected_vectors(self.texts(), self.dimensions))
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What a job brought and left. Bytes of memory are resident ones."""
+class SoakResult:
+    """The outcome of a job and its resources. Memory is resident memory, in bytes."""
 
     digest: str
     rows: int
     seconds: float
     error: str
-    result: int
-    before: int
-    peak: int
+    result_bytes: int
+    memory_before: int
+    memory_peak: int
     files_before: int
     files_after: int
     threads_after: int
 
     @property
     def growth(self) -> int:
-        """Bytes at the peak, beyond what there was before and the result."""
-        return self.peak - self.before - self.result
+        """Bytes at the peak beyond the memory before the job and its result."""
+        return self.memory_peak - self.memory_before - self.result_bytes
 
 
 def digest(vectors: np.ndarray) -> str:
-    """Name a matrix by its shape and bytes."""
+    """Return a digest of the shape and bytes of a matrix."""
     return hashlib.blake2b(
         np.ascontiguousarray(vectors), digest_size=16, person=repr(vectors.shape).encode()
     ).hexdigest()
@@ -121,7 +122,7 @@ async def _ours_stream(job: clients.Job) -> AsyncIterator[Any]:
                 seen[part.documents] += 1
                 rows[part.documents] = part.vectors.reshape(-1, chunks, job.dimensions)
             if (seen != 1).any():
-                raise RuntimeError(f"{np.count_nonzero(seen != 1)} documents did not come exactly once")
+                raise RuntimeError(f"{np.count_nonzero(seen != 1)} documents did not arrive exactly once")
             return rows.reshape(-1, job.dimensions)
 
         yield call
@@ -132,7 +133,7 @@ def _ours_sync(job: clients.Job) -> np.ndarray:
         return call()
 
 
-WAYS: Final[dict[str, Callable[[clients.Job], Any]]] = {
+CLIENTS: Final[dict[str, Callable[[clients.Job], Any]]] = {
     "ctxembed async": lambda job: clients.run(clients.ours_async(job)),
     "ctxembed sync": _ours_sync,
     "ctxembed stream": lambda job: clients.run(_ours_stream(job)),
@@ -149,49 +150,49 @@ def _files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def soak(asked: Soak) -> Trace:
-    """Do the job in this process."""
-    job = asked.job()
-    # What loads once, and connections that were made once, are no growth.
+def run_here(soak: Soak) -> SoakResult:
+    """Run the job in this process."""
+    job, embed = soak.job(), CLIENTS[soak.client]
+    # A short job first, so that imports and first connections do not count as growth.
     with contextlib.suppress(Exception):
-        WAYS[asked.way](clients.Job(job.base_url, job.documents[:20], 10, job.concurrency, job.dimensions, retries=15))
+        embed(clients.Job(job.base_url, job.documents[:20], 10, job.concurrency, job.dimensions, retries=15))
     gc.collect()
     before, files = _memory("VmRSS"), _files()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     began, error, vectors = time.monotonic(), "", np.empty((0, job.dimensions), np.int8)
     try:
-        vectors = WAYS[asked.way](job)
+        vectors = embed(job)
     except Exception as failure:  # noqa: BLE001  # a peer that gives up is a result
-        error = f"{named(failure)}: {failure}"[:200]
+        error = f"{name_of(failure)}: {failure}"[:200]
     seconds, peak = time.monotonic() - began, _memory("VmHWM")
     gc.collect()
-    return Trace(
+    return SoakResult(
         digest=digest(vectors),
         rows=len(vectors),
         seconds=seconds,
         error=error,
-        result=vectors.nbytes,
-        before=before,
-        peak=peak,
+        result_bytes=vectors.nbytes,
+        memory_before=before,
+        memory_peak=peak,
         files_before=files,
         files_after=_files(),
         threads_after=threading.active_count(),
     )
 
 
-def named(failure: Exception) -> str:
-    """Name an exception, and the package that it comes from."""
+def name_of(failure: Exception) -> str:
+    """Return the name of an exception's class with its package."""
     return f"{type(failure).__module__.partition('.')[0]}.{type(failure).__name__}"
 
 
-def run(asked: Soak) -> Trace:
-    """Do the job in a process of its own."""
+def run(soak: Soak) -> SoakResult:
+    """Run the job in a new process."""
     command = [sys.executable, "-m", "benches.soaking"]
     done = subprocess.run(
-        command, input=json.dumps(asdict(asked)).encode(), stdout=subprocess.PIPE, check=True, cwd=ROOT
+        command, input=json.dumps(asdict(soak)).encode(), stdout=subprocess.PIPE, check=True, cwd=ROOT
     )
-    return Trace(**json.loads(done.stdout))
+    return SoakResult(**json.loads(done.stdout))
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(soak(Soak(**json.load(sys.stdin))))))
+    sys.stdout.write(json.dumps(asdict(run_here(Soak(**json.load(sys.stdin))))))

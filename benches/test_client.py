@@ -1,4 +1,4 @@
-"""What a request costs the client: processor time, against a server that answers at once."""
+"""The processor time of a client per request, against a server that responds at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GROUP = "client"
 CONCURRENCY = 4
 DOCUMENTS, CHUNKS = 48, 10
-"""Of a request: 480 chunks of 250 tokens are the 120,000 that a request may have."""
+"""Documents of a request and chunks of a document: 480 chunks of 250 tokens reach the limit of 120,000."""
 
 
 Timed = tuple[Any, float]
@@ -52,23 +52,10 @@ def _sync(session: Callable[[clients.Job], Any]) -> Callable[[Any, int], Callabl
 
 @dataclass(frozen=True, eq=False)
 class CpuCase(Case):
-    """Full requests on four connections that are open already."""
+    """Full requests over four open connections."""
 
     group: ClassVar = GROUP
     table: ClassVar = "processor time"
-    peers: ClassVar = (
-        Peer("ctxembed async, httpx", _async(clients.ours_httpx), "ours"),
-        Peer("ctxembed async, aiohttp", _async(clients.ours_async), "ours"),
-        Peer("ctxembed sync", _sync(clients.ours_sync), "ours"),
-        # The rows above plan and estimate too; these send each request as it is, as the vendor's package does.
-        Peer("ctxembed async create, httpx", _async(clients.ours_create_httpx), "ours"),
-        Peer("ctxembed async create, aiohttp", _async(clients.ours_create), "ours"),
-        Peer("ctxembed sync create", _sync(clients.ours_create_sync), "ours"),
-        Peer("perplexityai async + base64", _async(clients.official_async)),
-        Peer("perplexityai async + base64, aiohttp", _async(clients.official_aiohttp)),
-        Peer("httpx, bytes only", _async(clients.raw_httpx), "reference"),
-        Peer("aiohttp, bytes only", _async(clients.raw_aiohttp), "reference"),
-    )
     requests: int
 
     @property
@@ -89,15 +76,32 @@ class CpuCase(Case):
     def expected(self) -> np.ndarray:
         return canned.expected(self.requests * DOCUMENTS, CHUNKS)
 
-    def judge(self, peer: Peer, answer: Timed) -> Verdict:
-        """Correct where every vector is; of those who do not decode, where every byte came."""
-        found, seconds = answer
+    def judge(self, peer: Peer, result: Timed) -> Verdict:
+        """Check all vectors, or for the references, which do not decode, the number of bytes."""
+        found, seconds = result
         if peer.kind == "reference":
             correct = len(found) == self.requests and min(found) > self.expected.nbytes / self.requests
         else:
             correct = np.array_equal(np.concatenate(found) if isinstance(found, list) else found, self.expected)
         speed = len(self.expected) / seconds
         return Verdict(bool(correct), f"{speed:,.0f} chunks/s", {"chunks_per_second": round(speed)})
+
+
+PEERS = {
+    CpuCase: (
+        Peer("ctxembed async, httpx", _async(clients.ours_httpx), "ours"),
+        Peer("ctxembed async, aiohttp", _async(clients.ours_async), "ours"),
+        Peer("ctxembed sync", _sync(clients.ours_sync), "ours"),
+        # Those above plan requests and estimate tokens. These send given requests, like the vendor's package.
+        Peer("ctxembed async create, httpx", _async(clients.ours_create_httpx), "ours"),
+        Peer("ctxembed async create, aiohttp", _async(clients.ours_create), "ours"),
+        Peer("ctxembed sync create", _sync(clients.ours_create_sync), "ours"),
+        Peer("perplexityai async + base64", _async(clients.official_async)),
+        Peer("perplexityai async + base64, aiohttp", _async(clients.official_aiohttp)),
+        Peer("httpx, bytes only", _async(clients.raw_httpx), "reference"),
+        Peer("aiohttp, bytes only", _async(clients.raw_aiohttp), "reference"),
+    ),
+}
 
 
 def cases(scale: Scale) -> list[Case]:

@@ -1,4 +1,4 @@
-"""How long a program waits for an import: whole processes, since what is imported once stays."""
+"""The time to import a package, in a new process each time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _process(statement: str, _case: Case, _threads: int) -> Callable[[], bytes]:
-    """The child says which modules it has, at a cost that is the same for all."""
+    """Run a statement in a process that prints its modules, at the same cost for all statements."""
     program = f"{statement}\nimport sys\nprint(*sys.modules)"
     arguments = [sys.executable, "-c", program]
     return lambda: subprocess.run(arguments, check=True, capture_output=True).stdout
@@ -32,12 +32,6 @@ class ImportCase(Case):
     """A process that imports one package and ends."""
 
     group: ClassVar = "import"
-    peers: ClassVar = (
-        Peer("ctxembed", _import("ctxembed"), "ours"),
-        Peer("numpy", _import("numpy")),
-        Peer("perplexityai", _import("perplexity")),
-        Peer("no import", partial(_process, "pass"), "reference"),
-    )
     modules: ClassVar = {
         "ctxembed": "ctxembed._core",
         "numpy": "numpy",
@@ -53,9 +47,19 @@ class ImportCase(Case):
     def size(self) -> dict[str, int]:
         return {}
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """Correct where the process has the package it was to import."""
-        return Verdict(self.modules[peer.name] in answer.decode().split())
+    def judge(self, peer: Peer, result: Any) -> Verdict:
+        """Check that the process has imported the package."""
+        return Verdict(self.modules[peer.name] in result.decode().split())
+
+
+PEERS = {
+    ImportCase: (
+        Peer("ctxembed", _import("ctxembed"), "ours"),
+        Peer("numpy", _import("numpy")),
+        Peer("perplexityai", _import("perplexity")),
+        Peer("no import", partial(_process, "pass"), "reference"),
+    ),
+}
 
 
 def cases(_scale: Scale) -> list[Case]:

@@ -1,4 +1,4 @@
-"""How close clients come to what an API allows: a limiter of a rate that they are not told, and one of latency only."""
+"""The throughput of clients against a rate limit that they do not know, and against latency alone."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ if TYPE_CHECKING:
 GROUP = "pacing"
 DIMENSIONS = 128
 CONCURRENCY = 16
-WARM_UP = 60  # seconds after which a client is held to what it has learned
+WARM_UP = 60  # seconds in which a client may learn the rate
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a call brought, and what the server saw of it."""
+class TimedJob:
+    """The vectors of a job, its duration, and the requests that the server counted."""
 
     rows: np.ndarray | None
     seconds: float
-    counts: list[tuple[int, int]]  # accepted and refused, second by second
+    counts: list[tuple[int, int]]  # requests accepted and refused in each second
     error: str = ""
 
 
-def _timed(case: Any, call: Callable[[], np.ndarray]) -> Ran:
+def _timed(case: Any, call: Callable[[], np.ndarray]) -> TimedJob:
     base_url = case.prepared()
     began, error, rows = time.monotonic(), "", None
     try:
         rows = call()
     except Exception as failure:  # noqa: BLE001  # a peer that gives up is a result
-        error = soaking.named(failure)
+        error = soaking.name_of(failure)
     seconds = time.monotonic() - began
-    by_second = serving.ask(base_url, "GET", "/stats")["by_second"]
-    first = int(began)  # the server reads the same clock
+    by_second = serving.call_server(base_url, "GET", "/stats")["by_second"]
+    first = int(began)  # the server uses the same clock
     counts = [by_second.get(str(first + i), {}) for i in range(int(seconds) + 1)]
-    return Ran(rows, seconds, [(found.get("200", 0), found.get("429", 0)) for found in counts], error)
+    return TimedJob(rows, seconds, [(found.get("200", 0), found.get("429", 0)) for found in counts], error)
 
 
-def _async(session: Callable[[clients.Job], clients.Session]) -> Callable[[Any, int], Callable[[], Ran]]:
-    def prepare(case: Any, _threads: int) -> Callable[[], Ran]:
-        job = case.job  # made before the clock starts, as is the server
+def _async(session: Callable[[clients.Job], clients.Session]) -> Callable[[Any, int], Callable[[], TimedJob]]:
+    def prepare(case: Any, _threads: int) -> Callable[[], TimedJob]:
+        job = case.job  # the job and the server exist before the clock starts
         return lambda: _timed(case, lambda: clients.run(session(job)))
 
     return prepare
 
 
-def _sync(case: Any, _threads: int) -> Callable[[], Ran]:
+def _sync(case: Any, _threads: int) -> Callable[[], TimedJob]:
     job = case.job
 
     def call() -> np.ndarray:
@@ -67,22 +67,18 @@ def _sync(case: Any, _threads: int) -> Callable[[], Ran]:
     return lambda: _timed(case, call)
 
 
-def _judge(expected: np.ndarray, answer: Ran, note: str, data: dict[str, Any]) -> Verdict:
-    correct = answer.rows is not None and np.array_equal(answer.rows, expected)
-    return Verdict(correct, answer.error or note, data)
+def _judge(expected: np.ndarray, result: TimedJob, note: str, data: dict[str, Any]) -> Verdict:
+    correct = result.rows is not None and np.array_equal(result.rows, expected)
+    return Verdict(correct, result.error or note, data)
 
 
 @dataclass(frozen=True, eq=False)
 class RateCase(Case):
-    """A leaky bucket of a rate that nobody is told: throughput once it is found, and refusals."""
+    """A leaky bucket of unknown rate: the throughput after the warm-up, and the refused requests."""
 
     group: ClassVar = GROUP
     table: ClassVar = "a limiter of unknown rate"
     once: ClassVar = True
-    peers: ClassVar = (
-        Peer("ctxembed async", _async(clients.ours_async), "ours"),
-        Peer("perplexityai async", _async(clients.official_joined)),
-    )
     per_second: float
     seconds: float
     burst: int
@@ -90,8 +86,8 @@ class RateCase(Case):
 
     @property
     def label(self) -> str:
-        named = {"none": "without", "seconds": "with"}[self.retry_after]
-        return f"{self.per_second:g} requests a second, {named} Retry-After"
+        header = {"none": "without", "seconds": "with"}[self.retry_after]
+        return f"{self.per_second:g} requests a second, {header} Retry-After"
 
     @property
     def size(self) -> dict[str, int]:
@@ -103,7 +99,7 @@ class RateCase(Case):
 
     @cached_property
     def expected(self) -> np.ndarray:
-        return serving.truth(self.documents, DIMENSIONS)
+        return serving.expected_vectors(self.documents, DIMENSIONS)
 
     @property
     def job(self) -> clients.Job:
@@ -113,38 +109,33 @@ class RateCase(Case):
         base_url = serving.server(ServerConfig(latency=0.05))
         if clear:
             limits = {"requests_per_minute": self.per_second * 60, "burst": self.burst, "retry_after": self.retry_after}
-            serving.ask(base_url, "POST", "/faults", {"limits": limits})
-            serving.ask(base_url, "DELETE", "/stats")
+            serving.call_server(base_url, "POST", "/faults", {"limits": limits})
+            serving.call_server(base_url, "DELETE", "/stats")
         return base_url
 
-    def judge(self, _peer: Peer, answer: Ran) -> Verdict:
-        """Judge the time after the first minute, or the second half of a shorter run; the last second is not full."""
-        steady = answer.counts[min(WARM_UP, len(answer.counts) // 2) : -1] or answer.counts
+    def judge(self, _peer: Peer, result: TimedJob) -> Verdict:
+        """Report the requests after the warm-up, or in the second half of a short run, without the last second."""
+        steady = result.counts[min(WARM_UP, len(result.counts) // 2) : -1] or result.counts
         accepted, refused = (sum(column) for column in zip(*steady, strict=True))
         rate = accepted / len(steady) / self.per_second
         share = refused / max(1, accepted + refused)
         data = {
             "per_second": self.per_second,
-            "accepted": [count[0] for count in answer.counts],
-            "refused": [count[1] for count in answer.counts],
+            "accepted": [count[0] for count in result.counts],
+            "refused": [count[1] for count in result.counts],
             "steady_rate": round(rate, 4),
             "steady_refused": round(share, 4),
         }
-        return _judge(self.expected, answer, f"{rate:.1%} of the rate, {share:.1%} refused", data)
+        return _judge(self.expected, result, f"{rate:.1%} of the rate, {share:.1%} refused", data)
 
 
 @dataclass(frozen=True, eq=False)
 class LatencyCase(Case):
-    """A server that takes its time and has no limit: how long beyond what the latency alone would take."""
+    """A server with latency and no limits: the time as a multiple of the latency alone."""
 
     group: ClassVar = GROUP
     table: ClassVar = "latency only"
     once: ClassVar = True
-    peers: ClassVar = (
-        Peer("ctxembed async", _async(clients.ours_async), "ours"),
-        Peer("ctxembed sync", _sync, "ours"),
-        Peer("perplexityai async", _async(clients.official_joined)),
-    )
     requests: int
     latency: float
 
@@ -166,7 +157,7 @@ class LatencyCase(Case):
 
     @cached_property
     def expected(self) -> np.ndarray:
-        return serving.truth(self.documents, DIMENSIONS)
+        return serving.expected_vectors(self.documents, DIMENSIONS)
 
     @property
     def job(self) -> clients.Job:
@@ -175,9 +166,22 @@ class LatencyCase(Case):
     def prepared(self) -> str:
         return serving.server(ServerConfig(latency=self.latency))
 
-    def judge(self, _peer: Peer, answer: Ran) -> Verdict:
-        ratio = answer.seconds / self.ideal
-        return _judge(self.expected, answer, f"{ratio:.2f}x of the ideal", {"of_ideal": round(ratio, 4)})
+    def judge(self, _peer: Peer, result: TimedJob) -> Verdict:
+        ratio = result.seconds / self.ideal
+        return _judge(self.expected, result, f"{ratio:.2f}x of the ideal", {"of_ideal": round(ratio, 4)})
+
+
+PEERS = {
+    RateCase: (
+        Peer("ctxembed async", _async(clients.ours_async), "ours"),
+        Peer("perplexityai async", _async(clients.official_joined)),
+    ),
+    LatencyCase: (
+        Peer("ctxembed async", _async(clients.ours_async), "ours"),
+        Peer("ctxembed sync", _sync, "ours"),
+        Peer("perplexityai async", _async(clients.official_joined)),
+    ),
+}
 
 
 def cases(scale: Scale) -> list[Case]:

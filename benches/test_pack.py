@@ -1,110 +1,23 @@
-"""Documents packed into requests: how long it takes, and how many requests it leaves to pay latency for."""
+"""Packing documents into requests: the time, and the number of requests, each of which costs latency."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import ctxembed
 import numpy as np
 
-from benches.harness import Case, Peer, Verdict
+from benches.cases.packing import ArrangedCase, FamilyCase, PackCase
 from benches.peers import packing as peers
 from tests.packing.packing_families import FAMILIES
 
 if TYPE_CHECKING:
-    from benches.harness import Scale
+    from benches.harness import Case, Scale
 
 CAPACITY = 120_000
 LONGEST = 32_000
 
-
-@dataclass(frozen=True, eq=False)
-class PackCase(Case):
-    """Token counts, the limits they are packed under, and the fewest requests that are known to be possible."""
-
-    group: ClassVar = "pack"
-    peers: ClassVar = peers.PACK
-    family: str
-    tokens: np.ndarray
-    chunks: np.ndarray | None = None
-    limits: ctxembed.Limits = field(default_factory=ctxembed.Limits)
-
-    @property
-    def label(self) -> str:
-        return f"{self.family}, {len(self.tokens):,} documents"
-
-    @property
-    def size(self) -> dict[str, int]:
-        return {"documents": len(self.tokens), "bound": self.bound}
-
-    @cached_property
-    def costs(self) -> np.ndarray:
-        """Tokens with separators."""
-        return self.tokens if self.chunks is None else self.tokens + self.chunks - 1
-
-    @cached_property
-    def bound(self) -> int:
-        """Requests that no packing undercuts: the fullest of the limits. Independent of ctxembed."""
-        needs = [(int(self.costs.sum()), self.limits.tokens), (len(self.tokens), self.limits.documents)]
-        if self.chunks is not None:
-            needs.append((int(self.chunks.sum()), self.limits.chunks))
-        return max(-(-need // limit) for need, limit in needs)
-
-    def judge(self, _peer: Peer, answer: Any) -> Verdict:
-        """Every document once, no request over a limit. The number of requests is reported, not judged."""
-        counts = np.array([len(request) for request in answer])
-        placed = np.concatenate([np.asarray(request, dtype=np.int64) for request in answer])
-        once = len(placed) == len(self.tokens) and bool((np.bincount(placed, minlength=len(self.tokens)) == 1).all())
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        correct = once and bool(
-            (counts <= self.limits.documents).all()
-            and (np.add.reduceat(self.costs[placed], starts) <= self.limits.tokens).all()
-            and (self.chunks is None or (np.add.reduceat(self.chunks[placed], starts) <= self.limits.chunks).all())
-        )
-        over = len(answer) - self.bound
-        return Verdict(correct, f"{len(answer):,} requests" + (f" (+{over:,})" if over else ""))
-
-
-@dataclass(frozen=True, eq=False)
-class ArrangedCase(PackCase):
-    """Many documents of such sizes and in such an order as a packing could be quadratic in."""
-
-    table: ClassVar = "Arrangements of documents"
-    peers: ClassVar = peers.ARRANGED
-
-
-@dataclass(frozen=True, eq=False)
-class FamilyCase(Case):
-    """Instances of one family, up to 1,000 documents, packed one after the other."""
-
-    group: ClassVar = "pack"
-    table: ClassVar = "Families of instances, 60 to 1,000 documents"
-    peers: ClassVar = peers.FAMILY
-    family: str
-    instances: tuple[PackCase, ...]
-    #: The fewest requests of each instance: by construction, or proven by a bound; None where neither is known.
-    optima: tuple[int | None, ...]
-
-    @property
-    def label(self) -> str:
-        return f"{self.family}, {len(self.instances)} instances"
-
-    @property
-    def size(self) -> dict[str, int]:
-        return {"instances": len(self.instances), "documents": sum(len(one.tokens) for one in self.instances)}
-
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """Every packing keeps its limits; how many are known to be optimal is reported, not judged."""
-        correct = all(one.judge(peer, requests).correct for one, requests in zip(self.instances, answer, strict=True))
-        over = [
-            len(requests) - (one.bound if optimum is None else optimum)
-            for one, optimum, requests in zip(self.instances, self.optima, answer, strict=True)
-        ]
-        best = sum(gap == 0 for gap in over)
-        note = f"{best}/{len(over)} optimal"
-        return Verdict(correct, note + (f" (+{sum(over):,} requests)" if sum(over) else ""))
+PEERS = {PackCase: peers.PACK, ArrangedCase: peers.ARRANGED, FamilyCase: peers.FAMILY}
 
 
 def _family(name: str, sizes: tuple[int, ...], seeds: int) -> FamilyCase:
@@ -114,7 +27,7 @@ def _family(name: str, sizes: tuple[int, ...], seeds: int) -> FamilyCase:
 
 
 def _optimum(one: Any) -> int | None:
-    """Return the fewest requests: what was cut, or a packing that meets the bound that proves it."""
+    """Return the fewest requests, known by construction or by a packing that meets the lower bound."""
     if one.optimum is not None:
         return one.optimum
     packing = ctxembed.pack(one.tokens, one.chunks, limits=one.limits, effort=2.0)
@@ -122,15 +35,16 @@ def _optimum(one: Any) -> int | None:
 
 
 def _one_limit(capacity: int, longest: int) -> ctxembed.Limits:
-    """Return limits of which tokens alone can bind."""
+    """Return limits of which only the tokens can bind."""
     return ctxembed.Limits(documents=2**20, chunks=2**30, tokens_per_document=longest, tokens=capacity)
 
 
 def _documents(rng: np.random.Generator, number: int) -> np.ndarray:
     """Return document lengths like those of documentation.
 
-    The files of PEPs, the Rust book (English, Chinese) and React's pages (Korean) are lognormal in bytes; at four
-    bytes a token their logarithms have mean 7.8 and deviation 1.06. Longer ones than the API takes are redrawn.
+    The files of PEPs, the Rust book (English, Chinese) and React's pages (Korean) are lognormal in bytes. At four
+    bytes per token their logarithms have mean 7.8 and standard deviation 1.06. A length above the API's limit is
+    drawn again.
     """
     lengths = np.empty(0, dtype=np.int64)
     while len(lengths) < number:
@@ -140,14 +54,14 @@ def _documents(rng: np.random.Generator, number: int) -> np.ndarray:
 
 
 def _triplets(rng: np.random.Generator, number: int) -> np.ndarray:
-    """Falkenauer's triplets: three fill a request exactly, and no two or four do. The bound is the optimum."""
+    """Return Falkenauer's triplets: three documents fill a request, two or four never do. The bound is the optimum."""
     first = rng.integers(380, 491, number // 3)
     second = rng.integers(250, (1000 - first) // 2 + 1)
     return rng.permutation(np.concatenate([first, second, 1000 - first - second]))
 
 
 def _sources(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and chunks of notes, then tables, then manuals: each source meets another limit first."""
+    """Return tokens and chunks of notes, then tables, then manuals. Each source reaches a different limit first."""
     notes, tables, manuals = 6000, 500, 300
     chunks = np.concatenate([np.ones(notes), rng.integers(100, 300, tables), rng.integers(20, 60, manuals)])
     per_chunk = np.concatenate(
@@ -157,7 +71,7 @@ def _sources(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chunk_bound(rng: np.random.Generator, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and chunks of documents that fill requests by tokens and by chunks about alike."""
+    """Return tokens and chunks of documents that reach the limits on tokens and on chunks about equally often."""
     chunks = rng.integers(1, 1000, number)
     return np.minimum(_documents(rng, number), LONGEST - chunks), chunks
 
@@ -179,7 +93,7 @@ def cases(scale: Scale) -> list[Case]:
     rng = np.random.default_rng(7)
     part = {"smoke": 100, "quick": 10, "full": 1}[scale]
     tokens_alone = _one_limit(CAPACITY, LONGEST)
-    # From 80 to 160 documents the families without room to spare are at their hardest.
+    # The families without spare room are hardest at 80 to 160 documents.
     sizes = {"smoke": (60,), "quick": (60, 250), "full": (60, 80, 100, 120, 160, 250, 500, 1000)}[scale]
     seeds = {"smoke": 1, "quick": 2, "full": 3}[scale]
     return [

@@ -1,11 +1,11 @@
-"""Search on the instruction sets of other CPUs, which ``CTXEMBED_ISA`` gives here."""
+"""Search with the lower instruction sets of other CPUs, selected by ``CTXEMBED_ISA``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benches import searching
+from benches.cases.search import MOST_QUERIES, DataSet, SearchCase
 from benches.harness import ALL_THREADS, Peer
 from benches.peers import search as peers
 from benches.worker import Worker
@@ -22,7 +22,7 @@ def _ours(case: PathCase, threads: int) -> Callable[[], Any]:
     def start() -> Worker:
         return Worker(case.metric, case.data.rows, case.isa)
 
-    worker = case.data.memory.keep(("worker", case.isa), start)
+    worker = case.data.cache.get(("worker", case.isa), start)
     if worker.isa != case.isa:
         raise RuntimeError(f"this CPU has no {case.isa} path")
     return worker.search(case.queries, case.k, None if threads == ALL_THREADS and threads > 1 else threads)
@@ -37,8 +37,8 @@ def _scalar(case: PathCase) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class PathCase(searching.SearchCase):
-    """A search on a lower path. The AVX2 path is held against faiss, the portable one against numpy."""
+class PathCase(SearchCase):
+    """A search on a lower path. The peer of the AVX2 path is faiss, that of the portable path numpy."""
 
     isa: str = AVX2
     group: ClassVar = "paths"
@@ -55,34 +55,36 @@ class PathCase(searching.SearchCase):
 
 @dataclass(frozen=True, eq=False)
 class HammingPath(PathCase):
-    """By Hamming distance."""
-
-    peers: ClassVar = (
-        Peer("ctxembed.BinaryIndex", _ours, "ours", threaded=True),
-        Peer("faiss IndexBinaryFlat", peers.faiss_binary, threaded=True, takes=_avx2),
-        Peer("numpy bitwise_count", peers.numpy_popcount, threaded=True, takes=_scalar),
-    )
+    """A search by Hamming distance."""
 
 
 @dataclass(frozen=True, eq=False)
 class CosinePath(PathCase):
-    """By cosine."""
+    """A search by cosine."""
 
-    peers: ClassVar = (
+
+PEERS = {
+    HammingPath: (
+        Peer("ctxembed.BinaryIndex", _ours, "ours", threaded=True),
+        Peer("faiss IndexBinaryFlat", peers.faiss_binary, threaded=True, takes=_avx2),
+        Peer("numpy bitwise_count", peers.numpy_popcount, threaded=True, takes=_scalar),
+    ),
+    CosinePath: (
         Peer("ctxembed.Index", _ours, "ours", threaded=True),
         Peer("faiss ScalarQuantizer int8", peers.faiss_int8, threaded=True, exact=False, takes=_avx2),
         Peer("numpy int32 product", peers.numpy_int32, threaded=False, takes=_scalar),
         Peer("numpy float32 GEMM", peers.numpy_gemm, threaded=True),
-    )
+    ),
+}
 
 
 def cases(scale: Scale) -> list[Case]:
     part = {"smoke": 50, "quick": 10, "full": 1}[scale]
     found: list[Case] = []
     for kind, metric, rows in ((HammingPath, "hamming", 500_000), (CosinePath, "cosine", 100_000)):
-        data = searching.DataSet(metric, rows // part)
-        found += [kind(data, number, AVX2) for number in (1, 16, searching.MOST_QUERIES)]
-        found += [kind(data, number, SCALAR) for number in (1, 16)]
+        data = DataSet(metric, rows // part)
+        found += [kind(data, count, AVX2) for count in (1, 16, MOST_QUERIES)]
+        found += [kind(data, count, SCALAR) for count in (1, 16)]
     return found
 
 

@@ -1,4 +1,4 @@
-"""What each way of searching costs in quality, on real text: nDCG@10, and how much of the exact top ten is found."""
+"""The quality of each search method on real text: nDCG@10, and the recall of the exact top ten."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ RECALL = 0.99
 COLLECTIONS = {"Cranfield": texts.cranfield, "passages": texts.passages}
 
 
-def _way(**options: str) -> Callable[[QualityCase, int], Callable[[], ctxembed.Matches]]:
-    """Search the index in a way that its options name. Two-stage is calibrated on every other query."""
+def _search(**options: str) -> Callable[[QualityCase, int], Callable[[], ctxembed.Matches]]:
+    """Return a ``prepare`` that searches the index with options. Two-stage is calibrated on every other query."""
 
     def prepare(case: QualityCase, _threads: int) -> Callable[[], ctxembed.Matches]:
         index, queries = case.index, case.queries
@@ -39,19 +39,13 @@ def _way(**options: str) -> Callable[[QualityCase, int], Callable[[], ctxembed.M
 
 @dataclass(frozen=True, eq=False)
 class QualityCase(Case):
-    """All queries of a collection at a number of dimensions."""
+    """A search for all queries of a collection, at a number of dimensions."""
 
     collection: str
     dims: int
 
     group: ClassVar = "quality"
     table: ClassVar = "all queries at once"
-    peers: ClassVar = (
-        Peer("exact int8", _way(), "ours"),
-        Peer("two-stage", _way(stage="two-stage"), "ours", exact=False),
-        Peer("asymmetric", _way(metric="asymmetric"), "ours", exact=False),
-        Peer("Hamming", _way(stage="binary"), "ours", exact=False),
-    )
 
     @property
     def label(self) -> str:
@@ -81,7 +75,7 @@ class QualityCase(Case):
 
     @cached_property
     def full(self) -> np.ndarray:
-        """The exact top k at all dimensions, which is what a prefix is held against."""
+        """The exact top k at all dimensions, the reference for recall."""
         return self.top(cosines(self._all.queries, self._all.rows))
 
     @staticmethod
@@ -89,30 +83,30 @@ class QualityCase(Case):
         return np.argsort(-scores, axis=1, kind="stable")[:, :K]
 
     def scores(self, peer: Peer) -> np.ndarray:
-        """Return all scores of a method, the more the better, as its definition has them."""
+        """Return all scores of a method by its definition. A higher score is better."""
         if peer.name in {"exact int8", "two-stage"}:
             return cosines(self.queries, self.rows)
         queries = self.queries if peer.name == "asymmetric" else np.where(self.queries >= 0, 1, -1)
         products = queries.astype(np.float32) @ np.where(self.rows >= 0, 1, -1).astype(np.float32).T
         return products if peer.name == "asymmetric" else (products - self.dims) / 2
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """Correct where the rows have the scores they are said to have, and none has a better one.
+    def judge(self, peer: Peer, result: Any) -> Verdict:
+        """Check that the scores belong to the rows, and that no other row has a better score.
 
-        Of two-stage, which may leave out a row, the first alone is asked.
+        Two-stage may miss a row, so only its scores are checked.
         """
         scores = self.scores(peer)
         best = np.take_along_axis(scores, self.top(scores), axis=1)
-        got = np.take_along_axis(scores, answer.ids, axis=1)
-        said = -answer.scores if peer.name == "Hamming" else answer.scores
-        correct = bool(np.abs(got - said).max() <= 1e-6)
+        got = np.take_along_axis(scores, result.ids, axis=1)
+        given = -result.scores if peer.name == "Hamming" else result.scores
+        correct = bool(np.abs(got - given).max() <= 1e-6)
         if peer.name != "two-stage":
             correct = correct and bool(np.abs(got - best).max() <= 1e-6)
         values = {
-            "nDCG@10": ranking.mean_ndcg(answer.ids, self._all.judged, K),
-            "recall@10": ranking.recall(answer.ids, self.full),
+            "nDCG@10": ranking.mean_ndcg(result.ids, self._all.judged, K),
+            "recall@10": ranking.recall(result.ids, self.full),
         }
-        assert correct, f"{peer.name} on {self.label}: scores are not what they should be"
+        assert correct, f"{peer.name} on {self.label}: the scores are wrong"
         note = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         if peer.name == "two-stage":
             note = f"{note}, oversample {self.index.oversample}"
@@ -120,10 +114,20 @@ class QualityCase(Case):
 
 
 def cosines(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return all cosines. Products of int8 vectors of 1,024 are whole numbers below 2 ** 24: float32 is exact."""
+    """Return all cosines. The products of 1,024 int8 values stay below 2 ** 24, so float32 is exact."""
     queries, rows = queries.astype(np.float32), rows.astype(np.float32)
     lengths = [np.sqrt(np.square(side).sum(axis=1, dtype=np.float64)) for side in (queries, rows)]
     return (queries @ rows.T) / (lengths[0][:, None] * lengths[1])
+
+
+PEERS = {
+    QualityCase: (
+        Peer("exact int8", _search(), "ours"),
+        Peer("two-stage", _search(stage="two-stage"), "ours", exact=False),
+        Peer("asymmetric", _search(metric="asymmetric"), "ours", exact=False),
+        Peer("Hamming", _search(stage="binary"), "ours", exact=False),
+    ),
+}
 
 
 def cases(scale: Scale) -> list[Case]:

@@ -1,4 +1,4 @@
-"""How exact search scales: one axis at a time from a case that all axes share."""
+"""Exact search along one axis at a time, from a base case that all axes share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benches import searching, vectors
+from benches import vectors
+from benches.cases.search import DataSet, SearchCase
 from benches.harness import ALL_THREADS, Peer
 from benches.peers import search as peers
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_DIMS = 2560
 JUDGED = 4
-"""Queries of a case, the first, that are held against a reference: it takes longer than all else."""
+"""The number of queries, from the first, whose results are compared with the reference, which is slow."""
 
 ROWS = {"hamming": (1_000_000, [10_000, 100_000, 10_000_000]), "cosine": (250_000, [1000, 10_000, 100_000, 1_000_000])}
 MOST_ROWS = {"hamming": 10_000_000, "cosine": 2_500_000}
@@ -29,7 +30,7 @@ FEW_AND_MANY = (1, 256)
 
 
 class Source:
-    """The widest rows of a metric, which all data sets begin with, and the one data set in memory."""
+    """The widest rows of a metric, of which every data set is a part, and the one data set in memory."""
 
     def __init__(self, metric: str, base: int) -> None:
         self.metric, self.base = metric, base
@@ -41,17 +42,17 @@ class Source:
         return make(3, self.base, MOST_DIMS)
 
     def hold(self, data: GrownSet) -> None:
-        """Drop what was in memory of another data set: two of the large ones would not fit everywhere."""
+        """Free the data set that was in memory before: two large ones do not fit every machine."""
         if self.held is not None and self.held is not data:
-            self.held.memory.kept.clear()
+            self.held.cache.entries.clear()
             for name in ("rows", "best"):
                 self.held.__dict__.pop(name, None)
         self.held = data
 
 
 @dataclass(frozen=True, eq=False)
-class GrownSet(searching.DataSet):
-    """The first rows and dimensions of the source; rows that it lacks grow out of it."""
+class GrownSet(DataSet):
+    """The first rows and dimensions of the source. Further rows are grown from them."""
 
     source: Source | None = None
 
@@ -70,18 +71,11 @@ def _prepared(prepare: Callable[..., Any]) -> Callable[..., Any]:
     return held
 
 
-PEERS = (
-    Peer("ctxembed index", _prepared(peers.ours_index), "ours", threaded=True),
-    Peer("reading every byte once", _prepared(peers.read_once), "reference", threaded=True, takes=peers.one_query),
-)
-
-
 @dataclass(frozen=True, eq=False)
-class ScalingCase(searching.SearchCase):
+class ScalingCase(SearchCase):
     """A point on an axis."""
 
     group: ClassVar = "scaling"
-    peers: ClassVar = PEERS
     threads: ClassVar = tuple(sorted({*(1 << i for i in range(ALL_THREADS.bit_length())), ALL_THREADS}))
 
     @property
@@ -93,19 +87,27 @@ class ScalingCase(searching.SearchCase):
         bases = {"base rows": self.data.source.base, "base dimensions": 1024}
         return {**super().size, "row bytes": self.data.bytes, **bases}
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """As all searches are judged, by the first few queries, and by what all answers must be."""
-        verdict = super().judge(peer, answer)
+    def judge(self, peer: Peer, result: Any) -> Verdict:
+        """Compare the first few queries with the reference, and check the order and range of all results."""
+        verdict = super().judge(peer, result)
         if peer.kind == "reference":
             return verdict
-        ids, scores = answer
+        ids, scores = result
         step = np.diff(scores.astype(np.float64), axis=1) * (1 if self.metric == "hamming" else -1)
         sound = bool((step >= 0).all() and (ids >= 0).all() and (ids < self.data.count).all())
         return replace(verdict, correct=verdict.correct and sound)
 
 
+PEERS = {
+    ScalingCase: (
+        Peer("ctxembed index", _prepared(peers.ours_index), "ours", threaded=True),
+        Peer("reading every byte once", _prepared(peers.read_once), "reference", threaded=True, takes=peers.one_query),
+    ),
+}
+
+
 def _design(metric: str, part: int) -> list[tuple[int, int, int]]:
-    """Return the cases as (rows, dimensions, queries), those of one data set together, the shared one first."""
+    """Return the cases as (rows, dimensions, queries), grouped by data set, from the base case on."""
     base, sizes = ROWS[metric]
     sizes = [base, *sizes] + ([] if MOST_ROWS[metric] in sizes else [MOST_ROWS[metric]])
     along = [(base, 1024, queries) for queries in QUERIES]
@@ -122,7 +124,9 @@ def cases(scale: Scale) -> list[Case]:
         sets: dict[tuple[int, int], GrownSet] = {}
         for rows, dims, queries in dict.fromkeys(_design(metric, part)):
             if (rows, dims) not in sets:
-                sets[rows, dims] = GrownSet(metric, rows, dims, most=max(QUERIES), judged=JUDGED, source=source)
+                sets[rows, dims] = GrownSet(
+                    metric, rows, dims, query_count=max(QUERIES), judged_queries=JUDGED, source=source
+                )
             found.append(ScalingCase(sets[rows, dims], queries))
     return found
 

@@ -1,4 +1,4 @@
-"""100,000 chunks through a server that fails a fifth of all requests, in ten ways at random."""
+"""100,000 chunks against a server that fails a fifth of all requests, in ten ways at random."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctxembed._server import ServerConfig
 
 from benches import serving, soaking
 from benches.harness import Case, Peer, Verdict
-from benches.soaking import Soak, Trace
+from benches.soaking import Soak, SoakResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,30 +20,24 @@ if TYPE_CHECKING:
 GROUP = "soak"
 
 
-def _way(name: str) -> Callable[[Any, int], Callable[[], Trace]]:
-    def prepare(case: SoakCase, _threads: int) -> Callable[[], Trace]:
-        asked = case.asked(name)
+def _soak(client: str) -> Callable[[Any, int], Callable[[], SoakResult]]:
+    def prepare(case: SoakCase, _threads: int) -> Callable[[], SoakResult]:
+        job = case.job(client)
         case.check()
-        serving.ask(asked.base_url, "POST", "/faults", asked.plan())
-        serving.ask(asked.base_url, "DELETE", "/stats")
-        return lambda: soaking.run(asked)
+        serving.call_server(job.base_url, "POST", "/faults", job.plan())
+        serving.call_server(job.base_url, "DELETE", "/stats")
+        return lambda: soaking.run(job)
 
     return prepare
 
 
 @dataclass(frozen=True, eq=False)
 class SoakCase(Case):
-    """So many chunks, a tenth of a request each."""
+    """A number of documents, ten to a request, with ten chunks each."""
 
     group: ClassVar = GROUP
     table: ClassVar = "a job"
     once: ClassVar = True
-    peers: ClassVar = (
-        Peer("ctxembed async", _way("ctxembed async"), "ours"),
-        Peer("ctxembed sync", _way("ctxembed sync"), "ours"),
-        Peer("ctxembed stream", _way("ctxembed stream"), "ours"),
-        Peer("perplexityai async", _way("perplexityai async")),
-    )
     documents: int
     checked: list[bool] = field(default_factory=list)
 
@@ -55,33 +49,43 @@ class SoakCase(Case):
     def size(self) -> dict[str, int]:
         return {"documents": self.documents, "chunks": 10 * self.documents, "requests": self.documents // 10}
 
-    def asked(self, way: str) -> Soak:
-        return Soak(serving.server(ServerConfig(cache=2_000)), way, self.documents)
+    def job(self, client: str) -> Soak:
+        return Soak(serving.server(ServerConfig(cache=2_000)), client, self.documents)
 
     @cached_property
     def expected(self) -> str:
-        return self.asked("").expected()
+        return self.job("").expected()
 
     def check(self) -> None:
-        """Run the job once without faults: it must bring the truth, and what it was answered is kept by the server."""
+        """Run the job once without faults, to check the vectors and to fill the server's cache of responses."""
         if not self.checked:
-            asked = self.asked("ctxembed async")
-            serving.ask(asked.base_url, "DELETE", "/faults")
-            if soaking.run(asked).digest != self.expected:
-                raise RuntimeError("the job does not bring the truth without faults")
+            job = self.job("ctxembed async")
+            serving.call_server(job.base_url, "DELETE", "/faults")
+            if soaking.run(job).digest != self.expected:
+                raise RuntimeError("the job without faults returned wrong vectors")
             self.checked.append(True)
 
-    def judge(self, _peer: Peer, answer: Trace) -> Verdict:
-        """Correct where every vector is, no file is left open, and memory stayed within the bound."""
-        stats = serving.ask(self.asked("").base_url, "GET", "/stats")
-        spoilt = sum(stats["by_fault"].values())
-        sound = answer.files_after <= answer.files_before and answer.growth <= soaking.GROWTH
-        correct = answer.digest == self.expected
-        note = f"{spoilt} of {stats['requests']} requests failed, {answer.growth / 2**20:+.0f} MB beyond the result"
-        if answer.error or not correct:
-            note = answer.error.partition(":")[0] or f"{answer.rows:,} rows, not all of them right"
-        data = {"growth": answer.growth, "files": answer.files_after - answer.files_before, "faults": stats["by_fault"]}
+    def judge(self, _peer: Peer, result: SoakResult) -> Verdict:
+        """Check all vectors, that no file is left open, and that memory stayed within the bound."""
+        stats = serving.call_server(self.job("").base_url, "GET", "/stats")
+        failed = sum(stats["by_fault"].values())
+        sound = result.files_after <= result.files_before and result.growth <= soaking.GROWTH
+        correct = result.digest == self.expected
+        note = f"{failed} of {stats['requests']} requests failed, {result.growth / 2**20:+.0f} MB beyond the result"
+        if result.error or not correct:
+            note = result.error.partition(":")[0] or f"{result.rows:,} rows, not all correct"
+        data = {"growth": result.growth, "files": result.files_after - result.files_before, "faults": stats["by_fault"]}
         return Verdict(correct and sound, note, data)
+
+
+PEERS = {
+    SoakCase: (
+        Peer("ctxembed async", _soak("ctxembed async"), "ours"),
+        Peer("ctxembed sync", _soak("ctxembed sync"), "ours"),
+        Peer("ctxembed stream", _soak("ctxembed stream"), "ours"),
+        Peer("perplexityai async", _soak("perplexityai async")),
+    ),
+}
 
 
 def cases(scale: Scale) -> list[Case]:

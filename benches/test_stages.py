@@ -1,4 +1,4 @@
-"""What an index does beside exact search over all of its rows: two stages, filters, and being built."""
+"""Two-stage search, filters, and the building of an index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import ctxembed
 import numpy as np
 
-from benches import ranking, searching, vectors
+from benches import ranking, vectors
+from benches.cases.search import TOLERANCE, DataSet, SearchCase
 from benches.harness import Case, Peer, Verdict
 from benches.peers import search as peers
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 RECALL = 0.99
 JUDGED = 256
-"""Queries that recall is taken over, and as many others for the calibration."""
+"""The number of queries to measure recall with, and of others to calibrate with."""
 
 MANY = 64
 ALLOWED = 0.01
@@ -31,38 +32,31 @@ ALLOWED = 0.01
 # --- two stages ---
 
 
-def _way(name: str, **options: str) -> Callable[[StageCase, int], Callable[[], Any]]:
-    """Search the index in a way that its options name."""
+def _search(name: str, **options: str) -> Callable[[StageCase, int], Callable[[], Any]]:
+    """Return a ``prepare`` that searches the index with options."""
 
     def prepare(case: StageCase, threads: int) -> Callable[[], Any]:
         index, queries, count = case.index, case.queries, peers.threads_of(threads)
         if name == "two-stage":
-            case.data.memory.keep("calibration", case.calibrate)
+            case.data.cache.get("calibration", case.calibrate)
 
         def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             found = index.search(queries, case.k, threads=count, **options)
             return found.ids, found.scores
 
-        # One query says little of recall: the tables give that of all.
-        case.data.memory.keep(("all", name), lambda: search(case.data.queries)[0])
+        # Recall is measured over all queries, since one query says little.
+        case.data.cache.get(("all", name), lambda: search(case.data.queries)[0])
         return lambda: search(queries)
 
     return prepare
 
 
 @dataclass(frozen=True, eq=False)
-class StageCase(searching.SearchCase):
-    """The ways to search the same index."""
+class StageCase(SearchCase):
+    """The stages and metrics of one index."""
 
     group: ClassVar = "stages"
     table: ClassVar = "stages"
-    peers: ClassVar = (
-        Peer("exact", _way("exact"), "ours", threaded=True),
-        Peer("two-stage", _way("two-stage", stage="two-stage"), "ours", threaded=True, exact=False),
-        Peer("asymmetric", _way("asymmetric", metric="asymmetric"), "ours", threaded=True, exact=False),
-        Peer("Hamming", _way("Hamming", stage="binary"), "ours", threaded=True, exact=False),
-        Peer("reading every byte once", peers.read_once, "reference", threaded=True, takes=peers.one_query),
-    )
 
     @property
     def index(self) -> ctxembed.Index:
@@ -71,18 +65,18 @@ class StageCase(searching.SearchCase):
             index.add(self.data.rows)
             return index
 
-        return self.data.memory.keep("index", build)
+        return self.data.cache.get("index", build)
 
     def calibrate(self) -> Any:
-        """Choose the oversample on queries that are not those of the case."""
+        """Choose the oversample with queries that the case does not search for."""
         return self.index.calibrate(vectors.int8_vectors(5, JUDGED, self.dims), self.k, recall=RECALL)
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """As all searches, and for those that may miss a row: whether the scores are those of the rows found."""
+    def judge(self, peer: Peer, result: Any) -> Verdict:
+        """Check an approximate search by the scores of the rows that it found, an exact one as any other."""
         if peer.exact:
-            return super().judge(peer, answer)
-        ids, scores = answer
-        recall = ranking.recall(self.data.memory.kept["all", peer.name], self.data.best[0])
+            return super().judge(peer, result)
+        ids, scores = result
+        recall = ranking.recall(self.data.cache.entries["all", peer.name], self.data.best[0])
         note, values = f"recall {recall:.3f}", {"recall@10": recall}
         rows = self.data.rows[ids[0]]
         if peer.name == "two-stage":
@@ -92,8 +86,8 @@ class StageCase(searching.SearchCase):
             query = self.queries[0].astype(int) if peer.name == "asymmetric" else np.where(self.queries[0] < 0, -1, 1)
             expected = np.where(rows < 0, -1, 1) @ query
             expected = (self.dims - expected) // 2 if peer.name == "Hamming" else expected
-        correct = bool(np.abs(scores[0] - expected).max() <= searching.TOLERANCE)
-        assert correct, f"{peer.name} on {self.label}: scores are not those of the rows"
+        correct = bool(np.abs(scores[0] - expected).max() <= TOLERANCE)
+        assert correct, f"{peer.name} on {self.label}: the scores are not those of the rows"
         return Verdict(correct, note, values)
 
 
@@ -101,7 +95,7 @@ class StageCase(searching.SearchCase):
 
 
 def _filtered(form: Callable[[np.ndarray], np.ndarray]) -> Callable[[FilterCase, int], Callable[[], Any]]:
-    """Search the allowed rows, which are given in a form: a boolean for each row, or a list of ids."""
+    """Search the allowed rows, given by ``form`` as a boolean for each row or as an array of ids."""
 
     def prepare(case: FilterCase, threads: int) -> Callable[[], Any]:
         index, queries, mask, count = case.index, case.queries, form(case.mask), peers.threads_of(threads)
@@ -122,15 +116,9 @@ def _gather(case: FilterCase, _threads: int) -> Callable[[], np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class FilterCase(StageCase):
-    """One row in a hundred is allowed, beside the scan of all."""
+    """A search in which one row in a hundred is allowed, beside a search of all rows."""
 
     table: ClassVar = "filters"
-    peers: ClassVar = (
-        Peer("all rows", _way("exact"), "ours", threaded=True),
-        Peer("mask, 1 % allowed", _filtered(np.asarray), "ours", threaded=True),
-        Peer("list of ids, 1 %", _filtered(np.flatnonzero), "ours", threaded=True),
-        Peer("numpy's copy of the allowed rows", _gather, "reference"),
-    )
 
     @property
     def label(self) -> str:
@@ -140,20 +128,20 @@ class FilterCase(StageCase):
     def mask(self) -> np.ndarray:
         return np.random.default_rng(8).random(self.data.count) < ALLOWED
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """The exact answer among the allowed rows."""
+    def judge(self, peer: Peer, result: Any) -> Verdict:
+        """Compare with the exact result among the allowed rows."""
         if peer.kind == "reference":
-            return Verdict(bool((answer == self.data.rows[self.mask]).all()))
+            return Verdict(bool((result == self.data.rows[self.mask]).all()))
         if peer.name == "all rows":
-            return super().judge(peer, answer)
+            return super().judge(peer, result)
         allowed = np.flatnonzero(self.mask)
         scores = self.data.scores(self.queries, self.data.rows[allowed])
         best = -np.sort(-scores, axis=1)[:, : self.k]
-        place = np.searchsorted(allowed, answer[0])
-        known = bool(self.mask[answer[0]].all())
+        place = np.searchsorted(allowed, result[0])
+        known = bool(self.mask[result[0]].all())
         got = np.take_along_axis(scores, np.minimum(place, len(allowed) - 1), axis=1)
-        same = bool(np.abs(got - best).max() <= searching.TOLERANCE)
-        return Verdict(known and same and bool(np.abs(answer[1] - best).max() <= searching.TOLERANCE))
+        same = bool(np.abs(got - best).max() <= TOLERANCE)
+        return Verdict(known and same and bool(np.abs(result[1] - best).max() <= TOLERANCE))
 
 
 # --- building ---
@@ -195,18 +183,13 @@ def _fresh_copy(case: BuildCase, _threads: int) -> Callable[[], np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class BuildCase(Case):
-    """An index of all rows, and the memory that it takes beside them."""
+    """The time to build an index of all rows, and its memory."""
 
-    data: searching.DataSet
+    data: DataSet
     memory: dict[str, float] = field(default_factory=dict)
 
     group: ClassVar = "stages"
     table: ClassVar = "building"
-    peers: ClassVar = (
-        Peer("ctxembed.Index.add", _build, "ours"),
-        Peer("a copy of the rows", _copy, "reference"),
-        Peer("a copy to new memory", _fresh_copy, "reference"),
-    )
 
     @property
     def dims(self) -> int:
@@ -220,21 +203,43 @@ class BuildCase(Case):
     def size(self) -> dict[str, int]:
         return {"rows": self.data.count, "dimensions": self.dims}
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """The index finds the first and the last row, a copy is one."""
+    def judge(self, peer: Peer, result: Any) -> Verdict:
+        """Check that the index finds its first and last row, or that a copy equals the rows."""
         if peer.kind == "reference":
-            return Verdict(bool((answer[::997] == self.data.rows[::997]).all()))
+            return Verdict(bool((result[::997] == self.data.rows[::997]).all()))
         ends = self.data.rows[[0, -1]]
-        found = answer.search(ends, 1)
-        correct = len(answer) == self.data.count and bool((self.data.rows[found.ids[:, 0]] == ends).all())
+        found = result.search(ends, 1)
+        correct = len(result) == self.data.count and bool((self.data.rows[found.ids[:, 0]] == ends).all())
         per_row = self.memory["bytes a row"]
         return Verdict(correct, f"{per_row:,.0f} bytes a row ({per_row / self.dims:.2f}x)", dict(self.memory))
 
 
+PEERS = {
+    StageCase: (
+        Peer("exact", _search("exact"), "ours", threaded=True),
+        Peer("two-stage", _search("two-stage", stage="two-stage"), "ours", threaded=True, exact=False),
+        Peer("asymmetric", _search("asymmetric", metric="asymmetric"), "ours", threaded=True, exact=False),
+        Peer("Hamming", _search("Hamming", stage="binary"), "ours", threaded=True, exact=False),
+        Peer("reading every byte once", peers.read_once, "reference", threaded=True, takes=peers.one_query),
+    ),
+    FilterCase: (
+        Peer("all rows", _search("exact"), "ours", threaded=True),
+        Peer("mask, 1 % allowed", _filtered(np.asarray), "ours", threaded=True),
+        Peer("list of ids, 1 %", _filtered(np.flatnonzero), "ours", threaded=True),
+        Peer("numpy's copy of the allowed rows", _gather, "reference"),
+    ),
+    BuildCase: (
+        Peer("ctxembed.Index.add", _build, "ours"),
+        Peer("a copy of the rows", _copy, "reference"),
+        Peer("a copy to new memory", _fresh_copy, "reference"),
+    ),
+}
+
+
 def cases(scale: Scale) -> list[Case]:
     rows = {"smoke": 12_000, "quick": 100_000, "full": 1_000_000}[scale]
-    data = searching.DataSet("cosine", rows, most=JUDGED, judged=JUDGED)
-    found: list[Case] = [kind(data, number) for kind in (StageCase, FilterCase) for number in (1, MANY)]
+    data = DataSet("cosine", rows, query_count=JUDGED, judged_queries=JUDGED)
+    found: list[Case] = [kind(data, count) for kind in (StageCase, FilterCase) for count in (1, MANY)]
     return [*found, BuildCase(data)]
 
 

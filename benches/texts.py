@@ -1,7 +1,7 @@
-"""Vectors of real text, from the local server's stand-in for the model: lexical, so a lower bound of what one knows.
+"""Vectors of real text, by the local server's lexical stand-in for the model.
 
-Two collections: Cranfield, 1,400 abstracts and 225 questions with judgements of experts; and passages of books and
-documentation in English, Chinese and Korean, where a question is half of a passage and the passage its one answer.
+There are two collections. Cranfield has 1,400 abstracts and 225 queries, judged by experts. The passages are from books
+and documentation in English, Chinese and Korean; half of a passage is a query, for which only that passage is relevant.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODEL, DIMS = "pplx-embed-context-v1-0.6b", 1024
 PASSAGES = 16
-"""Of a file: enough for what the tables say, few enough to embed in seconds."""
+"""Passages of a file: few enough to embed all files in seconds."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Rows, queries, and the gain of each row that is relevant to a query."""
+    """Rows, queries, and for each query the gain of each relevant row."""
 
     rows: np.ndarray
     queries: np.ndarray
@@ -39,7 +39,7 @@ def _embed(documents: list[list[str]]) -> np.ndarray:
 
 @cache
 def cranfield() -> Collection:
-    """Abstracts with their titles, a document of one chunk each."""
+    """Return the abstracts with their titles, each a document of one chunk."""
     folder = DATA / "ir" / "cranfield"
     documents, queries = (
         [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
@@ -51,7 +51,7 @@ def cranfield() -> Collection:
     for line in (folder / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         query, document, gain = line.split("\t")
         judged[place_of[query]][row_of[document]] = float(gain)
-    # A judgement scale of two grades, to which one line of the source does not keep.
+    # The scale has two grades, but one judgement of the source is above it.
     judged = [{row: min(gain, 1.0) for row, gain in gains.items()} for gains in judged]
     return Collection(
         _embed([[f"{document['title']} {document['text']}"] for document in documents]),
@@ -62,17 +62,17 @@ def cranfield() -> Collection:
 
 @cache
 def passages() -> Collection:
-    """The first passages of every file, a document a file; one of each, cut in half, is a question."""
-    documents, questions, answers = [], [], []
+    """Return the first passages of every file, one document per file. Half of one passage is the query."""
+    documents, queries, judged = [], [], []
     before = 0
     for path in sorted((DATA / "corpus").glob("*/*")):
         text = path.read_text(encoding="utf-8", errors="replace")
         chunks = [part.strip() for part in re.split(r"\n\s*\n", text) if len(part.strip()) >= 120][:PASSAGES]
         if len(chunks) < 4:
             continue
-        asked = len(chunks) // 2
+        chosen = len(chunks) // 2
         documents.append(chunks)
-        questions.append([chunks[asked][: len(chunks[asked]) // 2]])
-        answers.append({before + asked: 1.0})
+        queries.append([chunks[chosen][: len(chunks[chosen]) // 2]])
+        judged.append({before + chosen: 1.0})
         before += len(chunks)
-    return Collection(_embed(documents), _embed(questions), answers)
+    return Collection(_embed(documents), _embed(queries), judged)

@@ -1,30 +1,30 @@
-"""Vectors that behave like those of an embedding model, without one.
+"""Synthetic vectors with the properties of real embeddings.
 
-What matters to a search is how scores are spread, since that decides how often the k-th best so far is beaten, and
-how much two representations of a vector agree. Random bytes would make both unlike anything real: all cosines within
-a few percent of zero, and bits that know next to nothing of the nearest rows. These traits of real embeddings are
+The speed and quality of a search depend on the distribution of the scores, which decides how often a row beats the
+k-th best so far, and on the agreement of two representations of a vector. Random bytes are unlike real embeddings in
+both: all cosines are within a few percent of zero, and bits rarely find the nearest rows. These properties are
 modelled:
 
 - a common direction: any two vectors of one model have a positive cosine, here about 0.3, and most bits are far from
   balanced (Mu and Viswanath, "All-but-the-Top", 2018; Ethayarajh, 2019);
-- correlated dimensions: rows live in 160 directions whose variance falls by a power law, so that about 60 to 100
-  dimensions do the work of all, and a tenth of the energy is noise of each dimension's own;
-- topics of very different size, Zipf's law: the weight of the i-th of 2,000 is 1 / (i + 10);
-- a low intrinsic dimension near a row, about 10 to 30 as Levina and Bickel's estimate (2004) gives for text: within
-  a topic only some directions vary, others than in the next topic, and rows crowd around its centre;
-- near-duplicates: 3 % of the rows are another one's with a little noise. Lee et al. (2022, "Deduplicating training
-  data makes language models better") count 3 % in C4, and more elsewhere;
-- leading dimensions that say more, as Matryoshka training makes them (Kusupati et al., 2022): signal falls from the
-  first dimension on, noise does not. A vector of fewer dimensions is the beginning of the full one;
-- lengths that differ from vector to vector by some 15 %, so that inner product and cosine rank differently.
+- correlated dimensions: rows span 160 directions whose variance falls by a power law, so that the effective number of
+  dimensions is about 60 to 100; a tenth of the energy is independent noise in each dimension;
+- topics of very different sizes, by Zipf's law: the weight of the i-th of 2,000 is 1 / (i + 10);
+- a low intrinsic dimension near a row, about 10 to 30 for text by Levina and Bickel's estimate (2004): within a topic
+  only some directions vary, different ones in each topic, and rows are dense around its centre;
+- near-duplicates: 3 % of the rows are copies of others with a little noise. Lee et al. (2022, "Deduplicating training
+  data makes language models better") find 3 % in C4, and more elsewhere;
+- leading dimensions with more information, an effect of Matryoshka training (Kusupati et al., 2022): the signal falls
+  from the first dimension on, the noise does not. A vector of fewer dimensions is a prefix of the full one;
+- lengths that vary by some 15 %, so that inner product and cosine rank differently.
 
-Values then go the way the model's do: int8 = round(127 * tanh(x)), bit = (x >= 0), least significant bit first.
+The values are quantised like the model's: int8 = round(127 * tanh(x)), bit = (x >= 0), least significant bit first.
 
-``tests/bench/test_vectors.py`` holds the vectors to all of this. Bits alone then find 50 to 80 % of the exact ten
-nearest, which agrees with what is reported of binary embeddings: 92 to 96 % of the retrieval quality (Shakir, Aarsen
-and Lee, "Binary and scalar embedding quantization", 2024), that is, other rows of about the same worth.
+``tests/bench/test_vectors.py`` checks all of this. Bits alone find 50 to 80 % of the exact ten nearest rows. This
+agrees with reports on binary embeddings, which keep 92 to 96 % of the retrieval quality (Shakir, Aarsen and Lee,
+"Binary and scalar embedding quantization", 2024): the other rows found are about as relevant.
 
-Every block of rows has a generator of its own, seeded by (seed, block): rows do not depend on how many are asked for,
+Every block of rows has its own generator, seeded by (seed, block), so that rows depend neither on the number of rows
 nor on the number of threads.
 """
 
@@ -50,7 +50,7 @@ BLOCK = 2048
 POOL = 1 << 20
 
 COMMON = 0.17
-"""Length of the common direction, a dimension; what follows is in the same unit."""
+"""Length of the common direction, per dimension. The constants below have the same unit."""
 SIGNAL = 0.24
 NOISE = 0.09
 TOPIC_SHARE = 0.72
@@ -59,17 +59,17 @@ DUPLICATES = 0.03
 
 @cache
 def _model() -> dict[str, np.ndarray]:
-    """What all vectors share, whatever their seed."""
+    """Return the parameters that are shared by vectors of all seeds."""
     rng = np.random.default_rng(20_251)
     f = np.float32
     place = np.arange(LATENT)
     spread = (1 + place / 8) ** -0.5
     basis = rng.standard_normal((LATENT, MOST_DIMS), dtype=f) * (spread / np.sqrt(np.square(spread).mean()))[:, None]
-    # Signal falls over the dimensions; a factor of one is met where 1,024 of them have the energy of as many ones.
+    # The signal falls over the dimensions. The mean square of the first 1,024 factors is one.
     profile = (1 + np.arange(MOST_DIMS) / 128) ** -0.2
     profile /= np.sqrt(np.square(profile[:1024]).mean())
     basis *= profile * SIGNAL / np.sqrt(LATENT)
-    # Each of some subspaces has its own order of the directions, and its variance falls faster.
+    # Each subspace orders the directions differently, and its variance falls faster.
     own = (1 + place / 3) ** -1.0
     own /= np.sqrt(np.square(own).mean())
     weights = 1 / (np.arange(TOPICS) + 10.0)
@@ -90,10 +90,10 @@ def _block(seed: int, number: int, dims: int) -> np.ndarray:
     topic = np.minimum(np.searchsorted(model["cumulated"], rng.random(BLOCK)), TOPICS - 1)
     latent = rng.standard_normal((BLOCK, LATENT), dtype=f)
     latent *= model["within"][topic % SUBSPACES]
-    # How far from the topic's centre: most rows near, some far.
+    # The distance from the centre of the topic: most rows are near, some far.
     latent *= np.exp(rng.standard_normal((BLOCK, 1), dtype=f) * f(0.35))
     latent += model["topics"][topic]
-    # A stretch of one pool a row: to draw noise anew would take most of the time.
+    # The noise of a row is a slice of one pool, since drawing new noise would take most of the time.
     offset = rng.integers(0, POOL, BLOCK)
     copies = np.flatnonzero(rng.random(BLOCK) < DUPLICATES)
     originals = rng.integers(0, BLOCK, len(copies))
@@ -138,10 +138,10 @@ def binary_vectors(seed: int, rows: int, dims: int = 1024) -> np.ndarray:
 
 
 def grown(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return ``count`` rows, the given ones first: more than there is time to draw.
+    """Return ``count`` rows, the given ones first, in less time than drawing them.
 
-    Each of the others is one of ``rows``, in turn, with noise of its own: an eighth of the bits flipped, or up to 40
-    added or subtracted. So they are neighbours of neighbours, and far from duplicates.
+    The others are copies of ``rows``, in turn, with independent noise: an eighth of the bits flipped, or up to 40 added
+    or subtracted. They are neighbours of neighbours, not near-duplicates.
     """
     out = np.empty((count, rows.shape[1]), dtype=rows.dtype)
     out[: len(rows)] = rows[:count]
@@ -163,7 +163,7 @@ def grown(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Write int8 rows, or queries of the same kind, as raw bytes: for experiments outside Python."""
+    """Write int8 rows or queries as raw bytes, for experiments outside Python."""
     parser = argparse.ArgumentParser(prog="python -m benches.vectors", description=main.__doc__)
     parser.add_argument("rows", type=int)
     parser.add_argument("file", type=Path)

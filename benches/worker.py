@@ -1,7 +1,7 @@
-"""A process of its own that searches: what an environment variable decides is decided when a process starts.
+"""Search in a separate process, since the instruction set of an environment variable is chosen at its start.
 
-``python -m benches.worker METRIC ROWS.npy`` answers requests of (queries, k, threads) on stdin with (ids, scores) on
-stdout, both pickled, after it has said which instruction set it runs on.
+``python -m benches.worker METRIC ROWS.npy`` writes the name of its instruction set to stdout, then reads requests of
+(queries, k, threads) from stdin and writes responses of (ids, scores) to stdout, all pickled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """The parent's end: a process that is started with ``CTXEMBED_ISA`` and holds the rows."""
+    """The parent's side: starts a process with ``CTXEMBED_ISA`` that holds the rows."""
 
     def __init__(self, metric: str, rows: np.ndarray, isa: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -36,13 +36,13 @@ class Worker:
                 cwd=Path(__file__).parent.parent,
             )
             atexit.register(self.close)
-            self.isa = self._receive()  # the rows are read by then
+            self.isa = self._receive()  # the process has read the rows before
 
     def _receive(self) -> Any:
         return pickle.load(self._process.stdout)
 
     def search(self, queries: np.ndarray, k: int, threads: int | None) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-        """Return the call that asks for the best ``k``."""
+        """Return the call that searches for the best ``k``."""
         request = pickle.dumps((queries, k, threads))
 
         def call() -> tuple[np.ndarray, np.ndarray]:

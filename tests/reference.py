@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, is_typeddict
 
 import ctxembed
 
@@ -25,15 +25,30 @@ ROOMS = {
     "Client": (
         "Client",
         "AsyncClient",
+        "ClientOptions",
+        "AsyncClientOptions",
+        "Stream",
+        "AsyncStream",
         "EmbeddingsPart",
+        "RawCalls",
+        "AsyncRawCalls",
         "RawResponse",
         "Progress",
         "RequestEvent",
         "ResponseEvent",
         "RetryEvent",
     ),
+    "Transport": (
+        "Transport",
+        "TransportName",
+        "TransportRequest",
+        "TransportResponse",
+        "Timeouts",
+        "Credentials",
+        "Clock",
+    ),
     "Results": ("Embeddings", "Usage", "Failure"),
-    "Models and limits": ("Model", "models", "get_model", "register_model", "Limits"),
+    "Models and limits": ("Model", "models", "get_model", "register_model", "EncodingFormat", "Limits"),
     "Planning": (
         "plan",
         "Plan",
@@ -44,6 +59,7 @@ ROOMS = {
         "SplitDocuments",
         "Window",
         "TokenCounter",
+        "CountsTokens",
         "token_upper_bound",
     ),
     "Codec": (
@@ -101,6 +117,8 @@ def kind(value: Any) -> str:
     if inspect.isclass(value):
         if issubclass(value, BaseException):
             return "exception"
+        if is_typeddict(value):
+            return "typed dictionary"
         return "protocol" if getattr(value, "_is_protocol", False) else "class"
     if inspect.isroutine(value):
         return "function"
@@ -114,7 +132,7 @@ def summary(name: str, value: Any) -> str:
     if get_origin(value):
         return "One of " + ", ".join(f"`{each!r}`" for each in get_args(value)) + "."
     first = (inspect.getdoc(value) or "").partition("\n")[0]
-    return re.sub(r":\w+:(`\w+`)", r"\1", first.replace("``", "`")).replace("|", r"\|")
+    return re.sub(r":\w+:(`[\w.]+`)", r"\1", first.replace("``", "`")).replace("|", r"\|")
 
 
 def page() -> str:

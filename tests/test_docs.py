@@ -43,7 +43,9 @@ def test_docstring_examples_print_what_they_show(text, server, tmp_path, monkeyp
     assert failures == 0, "".join(output)
 
 
-@pytest.mark.parametrize("name", [n for n in ctxembed.__all__ if callable(getattr(ctxembed, n))])
+@pytest.mark.parametrize(
+    "name", [n for n in ctxembed.__all__ if inspect.isclass(v := getattr(ctxembed, n)) or inspect.isroutine(v)]
+)
 def test_every_public_class_and_function_has_a_summary(name):
     text = inspect.getdoc(getattr(ctxembed, name))
     assert text

@@ -1,1 +1,1 @@
-"""Every peer, used as its own documentation recommends for speed."""
+"""The peers of each case, called as their own documentation recommends for speed."""

@@ -1,7 +1,7 @@
-"""Who sends documents to an API: this package's clients, and the vendor's with what its users add to it.
+"""API clients: those of this package, and the vendor's with the code that its users write around it.
 
-Each opens a client for a job and gives the call that does it, which returns the vectors of the job's chunks, a row
-each in the order of the documents: one matrix, or where each request is sent as it is, one a request.
+Each opens a client for a job and yields the call that runs it. The call returns the vectors of the job's chunks in
+input order: one matrix, or one matrix per request if the requests are not packed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any, Final
 import ctxembed
 import httpx
 import numpy as np
-from ctxembed._client._http import lines as _lines
 
 from benches.serving import KEY, MODEL
 
@@ -32,11 +31,11 @@ _NO_LIMITS: Final = httpx.Limits(max_connections=None)
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Requests of so many documents each, at most so many at once."""
+    """Documents to embed in requests of a fixed number of documents."""
 
     base_url: str
     documents: list[list[str]] = field(repr=False)
-    a_request: int
+    documents_per_request: int
     concurrency: int
     dimensions: int
     retries: int = 2
@@ -44,29 +43,30 @@ class Job:
     @property
     def requests(self) -> list[list[list[str]]]:
         """The documents of each request."""
-        return [self.documents[i : i + self.a_request] for i in range(0, len(self.documents), self.a_request)]
+        size = self.documents_per_request
+        return [self.documents[i : i + size] for i in range(0, len(self.documents), size)]
 
     @property
     def options(self) -> dict[str, Any]:
-        """What this package's clients are made with."""
+        """The options of this package's clients."""
         return {
             "api_key": KEY,
             "base_url": self.base_url,
-            # So many documents fill a request, whatever they are estimated to cost.
-            "limits": ctxembed.Limits(documents=self.a_request, tokens=2**30),
+            # Only the number of documents limits a request, not their estimated tokens.
+            "limits": ctxembed.Limits(documents=self.documents_per_request, tokens=2**30),
             "max_concurrency": self.concurrency,
             "max_retries": self.retries,
         }
 
 
 Session = AbstractAsyncContextManager[Callable[[], Awaitable[Any]]]
-"""A client that is open, and gives the call that does the job."""
+"""Opens a client and yields the call that runs the job."""
 
 
 @asynccontextmanager
-async def ours_async(job: Job) -> AsyncIterator[Any]:
-    """Over aiohttp, which is picked up where its extra is installed."""
-    async with ctxembed.AsyncClient(**job.options) as client:
+async def ours_async(job: Job, transport: str = "aiohttp") -> AsyncIterator[Any]:
+    """Plan and embed."""
+    async with ctxembed.AsyncClient(**job.options, transport=transport) as client:
 
         async def call() -> np.ndarray:
             return (await client.embed(job.documents, dimensions=job.dimensions)).vectors
@@ -75,9 +75,9 @@ async def ours_async(job: Job) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def ours_create(job: Job) -> AsyncIterator[Any]:
-    """Each request given as it is, as to the vendor's package: nothing is planned and no tokens are estimated."""
-    async with ctxembed.AsyncClient(**job.options) as client:
+async def ours_create(job: Job, transport: str = "aiohttp") -> AsyncIterator[Any]:
+    """Call ``create`` for each request, which plans nothing and estimates no tokens, like the vendor's package."""
+    async with ctxembed.AsyncClient(**job.options, transport=transport) as client:
 
         async def one(documents: list[list[str]]) -> list[np.ndarray]:
             return [(await client.create(documents, dimensions=job.dimensions)).vectors]
@@ -85,24 +85,12 @@ async def ours_create(job: Job) -> AsyncIterator[Any]:
         yield partial(gather, job, one, job.requests)
 
 
-@asynccontextmanager
-async def over_httpx(session: Session) -> AsyncIterator[Any]:
-    """As where the extra is not installed: what sends is chosen at the first request."""
-    async with session as call:
-        installed, _lines._AIOHTTP = _lines._AIOHTTP, False  # noqa: SLF001
-        try:
-            await call()
-        finally:
-            _lines._AIOHTTP = installed  # noqa: SLF001
-        yield call
-
-
 def ours_httpx(job: Job) -> Session:
-    return over_httpx(ours_async(job))
+    return ours_async(job, "httpx")
 
 
 def ours_create_httpx(job: Job) -> Session:
-    return over_httpx(ours_create(job))
+    return ours_create(job, "httpx")
 
 
 @contextmanager
@@ -113,7 +101,7 @@ def ours_sync(job: Job) -> Iterator[Callable[[], np.ndarray]]:
 
 @contextmanager
 def ours_create_sync(job: Job) -> Iterator[Callable[[], list[np.ndarray]]]:
-    """Each request given as it is, by as many threads as there may be requests at once."""
+    """Call ``create`` for each request from as many threads as the concurrency allows."""
     with ctxembed.Client(**job.options) as client, ThreadPoolExecutor(job.concurrency) as threads:
 
         def one(documents: list[list[str]]) -> np.ndarray:
@@ -124,7 +112,7 @@ def ours_create_sync(job: Job) -> Iterator[Callable[[], list[np.ndarray]]]:
 
 @asynccontextmanager
 async def official_async(job: Job, http_client: httpx.AsyncClient | None = None) -> AsyncIterator[Any]:
-    """As its users write it: so many at once, base64 and a matrix; rows placed by index, as nothing promises order."""
+    """Send requests concurrently, decode base64 and stack the rows, sorted by index because no order is promised."""
     from perplexity import AsyncPerplexity
 
     options: dict[str, Any] = {"api_key": KEY, "base_url": job.base_url, "max_retries": job.retries}
@@ -146,7 +134,7 @@ async def official_async(job: Job, http_client: httpx.AsyncClient | None = None)
 
 @asynccontextmanager
 async def official_joined(job: Job) -> AsyncIterator[Any]:
-    """One matrix of all requests."""
+    """Join the requests to one matrix."""
     async with official_async(job) as call:
 
         async def joined() -> np.ndarray:
@@ -162,14 +150,14 @@ def official_aiohttp(job: Job) -> Session:
 
 
 def _bodies(job: Job) -> list[bytes]:
-    """Write the requests beforehand: what is left is the transport's own work."""
+    """Return the request bodies, written beforehand so that only the transport is measured."""
     options = {"model": MODEL, "dimensions": job.dimensions}
     return [json.dumps({"input": documents, **options}, separators=(",", ":")).encode() for documents in job.requests]
 
 
 @asynccontextmanager
 async def raw_httpx(job: Job) -> AsyncIterator[Any]:
-    """The bytes of each answer, which nobody decodes, for bytes that nobody writes."""
+    """Send prepared bodies and return the length of each response body."""
     async with httpx.AsyncClient(limits=_NO_LIMITS, headers=_HEADERS) as client:
 
         async def one(body: bytes) -> list[int]:
@@ -180,7 +168,7 @@ async def raw_httpx(job: Job) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def raw_aiohttp(job: Job) -> AsyncIterator[Any]:
-    """The bytes of each answer, which nobody decodes, for bytes that nobody writes."""
+    """Send prepared bodies and return the length of each response body."""
     import aiohttp
 
     async with aiohttp.ClientSession(headers=_HEADERS) as client:
@@ -193,7 +181,7 @@ async def raw_aiohttp(job: Job) -> AsyncIterator[Any]:
 
 
 async def gather(job: Job, one: Any, requests: list[Any]) -> list[Any]:
-    """Send requests, at most so many at once, and join what each brings."""
+    """Send requests with the concurrency of the job, and join their results in order."""
     parts: list[Any] = [None] * len(requests)
     left = iter(enumerate(requests))
 
@@ -206,7 +194,7 @@ async def gather(job: Job, one: Any, requests: list[Any]) -> list[Any]:
 
 
 def run(session: Session) -> Any:
-    """Open a client, do the job once, and close it."""
+    """Open a client, run the job once, and close the client."""
 
     async def main() -> Any:
         async with session as call:
@@ -216,13 +204,13 @@ def run(session: Session) -> Any:
 
 
 def kept(session: Session) -> Callable[[], Any]:
-    """Open a client for as long as this process lives, and return the job."""
+    """Open a client until the process exits, and return the call that runs the job."""
     runner, stack = asyncio.Runner(), AsyncExitStack()
     call = runner.run(stack.enter_async_context(session))
     found: list[Any] = []
 
     async def once() -> None:
-        # Not returned: restoring signal handlers, asyncio prints what a task returned, matrices included.
+        # The task returns None: asyncio would print its result, a matrix, when it restores signal handlers.
         found[:] = [await call()]
 
     def job() -> Any:

@@ -1,40 +1,38 @@
-"""From the body of a response, or base64 strings, to one matrix; and the functions on bits.
+"""From the body of a response, or base64 strings, to one matrix; and the functions on bits and vectors.
 
-A peer that parses JSON trusts the order of the body. ctxembed also proves that every (document, chunk) came once.
+A peer that parses JSON trusts the order of the body. ctxembed also checks that every (document, chunk) occurs once.
 """
 
 from __future__ import annotations
 
 import base64
 import mmap
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import ctxembed
-import httpx
 import msgspec
 import numpy as np
 import orjson
-import perplexity
 import pybase64
 
+from benches.cases.decode import official_raw_response
 from benches.harness import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from benches.test_decode import BitsCase, BodyCase, ParsedCase, TextsCase, VectorsCase
+    from benches.cases.decode import BitsCase, BodyCase, ParsedCase, TextsCase, VectorsCase
 
     Call = Callable[[], Any]
 
 
 def _matrix(case: BodyCase | TextsCase, rows: Iterable[bytes]) -> np.ndarray:
-    """Stack decoded rows: one copy, which is quicker than numpy.stack over as many small arrays."""
+    """Join decoded rows in one copy, which is faster than numpy.stack over many small arrays."""
     return np.frombuffer(b"".join(rows), dtype=case.dtype).reshape(-1, case.width)
 
 
 def _b64(text: str) -> bytes:
-    # pybase64's documentation: validation lets it take the fast path.
+    # The documentation of pybase64 recommends validate=True: it enables the fast path.
     return pybase64.b64decode(text, validate=True)
 
 
@@ -47,14 +45,14 @@ def ours(case: BodyCase, _threads: int) -> Call:
 
 
 def ours_out(case: BodyCase, _threads: int) -> Call:
-    """Into an array that is used again, whose pages the system need not provide anew."""
+    """Decode into the same array at each call, so that the system provides no new pages."""
     body, shape, encoding = case.body, case.shape, case.encoding
     out = np.zeros_like(case.expected)
     return lambda: ctxembed.decode_response(body, shape=shape, encoding_format=encoding, out=out).vectors
 
 
 def ours_mapped(case: BodyCase, _threads: int) -> Call:
-    """Into a fresh mapping of the system's small pages, instead of memory from numpy's allocator."""
+    """Decode into a new anonymous mapping instead of memory from numpy's allocator."""
     body, shape, encoding, expected = case.body, case.shape, case.encoding, case.expected
 
     def call() -> np.ndarray:
@@ -64,25 +62,12 @@ def ours_mapped(case: BodyCase, _threads: int) -> Call:
     return call
 
 
-@cache
-def _raw_response(body: bytes) -> Any:
-    """Let the official client make a response object of its own, over a transport that answers with ``body``."""
-
-    def answer(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=body, headers={"content-type": "application/json"})
-
-    client = perplexity.Perplexity(api_key="none", http_client=httpx.Client(transport=httpx.MockTransport(answer)))
-    return client.contextualized_embeddings.with_raw_response.create(
-        input=[["text"]], model="pplx-embed-context-v1-0.6b"
-    )
-
-
 def official(case: BodyCase, _threads: int) -> Call:
-    """The package's own way from bytes to its response model, then base64 as its guide shows."""
-    raw = _raw_response(case.body)
+    """Parse with the package's own response model, then decode base64 as its guide shows."""
+    raw = official_raw_response(case.body)
 
     def call() -> np.ndarray:
-        # What parse() does, but for the result it would keep from the call before.
+        # parse() would return the cached result of the call before.
         response = raw._parse()  # noqa: SLF001
         return _matrix(case, (base64.b64decode(c.embedding) for document in response.data for c in document.data))
 
@@ -123,7 +108,7 @@ def msgspec_bytes(case: BodyCase, _threads: int) -> Call:
 
 
 def pybase64_blob(case: BodyCase, _threads: int) -> Call:
-    """All rows as one base64 text, no JSON around it: less work than any response allows."""
+    """Decode all rows from one base64 text without JSON: less work than any response allows."""
     blob = base64.b64encode(case.expected.tobytes())
     return lambda: _matrix(case, [_b64(blob)])
 
@@ -178,7 +163,7 @@ def numpy_bits(case: BitsCase, _threads: int) -> Call:
 
     def unpack() -> np.ndarray:
         signs = np.unpackbits(given, axis=1, bitorder="little").view(np.int8)
-        signs *= 2  # in place: a second array would cost as much again
+        signs *= 2  # in place: a second array would double the cost
         signs -= 1
         return signs
 
@@ -186,7 +171,7 @@ def numpy_bits(case: BitsCase, _threads: int) -> Call:
 
 
 def numpy_bits_plain(case: BitsCase, _threads: int) -> Call:
-    """As most people write it, an array a step."""
+    """The usual code, with one new array per step."""
     given = case.given
     if case.packs:
         return lambda: np.packbits(np.where(given >= 0, 1, 0).astype(np.uint8), axis=1, bitorder="little")
@@ -194,7 +179,7 @@ def numpy_bits_plain(case: BitsCase, _threads: int) -> Call:
 
 
 def fill(case: BitsCase, _threads: int) -> Call:
-    """Write an array of the result's size: what the memory itself costs."""
+    """Write an array of the result's size: the cost of the memory alone."""
     size = case.size["rows"] * case.size["dimensions"]
     return lambda: np.full(size // 8 if case.packs else size, 1, dtype=np.int8)
 
@@ -228,7 +213,7 @@ def numpy_vectors(case: VectorsCase, _threads: int) -> Call:
 
 
 def copy(case: VectorsCase, _threads: int) -> Call:
-    """Read the vectors and write an array of the result's type: what the memory itself costs."""
+    """Read the vectors and write an array of the result's type: the cost of the memory alone."""
     given = case.given
     return lambda: given.astype(np.float32) if case.function == "normalize" else given.copy()
 
@@ -242,18 +227,13 @@ VECTORS = (
 # --- parsed responses ---
 
 
-def official_object(body: bytes) -> Any:
-    """Return what the official client makes of a body."""
-    return _raw_response(body).parse()
-
-
 def ours_parsed(case: ParsedCase, _threads: int) -> Call:
     parsed = case.parsed
     return lambda: ctxembed.Embeddings.from_response(parsed).vectors
 
 
 def loop(case: ParsedCase, _threads: int) -> Call:
-    """As the vendor's guide decodes: a chunk at a time, then one matrix."""
+    """Decode chunk by chunk and stack the rows, as in the vendor's guide."""
     parsed = case.parsed
     if case.official:
         return lambda: np.stack(

@@ -1,6 +1,6 @@
 """Documents to requests: each call takes token counts and returns the documents of each request.
 
-The packages know one limit only, a capacity, so the cases they get have no other that binds.
+The packages support a single limit, the capacity. They run only the cases in which no other limit binds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benches.harness import Peer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benches.test_pack import FamilyCase, PackCase
+    from benches.cases.packing import FamilyCase, PackCase
 
     Call = Callable[[], Any]
 
@@ -31,13 +31,13 @@ def ours(case: PackCase, _threads: int) -> Call:
 
 
 def ours_patient(case: PackCase, _threads: int) -> Call:
-    """Up to a second for the requests that the default effort leaves above the bound."""
+    """Search for up to a second while the packing is above the bound."""
     tokens, chunks, limits = case.tokens, case.chunks, case.limits
     return lambda: ctxembed.pack(tokens, chunks, limits=limits, effort=1.0).requests
 
 
 def each(prepare: Callable[[PackCase, int], Call], case: FamilyCase, threads: int) -> Call:
-    """Every instance of a family, one after the other."""
+    """Pack every instance of a family in turn."""
     calls = [prepare(instance, threads) for instance in case.instances]
     return lambda: [call() for call in calls]
 
@@ -59,7 +59,7 @@ def binpacking_volume(case: PackCase, _threads: int) -> Call:
 
 
 def next_fit(case: PackCase, _threads: int) -> Call:
-    """What most callers write: fill a request until the next document does not fit."""
+    """The usual code: fill a request until the next document does not fit."""
     limits = case.limits
     costs = case.costs.tolist()
     chunk_counts = [1] * len(costs) if case.chunks is None else case.chunks.tolist()
@@ -84,7 +84,7 @@ def next_fit(case: PackCase, _threads: int) -> Call:
 
 
 def best_fit_decreasing(case: PackCase, _threads: int) -> Call:
-    """Largest first, each into the fullest request that has room: a sorted list of rooms and a bisection."""
+    """Put the largest document first, each into the fullest request with room, found in a sorted list by bisection."""
     tokens, capacity = case.tokens, case.limits.tokens
 
     def call() -> list[list[int]]:
@@ -118,7 +118,7 @@ def _at_most_1000(case: PackCase) -> bool:
 
 
 def _few(case: PackCase) -> bool:
-    # binpacking looks at every bin for every item.
+    # binpacking scans every bin for every item.
     return _one_limit(case) and len(case.tokens) <= 10_000
 
 
@@ -133,7 +133,7 @@ PACK = (
 )
 
 ARRANGED = tuple(peer for peer in PACK if peer.name in ("ctxembed.pack", "seqpacker ffd", "next-fit, Python"))
-"""Of a million documents in some order; the others take seconds for some of them."""
+"""The peers for a million documents. The others take seconds for some arrangements."""
 
 
 def _tokens_alone(case: FamilyCase) -> bool:

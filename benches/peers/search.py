@@ -1,7 +1,7 @@
 """Exact top k by Hamming distance and by cosine.
 
-Every call takes the queries as the API gives them and returns (ids, scores), so what a peer needs done to the
-queries is part of its time; what it does to the database once is not.
+Every call takes the queries as the API returns them and returns (ids, scores). The time includes what a peer does to
+the queries, and excludes what it does once to the database.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from benches.harness import ALL_THREADS, Peer
 from benches.peers import selection
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # of the types SWIG makes, on newer Pythons
+    warnings.simplefilter("ignore", DeprecationWarning)  # from SWIG types on newer Pythons
     import faiss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benches.searching import SearchCase
+    from benches.cases.search import SearchCase
 
     Call = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 def _set_threads(threads: int) -> None:
-    """Set the threads of what keeps a pool for the whole process: faiss (OpenMP) and numpy's BLAS."""
+    """Set the threads of the process-wide pools: faiss (OpenMP) and numpy's BLAS."""
     _blas().limit(limits=threads, user_api="blas")
     faiss.omp_set_num_threads(threads)
 
@@ -48,12 +48,12 @@ def _blas() -> ThreadpoolController:
 
 
 def threads_of(threads: int) -> int | None:
-    """All threads are what a call takes by itself, which is fewer where the work is small."""
+    """Return None, the automatic number, for all threads: a small search then runs on fewer."""
     return None if threads == ALL_THREADS and threads > 1 else threads
 
 
 def ours(case: SearchCase, threads: int) -> Call:
-    """Over a plain array: nothing is kept between calls."""
+    """Search a plain array, without state between calls."""
     queries, rows, k, metric = case.queries, case.data.rows, case.k, case.metric
     count = threads_of(threads)
 
@@ -70,7 +70,7 @@ def _index(case: SearchCase) -> Any:
         index.add(case.data.rows)
         return index
 
-    return case.data.memory.keep("ctxembed", build)
+    return case.data.cache.get("ctxembed", build)
 
 
 def ours_index(case: SearchCase, threads: int) -> Call:
@@ -85,7 +85,7 @@ def ours_index(case: SearchCase, threads: int) -> Call:
 
 
 def ours_bits(case: SearchCase, threads: int) -> Call:
-    """The bits of int8 rows alone, by Hamming distance: what the signs of a vector still know."""
+    """Search the bits of int8 rows by Hamming distance."""
     queries, k, index = case.queries, case.k, _index(case)
     count = threads_of(threads)
 
@@ -105,7 +105,7 @@ def faiss_binary(case: SearchCase, threads: int) -> Call:
         index.add(case.data.rows)
         return index
 
-    index, queries, k = case.data.memory.keep("faiss", build), case.queries, case.k
+    index, queries, k = case.data.cache.get("faiss", build), case.queries, case.k
     _set_threads(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
@@ -123,15 +123,14 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _unit_rows(case: SearchCase) -> np.ndarray:
-    return case.data.memory.keep("unit", lambda: _unit(case.data.rows))
+    return case.data.cache.get("unit", lambda: _unit(case.data.rows))
 
 
 def faiss_int8(case: SearchCase, threads: int) -> Call:
-    """int8 codes by inner product: the nearest that faiss has to a cosine over int8.
+    """Search int8 codes by inner product, the closest that faiss has to a cosine over int8.
 
-    It knows no norm of a row, so rows are brought to one length first, the greatest at which no value leaves int8,
-    and rounded again. That rounding is all that differs from the cosine of the rows as they came: the answer is
-    close, not exact, and the tables give its recall.
+    The index stores no norms, so the rows are scaled to one length first, the greatest at which all values fit int8,
+    and rounded again. This rounding makes the result approximate, and the tables print its recall.
     """
 
     def build() -> Any:
@@ -144,7 +143,7 @@ def faiss_int8(case: SearchCase, threads: int) -> Call:
             index.add(np.rint(unit[start : start + (1 << 14)] * np.float32(length)))
         return index
 
-    index, queries, k = case.data.memory.keep("faiss int8", build), case.queries, case.k
+    index, queries, k = case.data.cache.get("faiss int8", build), case.queries, case.k
     _set_threads(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +159,7 @@ def faiss_float32(case: SearchCase, threads: int) -> Call:
         index.add(_unit_rows(case))
         return index
 
-    index, queries, k = case.data.memory.keep("faiss float32", build), case.queries, case.k
+    index, queries, k = case.data.cache.get("faiss float32", build), case.queries, case.k
     _set_threads(threads)
 
     def call() -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +173,7 @@ def faiss_float32(case: SearchCase, threads: int) -> Call:
 
 
 def usearch_exact(case: SearchCase, threads: int) -> Call:
-    """``search(exact=True)``. uint8 rows are taken as bits under Hamming; int8 rows run its int8 cosine."""
+    """Search with ``exact=True``: uint8 rows as bits by Hamming distance, int8 rows by int8 cosine."""
     queries, rows, k = case.queries, case.data.rows, case.k
     kind = MetricKind.Hamming if case.metric == "hamming" else MetricKind.Cos
 
@@ -190,11 +189,11 @@ def usearch_exact(case: SearchCase, threads: int) -> Call:
 
 
 def numkong_packed(case: SearchCase, threads: int) -> Call:
-    """NumKong's packed kernels a block of rows at a time, selection in numpy.
+    """Score blocks of rows with NumKong's packed kernels, and select in numpy.
 
-    One side is packed. For a few queries it is the database, once; for many it is the queries, at each call, which
-    was the quicker of the two from about eight on. Blocks are dealt out to threads by ``concurrent.futures``, as its
-    documentation shows: its own ``threads`` splits the side that is not packed, which here is smaller.
+    The kernels need one side packed. For few queries that is the database, packed once. From about eight queries on
+    it is faster to pack the queries at each call. Threads of ``concurrent.futures`` share the blocks, as in NumKong's
+    documentation: its own ``threads`` splits the side that is not packed, which is the smaller one here.
     """
     rows, queries, k = case.data.rows, case.queries, case.k
     blocks = selection.split(len(rows), selection.block_rows(len(queries)), threads)
@@ -202,7 +201,7 @@ def numkong_packed(case: SearchCase, threads: int) -> Call:
     pack = (lambda side: numkong.hammings_pack(side, dtype="uint1")) if bits else numkong.dots_pack
     distances = numkong.hammings_packed if bits else numkong.angulars_packed
     few = len(queries) < 8
-    packed = case.data.memory.keep(
+    packed = case.data.cache.get(
         ("numkong", tuple(blocks)), lambda: {block: pack(rows[slice(*block)]) for block in blocks} if few else {}
     )
 
@@ -224,11 +223,11 @@ def numkong_packed(case: SearchCase, threads: int) -> Call:
 
 
 def numpy_popcount(case: SearchCase, threads: int) -> Call:
-    """XOR, ``bitwise_count`` and add, word by word over columns: four times as quick as summing along rows."""
-    words = case.data.memory.keep("words", lambda: np.ascontiguousarray(case.data.rows.view(np.uint64).T))
+    """XOR, ``bitwise_count`` and add, word by word over columns: four times as fast as sums along rows."""
+    words = case.data.cache.get("words", lambda: np.ascontiguousarray(case.data.rows.view(np.uint64).T))
     queries, k = case.queries.view(np.uint64), case.k
-    # Inner blocks stay in a core's cache and keep the interpreter out of the way of a second thread; outer ones are
-    # what is selected from.
+    # Outer blocks are the units of selection. Inner blocks fit a core's cache, and are long enough that threads rarely
+    # wait for the interpreter.
     blocks = selection.split(words.shape[1], selection.block_rows(len(queries)), threads)
     inner = 32_768
 
@@ -245,7 +244,7 @@ def numpy_popcount(case: SearchCase, threads: int) -> Call:
 
 
 def numpy_gemm(case: SearchCase, threads: int) -> Call:
-    """float32 rows of length one, one matrix product a block, selection in numpy. BLAS brings its own threads."""
+    """Multiply float32 unit rows block by block with BLAS, on its own threads, and select in numpy."""
     unit, queries, k = _unit_rows(case), case.queries, case.k
     blocks = selection.split(len(unit), selection.block_rows(len(queries)))
     _set_threads(threads)
@@ -259,13 +258,13 @@ def numpy_gemm(case: SearchCase, threads: int) -> Call:
 
 
 def numpy_int32(case: SearchCase, threads: int) -> Call:
-    """Whole numbers throughout: ``int32`` rows made a block at a time, numpy's product of them, cosines of that.
+    """Multiply ``int32`` rows block by block, and select by cosine.
 
-    What numpy does without a BLAS, which knows no whole numbers.
+    numpy multiplies integers without BLAS, which supports only floats.
     """
     rows, queries, k = case.data.rows, case.queries.astype(np.int32), case.k
     blocks = selection.split(len(rows), 4096, threads)
-    norms = case.data.memory.keep("norms", lambda: np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))
+    norms = case.data.cache.get("norms", lambda: np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))
     lengths = np.sqrt(np.square(queries).sum(axis=1, dtype=np.float64))[:, None]
 
     def block_distances(start: int, end: int) -> np.ndarray:
@@ -278,7 +277,7 @@ def numpy_int32(case: SearchCase, threads: int) -> Call:
     return call
 
 
-# --- what memory allows ---
+# --- memory bandwidth ---
 
 
 @cache
@@ -287,7 +286,7 @@ def _readers(threads: int) -> ThreadPoolExecutor:
 
 
 def read_once(case: SearchCase, threads: int) -> Callable[[], int]:
-    """The maximum over the database's words: numpy's quickest way to touch every byte, and so the bandwidth."""
+    """Take the maximum over the words of the database: numpy's fastest way to read every byte."""
     words = case.data.rows.view(np.uint64).reshape(-1)
     parts = np.array_split(words, threads)
     if threads == 1:
@@ -296,16 +295,16 @@ def read_once(case: SearchCase, threads: int) -> Callable[[], int]:
 
 
 def one_query(case: SearchCase) -> bool:
-    return case.number == 1
+    return case.query_count == 1
 
 
 def _not_gigabytes(case: SearchCase) -> bool:
-    # It keeps 16 bytes for each pair of a query and a row.
-    return case.number * case.data.count * 16 <= 1 << 30
+    # usearch allocates 16 bytes for each pair of a query and a row.
+    return case.query_count * case.data.count * 16 <= 1 << 30
 
 
 def _not_many_seconds(case: SearchCase) -> bool:
-    return case.number * case.data.bytes <= 36 << 30
+    return case.query_count * case.data.bytes <= 36 << 30
 
 
 HAMMING = (

@@ -1,4 +1,4 @@
-"""Top k for peers that give all scores of a block: what their users write in numpy around them."""
+"""Top k in numpy, for peers that return all scores of a block."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BLOCK_SCORES = 1 << 22
-"""Scores of a block: few enough to stay near the cores, many enough that a call costs little beside them."""
+"""Scores of a block: few enough for the caches, many enough to make the cost of a call small."""
 
 
 def block_rows(queries: int) -> int:
-    """Rows of a block for so many queries."""
+    """Return the rows of a block for a number of queries."""
     return max(4096, BLOCK_SCORES // queries)
 
 
@@ -25,8 +25,8 @@ def top_k(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ids and distances, each (q, k), of the k nearest rows in ``blocks`` of (start, end).
 
-    The k-th best so far of each query is a threshold: after the first block, one comparison a score leaves a few
-    survivors to sort. A plain ``argpartition`` of every block takes about eight times as long.
+    The k-th best score so far of each query is a threshold. After the first block, one comparison per score leaves
+    few candidates to sort. A plain ``argpartition`` of every block takes about eight times as long.
     """
     start, end = blocks[0]
     scores = distances(start, end)
@@ -60,7 +60,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def threaded_top_k(
     distances: Callable[[int, int], np.ndarray], blocks: Sequence[tuple[int, int]], k: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Like :func:`top_k`, with the blocks dealt out to threads: scores and numpy both release the interpreter."""
+    """Like :func:`top_k`, with the blocks shared among threads. Kernels and numpy release the GIL."""
     if threads == 1 or len(blocks) < 2:
         return top_k(distances, blocks, k)
     parts = [blocks[i::threads] for i in range(threads) if blocks[i::threads]]
@@ -72,6 +72,6 @@ def threaded_top_k(
 
 
 def split(rows: int, block: int, threads: int = 1) -> list[tuple[int, int]]:
-    """Cut ``rows`` into blocks of at most ``block``, and into at least one a thread."""
+    """Cut ``rows`` into blocks of at most ``block`` rows, at least one for each thread."""
     block = min(block, max(1, -(-rows // threads)))
     return [(start, min(start + block, rows)) for start in range(0, rows, block)]

@@ -1,7 +1,7 @@
-"""Texts to token counts: each call takes a list of str and returns one count each.
+"""Texts to token counts: each call takes a list of str and returns one count for each.
 
-``tokenizers`` and ``tiktoken`` are encoders: they make the tokens, and the caller counts them. There is no interface of
-theirs that only counts.
+``tokenizers`` and ``tiktoken`` are encoders without an interface that only counts: they return the tokens, and the
+caller counts them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import ctxembed
 import tiktoken
 import tokenizers
 
+from benches.cases.tokens import reference
 from benches.harness import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from benches.test_tokens import CountCase, LoadCase
+    from benches.cases.tokens import CountCase, LoadCase
 
     Call = Callable[[], Any]
 
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 @cache
 def counter(file: Path) -> ctxembed.TokenCounter:
     return ctxembed.TokenCounter.from_file(file)
-
-
-@cache
-def reference(file: Path) -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer.from_file(str(file))
 
 
 @cache
@@ -63,11 +59,11 @@ def ours_single(case: CountCase, _threads: int) -> Call:
 
 
 def ours_cold(case: CountCase, threads: int) -> Call:
-    """Every call meets every word for the first time."""
+    """Count with an empty word cache at each call."""
     native, texts = counter(case.file), case.texts
 
     def call() -> Any:
-        native._native.forget()  # noqa: SLF001 - nobody but a bench wants that
+        native._native.forget()  # noqa: SLF001 - only a bench needs this
         return native.count_batch(texts, threads=threads)
 
     return call
@@ -96,7 +92,7 @@ def tiktoken_encode(case: CountCase, threads: int) -> Call:
 
 
 def tiktoken_ordinary(case: CountCase, threads: int) -> Call:
-    """Without a look for special tokens, of which these texts have none."""
+    """Encode without a search for special tokens, which these texts do not contain."""
     peer, texts = encoding(case.file), case.texts
     if threads == 1:
         return lambda: [len(peer.encode_ordinary(text)) for text in texts]

@@ -13,8 +13,8 @@ The names by room:
 - client: :class:`Client`, :class:`AsyncClient`
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
-Importing this package starts no thread, opens no connection and reads no variable but ``CTXEMBED_ISA``; the HTTP
-stack loads when a client is first named.
+Importing this package starts no thread, opens no connection and reads no environment variable but ``CTXEMBED_ISA``.
+The HTTP stack loads when a name of the client is first used.
 """
 
 from __future__ import annotations
@@ -55,33 +55,48 @@ from ctxembed._errors import (
     CtxembedError,
     DecodeError,
     DocumentError,
-    EmbedError,
     IndexFileError,
     InternalServerError,
-    InvalidDocumentsError,
     MissingKeyError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     UnprocessableEntityError,
 )
-from ctxembed._models import Limits, Model, get_model, models, register_model
+from ctxembed._models import EncodingFormat, Model, get_model, models, register_model
+from ctxembed._planning.limits import Limits
 from ctxembed._planning.packing import Packing, pack
-from ctxembed._planning.plan import Plan, Problem, plan, token_upper_bound
+from ctxembed._planning.plan import Plan, plan, token_upper_bound
+from ctxembed._planning.prepare import CountsTokens
 from ctxembed._planning.splitting import SplitDocuments, Window, split_long
 from ctxembed._planning.token_counter import TokenCounter
-from ctxembed._results import Embeddings, Failure, Usage
+from ctxembed._results import Embeddings, EmbedError, Failure, InvalidDocumentsError, Problem, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ctxembed._client import (
         AsyncClient,
+        AsyncClientOptions,
+        AsyncRawCalls,
+        AsyncStream,
         Client,
+        ClientOptions,
+        Clock,
+        Credentials,
         EmbeddingsPart,
         Progress,
+        RawCalls,
         RawResponse,
         RequestEvent,
         ResponseEvent,
         RetryEvent,
+        Stream,
+        Timeouts,
+        Transport,
+        TransportName,
+        TransportRequest,
+        TransportResponse,
     )
 
 __all__ = [
@@ -90,19 +105,27 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncClient",
+    "AsyncClientOptions",
+    "AsyncRawCalls",
+    "AsyncStream",
     "AuthenticationError",
     "BadRequestError",
     "BadResponseError",
     "BinaryIndex",
     "Calibration",
     "Client",
+    "ClientOptions",
+    "Clock",
     "ClosedClientError",
+    "CountsTokens",
+    "Credentials",
     "CtxembedError",
     "DecodeError",
     "DocumentError",
     "EmbedError",
     "Embeddings",
     "EmbeddingsPart",
+    "EncodingFormat",
     "Failure",
     "Index",
     "IndexFileError",
@@ -121,13 +144,20 @@ __all__ = [
     "Progress",
     "RangeMatches",
     "RateLimitError",
+    "RawCalls",
     "RawResponse",
     "RequestEvent",
     "ResponseDecoder",
     "ResponseEvent",
     "RetryEvent",
     "SplitDocuments",
+    "Stream",
+    "Timeouts",
     "TokenCounter",
+    "Transport",
+    "TransportName",
+    "TransportRequest",
+    "TransportResponse",
     "UnprocessableEntityError",
     "Usage",
     "Window",
@@ -156,27 +186,52 @@ __all__ = [
 _CLIENT = frozenset(
     {
         "AsyncClient",
+        "AsyncClientOptions",
+        "AsyncRawCalls",
+        "AsyncStream",
         "Client",
+        "ClientOptions",
+        "Clock",
+        "Credentials",
         "EmbeddingsPart",
         "Progress",
+        "RawCalls",
         "RawResponse",
         "RequestEvent",
         "ResponseEvent",
         "RetryEvent",
+        "Stream",
+        "Timeouts",
+        "Transport",
+        "TransportName",
+        "TransportRequest",
+        "TransportResponse",
     }
 )
+"""Names that load the client, and the HTTP stack with it, when they are first used."""
+
+
+def _show_as_public(names: Iterable[str]) -> None:
+    """Let public objects name this package as their module: in tracebacks, reprs and pickles."""
+    for name in names:
+        value = globals()[name]
+        if getattr(value, "__module__", "").startswith("ctxembed."):
+            value.__module__ = __name__
 
 
 def __getattr__(name: str) -> Any:
-    """Load the client, and the HTTP stack with it, when it is first named."""
+    """Load the client when it is first used."""
     if name not in _CLIENT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ctxembed import _client
 
-    value = getattr(_client, name)
-    globals()[name] = value
-    return value
+    globals().update({public: getattr(_client, public) for public in _CLIENT})
+    _show_as_public(_CLIENT)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_show_as_public(set(__all__) - _CLIENT - {"__version__"})

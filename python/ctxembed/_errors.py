@@ -1,4 +1,4 @@
-"""Every exception that ctxembed raises on its own behalf.
+"""The exceptions of ctxembed. :class:`EmbedError`, which carries results, is defined beside these in ``_results``.
 
 ::
 
@@ -37,9 +37,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ctxembed._planning.prepare import Problem
-    from ctxembed._results import Embeddings, Failure
-
 __all__ = [
     "APIConnectionError",
     "APIError",
@@ -52,10 +49,8 @@ __all__ = [
     "CtxembedError",
     "DecodeError",
     "DocumentError",
-    "EmbedError",
     "IndexFileError",
     "InternalServerError",
-    "InvalidDocumentsError",
     "MissingKeyError",
     "NotFoundError",
     "PermissionDeniedError",
@@ -236,46 +231,6 @@ class DocumentError(CtxembedError, ValueError):
 
     def _arguments(self) -> tuple[Any, ...]:
         return (self.document, self.chunk, self.reason)
-
-
-class EmbedError(CtxembedError):
-    """Not every document was embedded.
-
-    Attributes
-    ----------
-    partial : Embeddings
-        All that did succeed: every document keeps its position, a failed one owns zero rows.
-    failures : tuple of Failure
-        The documents that have none, each with its cause.
-    """
-
-    def __init__(self, message: str, partial: Embeddings, failures: tuple[Failure, ...]) -> None:
-        super().__init__(message)
-        self.message = message
-        self.partial = partial
-        self.failures = failures
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return (self.message, self.partial, self.failures)
-
-
-class InvalidDocumentsError(EmbedError, ValueError):
-    """Documents that the API would refuse. Nothing was sent, and nothing was paid.
-
-    Attributes
-    ----------
-    problems : tuple of Problem
-        Every (document, chunk, reason) found.
-    """
-
-    def __init__(
-        self, message: str, partial: Embeddings, failures: tuple[Failure, ...], problems: tuple[Problem, ...]
-    ) -> None:
-        super().__init__(message, partial, failures)
-        self.problems = problems
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return (self.message, self.partial, self.failures, self.problems)
 
 
 class IndexFileError(CtxembedError):

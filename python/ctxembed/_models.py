@@ -1,9 +1,9 @@
-"""Models and limits: what the API offers, in one place that a caller can extend."""
+"""The models that the API offers, and those that the caller registers."""
 
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
@@ -13,7 +13,6 @@ __all__ = [
     "MIN_DIMENSIONS",
     "SEPARATOR",
     "EncodingFormat",
-    "Limits",
     "Model",
     "get_model",
     "models",
@@ -41,41 +40,6 @@ def as_int(name: str, value: object, expected: str = "an int") -> int:
         except TypeError:
             pass
     raise TypeError(f"{name} must be {expected}, got {value!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request may hold. The defaults are the API's documented limits.
-
-    Parameters
-    ----------
-    documents : int
-        Documents a request.
-    chunks : int
-        Chunks a request, over all its documents.
-    tokens_per_document : int
-        Tokens a document, separators included. The API says 32K; whether that is 32,000 or 32,768 is not
-        published, so the smaller is assumed.
-    tokens : int
-        Tokens a request, separators included.
-
-    Examples
-    --------
-    >>> Limits(documents=64).tokens
-    120000
-    """
-
-    documents: int = 512
-    chunks: int = 16_000
-    tokens_per_document: int = 32_000
-    tokens: int = 120_000
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = as_int(f"Limits.{field.name}", getattr(self, field.name))
-            if not 1 <= value < 2**31:
-                raise ValueError(f"Limits.{field.name} must be from 1 to {2**31 - 1}, got {value}")
-            object.__setattr__(self, field.name, value)
 
 
 @dataclass(frozen=True, slots=True)

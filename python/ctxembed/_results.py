@@ -1,4 +1,4 @@
-"""The result of embedding: one matrix, and where each document's rows are."""
+"""The results of embedding: the matrix with the rows of each document, usage, failures, problems."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import numpy as np
 
 from ctxembed import _core
+from ctxembed._errors import CtxembedError
 from ctxembed._parsed_response import parse_response
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
     from ctxembed._models import EncodingFormat
 
-__all__ = ["Embeddings", "Failure", "Usage"]
+__all__ = ["NO_USAGE", "EmbedError", "Embeddings", "Failure", "InvalidDocumentsError", "Problem", "Usage"]
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the API says that requests cost.
+    """Tokens and cost of requests, as the API reports them.
 
     Parameters
     ----------
@@ -36,11 +37,11 @@ class Usage:
     requests : int
         Responses that these numbers come from.
     discarded : Usage or None
-        What of all this went for answers that were thrown away: such as did not prove themselves, and hedges that
-        came second. None where nothing was.
+        The part of it for responses that were discarded: responses that did not prove themselves, and hedges that
+        came second. None where there were none.
     unreported : int
-        Requests that were sent and ended without an answer that could tell: broken, timed out, or a hedge that was
-        not waited for. They may have been paid for.
+        Requests that ended without a usage: the connection broke, the request timed out, or it was a hedge that was
+        cancelled. They may have been charged.
 
     Examples
     --------
@@ -59,7 +60,7 @@ class Usage:
     unreported: int = field(default=0, repr=False)
 
     def __add__(self, other: Usage) -> Usage:
-        """Sum field by field; what only one side knows is that side's."""
+        """Add field by field. None counts as unknown: the sum is the other value."""
         if not isinstance(other, Usage):
             return NotImplemented
         if self is NO_USAGE or other is NO_USAGE:
@@ -74,12 +75,12 @@ class Usage:
         )
 
     def thrown_away(self) -> Usage:
-        """Return the same, all of it for answers that were thrown away."""
+        """Return the same usage, counted as discarded."""
         return replace(self, discarded=replace(self, discarded=None, unreported=0)) if self.requests else self
 
 
 NO_USAGE: Final = Usage()
-"""What costs begin with: adding to it costs nothing."""
+"""The usage of nothing. Adding to it creates no object."""
 
 _T = TypeVar("_T", int, "Decimal", Usage)
 
@@ -92,16 +93,16 @@ def _sum(a: _T | None, b: _T | None) -> _T | None:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A document that has no vectors, and why.
+    """A document without vectors, and its error.
 
     Parameters
     ----------
     document : int
         Position in the input.
     error : Exception
-        What the last attempt, or the check before the first, ended with.
+        The error of the last attempt, or of the check before the first.
     attempts : int
-        Requests sent for it; 0 where it was refused before anything was sent.
+        Requests sent for it; 0 where it was found invalid before anything was sent.
     """
 
     document: int
@@ -111,7 +112,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Embeddings:
-    """Vectors of all chunks of some documents.
+    """The vectors of all chunks of some documents.
 
     Parameters
     ----------
@@ -119,22 +120,21 @@ class Embeddings:
         One row a chunk, documents in input order, chunks in source order. int8 with ``width == dimensions``, or
         uint8 with ``width == dimensions // 8``, least significant bit first.
     offsets : ndarray of int64, shape (n_documents + 1,)
-        Document ``i`` owns rows ``offsets[i]:offsets[i + 1]``; a failed document owns none.
+        The rows of document ``i`` are ``offsets[i]:offsets[i + 1]``; a failed document has none.
     model : str or None
-        The model as the API named it.
+        Name of the model in the response.
     dimensions : int
         Dimensions of a vector.
     encoding_format : {"base64_int8", "base64_binary"}
-        What ``vectors`` holds.
+        Encoding of ``vectors``.
     usage : Usage
         Tokens and cost as reported, summed over the requests.
     failures : tuple of Failure
-        The documents that have no vectors.
+        The documents without vectors.
 
     Notes
     -----
-    Frozen: no attribute can be set. int8 vectors are not normalised (contract: they are rounded ``127 * tanh``), so
-    compare them by cosine.
+    Immutable. int8 vectors are not normalised: the API rounds ``127 * tanh(x)``. Compare them by cosine.
 
     Examples
     --------
@@ -160,7 +160,7 @@ class Embeddings:
         return len(self.offsets) - 1
 
     def __getitem__(self, document: int) -> NDArray[Any]:
-        """Rows of one document, ``(n_chunks_of_it, width)``: a view. Negative positions count from the end."""
+        """Return the rows of one document, shape (its chunks, width), as a view. Negative positions are allowed."""
         try:
             position = operator.index(document)
         except TypeError:
@@ -172,11 +172,11 @@ class Embeddings:
         return self.vectors[self.offsets[position] : self.offsets[position + 1]]
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        """Views of the documents in turn."""
+        """Iterate over the documents, as views."""
         return (self[position] for position in range(len(self)))
 
     def __repr__(self) -> str:
-        """Sizes, never the vectors."""
+        """Show sizes, never the vectors."""
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return (
             f"Embeddings({len(self)} documents{failed}, {len(self.vectors)} chunks, {self.dimensions} dimensions, "
@@ -185,14 +185,14 @@ class Embeddings:
 
     @classmethod
     def from_response(cls, response: object, *, encoding_format: EncodingFormat = "base64_int8") -> Self:
-        """Take a response that another client has parsed.
+        """Create embeddings from a response that another client has parsed.
 
         Parameters
         ----------
         response : object or dict
             The official package's response object (of either embeddings endpoint), or the same as a dict.
         encoding_format : {"base64_int8", "base64_binary"}
-            What was asked for; a response does not say.
+            As requested. A response does not tell.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class Embeddings:
         return cls(vectors, offsets, model, dimensions, encoding_format, Usage(*usage, requests=1))
 
     def truncate(self, dims: int) -> Self:
-        """Keep the first ``dims`` dimensions of every vector (Matryoshka): a copy.
+        """Return a copy with the first ``dims`` dimensions of every vector (Matryoshka).
 
         Raises
         ------
@@ -224,13 +224,13 @@ class Embeddings:
         return replace(self, vectors=_core.pack_bits(self.vectors), encoding_format="base64_binary")
 
     def normalized(self) -> NDArray[np.float32]:
-        """Unit vectors, float32, shape (n_chunks, dimensions). A zero vector stays zero; bits count as +1 and -1."""
+        """Return float32 unit vectors, shape (n_chunks, dimensions). Zero vectors stay zero; bits become +1 and -1."""
         if self.encoding_format == "base64_binary":
             return _core.normalize(_core.unpack_bits(self.vectors))
         return _core.normalize(self.vectors)
 
     def to_arrow(self) -> pa.Table:
-        """One row a chunk: ``document`` and ``chunk`` (int64), ``vector`` (fixed-size list of int8 or uint8).
+        """Return a table with one row a chunk: ``document`` and ``chunk`` (int64), ``vector`` (fixed-size list).
 
         Needs ``pyarrow`` (``pip install 'ctxembed[arrow]'``). The vectors are not copied.
         """
@@ -241,3 +241,66 @@ class Embeddings:
         chunks = np.arange(len(self.vectors), dtype=np.int64) - np.repeat(self.offsets[:-1], counts)
         vector = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors.reshape(-1)), self.vectors.shape[1])
         return pa.table({"document": documents, "chunk": chunks, "vector": vector})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that the API would refuse, or that would damage its response.
+
+    Attributes
+    ----------
+    document : int
+        Position in the input.
+    chunk : int or None
+        Position in the document, or None where the document as a whole is meant.
+    reason : str
+        What is wrong and what was expected.
+    """
+
+    document: int
+    chunk: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"document {self.document}" if self.chunk is None else f"document {self.document}, chunk {self.chunk}"
+        return f"{place}: {self.reason}"
+
+
+class EmbedError(CtxembedError):
+    """Some documents were not embedded.
+
+    Attributes
+    ----------
+    partial : Embeddings
+        All that succeeded: every document keeps its position, a failed one has no rows.
+    failures : tuple of Failure
+        The documents that failed, each with its error.
+    """
+
+    def __init__(self, message: str, partial: Embeddings, failures: tuple[Failure, ...]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.partial = partial
+        self.failures = failures
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.partial, self.failures)
+
+
+class InvalidDocumentsError(EmbedError, ValueError):
+    """Documents that the API would refuse. Nothing was sent, and nothing was paid.
+
+    Attributes
+    ----------
+    problems : tuple of Problem
+        Every (document, chunk, reason) found.
+    """
+
+    def __init__(
+        self, message: str, partial: Embeddings, failures: tuple[Failure, ...], problems: tuple[Problem, ...]
+    ) -> None:
+        super().__init__(message, partial, failures)
+        self.problems = problems
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.partial, self.failures, self.problems)

@@ -1,4 +1,4 @@
-"""Plots that show more than multiples of a time: scaling along axes, and quality by dimensions."""
+"""Plots with axes of their own: scaling, and quality by dimensions."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def texts(svg):
     return {element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
 
 
-def test_a_rate_counts_the_bytes_of_all_rows_once_a_query():
+def test_a_rate_counts_the_bytes_of_all_rows_once_for_each_query():
     assert rate(point(1000, 1024, 16, 1, seconds=1e-3)) == 1000 * 128 * 16 / 1e-3
 
 
-def test_scaling_has_a_panel_an_axis_and_kind_and_a_line_for_few_and_many_queries(scaling):
+def test_scaling_has_a_panel_per_axis_and_table_with_curves_for_few_and_many_queries(scaling):
     found = texts(plots.draw(scaling, "scaling"))
     assert {"bits: GB/s scored", "int8: GB/s scored"} <= found
     assert {"queries", "dimensions", "threads", "rows (dotted: reading every byte once)"} <= found
@@ -60,12 +60,12 @@ def test_scaling_has_a_panel_an_axis_and_kind_and_a_line_for_few_and_many_querie
     assert {"1k", "5k", "1024", "128", "16", "256", "70"} <= found
 
 
-def test_what_lies_on_no_axis_is_not_drawn(scaling):
+def test_a_case_on_no_axis_is_not_plotted(scaling):
     scaling["results"].append(point(777, 512, 3, 1))
     assert "777" not in texts(plots.draw(scaling, "scaling"))
 
 
-def test_quality_has_a_panel_a_collection_and_a_line_a_way_of_searching(quality):
+def test_quality_has_a_panel_per_collection_and_a_curve_per_method(quality):
     found = texts(plots.draw(quality, "quality"))
     assert {"Alpha", "Beta", "exact", "bits", "nDCG@10", "dimensions", "1024", "128"} <= found
 

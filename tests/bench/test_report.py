@@ -61,59 +61,59 @@ def record():
     }
 
 
-def test_rendering_is_a_function_of_the_record_and_leaves_it_alone(record):
+def test_rendering_depends_on_the_record_alone_and_does_not_change_it(record):
     before = copy.deepcopy(record)
     assert report.markdown(record) == report.markdown(copy.deepcopy(before))
     assert report.dump(record) == report.dump(copy.deepcopy(before))
     assert record == before
 
 
-def test_a_record_survives_its_own_writing_with_a_line_for_each_result(record):
+def test_a_dumped_record_loads_again_and_has_one_line_per_result(record):
     text = report.dump(record)
     assert json.loads(text) == record
     assert sum('"peer"' in line for line in text.splitlines()) == len(record["results"])
 
 
-def test_a_cell_holds_the_time_and_the_ratio_to_our_first_column(record):
+def test_a_cell_shows_the_time_and_the_ratio_to_our_first_column(record):
     assert "| a case | 2.00 ms | 30.0 ms<br>**15x** | 1.00 ms<br>**0.5x** |" in report.markdown(record)
 
 
-def test_a_cell_of_a_case_that_knows_its_bytes_holds_the_rate(record):
+def test_a_cell_shows_the_rate_if_the_size_has_row_bytes(record):
     record["results"][0]["size"] = {"row bytes": 8_000_000, "queries": 3}
     assert "| a case | 2.00 ms<br>12.0 GB/s |" in report.markdown(record)
 
 
-def test_a_measurement_that_was_not_taken_is_a_dash(record):
+def test_a_missing_measurement_is_a_dash(record):
     assert "| small | 2.00 µs | 500 ns<br>**0.25x** | - |" in report.markdown(record)
 
 
-def test_a_ratio_is_the_median_of_the_passes_own_ratios(record):
-    # In two passes the peer takes twice as long; the third, on a busy machine, does not move the ratio.
+def test_a_ratio_is_the_median_of_the_ratios_of_each_pass(record):
+    # The peer takes twice as long in two passes. The third pass, on a busy machine, does not change the ratio.
     record["results"][0]["passes"] = [1e-3, 2e-3, 9e-3]
     record["results"][1]["passes"] = [2e-3, 4e-3, 9e-3]
     assert "30.0 ms<br>**2.0x**" in report.markdown(record)
 
 
-def test_an_answer_that_is_close_carries_its_recall_and_a_wrong_one_is_called_so(record):
+def test_a_cell_shows_the_recall_of_an_approximate_result_and_marks_a_wrong_one(record):
     text = report.markdown(record)
     assert "900 ms<br>**0.9x**<br>recall 0.9 |" in text
     assert "4.00 s<br>**4.0x**<br>wrong |" in text
 
 
-def test_every_case_in_which_a_peer_is_quicker_is_listed_and_no_reference_is(record):
+def test_losses_list_every_case_with_a_faster_peer_and_no_references(record):
     assert report.losses(record) == [
         "small: ctxembed 2.00 µs; slow 500 ns (0.25x).",
         "search, 2 threads: ctxembed 1.00 s; near 900 ms (0.9x), recall 0.9.",
     ]
 
 
-def test_the_summary_sets_our_best_beside_the_quickest_peer_that_is_right(record):
+def test_the_summary_compares_our_best_with_the_fastest_correct_peer(record):
     lines = report.summary(record).splitlines()
     assert any(line.startswith("| small | ") and "slow: 500 ns" in line and "**0.25x**" in line for line in lines)
-    assert not any("near" in line for line in lines)  # quicker, but not exact
+    assert not any("near" in line for line in lines)  # faster, but not exact
 
 
-def test_our_time_into_an_array_at_hand_is_not_set_beside_peers_that_make_one(record):
+def test_decoding_into_an_existing_array_is_not_compared_with_peers(record):
     small = next(result for result in record["results"] if result["case"] == "small" and result["kind"] == "ours")
     record["results"].append(
         {**small, "peer": "ctxembed, out=", "seconds": 1e-9, "passes": [1e-9] * len(small["passes"])}
@@ -122,7 +122,7 @@ def test_our_time_into_an_array_at_hand_is_not_set_beside_peers_that_make_one(re
     assert not any("out=" in line for line in report.losses(record))
 
 
-def test_lower_instruction_sets_are_in_the_tables_and_not_in_the_summary(record):
+def test_tables_show_lower_instruction_sets_and_the_summary_does_not(record):
     record["results"] += [
         result("ctxembed", 1.0, kind="ours", group="paths", case="lowered"),
         result("slow", 2.0, group="paths", case="lowered"),
@@ -131,13 +131,13 @@ def test_lower_instruction_sets_are_in_the_tables_and_not_in_the_summary(record)
     assert "lowered" not in report.summary(record)
 
 
-def test_a_record_of_more_than_one_run_says_so(record):
+def test_the_remark_of_a_record_is_printed(record):
     record["remark"] = "Two runs."
     assert "Two runs." in report.summary(record)
     assert "Two runs." in report.markdown(record)
 
 
-def test_only_what_stands_between_the_markers_is_replaced(record):
+def test_insert_replaces_only_the_text_between_the_markers(record):
     section = report.markdown(record)
     page = f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n"
     once = report.insert(page, section)
@@ -146,7 +146,7 @@ def test_only_what_stands_between_the_markers_is_replaced(record):
 
 
 @pytest.mark.parametrize("page", ["", "# Title\n", report.BEGIN, report.END, f"{report.END} {report.BEGIN}"])
-def test_a_page_without_both_markers_in_order_is_not_touched(record, page, tmp_path, capsys):
+def test_a_readme_without_both_markers_in_order_is_not_changed(record, page, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="the plots need the bench extra")
     (tmp_path / "README.md").write_text(page)
     report.write(record, tmp_path)
@@ -155,7 +155,7 @@ def test_a_page_without_both_markers_in_order_is_not_touched(record, page, tmp_p
     assert (tmp_path / "docs" / "benchmarks.md").read_text().startswith("# Benchmarks\n\nMeasured 2020-02-02")
 
 
-def test_plots_are_svg_and_the_same_bytes_each_time(record):
+def test_a_plot_is_svg_with_the_same_bytes_each_time(record):
     pytest.importorskip("matplotlib", reason="the plots need the bench extra")
     first = plots.draw(record, "cosine")
     assert plots.draw(copy.deepcopy(record), "cosine") == first
@@ -164,13 +164,13 @@ def test_plots_are_svg_and_the_same_bytes_each_time(record):
     assert b"dc:date" not in first
 
 
-def test_a_peer_whose_answer_is_wrong_is_not_quicker(record):
-    assert any("near" in line for line in report.losses(record))  # close by design, and said to be
+def test_losses_leave_out_wrong_results(record):
+    assert any("near" in line for line in report.losses(record))  # approximate by design, and not wrong
     record["results"].append(result("hasty", 0.1, group="cosine", case="search", threads=2, correct=False))
     assert not any("hasty" in line for line in report.losses(record))
 
 
-def test_what_happened_over_time_is_drawn_over_time(record):
+def test_counts_per_second_are_plotted_over_time(record):
     data = {"per_second": 20, "accepted": [0, 30, 20, 20], "refused": [5, 1, 0, 0]}
     record["results"] = [
         result("ctxembed", 100.0, kind="ours", group="pacing", case="20 a second", values=data),
@@ -191,20 +191,20 @@ RECORDS = sorted((Path(report.__file__).parent / "records").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
-def test_every_record_that_was_kept_can_be_rendered(path):
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    text = report.markdown(kept)
-    assert all(f"### {report.TITLES[group]}\n" in text for group in {result["group"] for result in kept["results"]})
-    assert report.summary(kept)
+def test_every_stored_record_can_be_rendered(path):
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    text = report.markdown(stored)
+    assert all(f"### {report.TITLES[group]}\n" in text for group in {result["group"] for result in stored["results"]})
+    assert report.summary(stored)
 
 
-def test_a_page_of_another_cpus_record_has_tables_and_no_pictures(tmp_path, monkeypatch):
+def test_a_separate_page_has_tables_and_no_pictures(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     monkeypatch.setattr("sys.argv", ["report", str(RECORDS[-1]), "--page", str(page)])
     assert report.main() == 0
     text = page.read_text(encoding="utf-8")
-    kept = json.loads(RECORDS[-1].read_text(encoding="utf-8"))
-    assert text.endswith(report.markdown(kept, pictures=False))
+    stored = json.loads(RECORDS[-1].read_text(encoding="utf-8"))
+    assert text.endswith(report.markdown(stored, pictures=False))
     assert text.startswith("# Benchmarks: ")
     assert "![" not in text
-    assert "![" in report.markdown(kept)
+    assert "![" in report.markdown(stored)

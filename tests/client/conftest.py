@@ -56,18 +56,14 @@ class Driver:
         return self.kind
 
     def call(self, method, *args, _clock=None, _client=None, **options):
-        client_options = {"api_key": KEY, **(_client or {})}
+        client_options = {"api_key": KEY, "clock": _clock, **(_client or {})}
         if self.kind == "sync":
             with Client(**client_options) as client:
-                if _clock is not None:
-                    client._engine.clock = _clock
                 result = getattr(client, method)(*args, **options)
                 return list(result) if method == "stream" else result
 
         async def main():
             async with AsyncClient(**client_options) as client:
-                if _clock is not None:
-                    client._engine.clock = _clock
                 result = getattr(client, method)(*args, **options)
                 return [part async for part in result] if method == "stream" else await result
 
@@ -79,10 +75,11 @@ class Driver:
 
 def busy(client):
     """The connections of a client that carry a request, whichever transport they belong to."""
-    line = client._engine.pool._client
-    if hasattr(line, "_pool"):
-        return [connection for connection in line._pool.connections if not connection.is_idle()]
-    return list(line._session.connector._acquired)
+    transport = client._state.connections._transport
+    if client.transport == "httpx":
+        pool = transport._client._transport._pool
+        return [connection for connection in pool.connections if not connection.is_idle()]
+    return list(transport._session.connector._acquired)
 
 
 @pytest.fixture(params=["sync", "asyncio", "trio"])

@@ -386,7 +386,7 @@ def test_every_error_pickles_with_what_it_holds(server):
 
     emb = Client("any-key", base_url=server.base_url).embed([["a"]])
     failure = ctxembed.Failure(3, ctxembed.APITimeoutError("late"), 2)
-    problem = __import__("ctxembed._planning.plan", fromlist=["Problem"]).Problem(1, None, "is empty")
+    problem = ctxembed.Problem(1, None, "is empty")
     errors = [
         ctxembed.CtxembedError("x"),
         ctxembed.APIError("x"),

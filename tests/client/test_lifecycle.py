@@ -108,10 +108,10 @@ def test_a_stream_that_nobody_holds_cancels_its_requests(server, control):
     with Client(KEY, base_url=server.base_url, limits=ctxembed.Limits(documents=1)) as client:
         stream = client.stream(documents_of(50))
         next(stream)
-        assert client._thread._loop.tasks
+        assert client._loop._loop.tasks
         del stream
         gc.collect()
-        assert not client._thread._loop.tasks
+        assert not client._loop._loop.tasks
 
 
 def test_an_interpreter_ends_though_nobody_closes(server):
@@ -150,16 +150,16 @@ def test_a_copy_shares_connections_and_outlives_its_close(server, control):
     with pytest.raises(ctxembed.InternalServerError):
         copy.create([["a"]])
     assert len(our_threads()) == 1
-    assert copy._engine.pool is client._engine.pool
-    assert copy._engine.gate is client._engine.gate
+    assert copy._state.connections is client._state.connections
+    assert copy._state.pacing.concurrency is client._state.pacing.concurrency
     copy.close()
     with pytest.raises(ctxembed.ClosedClientError):
         copy.create([["a"]])
     assert len(client.create([["a"]])) == 1
     other = client.with_options(max_concurrency=2, requests_per_minute=600)
-    assert other._engine.gate is not client._engine.gate
-    assert other._engine.pacer is not client._engine.pacer
-    assert other._engine.pacer.account is client._engine.pacer.account
+    assert other._state.pacing.concurrency is not client._state.pacing.concurrency
+    assert other._state.pacing is not client._state.pacing
+    assert other._state.pacing.rate_limiter is client._state.pacing.rate_limiter
     client.close()
     with pytest.raises(ctxembed.ClosedClientError):
         other.create([["a"]])
@@ -264,7 +264,7 @@ def test_an_async_client_may_be_used_in_one_loop_after_another(server):
 
     async def once():
         emb = await client.embed(documents_of(5))
-        await client._engine.pool.release()
+        await client._state.connections.aclose()
         return len(emb)
 
     assert asyncio.run(once()) == 5
@@ -283,7 +283,7 @@ def test_a_forked_child_makes_connections_of_its_own(server):
     code = f"""
         import os, sys
         from ctxembed._client import Client
-        from ctxembed._models import Limits
+        from ctxembed._planning.limits import Limits
         client = Client("key", base_url={server.base_url!r}, max_retries=0, limits=Limits(documents=4))
         assert len(client.embed([["a"]])) == 1
         stream = client.stream([str(i)] for i in range(10**9))
@@ -319,7 +319,7 @@ def test_ctrl_c_ends_a_call_at_once(fresh_server, call):
         try:
             {call}
         except KeyboardInterrupt:
-            print("interrupted", not client._thread._loop.tasks, flush=True)
+            print("interrupted", not client._loop._loop.tasks, flush=True)
             raise
     """
     process = subprocess.Popen(
@@ -435,7 +435,7 @@ def test_an_async_client_that_is_closed_during_a_call_opens_nothing_anew(server,
         await client.aclose()
         with pytest.raises((ctxembed.ClosedClientError, ctxembed.APIConnectionError)):
             await task
-        assert client._engine.pool._client is None
+        assert client._state.connections._transport is None
         with pytest.raises(ctxembed.ClosedClientError):
             await copy.create([["a"]])
 

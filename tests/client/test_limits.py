@@ -14,9 +14,15 @@ import numpy as np
 import pytest
 from ctxembed._client import AsyncClient, Client
 from ctxembed._client._http.credentials import key_source
-from ctxembed._client._policy.rate_limiter import Account, Bucket, LearnedRate, account_of, limits_of
-from ctxembed._client._policy.retry import CLOCK, Hedger, RetryBudget
-from ctxembed._server.limiter import Bucket as Limiter
+from ctxembed._client._policy import rate_limiter
+from ctxembed._client._policy.clock import SYSTEM_CLOCK
+from ctxembed._client._policy.hedging import HedgingPolicy
+from ctxembed._client._policy.learned_rate import LearnedRate
+from ctxembed._client._policy.rate_headers import parse_rate_headers
+from ctxembed._client._policy.rate_limiter import Bucket, RateLimiter, shared_rate_limiter
+from ctxembed._client._policy.retry import RetryBudget
+from ctxembed._client.base import rate_limiter_identity
+from ctxembed._server.limiter import Bucket as ServerBucket
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,7 +78,7 @@ def test_longer_than_the_caller_waits_is_an_error_that_nothing_else_is_sent_afte
     ],
 )
 def test_what_the_api_says_is_left_is_read(headers, expected):
-    assert limits_of(headers, now=2_000_000_000.0) == expected
+    assert parse_rate_headers(headers, now=2_000_000_000.0) == expected
 
 
 def test_nothing_is_sent_while_no_request_is_left(driver, to, control, clock):
@@ -118,36 +124,36 @@ def test_clients_of_one_key_and_host_share_what_the_api_says(scripted):
     assert time.monotonic() - began < 10
 
 
-def test_an_account_is_told_by_key_and_host_and_holds_no_key():
-    def account(key, url, clock=CLOCK):
-        return account_of(key_source(key), url, clock)
+def limiter_of(key, url, clock=SYSTEM_CLOCK):
+    return shared_rate_limiter(rate_limiter_identity(key_source(key), url, clock))
 
-    mine = account(KEY, "https://a.example/x")
-    assert account(KEY, "https://A.example/y") is mine
-    assert account(KEY, "https://b.example") is not mine
-    assert account("other", "https://a.example") is not mine
-    assert account(lambda: KEY, "https://a.example") is not mine
+
+def test_a_rate_limiter_is_shared_by_key_and_host_and_holds_no_key():
+    shared = limiter_of(KEY, "https://a.example/x")
+    assert limiter_of(KEY, "https://A.example/y") is shared
+    assert limiter_of(KEY, "https://b.example") is not shared
+    assert limiter_of("other", "https://a.example") is not shared
+    assert limiter_of(lambda: KEY, "https://a.example") is not shared
     gc.collect()
-    names = [repr(name) for name in account_of.__globals__["_ACCOUNTS"]]
-    assert not any(KEY in name for name in names)
-    number = len(names)
-    del mine
+    identities = [repr(identity) for identity in rate_limiter._SHARED]
+    assert not any(KEY in identity for identity in identities)
+    del shared
     gc.collect()
-    assert len(account_of.__globals__["_ACCOUNTS"]) == number - 1
+    assert len(rate_limiter._SHARED) == len(identities) - 1
 
 
-def test_clients_that_name_the_same_cap_share_it():
-    account = Account()
-    cap = account.bucket("requests", 60.0)
-    assert account.bucket("requests", 60.0) is cap
-    assert account.bucket("requests", 61.0) is not cap
-    assert account.bucket("requests", None) is None
+def test_clients_that_give_the_same_limit_share_it():
+    limiter = RateLimiter()
+    bucket = limiter.bucket("requests", 60.0)
+    assert limiter.bucket("requests", 60.0) is bucket
+    assert limiter.bucket("requests", 61.0) is not bucket
+    assert limiter.bucket("requests", None) is None
     granted = []
 
-    def take():
-        granted.extend(1 for _ in range(1000) if account.ask(1, cap, None, 5.0) == 0)
+    def reserve():
+        granted.extend(1 for _ in range(1000) if limiter.reserve(1, bucket, None, 5.0) == 0)
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
+    threads = [threading.Thread(target=reserve) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -155,38 +161,38 @@ def test_clients_that_name_the_same_cap_share_it():
     assert granted == [1]
 
 
-# A limiter that nobody has told
+# A rate limiter whose rate is unknown
 
 
-def simulate(rate, burst, *, minutes, latency=0.02, concurrency=8, told=True):
-    """Requests against a leaky bucket, on a clock of its own: answers by time, as (time, accepted)."""
-    account, limiter = Account(), Limiter(60 * rate, burst)
-    now, log, flying = 0.0, [], []
+def simulate(rate, burst, *, minutes, latency=0.02, concurrency=8, has_retry_after=True):
+    """Send requests to a leaky bucket on a simulated clock. Return responses by time, as (time, accepted)."""
+    limiter, server = RateLimiter(), ServerBucket(60 * rate, burst)
+    now, log, in_flight = 0.0, [], []
     while now < 60 * minutes:
-        if flying and (len(flying) >= concurrency or flying[0][0] <= now):
-            at, started, wait = flying.pop(0)
+        if in_flight and (len(in_flight) >= concurrency or in_flight[0][0] <= now):
+            at, started, wait = in_flight.pop(0)
             now = max(now, at)
             if wait:
-                account.refused(started, now, float(max(1, np.ceil(wait))) if told else None)
+                limiter.refused(started, now, float(max(1, np.ceil(wait))) if has_retry_after else None)
             else:
-                account.accepted(started, now)
+                limiter.accepted(started, now)
             log.append((now, not wait))
             continue
-        wait = account.ask(1, None, None, now)
+        wait = limiter.reserve(1, None, None, now)
         if wait == 0:
-            flying.append((now + latency, now, limiter.take(1, now + latency / 2)))
-        elif flying and flying[0][0] <= now + wait:
-            now = flying[0][0]
+            in_flight.append((now + latency, now, server.take(1, now + latency / 2)))
+        elif in_flight and in_flight[0][0] <= now + wait:
+            now = in_flight[0][0]
         else:
-            now += wait + 0.0005  # a timer's delay
+            now += wait + 0.0005  # the delay of a timer
     return log
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("has_retry_after", [True, False])
 @pytest.mark.parametrize("burst", [2, 20, 200])
 @pytest.mark.parametrize("rate", [0.5, 5, 50])
-def test_an_unknown_rate_is_found_and_kept_to(rate, burst, told):
-    log = simulate(rate, burst, minutes=12, told=told)
+def test_an_unknown_rate_is_found_and_kept_to(rate, burst, has_retry_after):
+    log = simulate(rate, burst, minutes=12, has_retry_after=has_retry_after)
     steady = [ok for at, ok in log if at > 60]
     refused = steady.count(False) / len(steady)
     throughput = steady.count(True) / (11 * 60)
@@ -195,19 +201,19 @@ def test_an_unknown_rate_is_found_and_kept_to(rate, burst, told):
 
 
 def test_a_rate_that_falls_is_followed():
-    account, limiter = Account(), Limiter(60 * 40, 5)
+    limiter, server = RateLimiter(), ServerBucket(60 * 40, 5)
     now, accepted = 0.0, []
     while now < 240:
         if now > 120:
-            limiter._rate = 10
-        wait = account.ask(1, None, None, now)
+            server._rate = 10
+        wait = limiter.reserve(1, None, None, now)
         if wait:
             now += wait
             continue
-        if limiter.take(1, now):
-            account.refused(now, now, 1.0)
+        if server.take(1, now):
+            limiter.refused(now, now, 1.0)
         else:
-            account.accepted(now, now)
+            limiter.accepted(now, now)
             accepted.append(now)
         now += 0.001
     assert sum(at < 120 for at in accepted) > 0.85 * 40 * 120
@@ -217,67 +223,67 @@ def test_a_rate_that_falls_is_followed():
 def test_a_429_now_and_then_that_tells_nothing_slows_nothing_down():
     rate = LearnedRate()
     for number in range(1000):
-        rate.take(number / 100)
+        rate.start(number / 100)
         if number % 10 == 9:
-            rate.refused(number / 100, number / 100, told=False)
+            rate.refused(number / 100, number / 100, has_retry_after=False)
         else:
             rate.accepted(number / 100)
     assert rate.per_second(10.0) == float("inf")
 
 
-def refuse(account, *, started, asked=1.0):
-    account.refused(started, started + 0.05, asked)
+def refuse(limiter, *, started, asked=1.0):
+    limiter.refused(started, started + 0.05, asked)
 
 
 def test_what_is_let_through_in_spite_of_a_retry_after_ends_the_wait_of_the_others():
-    account = Account()
-    refuse(account, started=0.0)
-    assert account.held(0.05) == 1.0
+    limiter = RateLimiter()
+    refuse(limiter, started=0.0)
+    assert limiter.blocked(0.05) == 1.0
     for number in range(1, 8):
-        account.accepted(number / 1000, 0.05 + number / 1000)
-    assert account.ask(1, None, None, 0.06) > 0.9
-    account.accepted(0.008, 0.06)
-    assert account.held(0.06) == 0
-    assert account.ask(1, None, None, 0.06) == 0
-    refuse(account, started=0.1)
-    assert account.held(0.15) == 0
+        limiter.accepted(number / 1000, 0.05 + number / 1000)
+    assert limiter.reserve(1, None, None, 0.06) > 0.9
+    limiter.accepted(0.008, 0.06)
+    assert limiter.blocked(0.06) == 0
+    assert limiter.reserve(1, None, None, 0.06) == 0
+    refuse(limiter, started=0.1)
+    assert limiter.blocked(0.15) == 0
 
 
 @pytest.mark.parametrize("when", ["before it", "later than it asked for"])
 def test_what_says_nothing_of_a_retry_after_does_not_end_the_wait(when):
-    account = Account()
-    refuse(account, started=1.0)
+    limiter = RateLimiter()
+    refuse(limiter, started=1.0)
     for number in range(1, 20):
         if when == "before it":
-            account.accepted(1.0 - number / 1000, 1.06)
+            limiter.accepted(1.0 - number / 1000, 1.06)
         else:
-            account.accepted(1.0 + number / 1000, 2.1)
-    assert account.held(1.1) == pytest.approx(0.95)
-    refuse(account, started=3.0)
-    assert account.held(3.05) == 1.0
+            limiter.accepted(1.0 + number / 1000, 2.1)
+    assert limiter.blocked(1.1) == pytest.approx(0.95)
+    refuse(limiter, started=3.0)
+    assert limiter.blocked(3.05) == 1.0
 
 
 def test_a_retry_after_that_means_all_is_believed_again():
-    account = Account()
-    refuse(account, started=0.0)
+    limiter = RateLimiter()
+    refuse(limiter, started=0.0)
     for number in range(1, 17):
-        account.accepted(number / 1000, 0.1)
+        limiter.accepted(number / 1000, 0.1)
     for number in range(4):
-        refuse(account, started=0.2 + number / 100)
-    assert account.held(0.3) == 0
-    refuse(account, started=0.25, asked=60.0)
-    refuse(account, started=0.26, asked=60.0)
-    assert account.held(0.31) == 60.0
+        refuse(limiter, started=0.2 + number / 100)
+    assert limiter.blocked(0.3) == 0
+    refuse(limiter, started=0.25, asked=60.0)
+    refuse(limiter, started=0.26, asked=60.0)
+    assert limiter.blocked(0.31) == 60.0
 
 
 def test_a_limiter_that_means_what_it_says_is_believed_all_along():
-    account = Account()
+    limiter = RateLimiter()
     for second in range(40):
         for number in range(16):
-            account.accepted(second + number / 100, second + number / 100 + 0.05)
+            limiter.accepted(second + number / 100, second + number / 100 + 0.05)
         for number in range(16, 20):
-            refuse(account, started=second + number / 100, asked=0.5)
-        assert account.held(second + 0.25) > 0.4
+            refuse(limiter, started=second + number / 100, asked=0.5)
+        assert limiter.blocked(second + 0.25) > 0.4
 
 
 def test_a_limited_server_is_kept_busy_and_hardly_refuses(driver, fresh_server, control_of):
@@ -447,15 +453,15 @@ def test_nothing_is_sent_twice_unless_asked_for(driver, to, control):
 
 
 def test_hedges_stay_within_their_share():
-    hedger = Hedger(0.1)
+    hedger = HedgingPolicy(0.1)
     hedges = 0
     for _ in range(1000):
-        hedger.landed(1.0)
-        if hedger.patience() is not None:
+        hedger.record(1.0)
+        if hedger.delay() is not None:
             hedger.spend()
             hedges += 1
     assert hedges <= 101
-    assert Hedger(None).patience() is None
+    assert HedgingPolicy(None).delay() is None
 
 
 def test_a_hedge_that_comes_second_is_counted_apart():
@@ -473,13 +479,11 @@ def test_a_bucket_lets_a_second_go_at_once():
     bucket = Bucket(300)
     starts = []
     for _ in range(8):
-        at = bucket.earliest(10.0)
+        at = bucket.earliest_start(10.0)
         bucket.take(1, at)
         starts.append(round(at, 6))
     assert starts == [10.0] * 5 + [10.2, 10.4, 10.6]
 
 
-def test_the_fake_clock_has_accounts_of_its_own():
-    assert account_of(key_source(KEY), "https://a.example", FakeClock()) is not account_of(
-        key_source(KEY), "https://a.example", CLOCK
-    )
+def test_clients_of_different_clocks_share_no_rate_limiter():
+    assert limiter_of(KEY, "https://a.example", FakeClock()) is not limiter_of(KEY, "https://a.example")

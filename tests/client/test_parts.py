@@ -9,11 +9,14 @@ import ctxembed
 import numpy as np
 import pytest
 from ctxembed import _core
-from ctxembed._client._policy.concurrency import Gate, Pacer
-from ctxembed._client._policy.rate_limiter import Account, Bucket
-from ctxembed._client._policy.retry import Clock, RetryPolicy, retry_after
+from ctxembed._client._policy.clock import Clock
+from ctxembed._client._policy.concurrency import ConcurrencyLimiter
+from ctxembed._client._policy.pacing import Pacing
+from ctxembed._client._policy.rate_limiter import Bucket, RateLimiter
+from ctxembed._client._policy.retry import RetryPolicy, retry_after
+from ctxembed._client._runtime import current_event_loop
 from ctxembed._client.batches import Batch
-from ctxembed._client.endpoint import Call, blamed, spent
+from ctxembed._client.endpoint import RequestTemplate, read_usage, refused_documents
 from ctxembed._planning.prepare import prepare, prepare_one
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,9 +32,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.text(
 
 
 def body_of(documents, dimensions=None):
-    return Call.of("/v1/contextualizedembeddings", "pplx-embed-context-v1-0.6b", dimensions, "base64_int8").body(
-        documents
-    )
+    return RequestTemplate.create(
+        "/v1/contextualizedembeddings", "pplx-embed-context-v1-0.6b", dimensions, "base64_int8"
+    ).body(documents)
 
 
 def dumped(documents):
@@ -66,7 +69,7 @@ def test_what_is_no_list_of_lists_of_str_has_no_body(documents):
 
 @given(st.lists(TEXT, min_size=1), st.integers(128, 1024) | st.none())
 def test_a_body_is_what_was_asked_for(texts, dimensions):
-    flat = Call.of("/v1/embeddings", "pplx-embed-v1-0.6b", dimensions, "base64_int8")
+    flat = RequestTemplate.create("/v1/embeddings", "pplx-embed-v1-0.6b", dimensions, "base64_int8")
     expected = {"input": texts, "model": "pplx-embed-v1-0.6b", "encoding_format": "base64_int8"}
     if dimensions is not None:
         expected["dimensions"] = dimensions
@@ -78,12 +81,12 @@ def test_a_lone_surrogate_cannot_be_sent():
         body_of([["fine", "\ud800"]])
 
 
-def test_the_longest_answer_leaves_room_for_indented_json():
-    call = Call.of("/v1/contextualizedembeddings", "pplx-embed-context-v1-0.6b", None, "base64_int8")
+def test_the_max_response_size_leaves_room_for_indented_json():
+    call = RequestTemplate.create("/v1/contextualizedembeddings", "pplx-embed-context-v1-0.6b", None, "base64_int8")
     row = {"object": "embedding", "index": 15_999, "embedding": "A" * 1368}
     documents = [{"object": "list", "index": 511, "data": [row] * 30} for _ in range(512)]
     for indent in (None, 2, 8):
-        assert len(json.dumps({"data": documents}, indent=indent)) < call.longest_answer(512, 512 * 30)
+        assert len(json.dumps({"data": documents}, indent=indent)) < call.max_response_size(512, 512 * 30)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_the_longest_answer_leaves_room_for_indented_json():
     ],
 )
 def test_the_cost_of_a_useless_answer_is_read_as_far_as_it_can_be(body, expected):
-    usage = spent(body)
+    usage = read_usage(body)
     cost = None if usage.cost_usd is None else str(usage.cost_usd)
     assert (usage.prompt_tokens, usage.total_tokens, cost, usage.requests) == expected
 
@@ -171,7 +174,7 @@ def refusal(*places):
     ],
 )
 def test_a_refusal_names_documents_or_something_all_share_or_nothing(error, expected):
-    assert blamed(error, 8) == expected
+    assert refused_documents(error, 8) == expected
 
 
 @given(st.integers(2, 60), st.data())
@@ -221,7 +224,7 @@ def test_no_header_is_no_time():
 @given(st.integers(0, 2000), st.floats(0, 1))
 def test_a_delay_is_never_longer_than_the_longest(retries, chance):
     clock = Clock(random=lambda: chance)
-    delay = RetryPolicy(max_retries=10_000).delay(ctxembed.APITimeoutError("late"), retries, clock)
+    delay = RetryPolicy(max_retries=10_000).delay(ctxembed.APITimeoutError("late"), retries, None, clock)
     assert 0 <= delay <= min(20.0, 0.5 * 2.0 ** min(retries, 64))
 
 
@@ -234,7 +237,7 @@ def test_a_delay_is_never_longer_than_the_longest(retries, chance):
     ],
 )
 def test_what_would_fail_again_is_not_tried_again(error):
-    assert RetryPolicy(max_retries=4).delay(error, 0, Clock()) is None
+    assert RetryPolicy(max_retries=4).delay(error, 0, None, Clock()) is None
 
 
 # Rates
@@ -244,7 +247,7 @@ def test_what_would_fail_again_is_not_tried_again(error):
 def test_no_minute_exceeds_the_rate_by_more_than_a_second_and_the_last_start(rate, arrivals):
     bucket, now, starts = Bucket(rate), 0.0, []
     for gap, units in arrivals:
-        now = bucket.earliest(now + gap)
+        now = bucket.earliest_start(now + gap)
         bucket.take(units, now)
         starts.append((now, units))
     for first, _ in starts:
@@ -255,9 +258,9 @@ def test_no_minute_exceeds_the_rate_by_more_than_a_second_and_the_last_start(rat
 def test_what_was_not_used_is_given_back():
     bucket = Bucket(60)
     bucket.take(10, 0.0)
-    assert bucket.earliest(0.0) == 10.0
+    assert bucket.earliest_start(0.0) == 10.0
     bucket.give_back(7)
-    assert bucket.earliest(0.0) == 3.0
+    assert bucket.earliest_start(0.0) == 3.0
 
 
 @pytest.mark.parametrize("option", ["requests_per_minute", "tokens_per_minute"])
@@ -274,98 +277,109 @@ def test_requests_are_spaced_after_a_burst_of_a_second(driver, server, control, 
         assert sum(clock.slept) < 0.5
 
 
-def test_a_cancelled_wait_takes_no_turn():
+def test_a_cancelled_wait_reserves_nothing():
     async def main():
-        pacer = Pacer(Account(), requests_per_minute=60, tokens_per_minute=None)
-        clock = Clock(monotonic=lambda: 0.0)
-        assert await pacer.wait(1, clock)
+        concurrency = ConcurrencyLimiter(1, current_event_loop)
+        limiter, clock = RateLimiter(), Clock(monotonic=lambda: 0.0)
+        pacing = Pacing(limiter, concurrency, requests_per_minute=60, tokens_per_minute=None, clock=clock)
+        assert await pacing.wait(1)
         with anyio.move_on_after(0.01) as scope:
-            await pacer.wait(1, clock)
+            await pacing.wait(1)
         assert scope.cancelled_caught
-        return pacer.account.ask(1, pacer._requests, None, 0.0)
+        return limiter.reserve(1, limiter.bucket("requests", 60), None, 0.0)
 
     assert anyio.run(main) == 1.0
 
 
-# Places
+# Concurrency
 
 
-def in_gate(most, actions):
-    """Run ``actions(gate, log)`` with helpers that enter and note it."""
+def limited(maximum, actions):
+    """Run ``actions(limiter, group)`` and return the limiter."""
 
     async def main():
-        gate = Gate(most)
+        limiter = ConcurrencyLimiter(maximum, current_event_loop)
         async with anyio.create_task_group() as group:
-            await actions(gate, group)
-        return gate
+            await actions(limiter, group)
+        return limiter
 
     return anyio.run(main)
 
 
-def test_places_are_given_in_turn_and_urgent_ones_first():
+def test_slots_are_given_in_order_and_urgent_requests_go_first():
     entered = []
 
-    async def actions(gate, group):
-        async def visit(name, first):
-            await gate.acquire(first=first)
+    async def actions(limiter, group):
+        async def use(name, first):
+            await limiter.acquire(first=first)
             entered.append(name)
-            gate.release()
+            limiter.release()
 
-        await gate.acquire()
+        await limiter.acquire()
         for name, first in [("a", False), ("b", False), ("urgent", True)]:
-            group.start_soon(visit, name, first)
+            group.start_soon(use, name, first)
         await anyio.wait_all_tasks_blocked()
         assert entered == []
-        gate.release()
+        limiter.release()
 
-    in_gate(1, actions)
+    limited(1, actions)
     assert entered == ["urgent", "a", "b"]
 
 
-def test_a_cancelled_visitor_leaves_no_gap():
-    async def actions(gate, group):
-        await gate.acquire()
+def test_a_cancelled_wait_loses_no_slot():
+    async def actions(limiter, group):
+        await limiter.acquire()
         with anyio.move_on_after(0.01):
-            await gate.acquire()
-        gate.release()
-        with anyio.fail_after(1):
-            await gate.acquire()
-            gate.release()
+            await limiter.acquire()
+        limiter.release()
+        for _ in range(2):
+            with anyio.fail_after(1):
+                await limiter.acquire()
+                limiter.release()
 
-    gate = in_gate(1, actions)
-    assert gate._inside == 0
-    assert not gate._waiting
-
-
-def test_few_are_in_flight_until_the_first_have_landed():
-    gate = Gate(8)
-    assert gate.allowed == 4
-    gate.succeeded()
-    assert gate.allowed == 6
-    gate.succeeded()
-    gate.succeeded()
-    assert gate.allowed == 8
-    assert (Gate(2).allowed, Gate(40).allowed) == (2, 20)
+    limited(1, actions)
 
 
-def test_congestion_halves_once_a_flight_and_success_grows_it_back():
-    gate = Gate(16)
+def test_concurrency_starts_low_and_grows_by_two_with_each_success():
+    limiter = ConcurrencyLimiter(8, lambda: None)
+    assert limiter.limit == 4
+    limiter.increase()
+    assert limiter.limit == 6
+    limiter.increase()
+    limiter.increase()
+    assert limiter.limit == 8
+    assert [ConcurrencyLimiter(maximum, lambda: None).limit for maximum in (2, 40)] == [2, 20]
+
+
+def test_an_overload_halves_concurrency_once_and_successes_restore_it():
+    limiter = ConcurrencyLimiter(16, lambda: None)
     for _ in range(9):
-        gate.succeeded()
-    gate.congested(started=10.0, now=11.0)
-    gate.congested(started=10.5, now=11.1)
-    assert gate.allowed == 8
-    gate.congested(started=11.5, now=12.0)
-    assert gate.allowed == 4
+        limiter.increase()
+    limiter.decrease(started=10.0, now=11.0)
+    limiter.decrease(started=10.5, now=11.1)
+    assert limiter.limit == 8
+    limiter.decrease(started=11.5, now=12.0)
+    assert limiter.limit == 4
     for _ in range(5):
-        gate.succeeded()
-    assert gate.allowed == 5
+        limiter.increase()
+    assert limiter.limit == 5
     for _ in range(400):
-        gate.succeeded()
-    assert gate.allowed == 16
+        limiter.increase()
+    assert limiter.limit == 16
     for started in range(20, 60):
-        gate.congested(started=float(started), now=float(started))
-    assert gate.allowed == 1
+        limiter.decrease(started=float(started), now=float(started))
+    assert limiter.limit == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "halved"), [(429, None, True), (429, 1.0, False), (503, None, True), (503, 1.0, True)]
+)
+def test_each_refusal_is_answered_by_the_rate_or_by_concurrency(status, retry_after, halved):
+    concurrency = ConcurrencyLimiter(16, lambda: None)
+    pacing = Pacing(RateLimiter(), concurrency, None, None, Clock(monotonic=lambda: 2.0))
+    pacing.record(status, {}, retry_after, 1.0, 2.0)
+    assert concurrency.limit == (4 if halved else 8)
+    assert pacing.blocked() == (retry_after or 0.0)
 
 
 def test_fewer_requests_are_in_flight_after_a_429(driver, server, control):

@@ -61,7 +61,7 @@ def test_the_key_is_sent_as_a_bearer_token(driver, scripted):
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_no_repr_or_attribute_shows_the_key(kind):
     client = kind(KEY)
-    seen = repr(client) + str(client) + repr(vars(client)) + repr(client._engine) + repr(vars(client._engine.pool))
+    seen = repr(client) + str(client) + repr(vars(client)) + repr(client._state) + repr(vars(client._state.connections))
     assert KEY not in seen
     assert KEY not in repr(client.with_options(api_key=KEY + "2"))
     out = io.StringIO()
@@ -72,7 +72,7 @@ def test_no_repr_or_attribute_shows_the_key(kind):
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_a_client_is_neither_pickled_nor_copied(kind):
     client = kind(KEY)
-    for copier in (pickle.dumps, copy.copy, copy.deepcopy, lambda c: pickle.dumps(c._engine.key)):
+    for copier in (pickle.dumps, copy.copy, copy.deepcopy, lambda c: pickle.dumps(c._state.key)):
         with pytest.raises(TypeError, match="cannot be pickled"):
             copier(client)
 
@@ -186,12 +186,12 @@ def test_the_key_comes_from_the_environment(kind, monkeypatch):
         kind()
     assert isinstance(caught.value, ValueError)
     monkeypatch.setenv("PPLX_API_KEY", "second")
-    assert kind()._engine.key.get().header() == "Bearer second"
+    assert kind()._state.key.get().authorization() == "Bearer second"
     monkeypatch.setenv("PERPLEXITY_API_KEY", "")
-    assert kind()._engine.key.get().header() == "Bearer second"
+    assert kind()._state.key.get().authorization() == "Bearer second"
     monkeypatch.setenv("PERPLEXITY_API_KEY", "first")
-    assert kind()._engine.key.get().header() == "Bearer first"
-    assert kind(api_key="given")._engine.key.get().header() == "Bearer given"
+    assert kind()._state.key.get().authorization() == "Bearer first"
+    assert kind(api_key="given")._state.key.get().authorization() == "Bearer given"
 
 
 def test_a_callable_is_asked_before_each_attempt(driver, server, scripted, control):

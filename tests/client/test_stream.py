@@ -277,7 +277,7 @@ def test_leaving_a_sync_stream_cancels_and_leaks_nothing(to, control):
         for _ in client.stream(itertools.repeat(["a"])):
             break
         assert time.monotonic() - began < 5
-        assert not client._thread._loop.tasks
+        assert not client._loop._loop.tasks
         assert busy(client) == []
         control.faults()
         assert len(client.embed([["still", "works"]])) == 1
@@ -294,7 +294,7 @@ def test_every_way_out_of_a_sync_stream_cancels(to, control, how):
                 raise LookupError
         stream = client.stream(itertools.repeat(["a"]))
         next(stream)
-        assert client._thread._loop.tasks
+        assert client._loop._loop.tasks
         if how == "close":
             stream.close()
             stream.close()
@@ -312,7 +312,7 @@ def test_every_way_out_of_a_sync_stream_cancels(to, control, how):
             gc.collect()
         else:
             leave(client)
-        assert not client._thread._loop.tasks
+        assert not client._loop._loop.tasks
     assert time.monotonic() - began < 5
 
 

@@ -81,12 +81,12 @@ def test_opentelemetry_is_asked_only_where_it_is_in_use(monkeypatch):
     monkeypatch.setattr(_telemetry, "_instruments", lambda: asked.append("asked"))
     with monkeypatch.context() as unused:
         unused.delitem(sys.modules, "opentelemetry")
-        assert _telemetry.begin("http://localhost", None, None, 0.0) is None
+        assert _telemetry.begin_span("http://localhost", None, None, 0.0) is None
         assert not asked
         unused.setattr(_telemetry, "_NAMED", True)  # the environment names a provider
-        assert _telemetry.begin("http://localhost", None, None, 0.0) is None
+        assert _telemetry.begin_span("http://localhost", None, None, 0.0) is None
         assert asked == ["asked"]
-    assert _telemetry.begin("http://localhost", None, None, 0.0) is None
+    assert _telemetry.begin_span("http://localhost", None, None, 0.0) is None
     assert asked == ["asked", "asked"]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from ctxembed._models import Limits
+from ctxembed._planning.limits import Limits
 
 
 @dataclass(frozen=True)

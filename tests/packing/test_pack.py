@@ -10,7 +10,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from ctxembed._models import Limits
+from ctxembed._planning.limits import Limits
 from ctxembed._planning.plan import Packing, pack
 from hypothesis import given, settings
 from hypothesis import strategies as st

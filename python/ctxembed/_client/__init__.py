@@ -1,25 +1,49 @@
-"""The HTTP client: what is sent when, what comes back, and what is proven of it.
+"""The HTTP client. :meth:`Client.embed` is explained by six files, read in this order.
 
-``_base`` and ``_plan`` know no I/O, ``_transport`` is the only module that knows httpx, ``_engine`` runs both clients.
+1. ``sync.py``: the call itself. ``asynchronous.py`` is its twin.
+2. ``_planning/prepare.py``: documents are checked, counted and packed into requests.
+3. ``batches.py``: the planned requests as batches, and the matrix that is assembled from their outcomes.
+4. ``dispatch.py``: a limited number of batches is in flight at once, and a refused batch is split.
+5. ``attempts.py``: one request is sent, retried and hedged until it succeeds or fails.
+6. ``endpoint.py``: the body of a request, and what its response must prove.
+
+``_policy`` decides when attempts start and how often they are repeated; ``_http`` moves the bytes.
 """
 
 from __future__ import annotations
 
+from ctxembed._client._http.connections import TransportName
+from ctxembed._client._http.credentials import Credentials
+from ctxembed._client._http.transport import Timeouts, Transport, TransportRequest, TransportResponse
+from ctxembed._client._policy.clock import Clock
 from ctxembed._client.asynchronous import AsyncClient, AsyncStream
-from ctxembed._client.batches import EmbeddingsPart, Progress
+from ctxembed._client.batches import EmbeddingsPart
 from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
-from ctxembed._client.raw import RawResponse
+from ctxembed._client.options import AsyncClientOptions, ClientOptions
+from ctxembed._client.progress import Progress
+from ctxembed._client.raw import AsyncRawCalls, RawCalls, RawResponse
 from ctxembed._client.sync import Client, Stream
 
 __all__ = [
     "AsyncClient",
+    "AsyncClientOptions",
+    "AsyncRawCalls",
     "AsyncStream",
     "Client",
+    "ClientOptions",
+    "Clock",
+    "Credentials",
     "EmbeddingsPart",
     "Progress",
+    "RawCalls",
     "RawResponse",
     "RequestEvent",
     "ResponseEvent",
     "RetryEvent",
     "Stream",
+    "Timeouts",
+    "Transport",
+    "TransportName",
+    "TransportRequest",
+    "TransportResponse",
 ]

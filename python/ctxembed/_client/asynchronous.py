@@ -1,71 +1,124 @@
-"""The client for ``async`` code, on asyncio and on trio."""
+"""The asynchronous client, on asyncio and trio."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
 from ctxembed._client._http.credentials import key_source
-from ctxembed._client._policy.retry import DEFAULT_MAX_WAIT
 from ctxembed._client.base import BaseClient
+from ctxembed._client.batches import attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
-from ctxembed._client.options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET, OPTIONS
-from ctxembed._client.planned import finish, is_longer, keeping, materialise, one
-from ctxembed._client.progress import Meter, watcher
+from ctxembed._client.options import AsyncClientOptions, show_options
+from ctxembed._client.progress import ProgressMeter, progress_callback
 from ctxembed._client.raw import AsyncRawCalls
-from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL, Limits
-from ctxembed._planning.prepare import documents_of
+from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL
+from ctxembed._planning.prepare import as_lists, documents_of, has_more_characters
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
-    from os import PathLike
-    from types import TracebackType
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+    from types import EllipsisType, TracebackType
 
-    import httpx
-    from numpy.typing import ArrayLike
-
-    from ctxembed._client._policy.retry import Deadline
-    from ctxembed._client.batches import EmbeddingsPart, Outcome, Progress
-    from ctxembed._client.dispatch import Engine
-    from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
-    from ctxembed._client.planned import Plan
+    from ctxembed._client._policy.clock import Deadline
+    from ctxembed._client.batches import EmbeddingsPart, Outcome, PlannedCall
+    from ctxembed._client.dispatch import Dispatcher
+    from ctxembed._client.progress import Progress
+    from ctxembed._client.state import ClientState
     from ctxembed._client.stream import StreamState
     from ctxembed._models import EncodingFormat
-    from ctxembed._planning.prepare import CountsTokens
     from ctxembed._results import Embeddings
 
 __all__ = ["AsyncClient", "AsyncStream"]
 
-
-_INLINE: Final = 1_000_000
-"""Characters that are checked and counted in the event loop; more would hold it up, and go to a thread."""
+_MAX_INLINE: Final = 1_000_000
+"""Characters that are checked and counted in the event loop. More would block it, and go to a thread."""
 
 
 class AsyncClient(BaseClient):
-    """:class:`Client`, method for method, for ``async`` code on asyncio or trio.
+    """Embed documents in ``async`` code, on asyncio or trio, and lose nothing that was paid for.
 
     Parameters
     ----------
-    api_key, base_url, timeout, total_timeout, deadline, max_retries, max_wait, retry_budget, hedge, max_concurrency, \
-requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, http2, proxy, verify, allow_insecure
-        As for :class:`Client`.
-    on_request, on_response, on_retry : callable, optional
-        As for :class:`Client`; coroutine functions will do.
+    api_key : str or callable, optional
+        The key, or a callable that returns it: called before each attempt, and once more after a 401. Default: the
+        environment variable ``PERPLEXITY_API_KEY``, else ``PPLX_API_KEY``.
+    base_url : str, optional
+        Default: the environment variable ``PERPLEXITY_BASE_URL``, else ``https://api.perplexity.ai``. A trailing slash
+        or ``/v1`` makes no difference.
+    timeout : float or httpx.Timeout, optional
+        Seconds for one attempt as a whole, or httpx's timeouts by phase. Default: 10 to connect, 120 without a byte,
+        600 in total.
+    total_timeout : float, optional
+        Seconds for one attempt as a whole, whatever ``timeout`` says.
+    deadline : float, optional
+        Seconds for a call with all its requests, retries and waits; each call can override it. Documents without
+        vectors by then fail with :class:`APITimeoutError`.
+    max_retries : int
+        Attempts of a request after its first. Connection errors, timeouts, 408, 409, 429, 5xx and a 200 that does not
+        prove itself are retried: after the response's ``Retry-After``, else with exponential backoff and full jitter.
+    max_wait : float or None
+        Seconds. A longer ``Retry-After`` is not waited for, and nothing more is sent. None waits any time.
+    retry_budget : float or None
+        Retries that each request adds to a budget which all requests of the client share. It starts with 20, or twice
+        ``max_concurrency``. Once it is spent a failure is final, so that a job ends when the API is down. None: no
+        budget.
+    hedge : float or bool, optional
+        Share of the requests that may be sent a second time because they are slow. The first success counts; both may
+        be charged. True means 0.05. Default: none.
+    max_concurrency : int
+        Requests in flight at most, over all calls of the client. Fewer at first, and while the API is overloaded.
+    requests_per_minute, tokens_per_minute : float, optional
+        Rate limits that you know of. One second's worth may start at once; beyond it requests are spaced. Clients of
+        one key and host that give the same limit share it.
+    limits : Limits
+        The limits of a request.
+    token_counter : TokenCounter or callable, optional
+        Counts tokens: a :class:`TokenCounter`, or a callable from a list of str to counts. Default: an estimate with a
+        margin, which shrinks as responses report their counts.
+    default_headers : mapping of str to str, optional
+        Headers of every request.
+    transport : {"auto", "httpx", "aiohttp"} or object
+        The library that sends requests, or a :class:`Transport`, or a transport of httpx such as
+        ``httpx.MockTransport``. ``"auto"`` is aiohttp (extra ``aiohttp``) where it is installed and can be used, which
+        takes less CPU time a request: on asyncio without ``http2`` and proxies. The attribute ``transport`` names the
+        one in use.
     http_client : httpx.AsyncClient, optional
-        Sends the requests in place of one of our own. It is never closed here.
+        Your client of httpx, which sends the requests. It is never closed here.
+    http2 : bool
+        Offer HTTP/2 (extra ``http2``). One HTTP/1.1 connection for each request in flight takes less CPU time.
+    proxy : str, optional
+        URL of a proxy. Default: the environment variable ``HTTPS_PROXY`` and its like.
+    verify : ssl.SSLContext or path, optional
+        Trusted in place of the public authorities: a context, or a file or folder of certificates.
+    on_request, on_response, on_retry : callable, optional
+        Called for each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
+        event loop. They may be coroutine functions. Exceptions of a hook are logged and change nothing.
+    clock : Clock, optional
+        Time, sleep and randomness. Tests pass one that does not wait.
+    allow_insecure : bool
+        Allow plain http to another machine. Anyone on the way can read the key.
+
+    Raises
+    ------
+    MissingKeyError
+        No key was given, and none is in the environment. It is a ``ValueError``.
+    TypeError, ValueError
+        An argument is not what it should be. The message never shows the key.
 
     Notes
     -----
-    A client belongs to one thread. It may be used in one event loop after another; close it in the one that used it
-    last. Cancelling the task that awaits a call cancels its requests. Documents of more than a million characters
-    are checked and counted in a worker thread, ``token_counter`` included.
+    A client belongs to one thread. It may be used in one event loop after another; close it in the last of them.
+    Cancelling the task that awaits a call cancels its requests. Documents of more than a million characters are checked
+    and counted in a worker thread, ``token_counter`` included. A client cannot be pickled.
+
+    Retries and failures are logged to ``logging.getLogger("ctxembed")`` with details in ``record.ctxembed``, without
+    the key and texts. ``docs/failures.md`` describes what happens at each failure.
 
     Examples
     --------
@@ -74,42 +127,39 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
     ...         return await client.embed([["First chunk.", "Second chunk."], ["Another document."]])
     """
 
-    _kind = "async"
+    _is_async = True
 
-    def __init__(
-        self,
-        api_key: str | Callable[[], str] | None = None,
-        *,
-        base_url: str | None = None,
-        timeout: float | httpx.Timeout | None = None,
-        total_timeout: float | None = None,
-        deadline: float | None = None,
-        max_retries: int = DEFAULT_MAX_RETRIES,
-        max_wait: float | None = DEFAULT_MAX_WAIT,
-        retry_budget: float | None = DEFAULT_RETRY_BUDGET,
-        hedge: float | bool | None = None,
-        max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        limits: Limits = Limits(),  # noqa: B008  # frozen
-        token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
-        default_headers: Mapping[str, str] | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        http2: bool = False,
-        proxy: str | None = None,
-        verify: ssl.SSLContext | str | PathLike[str] | None = None,
-        on_request: Callable[[RequestEvent], Any] | None = None,
-        on_response: Callable[[ResponseEvent], Any] | None = None,
-        on_retry: Callable[[RetryEvent], Any] | None = None,
-        allow_insecure: bool = False,
-    ) -> None:
+    @show_options(AsyncClientOptions)
+    def __init__(self, api_key: str | Callable[[], str] | None = None, **options: Unpack[AsyncClientOptions]) -> None:
         key = key_source(api_key)
-        del api_key  # from here on no frame of a traceback holds it
+        del api_key  # no frame of a traceback holds it from here on
         if isinstance(key, Exception):
             raise key
-        # Every argument by its name; the key is none of them any more.
-        options = {name: value for name, value in locals().items() if name in OPTIONS}
         super().__init__(options, key, None)
+
+    @show_options(AsyncClientOptions)
+    def with_options(
+        self, *, api_key: str | Callable[[], str] | EllipsisType | None = ..., **changed: Unpack[AsyncClientOptions]
+    ) -> Self:
+        """Return a client with other options that shares this one's connections.
+
+        Parameters
+        ----------
+        api_key, **changed
+            The constructor's arguments. Options that are not given stay as they are.
+
+        Returns
+        -------
+        AsyncClient
+            It shares the connections and, unless they change, the concurrency limit, the retry budget and the learned
+            rate. Closing it leaves the connections open; closing this one closes them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An option is unknown, or not what it should be.
+        """
+        return self._copy(api_key, changed)
 
     async def embed(
         self,
@@ -122,15 +172,54 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         progress: bool | Callable[[Progress], object] | None = None,
         deadline: float | None = None,
     ) -> Embeddings:
-        """Embed documents of chunks: see :meth:`Client.embed`."""
-        until = self._until(deadline)
-        rows = materialise(documents)
-        if is_longer(rows, _INLINE):
-            work = partial(self._plan_embed, rows, model, dimensions, encoding_format, on_error)
-            plan = await anyio.to_thread.run_sync(work)
-        else:
-            plan = self._plan_embed(rows, model, dimensions, encoding_format, on_error)
-        return await self._run(plan, on_error, progress, until)
+        """Embed documents of chunks, in as few requests as the limits allow.
+
+        Parameters
+        ----------
+        documents : iterable of iterables of str
+            The chunks of each document in their order; any number, of any length.
+        model : str
+            A contextualized model.
+        dimensions : int, optional
+            From 128 to the model's. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
+        on_error : {"raise", "return"}
+            Raise :class:`EmbedError` when a document fails, or return the others.
+        progress : callable or True, optional
+            Called in the event loop with a :class:`Progress` after each request; True draws a bar on stderr if that is
+            a terminal. An exception that it raises cancels the call and is raised here.
+        deadline : float, optional
+            Seconds for this call. Default: the client's.
+
+        Returns
+        -------
+        Embeddings
+            One matrix in input order, in whatever order responses arrive. With ``on_error="return"`` its ``failures``
+            name the documents without rows.
+
+        Raises
+        ------
+        InvalidDocumentsError
+            With ``on_error="raise"``, where the API would refuse a document. Nothing was sent.
+        EmbedError
+            With ``on_error="raise"``, where documents failed. Its ``partial`` holds all others, its ``__cause__`` is
+            the error of the first.
+        TypeError, ValueError
+            An argument is not what it should be.
+
+        Notes
+        -----
+        Documents are checked, counted and packed before anything is sent. A request that is refused (400, 413, 422) is
+        split until the refused document is alone, so that no document fails because of another. An error that every
+        request would meet (401, 403, 404, no connection) keeps the rest from being sent. Documents are read in
+        the event loop; many of them are checked and counted in a worker thread.
+        """
+        started = self._deadline(deadline)
+        rows = as_lists(documents)
+        plan = partial(self._plan_embed, rows, model, dimensions, encoding_format, on_error)
+        planned = await anyio.to_thread.run_sync(plan) if has_more_characters(rows, _MAX_INLINE) else plan()
+        return await self._run(planned, on_error, progress, started)
 
     async def embed_queries(
         self,
@@ -141,9 +230,36 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> Embeddings:
-        """Embed queries, one row each: see :meth:`Client.embed_queries`."""
-        until = self._until(deadline)
-        return await self._run(self._plan_queries(queries, model, dimensions, encoding_format), "raise", None, until)
+        """Embed queries, to search among documents of the same model.
+
+        Parameters
+        ----------
+        queries : list of str
+            Each is sent as a document of one chunk.
+        model : str
+            A contextualized model: that of the documents.
+        dimensions : int, optional
+            Those of the documents. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
+        deadline : float, optional
+            Seconds for this call. Default: the client's.
+
+        Returns
+        -------
+        Embeddings
+            ``vectors`` has one row a query, in order.
+
+        Raises
+        ------
+        TypeError
+            ``queries`` is a single string, or holds something else than strings.
+        EmbedError, ValueError
+            As for :meth:`embed` with ``on_error="raise"``.
+        """
+        started = self._deadline(deadline)
+        planned = self._plan_queries(queries, model, dimensions, encoding_format)
+        return await self._run(planned, "raise", None, started)
 
     async def embed_texts(
         self,
@@ -154,9 +270,36 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> Embeddings:
-        """Embed independent texts, one row each: see :meth:`Client.embed_texts`."""
-        until = self._until(deadline)
-        return await self._run(self._plan_texts(texts, model, dimensions, encoding_format), "raise", None, until)
+        """Embed independent texts with a model that uses no context (``POST /v1/embeddings``).
+
+        Parameters
+        ----------
+        texts : list of str
+            They are sent in as few requests as the limits allow.
+        model : str
+            A model that is not contextualized. Its vectors cannot be compared with those of a contextualized model.
+        dimensions : int, optional
+            From 128 to the model's. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
+        deadline : float, optional
+            Seconds for this call. Default: the client's.
+
+        Returns
+        -------
+        Embeddings
+            ``vectors`` has one row a text, in order.
+
+        Raises
+        ------
+        TypeError
+            ``texts`` is a single string, or holds something else than strings.
+        EmbedError, ValueError
+            As for :meth:`embed` with ``on_error="raise"``.
+        """
+        started = self._deadline(deadline)
+        planned = self._plan_texts(texts, model, dimensions, encoding_format)
+        return await self._run(planned, "raise", None, started)
 
     async def create(
         self,
@@ -167,13 +310,39 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> Embeddings:
-        """Send exactly one request: see :meth:`Client.create`."""
-        return one(await self._create(input, model, dimensions, encoding_format, deadline))
+        """Send exactly one request.
+
+        Parameters
+        ----------
+        input : iterable of iterables of str
+            The chunks of each document in their order.
+        model : str
+            A contextualized model.
+        dimensions : int, optional
+            From 128 to the model's. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
+        deadline : float, optional
+            Seconds for this call. Default: the client's.
+
+        Returns
+        -------
+        Embeddings
+            The vectors, proven as those of :meth:`embed`.
+
+        Raises
+        ------
+        APIError
+            The error of the last attempt.
+        ValueError
+            ``input`` exceeds the limits of a request, or the API would refuse it.
+        """
+        return single_result(await self._create(input, model, dimensions, encoding_format, deadline))
 
     @property
     def with_raw_response(self) -> AsyncRawCalls:
-        """``await client.with_raw_response.create(...)`` returns a :class:`RawResponse`."""
-        return AsyncRawCalls(self)
+        """Calls that return a :class:`RawResponse` with headers, body and vectors: ``await .create(...)``."""
+        return AsyncRawCalls(self._create)
 
     def stream(
         self,
@@ -188,13 +357,48 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         deadline: float | None = None,
         flush_after: float | None = None,
     ) -> AsyncStream:
-        """Embed documents as they come: see :meth:`Client.stream`.
+        """Embed documents as they come, in bounded memory.
 
         Parameters
         ----------
         documents : iterable or async iterable of iterables of str
-            Of any length. An async iterable is read by a task of the stream; a plain one in the event loop, which
-            it must not block.
+            Of any length, also endless. An async iterable is read by a task of the stream, any other in the event
+            loop, which it must not block. It is never
+            read further ahead than the documents of ``max_concurrency + 4`` requests.
+        model : str
+            A contextualized model.
+        dimensions : int, optional
+            From 128 to the model's. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
+        on_error : {"raise", "return"}
+            With ``"return"`` failures are in the parts, by position in the input, and the stream goes on. With
+            ``"raise"`` nothing more is sent after the first failure; the requests in flight are still returned, and
+            then :class:`EmbedError` is raised.
+        ordered : bool
+            Whether parts come in input order, each a range of the input. Default: as requests succeed.
+        progress : callable or True, optional
+            As for :meth:`embed`; called before a part is returned.
+        deadline : float, optional
+            Seconds from now to the end. After them nothing more is read, the requests in flight are returned or fail,
+            and :class:`APITimeoutError` is raised.
+        flush_after : float, optional
+            Maximum seconds to hold a partly filled request. Default: it is held until it is full.
+
+        Returns
+        -------
+        AsyncStream
+            An async iterator of :class:`EmbeddingsPart`. Leaving its ``async with`` block, ``aclose()`` and dropping it
+            cancel the requests in flight.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not what it should be.
+
+        Notes
+        -----
+        An exception that ``documents`` raises is raised when the documents before it were embedded and returned.
         """
         state, closing = self._stream_state(
             model,
@@ -206,17 +410,21 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
             flush_after=flush_after,
         )
         if not hasattr(documents, "__aiter__"):
-            documents_of("documents", documents)  # refuses what cannot be read
-        return AsyncStream(_Work(self._engine, state, documents, closing, self._until(deadline)))
+            documents_of("documents", documents)  # refuses what cannot be iterated
+        return AsyncStream(
+            _StreamTask(
+                self._dispatcher, self._state, state, documents, closing=closing, deadline=self._deadline(deadline)
+            )
+        )
 
     async def aclose(self) -> None:
-        """Close the connections. Calls after it raise :class:`ClosedClientError`; closing twice is no error."""
+        """Close the connections. Later calls raise :class:`ClosedClientError`. Closing twice is no error."""
         if self._closed:
             return
         self._closed = True
-        if self._owns_pool:
-            self._engine.pool.closed = True
-            await self._engine.pool.release()
+        if self._owns_connections:
+            self._state.connections.closed = True
+            await self._state.connections.aclose()
 
     close = aclose
 
@@ -238,56 +446,61 @@ requests_per_minute, tokens_per_minute, limits, token_counter, default_headers, 
         encoding_format: Any,
         deadline: float | None,
         *,
-        keep: bool = False,
+        keep_body: bool = False,
     ) -> Outcome:
-        until = self._until(deadline)
-        call, batch = self._plan_one(documents, model, dimensions, encoding_format)
-        return await self._engine.one(call, batch, until, keep=keep)
+        started = self._deadline(deadline)
+        template, batch = self._plan_create(documents, model, dimensions, encoding_format)
+        return await self._dispatcher.send_one(template, batch, started, keep_body=keep_body)
 
     async def _run(
-        self, plan: Plan, on_error: str, progress: bool | Callable[[Progress], object] | None, until: Deadline
+        self,
+        planned: PlannedCall,
+        on_error: str,
+        progress: bool | Callable[[Progress], object] | None,
+        deadline: Deadline,
     ) -> Embeddings:
-        assembly = plan.assembly()
-        with watcher(progress) as watch:
-            meter = Meter(plan, assembly, watch, self._engine.clock)
-            with keeping(assembly):
-                await self._engine.run(Job(plan.call, meter.take, until), plan.batches)
-        return finish(assembly, on_error)
+        """Send the batches of a call and assemble their vectors."""
+        assembly = planned.assembly()
+        with progress_callback(progress) as report:
+            meter = ProgressMeter(planned, assembly, report, self._state.clock)
+            with attach_partial(assembly):
+                await self._dispatcher.run(Job(planned.template, meter.add, deadline), planned.batches)
+        return result_or_error(assembly, on_error)
 
 
 class AsyncStream:
-    """The parts of :meth:`AsyncClient.stream`: an async iterator, and an async context manager that closes it.
+    """The parts of :meth:`AsyncClient.stream`: an async iterator of :class:`EmbeddingsPart`, and a context manager.
 
     Notes
     -----
-    Leaving the loop drops the stream, which cancels its requests; ``async with`` also waits until they are gone.
+    Leaving the loop drops the stream, which cancels its requests; ``async with`` also waits until they have ended.
     """
 
-    def __init__(self, work: _Work) -> None:
-        self._work = work
+    def __init__(self, task: _StreamTask) -> None:
+        self._task = task
 
     def __aiter__(self) -> AsyncIterator[EmbeddingsPart]:
         return self
 
     async def __anext__(self) -> EmbeddingsPart:
-        """Return the next part as it lands."""
-        work = self._work
+        """Return the next part as it arrives."""
+        task = self._task
         try:
-            work.start()
-            part = await work.next()
+            task.start()
+            part = await task.next_part()
         except BaseException:
             await self.aclose()
             raise
         if part is not None:
             return part
         await self.aclose()
-        if work.failure is not None:
-            raise work.failure
+        if task.error is not None:
+            raise task.error
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Cancel what is in flight and wait until it is gone."""
-        await self._work.close()
+        """Cancel the requests in flight and wait until they have ended."""
+        await self._task.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -298,37 +511,45 @@ class AsyncStream:
         await self.aclose()
 
     def __del__(self) -> None:
-        # Runs in whatever thread dropped the stream, so it can only ask.
-        work = getattr(self, "_work", None)
-        if work is not None:
-            work.drop()
+        # It runs in any thread, so it can only ask the task to end.
+        task = getattr(self, "_task", None)
+        if task is not None:
+            task.drop()
 
 
-class _Work:
-    """A stream's task. It does not know the :class:`AsyncStream`, so that this can be dropped while it runs."""
+class _StreamTask:
+    """The task of a stream. It holds no reference to the :class:`AsyncStream`, which can be dropped while it runs."""
 
     def __init__(
-        self, engine: Engine, state: StreamState, source: Any, closing: Callable[[], object], deadline: Deadline
+        self,
+        dispatcher: Dispatcher,
+        client: ClientState,
+        state: StreamState,
+        source: Any,
+        *,
+        closing: Callable[[], object],
+        deadline: Deadline,
     ) -> None:
-        self._engine = engine
+        self._dispatcher = dispatcher
+        self._client = client
         self._state = state
         self._source = source
         self._closing = closing
-        self._job = Job(state.call, self._land, deadline)
+        self._job = Job(state.template, self._add_outcome, deadline)
         self._scope, self._reading, self._flushing = anyio.CancelScope(), anyio.CancelScope(), anyio.CancelScope()
-        self._gone: anyio.Event | None = None
-        self._ask: Callable[[], object] | None = None
-        self._landed = _Signal()
-        self._room = _Signal()
-        self.failure: BaseException | None = None
+        self._ended: anyio.Event | None = None
+        self._cancel: Callable[[], object] | None = None
+        self._arrived = _AutoResetEvent()
+        self._has_room = _AutoResetEvent()
+        self.error: BaseException | None = None
         self._closed = False
 
     def start(self) -> None:
         """Start the task, once, in the event loop that runs."""
-        if self._gone is not None or self._closed:
+        if self._ended is not None or self._closed:
             return
-        self._gone = anyio.Event()
-        self._ask = _spawn(self._run, self._scope)
+        self._ended = anyio.Event()
+        self._cancel = _spawn(self._run, self._scope)
 
     async def _run(self) -> None:
         try:
@@ -338,41 +559,41 @@ class _Work:
                         self._group.start_soon(self._flush, self._state.flush_after)
                     try:
                         await self._read()
-                    except Exception as error:  # noqa: BLE001  # the source's: raised when what is under way landed
+                    except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
                         self._state.exhaust(error)
                         self._send()
                     finally:
                         self._flushing.cancel()
-        except Exception as error:  # noqa: BLE001  # raised where the parts are awaited
-            self.failure = error
+        except Exception as error:  # noqa: BLE001  # raised by next_part()
+            self.error = error
         finally:
             self._state.exhaust()
-            if self._gone is not None:
-                self._gone.set()
-            self._landed.set()
+            if self._ended is not None:
+                self._ended.set()
+            self._arrived.set()
 
     async def _flush(self, every: float) -> None:
-        """Send what waits for too long, while the source is waited for."""
+        """Send documents that were held for too long while the source is waited for."""
         with self._flushing:
             while True:
-                patience = self._state.patience()
-                if patience == 0.0:
+                delay = self._state.flush_delay()
+                if delay == 0.0:
                     self._send()
-                await self._engine.clock.sleep(patience or every)
+                await self._client.clock.sleep(delay or every)
 
     async def _read(self) -> None:
         state = self._state
         source = _Source(self._source)
         with self._reading:
             while not state.exhausted:
-                if not state.wants:
-                    await self._room.wait()
+                if not state.wants_document:
+                    await self._has_room.wait()
                     continue
                 document = _LATE
-                with anyio.move_on_after(self._job.deadline.left(self._engine.clock)):
+                with anyio.move_on_after(self._job.deadline.remaining(self._client.clock)):
                     document = await source.next()
                 if document is _LATE:
-                    state.stop(self._job.deadline.missed(None))
+                    state.stop(self._job.deadline.error(None))
                 elif document is _END:
                     state.exhaust()
                 else:
@@ -380,55 +601,55 @@ class _Work:
                 self._send()
 
     def _send(self) -> None:
-        batches = self._state.launch()
+        batches = self._state.next_batches()
         if batches and not self._state.raises:
             self._job.fatal = None  # an outage may have ended: each new request finds out
         for batch in batches:
-            self._group.start_soon(self._engine.settle, self._group, self._job, batch)
-        self._landed.set()  # refused documents are parts that no request brings
+            self._group.start_soon(self._dispatcher.send, self._group, self._job, batch)
+        self._arrived.set()  # invalid documents are parts without a request
 
-    def _land(self, outcome: Outcome) -> None:
-        self._state.land(outcome)
+    def _add_outcome(self, outcome: Outcome) -> None:
+        self._state.add_outcome(outcome)
         self._send()
         if self._state.exhausted:
-            self._reading.cancel()  # a failure ends the stream, however long the source would take
+            self._reading.cancel()  # a failure ends the stream; the source is not waited for
 
-    async def next(self) -> EmbeddingsPart | None:
-        """Wait for the next part; None at the end."""
+    async def next_part(self) -> EmbeddingsPart | None:
+        """Wait for the next part; return None at the end."""
         while True:
             if self._closed:
                 return None
             part = self._state.next_part()
             if part is not None:
-                self._room.set()
+                self._has_room.set()
                 return part
-            if self._gone is not None and self._gone.is_set():
-                if self.failure is None:
-                    self.failure = self._state.error()
+            if self._ended is not None and self._ended.is_set():
+                if self.error is None:
+                    self.error = self._state.error()
                 return None
-            await self._landed.wait()
+            await self._arrived.wait()
 
     async def close(self) -> None:
-        """Cancel the task and wait for it."""
+        """Cancel the task and wait until it has ended."""
         if not self._closed:
             self._closed = True
             self._closing()
         self._scope.cancel()
-        if self._gone is not None:
+        if self._ended is not None:
             with anyio.CancelScope(shield=True):
-                await self._gone.wait()
+                await self._ended.wait()
 
     def drop(self) -> None:
-        """Ask the task to go, from any thread."""
+        """Cancel the task, from any thread."""
         if not self._closed:
             self._closed = True
             self._closing()
-        if self._ask is not None and self._gone is not None and not self._gone.is_set():
-            self._ask()
+        if self._cancel is not None and self._ended is not None and not self._ended.is_set():
+            self._cancel()
 
 
-class _Signal:
-    """Wakes who waits."""
+class _AutoResetEvent:
+    """An event that resets itself when a task has waited for it."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()
@@ -447,7 +668,7 @@ _LATE: Final = object()
 
 
 class _Source:
-    """Reads an iterable or an async one."""
+    """Read an iterable or an async iterable."""
 
     def __init__(self, source: Any) -> None:
         self._async = source.__aiter__() if hasattr(source, "__aiter__") else None
@@ -458,7 +679,7 @@ class _Source:
         """Return the next document, or ``_END``."""
         self._read += 1
         if self._read % 64 == 0:
-            await anyio.lowlevel.checkpoint()  # others have their turn while a source that never waits is read
+            await anyio.lowlevel.checkpoint()  # lets other tasks run while a source that never waits is read
         if self._async is not None:
             try:
                 return await self._async.__anext__()
@@ -467,23 +688,23 @@ class _Source:
         return next(self._sync, _END)
 
 
-_RUNNING: Final[set[object]] = set()  # the event loop itself holds its tasks weakly
+_RUNNING: Final[set[object]] = set()  # an event loop holds weak references to its tasks
 
 
 def _spawn(run: Callable[[], Coroutine[Any, Any, None]], scope: anyio.CancelScope) -> Callable[[], object]:
-    """Start a task that outlives the call, and return what cancels it, from any thread.
+    """Start a task that outlives the call, and return a callable that cancels it from any thread.
 
-    A task group would have to be left by the task that entered it, and an iterator is left anywhere.
+    A task group must be left by the task that entered it, and an iterator may be dropped in any.
     """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        import trio  # no dependency: who runs on it has it
+        import trio  # no dependency: it is running
 
         token = trio.lowlevel.current_trio_token()
         trio.lowlevel.spawn_system_task(run)
 
-        def ask() -> None:
+        def cancel() -> None:
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(scope.cancel)
     else:
@@ -491,8 +712,8 @@ def _spawn(run: Callable[[], Coroutine[Any, Any, None]], scope: anyio.CancelScop
         _RUNNING.add(task)
         task.add_done_callback(_RUNNING.discard)
 
-        def ask() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks with it
+        def cancel() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(scope.cancel)
 
-    return ask
+    return cancel

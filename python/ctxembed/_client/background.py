@@ -1,4 +1,4 @@
-"""An event loop in a thread, for callers that have none: what :class:`Client` runs the engine in."""
+"""An event loop in a background thread, in which :class:`Client` sends its requests."""
 
 from __future__ import annotations
 
@@ -8,28 +8,24 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
 from ctxembed._errors import ClosedClientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from queue import SimpleQueue
 
-    from ctxembed._client._http.transport import Pool
-    from ctxembed._client.batches import Batch
-    from ctxembed._client.dispatch import Engine, Job
+    from ctxembed._client._http.connections import Connections
 
-__all__ = ["End", "LoopThread", "Task", "serve"]
+__all__ = ["BackgroundLoop", "BackgroundTask", "TaskEnd"]
 
-_PATIENCE: Final = 5.0
-"""Seconds that closing waits for the thread, which may hang in a name look-up that nothing can interrupt."""
+_JOIN_TIMEOUT: Final = 5.0
+"""Seconds for which closing waits for the thread. A name look-up in it cannot be interrupted."""
 
 _INHERITED: Final[list[object]] = []
-"""What a forked child has of its parent's connections: kept and never touched, for they are the parent's."""
+"""Loops that a forked child inherited. They are the parent's: kept, so that the collector closes none."""
 
 
-class End:
+class TaskEnd:
     """The last event of a task."""
 
     __slots__ = ("_error",)
@@ -38,47 +34,39 @@ class End:
         self._error = error
 
     def check(self) -> None:
-        """Raise what the task ended with, if it did not simply end."""
+        """Raise the error of the task, if it has one."""
         if self._error is not None:
             raise self._error
 
 
-async def serve(engine: Engine, job: Job, inbox: asyncio.Queue[Batch]) -> None:
-    """Send what comes in, until cancelled."""
-    async with anyio.create_task_group() as group:
-        while True:
-            batch = await inbox.get()
-            group.start_soon(engine.settle, group, job, batch)
+class BackgroundTask:
+    """A task in the background loop, as the thread that waits for it sees it."""
 
-
-class Task:
-    """A task in the loop, as the thread that waits for it sees it."""
-
-    def __init__(self, loop: _Loop) -> None:
+    def __init__(self, loop: _RunningLoop) -> None:
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._cancelled = False
-        self._gone = threading.Event()
+        self._ended = threading.Event()
 
-    def begin(self, work: Callable[[], Coroutine[Any, Any, None]], put: Callable[[End], object]) -> None:
-        """Start. Runs in the loop's thread."""
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]], put: Callable[[TaskEnd], object]) -> None:
+        """Start the task. Called in the loop's thread."""
         if self._cancelled:
-            self._gone.set()
+            self._ended.set()
             return
         self._task = asyncio.get_running_loop().create_task(work())
         self._loop.tasks.add(self._task)
         self._task.add_done_callback(lambda task: self._end(task, put))
 
-    def _end(self, task: asyncio.Task[None], put: Callable[[End], object]) -> None:
+    def _end(self, task: asyncio.Task[None], put: Callable[[TaskEnd], object]) -> None:
         self._loop.tasks.discard(task)
         if task.cancelled():
-            put(End(ClosedClientError("the client was closed during the call")))
+            put(TaskEnd(ClosedClientError("the client was closed during the call")))
         else:
-            put(End(task.exception()))
-        self._gone.set()
+            put(TaskEnd(task.exception()))
+        self._ended.set()
 
-    def is_lost(self) -> bool:
-        """Whether the task runs in another process: this is a forked child."""
+    def is_inherited(self) -> bool:
+        """Return whether the task runs in another process, of which this is a forked child."""
         return self._loop.is_inherited()
 
     def _cancel(self) -> None:
@@ -87,19 +75,19 @@ class Task:
             self._task.cancel()
 
     def cancel(self) -> None:
-        """Cancel and wait until the task is gone, with its requests. Any thread."""
-        if not self._gone.is_set() and self._loop.soon(self._cancel) and not self._loop.is_here():
-            self._gone.wait(_PATIENCE)
+        """Cancel the task and wait until it and its requests have ended. Any thread may call it."""
+        if not self._ended.is_set() and self._loop.call_soon(self._cancel) and not self._loop.is_current_thread():
+            self._ended.wait(_JOIN_TIMEOUT)
 
 
-class _Loop:
-    """An event loop in a daemon thread. It does not know the clients, so that these can be collected."""
+class _RunningLoop:
+    """An event loop in a daemon thread. It holds no reference to a client, so that clients can be collected."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, connections: Connections) -> None:
         self._pid = os.getpid()
         self.tasks: set[asyncio.Task[None]] = set()
-        self._pool = pool
-        self._lock = threading.RLock()  # reentrant: a collection inside may end a stream, which comes here
+        self._connections = connections
+        self._lock = threading.RLock()  # reentrant: a collection while it is held may close a stream, which takes it
         self._stopping = False
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,19 +103,19 @@ class _Loop:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self._pool.release()
+        await self._connections.aclose()
 
     def is_inherited(self) -> bool:
-        """Whether this is a forked child, which has the loop's memory and not its thread."""
+        """Return whether this is a forked child, which has the loop's memory and not its thread."""
         return self._pid != os.getpid()
 
-    def is_here(self) -> bool:
-        """Whether the caller runs in the loop's thread."""
+    def is_current_thread(self) -> bool:
+        """Return whether the caller runs in the loop's thread."""
         return threading.get_ident() == self._thread.ident
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> bool:
-        """Let the loop call; False where it has ended."""
-        if self.is_inherited():  # before the lock, which another thread may have held when this child was forked
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> bool:
+        """Call ``callback`` in the loop; return False where the loop has ended."""
+        if self.is_inherited():  # before the lock, which another thread may have held at the fork
             return False
         with self._lock:
             if self._stopping or self._loop is None:
@@ -139,27 +127,27 @@ class _Loop:
         """Cancel all tasks, close the connections and end the thread."""
         if self.is_inherited():
             return
-        with self._lock:  # what was started before is known to the loop before it stops
+        with self._lock:  # every task that was started before is known to the loop before it stops
             if not self._stopping and self._loop is not None and self._stop is not None:
                 self._stopping = True
                 self._loop.call_soon_threadsafe(self._stop.set)
-        if not self.is_here():
-            self._thread.join(_PATIENCE)
+        if not self.is_current_thread():
+            self._thread.join(_JOIN_TIMEOUT)
 
 
-class LoopThread:
-    """The loop that a client and its copies share: started when needed, stopped when the last of them is gone."""
+class BackgroundLoop:
+    """The event loop that a client and its copies share. It starts when needed and stops with the last of them."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._lock = threading.RLock()
-        self._loop: _Loop | None = None
-        self._finalizer: weakref.finalize[..., LoopThread] | None = None
+        self._loop: _RunningLoop | None = None
+        self._finalizer: weakref.finalize[..., BackgroundLoop] | None = None
         self.stopped = False
 
-    def _running(self) -> _Loop:
+    def _running(self) -> _RunningLoop:
         if self._loop is not None and self._loop.is_inherited():
-            # A forked child: the thread did not come along, the lock may have been held, the sockets are the parent's.
+            # In a forked child the thread is gone, the lock may have been held, and the sockets are the parent's.
             if self._finalizer is not None:
                 self._finalizer.detach()
             _INHERITED.append(self._loop)
@@ -168,24 +156,24 @@ class LoopThread:
             if self.stopped:
                 raise ClosedClientError("this client is closed")
             if self._loop is None:
-                self._loop = _Loop(self._pool)
+                self._loop = _RunningLoop(self._connections)
                 self._finalizer = weakref.finalize(self, self._loop.stop)
             return self._loop
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], events: SimpleQueue[Any]) -> Task:
-        """Start a coroutine in the loop. Its :class:`End` goes to ``events``."""
+    def start_task(self, work: Callable[[], Coroutine[Any, Any, None]], events: SimpleQueue[Any]) -> BackgroundTask:
+        """Start a coroutine in the loop. Its :class:`TaskEnd` goes to ``events``."""
         loop = self._running()
-        if loop.is_here():
+        if loop.is_current_thread():
             raise RuntimeError(
                 "a Client was called from its own thread (by its api_key callable?): that would wait forever"
             )
-        task = Task(loop)
-        self.soon(task.begin, work, events.put)
+        task = BackgroundTask(loop)
+        self.call_soon(task.start, work, events.put)
         return task
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Let the loop call ``callback``."""
-        if not self._running().soon(callback, *args):
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call ``callback`` in the loop."""
+        if not self._running().call_soon(callback, *args):
             raise ClosedClientError("this client is closed")
 
     def stop(self) -> None:

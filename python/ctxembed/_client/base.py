@@ -1,7 +1,9 @@
-"""What both clients are before any I/O: checked options, and the plan of each call."""
+"""What both clients share: checked options, the state of a client, and the plan of each call. No I/O."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
@@ -10,248 +12,225 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ctxembed._client._http.credentials import KeySource, key_source
-from ctxembed._client._http.lines import Connecting
-from ctxembed._client._http.transport import Pool, Timeouts, check_http_client
-from ctxembed._client._policy.concurrency import Gate
-from ctxembed._client._policy.retry import CLOCK, Hedger, RetryBudget, RetryPolicy
-from ctxembed._client.batches import Batch
-from ctxembed._client.dispatch import Engine
-from ctxembed._client.endpoint import CONTEXTUALIZED, TEXTS, Call
+from ctxembed._client._http.connections import Connections, TransportSettings
+from ctxembed._client._http.credentials import key_source
+from ctxembed._client._policy.clock import SYSTEM_CLOCK
+from ctxembed._client._policy.concurrency import ConcurrencyLimiter
+from ctxembed._client._policy.hedging import HedgingPolicy
+from ctxembed._client._policy.pacing import Pacing
+from ctxembed._client._policy.rate_limiter import shared_rate_limiter
+from ctxembed._client._policy.retry import RetryBudget, RetryPolicy
+from ctxembed._client._runtime import current_event_loop, is_trio
+from ctxembed._client.batches import Batch, plan_call
+from ctxembed._client.dispatch import Dispatcher
+from ctxembed._client.endpoint import CONTEXTUALIZED, TEXTS, RequestTemplate
 from ctxembed._client.hooks import Hooks
 from ctxembed._client.options import (
-    OPTIONS,
+    DEFAULTS,
     check_base_url,
+    check_bool,
+    check_clock,
     check_headers,
     check_hedge,
+    check_hook,
+    check_http_client,
     check_int,
     check_proxy,
     check_rate,
     check_seconds,
     check_share,
+    check_timeouts,
+    check_token_counter,
     check_verify,
 )
-from ctxembed._client.planned import Plan, check_on_error, materialise, plan_of
-from ctxembed._client.progress import watcher
+from ctxembed._client.progress import progress_callback
+from ctxembed._client.state import ClientState
 from ctxembed._client.stream import StreamState
 from ctxembed._errors import ClosedClientError
-from ctxembed._models import Limits
 from ctxembed._planning.calibration import TokenCalibration
-from ctxembed._planning.prepare import documents_of, prepare, prepare_one, prepare_texts
+from ctxembed._planning.limits import check_limits
+from ctxembed._planning.prepare import as_lists, documents_of, prepare, prepare_one, prepare_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
-    from ctxembed._client._policy.retry import Deadline
-    from ctxembed._client.batches import Progress
-    from ctxembed._planning.prepare import Prepared
+    from ctxembed._client._http.credentials import KeySource
+    from ctxembed._client._policy.clock import Clock, Deadline
+    from ctxembed._client.batches import PlannedCall
+    from ctxembed._client.progress import Progress
+    from ctxembed._planning.limits import Limits
+    from ctxembed._planning.prepare import PreparedDocuments
 
-__all__ = ["BaseClient"]
+__all__ = ["BaseClient", "check_on_error"]
 
-_RESERVE: Final = 20
-"""Retries that a client may take beyond its budget's share."""
+_RETRY_RESERVE: Final = 20
+"""Retries that a client may make beyond the share of its budget."""
+
+_SALT: Final = os.urandom(32)
 
 
 class BaseClient:
-    """Options, plans and state that the sync and the async client share."""
+    """The options, the plans and the state that both clients share."""
 
-    _kind: str
+    _is_async: bool
     _options: dict[str, Any]
-    _engine: Engine
+    _state: ClientState
 
-    def __init__(self, options: dict[str, Any], key: KeySource, origin: BaseClient | None) -> None:
-        for name in ("allow_insecure", "http2"):
-            if not isinstance(options[name], bool):
-                raise TypeError(f"{name} must be a bool, got {options[name]!r}")
-        base_url = check_base_url(options["base_url"], allow_insecure=options["allow_insecure"])
-        check_http_client(options["http_client"], self._kind)
-        if not isinstance(options["limits"], Limits):
-            raise TypeError(f"limits must be a ctxembed.Limits, got {options['limits']!r}")
-        counter = options["token_counter"]
-        if counter is not None and not callable(counter) and not hasattr(counter, "count_batch"):
-            raise TypeError(f"token_counter must be a TokenCounter or a callable, got {type(counter).__name__}")
-        requests, tokens = (check_rate(name, options[name]) for name in ("requests_per_minute", "tokens_per_minute"))
+    def __init__(self, options: Mapping[str, Any], key: KeySource, origin: BaseClient | None) -> None:
+        unknown = sorted(set(options) - set(DEFAULTS))
+        if unknown:
+            raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {unknown[0]!r}")
+        self._options = {**DEFAULTS, **options}
+        self._closed = False
+        self._state = self._create_state(key, origin)
+        self._owns_connections = origin is None or self._state.connections is not origin._state.connections  # noqa: SLF001
+        self._dispatcher = Dispatcher(self._state)
+
+    def _create_state(self, key: KeySource, origin: BaseClient | None) -> ClientState:
+        """Check the options and create the state; share with ``origin`` what the options leave the same."""
+        options = self._options
+        insecure = check_bool("allow_insecure", options["allow_insecure"])
+        base_url = check_base_url(options["base_url"], allow_insecure=insecure)
+        check_limits(options["limits"])
+        check_token_counter(options["token_counter"])
         concurrency = check_int("max_concurrency", options["max_concurrency"], 1)
-        retries = check_int("max_retries", options["max_retries"], 0)
-        policy = RetryPolicy(retries, check_seconds("max_wait", options["max_wait"]))
-        timeouts = Timeouts.of(options["timeout"], check_rate("total_timeout", options["total_timeout"]))
-        deadline = check_rate("deadline", options["deadline"])
+        retry = RetryPolicy(
+            check_int("max_retries", options["max_retries"], 0), check_seconds("max_wait", options["max_wait"])
+        )
+        total_timeout = check_rate("total_timeout", options["total_timeout"])
         share, hedge = check_share("retry_budget", options["retry_budget"]), check_hedge(options["hedge"])
-        headers = check_headers(options["default_headers"])
-        connecting = Connecting(
-            # Over plain http a proxy would see the key, so to this very machine there is none.
-            trust_env=base_url.lower().startswith("https:") or options["allow_insecure"],
-            http2=options["http2"],
+        settings = TransportSettings(
+            transport=options["transport"],
+            http_client=check_http_client(options["http_client"], is_async=self._is_async),
+            # A proxy would see the key of plain http, so none is used for this very machine.
+            trust_env=base_url.lower().startswith("https:") or insecure,
+            http2=check_bool("http2", options["http2"]),
             proxy=check_proxy(options["proxy"]),
             verify=check_verify(options["verify"]),
         )
-
-        self._owns_pool = True
-        if origin is None:
-            pool = Pool(options["http_client"], connecting)
-            gate, clock = Gate(concurrency), CLOCK
-            budget, hedger = RetryBudget(share, max(_RESERVE, 2 * concurrency)), Hedger(hedge)
-            calibration = TokenCalibration()
-        else:
-            before, engine = origin._options, origin._engine  # noqa: SLF001  # the same class
-            pool, clock, gate = engine.pool, engine.clock, engine.gate
-            budget, hedger, calibration = engine.budget, engine.hedger, engine.calibration
-            if before["http_client"] is options["http_client"] and pool.connecting == connecting:
-                self._owns_pool = False
-            else:
-                pool = Pool(options["http_client"], connecting)
-            if before["max_concurrency"] != concurrency:
-                gate = Gate(concurrency)
-            if before["retry_budget"] != share or before["max_concurrency"] != concurrency:
-                budget = RetryBudget(share, max(_RESERVE, 2 * concurrency))
-            if check_hedge(before["hedge"]) != hedge:
-                hedger = Hedger(hedge)
-        # The context, not its path: a copy with another one would have connections of its own.
-        self._options = {**options, "api_key": None, "base_url": base_url, "verify": connecting.verify}
-        self._closed = False
-        self._engine = Engine(
+        clock = SYSTEM_CLOCK if options["clock"] is None else check_clock(options["clock"])
+        # The SSL context, not its path: a copy with a context of its own would need connections of its own.
+        options.update(base_url=base_url, verify=settings.verify)
+        limiter = ConcurrencyLimiter(concurrency, current_event_loop)
+        budget = RetryBudget(share, max(_RETRY_RESERVE, 2 * concurrency))
+        hedging, calibration, connections = HedgingPolicy(hedge), TokenCalibration(), Connections(settings)
+        if origin is not None:
+            before, state = origin._options, origin._state  # noqa: SLF001  # the same class
+            calibration = state.calibration
+            if state.connections.settings == settings:
+                connections = state.connections
+            if before["max_concurrency"] == concurrency:
+                limiter = state.pacing.concurrency
+                if before["retry_budget"] == share:
+                    budget = state.budget
+            if check_hedge(before["hedge"]) == hedge:
+                hedging = state.hedging
+        pacing = Pacing(
+            shared_rate_limiter(rate_limiter_identity(key, base_url, clock)),
+            limiter,
+            check_rate("requests_per_minute", options["requests_per_minute"]),
+            check_rate("tokens_per_minute", options["tokens_per_minute"]),
+            clock,
+        )
+        return ClientState(
             base_url=base_url,
-            headers=headers,
+            headers=check_headers(options["default_headers"]),
             key=key,
-            rates=(requests, tokens),
-            deadline=deadline,
-            timeouts=timeouts,
-            policy=policy,
+            deadline=check_rate("deadline", options["deadline"]),
+            timeouts=check_timeouts(options["timeout"], total_timeout),
+            retry=retry,
             budget=budget,
-            hedger=hedger,
-            hooks=Hooks.of(options),
-            gate=gate,
-            pool=pool,
+            hedging=hedging,
+            hooks=Hooks(*(check_hook(name, options[name]) for name in ("on_request", "on_response", "on_retry"))),
+            pacing=pacing,
+            connections=connections,
             clock=clock,
             calibration=calibration,
         )
 
     @property
     def base_url(self) -> str:
-        """Where requests go, without ``/v1``."""
-        return self._engine.base_url
+        """The URL that requests go to, without ``/v1``."""
+        return self._state.base_url
 
-    def with_options(self, **changed: Any) -> Self:
-        """Return a client with other options that shares this one's connections.
+    @property
+    def transport(self) -> Any:
+        """The transport that sends: ``"httpx"``, ``"aiohttp"``, or the object that was given."""
+        return self._state.connections.settings.chosen(trio=self._is_async and is_trio())
 
-        Parameters
-        ----------
-        **changed
-            Any of the constructor's arguments.
-
-        Returns
-        -------
-        Client or AsyncClient
-            Shares connections, and, unless they change, the number of requests in flight, the retry budget and the
-            rates. Closing it does not close the connections; closing this one does.
-
-        Raises
-        ------
-        TypeError
-            An option is unknown.
-        """
-        unknown = sorted(set(changed) - set(OPTIONS))
+    def _copy(self, api_key: Any, changed: Mapping[str, Any]) -> Self:
+        """Create the copy of ``with_options``; ``...`` as the key keeps the key."""
+        unknown = sorted(set(changed) - set(DEFAULTS))
         if unknown:
-            raise TypeError(f"with_options() got unknown options {', '.join(unknown)}: expected {', '.join(OPTIONS)}")
+            names = ", ".join(["api_key", *DEFAULTS])
+            raise TypeError(f"with_options() got unknown options {', '.join(unknown)}: expected {names}")
         self._check_open()
-        key: KeySource | Exception = self._engine.key
-        if "api_key" in changed:
-            key = key_source(changed.pop("api_key"))
+        key = self._state.key if api_key is ... else key_source(api_key)
+        del api_key
         if isinstance(key, Exception):
             raise key
-        twin = type(self).__new__(type(self))
-        BaseClient.__init__(twin, {**self._options, **changed}, key, self)
-        twin._share(self)  # noqa: SLF001  # the same class
-        return twin
-
-    def _share(self, origin: Self) -> None:
-        """Take over from the original what belongs to the connections."""
+        copy = type(self).__new__(type(self))
+        BaseClient.__init__(copy, {**self._options, **changed}, key, self)
+        return copy
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedClientError("this client is closed")
-        if self._engine.pool.closed:
+        if self._state.connections.closed:
             raise ClosedClientError("the client whose connections this one shares is closed")
-        injected = self._engine.pool.injected
-        if injected is not None and injected.is_closed:
+        http_client = self._state.connections.settings.http_client
+        if http_client is not None and http_client.is_closed:
             raise ClosedClientError("the http_client that this client was given is closed")
 
     def __repr__(self) -> str:
-        """Say where requests go; neither the key nor the headers."""
+        """Show the URL, neither the key nor headers."""
         state = ", closed" if self._closed else ""
-        return f"{type(self).__name__}(base_url={self._engine.base_url!r}{state})"
+        return f"{type(self).__name__}(base_url={self._state.base_url!r}{state})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it holds an API key and connections")
 
-    def _until(self, seconds: float | None) -> Deadline:
-        """Start the clock of a call."""
-        return self._engine.until(check_rate("deadline", seconds))
+    def _deadline(self, seconds: float | None) -> Deadline:
+        """Start the deadline of a call."""
+        return self._state.deadline_after(check_rate("deadline", seconds))
 
-    # Plans: what each call sends, checked before anything is.
-
-    def _plan(
-        self,
-        prepare: Callable[..., Prepared],
-        documents: Any,
-        model: str,
-        dimensions: int | None,
-        encoding_format: Any,
-        *,
-        on_error: str = "raise",
-        path: str = CONTEXTUALIZED,
-    ) -> Plan:
-        self._check_open()
-        check_on_error(on_error)
-        call = Call.of(path, model, dimensions, encoding_format)
-        return plan_of(call, self._prepared(prepare, documents), on_error)
-
-    def _prepared(self, prepare: Callable[..., Prepared], documents: Any, first_document: int = 0) -> Prepared:
-        counter, limits = self._options["token_counter"], self._options["limits"]
-        return prepare(
-            documents,
-            token_counter=counter,
-            limits=limits,
-            first_document=first_document,
-            calibration=self._engine.calibration,
-        )
+    # The plan of each call: its documents are checked and divided into batches before anything is sent.
 
     def _plan_embed(
         self, documents: Any, model: str, dimensions: int | None, encoding_format: Any, on_error: str
-    ) -> Plan:
-        return self._plan(prepare, documents, model, dimensions, encoding_format, on_error=on_error)
+    ) -> PlannedCall:
+        self._check_open()
+        check_on_error(on_error)
+        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
+        return plan_call(template, self._prepare(prepare, documents), on_error)
 
-    def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
-        if isinstance(queries, str | bytes):
-            raise TypeError(f"queries must be a list of str, got one {type(queries).__name__}: pass [query]")
-        if isinstance(queries, Mapping | AbstractSet) or not isinstance(queries, Iterable):
-            raise TypeError(f"queries must be a list of str, got {type(queries).__name__}")
-        items = list(queries)
-        if not items:
-            raise ValueError("queries is empty: expected at least one query")
-        for position, query in enumerate(items):
-            if not isinstance(query, str):
-                raise TypeError(f"queries[{position}] must be a str, got {type(query).__name__}")
-        return self._plan(prepare, [[query] for query in items], model, dimensions, encoding_format)
+    def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
+        documents = [[query] for query in _check_queries(queries)]
+        return self._plan_embed(documents, model, dimensions, encoding_format, "raise")
 
-    def _plan_texts(self, texts: Any, model: str, dimensions: int | None, encoding_format: Any) -> Plan:
-        return self._plan(prepare_texts, texts, model, dimensions, encoding_format, path=TEXTS)
+    def _plan_texts(self, texts: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
+        self._check_open()
+        template = RequestTemplate.create(TEXTS, model, dimensions, encoding_format)
+        return plan_call(template, self._prepare(prepare_texts, texts), "raise")
 
-    def _plan_one(self, documents: Any, model: str, dimensions: int | None, encoding_format: Any) -> tuple[Call, Batch]:
+    def _plan_create(
+        self, documents: Any, model: str, dimensions: int | None, encoding_format: Any
+    ) -> tuple[RequestTemplate, Batch]:
         """Plan exactly one request."""
         limits: Limits = self._options["limits"]
-        call = Call.of(CONTEXTUALIZED, model, dimensions, encoding_format)
+        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
         self._check_open()
         documents = documents if type(documents) is list else list(documents_of("input", documents))
         if self._options["token_counter"] is None and self._options["tokens_per_minute"] is None:
-            documents = materialise(documents)  # it may have to be read twice
-            found = prepare_one(documents, limits, call.rest)  # the caller has packed: nothing depends on an estimate
+            documents = as_lists(documents)  # they may have to be read twice
+            # The caller has packed the request, so nothing depends on an estimate of its tokens.
+            found = prepare_one(documents, limits, template.body_end)
             if found is not None and len(found.documents) <= limits.documents:
                 positions = np.arange(len(documents), dtype=np.int64)
-                return call, Batch(documents, positions, found.tokens, body=found.body, shape=found.chunk_counts)
-        plan = plan_of(call, self._prepared(prepare, documents), "raise")
-        tokens = sum(batch.tokens for batch in plan.batches)
-        sizes = {"documents": len(plan.documents), "chunks": plan.chunks}
+                return template, Batch(documents, positions, found.tokens, body=found.body, shape=found.chunk_counts)
+        planned = plan_call(template, self._prepare(prepare, documents), "raise")
+        tokens = sum(batch.tokens for batch in planned.batches)
+        sizes = {"documents": len(planned.documents), "chunks": planned.chunks}
         if self._options["token_counter"] is not None:  # an estimate is no reason to refuse
             sizes["tokens"] = tokens
         for name, size in sizes.items():
@@ -260,7 +239,7 @@ class BaseClient:
                     f"input has {size} {name}, and limits.{name} = {getattr(limits, name)} a request: embed() takes "
                     "as many requests as it needs"
                 )
-        return call, Batch(plan.documents, np.arange(len(plan.documents), dtype=np.int64), tokens)
+        return template, Batch(planned.documents, np.arange(len(planned.documents), dtype=np.int64), tokens)
 
     def _stream_state(
         self,
@@ -273,22 +252,63 @@ class BaseClient:
         progress: bool | Callable[[Progress], object] | None,
         flush_after: float | None,
     ) -> tuple[StreamState, Callable[[], object]]:
-        """Check a stream's arguments; return its state, and what to call at its end."""
+        """Check the arguments of a stream; return its state, and a callable that ends its progress bar."""
         self._check_open()
         check_on_error(on_error)
         if not isinstance(ordered, bool):
             raise TypeError(f"ordered must be a bool, got {ordered!r}")
-        call = Call.of(CONTEXTUALIZED, model, dimensions, encoding_format)
+        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
         stack = ExitStack()
         state = StreamState(
-            call,
-            partial(self._prepared, prepare),
+            template,
+            partial(self._prepare, prepare),
             self._options["limits"],
             self._options["max_concurrency"],
             ordered=ordered,
             on_error=on_error,
-            progress=stack.enter_context(watcher(progress)),
-            clock=self._engine.clock,
+            progress=stack.enter_context(progress_callback(progress)),
+            clock=self._state.clock,
             flush_after=check_rate("flush_after", flush_after),
         )
         return state, stack.close
+
+    def _prepare(
+        self, prepare: Callable[..., PreparedDocuments], documents: Any, first_document: int = 0
+    ) -> PreparedDocuments:
+        return prepare(
+            documents,
+            token_counter=self._options["token_counter"],
+            limits=self._options["limits"],
+            first_document=first_document,
+            calibration=self._state.calibration,
+        )
+
+
+def rate_limiter_identity(key: KeySource, base_url: str, clock: Clock) -> Hashable:
+    """Return what clients must have in common to share a rate limiter: key, host and clock.
+
+    A key is identified by its hash with a random salt of this process, so that the registry holds no key. A callable
+    is identified by itself, since the keys that it will return are unknown.
+    """
+    origin = base_url.lower().split("/")[:3]
+    return (key.fingerprint(lambda value: hashlib.blake2b(value, key=_SALT).digest()), *origin, id(clock))
+
+
+def check_on_error(on_error: object) -> None:
+    """Refuse a value that is neither ``"raise"`` nor ``"return"``."""
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+
+
+def _check_queries(queries: Any) -> list[str]:
+    if isinstance(queries, str | bytes):
+        raise TypeError(f"queries must be a list of str, got one {type(queries).__name__}: pass [query]")
+    if isinstance(queries, Mapping | AbstractSet) or not isinstance(queries, Iterable):
+        raise TypeError(f"queries must be a list of str, got {type(queries).__name__}")
+    items = list(queries)
+    if not items:
+        raise ValueError("queries is empty: expected at least one query")
+    for position, query in enumerate(items):
+        if not isinstance(query, str):
+            raise TypeError(f"queries[{position}] must be a str, got {type(query).__name__}")
+    return items

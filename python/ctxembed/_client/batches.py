@@ -1,73 +1,50 @@
-"""What travels between the planner, the engine and the caller: batches out, outcomes back, one matrix in the end."""
+"""The batches of a call, their outcomes, and the assembly of one matrix from them. No I/O."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctxembed._errors import CtxembedError
-from ctxembed._results import NO_USAGE, Embeddings, Failure, Usage
+from ctxembed._errors import ClosedClientError, CtxembedError, DocumentError
+from ctxembed._results import NO_USAGE, Embeddings, EmbedError, Failure, InvalidDocumentsError, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from ctxembed._client._http.transport import Reply
-    from ctxembed._client.endpoint import Call
+    from ctxembed._client._http.body import Response
+    from ctxembed._client.endpoint import RequestTemplate
+    from ctxembed._planning.prepare import PreparedDocuments
+    from ctxembed._results import Problem
 
-__all__ = ["Assembly", "Batch", "EmbeddingsPart", "Outcome", "Progress", "part_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a call has come.
-
-    Parameters
-    ----------
-    documents_done, chunks_done, requests_done : int
-        Documents and chunks that have their vectors or their failure, and requests that are through.
-    documents_total, chunks_total, requests_total : int or None
-        Of the whole call, as planned: a request that is split counts as one. None in a stream that is not read to
-        its end yet.
-    retries : int
-        Attempts beyond the first of each request.
-    failures : int
-        Documents that failed.
-    usage : Usage
-        Tokens and cost so far.
-    seconds : float
-        Since the call began.
-    """
-
-    documents_done: int
-    documents_total: int | None
-    chunks_done: int
-    chunks_total: int | None
-    requests_done: int
-    requests_total: int | None
-    retries: int
-    failures: int
-    usage: Usage
-    seconds: float
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that the API has counted so far."""
-        return self.usage.total_tokens or 0
+__all__ = [
+    "Assembly",
+    "Batch",
+    "EmbeddingsPart",
+    "Outcome",
+    "PlannedCall",
+    "attach_partial",
+    "failures_of",
+    "part_of",
+    "plan_call",
+    "result_or_error",
+    "single_result",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class EmbeddingsPart(Embeddings):
-    """What one request of a stream brought: an :class:`Embeddings` that knows where its documents stood.
+    """The embeddings of one request of a stream, with the positions of its documents.
 
     Parameters
     ----------
     documents : ndarray of int64, shape (n_documents,)
-        Position of each document in the stream's input. Those of ``failures`` count there too, not in the part.
+        Position of each document in the stream's input. The positions in ``failures`` are also those of the input.
     """
 
     documents: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -75,27 +52,27 @@ class EmbeddingsPart(Embeddings):
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One planned request.
+    """The documents of one planned request.
 
     Parameters
     ----------
     documents : list of list of str
-        Its documents.
+        The documents.
     positions : ndarray of int64
-        Where they stand in the input, ascending.
+        Their positions in the input, ascending.
     tokens : int
-        Estimate, separators included.
+        Estimated tokens, separators included.
     root : int
-        Which planned request it is, or is a piece of.
+        Number of the planned request that this batch is, or is a piece of.
     attempts : int
         Requests sent for these documents before, as part of a larger batch.
     spent : Usage
-        What the larger batch cost, in the first of its pieces.
+        Usage of the larger batch, in the first of its pieces.
     estimate : tuple of int
-        What a calibration learns from: the estimate of its text by class. Empty where a counter counted, and in a
-        piece, of which only its share is known.
+        Estimated tokens of its text by class, for the calibration. Empty where a counter counted, and in a piece, of
+        which only the share is known.
     body : bytes or None
-        The request, where it is written already. Its documents are the caller's then, who may change them.
+        The body of the request, where it is written already. The caller may change the documents then.
     shape : list of int
         Chunks of each document.
     """
@@ -115,39 +92,39 @@ class Batch:
             self.shape = [len(document) for document in self.documents]
 
     def slice(self, start: int, stop: int, attempts: int) -> Batch:
-        """Take a run of its documents as a batch of its own."""
+        """Return a range of its documents as a batch."""
         n = len(self.documents)
-        share = self.tokens * stop // n - self.tokens * start // n  # adds up to the whole, whatever the cuts
+        share = self.tokens * stop // n - self.tokens * start // n  # the shares add up to the whole
         return Batch(self.documents[start:stop], self.positions[start:stop], share, self.root, attempts)
 
-    def split(self, blamed: Sequence[int], attempts: int, spent: Usage = NO_USAGE) -> list[Batch]:
-        """Cut out the documents that were blamed, one by one, or else cut in two."""
+    def split(self, refused: Sequence[int], attempts: int, spent: Usage = NO_USAGE) -> list[Batch]:
+        """Isolate the refused documents, or cut the batch in two where none is named."""
         n = len(self.documents)
-        cuts = sorted({0, n, *blamed, *(position + 1 for position in blamed)}) if blamed else [0, n // 2, n]
+        cuts = sorted({0, n, *refused, *(position + 1 for position in refused)}) if refused else [0, n // 2, n]
         first, *others = [self.slice(start, stop, attempts) for start, stop in pairwise(cuts)]
         return [replace(first, spent=spent), *others]
 
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """How a batch ended.
+    """The end of a batch.
 
     Parameters
     ----------
     batch : Batch
-        What was asked.
+        The batch.
     embeddings : Embeddings or None
         Its vectors, where it succeeded.
     error : Exception or None
-        What the last attempt ended with, where it failed.
+        The error of its last attempt, where it failed.
     attempts : int
         Requests sent for its documents.
     retries : int
-        Those of them that repeated one.
+        Attempts that repeated one.
     usage : Usage
-        Of all attempts.
-    reply : Reply or None
-        The last answer, where it was to be kept.
+        Usage of all attempts.
+    response : Response or None
+        The last response, where it was to be kept.
     """
 
     batch: Batch
@@ -156,62 +133,113 @@ class Outcome:
     attempts: int
     retries: int = 0
     usage: Usage = NO_USAGE
-    reply: Reply | None = None
+    response: Response | None = None
 
     def failures(self) -> list[Failure]:
-        """One a document, by its position in the input."""
+        """Return one failure a document, by its position in the input."""
         if self.error is None:
             return []
         return [Failure(position, self.error, self.attempts) for position in self.batch.positions.tolist()]
 
 
-def part_of(call: Call, outcome: Outcome) -> EmbeddingsPart:
-    """Make a stream's part of an outcome."""
-    documents = outcome.batch.positions
-    found = outcome.embeddings
-    if found is None:
-        found = Assembly(call, np.zeros(len(documents) + 1, np.int64)).result()
-    return EmbeddingsPart(
-        vectors=found.vectors,
-        offsets=found.offsets,
-        model=call.model,
-        dimensions=call.dimensions,
-        encoding_format=call.encoding_format,
-        usage=outcome.usage,
-        failures=tuple(outcome.failures()),
-        documents=documents,
-    )
-
-
-class Assembly:
-    """One matrix for all rows of a call, filled as requests land.
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """A call whose documents are checked and divided into batches.
 
     Parameters
     ----------
-    call : Call
-        Width and dtype.
-    offsets : ndarray of int64, shape (n_documents + 1,)
-        Rows of each document.
+    template : RequestTemplate
+        What all its requests have in common.
+    documents : list of list of str
+        All documents.
+    offsets : ndarray of int64
+        The rows of document ``i`` are ``offsets[i]:offsets[i + 1]``.
+    batches : list of Batch
+        The planned requests.
+    invalid : tuple of Failure
+        Documents with problems, which are in no batch.
     """
 
-    def __init__(self, call: Call, offsets: NDArray[np.int64]) -> None:
-        self._call = call
+    template: RequestTemplate
+    documents: list[list[str]]
+    offsets: NDArray[np.int64]
+    batches: list[Batch]
+    invalid: tuple[Failure, ...] = ()
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of all documents."""
+        return int(self.offsets[-1])
+
+    def assembly(self) -> Assembly:
+        """Create the assembly of the outcomes, which holds the invalid documents already."""
+        assembly = Assembly(self.template, self.offsets)
+        assembly.failures += self.invalid
+        return assembly
+
+
+def plan_call(template: RequestTemplate, prepared: PreparedDocuments, on_error: str) -> PlannedCall:
+    """Create the batches of prepared documents.
+
+    Raises
+    ------
+    InvalidDocumentsError
+        With ``on_error="raise"``, where the API would refuse a document.
+    """
+    batches = []
+    for root, positions in enumerate(prepared.requests):
+        documents = [prepared.documents[position] for position in positions.tolist()]
+        tokens, estimate = int(prepared.tokens[positions].sum()), prepared.estimate_of(positions)
+        batches.append(Batch(documents, positions, tokens, root, estimate=estimate))
+    planned = PlannedCall(template, prepared.documents, prepared.offsets, batches, failures_of(prepared.problems))
+    if planned.invalid and on_error == "raise":
+        invalid = planned.invalid
+        message = (
+            f"nothing was sent: the API would refuse {len(invalid)} of {len(planned.documents)} documents; "
+            f"{invalid[0].error}" + ("" if len(invalid) == 1 else f"; ... and {len(invalid) - 1} more in .problems")
+        )
+        raise InvalidDocumentsError(message, planned.assembly().result(), invalid, tuple(prepared.problems))
+    return planned
+
+
+def failures_of(problems: Sequence[Problem]) -> tuple[Failure, ...]:
+    """Return one failure for each document with problems: its first problem."""
+    first: dict[int, Failure] = {}
+    for problem in problems:
+        error = DocumentError(problem.document, problem.chunk, problem.reason)
+        first.setdefault(problem.document, Failure(problem.document, error, 0))
+    return tuple(first.values())
+
+
+class Assembly:
+    """Assemble one matrix from the outcomes of a call.
+
+    Parameters
+    ----------
+    template : RequestTemplate
+        Width and dtype of the vectors.
+    offsets : ndarray of int64, shape (n_documents + 1,)
+        The rows of document ``i`` are ``offsets[i]:offsets[i + 1]``.
+    """
+
+    def __init__(self, template: RequestTemplate, offsets: NDArray[np.int64]) -> None:
+        self._template = template
         self._offsets = offsets
         self._vectors: NDArray[np.int8 | np.uint8] | None = None
-        self._landed = np.zeros(len(offsets) - 1, np.bool_)
+        self._has_rows = np.zeros(len(offsets) - 1, np.bool_)
         self.failures: list[Failure] = []
         self.usage = NO_USAGE
 
     def add(self, outcome: Outcome) -> None:
-        """Take what a batch brought."""
+        """Add the vectors and failures of a batch."""
         self.usage += outcome.usage
         self.failures += outcome.failures()
         found = outcome.embeddings
         if found is None:
             return
         positions = outcome.batch.positions
-        self._landed[positions] = True
-        if len(positions) == len(self._landed):  # one request has it all: its matrix is the call's
+        self._has_rows[positions] = True
+        if len(positions) == len(self._has_rows):  # one request holds all documents: its matrix is the call's
             self._vectors = found.vectors
             return
         matrix = self._matrix()
@@ -225,30 +253,86 @@ class Assembly:
 
     def _matrix(self) -> NDArray[np.int8 | np.uint8]:
         if self._vectors is None:
-            self._vectors = np.empty((int(self._offsets[-1]), self._call.width), self._call.dtype)
+            self._vectors = np.empty((int(self._offsets[-1]), self._template.width), self._template.dtype)
         return self._vectors
 
-    def interrupted(self) -> Embeddings:
-        """Return everything that landed in a call that was ended early; what had not is a failure."""
-        ended = CtxembedError("the call was ended before this document had landed")
+    def interrupted_result(self) -> Embeddings:
+        """Return the vectors of a call that ended early; documents without vectors are failures."""
+        error = CtxembedError("the call ended before this document had its vectors")
         known = {failure.document for failure in self.failures}
-        missing = [int(i) for i in np.flatnonzero(~self._landed) if int(i) not in known]
-        self.failures += [Failure(document, ended, 0) for document in missing]
+        missing = [document for document in np.flatnonzero(~self._has_rows).tolist() if document not in known]
+        self.failures += [Failure(document, error, 0) for document in missing]
         return self.result()
 
     def result(self) -> Embeddings:
-        """Return everything that landed: failed documents keep their position and own no row."""
+        """Return all vectors. A failed document keeps its position and owns no row."""
         vectors, offsets = self._matrix(), self._offsets
-        if not self._landed.all():
+        if not self._has_rows.all():
             counts = np.diff(offsets)
-            vectors = vectors[np.repeat(self._landed, counts)]
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.where(self._landed, counts, 0))])
+            vectors = vectors[np.repeat(self._has_rows, counts)]
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.where(self._has_rows, counts, 0))])
         return Embeddings(
             vectors=vectors,
             offsets=offsets,
-            model=self._call.model,
-            dimensions=self._call.dimensions,
-            encoding_format=self._call.encoding_format,
+            model=self._template.model,
+            dimensions=self._template.dimensions,
+            encoding_format=self._template.encoding_format,
             usage=self.usage,
             failures=tuple(sorted(self.failures, key=lambda failure: failure.document)),
         )
+
+
+def result_or_error(assembly: Assembly, on_error: str) -> Embeddings:
+    """Return the embeddings of a call, or raise :class:`EmbedError` where documents failed.
+
+    Raises
+    ------
+    EmbedError
+        With ``on_error="raise"``, where documents failed.
+    """
+    result = assembly.result()
+    if not result.failures or on_error == "return":
+        return result
+    first = next((failure for failure in result.failures if failure.attempts), result.failures[0])
+    message = (
+        f"{len(result.failures)} of {len(result)} documents were not embedded (.partial holds the others); "
+        f"document {first.document}: {type(first.error).__name__}: {first.error}"
+    )
+    raise EmbedError(message, result, result.failures) from first.error
+
+
+def single_result(outcome: Outcome) -> Embeddings:
+    """Return the embeddings of a single request, with the usage of all its attempts, or raise its error."""
+    if outcome.embeddings is None:
+        raise outcome.error if outcome.error is not None else ClosedClientError("the request did not end")
+    found = outcome.embeddings
+    return found if outcome.usage is found.usage else replace(found, usage=outcome.usage)
+
+
+@contextlib.contextmanager
+def attach_partial(assembly: Assembly) -> Iterator[None]:
+    """Attach the vectors so far as ``.partial`` to an exception that ends a call early, such as Ctrl-C."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # a class that takes no attribute
+            error.partial = assembly.interrupted_result()  # type: ignore[attr-defined]
+        raise
+
+
+def part_of(template: RequestTemplate, outcome: Outcome) -> EmbeddingsPart:
+    """Create the part of a stream from an outcome."""
+    documents = outcome.batch.positions
+    found = outcome.embeddings
+    if found is None:
+        found = Assembly(template, np.zeros(len(documents) + 1, np.int64)).result()
+    return EmbeddingsPart(
+        vectors=found.vectors,
+        offsets=found.offsets,
+        model=template.model,
+        dimensions=template.dimensions,
+        encoding_format=template.encoding_format,
+        usage=outcome.usage,
+        failures=tuple(outcome.failures()),
+        documents=documents,
+    )

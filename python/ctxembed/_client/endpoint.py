@@ -1,4 +1,4 @@
-"""One request's bytes, and what its answer proves. No I/O."""
+"""The API's two endpoints: the body of a request, and what its response must prove. No I/O."""
 
 from __future__ import annotations
 
@@ -13,25 +13,33 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._core import ResponseDecoder
-from ctxembed._errors import APIStatusError, BadResponseError, status_error
+from ctxembed._errors import APIStatusError, BadResponseError, DecodeError, status_error
 from ctxembed._models import check_dimensions, get_model
 from ctxembed._results import Embeddings, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ctxembed._client._http.credentials import Secret
-    from ctxembed._client._http.transport import Reply
+    from ctxembed._client._http.body import Response
+    from ctxembed._client._http.credentials import Credentials
     from ctxembed._models import EncodingFormat
 
-__all__ = ["CONTEXTUALIZED", "TEXTS", "Call", "blamed", "is_refusal"]
+__all__ = [
+    "CONTEXTUALIZED",
+    "TEXTS",
+    "RequestTemplate",
+    "is_refusal",
+    "read_response",
+    "read_usage",
+    "refused_documents",
+]
 
 CONTEXTUALIZED: Final = "/v1/contextualizedembeddings"
 TEXTS: Final = "/v1/embeddings"
 
-_SHOWN_TEXT: Final = 8 * 1024  # characters of a body that an exception keeps
-_SHOWN_START: Final = 500  # of a 200 that is not what it should be
-_SLACK: Final = 64 * 1024  # bytes that an answer may have beside its rows, ``usage`` and whitespace included
+_SHOWN_TEXT: Final = 8 * 1024  # characters of an error's body that an exception keeps
+_SHOWN_START: Final = 500  # characters of an invalid 200 that an exception keeps
+_SLACK: Final = 64 * 1024  # bytes that a response may have beside its rows, `usage` and whitespace included
 _ROW: Final = 512  # bytes of keys, indexes and whitespace around one vector
 
 _USAGE: Final = re.compile(r'"usage"\s*:\s*(?=\{)')
@@ -39,44 +47,44 @@ _EXACT: Final = json.JSONDecoder(parse_float=Decimal)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RequestTemplate:
     """What all requests of one call have in common.
 
     Parameters
     ----------
     path : str
-        Endpoint.
+        Path of the endpoint.
     model : str
-        As the request names it.
-    asked : int or None
-        ``dimensions`` as the request says it; left out where None.
+        Name of the model in the request.
+    requested_dimensions : int or None
+        ``dimensions`` in the request; None leaves it out.
     dimensions : int
-        Dimensions that the answer must have.
+        Dimensions that the response must have.
     encoding_format : {"base64_int8", "base64_binary"}
-        What travels.
+        Encoding of the vectors.
     """
 
     path: str
     model: str
-    asked: int | None
+    requested_dimensions: int | None
     dimensions: int
     encoding_format: EncodingFormat
 
     @classmethod
-    def of(cls, path: str, model: str, dimensions: int | None, encoding_format: Any) -> Call:
-        """Check the arguments.
+    def create(cls, path: str, model: str, dimensions: int | None, encoding_format: Any) -> RequestTemplate:
+        """Check the arguments of a call.
 
         Raises
         ------
         TypeError, ValueError
-            The model is unknown or of the other kind, or the dimensions or the format are not what it offers.
+            The model is unknown or of the other kind, or it does not offer the dimensions or the format.
         """
         known = get_model(model, contextualized=path == CONTEXTUALIZED)
         expected = check_dimensions(known, dimensions, encoding_format)
         return cls(path, known.name, None if dimensions is None else expected, expected, encoding_format)
 
     @property
-    def flat(self) -> bool:
+    def is_flat(self) -> bool:
         """Whether the input is a list of texts."""
         return self.path == TEXTS
 
@@ -87,81 +95,88 @@ class Call:
 
     @property
     def dtype(self) -> type[np.int8 | np.uint8]:
-        """Of the vectors."""
+        """Dtype of the vectors."""
         return np.int8 if self.encoding_format == "base64_int8" else np.uint8
 
     @property
-    def rest(self) -> bytes:
-        """What follows the documents in a request's body."""
-        return _rest(self)
+    def body_end(self) -> bytes:
+        """The end of a request's body, behind the documents."""
+        return _body_end(self)
 
     def body(self, documents: list[list[str]]) -> bytes:
-        """Write a request's body.
+        """Write the body of a request.
 
         Raises
         ------
         UnicodeEncodeError
-            A chunk holds a lone surrogate, which UTF-8 cannot say.
+            A chunk holds a lone surrogate, which UTF-8 cannot encode.
         """
-        return _core.encode_request(documents, self.rest, flat=self.flat)
+        return _core.encode_request(documents, self.body_end, flat=self.is_flat)
 
-    def longest_answer(self, documents: int, chunks: int) -> int:
-        """Bytes that the answer can need, with room for whitespace and unknown keys."""
+    def max_response_size(self, documents: int, chunks: int) -> int:
+        """Return the bytes that a response can need, with room for whitespace and unknown keys."""
         return _SLACK + documents * _ROW + chunks * (_ROW + 4 * -(-self.width // 3))
 
     def decoder(self, shape: Sequence[int]) -> ResponseDecoder:
-        """Make what takes one answer to documents of these chunks, as it arrives."""
+        """Create the decoder of a response to documents of that many chunks each."""
         return ResponseDecoder(shape=shape, dimensions=self.dimensions, encoding_format=self.encoding_format)
-
-    def read(self, reply: Reply, secret: Secret) -> Embeddings | Exception:
-        """Turn a reply into vectors, or into what is wrong with it (not raised: no frames, no locals)."""
-        if not 200 <= reply.status < 300:
-            return _status_error(reply, secret)
-        if reply.status != 200:
-            return self._bad(f"the API answered {reply.status} and no vectors", reply, secret)
-        if reply.fault is not None:
-            return self._bad(f"the API's answer cannot be read: {reply.fault}", reply, secret)
-        result = reply.decoded
-        if not isinstance(result, Embeddings):
-            bad = self._bad(f"the API's answer does not prove itself: {result}", reply, secret)
-            bad.__cause__ = result
-            return bad
-        if result.model is not None and result.model != self.model:
-            return self._bad(f"the API answered with model {result.model!r} instead of {self.model!r}", reply, secret)
-        return result
-
-    @staticmethod
-    def _bad(message: str, reply: Reply, secret: Secret) -> BadResponseError:
-        start = reply.body[: 4 * _SHOWN_START].decode(errors="replace")[:_SHOWN_START]
-        return BadResponseError(secret.redact_text(message), secret.redact_text(start))
 
 
 @lru_cache(maxsize=64)
-def _rest(call: Call) -> bytes:
-    options: dict[str, object] = {"model": call.model, "encoding_format": call.encoding_format}
-    if call.asked is not None:
-        options["dimensions"] = call.asked
+def _body_end(template: RequestTemplate) -> bytes:
+    options: dict[str, object] = {"model": template.model, "encoding_format": template.encoding_format}
+    if template.requested_dimensions is not None:
+        options["dimensions"] = template.requested_dimensions
     return json.dumps(options, separators=(",", ":")).encode()[1:]
 
 
-def _status_error(reply: Reply, secret: Secret) -> APIStatusError:
-    text = reply.body.decode(errors="replace")
+def read_response(
+    template: RequestTemplate, response: Response, credentials: Credentials
+) -> Embeddings | APIStatusError | BadResponseError:
+    """Return the embeddings of a response that proves itself, or else its error.
+
+    The error is returned and not raised, so that it has no frames with the request's locals.
+    """
+    if not 200 <= response.status < 300:
+        return _status_error(response, credentials)
+    result = response.decoded
+    cause: DecodeError | None = None
+    if response.status != 200:
+        message = f"the API responded with {response.status} and no vectors"
+    elif response.fault is not None:
+        message = f"the API's response cannot be read: {response.fault}"
+    elif isinstance(result, DecodeError):
+        message, cause = f"the API's response does not prove itself: {result}", result
+    elif not isinstance(result, Embeddings):
+        message = "the API's response was not decoded"
+    elif result.model is not None and result.model != template.model:
+        message = f"the API responded with model {result.model!r} instead of {template.model!r}"
+    else:
+        return result
+    start = response.body[: 4 * _SHOWN_START].decode(errors="replace")[:_SHOWN_START]
+    error = BadResponseError(credentials.redact_text(message), credentials.redact_text(start))
+    error.__cause__ = cause
+    return error
+
+
+def _status_error(response: Response, credentials: Credentials) -> APIStatusError:
+    text = response.body.decode(errors="replace")
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
         body = text[:_SHOWN_TEXT]
-    return status_error(reply.status, secret.redact(body), reply.headers)
+    return status_error(response.status, credentials.redact(body), response.headers)
 
 
-def spent(kept: bytes) -> Usage:
-    """Read the ``usage`` of an answer that is of no other use, as far as it can be read: it was paid all the same.
+def read_usage(body: bytes) -> Usage:
+    """Read the ``usage`` of a response that is of no other use, as far as possible: it was paid all the same.
 
     Parameters
     ----------
-    kept : bytes
+    body : bytes
         The body, or its start and end.
     """
-    text = kept.decode(errors="replace")
+    text = body.decode(errors="replace")
     for found in reversed([*_USAGE.finditer(text)]):
         try:
             usage, _ = _EXACT.raw_decode(text, found.end())
@@ -180,17 +195,17 @@ def spent(kept: bytes) -> Usage:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Say whether the API refused what was sent, so that a part of it may pass."""
+    """Return whether the API refused the content of the request, so that a part of it may pass."""
     return isinstance(error, APIStatusError) and error.status_code in (400, 413, 422)
 
 
-def blamed(error: BaseException, documents: int) -> list[int] | None:
+def refused_documents(error: BaseException, documents: int) -> list[int] | None:
     """Read which documents a refusal names.
 
     Returns
     -------
     list of int or None
-        Positions in the request, ascending, empty where it names none; None where it names something else that all
+        Positions in the request, ascending; empty where it names none. None where it names something that all
         requests share, such as the model.
     """
     body = error.body if isinstance(error, APIStatusError) else None

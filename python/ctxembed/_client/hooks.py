@@ -1,4 +1,4 @@
-"""What happens to requests, told: to the caller's hooks and to ``logging``."""
+"""Events of requests, for the caller's hooks and for ``logging``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ctxembed._client.batches import Batch
-    from ctxembed._client.endpoint import Call
+    from ctxembed._client.endpoint import RequestTemplate
     from ctxembed._results import Usage
 
 __all__ = ["Hooks", "RequestEvent", "ResponseEvent", "RetryEvent", "log"]
@@ -28,17 +28,17 @@ class RequestEvent:
     Parameters
     ----------
     url : str
-        Where to.
+        Its URL.
     headers : mapping of str to str
         Without the key.
     model : str
-        As the request names it.
+        Name of the model in the request.
     documents, chunks, tokens, bytes : int
-        How large it is; tokens as estimated.
+        Size of the request; tokens are estimated.
     attempt : int
         1 for the first.
     hedge : bool
-        Whether it is sent beside an attempt that is slow.
+        Whether it is sent in addition to a slow attempt.
     """
 
     url: str
@@ -54,22 +54,22 @@ class RequestEvent:
 
 @dataclass(frozen=True, slots=True)
 class ResponseEvent:
-    """How an attempt ended.
+    """The end of an attempt.
 
     Parameters
     ----------
     request : RequestEvent
         The attempt.
     status_code : int or None
-        None where no answer came.
+        None where no response came.
     headers : mapping of str to str
-        The answer's, names in lower case, without cookies.
+        Headers of the response, names in lower case, without cookies.
     seconds : float
-        From sending to the end of the answer.
+        From the start of sending to the end of the response.
     usage : Usage
-        As the answer reported it.
+        As the response reported it.
     error : Exception or None
-        What was wrong; None for an answer that proved itself.
+        The error; None for a response that proved itself.
     """
 
     request: RequestEvent
@@ -82,18 +82,18 @@ class ResponseEvent:
 
 @dataclass(frozen=True, slots=True)
 class RetryEvent:
-    """An attempt that failed and will be followed by another.
+    """An attempt that failed and is followed by another.
 
     Parameters
     ----------
     request : RequestEvent
         The attempt that failed.
     error : Exception
-        Why.
+        Its error.
     delay : float
-        Seconds until the next one, at least.
+        Minimum seconds until the next attempt.
     retries : int
-        Retries of the request so far, this one included.
+        Retries of the request so far, including this one.
     """
 
     request: RequestEvent
@@ -104,7 +104,7 @@ class RetryEvent:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The caller's callables, or None. What one returns is awaited where it can be; what it raises is logged."""
+    """The caller's callables, or None. An awaitable that one returns is awaited; an exception is logged."""
 
     on_request: Callable[[RequestEvent], Any] | None = None
     on_response: Callable[[ResponseEvent], Any] | None = None
@@ -112,19 +112,11 @@ class Hooks:
 
     @property
     def any(self) -> bool:
-        """Whether there is one."""
+        """Whether there is any hook."""
         return self.on_request is not None or self.on_response is not None or self.on_retry is not None
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Hooks:
-        """Check the three options."""
-        for name in ("on_request", "on_response", "on_retry"):
-            if options[name] is not None and not callable(options[name]):
-                raise TypeError(f"{name} must be a callable or None, got {type(options[name]).__name__}")
-        return cls(options["on_request"], options["on_response"], options["on_retry"])
-
-    async def tell(self, name: str, event: object) -> None:
-        """Call one, if it is there. Never raises what it raises: others have paid for what is under way."""
+    async def call(self, name: str, event: object) -> None:
+        """Call a hook. Its exceptions are logged, never raised: the requests in flight are paid for."""
         hook = getattr(self, name)
         if hook is None:
             return
@@ -132,19 +124,25 @@ class Hooks:
             result = hook(event)
             if inspect.isawaitable(result):
                 await result
-        except Exception:  # noqa: BLE001  # told in the log
+        except Exception:  # noqa: BLE001
             _LOG.exception("the %s hook raised (nothing else happened)", name, extra={"ctxembed": {"event": "hook"}})
 
 
 def log(
-    message: str, call: Call, batch: Batch, error: BaseException, *, level: int = logging.INFO, **more: Any
+    message: str,
+    template: RequestTemplate,
+    batch: Batch,
+    error: BaseException,
+    *,
+    level: int = logging.INFO,
+    **more: Any,
 ) -> None:
-    """Log something about a request, with the facts under ``record.ctxembed``; neither key nor texts are among them."""
+    """Log an event of a request. ``record.ctxembed`` holds the details, never the key or texts."""
     if not _LOG.isEnabledFor(level):
         return
     status = error.status_code if isinstance(error, APIStatusError) else None
     facts = {
-        "model": call.model,
+        "model": template.model,
         "documents": len(batch.documents),
         "tokens": batch.tokens,
         "error": type(error).__name__,

@@ -1,72 +1,164 @@
-"""The options of both clients, checked. No I/O."""
+"""The options of both clients: declared once, with their defaults and checks. No I/O."""
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import math
 import os
 import re
 import ssl
 import sys
-from typing import Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 import numpy as np
 
 from ctxembed import _core
+from ctxembed._client._http.transport import Timeouts
+from ctxembed._client._policy.retry import DEFAULT_MAX_WAIT
 from ctxembed._models import as_int
+from ctxembed._planning.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from os import PathLike
+
+    import httpx
+    from numpy.typing import ArrayLike
+
+    from ctxembed._client._http.connections import TransportName
+    from ctxembed._client._http.transport import Transport
+    from ctxembed._client._policy.clock import Clock
+    from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
+    from ctxembed._planning.prepare import CountsTokens
 
 __all__ = [
-    "DEFAULT_MAX_CONCURRENCY",
-    "DEFAULT_MAX_RETRIES",
-    "DEFAULT_RETRY_BUDGET",
-    "OPTIONS",
+    "DEFAULTS",
+    "AsyncClientOptions",
+    "ClientOptions",
     "check_base_url",
+    "check_bool",
+    "check_clock",
     "check_headers",
     "check_hedge",
+    "check_hook",
+    "check_http_client",
     "check_int",
     "check_proxy",
     "check_rate",
     "check_seconds",
     "check_share",
+    "check_timeouts",
+    "check_token_counter",
     "check_verify",
+    "show_options",
 ]
 
 DEFAULT_BASE_URL: Final = "https://api.perplexity.ai"
 BASE_URL_VARIABLE: Final = "PERPLEXITY_BASE_URL"
 HEADERS_VARIABLE: Final = "PERPLEXITY_CUSTOM_HEADERS"
-DEFAULT_MAX_RETRIES: Final = 4
-DEFAULT_MAX_CONCURRENCY: Final = 8
-DEFAULT_RETRY_BUDGET: Final = 0.5
 DEFAULT_HEDGE: Final = 0.05
 
-OPTIONS: Final = (
-    "api_key",
-    "base_url",
-    "timeout",
-    "total_timeout",
-    "deadline",
-    "max_retries",
-    "max_wait",
-    "retry_budget",
-    "hedge",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "limits",
-    "token_counter",
-    "default_headers",
-    "http_client",
-    "http2",
-    "proxy",
-    "verify",
-    "on_request",
-    "on_response",
-    "on_retry",
-    "allow_insecure",
-)
-"""The constructor's arguments, for ``with_options``."""
 
-# Strict on purpose: what two URL parsers could read in two ways is refused before a key is sent there.
+class _SharedOptions(TypedDict, total=False):
+    base_url: str | None
+    timeout: float | httpx.Timeout | None
+    total_timeout: float | None
+    deadline: float | None
+    max_retries: int
+    max_wait: float | None
+    retry_budget: float | None
+    hedge: float | bool | None
+    max_concurrency: int
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    limits: Limits
+    token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
+    default_headers: Mapping[str, str] | None
+    transport: TransportName | Transport | httpx.AsyncBaseTransport | httpx.BaseTransport
+    http2: bool
+    proxy: str | None
+    verify: ssl.SSLContext | str | PathLike[str] | None
+    on_request: Callable[[RequestEvent], Any] | None
+    on_response: Callable[[ResponseEvent], Any] | None
+    on_retry: Callable[[RetryEvent], Any] | None
+    clock: Clock | None
+    allow_insecure: bool
+
+
+class ClientOptions(_SharedOptions, total=False):
+    """The keyword arguments of :class:`Client`."""
+
+    http_client: httpx.Client | None
+
+
+class AsyncClientOptions(_SharedOptions, total=False):
+    """The keyword arguments of :class:`AsyncClient`."""
+
+    http_client: httpx.AsyncClient | None
+
+
+DEFAULTS: Final[ClientOptions] = {
+    "base_url": None,
+    "timeout": None,
+    "total_timeout": None,
+    "deadline": None,
+    "max_retries": 4,
+    "max_wait": DEFAULT_MAX_WAIT,
+    "retry_budget": 0.5,
+    "hedge": None,
+    "max_concurrency": 8,
+    "requests_per_minute": None,
+    "tokens_per_minute": None,
+    "limits": Limits(),
+    "token_counter": None,
+    "default_headers": None,
+    "transport": "auto",
+    "http_client": None,
+    "http2": False,
+    "proxy": None,
+    "verify": None,
+    "on_request": None,
+    "on_response": None,
+    "on_retry": None,
+    "clock": None,
+    "allow_insecure": False,
+}
+"""The default of each option. Those of :class:`AsyncClient` are the same."""
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+
+def show_options(options: type) -> Callable[[_F], _F]:
+    """Give a function that takes ``**options`` the signature with each option, for ``help`` and editors.
+
+    Type checkers read the same from ``Unpack[options]``.
+    """
+    annotations: dict[str, Any] = {}
+    for cls in reversed(options.__mro__ + getattr(options, "__orig_bases__", ())):
+        annotations.update(getattr(cls, "__annotations__", {}))
+
+    def decorate(function: _F) -> _F:
+        signature = inspect.signature(function)
+        named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        has_defaults = function.__name__ == "__init__"  # with_options keeps what is not given
+        shown = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=DEFAULTS[name] if has_defaults else ...,  # type: ignore[literal-required]
+                annotation=getattr(annotations[name], "__forward_arg__", annotations[name]),
+            )
+            for name in DEFAULTS
+        ]
+        function.__signature__ = signature.replace(parameters=[*named, *shown])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+# Strict: a URL that two parsers could read in two ways is refused before the key is sent there.
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?(?P<path>/[a-z0-9._~%/-]*)?",
     re.IGNORECASE,
@@ -132,7 +224,7 @@ def check_rate(name: str, value: object) -> float | None:
 
 
 def check_seconds(name: str, value: object) -> float:
-    """Return seconds from 0; None is as long as it takes."""
+    """Return seconds from 0; infinite for None."""
     if value is None:
         return math.inf
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
@@ -154,7 +246,7 @@ def check_share(name: str, value: object) -> float | None:
 
 
 def check_hedge(value: object) -> float | None:
-    """Return the share of requests that may be sent twice, None for none."""
+    """Return the share of requests that may be sent twice, or None for none."""
     if value is None or value is False:
         return None
     if value is True:
@@ -167,7 +259,7 @@ def check_hedge(value: object) -> float | None:
 
 
 def check_proxy(value: object) -> str | None:
-    """Return a proxy's URL. A message shows no part of it: it may hold a password."""
+    """Return a proxy's URL. Messages show no part of it, since it may hold a password."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -178,7 +270,7 @@ def check_proxy(value: object) -> str | None:
 
 
 def check_verify(value: object) -> ssl.SSLContext | None:
-    """Return the context that trusts what the caller trusts: a file or folder of certificates, or a context."""
+    """Return the SSL context for a file or folder of certificates, or the context that was given."""
     if value is None or isinstance(value, ssl.SSLContext):
         return value
     if not isinstance(value, str | os.PathLike):
@@ -193,13 +285,13 @@ def check_verify(value: object) -> ssl.SSLContext | None:
 
 
 def check_headers(given: object) -> dict[str, str]:
-    """Return all headers of a request but the key's.
+    """Return all headers of a request except ``Authorization``.
 
     Those of the environment's ``PERPLEXITY_CUSTOM_HEADERS`` (``Name: value``, one a line) come first, then ``given``.
     """
     headers = {
         "accept": "application/json",
-        # The vectors are base64 of noise: compression would win a quarter and cost more time than it saves.
+        # Vectors are base64 of noise: compression saves a quarter of the bytes and costs more time than that.
         "accept-encoding": "identity",
         "user-agent": f"ctxembed/{_core.__version__} python/{sys.version_info[0]}.{sys.version_info[1]}",
     }
@@ -230,3 +322,59 @@ def _add_headers(headers: dict[str, str], source: str, items: list[tuple[Any, An
         if not value.isascii() or not (value.isprintable() or not value):
             raise ValueError(f"{source}: the value of {name!r} must be printable ASCII (it is not shown here)")
         headers[name.lower()] = value
+
+
+def check_bool(name: str, value: object) -> bool:
+    """Return a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+    return value
+
+
+def check_hook(name: str, value: object) -> Any:
+    """Return a callable or None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a callable or None, got {type(value).__name__}")
+    return value
+
+
+def check_token_counter(value: object) -> Any:
+    """Return a token counter, a callable, or None."""
+    if value is not None and not callable(value) and not hasattr(value, "count_batch"):
+        raise TypeError(f"token_counter must be a TokenCounter or a callable, got {type(value).__name__}")
+    return value
+
+
+def check_clock(value: object) -> Any:
+    """Return an object with the callables of :class:`Clock`."""
+    missing = [name for name in ("monotonic", "wall", "sleep", "random") if not callable(getattr(value, name, None))]
+    if missing:
+        raise TypeError(f"clock must be a ctxembed.Clock or None, got {type(value).__name__} without {missing[0]}()")
+    return value
+
+
+def check_timeouts(timeout: object, total: float | None) -> Timeouts:
+    """Return the timeouts for ``timeout`` (None, seconds, or an ``httpx.Timeout``) and ``total_timeout``."""
+    import httpx
+
+    if timeout is None:
+        default = Timeouts()
+        return default if total is None else replace(default, total=total)
+    if isinstance(timeout, httpx.Timeout):
+        return Timeouts(**timeout.as_dict(), total=total)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be seconds, an httpx.Timeout or None, got {timeout!r}")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a finite number of seconds above 0, got {timeout!r}")
+    seconds = float(timeout)
+    return Timeouts(seconds, seconds, seconds, seconds, seconds if total is None else total)
+
+
+def check_http_client(client: object, *, is_async: bool) -> Any:
+    """Return the caller's client of httpx; refuse one of the other kind."""
+    import httpx
+
+    expected = httpx.AsyncClient if is_async else httpx.Client
+    if client is not None and not isinstance(client, expected):
+        raise TypeError(f"http_client must be an httpx.{expected.__name__} or None, got {type(client).__name__}")
+    return client

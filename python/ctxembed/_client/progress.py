@@ -1,80 +1,117 @@
-"""Telling how far a call has come: to a callable, or as a bar on a terminal."""
+"""The progress of a call: for a callable, or as a bar on a terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from ctxembed._client.batches import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ctxembed._client._policy.retry import Clock
-    from ctxembed._client.batches import Assembly, Outcome
-    from ctxembed._client.planned import Plan
+    from ctxembed._client._policy.clock import Clock
+    from ctxembed._client.batches import Assembly, Outcome, PlannedCall
+    from ctxembed._results import Usage
 
-__all__ = ["Meter", "watcher"]
+__all__ = ["Progress", "ProgressMeter", "progress_callback"]
 
 
-class Meter:
-    """Takes outcomes into the assembly and tells of it.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The progress of a call.
 
     Parameters
     ----------
-    plan : Plan
+    documents_done, chunks_done, requests_done : int
+        Documents and chunks that have vectors or a failure, and requests that have ended.
+    documents_total, chunks_total, requests_total : int or None
+        Totals of the whole call as planned; a request that is split counts as one. None in a stream whose input was
+        not read to its end yet.
+    retries : int
+        Attempts beyond the first of each request.
+    failures : int
+        Documents that failed.
+    usage : Usage
+        Tokens and cost so far.
+    seconds : float
+        Seconds since the call began.
+    """
+
+    documents_done: int
+    documents_total: int | None
+    chunks_done: int
+    chunks_total: int | None
+    requests_done: int
+    requests_total: int | None
+    retries: int
+    failures: int
+    usage: Usage
+    seconds: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the API has counted so far."""
+        return self.usage.total_tokens or 0
+
+
+class ProgressMeter:
+    """Add outcomes to an assembly and report the progress after each.
+
+    Parameters
+    ----------
+    planned : PlannedCall
         The totals.
     assembly : Assembly
-        Where outcomes go.
-    watch : callable or None
-        Told after each outcome.
+        Receives the outcomes.
+    report : callable or None
+        Called with a :class:`Progress` after each outcome.
     clock : Clock
         For the seconds.
     """
 
     def __init__(
-        self, plan: Plan, assembly: Assembly, watch: Callable[[Progress], object] | None, clock: Clock
+        self, planned: PlannedCall, assembly: Assembly, report: Callable[[Progress], object] | None, clock: Clock
     ) -> None:
-        self._plan = plan
+        self._planned = planned
         self._assembly = assembly
-        self._watch = watch
+        self._report = report
         self._clock = clock
-        self._began = clock.monotonic()
-        self._documents = len(plan.refused)
-        self._chunks = sum(len(plan.documents[failure.document]) for failure in plan.refused)
-        self._left = {batch.root: len(batch.documents) for batch in plan.batches}
+        self._started = clock.monotonic()
+        self._documents = len(planned.invalid)
+        self._chunks = sum(len(planned.documents[failure.document]) for failure in planned.invalid)
+        self._remaining = {batch.root: len(batch.documents) for batch in planned.batches}  # documents of each request
         self._requests = self._retries = 0
 
-    def take(self, outcome: Outcome) -> None:
-        """Take an outcome."""
+    def add(self, outcome: Outcome) -> None:
+        """Add an outcome."""
         self._assembly.add(outcome)
         batch = outcome.batch
         self._documents += len(batch.documents)
         self._chunks += sum(batch.shape)
         self._retries += outcome.retries
-        self._left[batch.root] -= len(batch.documents)
-        self._requests += self._left[batch.root] == 0
-        if self._watch is not None:
-            self._watch(
+        self._remaining[batch.root] -= len(batch.documents)
+        self._requests += self._remaining[batch.root] == 0
+        if self._report is not None:
+            self._report(
                 Progress(
                     documents_done=self._documents,
-                    documents_total=len(self._plan.documents),
+                    documents_total=len(self._planned.documents),
                     chunks_done=self._chunks,
-                    chunks_total=self._plan.chunks,
+                    chunks_total=self._planned.chunks,
                     requests_done=self._requests,
-                    requests_total=len(self._plan.batches),
+                    requests_total=len(self._planned.batches),
                     retries=self._retries,
                     failures=len(self._assembly.failures),
                     usage=self._assembly.usage,
-                    seconds=self._clock.monotonic() - self._began,
+                    seconds=self._clock.monotonic() - self._started,
                 )
             )
 
 
 @contextlib.contextmanager
-def watcher(progress: object) -> Iterator[Callable[[Progress], object] | None]:
-    """Turn the ``progress`` argument into what is to be called.
+def progress_callback(progress: object) -> Iterator[Callable[[Progress], object] | None]:
+    """Turn the ``progress`` argument of a call into a callable, or into None.
 
     Raises
     ------
@@ -84,11 +121,10 @@ def watcher(progress: object) -> Iterator[Callable[[Progress], object] | None]:
     if progress is None or progress is False:
         yield None
     elif progress is True:
-        # A bar is for eyes: none in a log file or a pipe.
         if sys.stderr.isatty():
-            with _bar() as tell:
-                yield tell
-        else:
+            with _bar() as update:
+                yield update
+        else:  # a log file or a pipe
             yield None
     elif callable(progress):
         yield progress
@@ -112,7 +148,7 @@ def _bar() -> Iterator[Callable[[Progress], object]]:
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None, tokens=0)
 
-        def tell(progress: Progress) -> None:
+        def update(progress: Progress) -> None:
             bar.update(task, completed=progress.documents_done, total=progress.documents_total, tokens=progress.tokens)
 
-        yield tell
+        yield update

@@ -1,4 +1,4 @@
-"""An answer as it came: ``with_raw_response``."""
+"""``with_raw_response``: the headers and the body of a response beside its vectors."""
 
 from __future__ import annotations
 
@@ -6,35 +6,33 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ctxembed._client.planned import one
+from ctxembed._client.batches import single_result
 from ctxembed._models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from ctxembed._client.asynchronous import AsyncClient
     from ctxembed._client.batches import Outcome
-    from ctxembed._client.sync import Client
     from ctxembed._models import EncodingFormat
     from ctxembed._results import Embeddings
 
-__all__ = ["AsyncRawCalls", "RawCalls", "RawResponse", "raw_of"]
+__all__ = ["AsyncRawCalls", "RawCalls", "RawResponse"]
 
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An answer that proved itself: its headers and body beside its vectors.
+    """A response that proved itself: its headers and body, and its vectors.
 
     Parameters
     ----------
     status_code : int
-        200: anything else is raised.
+        200; any other status is raised.
     headers : mapping of str to str
-        Names in lower case; cookies are left out, and the key is replaced should it appear.
+        Names in lower case, without cookies, the key redacted.
     content : bytes
         The body, decompressed.
     attempts : int
-        Requests that were sent, this one included.
+        Attempts that were sent, including the one that succeeded.
     """
 
     status_code: int
@@ -45,12 +43,12 @@ class RawResponse:
 
     @property
     def request_id(self) -> str | None:
-        """The answer's ``x-request-id``, or None."""
+        """The ``x-request-id`` of the response, or None."""
         return self.headers.get("x-request-id")
 
     @property
     def retries_taken(self) -> int:
-        """Requests that were sent before this one."""
+        """Attempts before the one that succeeded."""
         return self.attempts - 1
 
     def parse(self) -> Embeddings:
@@ -70,20 +68,20 @@ class RawResponse:
         return json.loads(self.content)
 
 
-def raw_of(outcome: Outcome) -> RawResponse:
-    """Make the response of a request that landed, or raise its error as it is."""
-    embeddings = one(outcome)
-    if outcome.reply is None:
-        raise RuntimeError("the answer was not kept")  # cannot be: it was asked for
-    reply = outcome.reply
-    return RawResponse(reply.status, reply.headers, reply.body, outcome.attempts, embeddings)
+def _raw_response(outcome: Outcome) -> RawResponse:
+    """Create the response of a request that succeeded, or raise its error."""
+    embeddings = single_result(outcome)
+    response = outcome.response
+    if response is None:
+        raise RuntimeError("the body of the response was not kept")  # a bug: it was asked for
+    return RawResponse(response.status, response.headers, response.body, outcome.attempts, embeddings)
 
 
 class RawCalls:
-    """:attr:`Client.with_raw_response`: calls of one request that return a :class:`RawResponse`."""
+    """The calls of :attr:`Client.with_raw_response`. They return a :class:`RawResponse`."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, send: Callable[..., Outcome]) -> None:
+        self._send = send
 
     def create(
         self,
@@ -94,15 +92,15 @@ class RawCalls:
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> RawResponse:
-        """Send exactly one request: see :meth:`Client.create`."""
-        return raw_of(self._client._create(input, model, dimensions, encoding_format, deadline, keep=True))  # noqa: SLF001
+        """Send exactly one request. Arguments and errors are those of :meth:`Client.create`."""
+        return _raw_response(self._send(input, model, dimensions, encoding_format, deadline, keep_body=True))
 
 
 class AsyncRawCalls:
-    """:attr:`AsyncClient.with_raw_response`: calls of one request that return a :class:`RawResponse`."""
+    """The calls of :attr:`AsyncClient.with_raw_response`. They return a :class:`RawResponse`."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, send: Callable[..., Awaitable[Outcome]]) -> None:
+        self._send = send
 
     async def create(
         self,
@@ -113,5 +111,5 @@ class AsyncRawCalls:
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> RawResponse:
-        """Send exactly one request: see :meth:`Client.create`."""
-        return raw_of(await self._client._create(input, model, dimensions, encoding_format, deadline, keep=True))  # noqa: SLF001
+        """Send exactly one request. Arguments and errors are those of :meth:`AsyncClient.create`."""
+        return _raw_response(await self._send(input, model, dimensions, encoding_format, deadline, keep_body=True))

@@ -1,105 +1,103 @@
-"""The client for ordinary code: the same engine, in an event loop of its own in a thread of its own."""
+"""The synchronous client: its requests are sent by an event loop in a background thread."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ctxembed._client._http.credentials import key_source
-from ctxembed._client._policy.retry import DEFAULT_MAX_WAIT
-from ctxembed._client.background import End, LoopThread, Task, serve
+from ctxembed._client.background import BackgroundLoop, BackgroundTask, TaskEnd
 from ctxembed._client.base import BaseClient
+from ctxembed._client.batches import attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
-from ctxembed._client.options import DEFAULT_MAX_CONCURRENCY, DEFAULT_MAX_RETRIES, DEFAULT_RETRY_BUDGET, OPTIONS
-from ctxembed._client.planned import finish, keeping, one
-from ctxembed._client.progress import Meter, watcher
+from ctxembed._client.options import ClientOptions, show_options
+from ctxembed._client.progress import ProgressMeter, progress_callback
 from ctxembed._client.raw import RawCalls
 from ctxembed._errors import ClosedClientError
-from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL, Limits
+from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL
 from ctxembed._planning.prepare import documents_of
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-    from os import PathLike
-    from types import TracebackType
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from types import EllipsisType, TracebackType
 
-    import httpx
-    from numpy.typing import ArrayLike
-
-    from ctxembed._client._policy.retry import Deadline
-    from ctxembed._client.batches import Batch, EmbeddingsPart, Outcome, Progress
-    from ctxembed._client.dispatch import Engine
-    from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
-    from ctxembed._client.planned import Plan
+    from ctxembed._client._policy.clock import Deadline
+    from ctxembed._client.batches import Batch, EmbeddingsPart, Outcome, PlannedCall
+    from ctxembed._client.dispatch import Dispatcher
+    from ctxembed._client.progress import Progress
+    from ctxembed._client.state import ClientState
     from ctxembed._client.stream import StreamState
     from ctxembed._models import EncodingFormat
-    from ctxembed._planning.prepare import CountsTokens
     from ctxembed._results import Embeddings
 
 __all__ = ["Client", "Stream"]
 
 
 class Client(BaseClient):
-    """Embeds documents, and loses nothing that was paid for.
+    """Embed documents, and lose nothing that was paid for.
 
     Parameters
     ----------
     api_key : str or callable, optional
-        The key, or a callable without arguments that returns it: it is asked before each attempt, and once more
-        after a 401. Else the environment's ``PERPLEXITY_API_KEY``, else its ``PPLX_API_KEY``.
+        The key, or a callable that returns it: called before each attempt, and once more after a 401. Default: the
+        environment variable ``PERPLEXITY_API_KEY``, else ``PPLX_API_KEY``.
     base_url : str, optional
-        Else the environment's ``PERPLEXITY_BASE_URL``, else ``https://api.perplexity.ai``. A trailing slash or
-        ``/v1`` makes no difference.
+        Default: the environment variable ``PERPLEXITY_BASE_URL``, else ``https://api.perplexity.ai``. A trailing slash
+        or ``/v1`` makes no difference.
     timeout : float or httpx.Timeout, optional
-        Seconds that an attempt may take, all of it; or httpx's phases. Default: 10 to connect, 120 without a byte,
-        600 in all.
+        Seconds for one attempt as a whole, or httpx's timeouts by phase. Default: 10 to connect, 120 without a byte,
+        600 in total.
     total_timeout : float, optional
-        Seconds that an attempt may take in all, whatever ``timeout`` says.
+        Seconds for one attempt as a whole, whatever ``timeout`` says.
     deadline : float, optional
-        Seconds that a call may take with all its requests, retries and waits; each call can say otherwise. What has
-        not landed by then fails with an :class:`APITimeoutError`.
+        Seconds for a call with all its requests, retries and waits; each call can override it. Documents without
+        vectors by then fail with :class:`APITimeoutError`.
     max_retries : int
         Attempts of a request after its first. Connection errors, timeouts, 408, 409, 429, 5xx and a 200 that does not
-        prove itself are retried, after ``Retry-After`` where the API sends one, else with exponential backoff and
-        full jitter.
+        prove itself are retried: after the response's ``Retry-After``, else with exponential backoff and full jitter.
     max_wait : float or None
-        Seconds: a ``Retry-After`` beyond this is not waited for, and nothing more is sent. None waits any time.
+        Seconds. A longer ``Retry-After`` is not waited for, and nothing more is sent. None waits any time.
     retry_budget : float or None
-        Retries that each request adds to those that all requests of the client may take together, which are 20 at
-        first (or twice ``max_concurrency``). When they are spent a failure is final, and a job against an API that is
-        down ends. None lifts it.
+        Retries that each request adds to a budget which all requests of the client share. It starts with 20, or twice
+        ``max_concurrency``. Once it is spent a failure is final, so that a job ends when the API is down. None: no
+        budget.
     hedge : float or bool, optional
-        Share of the requests that may be sent twice because they are slow: the first good answer counts, both may
-        have to be paid for. True is 0.05. Default: none.
+        Share of the requests that may be sent a second time because they are slow. The first success counts; both may
+        be charged. True means 0.05. Default: none.
     max_concurrency : int
-        Requests in flight at most, over all calls of the client. Fewer at first, and while the API answers 429 or
-        503.
+        Requests in flight at most, over all calls of the client. Fewer at first, and while the API is overloaded.
     requests_per_minute, tokens_per_minute : float, optional
-        Caps that the caller knows of. A second's worth may start at once; beyond that requests are spaced. Clients of
-        one key and host that name the same cap share it.
+        Rate limits that you know of. One second's worth may start at once; beyond it requests are spaced. Clients of
+        one key and host that give the same limit share it.
     limits : Limits
-        What a request may hold.
+        The limits of a request.
     token_counter : TokenCounter or callable, optional
-        Counts tokens: a :class:`TokenCounter`, or a callable from a list of str to counts. Default: an estimate with
-        a margin, which narrows with what the responses say they counted.
+        Counts tokens: a :class:`TokenCounter`, or a callable from a list of str to counts. Default: an estimate with a
+        margin, which shrinks as responses report their counts.
     default_headers : mapping of str to str, optional
-        Sent with every request.
+        Headers of every request.
+    transport : {"auto", "httpx", "aiohttp"} or object
+        The library that sends requests, or a :class:`Transport`, or a transport of httpx such as
+        ``httpx.MockTransport``. ``"auto"`` is aiohttp (extra ``aiohttp``) where it is installed and can be used, which
+        takes less CPU time a request: always with this client, but without ``http2`` and proxies. The attribute
+        ``transport`` names the one in use.
     http_client : httpx.Client, optional
-        Sends the requests, in threads, in place of a client of our own. It is never closed here.
+        Your client of httpx, which sends the requests in worker threads. It is never closed here.
     http2 : bool
-        Offer HTTP/2 (extra ``http2``). One HTTP/1.1 connection a request in flight takes less time.
+        Offer HTTP/2 (extra ``http2``). One HTTP/1.1 connection for each request in flight takes less CPU time.
     proxy : str, optional
-        A proxy's URL. Else the environment's ``HTTPS_PROXY`` and its like.
+        URL of a proxy. Default: the environment variable ``HTTPS_PROXY`` and its like.
     verify : ssl.SSLContext or path, optional
-        What to trust in place of the public authorities: a context, or a file or folder of certificates.
+        Trusted in place of the public authorities: a context, or a file or folder of certificates.
     on_request, on_response, on_retry : callable, optional
-        Told about each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
-        thread that sends. What one raises is logged and changes nothing.
+        Called for each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
+        thread that sends. Exceptions of a hook are logged and change nothing.
+    clock : Clock, optional
+        Time, sleep and randomness. Tests pass one that does not wait.
     allow_insecure : bool
-        Permit plain http to a host that is not this machine. The key is readable to everyone in between.
+        Allow plain http to another machine. Anyone on the way can read the key.
 
     Raises
     ------
@@ -108,17 +106,14 @@ class Client(BaseClient):
     TypeError, ValueError
         An argument is not what it should be. The message never shows the key.
 
-    Notes
-    -----
-    Any number of threads may call one client. Requests run in an event loop in a daemon thread that starts with the
-    first call and ends with :meth:`close`, with the client's garbage collection, or with the interpreter; so calls
-    work inside a running event loop (a notebook) too. Ctrl-C cancels the requests of the call, and what had landed
-    is the ``KeyboardInterrupt``'s ``.partial``. After ``fork()`` the
-    child makes a thread and connections of its own. A client cannot be pickled.
+    Notes ----- Thread-safe: any number of threads may share a client. Requests run in an event loop in a daemon thread.
+    It starts with the first call and ends with :meth:`close`, when the client is garbage collected, or with the
+    interpreter. Calls therefore work inside a running event loop too, for example in a notebook. Ctrl-C cancels the
+    requests of the call; the ``KeyboardInterrupt`` carries the vectors so far as ``.partial``. After ``fork()`` the
+    child creates a thread and connections of its own. A client cannot be pickled.
 
-    Retries and failures are logged to ``logging.getLogger("ctxembed")``, with their facts in ``record.ctxembed``,
-    without key and texts. Where aiohttp is installed (extra ``aiohttp``) it sends, since it takes less time; not so
-    with ``http2`` or a proxy. ``docs/failures.md`` says what becomes of each failure.
+    Retries and failures are logged to ``logging.getLogger("ctxembed")`` with details in ``record.ctxembed``, without
+    the key and texts. ``docs/failures.md`` describes what happens at each failure.
 
     Examples
     --------
@@ -128,47 +123,42 @@ class Client(BaseClient):
     (2, 1024)
     """
 
-    _kind = "sync"
+    _is_async = False
 
-    def __init__(
-        self,
-        api_key: str | Callable[[], str] | None = None,
-        *,
-        base_url: str | None = None,
-        timeout: float | httpx.Timeout | None = None,
-        total_timeout: float | None = None,
-        deadline: float | None = None,
-        max_retries: int = DEFAULT_MAX_RETRIES,
-        max_wait: float | None = DEFAULT_MAX_WAIT,
-        retry_budget: float | None = DEFAULT_RETRY_BUDGET,
-        hedge: float | bool | None = None,
-        max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        limits: Limits = Limits(),  # noqa: B008  # frozen
-        token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None = None,
-        default_headers: Mapping[str, str] | None = None,
-        http_client: httpx.Client | None = None,
-        http2: bool = False,
-        proxy: str | None = None,
-        verify: ssl.SSLContext | str | PathLike[str] | None = None,
-        on_request: Callable[[RequestEvent], Any] | None = None,
-        on_response: Callable[[ResponseEvent], Any] | None = None,
-        on_retry: Callable[[RetryEvent], Any] | None = None,
-        allow_insecure: bool = False,
-    ) -> None:
+    @show_options(ClientOptions)
+    def __init__(self, api_key: str | Callable[[], str] | None = None, **options: Unpack[ClientOptions]) -> None:
         key = key_source(api_key)
-        del api_key  # from here on no frame of a traceback holds it
+        del api_key  # no frame of a traceback holds it from here on
         if isinstance(key, Exception):
             raise key
-        # Every argument by its name; the key is none of them any more.
-        options = {name: value for name, value in locals().items() if name in OPTIONS}
         super().__init__(options, key, None)
-        self._thread = LoopThread(self._engine.pool)
+        self._loop = BackgroundLoop(self._state.connections)
 
-    def _share(self, origin: Self) -> None:
-        shared = self._engine.pool is origin._engine.pool
-        self._thread = origin._thread if shared else LoopThread(self._engine.pool)
+    @show_options(ClientOptions)
+    def with_options(
+        self, *, api_key: str | Callable[[], str] | EllipsisType | None = ..., **changed: Unpack[ClientOptions]
+    ) -> Self:
+        """Return a client with other options that shares this one's connections.
+
+        Parameters
+        ----------
+        api_key, **changed
+            The constructor's arguments. Options that are not given stay as they are.
+
+        Returns
+        -------
+        Client
+            It shares the connections and, unless they change, the concurrency limit, the retry budget and the learned
+            rate. Closing it leaves the connections open; closing this one closes them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An option is unknown, or not what it should be.
+        """
+        copy = self._copy(api_key, changed)
+        copy._loop = BackgroundLoop(copy._state.connections) if copy._owns_connections else self._loop  # noqa: SLF001
+        return copy
 
     def embed(
         self,
@@ -186,46 +176,46 @@ class Client(BaseClient):
         Parameters
         ----------
         documents : iterable of iterables of str
-            Chunks of each document in source order, of any number and length.
+            The chunks of each document in their order; any number, of any length.
         model : str
             A contextualized model.
         dimensions : int, optional
-            From 128 to the model's; default the model's.
+            From 128 to the model's. Default: the model's.
         encoding_format : {"base64_int8", "base64_binary"}
             int8 vectors, or one bit a dimension.
         on_error : {"raise", "return"}
-            Raise :class:`EmbedError` when a document has no vectors, or return what there is.
+            Raise :class:`EmbedError` when a document fails, or return the others.
         progress : callable or True, optional
-            Called in this thread with a :class:`Progress` after each request; True draws a bar on stderr where that
-            is a terminal. What it raises cancels the call and is raised here.
+            Called in this thread with a :class:`Progress` after each request; True draws a bar on stderr if that is a
+            terminal. An exception that it raises cancels the call and is raised here.
         deadline : float, optional
-            Seconds that this call may take; else the client's.
+            Seconds for this call. Default: the client's.
 
         Returns
         -------
         Embeddings
-            One matrix in input order, whatever order responses land in. With ``on_error="return"`` its ``failures``
-            tell which documents own no row, and why.
+            One matrix in input order, in whatever order responses arrive. With ``on_error="return"`` its ``failures``
+            name the documents without rows.
 
         Raises
         ------
         InvalidDocumentsError
-            ``on_error="raise"`` and there are documents that the API would refuse: nothing was sent.
+            With ``on_error="raise"``, where the API would refuse a document. Nothing was sent.
         EmbedError
-            ``on_error="raise"`` and documents failed. Its ``partial`` holds all the others, its ``__cause__`` is the
-            first failure's error.
+            With ``on_error="raise"``, where documents failed. Its ``partial`` holds all others, its ``__cause__`` is
+            the error of the first.
         TypeError, ValueError
             An argument is not what it should be.
 
         Notes
         -----
-        Documents are checked, counted and packed before anything is sent. A refused request (400, 413, 422) is split
-        by documents until what is refused stands alone, so that a document never fails its neighbours. An error that
-        every request would meet (401, 403, 404, no connection) keeps the rest from being sent.
+        Documents are checked, counted and packed before anything is sent. A request that is refused (400, 413, 422) is
+        split until the refused document is alone, so that no document fails because of another. An error that every
+        request would meet (401, 403, 404, no connection) keeps the rest from being sent.
         """
-        until = self._until(deadline)
-        plan = self._plan_embed(documents, model, dimensions, encoding_format, on_error)
-        return self._embed(plan, on_error, progress, until)
+        started = self._deadline(deadline)
+        planned = self._plan_embed(documents, model, dimensions, encoding_format, on_error)
+        return self._run(planned, on_error, progress, started)
 
     def embed_queries(
         self,
@@ -236,14 +226,20 @@ class Client(BaseClient):
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> Embeddings:
-        """Embed queries for a search among documents that the same model embedded.
+        """Embed queries, to search among documents of the same model.
 
         Parameters
         ----------
         queries : list of str
-            Each travels as a document of one chunk.
-        model, dimensions, encoding_format, deadline
-            As for :meth:`embed`, and the same as the documents'.
+            Each is sent as a document of one chunk.
+        model : str
+            A contextualized model: that of the documents.
+        dimensions : int, optional
+            Those of the documents. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
+        deadline : float, optional
+            Seconds for this call. Default: the client's.
 
         Returns
         -------
@@ -253,12 +249,13 @@ class Client(BaseClient):
         Raises
         ------
         TypeError
-            ``queries`` is a single string, or holds what is none.
+            ``queries`` is a single string, or holds something else than strings.
         EmbedError, ValueError
             As for :meth:`embed` with ``on_error="raise"``.
         """
-        until = self._until(deadline)
-        return self._embed(self._plan_queries(queries, model, dimensions, encoding_format), "raise", None, until)
+        started = self._deadline(deadline)
+        planned = self._plan_queries(queries, model, dimensions, encoding_format)
+        return self._run(planned, "raise", None, started)
 
     def embed_texts(
         self,
@@ -269,16 +266,20 @@ class Client(BaseClient):
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> Embeddings:
-        """Embed independent texts with a model that knows no context (``POST /v1/embeddings``).
+        """Embed independent texts with a model that uses no context (``POST /v1/embeddings``).
 
         Parameters
         ----------
         texts : list of str
-            In as few requests as the limits allow.
+            They are sent in as few requests as the limits allow.
         model : str
-            A model that is not contextualized. Its vectors must not be mixed with a contextualized model's.
-        dimensions, encoding_format, deadline
-            As for :meth:`embed`.
+            A model that is not contextualized. Its vectors cannot be compared with those of a contextualized model.
+        dimensions : int, optional
+            From 128 to the model's. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
+        deadline : float, optional
+            Seconds for this call. Default: the client's.
 
         Returns
         -------
@@ -288,12 +289,13 @@ class Client(BaseClient):
         Raises
         ------
         TypeError
-            ``texts`` is a single string, or holds what is none.
+            ``texts`` is a single string, or holds something else than strings.
         EmbedError, ValueError
             As for :meth:`embed` with ``on_error="raise"``.
         """
-        until = self._until(deadline)
-        return self._embed(self._plan_texts(texts, model, dimensions, encoding_format), "raise", None, until)
+        started = self._deadline(deadline)
+        planned = self._plan_texts(texts, model, dimensions, encoding_format)
+        return self._run(planned, "raise", None, started)
 
     def create(
         self,
@@ -304,33 +306,39 @@ class Client(BaseClient):
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> Embeddings:
-        """Send exactly one request, as the API has it.
+        """Send exactly one request.
 
         Parameters
         ----------
         input : iterable of iterables of str
-            Chunks of each document.
-        model, dimensions, encoding_format, deadline
-            As for :meth:`embed`.
+            The chunks of each document in their order.
+        model : str
+            A contextualized model.
+        dimensions : int, optional
+            From 128 to the model's. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
+        deadline : float, optional
+            Seconds for this call. Default: the client's.
 
         Returns
         -------
         Embeddings
-            Proven, as everything here.
+            The vectors, proven as those of :meth:`embed`.
 
         Raises
         ------
         APIError
-            What the last attempt ended with, as it is.
+            The error of the last attempt.
         ValueError
-            ``input`` is more than one request may hold, or the API would refuse it.
+            ``input`` exceeds the limits of a request, or the API would refuse it.
         """
-        return one(self._create(input, model, dimensions, encoding_format, deadline))
+        return single_result(self._create(input, model, dimensions, encoding_format, deadline))
 
     @property
     def with_raw_response(self) -> RawCalls:
-        """``client.with_raw_response.create(...)`` returns a :class:`RawResponse`: headers, body and vectors."""
-        return RawCalls(self)
+        """Calls that return a :class:`RawResponse` with headers, body and vectors: ``.create(...)``."""
+        return RawCalls(self._create)
 
     def stream(
         self,
@@ -350,31 +358,34 @@ class Client(BaseClient):
         Parameters
         ----------
         documents : iterable of iterables of str
-            Of any length, also endless. It is read in this thread, while the next part is waited for, and never
-            further ahead than ``max_concurrency + 4`` requests' worth.
-        model, dimensions, encoding_format
-            As for :meth:`embed`.
+            Of any length, also endless. It is read in this thread while the next part is waited for. It is never
+            read further ahead than the documents of ``max_concurrency + 4`` requests.
+        model : str
+            A contextualized model.
+        dimensions : int, optional
+            From 128 to the model's. Default: the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 vectors, or one bit a dimension.
         on_error : {"raise", "return"}
-            With ``"return"`` failures come inside the parts, by position in the input, and the stream goes on. With
-            ``"raise"`` the first failure lets nothing more be sent; what is under way is still handed out, and then
-            :class:`EmbedError` is raised.
+            With ``"return"`` failures are in the parts, by position in the input, and the stream goes on. With
+            ``"raise"`` nothing more is sent after the first failure; the requests in flight are still returned, and
+            then :class:`EmbedError` is raised.
         ordered : bool
-            Whether parts come in input order, each a run of the input. Else as requests land.
+            Whether parts come in input order, each a range of the input. Default: as requests succeed.
         progress : callable or True, optional
-            As for :meth:`embed`, called before a part is handed out.
+            As for :meth:`embed`; called before a part is returned.
         deadline : float, optional
-            Seconds from now to the end. When they are over nothing more is read, what is under way is handed out or
-            fails, and :class:`APITimeoutError` is raised.
+            Seconds from now to the end. After them nothing more is read, the requests in flight are returned or fail,
+            and :class:`APITimeoutError` is raised.
         flush_after : float, optional
-            Seconds after which documents are sent that a slow source has left waiting for a full request, at the
-            latest when it gives its next document (an :class:`AsyncClient` need not wait for that). Default: they
-            wait.
+            Maximum seconds to hold a partly filled request, checked when the source gives its next document. An
+            :class:`AsyncClient` need not wait for that. Default: it is held until it is full.
 
         Returns
         -------
         Stream
-            An iterator of :class:`EmbeddingsPart`. Leaving the loop, ``close()``, or leaving its ``with`` block
-            cancels what is in flight.
+            An iterator of :class:`EmbeddingsPart`. Leaving its ``with`` block, ``close()`` and dropping it cancel the
+            requests in flight.
 
         Raises
         ------
@@ -383,7 +394,7 @@ class Client(BaseClient):
 
         Notes
         -----
-        What ``documents`` itself raises is raised when what it had given before was embedded and handed out.
+        An exception that ``documents`` raises is raised when the documents before it were embedded and returned.
         """
         state, closing = self._stream_state(
             model,
@@ -396,22 +407,30 @@ class Client(BaseClient):
         )
         try:
             source = documents_of("documents", documents)
-            return Stream(self._thread, self._engine, state, source, closing=closing, deadline=self._until(deadline))
+            return Stream(
+                self._loop,
+                self._dispatcher,
+                self._state,
+                state,
+                source,
+                closing=closing,
+                deadline=self._deadline(deadline),
+            )
         except BaseException:
             closing()
             raise
 
     def close(self) -> None:
-        """Cancel what is in flight and close the connections.
+        """Cancel the requests in flight and close the connections.
 
-        Calls after it, and calls that it cancelled, raise :class:`ClosedClientError`. Closing twice is no error.
+        Later calls, and calls that it cancelled, raise :class:`ClosedClientError`. Closing twice is no error.
         """
         if self._closed:
             return
         self._closed = True
-        if self._owns_pool:
-            self._engine.pool.closed = True
-            self._thread.stop()
+        if self._owns_connections:
+            self._state.connections.closed = True
+            self._loop.stop()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -430,44 +449,49 @@ class Client(BaseClient):
         encoding_format: Any,
         deadline: float | None,
         *,
-        keep: bool = False,
+        keep_body: bool = False,
     ) -> Outcome:
-        until = self._until(deadline)
-        call, batch = self._plan_one(documents, model, dimensions, encoding_format)
-        landed: list[Outcome] = []
+        started = self._deadline(deadline)
+        template, batch = self._plan_create(documents, model, dimensions, encoding_format)
+        outcomes: list[Outcome] = []
 
         async def send(_: object) -> None:
-            landed.append(await self._engine.one(call, batch, until, keep=keep))
+            outcomes.append(await self._dispatcher.send_one(template, batch, started, keep_body=keep_body))
 
-        self._call(send, None)
-        return landed[0]
+        self._wait(send, None)
+        return outcomes[0]
 
-    def _embed(
-        self, plan: Plan, on_error: str, progress: bool | Callable[[Progress], object] | None, until: Deadline
+    def _run(
+        self,
+        planned: PlannedCall,
+        on_error: str,
+        progress: bool | Callable[[Progress], object] | None,
+        deadline: Deadline,
     ) -> Embeddings:
-        assembly = plan.assembly()
-        with watcher(progress) as watch:
+        """Send the batches of a call and assemble their vectors."""
+        assembly = planned.assembly()
+        with progress_callback(progress) as report:
 
-            def work(tell: Callable[[Progress], object]) -> Coroutine[Any, Any, None]:
-                meter = Meter(plan, assembly, tell if watch is not None else None, self._engine.clock)
-                return self._engine.run(Job(plan.call, meter.take, until), plan.batches)
+            def work(put: Callable[[Progress], object]) -> Coroutine[Any, Any, None]:
+                meter = ProgressMeter(planned, assembly, put if report is not None else None, self._state.clock)
+                return self._dispatcher.run(Job(planned.template, meter.add, deadline), planned.batches)
 
-            with keeping(assembly):
-                self._call(work, watch)
-        return finish(assembly, on_error)
+            with attach_partial(assembly):
+                self._wait(work, report)
+        return result_or_error(assembly, on_error)
 
-    def _call(
+    def _wait(
         self,
         work: Callable[[Callable[[Progress], object]], Coroutine[Any, Any, None]],
-        watch: Callable[[Progress], object] | None,
+        report: Callable[[Progress], object] | None,
     ) -> None:
-        """Run ``work`` in the loop and wait here, where Ctrl-C arrives and where progress is told."""
-        events: SimpleQueue[Progress | End] = SimpleQueue()
-        task = self._thread.spawn(lambda: work(events.put), events)
+        """Run ``work`` in the background loop. This thread waits, receives Ctrl-C, and reports progress."""
+        events: SimpleQueue[Progress | TaskEnd] = SimpleQueue()
+        task = self._loop.start_task(lambda: work(events.put), events)
         try:
-            while not isinstance(event := events.get(), End):
-                if watch is not None:
-                    watch(event)
+            while not isinstance(event := events.get(), TaskEnd):
+                if report is not None:
+                    report(event)
         except BaseException:
             task.cancel()
             raise
@@ -475,97 +499,99 @@ class Client(BaseClient):
 
 
 class Stream:
-    """The parts of :meth:`Client.stream`: an iterator, and a context manager that closes it."""
+    """The parts of :meth:`Client.stream`: an iterator of :class:`EmbeddingsPart`, and a context manager."""
 
     def __init__(
         self,
-        thread: LoopThread,
-        engine: Engine,
+        loop: BackgroundLoop,
+        dispatcher: Dispatcher,
+        client: ClientState,
         state: StreamState,
         source: Iterator[Iterable[str]],
         *,
         closing: Callable[[], object],
         deadline: Deadline,
     ) -> None:
-        self._thread = thread
-        self._engine = engine
+        self._loop = loop
+        self._dispatcher = dispatcher
+        self._client = client
         self._state = state
         self._source = source
         self._closing = closing
-        self._events: SimpleQueue[Outcome | End] = SimpleQueue()
-        self._job = Job(state.call, self._events.put, deadline)
+        self._events: SimpleQueue[Outcome | TaskEnd] = SimpleQueue()
+        self._job = Job(state.template, self._events.put, deadline)
         self._inbox: asyncio.Queue[Batch] = asyncio.Queue()
-        self._task: Task | None = None
+        self._task: BackgroundTask | None = None
         self._closed = False
 
     def __iter__(self) -> Iterator[EmbeddingsPart]:
         return self
 
     def __next__(self) -> EmbeddingsPart:
-        """Return the next part as it lands."""
+        """Return the next part as it arrives."""
         try:
-            part = self._advance()
+            part = self._next_part()
         except BaseException:
             self.close()
             raise
         if part is None:
-            failure = None if self._closed else self._state.error()
+            error = None if self._closed else self._state.error()
             self.close()
-            raise StopIteration if failure is None else failure
+            raise StopIteration if error is None else error
         return part
 
-    def _advance(self) -> EmbeddingsPart | None:
+    def _next_part(self) -> EmbeddingsPart | None:
         state = self._state
-        if self._task is not None and self._task.is_lost():
+        if self._task is not None and self._task.is_inherited():
             raise RuntimeError("a stream does not survive fork(): its requests are the parent's")
         while not self._closed:
-            self._take_landed(wait=False)
+            self._take_outcomes(wait=False)
             part = state.next_part()
             if part is not None:
                 return part
-            if state.wants and self._job.deadline.left(self._engine.clock) == 0:
-                state.stop(self._job.deadline.missed(None))
-            if state.wants:
+            if state.wants_document and self._job.deadline.remaining(self._client.clock) == 0:
+                state.stop(self._job.deadline.error(None))
+            if state.wants_document:
                 try:
                     state.feed(next(self._source))
                 except StopIteration:
                     state.exhaust()
-                except Exception as error:  # noqa: BLE001  # the source's: raised when what is under way landed
+                except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
                     state.exhaust(error)
-                self._send(state.launch())
+                self._send(state.next_batches())
                 continue
-            self._send(state.launch())
-            if state.over:
+            self._send(state.next_batches())
+            if state.is_over:
                 break
-            if state.waits:
-                self._take_landed(wait=True)
+            if state.waits_for_outcome:
+                self._take_outcomes(wait=True)
         return None
 
     def _send(self, batches: list[Batch]) -> None:
         if not batches:
             return
         if self._task is None:
-            # Nothing here names self: the task must not keep a stream alive that nobody reads.
-            engine, job, inbox = self._engine, self._job, self._inbox
-            self._task = self._thread.spawn(lambda: serve(engine, job, inbox), self._events)
+            # The task holds no reference to self, so that a stream that is dropped can be collected.
+            dispatcher, job, inbox = self._dispatcher, self._job, self._inbox
+            self._task = self._loop.start_task(lambda: dispatcher.serve(job, inbox), self._events)
         if not self._state.raises:
             self._job.fatal = None  # an outage may have ended: each new request finds out
         for batch in batches:
-            self._thread.soon(self._inbox.put_nowait, batch)
+            self._loop.call_soon(self._inbox.put_nowait, batch)
 
-    def _take_landed(self, *, wait: bool) -> None:
-        """Take everything that has landed, and wait for something first if asked to."""
+    def _take_outcomes(self, *, wait: bool) -> None:
+        """Take all outcomes that have arrived; with ``wait`` at least one."""
         with contextlib.suppress(Empty):
             while True:
                 event = self._events.get(block=wait)
                 wait = False
-                if isinstance(event, End):
+                if isinstance(event, TaskEnd):
                     event.check()
                     raise ClosedClientError("the client was closed")
-                self._state.land(event)
+                self._state.add_outcome(event)
 
     def close(self) -> None:
-        """Cancel what is in flight and wait until it is gone."""
+        """Cancel the requests in flight and wait until they have ended."""
         if self._closed:
             return
         self._closed = True

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans and metrics, where its API is installed; nothing at all where it is not.
+"""OpenTelemetry spans and metrics, where its API is installed.
 
 Names follow the semantic conventions for generative AI clients. A span is one request with all its attempts.
 """
@@ -17,9 +17,9 @@ from ctxembed._errors import APIStatusError
 
 if TYPE_CHECKING:
     from ctxembed._client.batches import Batch, Outcome
-    from ctxembed._client.endpoint import Call
+    from ctxembed._client.endpoint import RequestTemplate
 
-__all__ = ["Span", "begin"]
+__all__ = ["Span", "begin_span"]
 
 _NAMED: Final = any(os.environ.get(f"OTEL_PYTHON_{kind}_PROVIDER") for kind in ("TRACER", "METER"))
 """Whether the environment names a provider, which OpenTelemetry loads when it is first asked."""
@@ -38,24 +38,24 @@ def _api() -> tuple[Any, Any] | None:
 
 
 def _instruments() -> tuple[Any, Any, Any] | None:
-    """Return the tracer and the two histograms; None as long as the application has set nothing that uses them."""
+    """Return the tracer and the two histograms, or None while the application has set no provider."""
     api = _api()
     if api is None:
         return None
     trace, metrics = api
-    if _does_nothing(trace.get_tracer_provider()) and _does_nothing(metrics.get_meter_provider()):
+    if _is_placeholder(trace.get_tracer_provider()) and _is_placeholder(metrics.get_meter_provider()):
         return None
-    return _made()
+    return _create_instruments()
 
 
-def _does_nothing(provider: object) -> bool:
-    """Whether a provider is one of the API's own, which stand in until one is set."""
+def _is_placeholder(provider: object) -> bool:
+    """Return whether a provider is one of the API's own, which stand in until one is set."""
     return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 
 @lru_cache(maxsize=1)
-def _made() -> tuple[Any, Any, Any]:
-    """Make the tracer and the histograms, which follow whatever providers are set."""
+def _create_instruments() -> tuple[Any, Any, Any]:
+    """Create the tracer and the histograms. They follow the providers that are set later."""
     from opentelemetry import metrics, trace
 
     meter = metrics.get_meter("ctxembed", _core.__version__)
@@ -68,21 +68,21 @@ def _made() -> tuple[Any, Any, Any]:
 
 @dataclass(slots=True)
 class Span:
-    """One request under way, as telemetry sees it."""
+    """The span of one request with all its attempts."""
 
     _span: Any
-    _began: float
-    _shared: dict[str, Any]
+    _started: float
+    _attributes: dict[str, Any]
 
     def end(self, outcome: Outcome | None, now: float) -> None:
-        """Note how it ended; None: it was cancelled."""
+        """End the span with the outcome of the request; None where it was cancelled."""
         instruments = _instruments()
         if instruments is None:
             return
         from opentelemetry.trace import Status, StatusCode
 
         _, duration, tokens = instruments
-        facts: dict[str, Any] = dict(self._shared)
+        facts: dict[str, Any] = dict(self._attributes)
         error = outcome.error if outcome is not None else None
         if outcome is None:
             facts["error.type"] = "cancelled"
@@ -101,13 +101,13 @@ class Span:
             tokens.record(usage.prompt_tokens, {**facts, "gen_ai.token.type": "input"})
         if "error.type" in facts:
             self._span.set_attribute("error.type", facts["error.type"])
-        duration.record(max(0.0, now - self._began), facts)
+        duration.record(max(0.0, now - self._started), facts)
         self._span.end()
 
 
-def begin(base_url: str, call: Call, batch: Batch, now: float) -> Span | None:
-    """Begin a request's span; None where OpenTelemetry is not used."""
-    # Who sets a provider has imported OpenTelemetry; asking it takes a hundredth of a request's time.
+def begin_span(base_url: str, template: RequestTemplate, batch: Batch, now: float) -> Span | None:
+    """Begin the span of a request; None where OpenTelemetry is not used."""
+    # An application that sets a provider has imported OpenTelemetry. Importing it here would cost time for nothing.
     if "opentelemetry" not in sys.modules and not _NAMED:
         return None
     instruments = _instruments()
@@ -119,17 +119,19 @@ def begin(base_url: str, call: Call, batch: Batch, now: float) -> Span | None:
     shared = {
         "gen_ai.operation.name": _OPERATION,
         "gen_ai.provider.name": _PROVIDER,
-        "gen_ai.request.model": call.model,
+        "gen_ai.request.model": template.model,
         "server.address": host,
         "server.port": port,
     }
     more = {
-        "gen_ai.request.encoding_formats": [call.encoding_format],
-        "gen_ai.embeddings.dimension.count": call.dimensions,
+        "gen_ai.request.encoding_formats": [template.encoding_format],
+        "gen_ai.embeddings.dimension.count": template.dimensions,
         "ctxembed.documents": len(batch.documents),
         "ctxembed.chunks": sum(batch.shape),
     }
-    span = instruments[0].start_span(f"{_OPERATION} {call.model}", kind=SpanKind.CLIENT, attributes={**shared, **more})
+    span = instruments[0].start_span(
+        f"{_OPERATION} {template.model}", kind=SpanKind.CLIENT, attributes={**shared, **more}
+    )
     return Span(span, now, shared)
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ctxembed import _core
-from ctxembed._models import Limits
+from ctxembed._planning.limits import Limits, check_limits
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Packing", "as_counts", "check_limits", "pack", "pack_counts"]
+__all__ = ["Packing", "as_counts", "pack", "pack_counts"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,9 +204,3 @@ def _refuse_mask(name: str, values: object) -> None:
     # numpy loads numpy.ma late; whoever has such an array has loaded it.
     if isinstance(values, np.ndarray) and type(values) is not np.ndarray and isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} must be an array without a mask, got a MaskedArray: pass the entries that count")
-
-
-def check_limits(limits: object) -> None:
-    """Raise ``TypeError`` for limits of another type."""
-    if not isinstance(limits, Limits):
-        raise TypeError(f"limits must be a ctxembed.Limits, got {limits!r}")

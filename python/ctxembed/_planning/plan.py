@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ctxembed import _core
-from ctxembed._models import DEFAULT_MODEL, EncodingFormat, Limits, check_dimensions, get_model
-from ctxembed._planning.packing import Packing, pack
-from ctxembed._planning.prepare import Problem, iterate, prepare
+from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, get_model
+from ctxembed._planning.limits import Limits
+from ctxembed._planning.prepare import iterate, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from ctxembed._planning.prepare import CountsTokens
+    from ctxembed._results import Problem
 
-__all__ = ["Packing", "Plan", "Problem", "pack", "plan", "plural", "token_upper_bound"]
+__all__ = ["Plan", "plan", "plural", "token_upper_bound"]
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ctxembed import _core
-from ctxembed._models import SEPARATOR, Limits
+from ctxembed._models import SEPARATOR
 from ctxembed._planning.calibration import CLASSES, classes_of
-from ctxembed._planning.packing import as_counts, check_limits, pack_counts
+from ctxembed._planning.limits import Limits, check_limits
+from ctxembed._planning.packing import as_counts, pack_counts
+from ctxembed._results import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -24,11 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CountsTokens",
-    "Prepared",
-    "PreparedOne",
-    "Problem",
+    "PreparedDocuments",
+    "PreparedRequest",
+    "as_lists",
     "chunk_tokens",
     "documents_of",
+    "has_more_characters",
     "iterate",
     "materialise_documents",
     "prepare",
@@ -44,31 +47,8 @@ class CountsTokens(Protocol):
         """Count the tokens of each text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that the API would refuse, or that would spoil its answer.
-
-    Attributes
-    ----------
-    document : int
-        Position in the input.
-    chunk : int or None
-        Position in the document, or None where the document as a whole is meant.
-    reason : str
-        What is wrong and what was expected.
-    """
-
-    document: int
-    chunk: int | None
-    reason: str
-
-    def __str__(self) -> str:
-        place = f"document {self.document}" if self.chunk is None else f"document {self.document}, chunk {self.chunk}"
-        return f"{place}: {self.reason}"
-
-
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedDocuments:
     """Documents that were validated, counted and packed, for whoever sends them.
 
     Attributes
@@ -118,7 +98,7 @@ class Prepared:
 
 
 @dataclass(slots=True, eq=False)
-class PreparedOne:
+class PreparedRequest:
     """Documents of one request, checked and written.
 
     Attributes
@@ -128,7 +108,7 @@ class PreparedOne:
     body : bytes
         The request.
     chunk_counts, tokens_upper : list of int
-        As of :class:`Prepared`.
+        As of :class:`PreparedDocuments`.
     """
 
     documents: list[list[str]]
@@ -149,7 +129,7 @@ def prepare(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     first_document: int = 0,
     calibration: TokenCalibration | None = None,
-) -> Prepared:
+) -> PreparedDocuments:
     """Validate, count and pack documents, each chunk looked at once; estimates times what ``calibration`` has learned.
 
     Raises
@@ -171,7 +151,7 @@ def prepare_texts(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     first_document: int = 0,
     calibration: TokenCalibration | None = None,
-) -> Prepared:
+) -> PreparedDocuments:
     """Prepare independent texts, each a document of one chunk. Raises as :func:`prepare` does."""
     check_limits(limits)
     if isinstance(texts, (str, bytes, bytearray)):
@@ -187,7 +167,7 @@ def prepare_texts(
     return _prepare([[entry] for entry in entries], token_counter, limits, first_document, calibration)
 
 
-def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedOne | None:
+def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedRequest | None:
     """Prepare documents that go into one request whatever they count, without an estimate.
 
     Parameters
@@ -201,7 +181,7 @@ def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedOne | No
 
     Returns
     -------
-    PreparedOne or None
+    PreparedRequest or None
         None where there is a problem, or where only a count could tell that there is none: then :func:`prepare` has
         to look.
     """
@@ -214,7 +194,7 @@ def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedOne | No
         return None
     if max(tokens_upper) > min(limits.tokens_per_document, limits.tokens):
         return None
-    return PreparedOne(documents, body, chunk_counts, tokens_upper)
+    return PreparedRequest(documents, body, chunk_counts, tokens_upper)
 
 
 def iterate(name: str, values: Iterable[Any], of: str = "str") -> Iterator[Any]:
@@ -232,6 +212,31 @@ def documents_of(name: str, documents: Iterable[Any]) -> Iterator[Any]:
     if isinstance(documents, (str, bytes, bytearray)):
         raise TypeError(f"{name} must be an iterable of documents, got one {type(documents).__name__}")
     return iterate(name, documents, "documents")
+
+
+def as_lists(documents: Iterable[Iterable[str]]) -> Any:
+    """Read the chunks of all documents into lists; return anything else unchanged, for the checks to refuse."""
+    if type(documents) is not list and (
+        isinstance(documents, str | bytes | bytearray | Mapping | AbstractSet) or not isinstance(documents, Iterable)
+    ):
+        return documents
+    return [
+        row if type(row) is list or isinstance(row, str) or not isinstance(row, Iterable) else list(row)
+        for row in documents
+    ]
+
+
+def has_more_characters(documents: Any, limit: int) -> bool:
+    """Return whether documents that were read have more than ``limit`` characters."""
+    total = 0
+    try:
+        for document in documents:
+            total += sum(map(len, document))
+            if total > limit:
+                return True
+    except TypeError:  # no documents: the checks refuse them
+        pass
+    return False
 
 
 def materialise_documents(documents: Iterable[Iterable[str]], first_document: int = 0) -> list[list[str]]:
@@ -275,7 +280,7 @@ def _prepare(
     limits: Limits,
     first_document: int,
     calibration: TokenCalibration | None = None,
-) -> Prepared:
+) -> PreparedDocuments:
     flat = list(chain.from_iterable(rows))
     chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
@@ -319,7 +324,7 @@ def _prepare(
     if alone.any():
         requests.extend(np.flatnonzero(alone).reshape(-1, 1))
         requests.sort(key=lambda request: int(request[0]))
-    return Prepared(
+    return PreparedDocuments(
         documents=rows,
         problems=tuple(problems),
         sendable=sendable,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ctxembed._errors import DocumentError
-from ctxembed._models import Limits
-from ctxembed._planning.packing import check_limits
+from ctxembed._planning.limits import Limits, check_limits
 from ctxembed._planning.prepare import chunk_tokens, materialise_documents
 from ctxembed._results import Embeddings, Failure
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from ctxembed._models import Limits
+from ctxembed._planning.limits import Limits
 from ctxembed._server.config import DEFAULT_PORT, RANDOM_FAULTS, ServerConfig
 
 if TYPE_CHECKING:

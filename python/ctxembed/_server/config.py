@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from ctxembed._models import Limits, Model, models
+from ctxembed._models import Model, models
+from ctxembed._planning.limits import Limits
 from ctxembed._server.faults import NAMED
 
 if TYPE_CHECKING:

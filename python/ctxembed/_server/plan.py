@@ -66,7 +66,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ctxembed._models import Limits
+from ctxembed._planning.limits import Limits
 from ctxembed._server.faults import NAMED, NO_FAULT, Fault, parse_fault
 from ctxembed._server.limiter import RETRY_AFTER_STYLES
 

@@ -1,1 +1,1 @@
-"""HTTP: one transport protocol, the libraries behind it, and credentials."""
+"""HTTP: one transport protocol, the libraries behind it, and the credentials."""

@@ -1,70 +1,27 @@
-"""Which errors are worth another attempt, and when. No I/O: time, sleep and chance are given."""
+"""Which errors are retried, how often and after how long."""
 
 from __future__ import annotations
 
-import math
-import random as _random
-import time
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-import anyio
-
-from ctxembed._errors import APIConnectionError, APIStatusError, APITimeoutError, BadResponseError
+from ctxembed._errors import APIConnectionError, APIStatusError, BadResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
-__all__ = [
-    "CLOCK",
-    "Clock",
-    "Deadline",
-    "Hedger",
-    "RetryBudget",
-    "RetryPolicy",
-    "is_congestion",
-    "is_overload",
-    "is_transient",
-    "retry_after",
-]
+    from ctxembed._client._policy.clock import Clock
 
-_LATENCIES: Final = 64  # the latest requests, whose times tell what is slow
-_FEWEST_LATENCIES: Final = 8
-_MOST_HEDGES: Final = 10.0  # that a long quiet time may save up
+__all__ = ["DEFAULT_MAX_WAIT", "RetryBudget", "RetryPolicy", "is_transient", "retry_after"]
 
 DEFAULT_MAX_WAIT: Final = 300.0
-"""Seconds: a ``Retry-After`` beyond this is not waited for, the error is raised at once."""
-
-
-@dataclass(slots=True, eq=False)
-class Clock:
-    """Time, sleep and chance, so that tests need none of them.
-
-    Parameters
-    ----------
-    monotonic, wall : callable
-        Seconds, for distances and for dates.
-    sleep : async callable
-        Waits that many seconds.
-    random : callable
-        From 0 to 1.
-    """
-
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[object]] = anyio.sleep
-    random: Callable[[], float] = field(default=_random.random)
-
-
-CLOCK: Final = Clock()
-"""The clock of all clients, by which those of one key know each other."""
+"""Seconds. A longer ``Retry-After`` is not waited for; its error is raised at once."""
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Read ``Retry-After`` (RFC 9110, 10.2.3): seconds, or an HTTP date, as seconds from ``now``.
+    """Parse ``Retry-After`` (RFC 9110, 10.2.3), in seconds or as an HTTP date, to seconds from ``now``.
 
     Examples
     --------
@@ -76,7 +33,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     True
     """
     value = headers.get("retry-after", "").strip()
-    # RFC 9110 knows whole seconds only; fractions are seen in the wild. Signs, exponents and NaN are not numbers here.
+    # RFC 9110 allows whole seconds only, but servers send fractions too. Signs, exponents and NaN are refused.
     if value and value.isascii() and value.replace(".", "", 1).isdigit():
         return float(value)
     try:
@@ -88,18 +45,8 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return max(0.0, (when - datetime.fromtimestamp(now, UTC)).total_seconds())
 
 
-def is_congestion(error: BaseException) -> bool:
-    """Say whether the API asks for fewer requests at once."""
-    return isinstance(error, APIStatusError) and error.status_code in (429, 503)
-
-
-def is_overload(status: int) -> bool:
-    """Say whether an answer comes from something before the API's limiter, or from the limiter itself."""
-    return status in (429, 502, 503, 504)
-
-
 def is_transient(error: BaseException) -> bool:
-    """Say whether the same request may succeed a little later."""
+    """Return whether the same request may succeed a little later."""
     if isinstance(error, APIStatusError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
     return isinstance(error, APIConnectionError | BadResponseError)
@@ -107,21 +54,21 @@ def is_transient(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential backoff with full jitter, unless the API names a time.
+    """Exponential backoff with full jitter, unless the response names a time.
 
     Parameters
     ----------
     max_retries : int
         Attempts after the first.
     max_wait : float
-        Seconds: a ``Retry-After`` beyond this is not waited for.
+        Seconds. A longer ``Retry-After`` is not waited for.
     base, longest : float
-        Attempt ``n`` (from 0) is followed by a wait drawn evenly from 0 to ``min(longest, base * 2**n)`` seconds.
+        The wait after attempt ``n`` (from 0) is drawn evenly from 0 to ``min(longest, base * 2**n)`` seconds.
 
     Notes
     -----
-    Full jitter spreads clients that failed together best and costs least work; M. Brooker, "Exponential Backoff And
-    Jitter", AWS Architecture Blog, 2015.
+    Of the common jitters, full jitter spreads clients that failed together best at the least work: M. Brooker,
+    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
 
     max_retries: int
@@ -129,44 +76,44 @@ class RetryPolicy:
     base: float = 0.5
     longest: float = 20.0
 
-    def delay(self, error: BaseException, retries: int, clock: Clock) -> float | None:
-        """Return the seconds to wait before another attempt, or None where there is none.
+    def delay(self, error: BaseException, retries: int, retry_after: float | None, clock: Clock) -> float | None:
+        """Return the seconds to wait before the next attempt, or None where there is none.
 
         Parameters
         ----------
         error : Exception
-            What the last attempt ended with.
+            The error of the last attempt.
         retries : int
             Retries made so far.
+        retry_after : float or None
+            Seconds that the response asked for.
         clock : Clock
-            Date and chance.
+            Its randomness is used.
         """
         if retries >= self.max_retries or not is_transient(error):
             return None
-        if isinstance(error, APIStatusError):
-            asked = retry_after(error.headers, clock.wall())
-            if asked is not None:
-                return asked if asked <= self.max_wait else None
-        # 2.0**64 is far beyond any longest wait, and keeps a large max_retries from overflowing.
+        if retry_after is not None:
+            return retry_after if retry_after <= self.max_wait else None
+        # 2.0**64 is far above any `longest`, and keeps a large max_retries from overflowing.
         return clock.random() * min(self.longest, self.base * 2.0 ** min(retries, 64))
 
 
 class RetryBudget:
-    """How many retries the requests of a client may take together, so that an API that is down meets no storm.
+    """Limit the retries of all requests of a client together, so that an outage is not met with a storm of retries.
 
-    Each request adds a share of a retry, each retry takes one, and some are there from the start.
+    Each request adds ``share`` of a retry and each retry takes one; ``reserve`` retries are there from the start.
 
     Parameters
     ----------
     share : float or None
-        Retries a request, on average; None for as many as ``max_retries`` allows.
+        Retries that each request adds; None for no limit beyond ``max_retries``.
     reserve : int
         Retries beyond the share.
 
     Notes
     -----
-    A reserve and a share of the requests bound the load that retries add without failing a short job that meets a
-    few errors in a row. Called in one event loop.
+    The share bounds the load that retries add, and the reserve keeps a short job from failing after a few errors in
+    a row. Not thread-safe: called in one event loop.
 
     Examples
     --------
@@ -176,109 +123,33 @@ class RetryBudget:
     [True, False, False]
     """
 
-    __slots__ = ("_in_a_row", "_left", "_reserve", "_share")
+    __slots__ = ("_failures_in_a_row", "_reserve", "_retries", "_share")
 
     def __init__(self, share: float | None, reserve: int) -> None:
         self._share = share
         self._reserve = reserve
-        self._left = float(reserve)
-        self._in_a_row = 0
+        self._retries = float(reserve)
+        self._failures_in_a_row = 0
 
     def request(self) -> None:
-        """Note a request."""
+        """Count a request, which adds to the budget."""
         if self._share is not None:
-            self._left = min(self._left + self._share, 2.0 * self._reserve)
+            self._retries = min(self._retries + self._share, 2.0 * self._reserve)
 
     def spend(self) -> bool:
-        """Take a retry, if one is left."""
+        """Take a retry; return False where none is left."""
         if self._share is None:
             return True
-        if self._left < 1.0:
+        if self._retries < 1.0:
             return False
-        self._left -= 1.0
+        self._retries -= 1.0
         return True
 
-    def note(self, *, worked: bool) -> None:
-        """Note how an attempt ended."""
-        self._in_a_row = 0 if worked else self._in_a_row + 1
+    def record(self, *, success: bool) -> None:
+        """Record the result of an attempt."""
+        self._failures_in_a_row = 0 if success else self._failures_in_a_row + 1
 
     @property
-    def is_down(self) -> bool:
-        """Whether no retry is left and nothing has worked for as many attempts as the reserve."""
-        return self._share is not None and self._left < 1.0 and self._in_a_row >= self._reserve
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """When a whole job must have ended.
-
-    Parameters
-    ----------
-    seconds : float or None
-        As the caller gave them.
-    at : float
-        On the monotonic clock; infinite where there is none.
-    """
-
-    seconds: float | None = None
-    at: float = math.inf
-
-    @classmethod
-    def after(cls, seconds: float | None, clock: Clock) -> Deadline:
-        """Start counting."""
-        return cls() if seconds is None else cls(seconds, clock.monotonic() + seconds)
-
-    def left(self, clock: Clock) -> float | None:
-        """Return the seconds that are left, None where there is no end."""
-        return None if self.seconds is None else max(0.0, self.at - clock.monotonic())
-
-    def missed(self, cause: BaseException | None) -> APITimeoutError:
-        """Make the error of what has not landed."""
-        error = APITimeoutError(f"the job's deadline of {self.seconds:g} seconds passed")
-        error.__cause__ = cause
-        return error
-
-
-class Hedger:
-    """When a request is slow enough to be sent once more.
-
-    Parameters
-    ----------
-    share : float or None
-        Share of the requests that may be sent twice; None for none. A request is slow when so few of the latest
-        took longer, and at least half as long again as their median.
-
-    Examples
-    --------
-    >>> hedger = Hedger(0.1)
-    >>> for seconds in [1.0] * 19 + [9.0]:
-    ...     hedger.landed(seconds)
-    >>> hedger.patience()
-    1.5
-    """
-
-    __slots__ = ("_latest", "_left", "_share")
-
-    def __init__(self, share: float | None) -> None:
-        self._share = share
-        self._left = 1.0
-        self._latest: deque[float] = deque(maxlen=_LATENCIES)
-
-    def landed(self, seconds: float) -> None:
-        """Note how long a request took."""
-        if self._share is not None:
-            self._latest.append(seconds)
-            self._left = min(self._left + self._share, _MOST_HEDGES)
-
-    def patience(self) -> float | None:
-        """Return the seconds after which a request is slow; None where it is not sent again."""
-        if self._share is None or self._left < 1.0 or len(self._latest) < _FEWEST_LATENCIES:
-            return None
-        ranked = sorted(self._latest)
-        slow = ranked[min(len(ranked) - 1, int((1.0 - self._share) * len(ranked)))]
-        middle = ranked[len(ranked) // 2]
-        return max(1.5 * middle, min(slow, 4.0 * middle))
-
-    def spend(self) -> None:
-        """Note that a request is sent once more."""
-        self._left -= 1.0
+    def is_outage(self) -> bool:
+        """Whether no retry is left and as many attempts as the reserve have failed in a row."""
+        return self._share is not None and self._retries < 1.0 and self._failures_in_a_row >= self._reserve

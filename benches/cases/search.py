@@ -1,4 +1,4 @@
-"""Data sets, references and judgement that the two search groups share."""
+"""Data sets for search, with their exact results and the checks of a search."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from benches import vectors
-from benches.harness import Case, Memory, Peer, Verdict
-from benches.peers import search as peers
+from benches.harness import Cache, Case, Peer, Verdict
 
 if TYPE_CHECKING:
     from benches.harness import Scale
@@ -19,20 +18,20 @@ K = 10
 MOST_QUERIES = 256
 BLOCK = 8192
 TOLERANCE = 1e-6
-"""Cosines closer than this may change places: float32 sums of 1,024 terms are no finer."""
+"""Cosines closer than this may swap ranks: float32 sums of 1,024 terms are not more precise."""
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Rows, queries of the same kind that are not among them, and all exact answers."""
+    """Rows, other vectors of the same kind as queries, and the exact results."""
 
     metric: str
     count: int
     dims: int = 1024
-    memory: Memory = field(default_factory=Memory)
-    #: Queries at most, and how many of them, the first, are held against a reference.
-    most: int = MOST_QUERIES
-    judged: int = MOST_QUERIES
+    cache: Cache = field(default_factory=Cache)
+    query_count: int = MOST_QUERIES
+    #: How many of the first queries are compared with the reference.
+    judged_queries: int = MOST_QUERIES
 
     def _make(self, seed: int, rows: int) -> np.ndarray:
         make = vectors.binary_vectors if self.metric == "hamming" else vectors.int8_vectors
@@ -44,18 +43,18 @@ class DataSet:
 
     @property
     def bytes(self) -> int:
-        """What all rows weigh, known before they are made."""
+        """Bytes of all rows, known before they are generated."""
         return self.count * (self.dims // 8 if self.metric == "hamming" else self.dims)
 
     @cached_property
     def queries(self) -> np.ndarray:
-        return self._make(4, self.most)
+        return self._make(4, self.query_count)
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return all scores as the definition says, in whole numbers as far as they go: (q, n).
+        """Return all scores by definition, (q, n).
 
-        Products of these rows are sums of at most 2,560 terms whose partial sums stay below 2 ** 24, so a float32
-        matrix product of them is exact.
+        A product of these rows is a sum of at most 2,560 terms whose partial sums stay below 2 ** 24, so the float32
+        matrix product is exact.
         """
         if self.metric == "hamming":
             out = np.zeros((len(queries), len(rows)), dtype=np.int32)
@@ -68,9 +67,9 @@ class DataSet:
 
     @cached_property
     def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and scores of the exact top k of the judged queries, ties to the lower id: (judged, k) each."""
+        """Ids and scores of the exact top k of the judged queries, (q, k) each. Ties go to the lower id."""
         sign = 1 if self.metric == "hamming" else -1
-        queries = self.queries[: self.judged]
+        queries = self.queries[: self.judged_queries]
         ids = np.empty((len(queries), 0), dtype=np.int64)
         keys = np.empty((len(queries), 0))
         for start in range(0, self.count, BLOCK):
@@ -79,7 +78,7 @@ class DataSet:
                 [ids, np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)], axis=1
             )
             keys = np.concatenate([keys, scores], axis=1)
-            # A stable sort leaves equal keys by id: both parts come in that order.
+            # A stable sort keeps equal keys in the order of their ids, in which both parts already are.
             bound = np.partition(keys, K - 1, axis=1)[:, K - 1 : K]
             keep = [np.flatnonzero(row <= limit) for row, limit in zip(keys, bound, strict=True)]
             chosen = [hit[np.argsort(row[hit], kind="stable")[:K]] for row, hit in zip(keys, keep, strict=True)]
@@ -89,10 +88,10 @@ class DataSet:
 
 @dataclass(frozen=True, eq=False)
 class SearchCase(Case):
-    """The first ``number`` queries against a data set."""
+    """A search for the first ``query_count`` queries."""
 
     data: DataSet
-    number: int
+    query_count: int
 
     k: ClassVar[int] = K
 
@@ -106,29 +105,29 @@ class SearchCase(Case):
 
     @cached_property
     def queries(self) -> np.ndarray:
-        return self.data.queries[: self.number]
+        return self.data.queries[: self.query_count]
 
     @property
     def label(self) -> str:
         kind = "bits" if self.metric == "hamming" else "int8"
-        quer = "1 query" if self.number == 1 else f"{self.number} queries"
-        return f"{self.data.count:,} x {self.dims} {kind}, {quer}"
+        queries = "1 query" if self.query_count == 1 else f"{self.query_count} queries"
+        return f"{self.data.count:,} x {self.dims} {kind}, {queries}"
 
     @property
     def size(self) -> dict[str, int]:
-        return {"rows": self.data.count, "dimensions": self.dims, "queries": self.number, "k": self.k}
+        return {"rows": self.data.count, "dimensions": self.dims, "queries": self.query_count, "k": self.k}
 
-    def judge(self, peer: Peer, answer: Any) -> Verdict:
-        """Judge the rows found by their exact scores, in order: any row will do that scores as the reference's.
+    def judge(self, peer: Peer, result: Any) -> Verdict:
+        """Compare the exact scores of the rows found, in order, with those of the reference.
 
-        So ties may fall either way for a peer. ctxembed promises the lower id, and is held to it.
+        A peer may resolve ties either way. ctxembed promises the lower id, which is checked too.
         """
         if peer.kind == "reference":
-            return Verdict(bool(answer == self.data.rows.view(np.uint64).max()))
-        ids, scores = answer
-        if ids.shape != (self.number, min(self.k, self.data.count)):
+            return Verdict(bool(result == self.data.rows.view(np.uint64).max()))
+        ids, scores = result
+        if ids.shape != (self.query_count, min(self.k, self.data.count)):
             return Verdict(correct=False, note=f"shape {ids.shape}")
-        best_ids, best = (part[: self.number] for part in self.data.best)
+        best_ids, best = (part[: self.query_count] for part in self.data.best)
         ids, scores = ids[: len(best)], scores[: len(best)]
         exact = np.array(
             [
@@ -150,25 +149,23 @@ class SearchCase(Case):
 
 @dataclass(frozen=True, eq=False)
 class HammingCase(SearchCase):
-    """By Hamming distance."""
+    """A search by Hamming distance."""
 
     group: ClassVar = "hamming"
-    peers: ClassVar = peers.HAMMING
 
 
 @dataclass(frozen=True, eq=False)
 class CosineCase(SearchCase):
-    """By cosine."""
+    """A search by cosine."""
 
     group: ClassVar = "cosine"
-    peers: ClassVar = peers.COSINE
 
 
 def cases(kind: type[SearchCase], metric: str, rows: int, wide_rows: int, scale: Scale) -> list[Case]:
-    """Make the cases of a group: a large data set of either model's dimensions, and one that fits the caches."""
+    """Return the cases of a group: a large data set for the dimensions of each model, and one that fits the caches."""
     part = {"smoke": 100, "quick": 10, "full": 1}[scale]
-    large = DataSet(metric, rows // part, judged=64)
-    wide = DataSet(metric, wide_rows // part, dims=2560, judged=64)
+    large = DataSet(metric, rows // part, judged_queries=64)
+    wide = DataSet(metric, wide_rows // part, dims=2560, judged_queries=64)
     small = DataSet(metric, 1000)
-    numbers = (1, 16, MOST_QUERIES)
-    return [kind(data, number) for data in (large, wide, small) for number in numbers]
+    counts = (1, 16, MOST_QUERIES)
+    return [kind(data, count) for data in (large, wide, small) for count in counts]

@@ -1,0 +1,137 @@
+"""Reading the body of a response: limits, compression, and decoding while it arrives."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ctxembed._errors import DecodeError
+
+if TYPE_CHECKING:
+    from ctxembed._core import ResponseDecoder
+
+__all__ = ["BodyReader", "Response"]
+
+_MAX_ERROR_BODY: Final = 64 * 1024  # bytes of an error's body that are read
+_KEPT: Final = 16 * 1024  # bytes from the start and from the end of a 200's body that are kept
+
+
+@dataclass(slots=True)
+class Response:
+    """A response that was read.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    headers : dict of str to str
+        Names in lower case, without cookies, the key redacted.
+    pieces : tuple of bytes
+        The parts of the body that were kept; see :attr:`body`.
+    fault : str or None
+        Why the body is incomplete or unreadable.
+    decoded : Embeddings, DecodeError or None
+        The result of decoding the body of a 200. It is decoded while it arrives, so that it is never held as a whole.
+    """
+
+    status: int
+    headers: dict[str, str]
+    pieces: tuple[bytes | bytearray, ...]
+    fault: str | None = None
+    decoded: object = None
+
+    @property
+    def body(self) -> bytes:
+        """The decompressed body: the start of an error's, start and end of a 200's, or all of it where asked for."""
+        return b"".join(self.pieces)
+
+
+class BodyReader:
+    """Read a body up to a limit and decompress it; decode that of a 200, collect that of an error.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    content_encoding : str
+        The header, empty where there is none.
+    decoder : ResponseDecoder
+        Receives the body of a 200.
+    limit : int
+        Bytes that a valid body can have.
+    keep_body : bool
+        Whether the whole body of a 200 is kept.
+    """
+
+    def __init__(
+        self, status: int, content_encoding: str, decoder: ResponseDecoder, limit: int, *, keep_body: bool
+    ) -> None:
+        self._decoder = decoder if status == 200 else None
+        self._limit = min(limit, _MAX_ERROR_BODY) if self._decoder is None else limit
+        self._error: DecodeError | None = None
+        self._start = self._end = b""  # of a 200
+        self._whole = bytearray() if keep_body or self._decoder is None else None
+        self._size = 0
+        self.fault: str | None = None
+        coding = content_encoding.strip().lower()
+        self._decompressor: Any = None
+        if coding in ("gzip", "x-gzip", "deflate"):
+            self._decompressor = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, as its header says
+        elif coding not in ("", "identity"):
+            self.fault = f"its content-encoding is {coding!r}, which was not asked for"
+
+    def feed(self, piece: bytes) -> bool:
+        """Add a piece of the body; return whether more is wanted."""
+        if self.fault is not None or self._size > self._limit:
+            return False
+        if self._decompressor is not None:
+            try:
+                # One byte beyond the limit shows that it is exceeded; a zip bomb is never unpacked further.
+                piece = self._decompressor.decompress(piece, self._limit - self._size + 1)
+            except zlib.error as error:
+                self.fault = f"it is labelled as compressed and is not ({error})"
+                return False
+        self._size += len(piece)
+        if self._size > self._limit and self._decoder is not None:
+            self.fault = f"it is larger than the {self._limit} bytes that the response can need"
+            return False
+        self._add(piece)
+        return self._size <= self._limit
+
+    def _add(self, piece: bytes) -> None:
+        if self._decoder is not None and self._error is None:
+            try:
+                self._decoder.feed(piece)
+            except DecodeError as error:
+                self._error = error.with_traceback(None)
+        if self._whole is not None:
+            self._whole += piece
+            return
+        # The start shows what a body without vectors is. The end may hold `usage`, which was paid all the same.
+        room = _KEPT - len(self._start)
+        if room > 0:
+            self._start += piece[:room]
+        if (rest := len(piece) - max(room, 0)) > 0:
+            self._end = piece[-_KEPT:] if rest >= _KEPT else (self._end + piece[-rest:])[-_KEPT:]
+
+    def finish(self) -> tuple[tuple[bytes | bytearray, ...], object]:
+        """Return the kept pieces of the body, and the embeddings or the ``DecodeError`` of a 200."""
+        if (
+            self.fault is None
+            and self._decompressor is not None
+            and not self._decompressor.eof
+            and self._size <= self._limit
+        ):
+            self.fault = "its compressed body ends early"
+        decoded: object = self._error
+        if self._decoder is not None and self.fault is None and decoded is None:
+            try:
+                decoded = self._decoder.finish()
+            except DecodeError as error:
+                decoded = error.with_traceback(None)
+        if self._whole is None:
+            return (self._start, self._end), decoded
+        if self._decoder is None:
+            del self._whole[self._limit :]
+        return (self._whole,), decoded
