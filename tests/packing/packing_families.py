@@ -1,8 +1,8 @@
-"""Packing instances by family: those of the bin packing literature, and those of the three limits of this API.
+"""Families of packing instances, from the bin packing literature and for the three limits of this API.
 
-Each function takes a random generator and a number of documents, and returns a :class:`Case`. ``optimum`` is the
-fewest requests where the construction proves it, because it cuts full requests into documents. Elsewhere it is None,
-and a packing is optimal when it meets its own lower bound.
+Each function takes a random generator and about how many documents to make, and returns a :class:`Case`. ``optimum`` is
+the fewest requests if the construction proves it (it cuts full requests), else None: then a packing counts as optimal
+when it meets its own lower bound.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def one_dimension(sizes, capacity: int, optimum: int | None = None, documents: i
 
 
 def cut(rng, capacity: int, pieces: int, low: int, high: int) -> np.ndarray:
-    """Cut ``capacity`` into pieces from ``low`` to ``high``, uniformly by rejection."""
+    """Cut ``capacity`` into pieces from ``low`` to ``high``, by rejection."""
     while True:
         free = capacity - low * pieces
         marks = np.sort(rng.integers(0, free + 1, pieces - 1))
@@ -50,7 +50,7 @@ def uniform(rng, n):
 
 
 def uniform_fine(rng, n):
-    """Sizes up to the document limit of this API."""
+    """Sizes up to this API's document limit."""
     return one_dimension(rng.integers(1, 32_001, n), 120_000)
 
 
@@ -109,7 +109,7 @@ def cut_full(rng, n):
 
 
 def cut_few(rng, n):
-    """Full requests cut into four or five documents of up to 32,000 tokens: no slack, few choices."""
+    """Full requests cut into four or five documents of up to 32,000 tokens: no slack, and little choice."""
     parts = []
     while sum(map(len, parts)) < n:
         parts.append(cut(rng, 120_000, int(rng.integers(4, 6)), 10_000, 32_000))
@@ -125,7 +125,7 @@ def cut_some(rng, n):
 
 
 def cut_nearly(rng, n):
-    """Like cut_few, with ten tokens to spare in each request."""
+    """As cut_few, but each request with ten tokens to spare."""
     parts = []
     while sum(map(len, parts)) < n:
         parts.append(cut(rng, 119_990, int(rng.integers(4, 6)), 10_000, 32_000))
@@ -133,21 +133,21 @@ def cut_nearly(rng, n):
 
 
 def cardinality_tight(rng, n):
-    """Every request has the maximum number of documents, and 99 percent of the tokens."""
+    """Every request holds exactly as many documents as it may, and is full to 99 percent in tokens."""
     documents = 8
     parts = [cut(rng, 118_800, documents, 1, 32_000) for _ in range(max(1, n // documents))]
     return one_dimension(shuffled(rng, parts), 120_000, len(parts), documents=documents)
 
 
 def cardinality_exact(rng, n):
-    """Every request has the maximum number of documents and of tokens."""
+    """Every request holds exactly as many documents as it may, and is full in tokens."""
     documents = 8
     parts = [cut(rng, 1000, documents, 1, 300) for _ in range(max(1, n // documents))]
     return one_dimension(shuffled(rng, parts), 1000, len(parts), documents=documents)
 
 
 def chunk_tight(rng, n):
-    """Every request has the maximum number of chunks, and 95 percent of the tokens."""
+    """Every request is full in chunks and to 95 percent in tokens."""
     tokens, chunks = [], []
     while sum(map(len, tokens)) < n:
         pieces = int(rng.integers(5, 12))
@@ -157,7 +157,7 @@ def chunk_tight(rng, n):
 
 
 def both_tight(rng, n):
-    """Every request has 99.9 percent of the chunks and of the tokens."""
+    """Every request is full to 99.9 percent in chunks and in tokens."""
     tokens, chunks = [], []
     while sum(map(len, tokens)) < n:
         pieces = int(rng.integers(5, 12))
@@ -167,7 +167,7 @@ def both_tight(rng, n):
 
 
 def both_exact(rng, n):
-    """Every request has the maximum number of chunks and of tokens. Not in FAMILIES: ``pack`` does not solve these."""
+    """Every request is full to the last chunk and token. No family, as these are not packed optimally yet."""
     tokens, chunks = [], []
     while sum(map(len, tokens)) < n:
         pieces = int(rng.integers(5, 12))

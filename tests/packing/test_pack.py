@@ -1,4 +1,4 @@
-"""pack: every request is within the limits, and bounds and optimality are true."""
+"""Packing: every request keeps every limit, and a packing reported as optimal is optimal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from ctxembed._planning.limits import Limits
-from ctxembed._planning.plan import Packing, pack
+from ctxembed import Limits, Packing, pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_families import FAMILIES, both_exact
@@ -22,7 +21,7 @@ ORDERS = ("any", "input", "window")
 
 
 def check(packing: Packing, tokens, chunks, limits: Limits) -> None:
-    """Assert that every document is in exactly one request, and that every request is within the limits."""
+    """Assert that every document is in exactly one request, and that every request keeps every limit."""
     n = len(tokens)
     chunks = np.ones(n, dtype=np.int64) if chunks is None else np.asarray(chunks)
     costs = np.asarray(tokens) + chunks - 1
@@ -45,7 +44,7 @@ def check(packing: Packing, tokens, chunks, limits: Limits) -> None:
 
 
 def fewest(costs, chunks, limits: Limits) -> int:
-    """Return the optimum by exhaustive search: each document in every open request, or in a new one."""
+    """Find the optimum by exhaustive search: each document into every open request, or into a new one."""
     best = len(costs)
 
     def place(i: int, rooms: list[list[int]]) -> None:
@@ -77,7 +76,7 @@ def fewest(costs, chunks, limits: Limits) -> int:
 
 
 def fewest_contiguous(costs, chunks, limits: Limits) -> int:
-    """Return the fewest contiguous requests by dynamic programming."""
+    """Find the optimum of contiguous requests by dynamic programming."""
     fewest_of = [0]
     for end in range(1, len(costs) + 1):
         options = []
@@ -105,7 +104,7 @@ def small_instances(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(small_instances(), st.sampled_from([0, 0.01]))
-def test_packings_of_small_instances_are_valid_and_lower_bounds_hold(instance, effort):
+def test_small_instances_keep_the_limits_and_bounds_never_exceed_the_optimum(instance, effort):
     tokens, chunks, limits = instance
     costs = [t + c - 1 for t, c in zip(tokens, chunks, strict=True)]
     optimum = fewest(costs, chunks, limits)
@@ -121,7 +120,7 @@ def test_packings_of_small_instances_are_valid_and_lower_bounds_hold(instance, e
 
 @settings(max_examples=200, deadline=None)
 @given(small_instances())
-def test_small_instances_are_packed_optimally_with_effort(instance):
+def test_small_instances_are_packed_optimally_with_some_effort(instance):
     tokens, chunks, limits = instance
     costs = [t + c - 1 for t, c in zip(tokens, chunks, strict=True)]
     packing = pack(tokens, chunks, limits=limits, effort=0.05)
@@ -154,7 +153,7 @@ def test_effort_never_makes_a_packing_worse(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_reaches_a_proven_optimum(family):
+def test_all_families_are_packed_with_a_proven_optimum(family):
     for n in (60, 120, 250, 1000):
         for seed in range(3):
             case = FAMILIES[family](np.random.default_rng([seed, n]), n)
@@ -166,12 +165,12 @@ def test_every_family_reaches_a_proven_optimum(family):
 @pytest.mark.parametrize(
     ("family", "n", "seed", "effort"),
     [
-        # Few documents in a request and no tokens to spare: too many combinations for a plain search.
+        # Few documents a request and no token to spare: too many tight subsets for a plain search.
         ("cut_few", 80, 1003, 1.0),
         ("cut_few", 80, 1004, 1.0),
         ("cut_few", 80, 1006, 1.0),
         ("cut_few", 80, 1007, 1.0),
-        # A search that starts badly does not recover: it has to restart.
+        # A search with a wrong early branch does not recover, so it must restart.
         ("triplets", 100, 1001, 0.05),
         ("triplets", 100, 1009, 0.05),
         ("triplets", 120, 1008, 0.05),
@@ -184,16 +183,16 @@ def test_every_family_reaches_a_proven_optimum(family):
         ("both_tight", 80, 1010, 1.0),
     ],
 )
-def test_hard_instances_are_packed_optimally(family, n, seed, effort):
+def test_instances_that_once_took_a_request_too_many_are_packed_optimally(family, n, seed, effort):
     case = FAMILIES[family](np.random.default_rng([seed, n]), n)
     packing = pack(case.tokens, case.chunks, limits=case.limits, effort=effort)
     check(packing, case.tokens, case.chunks, case.limits)
     assert len(packing.requests) == case.optimum
 
 
-def test_concurrent_calls_do_not_change_the_packing():
+def test_the_same_call_gives_the_same_packing_on_a_busy_machine():
     case = both_exact(np.random.default_rng(5), 240)
-    # This instance is not solved: the budget ends the search, and the budget is a number of steps.
+    # The budget of steps ends the search, because no optimum is found.
     alone = pack(case.tokens, case.chunks, limits=case.limits, effort=0.2)
     assert not alone.optimal
     found = []
@@ -208,14 +207,14 @@ def test_concurrent_calls_do_not_change_the_packing():
     assert all(np.array_equal(alone.request_of, one.request_of) for one in found)
 
 
-def test_window_order_bounds_the_distance_between_documents_of_a_request():
+def test_the_window_bounds_the_distance_between_documents_of_a_request():
     limits = Limits(documents=4, tokens=1000, tokens_per_document=1000)
     tokens = np.random.default_rng(1).integers(1, 300, 5000)
     packing = pack(tokens, limits=limits, order="window")
     check(packing, tokens, None, limits)
     for number, request in enumerate(packing.requests):
         packed_before = sum(len(r) for r in packing.requests[:number])
-        # Documents read so far: those packed before, and those of eight requests at most.
+        # At most eight full requests of documents are read beyond those already packed.
         assert request[-1] < packed_before + 8 * limits.documents
     assert len(packing.requests) <= len(pack(tokens, limits=limits, order="input").requests)
 
@@ -226,7 +225,7 @@ def test_separators_count_as_tokens():
     assert len(pack([50, 50], [1, 2], limits=limits).requests) == 2
 
 
-def test_no_documents_need_no_requests():
+def test_no_documents_give_no_requests():
     for empty in ([], (), np.array([]), np.zeros(0, dtype=np.int32)):
         for order in ORDERS:
             packing = pack(empty, order=order)
@@ -265,12 +264,12 @@ def test_every_integer_dtype_is_accepted(dtype):
         ([32_001], ValueError, "document 0 costs 32001 tokens, more than limits.tokens_per_document = 32000"),
     ],
 )
-def test_invalid_token_counts_are_rejected_by_name(counts, error, message):
+def test_invalid_token_counts_are_rejected_by_position(counts, error, message):
     with pytest.raises(error, match=message):
         pack(counts)
 
 
-def test_invalid_chunk_counts_are_rejected_by_name():
+def test_invalid_chunk_counts_are_rejected_by_position():
     with pytest.raises(ValueError, match=r"one entry a document: expected 2, got 1"):
         pack([1, 2], [1])
     with pytest.raises(ValueError, match=r"chunk_counts\[1\] must be at least 1, got 0"):
@@ -299,7 +298,7 @@ def test_invalid_options_are_rejected(options, error, message):
         pack([1, 2], **options)
 
 
-def test_a_packing_is_frozen_and_picklable():
+def test_a_packing_is_frozen_and_pickles():
     packing = pack([60, 50, 40], limits=Limits(tokens=100))
     with pytest.raises(AttributeError):
         packing.lower_bound = 1
@@ -310,13 +309,13 @@ def test_a_packing_is_frozen_and_picklable():
     assert [r.tolist() for r in again.requests] == [r.tolist() for r in packing.requests] == [[0, 2], [1]]
 
 
-def test_the_input_is_not_modified():
+def test_the_input_is_not_changed():
     counts = np.array([5, 3, 9])
     pack(counts)
     assert counts.tolist() == [5, 3, 9]
 
 
-def test_a_million_documents_in_any_order_need_the_same_number_of_requests():
+def test_the_order_of_a_million_documents_does_not_change_the_number_of_requests():
     rng = np.random.default_rng(3)
     random = rng.integers(1, 32_001, 1_000_000)
     packings = [pack(tokens, effort=0) for tokens in (random, np.sort(random), np.sort(random)[::-1].copy())]
@@ -328,7 +327,7 @@ def test_a_million_documents_in_any_order_need_the_same_number_of_requests():
     ("tokens", "requests"),
     [
         (np.full(1_000_000, 25_000), 250_000),
-        (np.ones(1_000_000, dtype=np.int64), 1954),  # 512 in each request
+        (np.ones(1_000_000, dtype=np.int64), 1954),  # 512 a request
         (np.where(np.arange(1_000_000) % 2, 1, 32_000), 166_667),
     ],
 )
@@ -337,51 +336,51 @@ def test_a_million_documents_of_one_or_two_sizes_are_packed_optimally(tokens, re
     assert (len(packing), packing.lower_bound) == (requests, requests)
 
 
-def test_documents_limited_by_tokens_and_chunks_are_packed_near_the_bound():
+def test_many_documents_bound_by_tokens_and_chunks_leave_little_room():
     rng = np.random.default_rng(1)
     chunks = rng.integers(1, 1000, 20_000)
     tokens = np.minimum(np.ceil(rng.lognormal(7.8, 1.06, 20_000)).astype(np.int64), 32_000 - chunks)
     packing = pack(tokens, chunks)
     check(packing, tokens, chunks, Limits())
-    # Best-fit by tokens alone exceeds the bound by a fifth, contiguous requests by a twentieth.
+    # Best-fit by tokens alone takes a fifth more requests than the bound, contiguous requests a twentieth.
     assert len(packing) < 1.03 * packing.lower_bound
 
 
 @pytest.mark.parametrize("by_chunks", [False, True])
-def test_documents_limited_by_count_and_size_are_packed_near_the_bound(by_chunks):
+def test_many_documents_bound_by_their_number_and_another_limit_leave_little_room(by_chunks):
     sizes = np.ceil(np.random.default_rng(2).lognormal(2, 1, 60_000)).clip(1, 150).astype(np.int64)
     chunks = sizes if by_chunks else None
     limits = Limits(documents=10, chunks=150) if by_chunks else Limits(documents=10, tokens=150)
     packing = pack(sizes, chunks, limits=limits)
     check(packing, sizes, chunks, limits)
-    # Best-fit packs the small documents last, where their number fills requests: a tenth more than the bound.
+    # Best-fit packs small documents last, where their number fills requests: a tenth more than the bound.
     assert len(packing) < 1.03 * packing.lower_bound
 
 
-def test_effort_bounds_the_search_for_many_documents():
-    # A gap to the bound remains, and the emptiest requests cannot be dissolved.
+def test_effort_ends_with_many_documents():
+    # A gap to the bound remains here, but none of the emptiest requests can be saved.
     counts = np.random.default_rng(0).integers(1, 32_001, 300_000)
     check(pack(counts, effort=0.2), counts, None, Limits())
 
 
-def test_a_packing_of_a_million_documents_takes_little_memory():
+def test_a_million_documents_take_little_memory():
     counts = np.random.default_rng(4).integers(1, 32_001, 1_000_000)
     tracemalloc.start()
     packing = pack(counts, effort=0)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # NumPy reports its arrays to tracemalloc: request of each document, documents of each request, offsets.
+    # tracemalloc sees the arrays: the request of each document, the documents of each request, and the offsets.
     assert held < 20e6
     assert len(packing.request_of) == 1_000_000
 
 
-def test_ctrl_c_interrupts_a_search():
+def test_ctrl_c_interrupts_a_long_search():
     case = both_exact(np.random.default_rng(0), 500)
     with pytest.raises(KeyboardInterrupt), once_released(lambda: signal.raise_signal(signal.SIGINT)):
         pack(case.tokens, case.chunks, limits=case.limits, effort=1e6)  # would run into the timeout
 
 
-def test_several_threads_can_pack_at_once():
+def test_concurrent_calls_give_the_same_packing():
     case = FAMILIES["triplets"](np.random.default_rng(7), 120)
     expected = pack(case.tokens, limits=case.limits, effort=1).request_of
     found = [None] * 8

@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from ctxembed._models import SEPARATOR, Limits, Model, register_model
-from ctxembed._planning.plan import Plan, Problem, plan
+from ctxembed import Limits, Model, Plan, Problem, plan, register_model
+from ctxembed._models import SEPARATOR
 from ctxembed._planning.prepare import prepare, prepare_texts
 
 WORDS = "The quick brown fox jumps over the lazy dog. "
