@@ -1,4 +1,4 @@
-"""What the documentation shows runs as it stands."""
+"""The documentation is complete and true: examples run, commands and links exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def docstrings():
-    """Every public object with an example: functions, classes and their methods, those of the core included."""
+    """Yield the docstring of every public function, class and method that has an example."""
     for name in ctxembed.__all__:
         value = getattr(ctxembed, name)
         members = [(name, value)]
@@ -31,29 +31,29 @@ def docstrings():
 
 
 @pytest.mark.parametrize("text", [*docstrings()])
-def test_an_example_prints_what_it_says(text, server, tmp_path, monkeypatch):
+def test_docstring_examples_print_what_they_show(text, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
     names = {name: getattr(ctxembed, name) for name in ctxembed.__all__} | {"ctxembed": ctxembed, "np": np}
     example = doctest.DocTestParser().get_doctest(text, names, "docstring", None, 0)
-    said: list[str] = []
-    failures, attempts = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    output: list[str] = []
+    failures, attempts = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append)
     assert attempts > 0
-    assert failures == 0, "".join(said)
+    assert failures == 0, "".join(output)
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in ctxembed.__all__ if callable(getattr(ctxembed, n)) and n not in {"Plan", "Problem"}]
+    "name", [n for n in ctxembed.__all__ if inspect.isclass(v := getattr(ctxembed, n)) or inspect.isroutine(v)]
 )
-def test_everything_public_is_documented(name):
+def test_every_public_class_and_function_has_a_summary(name):
     text = inspect.getdoc(getattr(ctxembed, name))
     assert text
     assert len(text.splitlines()[0]) > 10
 
 
 @pytest.mark.parametrize("name", [n for n in ctxembed.__all__ if inspect.isroutine(getattr(ctxembed, n))])
-def test_every_function_has_a_signature(name):
+def test_every_public_function_has_a_signature(name):
     assert inspect.signature(getattr(ctxembed, name)).parameters or name == "models"
 
 
