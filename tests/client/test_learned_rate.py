@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 from ctxembed._client._policy.concurrency import Gate
 from ctxembed._client._policy.rate_limiter import Account
-from ctxembed._server.limiter import Bucket
+from ctxembed._server.rate_limiter import Bucket
 
 LATENCY = 0.05
 JITTER = 0.3  # of the way back

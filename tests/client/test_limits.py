@@ -16,7 +16,7 @@ from ctxembed._client import AsyncClient, Client
 from ctxembed._client._http.credentials import key_source
 from ctxembed._client._policy.rate_limiter import Account, Bucket, LearnedRate, account_of, limits_of
 from ctxembed._client._policy.retry import CLOCK, Hedger, RetryBudget
-from ctxembed._server.limiter import Bucket as Limiter
+from ctxembed._server.rate_limiter import Bucket as Limiter
 from hypothesis import given
 from hypothesis import strategies as st
 

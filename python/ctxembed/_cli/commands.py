@@ -285,7 +285,7 @@ def serve(
     tokens_per_minute: Annotated[float | None, typer.Option(help="Answer 429 beyond this rate.")] = None,
     fail_rate: Annotated[float, typer.Option(help="Share of requests, 0 to 1, that meet a random fault.")] = 0.0,
     faults: Annotated[
-        Path | None, typer.Option(help="A fault plan, TOML or JSON, as ctxembed._server.plan explains it.")
+        Path | None, typer.Option(help="A fault plan, TOML or JSON, as ctxembed._server.faults.plan explains it.")
     ] = None,
     *,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Permit a host beyond this machine.")] = False,
@@ -297,9 +297,10 @@ def serve(
     """
     import os
 
+    from ctxembed._backends.hashed import NOTICE, HashedEmbedder
     from ctxembed._server import ServerConfig
     from ctxembed._server import serve as run_server
-    from ctxembed._server.plan import load_plan
+    from ctxembed._server.faults.plan import load_plan
 
     try:
         if faults is not None:
@@ -318,7 +319,7 @@ def serve(
         )
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
-    run_server(config)
+    run_server(config, HashedEmbedder(config.models), notice=NOTICE)
 
 
 @app.command()
