@@ -110,9 +110,9 @@ def test_plan_shows_how_long_requests_take_at_a_rate(ctxembed, lines):
     assert "30 seconds at 2 requests a minute" in ctxembed("plan", lines, "--rpm", "2").stdout
     planned = json.loads(ctxembed("plan", lines, "--rpm", "2", "--json").stdout)
     assert (planned["requests_per_minute"], planned["minutes"]) == (2.0, 0.5)
-    refused = ctxembed("plan", lines, "--rpm", "0")
-    assert refused.returncode == 2
-    assert "--rpm must be finite and above 0" in refused.stderr
+    rejected = ctxembed("plan", lines, "--rpm", "0")
+    assert rejected.returncode == 2
+    assert "--rpm must be finite and above 0" in rejected.stderr
 
 
 @pytest.mark.parametrize(
@@ -195,15 +195,15 @@ def test_errors_have_a_message_and_an_exit_code(ctxembed, lines, arguments, code
 
 def test_an_existing_folder_is_not_overwritten(ctxembed, lines, tmp_path):
     assert ctxembed("embed", lines, "out").returncode == 0
-    refused = ctxembed("embed", lines, "out")
-    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    rejected = ctxembed("embed", lines, "out")
+    assert (rejected.returncode, "--force" in rejected.stderr) == (1, True)
     assert ctxembed("embed", lines, "out", "--force", "--dimensions", "128").returncode == 0
     assert np.load(tmp_path / "out" / "vectors.npy").shape == (6, 128)
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "diary.txt").write_text("dear diary")
-    refused = ctxembed("embed", lines, "precious", "--force")
-    assert (refused.returncode, "not an output" in refused.stderr) == (1, True)
+    rejected = ctxembed("embed", lines, "precious", "--force")
+    assert (rejected.returncode, "not an output" in rejected.stderr) == (1, True)
     assert (precious / "diary.txt").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["docs.jsonl", "out", "precious"]
 
@@ -401,7 +401,7 @@ def test_ctrl_c_ends_the_demo_and_its_server(tmp_path):
         line = next(line for line in process.stdout if line.startswith("local server at"))
         port = int(line.split("http://127.0.0.1:")[1].split()[0])
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()

@@ -53,7 +53,7 @@ def test_it_prints_one_line_and_shuts_down_on_a_signal(spawn, number):
     assert address.startswith("http://127.0.0.1:")
     assert httpx.get(address.strip() + "/healthz", trust_env=False).status_code == 200
     process.send_signal(number)
-    rest, errors = process.communicate(timeout=20)
+    rest, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert rest == b""
     assert b"Traceback" not in errors
@@ -84,7 +84,7 @@ def test_shutdown_ends_paused_responses(fresh_server, fault):
 def test_a_taken_port_is_reported_with_exit_code_1(spawn):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = spawn("--port", str(taken.getsockname()[1]))
-        out, errors = process.communicate(timeout=20)
+        out, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert out == b""
     assert b"in use" in errors
@@ -101,7 +101,7 @@ def test_a_taken_port_is_reported_with_exit_code_1(spawn):
 ])  # fmt: skip
 def test_invalid_arguments_give_exit_code_2(spawn, arguments, message):
     process = spawn(*arguments)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert message in errors
     assert b"Traceback" not in errors

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["NOTICE", "HashedEmbedder", "embed_documents"]
 
 NOTICE: Final = "ctxembed: vectors come from a stand-in that knows words but no meaning; do not mix them with the API's"
-"""What a server that uses the stand-in tells its user."""
+"""A server with the stand-in prints this line at its start."""
 
 _BUCKETS: Final = 2048
 _BITS: Final = 11  # 2 ** 11 buckets; each 64-bit hash gives two fields of 11 bits (bucket) and 1 bit (sign)

@@ -25,7 +25,7 @@ def estimate_tokens(text: str) -> int:
     script. The estimate therefore splits the text at whitespace. A piece costs ``ceil(letters / 8)`` if it is all
     ASCII letters, ``ceil(characters / 4)`` if it is other ASCII, else ``ceil(bytes / 5)``. Each line after the first
     costs one more unless it is blank. The estimate is low rather than high: a client that counts exactly fills
-    requests to the limit, and a server that overestimates would refuse requests that the API accepts.
+    requests to the limit, and a server that overestimates would reject requests that the API accepts.
 
     Examples
     --------

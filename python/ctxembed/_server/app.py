@@ -225,12 +225,12 @@ class _Service:
         parsed = await self._parse(body, nested=nested)
         self._admit("tokens", parsed.tokens)
         record.documents, record.chunks, record.tokens = len(parsed.documents), parsed.chunks, parsed.tokens
-        response = await self._in_thread(response_body, parsed, self._embedder, fault)
+        content = await self._in_thread(response_body, parsed, self._embedder, fault)
         if cache_key:
-            self._cache[cache_key] = response, (record.documents, record.chunks, record.tokens)
+            self._cache[cache_key] = content, (record.documents, record.chunks, record.tokens)
             while len(self._cache) > self.config.cache:
                 self._cache.popitem(last=False)
-        return response
+        return content
 
     async def _read(self, request: Request) -> bytes:
         pieces: list[bytes] = []

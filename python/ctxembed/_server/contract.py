@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -32,7 +32,7 @@ __all__ = [
     "unauthorized_page",
 ]
 
-ENCODING_FORMATS: Final[tuple[EncodingFormat, ...]] = ("base64_int8", "base64_binary")
+ENCODING_FORMATS: Final = ("base64_int8", "base64_binary")
 
 Problem = dict[str, Any]
 _Text = Annotated[str, Field(min_length=1)]
@@ -247,7 +247,7 @@ def parse_request(body: bytes, contract: Contract, *, nested: bool) -> Embedding
         nested=nested,
         model=model,
         dimensions=given.dimensions if "dimensions" in given.model_fields_set else model.dimensions,
-        encoding_format=ENCODING_FORMATS[ENCODING_FORMATS.index(given.encoding_format)],
+        encoding_format=cast("EncodingFormat", given.encoding_format),
         tokens=tokens,
     )
 
@@ -335,9 +335,11 @@ def error_body(status: int, message: str | None = None, problems: list[Problem] 
         ``detail`` of a 422.
     """
     if status == 422:
-        content: dict[str, Any] = {"detail": problems or [_problem("value_error", message or "Refused by a fault")]}
+        content: dict[str, Any] = {"detail": problems or [_problem("value_error", message or "Rejected by a fault")]}
     else:
-        kind, default = _MESSAGES.get(status, ("api_error", "The service failed" if status >= 500 else "Refused"))
+        kind, default = _MESSAGES.get(
+            status, ("api_error", "The service failed" if status >= 500 else "Request rejected")
+        )
         content = {"error": {"message": message or default, "type": kind, "code": status}}
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 

@@ -35,12 +35,12 @@ def response_body(request: EmbeddingRequest, embedder: Embedder, fault: Fault) -
         encoding_format=request.encoding_format,
     ).vectors
     data, width = vectors.tobytes(), vectors.shape[1]
-    texts = iter([data[start : start + width] for start in range(0, len(data), width)])
+    raw_rows = iter([data[start : start + width] for start in range(0, len(data), width)])
     if fault.dimensions is not None:
         size = -(-fault.dimensions // 8) if request.encoding_format == "base64_binary" else fault.dimensions
-        texts = iter([text[:size].ljust(size, b"\0") for text in texts])
+        raw_rows = iter([row[:size].ljust(size, b"\0") for row in raw_rows])
     rows = [
-        (document, [(chunk, base64.b64encode(next(texts)).decode("ascii")) for chunk in range(len(chunks))])
+        (document, [(chunk, base64.b64encode(next(raw_rows)).decode("ascii")) for chunk in range(len(chunks))])
         for document, chunks in enumerate(request.documents)
     ]
     if fault.alters_rows:
