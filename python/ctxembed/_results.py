@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 import numpy as np
 
@@ -277,6 +277,8 @@ class EmbedError(CtxembedError):
         The documents that failed, each with its error.
     """
 
+    code: ClassVar[str] = "CTX-016"
+
     def __init__(self, message: str, partial: Embeddings, failures: tuple[Failure, ...]) -> None:
         super().__init__(message)
         self.message = message
@@ -295,6 +297,8 @@ class InvalidDocumentsError(EmbedError, ValueError):
     problems : tuple of Problem
         Every (document, chunk, reason) found.
     """
+
+    code: ClassVar[str] = "CTX-017"
 
     def __init__(
         self, message: str, partial: Embeddings, failures: tuple[Failure, ...], problems: tuple[Problem, ...]

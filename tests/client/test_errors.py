@@ -455,5 +455,5 @@ def test_an_error_pickles_with_its_cause_and_without_the_key(cause, shown):
 def test_a_page_is_shown_by_its_words_and_kept_as_it_came():
     page = "<html>\n<head><title>401 Authorization Required</title></head>\n<!-- a < b --></html>"
     error = ctxembed._errors.status_error(401, page, {})
-    assert str(error) == "the API answered 401: 401 Authorization Required <!-- a < b -->"
+    assert str(error) == "the API returned 401: 401 Authorization Required <!-- a < b -->"
     assert error.body == page

@@ -11,9 +11,9 @@ import time
 import ctxembed
 import numpy as np
 import pytest
-from ctxembed._server.embedder import embed_documents
+from ctxembed._backends.hashed import embed_documents
+from ctxembed._backends.token_estimate import estimate_tokens
 from ctxembed._server.faults import NAMED
-from ctxembed._server.tokens import count_tokens
 
 from .conftest import MODEL, Driver, FakeClock, documents_of
 from .fault_matrix import LIMITS as SERVER_LIMITS
@@ -22,7 +22,7 @@ from .fault_matrix import PAGE, ROWS, written
 DIMENSIONS = 128
 DOCUMENTS = documents_of(9, most=3)
 LIMITS = ctxembed.Limits(documents=3)  # three requests
-TOKENS = sum(sum(map(count_tokens, document)) + len(document) - 1 for document in DOCUMENTS)
+TOKENS = sum(sum(map(estimate_tokens, document)) + len(document) - 1 for document in DOCUMENTS)
 IMPATIENT = 0.8  # seconds for an answer, where the fault is that none comes; the others come in time on a busy machine
 
 

@@ -1,34 +1,34 @@
-"""The fault plan: which request meets which fault, and which limits hold meanwhile, as a file or a request's body.
+"""The fault plan: which requests meet which fault, and which limits apply, as a file or a request body.
 
-A plan is a JSON or TOML file (``--faults FILE``), or the body of ``POST /faults``: an object (table) of
+A plan is a JSON or TOML file (``--faults FILE``), or the body of ``POST /faults``. It is an object (table) of
 
 ``steps``
     A list. Each request meets the first step that matches it and is not used up. A step is a fault's name, or an
-    object of the fault's fields (:mod:`ctxembed._server.faults`), or of ``fault`` (a name or such an object), and of
+    object with the fault's fields (:mod:`ctxembed._server.faults.fault`) or with ``fault`` (a name or such an
+    object), and optionally
 
     ===============  ===================================================================================
-    ``times``        for so many requests (1 unless said); ``"always"``: without end
-    ``at``           the request with this number, counted from 1 by the plan; ``[first, last]``: those from first
-                     to last
-    ``path``         only requests to this path
-    ``probability``  only this share of the requests that match otherwise, 0 to 1, by the plan's dice
+    ``times``        how many requests it applies to (default 1), or ``"always"``
+    ``at``           the number of the request, counted from 1; ``[first, last]``: a range of requests
+    ``path``         apply only to requests to this path
+    ``probability``  apply only to this share of the matching requests, 0 to 1, drawn at random
     ===============  ===================================================================================
 
     An empty object is a step that lets a request pass.
 ``random``
-    ``share``, 0 to 1, of the requests that met no step and meet a fault instead; ``faults``, a list of names or
+    ``share``, 0 to 1, of the requests without a step that meet a random fault; ``faults``, a list of names or
     objects to draw from.
 ``seed``
-    An integer, 0 unless said: the same plan and order of requests give the same faults.
+    An integer, default 0. The same plan and order of requests give the same faults.
 ``limits``
-    What the server's own limits are while the plan is in force; those that are not named stay as they are:
-    ``requests_per_minute`` and ``burst`` (a leaky bucket with continuous refill), ``tokens_per_minute``;
-    ``retry_after``, how a 429 names the wait: ``"seconds"``, ``"date"`` or ``"none"``; ``ratelimit_headers``, true
-    for ``x-ratelimit-limit-*``, ``-remaining-*`` and ``-reset-*`` on every answer; ``documents``, ``chunks``,
-    ``tokens_per_document`` and ``tokens``, beyond which a request is refused; ``tokenizer``, the file of a
-    vocabulary that counts exactly (relative to the plan's file).
+    Replace the server's own limits while the plan is active; absent ones stay: ``requests_per_minute`` and ``burst``
+    (a leaky bucket with continuous refill), ``tokens_per_minute``; ``retry_after``, how a 429 gives the wait:
+    ``"seconds"``, ``"date"`` or ``"none"``; ``ratelimit_headers``, true for ``x-ratelimit-limit-*``,
+    ``-remaining-*`` and ``-reset-*`` on every response; ``documents``, ``chunks``, ``tokens_per_document`` and
+    ``tokens``, the largest request that is accepted; ``tokenizer``, a ``tokenizer.json`` that counts exactly (its path
+    is relative to the plan's file).
 
-A list alone is the list of steps. In TOML:
+A plain list is the list of steps. In TOML:
 
 .. code-block:: toml
 
@@ -67,21 +67,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ctxembed._planning.limits import Limits
-from ctxembed._server.faults import NAMED, NO_FAULT, Fault, parse_fault
-from ctxembed._server.limiter import RETRY_AFTER_STYLES
+from ctxembed._server.faults.fault import NAMED, NO_FAULT, Fault, parse_fault
+from ctxembed._server.rate_limiter import RETRY_AFTER_STYLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FaultPlan", "FaultSource", "PlanLimits", "Step", "load_plan", "parse_plan"]
+__all__ = ["FaultPlan", "FaultSchedule", "PlanLimits", "Step", "load_plan", "parse_plan"]
 
-_MATCHERS: Final = ("times", "at", "path", "probability", "fault")
+_STEP_FIELDS: Final = ("times", "at", "path", "probability", "fault")
 _SIZES: Final = tuple(entry.name for entry in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A fault, and the requests that meet it; the module's docstring explains each field."""
+    """A fault and the requests that meet it. The module docstring explains the fields."""
 
     fault: Fault
     times: int | None = 1
@@ -91,7 +91,7 @@ class Step:
     probability: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Write the step as the object it was read from, defaults left out."""
+        """Return the JSON object that describes the step, without defaults."""
         out = self.fault.to_json()
         if self.times != 1:
             out["times"] = "always" if self.times is None else self.times
@@ -106,7 +106,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLimits:
-    """Limits that a plan sets; None, or an empty mapping, leaves the server's own."""
+    """Limits that a plan sets. None, or an empty mapping, keeps the server's own."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -119,7 +119,7 @@ class PlanLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultPlan:
-    """What goes wrong, and when."""
+    """A parsed plan."""
 
     steps: tuple[Step, ...] = ()
     share: float = 0.0
@@ -128,65 +128,65 @@ class FaultPlan:
     limits: PlanLimits | None = None
 
 
-def _refuse(name: str, value: object, expected: str) -> ValueError:
+def _error(name: str, value: object, expected: str) -> ValueError:
     return ValueError(f"plan field {name!r}: expected {expected}, got {value!r}")
 
 
-def _integer(name: str, value: object, least: int, most: int = 2**31) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _refuse(name, value, f"an integer from {least} to {most}")
+def _integer(name: str, value: object, minimum: int, maximum: int = 2**31) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise _error(name, value, f"an integer from {minimum} to {maximum}")
     return value
 
 
-def _number(name: str, value: object, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise _refuse(name, value, f"a number from {least:g} to {most:g}")
+def _number(name: str, value: object, minimum: float, maximum: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+        raise _error(name, value, f"a number from {minimum:g} to {maximum:g}")
     return float(value)
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _refuse(name, value, "a string")
+        raise _error(name, value, "a string")
     return value
 
 
 def _object(name: str, value: object, keys: Sequence[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _refuse(name, value, "an object")
+        raise _error(name, value, "an object")
     for key in value:
         if key not in keys:
-            raise _refuse(name, key, "keys among " + ", ".join(keys))
+            raise _error(name, key, "keys among " + ", ".join(keys))
     return value
 
 
 def _list(name: str, value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise _refuse(name, value, "a list")
+        raise _error(name, value, "a list")
     return value
 
 
 def _parse_step(value: object) -> Step:
     if not isinstance(value, dict):
         return Step(fault=parse_fault(value))
-    matchers = {name: content for name, content in value.items() if name in _MATCHERS}
-    rest = {name: content for name, content in value.items() if name not in _MATCHERS}
-    if "fault" in matchers and rest:
-        raise _refuse("fault", matchers["fault"], f"no fields of a fault beside it ({', '.join(rest)})")
-    given: dict[str, Any] = {"fault": parse_fault(matchers.get("fault", rest))}
-    if "times" in matchers:
-        times = matchers["times"]
+    options = {name: content for name, content in value.items() if name in _STEP_FIELDS}
+    rest = {name: content for name, content in value.items() if name not in _STEP_FIELDS}
+    if "fault" in options and rest:
+        raise _error("fault", options["fault"], f"no fields of a fault beside it ({', '.join(rest)})")
+    given: dict[str, Any] = {"fault": parse_fault(options.get("fault", rest))}
+    if "times" in options:
+        times = options["times"]
         given["times"] = None if times == "always" else _integer("times", times, 1)
-    if "at" in matchers:
-        at = matchers["at"]
+    if "at" in options:
+        at = options["at"]
         pair = at if isinstance(at, list) else [at, at]
         if len(pair) != 2:
-            raise _refuse("at", at, "a number, or [first, last]")
+            raise _error("at", at, "a number, or [first, last]")
         given["first"] = _integer("at", pair[0], 1)
         given["last"] = _integer("at", pair[1], given["first"])
-    if "path" in matchers:
-        given["path"] = _text("path", matchers["path"])
-    if "probability" in matchers:
-        given["probability"] = _number("probability", matchers["probability"], 0, 1)
+    if "path" in options:
+        given["path"] = _text("path", options["path"])
+    if "probability" in options:
+        given["probability"] = _number("probability", options["probability"], 0, 1)
     return Step(**given)
 
 
@@ -205,22 +205,22 @@ def _parse_limits(value: object) -> PlanLimits:
             given[name] = _text(f"limits.{name}", content)
         elif name == "retry_after":
             if content not in RETRY_AFTER_STYLES:
-                raise _refuse(f"limits.{name}", content, "one of " + ", ".join(RETRY_AFTER_STYLES))
+                raise _error(f"limits.{name}", content, "one of " + ", ".join(RETRY_AFTER_STYLES))
             given[name] = content
         else:
             if not isinstance(content, bool):
-                raise _refuse(f"limits.{name}", content, "true or false")
+                raise _error(f"limits.{name}", content, "true or false")
             given[name] = content
     return PlanLimits(**given)
 
 
 def parse_plan(value: object) -> FaultPlan:
-    """Read a plan.
+    """Parse a plan.
 
     Raises
     ------
     ValueError
-        Naming the step, the field and what was expected.
+        The message names the step, the field and what was expected.
     """
     table = (
         {"steps": value} if isinstance(value, list) else _object("plan", value, ("steps", "random", "seed", "limits"))
@@ -234,11 +234,11 @@ def parse_plan(value: object) -> FaultPlan:
             raise ValueError(f"step {position}: {error}") from None
     given["steps"] = tuple(steps)
     if "random" in table:
-        dice = _object("random", table["random"], ("share", "faults"))
-        given["share"] = _number("random.share", dice.get("share"), 0, 1)
-        given["kinds"] = tuple(map(parse_fault, _list("random.faults", dice.get("faults"))))
+        random_faults = _object("random", table["random"], ("share", "faults"))
+        given["share"] = _number("random.share", random_faults.get("share"), 0, 1)
+        given["kinds"] = tuple(map(parse_fault, _list("random.faults", random_faults.get("faults"))))
         if not given["kinds"]:
-            raise _refuse("random.faults", dice["faults"], "at least one fault")
+            raise _error("random.faults", random_faults["faults"], "at least one fault")
     if "seed" in table:
         given["seed"] = _integer("seed", table["seed"], -(2**63), 2**63)
     if "limits" in table:
@@ -247,14 +247,14 @@ def parse_plan(value: object) -> FaultPlan:
 
 
 def load_plan(path: str | Path) -> FaultPlan:
-    """Read a plan's file: TOML where its name ends in ``.toml``, else JSON.
+    """Read a plan from a file: TOML if its name ends in ``.toml``, else JSON.
 
     Raises
     ------
     OSError
         The file cannot be read.
     ValueError
-        It is not a plan; the message names the file and the place.
+        The file is not a plan. The message names the file and the position.
     """
     file = Path(path)
     text = file.read_bytes()
@@ -268,68 +268,68 @@ def load_plan(path: str | Path) -> FaultPlan:
         raise ValueError(f"{file}: {error}") from None
 
 
-class FaultSource:
-    """Deals one fault to each request: by the plan's steps, else by its dice, else by the server's own.
+class FaultSchedule:
+    """Chooses the fault of each request: from the plan's steps, else its random faults, else the server's.
 
     Parameters
     ----------
     rate : float
-        Share of the requests that the server's own dice spoil.
+        Share of requests that meet one of the server's random faults.
     seed : int
-        Of those dice.
+        Seed of these.
     kinds : sequence of str
-        Names that they choose from.
+        Names to draw from.
 
     Notes
     -----
-    Belongs to the event loop's thread.
+    Used by the event loop's thread only.
     """
 
     def __init__(self, rate: float = 0.0, seed: int = 0, kinds: Sequence[str] = ()) -> None:
-        self._own = _Dice(rate, seed, [NAMED[kind] for kind in kinds])
+        self._server_faults = _RandomFaults(rate, seed, [NAMED[kind] for kind in kinds])
         self.set_plan(FaultPlan())
 
     def set_plan(self, plan: FaultPlan) -> None:
-        """Start a plan from its first request."""
+        """Replace the plan and count requests from 1 again."""
         self._steps = list(plan.steps)
-        self._left: list[float] = [math.inf if step.times is None else step.times for step in plan.steps]
+        self._times_left: list[float] = [math.inf if step.times is None else step.times for step in plan.steps]
         self._number = 0
-        self._chance = random.Random(plan.seed)  # noqa: S311  # repeatable on purpose
-        self._dice = _Dice(plan.share, plan.seed, plan.kinds)
+        self._random = random.Random(plan.seed)  # noqa: S311  # repeatable, not secret
+        self._plan_faults = _RandomFaults(plan.share, plan.seed, plan.kinds)
 
     @property
-    def left(self) -> list[dict[str, Any]]:
-        """The steps that are not used up, as objects."""
+    def remaining_steps(self) -> list[dict[str, Any]]:
+        """The steps that are not used up, as JSON objects."""
         return [
             step.to_json() | ({"times": int(left)} if 1 < left < math.inf else {})
-            for step, left in zip(self._steps, self._left, strict=True)
+            for step, left in zip(self._steps, self._times_left, strict=True)
             if left and (step.last is None or step.last > self._number)
         ]
 
-    def deal(self, path: str = "") -> Fault:
-        """Return the next request's fault."""
+    def next_fault(self, path: str = "") -> Fault:
+        """Return the fault of the next request."""
         self._number += 1
         for position, step in enumerate(self._steps):
-            if not self._left[position] or (step.path is not None and step.path != path):
+            if not self._times_left[position] or (step.path is not None and step.path != path):
                 continue
             if self._number < step.first or (step.last is not None and self._number > step.last):
                 continue
-            if step.probability < 1 and self._chance.random() >= step.probability:
+            if step.probability < 1 and self._random.random() >= step.probability:
                 continue
-            self._left[position] -= 1
+            self._times_left[position] -= 1
             return step.fault
-        return self._dice.deal() or self._own.deal() or NO_FAULT
+        return self._plan_faults.draw() or self._server_faults.draw() or NO_FAULT
 
 
-class _Dice:
-    """A share of the requests, and what they meet."""
+class _RandomFaults:
+    """Faults for a random share of the requests."""
 
     def __init__(self, share: float, seed: int, kinds: Sequence[Fault]) -> None:
         self._share = share
         self._kinds = kinds
-        self._random = random.Random(seed)  # noqa: S311  # repeatable on purpose
+        self._random = random.Random(seed)  # noqa: S311  # repeatable, not secret
 
-    def deal(self) -> Fault | None:
-        # Two draws a request, needed or not, keep the sequence independent of which requests were spoilt.
-        spoilt, chosen = self._random.random() < self._share, self._random.random()
-        return self._kinds[int(chosen * len(self._kinds))] if spoilt else None
+    def draw(self) -> Fault | None:
+        # Always two draws, so the faults of later requests do not depend on the share.
+        hit, choice = self._random.random() < self._share, self._random.random()
+        return self._kinds[int(choice * len(self._kinds))] if hit else None

@@ -1,44 +1,44 @@
-"""Faults: what can be made to go wrong with one request, as data.
+"""A fault: what goes wrong with one request, as data.
 
-A fault comes from the request's ``X-Fault`` header, from the plan (:mod:`ctxembed._server.plan`), or from the dice of
-``fail_rate``, in this order. Each is a JSON object whose fields may be combined, or the name of one in ``NAMED``:
+The fault of a request comes from its ``X-Fault`` header, else from the plan (:mod:`ctxembed._server.faults.plan`), else
+from the random faults of ``fail_rate``. A fault is a JSON object whose fields may be combined, or a name in ``NAMED``:
 
 ====================  ===========================================================================================
 field                 effect
 ====================  ===========================================================================================
-``status``            answer at once with this status, 201 to 599, in the contract's shape (401 is an HTML page)
-``headers``           object of headers to add to the answer
-``retry_after``       seconds: ``Retry-After`` as a number; ``{"date": seconds}``: as an HTTP date so far ahead
-``delay``             seconds to wait before the answer
+``status``            respond at once with this status, 201 to 599, in the API's format (401 is an HTML page)
+``headers``           object of headers to add to the response
+``retry_after``       ``Retry-After`` in seconds; ``{"date": seconds}``: as an HTTP date that many seconds ahead
+``delay``             seconds to wait before the response
 ``payload``           a 200 that is ``"html"``, ``"empty"`` or ``"garbage"``
-``body``              a string that replaces the body of whatever the answer is
-``pad``               so many bytes of blanks after the body
-``shuffle``           true, or a seed: documents, and chunks in each document, in another order
-``missing_document``  document: leave it out
-``missing_chunk``     ``[document, chunk]``: leave this chunk out
-``duplicate_document`` document: send it twice
-``duplicate_chunk``   ``[document, chunk]``: send this chunk twice
-``extra_chunk``       document: send one more chunk of it than were asked for
-``corrupt_chunk``     ``[document, chunk]``: put a byte that is not base64 into its vector
-``dimensions``        send vectors of this many dimensions instead
-``model``             name this model instead
-``omit``              list among ``usage``, ``cost``, ``object``, ``index``, ``model``, ``data``: leave these keys out
-``encoding``          ``"gzip"`` or ``"deflate"``; ``"truncated-gzip"`` (ends halfway, the length says so);
-                      ``"mislabelled-gzip"`` (says gzip, is not); ``"unlabelled-gzip"`` (is gzip, does not say so);
-                      ``"unknown"`` (a coding that nobody knows)
+``body``              a string that replaces the body of any response
+``pad``               number of spaces to append to the body
+``shuffle``           true, or a seed: reorder the documents, and the chunks in each document
+``missing_document``  document to leave out
+``missing_chunk``     ``[document, chunk]`` to leave out
+``duplicate_document`` document to send twice
+``duplicate_chunk``   ``[document, chunk]`` to send twice
+``extra_chunk``       document that gets one chunk more than was requested
+``corrupt_chunk``     ``[document, chunk]`` whose vector gets a byte that is not base64
+``dimensions``        send vectors with this many dimensions
+``model``             name this model in the response
+``omit``              list among ``usage``, ``cost``, ``object``, ``index``, ``model``, ``data``: keys to leave out
+``encoding``          ``"gzip"`` or ``"deflate"``; ``"truncated-gzip"`` (ends halfway, with a matching length);
+                      ``"mislabelled-gzip"`` (labelled gzip, but is not); ``"unlabelled-gzip"`` (gzip without the
+                      label); ``"unknown"`` (an unknown content coding)
 ``chunked``           true: chunked transfer coding instead of a content length
 ``stall``             ``{"after": bytes, "seconds": s}``: pause in the body
-``trickle``           ``{"bytes": n, "seconds": s}``: so many bytes of the body at a time, a pause after each
-``truncate``          ``{"after": bytes}``: close the connection there, before the promised length or the last chunk
-``reset``             true: reset the connection in place of an answer; ``{"after": bytes}``: in the body
-``hang_up``           true: close the connection in place of an answer
-``drop``              true: close the connection after a whole answer that does not announce it
-``raw``               a string to send in place of an answer, after which the connection closes
+``trickle``           ``{"bytes": n, "seconds": s}``: send n bytes of the body at a time, with a pause after each
+``truncate``          ``{"after": bytes}``: close the connection there, before the declared length or the last chunk
+``reset``             true: reset the connection instead of responding; ``{"after": bytes}``: reset it in the body
+``hang_up``           true: close the connection instead of responding
+``drop``              true: close the connection after a complete response that does not announce it
+``raw``               a string to send instead of a response, before the connection closes
 ====================  ===========================================================================================
 
-A number of bytes beyond the body's length means the body's last byte; a position beyond the input means its last
-document or chunk, so that one fault fits every request. ``pad`` with ``"encoding": "gzip"`` is a bomb: blanks
-compress a thousandfold.
+A byte count beyond the end of the body means its last byte, and a position beyond the input means its last document or
+chunk, so one fault fits every request. ``pad`` with ``"encoding": "gzip"`` is a decompression bomb: spaces compress
+a thousandfold.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["NAMED", "NO_FAULT", "Fault", "label_of", "parse_fault"]
+__all__ = ["NAMED", "NO_FAULT", "Fault", "fault_label", "parse_fault"]
 
 _PAYLOADS: Final = ("html", "empty", "garbage")
 _ENCODINGS: Final = ("gzip", "deflate", "truncated-gzip", "mislabelled-gzip", "unlabelled-gzip", "unknown")
 _OMITTABLE: Final = ("usage", "cost", "object", "index", "model", "data")
-_COMPANIONS: Final = ("stall_seconds", "trickle_seconds", "retry_after_date")  # written beside what they belong to
-_LONGEST: Final = 3600.0
-_LARGEST: Final = 2**31
+_SECOND_VALUES: Final = ("stall_seconds", "trickle_seconds", "retry_after_date")  # to_json writes them with the first
+_MAX_SECONDS: Final = 3600.0
+_MAX_INTEGER: Final = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One request's fault; the module's docstring explains each field. Without any, nothing goes wrong."""
+    """One request's fault. The module docstring explains the fields; the default has no effect."""
 
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -96,31 +96,31 @@ class Fault:
 
     @property
     def alters_rows(self) -> bool:
-        """Whether the rows of the answer are not the ones that were asked for."""
+        """Whether the rows differ from those of a correct response."""
         positions = (self.missing_document, self.missing_chunk, self.duplicate_document, self.duplicate_chunk)
         others = (self.extra_chunk, self.corrupt_chunk, self.shuffle, self.dimensions)
         return any(value is not None for value in positions + others)
 
     @property
     def breaks_connection(self) -> bool:
-        """Whether the connection ends before the answer does."""
+        """Whether the server ends the connection itself."""
         after = (self.truncate_after, self.reset_after, self.raw)
         return self.hang_up or self.drop or any(value is not None for value in after)
 
     @property
     def hides_usage(self) -> bool:
-        """Whether ``usage`` cannot be read from what reaches the client."""
+        """Whether the client cannot read ``usage``."""
         broken = self.truncate_after is not None or self.reset_after is not None or self.hang_up
         replaced = self.payload is not None or self.body is not None or self.raw is not None
         coded = self.encoding is not None and self.encoding not in ("gzip", "deflate")
         return broken or replaced or coded or "usage" in self.omit
 
     def to_json(self) -> dict[str, Any]:
-        """Write the fault as the object it was read from, defaults left out."""
+        """Return the JSON object that :func:`parse_fault` reads, without defaults."""
         out: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value == getattr(NO_FAULT, entry.name) or entry.name in _COMPANIONS:
+            if value == getattr(NO_FAULT, entry.name) or entry.name in _SECOND_VALUES:
                 continue
             if entry.name == "stall_after":
                 out["stall"] = {"after": value, "seconds": self.stall_seconds}
@@ -186,78 +186,78 @@ NAMED: Final[Mapping[str, Fault]] = {
     "gzip-bomb": Fault(encoding="gzip", pad=64 * 1024 * 1024),
     "oversized": Fault(pad=16 * 1024 * 1024),
 }
-"""The faults that have a name."""
+"""All named faults."""
 
 
-def label_of(fault: Fault) -> str:
-    """Return a fault's name, or else the names of its fields."""
+def fault_label(fault: Fault) -> str:
+    """Return the fault's name, or the names of its fields joined by ``+``."""
     found = next((name for name, named in NAMED.items() if named == fault), None)
     return found or "+".join(fault.to_json())
 
 
-def _refuse(name: str, value: object, expected: str) -> ValueError:
+def _error(name: str, value: object, expected: str) -> ValueError:
     return ValueError(f"fault field {name!r}: expected {expected}, got {value!r}")
 
 
-def _integer(name: str, value: object, least: int = 0, most: int = _LARGEST) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _refuse(name, value, f"an integer from {least} to {most}")
+def _integer(name: str, value: object, minimum: int = 0, maximum: int = _MAX_INTEGER) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise _error(name, value, f"an integer from {minimum} to {maximum}")
     return value
 
 
 def _seconds(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST:
-        raise _refuse(name, value, f"seconds from 0 to {_LONGEST:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_SECONDS:
+        raise _error(name, value, f"seconds from 0 to {_MAX_SECONDS:g}")
     return float(value)
 
 
 def _position(name: str, value: object) -> tuple[int, int]:
     if not isinstance(value, list) or len(value) != 2:
-        raise _refuse(name, value, "[document, chunk]")
+        raise _error(name, value, "[document, chunk]")
     return _integer(name, value[0]), _integer(name, value[1])
 
 
 def _choice(name: str, value: object, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
-        raise _refuse(name, value, "one of " + ", ".join(choices))
+        raise _error(name, value, "one of " + ", ".join(choices))
     return value
 
 
 def _choices(name: str, value: object, choices: Sequence[str]) -> frozenset[str]:
     if not isinstance(value, list):
-        raise _refuse(name, value, "a list of names")
+        raise _error(name, value, "a list of names")
     return frozenset(_choice(name, entry, choices) for entry in value)
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _refuse(name, value, "a string")
+        raise _error(name, value, "a string")
     return value
 
 
 def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise _refuse(name, value, "true or false")
+        raise _error(name, value, "true or false")
     return value
 
 
 def _headers(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise _refuse(name, value, "an object of strings")
+        raise _error(name, value, "an object of strings")
     for header, content in value.items():
-        # What would let a fault write a second header or a body is not a header.
+        # Control characters could inject another header or a body.
         if not isinstance(content, str) or not header.isascii() or not (header + content).isprintable():
-            raise _refuse(name, {header: content}, "names and values of printable ASCII")
+            raise _error(name, {header: content}, "names and values of printable ASCII")
         if not content.isascii() or not header or set(header) & set(' :"(),/;<=>?@[]{}'):
-            raise _refuse(name, {header: content}, "names and values of printable ASCII")
+            raise _error(name, {header: content}, "names and values of printable ASCII")
         if header.lower() in ("content-length", "transfer-encoding"):
-            raise _refuse(name, {header: content}, "headers other than those of framing: see truncate and chunked")
+            raise _error(name, {header: content}, "no framing headers: use truncate or chunked")
     return {header.lower(): content for header, content in value.items()}
 
 
 def _object(name: str, value: object, keys: Sequence[str]) -> dict[str, object]:
     if not isinstance(value, dict) or set(value) != set(keys):
-        raise _refuse(name, value, "an object with " + " and ".join(keys))
+        raise _error(name, value, "an object with " + " and ".join(keys))
     return value
 
 
@@ -295,8 +295,8 @@ def _trickle(name: str, value: object) -> dict[str, Any]:
     return {"trickle_bytes": size, "trickle_seconds": seconds}
 
 
-_READERS: Final[Mapping[str, Callable[[str, object], object]]] = {
-    "status": partial(_integer, least=201, most=599),
+_PARSERS: Final[Mapping[str, Callable[[str, object], object]]] = {
+    "status": partial(_integer, minimum=201, maximum=599),
     "headers": _headers,
     "delay": _seconds,
     "payload": partial(_choice, choices=_PAYLOADS),
@@ -309,7 +309,7 @@ _READERS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "duplicate_chunk": _position,
     "extra_chunk": _integer,
     "corrupt_chunk": _position,
-    "dimensions": partial(_integer, least=1, most=65_536),
+    "dimensions": partial(_integer, minimum=1, maximum=65_536),
     "model": _text,
     "omit": partial(_choices, choices=_OMITTABLE),
     "encoding": partial(_choice, choices=_ENCODINGS),
@@ -320,32 +320,32 @@ _READERS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "drop": _flag,
     "raw": _text,
 }
-"""What reads each field that has one value."""
+"""Parsers of the fields that set one attribute."""
 
-_READERS_OF_PAIRS: Final[Mapping[str, Callable[[str, object], dict[str, Any]]]] = {
+_PAIR_PARSERS: Final[Mapping[str, Callable[[str, object], dict[str, Any]]]] = {
     "retry_after": _retry_after,
     "stall": _stall,
     "trickle": _trickle,
 }
 
 
-def _read_field(name: str, value: object) -> dict[str, Any]:
-    pair = _READERS_OF_PAIRS.get(name)
+def _parse_field(name: str, value: object) -> dict[str, Any]:
+    pair = _PAIR_PARSERS.get(name)
     if pair is not None:
         return pair(name, value)
-    reader = _READERS.get(name)
-    if reader is None:
-        raise _refuse(name, value, "one of the fields " + ", ".join([*_READERS, *_READERS_OF_PAIRS]))
-    return {name + "_after" if name in ("truncate", "reset") else name: reader(name, value)}
+    parse = _PARSERS.get(name)
+    if parse is None:
+        raise _error(name, value, "one of the fields " + ", ".join([*_PARSERS, *_PAIR_PARSERS]))
+    return {name + "_after" if name in ("truncate", "reset") else name: parse(name, value)}
 
 
 def parse_fault(value: object) -> Fault:
-    """Read one fault: a name in ``NAMED``, or an object of fields.
+    """Parse a fault: a name in ``NAMED``, or an object of fields.
 
     Raises
     ------
     ValueError
-        Naming the field, its value and what was expected.
+        The message names the field, its value and what was expected.
     """
     if isinstance(value, str):
         if value not in NAMED:
@@ -355,7 +355,7 @@ def parse_fault(value: object) -> Fault:
         raise ValueError(f"fault {value!r}: expected an object or a name")  # noqa: TRY004  # JSON has no Python type
     given: dict[str, Any] = {}
     for name, content in value.items():
-        given |= _read_field(name, content)
+        given |= _parse_field(name, content)
     ends = {"truncate": given.get("truncate_after"), "reset": given.get("reset_after"), "raw": given.get("raw")}
     chosen = [name for name, content in ends.items() if content is not None]
     chosen += [name for name in ("hang_up", "drop") if given.get(name)]

@@ -1,4 +1,4 @@
-"""The server around the application: socket, address line, signals, end."""
+"""The HTTP server around the application: socket, signals, shutdown."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ctxembed._server.app import create_app
-from ctxembed._server.wire import TRANSPORT
+from ctxembed._server.faults.response import TRANSPORT
 
 if TYPE_CHECKING:
     import asyncio
 
     from starlette.types import Receive, Scope, Send
 
+    from ctxembed._backends.embedder import Embedder
     from ctxembed._server.config import ServerConfig
 
 __all__ = ["serve"]
 
-_KEEP_ALIVE = 75  # seconds; beyond what a client's pool keeps, so that no request meets a closing connection
-_GRACE = 5  # seconds that requests under way get at the end
-_STANDS_IN = "ctxembed: vectors come from a stand-in that knows words but no meaning; do not mix them with the API's"
+_KEEP_ALIVE = 75  # seconds; longer than a client's connection pool, so the client closes idle connections first
+_GRACE = 5  # seconds that requests in flight get at shutdown
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that hands the application its connection, so that a fault can break it."""
+    """HTTP/1.1 that gives the application its connection, so that a fault can break it."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares it so
         super().connection_made(transport)
         app: Any = self.app
 
@@ -45,7 +45,7 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says where it listens once it does, and wakes waiting answers before it ends."""
+    """A uvicorn server that prints its address once it listens, and ends paused responses at shutdown."""
 
     def __init__(self, config: uvicorn.Config, address: str, stopping: asyncio.Event) -> None:
         super().__init__(config)
@@ -78,42 +78,47 @@ def _bind(host: str, port: int) -> tuple[socket.socket, str]:
     return listener, f"http://{shown}:{bound[1]}"
 
 
-def _end_with_stdin(server: uvicorn.Server) -> None:
+def _exit_when_stdin_closes(server: uvicorn.Server) -> None:
     # The descriptor, not sys.stdin: a thread inside a buffered read would hold its lock at interpreter exit.
     while os.read(0, 4096):
         pass
     server.should_exit = True
 
 
-def serve(config: ServerConfig, *, until_stdin_closes: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM, then end in order.
+def serve(config: ServerConfig, embedder: Embedder, *, notice: str = "", until_stdin_closes: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM, then shut down cleanly.
 
-    Writes one line to stdout, the base URL, once the server listens. Everything else goes to stderr.
+    Writes the base URL to stdout, as one line, once the server listens. Everything else goes to stderr.
 
     Parameters
     ----------
     config : ServerConfig
-        How the server behaves.
+        Configuration of the server.
+    embedder : Embedder
+        Computes the vectors.
+    notice : str
+        A line for stderr once the address is bound.
     until_stdin_closes : bool
-        End as well when stdin does: for a server that must not outlive the process that started it.
+        Shut down when stdin closes, so that the server does not outlive the process that started it.
 
     Raises
     ------
     OSError
-        The address cannot be listened on.
+        The server cannot listen on the address.
 
     Notes
     -----
-    Call it on the main thread of a process: it handles signals, which stay handled afterwards as they were before.
+    Call it on the main thread: it installs signal handlers, and restores the previous ones at the end.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     if config.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     listener, address = _bind(config.host, config.port)
     with listener:
-        sys.stderr.write(_STANDS_IN + "\n")
-        sys.stderr.flush()
-        app = create_app(config)
+        if notice:
+            sys.stderr.write(notice + "\n")
+            sys.stderr.flush()
+        app = create_app(config, embedder)
         server = _Server(
             uvicorn.Config(
                 app,
@@ -130,13 +135,13 @@ def serve(config: ServerConfig, *, until_stdin_closes: bool = False) -> None:
             app.state.stopping,
         )
         if until_stdin_closes:
-            threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
+            threading.Thread(target=_exit_when_stdin_closes, args=(server,), daemon=True).start()
 
-        def end(_signal: int, _frame: object) -> None:
+        def shut_down(_signal: int, _frame: object) -> None:
             server.should_exit = True
 
-        # uvicorn raises each signal once more after its own end: ours is what it meets, not death by signal.
-        before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+        # uvicorn raises each signal again after its shutdown. This handler keeps that from killing the process.
+        before = {number: signal.signal(number, shut_down) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             server.run(sockets=[listener])
         finally:
