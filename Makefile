@@ -101,10 +101,11 @@ bench-smoke: $(VENV)/.bench
 	$(PYTEST) benches --benchmark-disable -p no:cacheprovider
 
 # The extension with counters is built and imported in a folder of its own, so that .venv keeps its release build.
-# Tests of Python run it in processes that come and go: four files of counters take what they all count.
+# Its code is optimised, since some tests are too slow otherwise, but in the way that compiles fastest. Tests of Python
+# run it in many processes, which merge their counters into four files.
 COVERED := $(CURDIR)/target/coverage
 COUNTING := CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$(COVERED) RUSTFLAGS='-C instrument-coverage' \
-	LLVM_PROFILE_FILE=$(COVERED)/data/%4m.profraw
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 LLVM_PROFILE_FILE=$(COVERED)/data/%4m.profraw
 COUNTED := $(COVERED)/unit-tests --object=$(COVERED)/python/ctxembed/_core.abi3.so \
 	--instr-profile=$(COVERED)/data/rust.profdata --ignore-filename-regex='/(\.cargo|rustc)/'
 LLVM = $(shell rustc --print target-libdir)/../bin
