@@ -68,14 +68,14 @@ NOTES = {
 }
 
 
-#: Groups that the README leaves to docs/benchmarks.md: what other CPUs would do says little at a glance.
-ASIDE = frozenset({"paths"})
+#: Groups that only docs/benchmarks.md shows, not the README.
+NOT_IN_README = frozenset({"paths"})
 
-#: Most rows of the README's table.
+#: The number of rows in the README's table at most.
 SUMMARY_ROWS = 10
 
-#: Cases that the README shows, and its words for them: of each kind of work the usual size, and those where a peer is
-#: quicker. A record at another scale has none of them, and shows its first cases.
+#: Cases that the README shows, and its words for them: the usual size of each kind of work, and cases in which a peer is
+#: faster. A record at another scale has none of them, and shows its first cases.
 HEADLINES = {
     "480 chunks x 1024 int8": "decode a response of 480 chunks",
     "1 chunk x 1024 int8": "decode a response of 1 chunk",
@@ -187,17 +187,17 @@ def _aside(result: dict[str, Any]) -> str:
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Return the README's section: chosen cases, at their most threads, our result beside the quickest correct peer."""
+    """Return the README section: chosen cases at their most threads, with our result and the fastest correct peer."""
     machine = record["machine"]
     path = ", ".join(dict.fromkeys(machine["paths"].values()))
     how = "" if "remark" in record else " by `make bench`"
-    shown = [group for group in groups(record) if group not in ASIDE]
+    shown = [group for group in groups(record) if group not in NOT_IN_README]
     cases = {(group, row.case): row for group in shown for row in rows(record, group)}
-    comparable = [row for row in cases.values() if _quickest_peer(row)]
+    comparable = [row for row in cases.values() if _fastest_peer(row)]
     chosen = [row for row in comparable if row.case in HEADLINES] or comparable
-    lines = ["| work | threads | ctxembed | quickest correct peer | ratio |", "| --- | ---: | ---: | --- | ---: |"]
+    lines = ["| work | threads | ctxembed | fastest correct peer | ratio |", "| --- | ---: | ---: | --- | ---: |"]
     for row in chosen[:SUMMARY_ROWS]:
-        best, peer = min(_ours(row), key=lambda result: result["seconds"]), _quickest_peer(row)
+        best, peer = min(_ours(row), key=lambda result: result["seconds"]), _fastest_peer(row)
         cells = [
             HEADLINES.get(row.case, row.case),
             str(row.threads),
@@ -209,14 +209,14 @@ def summary(record: dict[str, Any]) -> str:
     return (
         f"Medians measured {record['date']}{how} on {machine['cores']} cores of {machine['cpu']} ({path} path). Peers "
         "ran in the same run, and every result was checked. [docs/benchmarks.md](docs/benchmarks.md) has all peers, "
-        "sizes and threads, says how each group was measured, and lists every case in which a peer is quicker.\n\n"
+        "sizes and threads, says how each group was measured, and lists every case in which a peer is faster.\n\n"
         + "\n".join(lines)
         + "\n"
     )
 
 
-def _quickest_peer(row: Row) -> dict[str, Any] | None:
-    """Return the quickest correct peer. Families have none: peers need more requests, so their times say little."""
+def _fastest_peer(row: Row) -> dict[str, Any] | None:
+    """Return the fastest correct peer. Families have none: the peers leave more requests, so their time says little."""
     if row.baseline["table"].startswith("Families"):
         return None
     peers = [result for result in row.results.values() if result["kind"] == "peer"]
