@@ -102,7 +102,8 @@ bench-smoke: $(VENV)/.bench
 
 # The extension with counters is built and imported in a folder of its own, so that .venv keeps its release build.
 # Its code is optimised, since some tests are too slow otherwise, but in the way that compiles fastest. Tests of Python
-# run it in many processes, which merge their counters into four files.
+# run it in many processes, which merge their counters into four files. Counters slow kernels and packing down so much
+# that tests with a time limit may fail (exit code 1): the report is made all the same.
 COVERED := $(CURDIR)/target/coverage
 COUNTING := CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$(COVERED) RUSTFLAGS='-C instrument-coverage' \
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 LLVM_PROFILE_FILE=$(COVERED)/data/%4m.profraw
@@ -119,7 +120,7 @@ coverage: $(VENV)/.dev  ## Measure line coverage of Rust and Python; TESTS=tests
 	$(COUNTING) $(BIN)/maturin build -q --release --locked --out $(COVERED)/wheel
 	$(BIN)/python -m zipfile -e $(COVERED)/wheel/*.whl $(COVERED)/python
 	$(COUNTING) COVERAGE_FILE=$(COVERED)/data/python PYTHONPATH=$(COVERED)/python \
-		$(BIN)/python -m coverage run -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal $(TESTS)
+		$(BIN)/python -m coverage run -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal $(TESTS) || [ $$? = 1 ]
 	cd $(COVERED)/data && $(LLVM)/llvm-profdata merge --sparse --output=rust.profdata *.profraw
 	find $(COVERED)/debug/deps -name 'ctxembed-*' -type f -perm -u+x -exec mv {} $(COVERED)/unit-tests \;
 	$(LLVM)/llvm-cov show $(COUNTED) --format=html --output-dir=$(COVERED)/html/rust
