@@ -23,6 +23,7 @@ def once_released(action: Callable[[], object]) -> Iterator[None]:
     """Run ``action`` on another thread as soon as a call in the block releases the interpreter.
 
     The interpreter does not switch threads by itself in the block, so nothing but such a call lets the action run.
+    Random numbers and large arrays are made before the block, because numpy releases the interpreter too.
     """
     entered = threading.Event()
 

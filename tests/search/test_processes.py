@@ -136,13 +136,14 @@ def test_a_search_raises_what_a_signal_handler_raises():
 def test_a_signal_handler_can_add_to_the_index_that_is_being_searched(rng):
     index = cx.Index(64)
     index.add(int8(rng, 60_000, 64))
+    queries = int8(rng, 20_000, 64)
     added = []
 
     def handler(signum, frame):
         added.append(len(index.add(np.ones((2, 64), np.int8))))
 
     with sigalrm_handler(handler), once_released(lambda: signal.raise_signal(signal.SIGALRM)):
-        found = index.search(int8(rng, 20_000, 64), 5)
+        found = index.search(queries, 5)
     assert added == [2]
     assert len(index) == 60_002
     assert found.ids.max() < 60_000
