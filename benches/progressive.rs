@@ -237,9 +237,19 @@ mod experiment {
         (best, kept)
     }
 
-    fn progressive_one(planes: &Planes, query: &Query, threads: usize) -> (Vec<Best>, usize) {
+    /// Proof that the CPU has AVX-512 F, BW, VL and VNNI.
+    #[derive(Clone, Copy)]
+    struct Vnni(());
+
+    impl Vnni {
+        fn detect() -> Option<Self> {
+            (Dot::isa() >= Isa::Avx512).then_some(Self(()))
+        }
+    }
+
+    fn progressive_one(_: Vnni, planes: &Planes, query: &Query, threads: usize) -> (Vec<Best>, usize) {
         threaded(threads, planes.along.len(), 1, |block, best| {
-            // SAFETY: `main` asks for the path that names AVX-512 F, BW, VL and VNNI.
+            // SAFETY: the value of `Vnni` exists only where `Isa::dot` names AVX-512 or a path above it.
             unsafe { one_block(planes, query, block, &mut best[0], &mut vec![]) }
         })
     }
@@ -317,9 +327,9 @@ mod experiment {
         let (Some(rows), Some(queries)) = (read("CTXEMBED_ROWS"), read("CTXEMBED_QUERIES")) else {
             return println!("progressive: CTXEMBED_ROWS and CTXEMBED_QUERIES name no vectors, nothing is measured");
         };
-        if Dot::isa() != Isa::Avx512 {
+        let Some(vnni) = Vnni::detect() else {
             return println!("progressive: this CPU has no AVX-512 VNNI, nothing is measured");
-        }
+        };
         let count = rows.len() / DIMS;
         let planes = Planes::new(&rows);
         let asked: Vec<Query> = queries.chunks_exact(DIMS).map(Query::new).collect();
@@ -349,7 +359,7 @@ mod experiment {
             for (query, raw) in asked.iter().zip(queries.chunks_exact(DIMS)).take(16) {
                 let (ms, expected) = time(|| exact(raw, threads));
                 plain += ms / 16.0;
-                let (ms, (best, kept)) = time(|| progressive_one(&planes, query, threads));
+                let (ms, (best, kept)) = time(|| progressive_one(vnni, &planes, query, threads));
                 planar += ms / 16.0;
                 assert_eq!(ids(&best), expected, "the bound lost a row");
                 shares.push(kept as f64 / count as f64);

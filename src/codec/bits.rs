@@ -39,7 +39,7 @@ pub(super) use compiled_for_each_isa;
 /// Pack the signs of `values`: bit 1 where a value is >= 0. `values` is eight times as long as `out`, all of which is
 /// written. Rows need no care: a row of a multiple of eight values ends on a byte.
 pub fn pack(isa: Isa, values: &[i8], out: &mut [MaybeUninit<u8>]) {
-    debug_assert_eq!(values.len(), out.len() * 8);
+    assert_eq!(values.len(), out.len() * 8, "eight values a byte");
     #[cfg(target_arch = "x86_64")]
     let done = match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
@@ -149,7 +149,10 @@ mod x86 {
 }
 
 /// Unpack the first `dimensions` bits of each row of `width` bytes to +1 and -1, as the bytes of int8, row after row.
+///
+/// All of `out` is written, which has `dimensions` values for each row.
 pub fn unpack_signs(isa: Isa, bits: &[u8], width: usize, dimensions: usize, out: &mut [MaybeUninit<u8>]) {
+    check_unpacked(bits.len(), width, dimensions, out.len());
     if dimensions == width * 8 {
         return unpack_row(isa, bits, out); // the rows are one long row
     }
@@ -182,6 +185,12 @@ fn unpack_row(isa: Isa, bits: &[u8], out: &mut [MaybeUninit<u8>]) {
     }
 }
 
+/// Prove that rows of `width` bytes fill `length` values, `dimensions` of each row: all of them are then written.
+fn check_unpacked(bytes: usize, width: usize, dimensions: usize, length: usize) {
+    let fits = dimensions <= width * 8 && bytes.is_multiple_of(width) && bytes / width * dimensions == length;
+    assert!(fits, "{bytes} bytes in rows of {width} are not {length} values, {dimensions} a row");
+}
+
 /// A value that a bit can become.
 pub trait FromBit: Copy {
     /// What a clear bit becomes.
@@ -201,6 +210,8 @@ impl FromBit for bool {
 }
 
 /// Unpack the first `dimensions` bits of each row of `width` bytes to `out`, row after row.
+///
+/// All of `out` is written, which has `dimensions` values for each row.
 pub fn unpack<T: FromBit>(isa: Isa, bits: &[u8], width: usize, dimensions: usize, out: &mut [MaybeUninit<T>]) {
     #[inline(always)]
     fn portable<T: FromBit>(bits: &[u8], width: usize, dimensions: usize, out: &mut [MaybeUninit<T>]) {
@@ -216,6 +227,7 @@ pub fn unpack<T: FromBit>(isa: Isa, bits: &[u8], width: usize, dimensions: usize
             }
         }
     }
+    check_unpacked(bits.len(), width, dimensions, out.len());
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
@@ -242,12 +254,14 @@ pub fn unpack<T: FromBit>(isa: Isa, bits: &[u8], width: usize, dimensions: usize
 }
 
 compiled_for_each_isa! {
-    /// Reverse the bits within each byte: least significant first to most significant first and back.
+    /// Reverse the bits within each byte: least significant first to most significant first and back. `out` is as long
+    /// as `bits`, and all of it is written.
     pub fn reverse(bits: &[u8], out: &mut [MaybeUninit<u8>]) => reverse_portable
 }
 
 #[inline(always)]
 fn reverse_portable(bits: &[u8], out: &mut [MaybeUninit<u8>]) {
+    assert_eq!(bits.len(), out.len(), "a byte for each byte");
     for (target, byte) in out.iter_mut().zip(bits) {
         target.write(byte.reverse_bits());
     }

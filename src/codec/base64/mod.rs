@@ -39,8 +39,8 @@ pub fn decode_exact(isa: Isa, text: &[u8], out: &mut [MaybeUninit<u8>]) -> Resul
     Err(explain(text, out.len()))
 }
 
-/// Decode `text` of exactly `encoded_len(out.len())` characters; false at anything that is not the one canonical
-/// spelling, with `out` then partly written.
+/// Decode `text`; false at anything that is not the one canonical spelling of `out.len()` bytes, with `out` then partly
+/// written. On true every byte of `out` is written, whatever the two lengths are: unsafe code relies on it.
 #[inline]
 pub(crate) fn decode_well_formed(isa: Isa, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     struct One<'a>(&'a [u8], &'a mut [MaybeUninit<u8>]);

@@ -46,7 +46,8 @@ impl super::Kernel for Scalar {
 /// See [`super::decode_well_formed`].
 pub(super) fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     let (triples, rest) = out.as_chunks_mut::<3>();
-    let (quads, tail) = text.split_at((triples.len() * 4).min(text.len()));
+    // A shorter text would leave bytes of `out` unwritten.
+    let Some((quads, tail)) = text.split_at_checked(triples.len() * 4) else { return false };
     // Faults are gathered, not branched on: valid text is the rule, and `explain` finds the place.
     let mut fault = 0;
     for (quad, triple) in quads.as_chunks::<4>().0.iter().zip(triples) {

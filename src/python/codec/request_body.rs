@@ -55,10 +55,14 @@ impl<'py> Documents<'py> {
 }
 
 fn write<'py>(py: Python<'py>, body: &Body<'_>, surveys: &[Survey]) -> PyResult<Bound<'py, PyBytes>> {
-    filled_pybytes(py, body.size(surveys), |memory| {
-        body.write(Isa::codec(), memory);
-        Ok(())
-    })
+    // SAFETY: `write` proves that it has written all of the memory.
+    #[expect(unsafe_code, reason = "every byte is written")]
+    unsafe {
+        filled_pybytes(py, body.size(surveys), |memory| {
+            body.write(Isa::codec(), memory);
+            Ok(())
+        })
+    }
 }
 
 /// The body of a request: `{"input":<documents>,<rest>` as compact JSON in UTF-8.

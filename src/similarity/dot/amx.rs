@@ -8,6 +8,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::super::lanes::transpose_words;
@@ -52,8 +53,11 @@ pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
 }
 
 /// What [`super::Dot::panel`] asks for: `panel` is what [`pack_rows`] made of the rows.
+///
+/// # Safety
+/// [`Isa::dot`](crate::isa::Isa::dot) names AMX: the CPU has tiles, and the system lets this process use them.
 #[target_feature(enable = "avx512f")]
-pub(super) fn panel<W>(
+pub(super) unsafe fn panel<W>(
     rows: Matrix<'_, i8>,
     panel: &[Line],
     queries: &Queries<W>,
@@ -64,19 +68,21 @@ pub(super) fn panel<W>(
     let steps = rows.width().div_ceil(STEP);
     let (tiles, count) = queries.tiles(batch);
     let (first, second) = tiles.split_at(queries.length);
+    let (first, second) = (first.as_chunks().0, second.as_chunks().0);
     let second = if count > TILE { second } else { &[] };
     let in_place = in_place(rows);
     let mut sums = Sums([[Line([0; TILE]); TILE]; 4]);
-    let configured = Configured::new();
+    // SAFETY: the caller vouches for tiles, and nothing below configures them again.
+    let configured = unsafe { Configured::new() };
     for start in (0..in_place).step_by(PAIR) {
         if batch == 0 {
             rows.prefetch(start + PAIR..start + 2 * PAIR);
         }
-        multiply(&configured, rows.from(start), rows.stride(), first, second, steps, &mut sums);
+        multiply(&configured, rows.from(start), rows.stride(), first, second, &mut sums);
         store(&sums, count, start..rows.len(), out, stride);
     }
     for (start, lines) in (in_place..).step_by(PAIR).zip(panel.chunks_exact(PAIR * steps)) {
-        multiply(&configured, bytes(lines), steps * STEP, first, second, steps, &mut sums);
+        multiply(&configured, bytes(lines), steps * STEP, first, second, &mut sums);
         store(&sums, count, start..rows.len(), out, stride);
     }
 }
@@ -112,8 +118,9 @@ fn store(sums: &Sums, count: usize, rows: Range<usize>, out: &mut [i32], stride:
     }
 }
 
-/// The proof that this thread's tiles are of sixteen rows of 64 bytes each; dropping it releases them.
-struct Configured(());
+/// The proof that this thread's tiles are of sixteen rows of 64 bytes each; dropping it releases them. Tiles belong to a
+/// thread, so the proof stays on it.
+struct Configured(PhantomData<*const ()>);
 
 /// Layout of LDTILECFG's operand.
 #[repr(C, align(64))]
@@ -126,43 +133,47 @@ struct Config {
 }
 
 impl Configured {
-    /// Only where [`crate::isa::Isa::dot`] names AMX.
-    #[target_feature(enable = "avx512f")]
-    fn new() -> Self {
+    /// # Safety
+    /// [`Isa::dot`](crate::isa::Isa::dot) names AMX, and this thread has no other value of this type: its drop would
+    /// release the tiles of both.
+    unsafe fn new() -> Self {
         let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
         row_bytes[..8].fill(STEP as u16);
         rows[..8].fill(TILE as u8);
         let config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
-        // SAFETY: 64 bytes are read; no code of the compiler's uses tiles, and they are released when this is dropped.
+        // SAFETY: the instruction exists here, as the caller says, and reads the 64 bytes of `config`. No code of the
+        // compiler's uses tiles, and they are released when this is dropped.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags)) };
-        Self(())
+        Self(PhantomData)
     }
 }
 
 impl Drop for Configured {
     fn drop(&mut self) {
-        // SAFETY: tiles were configured by this thread, for nobody else.
+        // SAFETY: this thread configured its tiles in `new`, and for this value alone.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }
 
-/// All sums of [`PAIR`] rows, `stride` bytes apart, with one tile of queries or two.
+/// All sums of [`PAIR`] rows, `stride` bytes apart, with sixteen queries or twice as many, a tile for each step.
 #[inline]
 fn multiply(
     _: &Configured,
     rows: &[i8],
     stride: usize,
-    first: &[Line],
-    second: &[Line],
-    steps: usize,
+    first: &[[Line; TILE]],
+    second: &[[Line; TILE]],
     sums: &mut Sums,
 ) {
-    let length = steps * (STEP / WORD);
-    assert!(steps > 0 && rows.len() >= (PAIR - 1) * stride + steps * STEP && first.len() == length);
+    const { assert!(STEP == TILE * WORD && size_of::<Line>() == STEP) };
+    let steps = first.len();
+    // From the first row's start to the last one's end; `steps * STEP` is a sixteenth of the bytes of `first`.
+    let read = stride.saturating_mul(PAIR - 1).saturating_add(steps * STEP);
+    assert!(steps > 0 && rows.len() >= read);
     if second.is_empty() {
         // SAFETY: the tiles are configured. Sixteen rows of 64 bytes are read at each of `steps` places of `rows`
-        // and of the same with `TILE` rows more, whose last ends within it, and as many of `first`, which has so
-        // many lines. Two of the four sums are written, 1,024 bytes each.
+        // and of the same with `TILE` rows more, whose last ends within it by the check above, and as many of `first`,
+        // which has so many tiles. Two of the four sums are written, 1,024 bytes each.
         unsafe {
             asm!(
                 "tilezero tmm0",
@@ -193,7 +204,7 @@ fn multiply(
         }
         return;
     }
-    assert!(second.len() == length);
+    assert!(second.len() == steps);
     // SAFETY: as above, with `second` read like `first`, and all four sums written.
     unsafe {
         asm!(
