@@ -26,7 +26,7 @@ mod experiment {
     use ctxembed::search::subset::Subset;
     use ctxembed::search::top_k::Closest;
     use ctxembed::similarity::dot::Dot;
-    use ctxembed::similarity::{Kernels, Matrix, cosine};
+    use ctxembed::similarity::{Batches as _, Kernels, Matrix, cosine};
 
     const DIMS: usize = 1024;
     /// Bytes of a plane's row.
@@ -279,13 +279,13 @@ mod experiment {
                 }
             }
             let stride = count.next_multiple_of(Dot::GROUP);
-            let together = packed.together();
-            let (mut panel, mut scores, mut kept, mut total) = (vec![], vec![0; together * stride], vec![], 0);
+            let batch_size = packed.size();
+            let (mut panel, mut scores, mut kept, mut total) = (vec![], vec![0; batch_size * stride], vec![], 0);
             let wide = Matrix::whole(&wide, DIMS);
             Dot::pack_rows(isa, wide, &mut panel);
-            for batch in 0..packed.batches() {
+            for batch in 0..packed.count() {
                 Dot::panel(isa, wide, &panel, &packed, batch, &mut scores, stride);
-                let some = queries.iter().zip(best.iter_mut()).zip(raw.chunks_exact(DIMS)).skip(batch * together);
+                let some = queries.iter().zip(best.iter_mut()).zip(raw.chunks_exact(DIMS)).skip(batch * batch_size);
                 for (((query, best), raw), scores) in some.zip(scores.chunks_exact_mut(stride)) {
                     for score in &mut *scores {
                         *score = 16 * *score + 8 * query.sum;

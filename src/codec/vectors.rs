@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::bits::compiled_for_each_isa;
+use super::multiversion::multiversion;
 use crate::isa::Isa;
 
 /// Copy the first `kept` of the `width` values of each row to `out`, row after row. All of `out` is written, which has
@@ -17,12 +17,11 @@ pub fn truncate<T: Copy>(rows: &[T], width: usize, kept: usize, out: &mut [Maybe
     }
 }
 
-compiled_for_each_isa! {
+multiversion! {
     /// Scale each row of `width` values to unit length. A zero row stays zero. `out` is as long as `rows`, and all of it
     /// is written.
     ///
-    /// The sum of squares is an exact integer, so only the last division and product round; the factor is computed in
-    /// double precision and every path rounds alike.
+    /// The sum of squares is an exact integer and the factor is computed in double precision: every path rounds alike.
     pub fn normalize(rows: &[i8], width: usize, out: &mut [MaybeUninit<f32>]) => normalize_portable
 }
 

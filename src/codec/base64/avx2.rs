@@ -7,6 +7,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+use super::kernel::{Kernel, Task};
 use super::scalar;
 
 const CHARS: usize = 32;
@@ -16,7 +17,7 @@ const BYTES: usize = 24;
 #[derive(Clone, Copy)]
 struct Avx2(());
 
-impl super::Kernel for Avx2 {
+impl Kernel for Avx2 {
     #[inline(always)]
     fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
         // SAFETY: a value of this type exists, so the CPU has the feature.
@@ -27,7 +28,7 @@ impl super::Kernel for Avx2 {
 
 /// See [`super::run`].
 #[target_feature(enable = "avx2")]
-pub(super) fn run<T: super::Task>(task: T) -> T::Output {
+pub(super) fn run<T: Task>(task: T) -> T::Output {
     task.run(Avx2(()))
 }
 
@@ -61,7 +62,7 @@ fn decode_prefix(text: &[u8], out: &mut [MaybeUninit<u8>]) -> (usize, usize) {
 
     let mut blocks = 0;
     for block in text.as_chunks::<CHARS>().0 {
-        // A store is a whole register; eight bytes of it belong to what follows.
+        // A store is a whole register; the next block overwrites the last eight bytes of it.
         if out.len() - blocks * BYTES < CHARS {
             break;
         }

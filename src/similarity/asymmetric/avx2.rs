@@ -4,9 +4,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Matrix;
-use super::super::dot::sum;
 use super::scalar::signed;
+use crate::similarity::Matrix;
+use crate::similarity::dot::sum;
 
 /// Elements of the query in a register.
 const STEP: usize = 32;

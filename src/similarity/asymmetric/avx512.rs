@@ -4,10 +4,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Matrix;
-use super::super::dot::{GROUP, Line, sum};
-use super::SPREAD;
-use super::scalar::signed;
+use super::scalar::{SPREAD, signed};
+use crate::similarity::Matrix;
+use crate::similarity::dot::{GROUP, Line, sum};
 
 /// Elements of the query in a register.
 const STEP: usize = 64;
@@ -43,7 +42,7 @@ pub(super) fn rows(query: &[i8], rows: Matrix<'_, u8>, out: &mut [i32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn twice_chosen<const R: usize>(query: &[[i8; STEP]], mut rows: [&[[u8; BYTES]]; R]) -> [i32; R] {
     for row in &mut rows {
-        // The length that the compiler needs to see to leave out the checks below.
+        // Seeing one length, the compiler leaves out the checks below.
         *row = &row[..query.len()];
     }
     let twos = _mm512_set1_epi8(2);

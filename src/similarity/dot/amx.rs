@@ -11,9 +11,9 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::super::lanes::transpose_words;
-use super::super::{Matrix, Queries};
-use super::{GROUP, Line, WORD, each_word};
+use super::layout::{GROUP, Line, WORD, each_word};
+use crate::similarity::transpose::transpose_words;
+use crate::similarity::{Batches, Matrix};
 
 /// Elements of a vector in a row of a tile.
 const STEP: usize = 64;
@@ -21,19 +21,47 @@ const STEP: usize = 64;
 const TILE: usize = GROUP;
 /// Rows that are multiplied together: two tiles, so that a tile of queries is loaded for both.
 const PAIR: usize = 2 * TILE;
-/// Queries that are multiplied together at most: two tiles, so that a tile of rows is loaded for both.
-const TOGETHER: usize = 2 * TILE;
+/// Queries by sixteen, the same four elements of each in a line, sixteen lines a tile.
+#[derive(Clone, Debug)]
+pub struct Tiles {
+    lines: Vec<[Line; TILE]>,
+    /// Tiles of a query.
+    steps: usize,
+    queries: usize,
+    /// Queries that are multiplied together: of one tile, or of two, so that a tile of rows is loaded for both.
+    size: usize,
+}
 
-/// Interleave queries by sixteen, the same four elements of each in a line.
-pub(super) fn pack_queries<W>(queries: &[i8], width: usize) -> Queries<W> {
-    let (count, length) = (queries.len() / width, width.div_ceil(STEP) * (STEP / WORD));
-    let together = if count > TILE { TOGETHER } else { TILE };
-    let mut tiles = vec![Line([0; TILE]); count.next_multiple_of(together) / TILE * length];
-    for (q, query) in queries.chunks_exact(width).enumerate() {
-        let tiles = &mut tiles[q / TILE * length..][..length];
-        each_word(query, |word, value| tiles[word].0[q % TILE] = value);
+impl Tiles {
+    /// Interleave queries of `width` elements each.
+    pub(super) fn new(queries: &[i8], width: usize) -> Self {
+        let (count, steps) = (queries.len() / width, width.div_ceil(STEP));
+        let size = if count > TILE { 2 * TILE } else { TILE };
+        let mut lines = vec![[Line([0; TILE]); TILE]; count.next_multiple_of(size) / TILE * steps];
+        for (q, query) in queries.chunks_exact(width).enumerate() {
+            let own = lines[q / TILE * steps..][..steps].as_flattened_mut();
+            each_word(query, |word, value| own[word].0[q % TILE] = value);
+        }
+        Self { lines, steps, queries: count, size }
     }
-    Queries { words: vec![], tiles, bias: vec![], count, length, together }
+
+    /// The tiles of a batch's first sixteen queries, those of its others, and the number of its real queries.
+    fn batch(&self, batch: usize) -> (&[[Line; TILE]], &[[Line; TILE]], usize) {
+        let steps = self.size / TILE * self.steps;
+        let (first, second) = self.lines[batch * steps..][..steps].split_at(self.steps);
+        let count = self.size.min(self.queries - batch * self.size);
+        (first, if count > TILE { second } else { &[] }, count)
+    }
+}
+
+impl Batches for Tiles {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn count(&self) -> usize {
+        self.queries.div_ceil(self.size)
+    }
 }
 
 /// Rows that can be read where they lie: whole pairs of tiles, and whole steps of all their rows. The elements after
@@ -57,19 +85,16 @@ pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
 /// # Safety
 /// [`Isa::dot`](crate::isa::Isa::dot) names AMX: the CPU has tiles, and the system lets this process use them.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn panel<W>(
+pub(super) unsafe fn panel(
     rows: Matrix<'_, i8>,
     panel: &[Line],
-    queries: &Queries<W>,
+    queries: &Tiles,
     batch: usize,
     out: &mut [i32],
     stride: usize,
 ) {
     let steps = rows.width().div_ceil(STEP);
-    let (tiles, count) = queries.tiles(batch);
-    let (first, second) = tiles.split_at(queries.length);
-    let (first, second) = (first.as_chunks().0, second.as_chunks().0);
-    let second = if count > TILE { second } else { &[] };
+    let (first, second, count) = queries.batch(batch);
     let in_place = in_place(rows);
     let mut sums = Sums([[Line([0; TILE]); TILE]; 4]);
     // SAFETY: the caller vouches for tiles, and nothing below configures them again.

@@ -9,8 +9,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::{Matrix, prefetch_ahead};
-use super::{AHEAD, GROUP, Line, WORD, Word, scalar};
+use super::layout::{AHEAD, GROUP, Line, WORD, Word};
+use super::scalar;
+use crate::similarity::{Matrix, prefetch_ahead};
 
 /// Bytes in a register.
 const STEP: usize = 32;
@@ -47,8 +48,8 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
     }
 }
 
-/// The bits in which the whole registers of `R` rows differ from a query that all share the loads of, in four lanes a
-/// row.
+/// The number of bits in which the whole registers of `R` rows differ from a query, in four lanes a row. The rows share
+/// the loads of the query.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R], ahead: usize) -> [__m256i; R] {
@@ -56,7 +57,7 @@ fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R], ahead: usize) -> [__m256
     let query = query.as_chunks::<STEP>().0;
     let mut registers = [query; R];
     for (registers, row) in registers.iter_mut().zip(rows) {
-        // The length that the compiler needs to see to leave out checks.
+        // Seeing one length, the compiler leaves out checks.
         *registers = &row.as_chunks::<STEP>().0[..query.len()];
     }
     let mut sums = [zero; R];
@@ -129,7 +130,7 @@ fn pack_group(group: [&[u8]; GROUP], lines: &mut [Line]) {
     let whole = group[0].len() / STEP;
     let mut steps = [[].as_slice(); GROUP];
     for (steps, row) in steps.iter_mut().zip(group) {
-        // The length that the compiler needs to see to leave out checks.
+        // Seeing one length, the compiler leaves out checks.
         *steps = &row.as_chunks().0[..whole];
     }
     let (full, last) = lines.split_at_mut(whole * (STEP / BYTES));
@@ -248,7 +249,7 @@ fn tiles<const R: usize>(lines: &[Line], words: &[Word], count: usize, out: &mut
     for (r, group) in groups.iter_mut().enumerate() {
         *group = &lines[r * length..][..length];
     }
-    // A last odd query is paired with zeros, whose scores go where nobody looks.
+    // A last odd query is paired with zeros, whose scores nobody reads.
     let pairs = words.as_flattened().chunks_exact(words.len() * WORD * QUERIES);
     for (pair, pairs) in pairs.take(count.div_ceil(QUERIES)).enumerate() {
         let (queries, _) = pairs.as_chunks::<BYTES>().0.as_chunks::<QUERIES>();
@@ -280,7 +281,7 @@ fn tile<const R: usize>(
         let queries = &queries[start..queries.len().min(start + BYTE_LINES)];
         let mut lines = groups;
         for lines in &mut lines {
-            // The length that the compiler needs to see to leave out checks.
+            // Seeing one length, the compiler leaves out checks.
             *lines = &lines[start..][..queries.len()];
         }
         let mut bytes = [[zero; R]; QUERIES];
