@@ -1,5 +1,5 @@
 //! An experiment: exact search by cosine that reads the high nibbles of all rows first, and the low ones only of rows
-//! that may still be among the best. `docs/search-notes.md` says what came of it.
+//! that may still be among the best. `docs/search-notes.md` has the result.
 //!
 //! `CTXEMBED_ROWS=rows.i8 CTXEMBED_QUERIES=queries.i8 cargo bench --bench progressive`, both raw int8 of 1,024
 //! dimensions; `python -m benches.vectors` writes them. Without them, or without AVX-512 VNNI, nothing is measured.
@@ -35,7 +35,7 @@ mod experiment {
     const K: usize = 10;
     const REPEATS: usize = 7;
 
-    /// The rows as two planes of nibbles, and what bounds a cosine from the high one alone.
+    /// The rows as two planes of nibbles, and the factors that bound a cosine by the high one alone.
     ///
     /// With `x = 16 h + l`, `h` from -8 to 7 and `l` from 0 to 15, the high plane knows `x' = 16 h + 8`. No cosine
     /// with `x` exceeds `cos(max(0, angle(q, x') - theta))`, `theta = angle(x, x')`. So `x` can reach the cosine `t`
@@ -147,7 +147,7 @@ mod experiment {
             }
         }
 
-        /// What `q x'` must reach is `t a - u b`: `t` and `u`, the query's length included, a little too low.
+        /// The `t` and `u` of the bound `t a - u b` on `q x'`, the query's length included, a little too low.
         fn limit(&self, length: f32) -> Option<(f32, f32)> {
             let worst = self.0.get(K - 1)?.0;
             let cosine = (worst / f64::from(length)).clamp(-1.0, 1.0) - 1e-5;
@@ -166,7 +166,7 @@ mod experiment {
         out.extend((0..coarse.len()).filter(|&at| keep[at]));
     }
 
-    /// One query; gives the best and the number of rows whose low plane was read.
+    /// Score a block for one query; returns the number of rows whose low plane was read.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn one_block(planes: &Planes, query: &Query, block: usize, best: &mut Best, kept: &mut Vec<usize>) -> usize {
         let start = block * BLOCK;
@@ -201,7 +201,7 @@ mod experiment {
         kept.len()
     }
 
-    /// Run `work` on blocks that threads draw, and merge what they found.
+    /// Run `work` on blocks that threads draw, and merge their results.
     fn threaded(
         threads: usize,
         count: usize,
@@ -254,7 +254,7 @@ mod experiment {
         })
     }
 
-    /// Many queries: the high nibbles of a block go through the product's own panels.
+    /// Many queries: the high nibbles of a block are scored by the crate's own panels.
     fn progressive_many(
         planes: &Planes,
         rows: &[i8],
@@ -304,7 +304,7 @@ mod experiment {
         })
     }
 
-    /// The quickest of some runs, in milliseconds, and what the last gave.
+    /// The quickest of some runs, in milliseconds, and the result of the last.
     fn time<T>(mut run: impl FnMut() -> T) -> (f64, T) {
         let mut last = None;
         let mut quickest = f64::MAX;

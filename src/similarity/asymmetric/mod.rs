@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_sums_what_the_oracle_sums_at_every_width() {
+    fn every_path_equals_the_oracle_at_every_width() {
         let mut random = Random(8);
         for width in (1..=80).chain([125, 128, 129, 320]) {
             for extra in [0, 3] {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_extreme_values_fit_at_the_widest() {
+    fn extreme_values_do_not_overflow_at_the_greatest_width() {
         let width = MAX_DIMS / 8;
         for value in [-128, 127] {
             for byte in [0, 255] {

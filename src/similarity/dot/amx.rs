@@ -1,5 +1,5 @@
 //! AMX: TDPBSSD multiplies a tile of sixteen rows, 64 elements of each as they lie in memory, with a tile of as many
-//! elements of sixteen queries, and adds the 256 sums to a third tile in sixteen cycles, where VPDPBUSD would take 128.
+//! elements of sixteen queries, and adds the 256 sums to a third tile. It takes sixteen cycles, VPDPBUSD would take 128.
 //!
 //! Intel, Architecture Instruction Set Extensions and Future Features, chapter 3. The compiler has no intrinsics for
 //! tiles yet.
@@ -64,7 +64,7 @@ impl Batches for Tiles {
     }
 }
 
-/// Rows that can be read where they lie: whole pairs of tiles, and whole steps of all their rows. The elements after
+/// Rows that can be read where they lie, in whole pairs of tiles: whole steps of each can be read, and the elements after
 /// a row's own score nothing.
 fn in_place(rows: Matrix<'_, i8>) -> usize {
     rows.readable(rows.width().next_multiple_of(STEP)) / PAIR * PAIR
@@ -121,7 +121,7 @@ fn bytes(lines: &[Line]) -> &[i8] {
 /// Sums of two tiles of rows with the first tile of queries, then with the second: a line holds those of a row.
 struct Sums([[Line; TILE]; 4]);
 
-/// Write the sums of the first of these rows, a run of rows for each query.
+/// Write the sums of the first of `rows`, a run of rows for each query.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store(sums: &Sums, count: usize, rows: Range<usize>, out: &mut [i32], stride: usize) {
@@ -143,8 +143,8 @@ fn store(sums: &Sums, count: usize, rows: Range<usize>, out: &mut [i32], stride:
     }
 }
 
-/// The proof that this thread's tiles are of sixteen rows of 64 bytes each; dropping it releases them. Tiles belong to a
-/// thread, so the proof stays on it.
+/// Proof that this thread's tiles are configured, of sixteen rows of 64 bytes each. Its drop releases them. Tiles belong
+/// to a thread, so it is neither Send nor Sync.
 struct Configured(PhantomData<*const ()>);
 
 /// Layout of LDTILECFG's operand.

@@ -213,7 +213,7 @@ pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) 
     let mut bias = vec![0; batches * BATCH];
     for (q, query) in queries.chunks_exact(width).enumerate() {
         let batch = &mut words[q / BATCH * length..][..length];
-        // A query's missing elements are zero, so what a panel holds in their place scores nothing.
+        // A query's last word is filled up with zeros, so whatever a panel has in their place scores nothing.
         each_word(query, |word, value| batch[word][q % BATCH] = value);
         bias[q] = excess * sum(query);
     }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_sums_what_the_oracle_sums_at_every_width() {
+    fn every_path_equals_the_oracle_at_every_width() {
         let mut random = Random(3);
         for width in 1..=515 {
             let offset = width % 7;
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_batch_of_queries_and_group_of_rows_is_served() {
+    fn every_number_of_queries_and_rows_is_scored() {
         let mut random = Random(4);
         for queries in 1..=18 {
             for rows in 1..=35 {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn several_batches_pass_over_several_groups_of_rows() {
+    fn several_batches_are_scored_with_several_groups_of_rows() {
         let mut random = Random(6);
         for (queries, rows, width) in
             [(16, 64, 64), (17, 65, 60), (32, 96, 128), (33, 95, 130), (41, 70, 1024), (3, 33, 1)]
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_extreme_values_do_not_saturate_at_any_width() {
+    fn extreme_values_do_not_saturate_at_any_width() {
         for width in 0..=515 {
             for (q, r) in [(-128, -128), (-128, 127), (127, -128), (127, 127)] {
                 check(&vec![q; (width + 1) * 2], &vec![r; (width + 1) * 17], width + 1);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_cut_from_wider_ones_are_summed_as_far_as_they_are_looked_at() {
+    fn prefixes_of_wider_rows_score_like_rows_of_their_width() {
         let mut random = Random(5);
         for (width, stride) in [(7, 9), (32, 64), (40, 70), (64, 65), (128, 1024), (129, 2000)] {
             let (queries, rows) = (random.int8(6 * width), random.int8(77 * stride));
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_vectors_still_fit() {
+    fn the_widest_vectors_do_not_overflow() {
         check(&vec![-128; MAX_DIMS], &vec![-128; 2 * MAX_DIMS], MAX_DIMS);
         check(&vec![-128; MAX_DIMS], &vec![127; 2 * MAX_DIMS], MAX_DIMS);
         check(&vec![127; MAX_DIMS], &vec![127; 2 * MAX_DIMS], MAX_DIMS);

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_counts_what_the_oracle_counts_at_every_width() {
+    fn every_path_equals_the_oracle_at_every_width() {
         let mut random = Random(1);
         for width in 1..=515 {
             check(width, width % 7, 1 + random.below(3), 1 + random.below(19), &mut random);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn every_batch_of_queries_and_group_of_rows_is_served() {
+    fn every_number_of_queries_and_rows_is_scored() {
         let mut random = Random(2);
         for queries in 1..=18 {
             for rows in 1..=35 {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn all_bits_differ_without_a_counter_overflowing() {
+    fn no_counter_overflows_where_all_bits_differ() {
         let width = 33_000;
         let (query, rows) = (vec![0u8; width], vec![255u8; 3 * width]);
         for isa in Isa::ALL {
