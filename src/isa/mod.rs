@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// Portable Rust: any CPU. On aarch64 the compiler vectorises it.
     Scalar,
-    /// x86-64 with AVX2 (and POPCNT, which every such CPU has).
+    /// x86-64 with AVX2 and POPCNT.
     Avx2,
     /// AVX2's, and AVX-512 F, BW, VL and the bit that a family adds (VBMI, VPOPCNTDQ or VNNI).
     Avx512,

@@ -81,7 +81,7 @@ pub fn inverse_norm_f32(squared: u32) -> f32 {
     if squared == 0 { 0.0 } else { 1.0 / (squared as f32).sqrt() }
 }
 
-/// A float32 that no row which is at least as good as `(d, n)` falls below.
+/// A lower bound of the [`filter_value`] of every row that is at least as good as `(d, n)`.
 ///
 /// A row's filter value is `fl(fl(e) * fl(1 / sqrt(m)))` in float32: two roundings of 2^-24 beside those of
 /// [`inverse_norm_f32`], so its relative error is below 6 * 2^-24. The margin here is 2^-20, sixteen of them, which

@@ -36,9 +36,9 @@ pub const MAX_BYTES: usize = i32::MAX as usize / 8;
 
 /// One family of kernels: scores that are exact integers of a query and a row.
 pub trait Kernels: Copy + Send + Sync {
-    /// What a query is made of.
+    /// An element of a query.
     type Query: Copy + Default + Send + Sync;
-    /// What a row is made of.
+    /// An element of a row.
     type Element: Copy + Default + Send + Sync;
     /// One register of interleaved rows: the same word of [`Kernels::GROUP`] rows.
     type Line: Copy + Send + Sync;

@@ -1,4 +1,4 @@
-//! Queries in the form that panels are multiplied with.
+//! Queries as panel kernels read them.
 
 /// Queries that a word holds, and that pass over a panel together where a path has no other number.
 pub const BATCH: usize = 8;
@@ -16,7 +16,7 @@ pub trait Batches {
 #[derive(Clone, Debug)]
 pub struct Interleaved<W> {
     words: Vec<W>,
-    /// What the kernel subtracts from each query's sums; zero where it has nothing to correct.
+    /// The number that the kernel subtracts from each query's sums; zero where none exceeds its score.
     bias: Vec<i32>,
     queries: usize,
     /// Words of a query.

@@ -1,4 +1,4 @@
-//! What the paths share: a decoder, and work that is compiled once for each.
+//! The interface of the paths: a decoder, and work that is compiled once for each.
 
 use std::mem::MaybeUninit;
 

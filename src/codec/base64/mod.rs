@@ -76,7 +76,7 @@ pub(crate) fn run<T: Task>(isa: Isa, task: T) -> T::Output {
     }
 }
 
-/// Why `text` is not the encoding of `expected` bytes: the scalar walk that produces every path's errors.
+/// Why `text` is not the encoding of `expected` bytes. Every path takes its errors from here.
 pub(crate) fn explain(text: &[u8], expected: usize) -> DecodeError {
     let mut check = Check::new(Some(expected), expected);
     for (offset, &byte) in text.iter().enumerate() {
@@ -110,7 +110,7 @@ impl Check {
         Self { expected, most: expected.unwrap_or(most), characters: 0, padding: 0, last: 0 }
     }
 
-    /// Take the next character, which stands at `offset`.
+    /// Check the next character, which is at `offset`.
     pub(crate) fn push(&mut self, byte: u8, offset: usize) -> Result<(), DecodeError> {
         if byte == b'=' {
             self.padding += 1;
@@ -146,7 +146,7 @@ impl Check {
         Ok(())
     }
 
-    /// Take the end of the string, which stands at `offset`.
+    /// Check the end of the string, which is at `offset`.
     pub(crate) fn finish(self, offset: usize) -> Result<(), DecodeError> {
         let partial = self.characters % 4;
         if partial == 1 || !(self.characters + self.padding).is_multiple_of(4) {

@@ -25,7 +25,7 @@ const STREAMED: usize = 1 << 25;
 pub(super) fn unpack_signs(bits: &[u8], out: &mut [MaybeUninit<u8>]) -> usize {
     let (minus, plus) = (_mm512_set1_epi8(-1), _mm512_set1_epi8(1));
     let signs = |word: [u8; 8]| _mm512_mask_blend_epi8(u64::from_le_bytes(word), minus, plus);
-    // A store that straddles two lines costs two, so what stands before the first line is stored by itself.
+    // A store across two cache lines costs two, so the bytes before the first whole line are stored by themselves.
     let head = Some(out.as_ptr().align_offset(64)).filter(|head| head.is_multiple_of(8) && *head <= out.len());
     let head = head.unwrap_or(0);
     let (Some(first), (before, out)) = (bits.first_chunk(), out.split_at_mut(head)) else { return 0 };

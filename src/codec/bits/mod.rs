@@ -73,11 +73,11 @@ fn check_unpacked(bytes: usize, width: usize, dimensions: usize, length: usize) 
     assert!(fits, "{bytes} bytes in rows of {width} are not {length} values, {dimensions} a row");
 }
 
-/// A value that a bit can become.
+/// A type that bits are unpacked to.
 pub trait FromBit: Copy {
-    /// What a clear bit becomes.
+    /// The value of a clear bit.
     const ZERO: Self;
-    /// What a set bit becomes.
+    /// The value of a set bit.
     const ONE: Self;
 }
 

@@ -1,4 +1,4 @@
-//! What the paths share: a search for the bytes that matter, and work that is compiled once for each.
+//! The interface of the paths: a search for special bytes, and work that is compiled once for each.
 
 /// Bytes that are searched together.
 pub(super) const BLOCK: usize = 64;

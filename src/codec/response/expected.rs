@@ -1,4 +1,4 @@
-//! What a request tells about its response.
+//! The expectation of a response.
 
 use crate::codec::Encoding;
 

@@ -439,7 +439,7 @@ impl Parser {
         let start = *pos + 1;
         let text = &window.bytes[start..];
         if self.order.rows() == self.order.most_rows() {
-            return Err(window.error(DecodeKind::Shape, start, "more chunks than were asked for"));
+            return Err(window.error(DecodeKind::Shape, start, "more chunks than were requested"));
         }
         let row_bytes = self.expected.row_bytes.or_else(|| first_length(text));
         if let Some(row_bytes) = row_bytes {

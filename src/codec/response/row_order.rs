@@ -119,7 +119,7 @@ impl RowOrder {
         if let Some(shape) = shape
             && value >= shape.len()
         {
-            let message = format!("document index {value}, but {} documents were asked for", shape.len());
+            let message = format!("document index {value}, but {} documents were requested", shape.len());
             return Err(DecodeError::new(DecodeKind::Index, span.0, message));
         }
         if let Some(entry) = self.documents.last_mut() {
@@ -218,9 +218,9 @@ impl RowOrder {
             self.moves.extend(0..first);
         }
         if !self.moves.is_empty() || !in_order {
-            let (first, behind) = (first, first + self.leading);
-            self.moves.extend(first..behind);
-            let target = |(i, entry): (usize, &Entry)| entry.index.map_or(behind + i, |(value, _)| first + value);
+            let after = first + self.leading;
+            self.moves.extend(first..after);
+            let target = |(i, entry): (usize, &Entry)| entry.index.map_or(after + i, |(value, _)| first + value);
             self.moves.extend(self.chunks.iter().enumerate().map(target));
         }
         Ok(())
@@ -232,7 +232,7 @@ impl RowOrder {
         if let Some(shape) = shape
             && shape.len() != found
         {
-            let message = format!("response has {found} documents, {} were asked for", shape.len());
+            let message = format!("response has {found} documents, {} were requested", shape.len());
             return Err(DecodeError::new(DecodeKind::Shape, offset, message));
         }
         check(0, &self.documents, "document").map_err(|(document, error)| error.at(Some(document), None))?;
@@ -289,7 +289,7 @@ impl RowOrder {
 }
 
 fn wrong_count(offset: usize, found: usize, requested: usize) -> DecodeError {
-    DecodeError::new(DecodeKind::Shape, offset, format!("document has {found} chunks, {requested} were asked for"))
+    DecodeError::new(DecodeKind::Shape, offset, format!("document has {found} chunks, {requested} were requested"))
 }
 
 /// Check that the indexes are all absent, or each of `0..n` once, of which the first `leading` came in order; returns

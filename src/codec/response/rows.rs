@@ -62,7 +62,7 @@ impl GrowingRows {
         Self { most, ..Self::default() }
     }
 
-    /// The bytes of the first `count` rows, all initialised.
+    /// The bytes of the first `count` rows. They are initialised: rows begin as zeros.
     pub fn into_memory(mut self, count: usize) -> Vec<MaybeUninit<u8>> {
         self.memory.truncate(count * self.row_bytes);
         self.memory.shrink_to_fit();

@@ -118,7 +118,7 @@ mod tests {
                 Asymmetric::rows(isa, query, rows, &mut out);
                 assert_eq!(&out, expected, "rows, {isa:?}, width {width}");
             }
-            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
+            let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
             Asymmetric::pack_rows(isa, rows, &mut panel);
             let stride = rows.len().next_multiple_of(GROUP);
             for batch in 0..packed.count() {

@@ -80,7 +80,7 @@ pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
     }
 }
 
-/// What [`super::Dot::panel`] asks for: `panel` is what [`pack_rows`] made of the rows.
+/// See [`Kernels::panel`](crate::similarity::Kernels::panel); [`pack_rows`] made `panel` of the rows.
 ///
 /// # Safety
 /// [`Isa::dot`](crate::isa::Isa::dot) names AMX: the CPU has tiles, and the system lets this process use them.
@@ -137,7 +137,7 @@ fn store(sums: &Sums, count: usize, rows: Range<usize>, out: &mut [i32], stride:
         }
         for (query, scores) in (first..count).zip(transpose_words(&registers)) {
             let out = &mut out[query * stride + start..][..TILE];
-            // SAFETY: `out` is sixteen i32, 64 bytes, and the store asks for no alignment.
+            // SAFETY: `out` is sixteen i32, 64 bytes, and the store needs no alignment.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), scores) };
         }
     }

@@ -100,7 +100,7 @@ fn add_squares(sums: [__m256i; 2], sizes: __m256i) -> [__m256i; 2] {
     [_mm256_add_epi32(sums[0], _mm256_madd_epi16(even, even)), _mm256_add_epi32(sums[1], _mm256_madd_epi16(odd, odd))]
 }
 
-/// Whether every element's negation is a byte too: none is -128.
+/// Whether every element has a negation that fits in a byte: none is -128.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn has_negations(query: &[i8]) -> bool {
@@ -112,7 +112,7 @@ fn has_negations(query: &[i8]) -> bool {
     _mm256_testz_si256(found, found) == 1 && !tail.contains(&i8::MIN)
 }
 
-/// The sum of the whole registers of a row with a query that [`has_negations`], in eight lanes.
+/// The products of the whole registers of a row with a query that [`has_negations`], in eight lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn product(query: &[i8], row: &[i8], ahead: usize) -> __m256i {
@@ -139,10 +139,10 @@ fn add_product(sum: __m256i, query: __m256i, row: __m256i) -> __m256i {
     _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
 }
 
-/// What a query holds beyond its whole registers.
+/// The end of a query, beyond its whole registers.
 struct End<'a> {
     tail: &'a [i8],
-    /// The last register, in which what was in the one before is zero; none where no register is whole.
+    /// The query's last register, with zeros for elements of the one before; none where no register is whole.
     last: Option<[i8; STEP]>,
 }
 
@@ -157,7 +157,7 @@ impl<'a> End<'a> {
         Self { tail, last }
     }
 
-    /// Add what the row's end scores to the sum of its whole registers.
+    /// Add the products of the row's end to the sum of its whole registers.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn finish(&self, row: &[i8], sum: __m256i) -> __m256i {
@@ -191,14 +191,14 @@ fn widened_product(query: &[i8], row: &[i8], ahead: usize) -> i32 {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn widen(elements: &[i8; STEP / 2]) -> __m256i {
-    // SAFETY: the array is 16 bytes, and the load asks for no alignment.
+    // SAFETY: the array is 16 bytes, and the load needs no alignment.
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(elements.as_ptr().cast()) })
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(elements: &[i8; STEP]) -> __m256i {
-    // SAFETY: the array is 32 bytes, and the load asks for no alignment.
+    // SAFETY: the array is 32 bytes, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(elements.as_ptr().cast()) }
 }
 
@@ -220,7 +220,7 @@ fn add_lanes([a, b, c, d, e, f, g, h]: [__m256i; EIGHT]) -> [i32; EIGHT] {
     let low = _mm256_permute2x128_si256::<0x20>(first, last);
     let high = _mm256_permute2x128_si256::<0x31>(first, last);
     let mut sums = [0; EIGHT];
-    // SAFETY: the array is 32 bytes, and the store asks for no alignment.
+    // SAFETY: the array is 32 bytes, and the store needs no alignment.
     unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), _mm256_add_epi32(low, high)) };
     sums
 }
@@ -236,12 +236,12 @@ pub(super) fn pack(group: [&[i8]; GROUP], lines: &mut [Line]) -> usize {
         for (at, lines) in blocks.iter_mut().enumerate() {
             let mut words = [_mm256_setzero_si256(); HALF];
             for (word, row) in words.iter_mut().zip(rows) {
-                // SAFETY: the array is 32 bytes, and the load asks for no alignment.
+                // SAFETY: the array is 32 bytes, and the load needs no alignment.
                 *word = unsafe { _mm256_loadu_si256(row[at].as_ptr().cast()) };
             }
             for (line, words) in lines.iter_mut().zip(transpose(words)) {
                 let line = &mut line.0[half * HALF..][..HALF];
-                // SAFETY: half a line is 32 bytes, and the store asks for no alignment.
+                // SAFETY: half a line is 32 bytes, and the store needs no alignment.
                 unsafe { _mm256_storeu_si256(line.as_mut_ptr().cast(), _mm256_xor_si256(words, bias)) };
             }
         }
@@ -338,7 +338,7 @@ pub(super) fn panel(panel: &[Line], words: &[Word], bias: &[i32; BATCH], count: 
     plain_panel(panel, words, bias, count, out, stride);
 }
 
-/// The queries are [`widen_queries`]'.
+/// The panel for queries of [`widen_queries`].
 #[target_feature(enable = "avx2")]
 fn plain_panel(panel: &[Line], words: &[Word], bias: &[i32; BATCH], count: usize, out: &mut [i32], stride: usize) {
     let (words, _) = words.as_chunks::<2>();
@@ -387,7 +387,7 @@ fn store(sums: [[__m256i; 2]; FOUR], bias: &[i32; BATCH], first: usize, out: &mu
         let bias = _mm256_set1_epi32(bias[first + q]);
         let out = out[(first + q) * stride..][..GROUP].as_chunks_mut::<HALF>().0;
         for (out, sum) in out.iter_mut().zip(sums) {
-            // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+            // SAFETY: `out` is eight i32, 32 bytes, and the store needs no alignment.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_sub_epi32(sum, bias)) };
         }
     }

@@ -142,7 +142,7 @@ fn norm([_, squares, plain]: &[__m512i; 3]) -> u32 {
 fn load(elements: &[i8]) -> __m512i {
     debug_assert_eq!(elements.len(), STEP);
     let elements: &[i8; STEP] = elements.first_chunk().unwrap_or(&[0; STEP]);
-    // SAFETY: the array is 64 bytes, and the load asks for no alignment.
+    // SAFETY: the array is 64 bytes, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(elements.as_ptr().cast()) }
 }
 
@@ -233,7 +233,7 @@ fn tile<const R: usize, const Q: usize>(
         for (q, (sum, &bias)) in sums.into_iter().zip(bias).enumerate() {
             let out = &mut out[q * stride + r * GROUP..][..GROUP];
             let scores = _mm512_sub_epi32(sum, _mm512_set1_epi32(bias));
-            // SAFETY: `out` is sixteen i32, 64 bytes, and the store asks for no alignment.
+            // SAFETY: `out` is sixteen i32, 64 bytes, and the store needs no alignment.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), scores) };
         }
     }

@@ -1,6 +1,6 @@
 //! Inner products of int8 vectors and their squared norms, exact in 32 bits up to [`super::MAX_DIMS`] dimensions.
 //!
-//! Panels hold `x + 128` in unsigned bytes, as AVX-512's byte product asks for. A query's sums then exceed its scores
+//! Panels hold `x + 128` in unsigned bytes, as AVX-512's byte product requires. A query's sums then exceed its scores
 //! by `128 * (sum of the query)`, one constant a query, its bias. Sums wrap modulo 2^32, which is harmless: scores
 //! themselves fit. AMX multiplies signed bytes, and needs neither.
 
@@ -266,7 +266,7 @@ mod tests {
                 Dot::rows_and_norms(isa, query, matrix, &mut both.0, &mut both.1);
                 assert_eq!((&both.0, &both.1), (expected, &norms), "both, {isa:?}, width {width}");
             }
-            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
+            let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
             Dot::pack_rows(isa, matrix, &mut panel);
             let stride = count.next_multiple_of(GROUP) + 3;
             let size = packed.size();

@@ -34,7 +34,7 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
         let four =
             _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(_mm256_castsi256_ps(ab), _mm256_castsi256_ps(cd)));
         let four = _mm_add_epi32(_mm256_castsi256_si128(four), _mm256_extracti128_si256::<1>(four));
-        // SAFETY: `out` is four i32, 16 bytes, and the store asks for no alignment.
+        // SAFETY: `out` is four i32, 16 bytes, and the store needs no alignment.
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), four) };
         let whole = query.len() / STEP * STEP;
         if whole < query.len() {
@@ -83,7 +83,7 @@ fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R], ahead: usize) -> [__m256
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8; STEP]) -> __m256i {
-    // SAFETY: the array is 32 bytes, and the load asks for no alignment.
+    // SAFETY: the array is 32 bytes, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
@@ -183,7 +183,7 @@ fn pack_step(mut square: [__m256i; GROUP], lines: &mut [Line]) {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store(bytes: &mut [u8; STEP], register: __m256i) {
-    // SAFETY: the array is 32 bytes, and the store asks for no alignment.
+    // SAFETY: the array is 32 bytes, and the store needs no alignment.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), register) };
 }
 
@@ -312,7 +312,7 @@ fn tile<const R: usize>(
             let low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(*sums));
             let high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(*sums));
             let mut sum = _mm256_add_epi32(low, high);
-            // SAFETY: `out` is eight i32, 32 bytes, and neither asks for alignment.
+            // SAFETY: `out` is eight i32, 32 bytes, and neither needs alignment.
             unsafe {
                 if more {
                     sum = _mm256_add_epi32(sum, _mm256_loadu_si256(out.as_ptr().cast()));

@@ -67,7 +67,7 @@ fn add_lanes(rows: &[__m512i; LANES]) -> [i32; LANES] {
     let [a, b, c, d] = transpose_quarters(pairs);
     let sums = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));
     let mut out = [0; LANES];
-    // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+    // SAFETY: `out` is eight i32, 32 bytes, and the store needs no alignment.
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(sums)) };
     out
 }
@@ -78,7 +78,7 @@ fn add_lanes(rows: &[__m512i; LANES]) -> [i32; LANES] {
 fn load(bytes: &[u8]) -> __m512i {
     debug_assert_eq!(bytes.len(), STEP);
     let bytes: &[u8; STEP] = bytes.first_chunk().unwrap_or(&[0; STEP]);
-    // SAFETY: the array is 64 bytes, and the load asks for no alignment.
+    // SAFETY: the array is 64 bytes, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
@@ -164,7 +164,7 @@ fn tile<const R: usize, const Q: usize>(mut groups: [&[Line]; R], words: &[Word]
     for (r, sums) in sums.into_iter().enumerate() {
         for (q, sum) in sums.into_iter().enumerate() {
             let out = &mut out[q * stride + r * LANES..][..LANES];
-            // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+            // SAFETY: `out` is eight i32, 32 bytes, and the store needs no alignment.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(sum)) };
         }
     }

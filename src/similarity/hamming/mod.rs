@@ -55,7 +55,7 @@ impl Kernels for Hamming {
 
     fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
         let (groups, words) = (rows.len().div_ceil(GROUP), rows.width().div_ceil(WORD));
-        // Every lane of a full line is written below: only what is not full needs zeros.
+        // Every lane of a full group is written below: only a last group that is not full needs zeros.
         let zero = Line([0; LANES * WORD]);
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::hamming()) == Isa::Avx2 {
@@ -146,7 +146,7 @@ mod tests {
                 assert_eq!(out, expected[q], "rows, {isa:?}, width {width}, offset {offset}");
             }
             let matrix = Matrix::whole(row_data, width);
-            let mut panel = vec![Line([!0; LANES * WORD]); 9]; // what an earlier block left behind
+            let mut panel = vec![Line([!0; LANES * WORD]); 9]; // the contents of an earlier block
             Hamming::pack_rows(isa, matrix, &mut panel);
             let stride = rows.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.count() {
