@@ -1,5 +1,6 @@
 //! The codec as Python sees it.
 
+mod new_rows;
 mod request_body;
 mod response_body;
 

@@ -10,8 +10,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
-use super::super::convert::{self, NewRows, Out};
+use super::super::convert::{self, Out};
 use super::super::scalars::Given;
+use super::new_rows::NewRows;
 use super::{encoding, row_bytes};
 use crate::codec::Encoding;
 use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream, Usage};
