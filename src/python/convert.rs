@@ -13,7 +13,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
 use super::errors;
-use crate::codec::response::Rows as _;
 use crate::error::Error;
 
 /// Load what `rust-numpy` loads at its first use. It runs Python code then, and panics where that raises, as it does
@@ -266,20 +265,21 @@ fn borrowed(name: &str, error: &numpy::BorrowError) -> PyErr {
 /// `NumPy`'s own allocator is used because it reuses small blocks and asks for huge pages for large ones. An
 /// allocation that fails is Python's `MemoryError`.
 #[expect(unsafe_code, reason = "the C API's allocation, without its zeroing")]
-fn allocate<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyResult<(Bound<'py, PyAny>, *mut T)> {
+pub(super) fn allocate<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyResult<(Bound<'py, PyAny>, *mut T)> {
     let mut dims = [0 as npy_intp; 2];
+    let dims = &mut dims[..shape.len()];
     for (dim, &length) in dims.iter_mut().zip(shape) {
         *dim = npy_intp::try_from(length)
             .map_err(|_| PyValueError::new_err(format!("an array of shape {shape:?} is too large")))?;
     }
-    // SAFETY: `dims` outlives the call and `shape` (1 or 2 long) tells how many of it are read; the descriptor's
-    // reference is handed over as the API asks; a null result carries a Python error, which `_or_err` takes.
+    // SAFETY: `dims` outlives the call, which reads all of it and no more; the descriptor's reference is handed over as
+    // the API asks; a null result carries a Python error, which `_or_err` takes.
     let array = unsafe {
         let raw = PY_ARRAY_API.PyArray_NewFromDescr(
             py,
             npyffi::get_type_object(py, npyffi::NpyTypes::PyArray_Type),
             dtype::<T>(py).into_dtype_ptr(),
-            shape.len() as std::ffi::c_int,
+            dims.len() as std::ffi::c_int,
             dims.as_mut_ptr(),
             std::ptr::null_mut(),
             std::ptr::null_mut(),
@@ -295,26 +295,54 @@ fn allocate<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyResult<(Boun
 
 /// A new array of `shape` (one or two lengths) that `fill` initialises wholly, with the interpreter released.
 ///
-/// `fill` gets the uninitialised memory and must write every element before it returns `Ok`; on `Err` the array is
-/// dropped unread.
+/// `fill` gets the uninitialised memory; where it returns `Err` the array is dropped unread.
+///
+/// # Safety
+/// Where `fill` returns `Ok`, it has written every element, or the caller cuts off the others (see [`shrink`]) before
+/// anybody else sees the array.
 #[expect(unsafe_code, reason = "hands fresh, unshared memory to the core as MaybeUninit")]
-pub(super) fn filled<'py, T: Element + Send, R: Send>(
+pub(super) unsafe fn filled<'py, T: Element + Send, R: Send>(
     py: Python<'py>,
     shape: &[usize],
     fill: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<R, Error> + Send,
 ) -> PyResult<(Bound<'py, PyAny>, R)> {
     let (array, data) = allocate::<T>(py, shape)?;
     let length: usize = shape.iter().product();
-    // SAFETY: `data` is the start of `length` elements that the array owns and nobody else knows of; MaybeUninit
-    // asks nothing of their contents, and the array outlives the borrow, which ends in this function.
+    // SAFETY: `data` is the start of `length` elements (a product that NumPy found to fit) that the array owns and
+    // nobody else knows of; MaybeUninit asks nothing of their contents, and the array outlives the borrow, which ends
+    // in this function.
     let memory = unsafe { std::slice::from_raw_parts_mut(data.cast::<MaybeUninit<T>>(), length) };
     let result = detached(py, || fill(memory))?;
     Ok((array, result))
 }
 
+/// A new array of `shape` (one or two lengths) with one element for each of `values`, with the interpreter released.
+pub(super) fn collected<'py, T: Element + Send>(
+    py: Python<'py>,
+    shape: &[usize],
+    values: impl Iterator<Item = T> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let fill = |memory: &mut [MaybeUninit<T>]| {
+        let mut written = 0;
+        for (element, value) in memory.iter_mut().zip(values) {
+            element.write(value);
+            written += 1;
+        }
+        assert_eq!(written, memory.len(), "as many values as elements");
+        Ok(())
+    };
+    // SAFETY: `fill` checks that it has written every element.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { filled(py, shape, fill) }?;
+    Ok(array)
+}
+
 /// New `bytes` that `fill` initialises wholly, with the interpreter released. See [`filled`].
+///
+/// # Safety
+/// Where `fill` returns `Ok`, it has written every byte.
 #[expect(unsafe_code, reason = "the C API's allocation, without PyO3's zeroing")]
-pub(super) fn filled_pybytes(
+pub(super) unsafe fn filled_pybytes(
     py: Python<'_>,
     size: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<(), Error> + Send,
@@ -337,96 +365,28 @@ pub(super) fn filled_pybytes(
 }
 
 /// A new matrix of bytes that `fill` initialises: int8 where `signed`, else uint8. See [`filled`].
-pub(super) fn filled_bytes<'py, R: Send>(
+///
+/// # Safety
+/// As for [`filled`].
+#[expect(unsafe_code, reason = "passes on what its caller vouches for")]
+pub(super) unsafe fn filled_bytes<'py, R: Send>(
     py: Python<'py>,
     shape: &[usize],
     signed: bool,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<R, Error> + Send,
 ) -> PyResult<(Bound<'py, PyAny>, R)> {
-    if signed { filled::<i8, R>(py, shape, |memory| fill(as_unsigned(memory))) } else { filled(py, shape, fill) }
-}
-
-/// Rows of a new matrix that is made when their width is known: for bodies small enough to decode while attached.
-pub(super) struct NewRows<'py, F> {
-    py: Python<'py>,
-    signed: bool,
-    /// The most rows that there can be, given their width.
-    room: F,
-    /// The matrix, its memory, its rows and their bytes.
-    made: Option<(Bound<'py, PyAny>, *mut MaybeUninit<u8>, usize, usize)>,
-    failed: Option<PyErr>,
-}
-
-impl<'py, F: Fn(usize) -> usize> NewRows<'py, F> {
-    /// Nothing yet; `room` gives the most rows for a width.
-    pub(super) fn new(py: Python<'py>, signed: bool, room: F) -> Self {
-        Self { py, signed, room, made: None, failed: None }
-    }
-
-    /// The matrix, cut to `rows` rows of `width` bytes, all of them written; or what Python raised meanwhile.
-    pub(super) fn finish(mut self, rows: usize, width: usize) -> PyResult<Bound<'py, PyAny>> {
-        if self.made.is_none() {
-            self.begin(width).map_err(|error| self.error(error))?;
-        }
-        match self.made {
-            Some((array, _, room, _)) => {
-                if rows < room {
-                    shrink(&array, &[rows, width])?;
-                }
-                Ok(array)
-            }
-            None => Err(PyValueError::new_err("no matrix was made")), // not reached: begin made one or failed
-        }
-    }
-
-    /// The Python exception for what ended the decoding.
-    pub(super) fn error(&mut self, error: Error) -> PyErr {
-        self.failed.take().unwrap_or_else(|| errors::to_py(self.py, error))
-    }
-}
-
-impl<F: Fn(usize) -> usize> crate::codec::response::Rows for NewRows<'_, F> {
-    fn begin(&mut self, row_bytes: usize) -> Result<(), Error> {
-        let room = (self.room)(row_bytes);
-        let shape = [room, row_bytes];
-        let made = if self.signed {
-            allocate::<i8>(self.py, &shape).map(|(array, data)| (array, data.cast()))
-        } else {
-            allocate::<u8>(self.py, &shape).map(|(array, data)| (array, data.cast()))
-        };
-        match made {
-            Ok((array, data)) => self.made = Some((array, data, room, row_bytes)),
-            Err(error) => {
-                self.failed = Some(error);
-                return Err(Error::Interrupted);
-            }
-        }
-        Ok(())
-    }
-
-    #[expect(unsafe_code, reason = "fresh, unshared memory as MaybeUninit")]
-    fn row(&mut self, index: usize) -> Option<&mut [MaybeUninit<u8>]> {
-        let &(_, data, room, row_bytes) = self.made.as_ref()?;
-        // SAFETY: `index < room`, so the row lies within the `room * row_bytes` bytes of the array, which is held here
-        // and which nobody else knows of; the borrow of `self` keeps a second slice from being made.
-        (index < room).then(|| unsafe { std::slice::from_raw_parts_mut(data.add(index * row_bytes), row_bytes) })
-    }
-
-    #[expect(unsafe_code, reason = "fresh, unshared memory as MaybeUninit")]
-    fn rows(&mut self, count: usize) -> &mut [MaybeUninit<u8>] {
-        match self.made {
-            // SAFETY: as above, for the first rows of the array.
-            Some((_, data, room, row_bytes)) => unsafe {
-                std::slice::from_raw_parts_mut(data, count.min(room) * row_bytes)
-            },
-            None => &mut [],
-        }
+    // SAFETY: the caller vouches for `fill`, which gets the same memory whatever the sign.
+    unsafe {
+        if signed { filled::<i8, R>(py, shape, |memory| fill(as_unsigned(memory))) } else { filled(py, shape, fill) }
     }
 }
 
 /// A matrix over memory that the core has filled: int8 where `signed`, else uint8. Nothing is copied.
-#[expect(unsafe_code, reason = "the memory's bytes are initialised, and have the layout of both types")]
-pub(super) fn adopted_bytes(
+///
+/// # Safety
+/// All bytes of `memory` are initialised.
+#[expect(unsafe_code, reason = "the memory's bytes have the layout of both types")]
+pub(super) unsafe fn adopted_bytes(
     py: Python<'_>,
     memory: Vec<MaybeUninit<u8>>,
     shape: [usize; 2],
@@ -436,7 +396,7 @@ pub(super) fn adopted_bytes(
     let (start, length, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
     if signed {
         // SAFETY: the parts are those of a Vec that is not dropped; MaybeUninit<u8> and i8 have one size and
-        // alignment; `GrowingRows`, where it comes from, initialises every byte it adds.
+        // alignment; the caller vouches for the contents.
         let bytes = unsafe { Vec::<i8>::from_raw_parts(start.cast(), length, capacity) };
         Ok(PyArray1::from_vec(py, bytes).reshape(shape)?.into_any())
     } else {
@@ -453,11 +413,14 @@ fn as_unsigned(memory: &mut [MaybeUninit<i8>]) -> &mut [MaybeUninit<u8>] {
     unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
 }
 
-/// Initialised bytes as memory that may be overwritten with any bytes.
+/// Initialised bytes, for a function that also takes memory that is not.
+///
+/// # Safety
+/// Only initialised bytes are written to the result.
 #[expect(unsafe_code, reason = "MaybeUninit<u8> has the layout of both")]
-fn as_uninit<T: ByteSized>(memory: &mut [T]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: T is i8 or u8 (`ByteSized` is private and implemented for no other), and the core writes initialised
-    // bytes only.
+unsafe fn as_uninit<T: ByteSized>(memory: &mut [T]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: T is i8 or u8 (`ByteSized` is private and implemented for no other), and the caller keeps all bytes
+    // initialised.
     unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
 }
 
@@ -544,15 +507,22 @@ impl<'py> Out<'py> {
     }
 
     /// Run `work` on the memory, with the interpreter released.
-    pub(super) fn with<R: Send>(
+    ///
+    /// # Safety
+    /// `work` writes initialised bytes only.
+    #[expect(unsafe_code, reason = "initialised memory as MaybeUninit")]
+    pub(super) unsafe fn with<R: Send>(
         &mut self,
         py: Python<'_>,
         work: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<R, Error> + Send,
     ) -> PyResult<R> {
         // Contiguity was checked at extraction, so the error is never met.
-        let memory = match self {
-            Self::Signed(array) => as_uninit(array.as_slice_mut()?),
-            Self::Unsigned(array) => as_uninit(array.as_slice_mut()?),
+        // SAFETY: the caller vouches for `work`.
+        let memory = unsafe {
+            match self {
+                Self::Signed(array) => as_uninit(array.as_slice_mut()?),
+                Self::Unsigned(array) => as_uninit(array.as_slice_mut()?),
+            }
         };
         detached(py, || work(memory))
     }
@@ -560,13 +530,17 @@ impl<'py> Out<'py> {
 
 /// A new instance of a frozen dataclass with slots, its `__init__` not run: as `object.__setattr__` would make it,
 /// which is what a frozen dataclass itself does, but without a Python call a field.
+///
+/// # Safety
+/// `class` is written in Python and inherits `object.__new__`: its instances are nothing but their attributes.
 #[expect(unsafe_code, reason = "the C API behind object.__new__ and object.__setattr__")]
-pub(super) fn frozen<'py>(
+pub(super) unsafe fn frozen<'py>(
     class: &Bound<'py, PyType>,
     fields: &[(&Bound<'py, PyString>, Bound<'py, PyAny>)],
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = class.py();
-    // SAFETY: `class` is a type object; a null result carries a Python error, which `_or_err` takes.
+    // SAFETY: `object.__new__` does no more for the class that the caller promises; a null result carries a Python
+    // error, which `_or_err` takes.
     let instance = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0))? };
     for (name, value) in fields {
         // SAFETY: three live objects; the call takes references of its own.

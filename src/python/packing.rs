@@ -6,7 +6,7 @@ use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::convert::{detached, filled};
+use super::convert::{collected, detached, filled};
 use crate::packing::{self, Effort, Limits, Order};
 
 /// Add the room's functions and classes to the module.
@@ -69,19 +69,11 @@ fn pack<'py>(
     }
     let packing = result?;
     let n = packing.request_of.len();
-    let (request_of, ()) = filled::<i64, ()>(py, &[n], |memory| {
-        for (to, &request) in memory.iter_mut().zip(&packing.request_of) {
-            to.write(i64::from(request));
-        }
-        Ok(())
-    })?;
-    let (positions, starts) = filled::<i64, Vec<i64>>(py, &[n], |memory| Ok(packing.write_requests(memory)))?;
-    let (offsets, ()) = filled::<i64, ()>(py, &[starts.len()], |memory| {
-        for (to, &start) in memory.iter_mut().zip(&starts) {
-            to.write(start);
-        }
-        Ok(())
-    })?;
+    let request_of = collected(py, &[n], packing.request_of.iter().map(|&request| i64::from(request)))?;
+    // SAFETY: `write_requests` writes the position of each of the `n` documents to a place of its own.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (positions, starts) = unsafe { filled(py, &[n], |memory| Ok(packing.write_requests(memory))) }?;
+    let offsets = collected(py, &[starts.len()], starts.iter().copied())?;
     Ok((request_of, positions, offsets, packing.lower_bound))
 }
 

@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
-use super::convert::{detached, filled, integer, interruptible};
+use super::convert::{collected, detached, integer, interruptible};
 use crate::error::Error;
 use crate::tokens::{self, Classes, Counter, Inspection};
 
@@ -75,13 +75,7 @@ fn encoded<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Result<&'a str, usize>
 }
 
 fn int64(py: Python<'_>, values: impl ExactSizeIterator<Item = u64> + Send) -> PyResult<Bound<'_, PyAny>> {
-    let (array, ()) = filled::<i64, ()>(py, &[values.len()], |memory| {
-        for (to, value) in memory.iter_mut().zip(values) {
-            to.write(value as i64);
-        }
-        Ok(())
-    })?;
-    Ok(array)
+    collected(py, &[values.len()], values.map(|value| value as i64))
 }
 
 /// Bytes of each text's NFC form, int64 of shape (n,). `ctxembed.token_upper_bound` is the public face.
@@ -119,14 +113,8 @@ fn token_classes<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<(V
     let texts = texts.utf8("texts")?;
     let names: Vec<_> = tokens::NAMES.iter().map(|&name| name.to_owned()).collect();
     let width = names.len();
-    let (counts, ()) = filled::<i64, ()>(py, &[texts.len(), width], |memory| {
-        for (row, text) in memory.chunks_exact_mut(width).zip(&texts) {
-            for (to, &count) in row.iter_mut().zip(&Classes::of(text).counts) {
-                to.write(count as i64);
-            }
-        }
-        Ok(())
-    })?;
+    let counts = texts.iter().flat_map(|text| Classes::of(text).counts).map(|count| count as i64);
+    let counts = collected(py, &[texts.len(), width], counts)?;
     Ok((names, counts))
 }
 

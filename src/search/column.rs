@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "values as bytes and bytes as values, for files")]
 
 use std::collections::TryReserveError;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ pub(super) enum Column<T> {
     /// On the heap, and free to grow.
     Owned(Vec<T>),
     /// In pages of a file, or in pages of their own.
-    Mapped(Mapped),
+    Mapped(Mapped<T>),
 }
 
 /// Pages, from whose start every number is aligned.
@@ -55,19 +56,20 @@ impl Deref for Memory {
     }
 }
 
-/// A range of pages that is shared by all who hold it.
+/// A range of pages that is shared by all who hold it, aligned for `T` and a whole number of values long.
 #[derive(Clone, Debug)]
-pub(super) struct Mapped {
+pub(super) struct Mapped<T> {
     memory: Arc<Memory>,
     range: Range<usize>,
+    values: PhantomData<T>,
 }
 
-impl Mapped {
+impl<T: Plain> Mapped<T> {
     /// `None` where `range` is not in the memory, or is not aligned for `T`.
-    pub(super) fn new<T: Plain>(memory: &Arc<Memory>, range: Range<usize>) -> Option<Self> {
+    pub(super) fn new(memory: &Arc<Memory>, range: Range<usize>) -> Option<Self> {
         let bytes = memory.get(range.clone())?;
         let fits = bytes.as_ptr().cast::<T>().is_aligned() && bytes.len().is_multiple_of(size_of::<T>());
-        fits.then(|| Self { memory: Arc::clone(memory), range })
+        fits.then(|| Self { memory: Arc::clone(memory), range, values: PhantomData })
     }
 }
 
@@ -114,7 +116,7 @@ impl<T: Plain> Fresh<T> {
             Self::Heap(values) => Column::Owned(values),
             Self::Pages(map) => {
                 let range = 0..map.len();
-                Column::Mapped(Mapped { memory: Arc::new(Memory::Own(map)), range })
+                Column::Mapped(Mapped { memory: Arc::new(Memory::Own(map)), range, values: PhantomData })
             }
         }
     }
@@ -151,12 +153,12 @@ impl<T: Plain> Column<T> {
     pub(super) fn values(&self) -> &[T] {
         match self {
             Self::Owned(values) => values,
-            Self::Mapped(Mapped { memory, range }) => {
+            Self::Mapped(Mapped { memory, range, .. }) => {
                 let bytes = &memory[range.clone()];
                 // SAFETY: `Mapped::new` found the range aligned for `T` and a whole number of them (or `Fresh` made it
                 // so, from the start of a page, and `slice` cuts between values), any bytes are values of a `Plain`
-                // type, and the borrow of `self` keeps the memory. That nobody changes the file meanwhile is what
-                // `file::open` asks of its caller.
+                // type, and the borrow of `self` keeps the memory. That nobody changes a mapped file meanwhile is what
+                // `file::open_mapped` asks of its caller.
                 unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<T>()) }
             }
         }
@@ -166,11 +168,12 @@ impl<T: Plain> Column<T> {
     pub(super) fn slice(&self, values: Range<usize>) -> Result<Self, TryReserveError> {
         match self {
             Self::Owned(own) => Self::copied(&own[values]),
-            Self::Mapped(Mapped { memory, range }) => {
+            Self::Mapped(Mapped { memory, range, values: kind }) => {
                 let (start, end) = (values.start * size_of::<T>(), values.end * size_of::<T>());
                 let cut = range.start + start..range.start + end;
                 debug_assert!(start <= end && cut.end <= range.end);
-                Ok(Self::Mapped(Mapped { memory: Arc::clone(memory), range: cut.start..cut.end.min(range.end) }))
+                let range = cut.start..cut.end.min(range.end);
+                Ok(Self::Mapped(Mapped { memory: Arc::clone(memory), range, values: *kind }))
             }
         }
     }
@@ -216,9 +219,12 @@ pub(super) fn bytes_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
-/// Bytes that were initialised before, to be written by a function that is made for those that were not.
-pub(super) fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: the two types have one layout, and who is given this (`codec::bits::pack`) writes initialised bytes only.
+/// Initialised bytes, for a function that also takes memory that is not.
+///
+/// # Safety
+/// Only initialised bytes are written to the result.
+pub(super) unsafe fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: the two types have one layout, and the caller keeps all bytes initialised.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
 }
 
@@ -251,9 +257,9 @@ mod tests {
     #[test]
     fn a_range_that_is_cut_or_crooked_is_no_column() {
         let memory = Arc::new(Memory::Own(MmapMut::map_anon(64).expect("a page")));
-        assert!(Mapped::new::<i64>(&memory, 8..24).is_some());
-        assert!(Mapped::new::<i64>(&memory, 8..23).is_none());
-        assert!(Mapped::new::<i64>(&memory, 4..12).is_none());
-        assert!(Mapped::new::<i64>(&memory, 56..72).is_none());
+        assert!(Mapped::<i64>::new(&memory, 8..24).is_some());
+        assert!(Mapped::<i64>::new(&memory, 8..23).is_none());
+        assert!(Mapped::<i64>::new(&memory, 4..12).is_none());
+        assert!(Mapped::<i64>::new(&memory, 56..72).is_none());
     }
 }

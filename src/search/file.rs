@@ -289,16 +289,38 @@ fn write(index: &Index, snapshot: &Snapshot, file: &mut File, watch: Watch<'_>) 
     Ok(())
 }
 
-/// Read an index, or map it.
+/// Read an index.
 ///
 /// `verify` compares all checksums, which reads the whole file. The header, and that the file is exactly as long as
 /// it says, are always checked, so that no file can make a search read outside it; damage in an unverified section
 /// changes results only.
+pub fn open(path: &Path, verify: bool, watch: Watch<'_>) -> Result<Index, Error> {
+    load(path, verify, watch, |file| Ok(Source::File(file)))
+}
+
+/// As [`open`], but map the file, whose pages are then read as searches need them.
 ///
-/// A mapped file must not be changed in place while the index lives. One that is made shorter ends the process
-/// (SIGBUS) when its lost part is read; one that is overwritten gives results of mixed contents. Replacing the file
-/// by a rename, as [`save`] does, is safe.
-pub fn open(path: &Path, mmap: bool, verify: bool, watch: Watch<'_>) -> Result<Index, Error> {
+/// # Safety
+/// The file is not changed in place while the index lives. One that is made shorter ends the process (SIGBUS) when its
+/// lost part is read; one that is overwritten gives results of mixed contents. Replacing the file by a rename, as
+/// [`save`] does, is safe.
+#[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
+pub unsafe fn open_mapped(path: &Path, verify: bool, watch: Watch<'_>) -> Result<Index, Error> {
+    load(path, verify, watch, |file| {
+        // SAFETY: the map is private to this process and only read; its bytes are numbers for which every pattern is a
+        // value, and no length or offset is read from it after the header, which was read with `read`. That the file
+        // does not change underneath cannot be checked, and the caller vouches for it.
+        let map = unsafe { Mmap::map(&file) }?;
+        Ok(Source::Map(Arc::new(Memory::File(map))))
+    })
+}
+
+fn load(
+    path: &Path,
+    verify: bool,
+    watch: Watch<'_>,
+    source: impl FnOnce(File) -> io::Result<Source>,
+) -> Result<Index, Error> {
     let failed = |error| Error::Io(error, format!("cannot open the index {}", path.display()));
     let refused = |what: String| Error::IndexFile(format!("{} {what}", path.display()));
     let mut file = File::open(path).map_err(failed)?;
@@ -310,8 +332,7 @@ pub fn open(path: &Path, mmap: bool, verify: bool, watch: Watch<'_>) -> Result<I
     (&mut file).take(HEADER as u64).read_to_end(&mut start).map_err(failed)?;
     let header = Header::parse(&start, metadata.len()).map_err(refused)?;
 
-    let mut source =
-        if mmap { Source::Map(Arc::new(Memory::File(map(&file).map_err(failed)?))) } else { Source::File(file) };
+    let mut source = source(file).map_err(failed)?;
     let section = |tag: u32| header.sections.iter().find(|section| section.tag == tag).copied();
     let mut load = Load { source: &mut source, verify, watch };
     let snapshot = (|| {
@@ -343,14 +364,6 @@ pub fn open(path: &Path, mmap: bool, verify: bool, watch: Watch<'_>) -> Result<I
         Refused::Watch(error) => error,
     })?;
     Ok(Index::from_snapshot(header.kind, header.dims as usize, snapshot, header.calibrated))
-}
-
-#[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
-fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the map is private to this process and only read; its bytes are numbers for which every pattern is a
-    // value, and no length or offset is read from it after the header, which was read with `read`. That the file does
-    // not change underneath cannot be checked, and is asked of the caller of `open`.
-    unsafe { Mmap::map(file) }
 }
 
 enum Source {
@@ -397,7 +410,7 @@ impl Load<'_, '_> {
                         (self.watch)().map_err(Refused::Watch)?;
                     }
                 }
-                Column::Mapped(Mapped::new::<T>(map, Range { start, end: start + length }).ok_or_else(out_of_reach)?)
+                Column::Mapped(Mapped::new(map, Range { start, end: start + length }).ok_or_else(out_of_reach)?)
             }
             Source::File(file) => {
                 file.seek(SeekFrom::Start(section.offset)).map_err(Refused::Io)?;
@@ -498,6 +511,16 @@ mod tests {
         }
     }
 
+    #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
+    fn read(path: &Path, mmap: bool, verify: bool) -> Result<Index, Error> {
+        if mmap {
+            // SAFETY: the index that is returned is dropped before the test writes to the file again.
+            unsafe { open_mapped(path, verify, &mut || Ok(())) }
+        } else {
+            open(path, verify, &mut || Ok(()))
+        }
+    }
+
     #[test]
     fn every_changed_byte_is_found_and_every_cut() {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -511,15 +534,15 @@ mod tests {
             save(&index, &path, &mut || Ok(())).expect("space for a small file");
             let whole = fs::read(&path).expect("just written");
             for mmap in [false, true] {
-                open(&path, mmap, true, &mut || Ok(())).expect("whole");
+                drop(read(&path, mmap, true).expect("whole"));
                 for at in 0..whole.len() {
                     let mut bytes = whole.clone();
                     bytes[at] ^= 0x10;
                     fs::write(&path, &bytes).expect("space");
-                    let result = open(&path, mmap, true, &mut || Ok(()));
+                    let result = read(&path, mmap, true);
                     assert!(matches!(result, Err(Error::IndexFile(_))), "byte {at}: {result:?}");
                     fs::write(&path, &whole[..at]).expect("space");
-                    let result = open(&path, mmap, false, &mut || Ok(()));
+                    let result = read(&path, mmap, false);
                     assert!(matches!(result, Err(Error::IndexFile(_))), "cut at {at}: {result:?}");
                 }
                 fs::write(&path, &whole).expect("space");

@@ -54,6 +54,7 @@ fn fill<K: Kernels, T: Send>(
     write: impl Fn(usize, &[i32], &[u32], &mut [MaybeUninit<T>]) + Sync,
 ) -> Result<(), Error> {
     let columns = scan.row_count();
+    assert_eq!(out.len(), scan.query_count() * columns, "one place for each query and row");
     if columns == 0 {
         return Ok(());
     }

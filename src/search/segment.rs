@@ -296,14 +296,17 @@ pub fn signs(rows: &[i8], dims: usize) -> Vec<u8> {
     bits
 }
 
+#[expect(unsafe_code, reason = "initialised memory for a function that also takes memory that is not")]
 fn signs_into(rows: &[i8], dims: usize, out: &mut [u8]) {
     if dims.is_multiple_of(8) {
-        return bits::pack(Isa::codec(), rows, as_uninit(out)); // the rows are one long row
+        // SAFETY: `pack` writes initialised bytes.
+        return bits::pack(Isa::codec(), rows, unsafe { as_uninit(out) }); // the rows are one long row
     }
     for (row, out) in rows.chunks_exact(dims).zip(out.chunks_exact_mut(dims.div_ceil(8))) {
         let (whole, tail) = row.split_at(dims / 8 * 8);
         let (out, last) = out.split_at_mut(dims / 8);
-        bits::pack(Isa::codec(), whole, as_uninit(out));
+        // SAFETY: as above.
+        bits::pack(Isa::codec(), whole, unsafe { as_uninit(out) });
         last[0] = tail.iter().enumerate().fold(0, |byte, (bit, &value)| byte | u8::from(value >= 0) << bit);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::scan::{Ids, Scan};
 use super::subset::{self, Subset};
 use super::top_k::Rows;
-use crate::similarity::{Kernels, Matrix, Queries, cosine, prefetch};
+use crate::similarity::{Batches as _, Kernels, Matrix, cosine, prefetch};
 
 /// Rows in a block at most, so that a batch of scores stays in L1.
 const BLOCK_ROWS: usize = 1024;
@@ -22,7 +22,7 @@ pub(super) struct Plan<K: Kernels> {
     pub(super) blocks: usize,
     spans: Vec<Span>,
     /// None: the rows are read where they lie.
-    queries: Option<Queries<K::Word>>,
+    queries: Option<K::Queries>,
 }
 
 /// What there is to do in a part.
@@ -217,9 +217,9 @@ impl<'a, K: Kernels> Worker<'a, K> {
         if let Some(queries) = &plan.queries {
             let rows = Rows { ids, norms, inverse, allowed };
             let stride = count.next_multiple_of(K::GROUP);
-            scores.resize(queries.together() * stride, 0);
+            scores.resize(queries.size() * stride, 0);
             let mut query = 0;
-            for batch in 0..queries.batches() {
+            for batch in 0..queries.count() {
                 K::panel(scan.isa, data, panel, queries, batch, scores, stride);
                 for scores in scores.chunks_exact(stride).take(scan.query_count() - query) {
                     each(&rows, query, &scores[..count]);

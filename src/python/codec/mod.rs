@@ -1,5 +1,6 @@
 //! The codec as Python sees it.
 
+mod new_rows;
 mod request_body;
 mod response_body;
 
@@ -125,13 +126,18 @@ fn decode_base64<'py>(
         if want != (rows, row_bytes) {
             return Err(PyValueError::new_err(format!("out has shape ({rows}, {row_bytes}), expected {want:?}")));
         }
-        out.with(py, |memory| decode_texts(&texts, row_bytes, one, memory))?;
+        // SAFETY: `decode_texts` writes initialised bytes.
+        #[expect(unsafe_code, reason = "initialised memory stays so")]
+        unsafe { out.with(py, |memory| decode_texts(&texts, row_bytes, one, memory)) }?;
         return Ok(array.clone());
     }
     let width = width.unwrap_or_else(|| texts.first().map_or(0, |text| base64::decoded_len(text).max(1)));
     let shape = [texts.len(), width];
     let shape = if one { &shape[1..] } else { &shape[..] };
-    let (array, ()) = convert::filled_bytes(py, shape, signed, |memory| decode_texts(&texts, width, one, memory))?;
+    let fill = |memory: &mut [MaybeUninit<u8>]| decode_texts(&texts, width, one, memory);
+    // SAFETY: on success `decode_texts` has written the `width` bytes of each text.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { convert::filled_bytes(py, shape, signed, fill) }?;
     Ok(array)
 }
 
@@ -247,10 +253,13 @@ fn pack_bits<'py>(py: Python<'py>, int8_vectors: &Bound<'py, PyAny>) -> PyResult
     }
     let values = rows.values();
     let isa = Isa::codec();
-    let (array, ()) = convert::filled(py, &rows.shape(rows.width() / 8), |out| {
+    let fill = |out: &mut [MaybeUninit<u8>]| {
         bits::pack(isa, values, out);
         Ok(())
-    })?;
+    };
+    // SAFETY: `pack` writes all of its output.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { convert::filled(py, &rows.shape(rows.width() / 8), fill) }?;
     Ok(array)
 }
 
@@ -306,12 +315,15 @@ fn unpack_bits<'py>(
 fn unpack_signs<'py>(py: Python<'py>, rows: &Rows<'py, u8>, dimensions: usize) -> PyResult<Bound<'py, PyAny>> {
     let (packed, width) = (rows.values(), rows.width());
     let isa = Isa::codec();
-    let (array, ()) = convert::filled_bytes(py, &rows.shape(dimensions), true, |out| {
+    let fill = |out: &mut [MaybeUninit<u8>]| {
         if width > 0 {
             bits::unpack_signs(isa, packed, width, dimensions, out);
         }
         Ok(())
-    })?;
+    };
+    // SAFETY: `unpack_signs` writes all of its output; without bits there are no dimensions, and it is empty.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { convert::filled_bytes(py, &rows.shape(dimensions), true, fill) }?;
     Ok(array)
 }
 
@@ -322,12 +334,15 @@ fn unpack<'py, T: bits::FromBit + numpy::Element + Send>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let (packed, width) = (rows.values(), rows.width());
     let isa = Isa::codec();
-    let (array, ()) = convert::filled::<T, ()>(py, &rows.shape(dimensions), |out| {
+    let fill = |out: &mut [MaybeUninit<T>]| {
         if width > 0 {
             bits::unpack(isa, packed, width, dimensions, out);
         }
         Ok(())
-    })?;
+    };
+    // SAFETY: `unpack` writes all of its output; without bits there are no dimensions, and it is empty.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { convert::filled(py, &rows.shape(dimensions), fill) }?;
     Ok(array)
 }
 
@@ -354,10 +369,13 @@ fn reverse_bit_order<'py>(py: Python<'py>, bits: &Bound<'py, PyAny>) -> PyResult
     let rows = Rows::<u8>::extract("bits", bits)?;
     let packed = rows.values();
     let isa = Isa::codec();
-    let (array, ()) = convert::filled(py, &rows.shape(rows.width()), |out| {
+    let fill = |out: &mut [MaybeUninit<u8>]| {
         bits::reverse(isa, packed, out);
         Ok(())
-    })?;
+    };
+    // SAFETY: `reverse` writes all of its output.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { convert::filled(py, &rows.shape(rows.width()), fill) }?;
     Ok(array)
 }
 
@@ -414,10 +432,13 @@ fn keep<'py, T: numpy::Element + Copy + Send + Sync>(
     kept: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (values, width) = (rows.values(), rows.width());
-    let (array, ()) = convert::filled(py, &rows.shape(kept), |out| {
+    let fill = |out: &mut [MaybeUninit<T>]| {
         vectors::truncate(values, width, kept, out);
         Ok(())
-    })?;
+    };
+    // SAFETY: `truncate` writes all of its output.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { convert::filled(py, &rows.shape(kept), fill) }?;
     Ok(array)
 }
 
@@ -444,12 +465,15 @@ fn normalize<'py>(py: Python<'py>, int8_vectors: &Bound<'py, PyAny>) -> PyResult
     let rows = Rows::<i8>::extract("int8_vectors", int8_vectors)?;
     let (values, width) = (rows.values(), rows.width());
     let isa = Isa::codec();
-    let (array, ()) = convert::filled(py, &rows.shape(width), |out| {
+    let fill = |out: &mut [MaybeUninit<f32>]| {
         if width > 0 {
             vectors::normalize(isa, values, width, out);
         }
         Ok(())
-    })?;
+    };
+    // SAFETY: `normalize` writes all of its output, which is empty where rows have no values.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { convert::filled(py, &rows.shape(width), fill) }?;
     Ok(array)
 }
 

@@ -4,7 +4,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
-use crate::codec::request::{Body, Survey};
+use crate::codec::request::{Body, Measured};
 use crate::isa::Isa;
 use crate::python::convert::{detached, filled_pybytes};
 use crate::tokens;
@@ -54,11 +54,15 @@ impl<'py> Documents<'py> {
     }
 }
 
-fn write<'py>(py: Python<'py>, body: &Body<'_>, surveys: &[Survey]) -> PyResult<Bound<'py, PyBytes>> {
-    filled_pybytes(py, body.size(surveys), |memory| {
-        body.write(Isa::codec(), memory);
-        Ok(())
-    })
+fn write<'py>(py: Python<'py>, body: &Body<'_>, measured: &[Measured]) -> PyResult<Bound<'py, PyBytes>> {
+    // SAFETY: `write` proves that it has written all of the memory.
+    #[expect(unsafe_code, reason = "every byte is written")]
+    unsafe {
+        filled_pybytes(py, body.size(measured), |memory| {
+            body.write(Isa::codec(), memory);
+            Ok(())
+        })
+    }
 }
 
 /// The body of a request: `{"input":<documents>,<rest>` as compact JSON in UTF-8.
@@ -76,8 +80,8 @@ fn encode_request<'py>(
     let documents = Documents::extract(documents)?;
     let texts = documents.texts()?;
     let body = Body { texts: &texts, counts: (!flat).then_some(&documents.counts), rest };
-    let surveys = detached(py, || Ok(body.survey(Isa::codec())))?;
-    write(py, &body, &surveys)
+    let measured = detached(py, || Ok(body.measure(Isa::codec())))?;
+    write(py, &body, &measured)
 }
 
 /// A body, the chunks of each document, and the tokens that each has at most.
@@ -101,20 +105,20 @@ fn prepare_request<'py>(
     }
     let body = Body { texts: &texts, counts: Some(&documents.counts), rest };
     let found = detached(py, || {
-        let surveys = body.survey(Isa::codec());
-        let mut looked = texts.iter().zip(&surveys);
-        if looked.clone().any(|(text, survey)| survey.opens && tokens::find_separator(text).is_some()) {
+        let measured = body.measure(Isa::codec());
+        let mut pairs = texts.iter().zip(&measured);
+        if pairs.clone().any(|(text, measured)| measured.less_than && tokens::find_separator(text).is_some()) {
             return Ok(None);
         }
         // What is ASCII is its own NFC form.
-        let upper = |(text, survey): (&&str, &Survey)| {
-            if survey.ascii { text.len() as u64 } else { tokens::upper(text) }
+        let upper = |(text, measured): (&&str, &Measured)| {
+            if measured.ascii { text.len() as u64 } else { tokens::upper(text) }
         };
-        let sums = documents.counts.iter().map(|&count| looked.by_ref().take(count).map(upper).sum::<u64>());
+        let sums = documents.counts.iter().map(|&count| pairs.by_ref().take(count).map(upper).sum::<u64>());
         let upper: Vec<u64> = sums.zip(&documents.counts).map(|(sum, &count)| sum + count as u64 - 1).collect();
-        Ok(Some((surveys, upper)))
+        Ok(Some((measured, upper)))
     })?;
-    let Some((surveys, upper)) = found else { return Ok(None) };
-    let body = write(py, &body, &surveys)?;
+    let Some((measured, upper)) = found else { return Ok(None) };
+    let body = write(py, &body, &measured)?;
     Ok(Some((body, documents.counts, upper)))
 }

@@ -1,5 +1,6 @@
 //! Response bodies as Python sees them: whole, or as they arrive.
 
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray, ToPyArray};
@@ -9,8 +10,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
-use super::super::convert::{self, NewRows, Out};
+use super::super::convert::{self, Out};
 use super::super::scalars::Given;
+use super::new_rows::NewRows;
 use super::{encoding, row_bytes};
 use crate::codec::Encoding;
 use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream, Usage};
@@ -119,14 +121,17 @@ fn decode_into<'py>(
         return Err(PyValueError::new_err(format!("out has shape ({rows}, {width}), expected {want:?}")));
     }
     expected.row_bytes = Some(width);
-    let decoded = out.with(py, |memory| {
+    let fill = |memory: &mut [MaybeUninit<u8>]| {
         let decoded = response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory))?;
         if decoded.rows() == rows {
             Ok(decoded)
         } else {
             Err(Error::Value(format!("out has {rows} rows, the response has {}", decoded.rows())))
         }
-    })?;
+    };
+    // SAFETY: `decode` writes initialised bytes.
+    #[expect(unsafe_code, reason = "initialised memory stays so")]
+    let decoded = unsafe { out.with(py, fill) }?;
     Ok((array.clone(), decoded))
 }
 
@@ -143,7 +148,9 @@ fn decode_new<'py>(py: Python<'py>, body: &[u8], mut expected: Expected) -> PyRe
         let known = expected.row_bytes;
         let mut rows = NewRows::new(py, signed, room);
         let decoded = response::decode(Isa::codec(), body, expected, &mut rows).map_err(|error| rows.error(error))?;
-        let vectors = rows.finish(decoded.rows(), decoded.row_bytes.or(known).unwrap_or(0))?;
+        // SAFETY: `decode` has written the rows that it says.
+        #[expect(unsafe_code, reason = "every row is written")]
+        let vectors = unsafe { rows.finish(decoded.rows(), decoded.row_bytes.or(known).unwrap_or(0)) }?;
         return Ok((vectors, decoded));
     }
     if expected.row_bytes.is_none() {
@@ -151,9 +158,11 @@ fn decode_new<'py>(py: Python<'py>, body: &[u8], mut expected: Expected) -> PyRe
     }
     let width = expected.row_bytes.unwrap_or(0);
     let room = room(width);
-    let (vectors, decoded) = convert::filled_bytes(py, &[room, width], signed, |memory| {
-        response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory))
-    })?;
+    let fill =
+        |memory: &mut [MaybeUninit<u8>]| response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory));
+    // SAFETY: `decode` has written the rows that it says, and the others are cut off below.
+    #[expect(unsafe_code, reason = "every row that is kept is written")]
+    let (vectors, decoded) = unsafe { convert::filled_bytes(py, &[room, width], signed, fill) }?;
     if decoded.rows() < room {
         convert::shrink(&vectors, &[decoded.rows(), width])?;
     }
@@ -173,7 +182,7 @@ fn embeddings<'py>(
     row_bytes: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let dimensions = encoding.dimensions(decoded.row_bytes.or(row_bytes).unwrap_or(0));
-    convert::frozen(
+    frozen(
         EMBEDDINGS.import(py, "ctxembed._results", "Embeddings")?,
         &[
             (intern!(py, "vectors"), vectors),
@@ -185,6 +194,18 @@ fn embeddings<'py>(
             (intern!(py, "failures"), PyTuple::empty(py).into_any()),
         ],
     )
+}
+
+/// A new instance of one of the dataclasses of `ctxembed._results`.
+fn frozen<'py>(
+    class: &Bound<'py, PyType>,
+    fields: &[(&Bound<'py, PyString>, Bound<'py, PyAny>)],
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the classes of that module are written in Python and have no `__new__`.
+    #[expect(unsafe_code, reason = "an instance without a call of its class")]
+    unsafe {
+        convert::frozen(class, fields)
+    }
 }
 
 fn encoding_name(py: Python<'_>, encoding: Encoding) -> &Bound<'_, PyString> {
@@ -200,7 +221,7 @@ fn usage(py: Python<'_>, usage: Usage) -> PyResult<Bound<'_, PyAny>> {
         Some(cost) => DECIMAL.import(py, "decimal", "Decimal")?.call1((cost,))?,
         None => py.None().into_bound(py),
     };
-    convert::frozen(
+    frozen(
         USAGE.import(py, "ctxembed._results", "Usage")?,
         &[
             (intern!(py, "prompt_tokens"), usage.prompt_tokens.into_bound_py_any(py)?),
@@ -315,7 +336,9 @@ impl ResponseDecoder {
         })?;
         let width = decoded.row_bytes.or(self.row_bytes).unwrap_or(0);
         let shape = [decoded.rows(), width];
-        let vectors = convert::adopted_bytes(py, memory, shape, self.encoding == Encoding::Int8)?;
+        // SAFETY: the stream's `GrowingRows` initialised every byte.
+        #[expect(unsafe_code, reason = "every byte is initialised")]
+        let vectors = unsafe { convert::adopted_bytes(py, memory, shape, self.encoding == Encoding::Int8) }?;
         embeddings(py, vectors, decoded, self.encoding, self.row_bytes)
     }
 }

@@ -81,8 +81,11 @@ where
 {
     let parts = [pair.part()];
     let scan = pair.scan::<K>(&parts);
-    let (out, ()) =
-        interruptible(py, |_, watch| filled(py, &pair.shape(), |memory| matrix::scores(&scan, memory, watch)))?;
+    // SAFETY: on success `scores` has written one score for each query and row.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (out, ()) = interruptible(py, |_, watch| unsafe {
+        filled(py, &pair.shape(), |memory| matrix::scores(&scan, memory, watch))
+    })?;
     Ok(out)
 }
 
@@ -211,8 +214,11 @@ pub(super) fn cosine<'py>(
     let pair = Pair::int8(queries, database)?;
     let parts = [pair.part()];
     let scan = pair.scan::<Dot>(&parts);
-    let (out, ()) =
-        interruptible(py, |_, watch| filled(py, &pair.shape(), |memory| matrix::cosines(&scan, memory, watch)))?;
+    // SAFETY: on success `cosines` has written one cosine for each query and row.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (out, ()) = interruptible(py, |_, watch| unsafe {
+        filled(py, &pair.shape(), |memory| matrix::cosines(&scan, memory, watch))
+    })?;
     Ok(out)
 }
 

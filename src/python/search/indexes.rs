@@ -57,14 +57,21 @@ pub(super) fn vectors<T: Element + Send + Copy>(
     width: usize,
     each: impl FnOnce(&mut dyn FnMut(&[T])) -> Result<(), Error> + Send,
 ) -> PyResult<Bound<'_, PyAny>> {
-    let (rows, ()) = filled(py, &[count, width], |memory: &mut [MaybeUninit<T>]| {
+    let fill = |memory: &mut [MaybeUninit<T>]| {
         let mut rows = memory.chunks_exact_mut(width);
         each(&mut |row| {
-            for (memory, &value) in rows.next().unwrap_or_default().iter_mut().zip(row) {
+            let memory = rows.next().expect("there is room for each row");
+            assert_eq!(memory.len(), row.len(), "rows of {width} values");
+            for (memory, &value) in memory.iter_mut().zip(row) {
                 memory.write(value);
             }
-        })
-    })?;
+        })?;
+        assert_eq!(rows.len(), 0, "{count} rows are visited");
+        Ok(())
+    };
+    // SAFETY: each row that was visited was written wholly, and all were visited, as is checked.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (rows, ()) = unsafe { filled(py, &[count, width], fill) }?;
     Ok(rows)
 }
 
@@ -90,7 +97,19 @@ pub(super) fn open(
 ) -> PyResult<Index> {
     let mmap = mmap.truth("mmap")?;
     let verify = verify.map_or(Ok(!mmap), |verify| truth("verify", verify))?;
-    let index = interruptible(py, |py, watch| detached(py, || file::open(path, mmap, verify, watch)))?;
+    let index = interruptible(py, |py, watch| {
+        detached(py, || {
+            if mmap {
+                // SAFETY: `open` in Python asks its caller not to change the file while the index lives.
+                #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
+                unsafe {
+                    file::open_mapped(path, verify, watch)
+                }
+            } else {
+                file::open(path, verify, watch)
+            }
+        })
+    })?;
     if index.kind() == kind {
         return Ok(index);
     }

@@ -7,7 +7,7 @@ use pyo3::types::{PyIterator, PyTuple};
 
 use numpy::PyUntypedArrayMethods;
 
-use super::super::convert::{filled, has_dtype, untyped};
+use super::super::convert::{collected, has_dtype, untyped};
 use crate::search::scan::Found;
 use crate::similarity::cosine::{cosine, inverse_norm};
 
@@ -143,30 +143,17 @@ impl Matches {
     ) -> PyResult<Self> {
         let shape = [queries, found.columns];
         let shape = if one { &shape[1..] } else { &shape[..] };
-        let (ids, ()) = filled(py, shape, |memory| {
-            for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
-                memory.write(candidate.id);
-            }
-            Ok(())
-        })?;
+        let ids = collected(py, shape, found.candidates.iter().map(|candidate| candidate.id))?;
         let scores = match scores {
-            Scores::Integers => filled(py, shape, |memory| {
-                for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
-                    memory.write(candidate.score);
-                }
-                Ok(())
-            })?,
-            Scores::Cosines(norms) => filled(py, shape, |memory| {
-                let columns = found.columns.max(1);
-                let queries = memory.chunks_mut(columns).zip(found.candidates.chunks(columns)).zip(*norms);
-                for ((memory, candidates), &norm) in queries {
-                    for (memory, row) in memory.iter_mut().zip(candidates) {
-                        memory.write(cosine(row.score, norm, (row.norm, inverse_norm(row.norm))));
-                    }
-                }
-                Ok(())
-            })?,
+            Scores::Integers => collected(py, shape, found.candidates.iter().map(|candidate| candidate.score))?,
+            Scores::Cosines(norms) => {
+                let queries = found.candidates.chunks(found.columns.max(1)).zip(*norms);
+                let cosines = queries.flat_map(|(candidates, &norm)| {
+                    candidates.iter().map(move |row| cosine(row.score, norm, (row.norm, inverse_norm(row.norm))))
+                });
+                collected(py, shape, cosines)?
+            }
         };
-        Ok(Self { ids: ids.unbind(), scores: scores.0.unbind(), exact })
+        Ok(Self { ids: ids.unbind(), scores: scores.unbind(), exact })
     }
 }

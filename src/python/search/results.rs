@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PySlice, PyTuple};
 
-use super::super::convert::{filled, has_dtype, untyped};
+use super::super::convert::{collected, has_dtype, untyped};
 use super::matches::Scores;
 use crate::search::pairs::Pair;
 use crate::search::query;
@@ -146,28 +146,16 @@ impl RangeMatches {
     pub(super) fn wrap(py: Python<'_>, found: &Within, scores: &Scores<'_>) -> PyResult<Self> {
         let shape = [found.candidates.len()];
         let offsets: Vec<i64> = found.offsets.iter().map(|&offset| offset as i64).collect();
-        let (ids, ()) = filled(py, &shape, |memory| {
-            for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
-                memory.write(candidate.id);
+        let ids = collected(py, &shape, found.candidates.iter().map(|candidate| candidate.id))?;
+        let scores = match scores {
+            Scores::Integers => collected(py, &shape, found.candidates.iter().map(|candidate| candidate.score))?,
+            Scores::Cosines(norms) => {
+                let cosines = found.offsets.windows(2).zip(*norms).flat_map(|(bounds, &norm)| {
+                    let candidates = &found.candidates[bounds[0]..bounds[1]];
+                    candidates.iter().map(move |row| cosine(row.score, norm, (row.norm, inverse_norm(row.norm))))
+                });
+                collected(py, &shape, cosines)?
             }
-            Ok(())
-        })?;
-        let (scores, ()) = match scores {
-            Scores::Integers => filled(py, &shape, |memory| {
-                for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
-                    memory.write(candidate.score);
-                }
-                Ok(())
-            })?,
-            Scores::Cosines(norms) => filled(py, &shape, |memory| {
-                for (bounds, &norm) in found.offsets.windows(2).zip(*norms) {
-                    let range = bounds[0]..bounds[1];
-                    for (memory, row) in memory[range.clone()].iter_mut().zip(&found.candidates[range]) {
-                        memory.write(cosine(row.score, norm, (row.norm, inverse_norm(row.norm))));
-                    }
-                }
-                Ok(())
-            })?,
         };
         let offsets = offsets.into_pyarray(py).into_any().unbind();
         Ok(Self { offsets, ids: ids.unbind(), scores: scores.unbind(), starts: found.offsets.clone() })
@@ -259,27 +247,11 @@ impl Pairs {
 impl Pairs {
     /// `cosines`: scores are products whose cosines are meant.
     pub(super) fn wrap(py: Python<'_>, pairs: &[Pair], cosines: bool) -> PyResult<Self> {
-        let (ids, ()) = filled(py, &[pairs.len(), 2], |memory| {
-            for (memory, pair) in memory.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-                memory[0].write(pair.ids[0]);
-                memory[1].write(pair.ids[1]);
-            }
-            Ok(())
-        })?;
-        let (scores, ()) = if cosines {
-            filled(py, &[pairs.len()], |memory| {
-                for (memory, pair) in memory.iter_mut().zip(pairs) {
-                    memory.write(pair.cosine());
-                }
-                Ok(())
-            })?
+        let ids = collected(py, &[pairs.len(), 2], pairs.iter().flat_map(|pair| pair.ids))?;
+        let scores = if cosines {
+            collected(py, &[pairs.len()], pairs.iter().map(Pair::cosine))?
         } else {
-            filled(py, &[pairs.len()], |memory| {
-                for (memory, pair) in memory.iter_mut().zip(pairs) {
-                    memory.write(pair.score);
-                }
-                Ok(())
-            })?
+            collected(py, &[pairs.len()], pairs.iter().map(|pair| pair.score))?
         };
         Ok(Self { ids: ids.unbind(), scores: scores.unbind() })
     }

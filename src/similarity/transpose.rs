@@ -1,4 +1,4 @@
-//! Shuffles that several kernels share.
+//! Transposing registers, which several AVX-512 kernels share.
 #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::x86_64::*;

@@ -1,13 +1,13 @@
-//! Objects that look like the one before, taken as slices.
+//! A shortcut for objects that are spelled like the one before.
 //!
 //! A serialiser spells every chunk alike: `{"object":"embedding","index":` number `,"embedding":"` text `"}`. Once the
-//! walker has taken one such object, the pieces around its number and text are kept, and a following object whose
-//! pieces are the same bytes means the same, so it needs two comparisons instead of a walk. What stands between the
-//! last chunk of a document and the first of the next is taken likewise. Anything else, errors included, is left to
-//! the walker.
+//! parser has read one such object, the pieces around its number and text are kept. A following object with the same
+//! pieces has the same meaning, and needs two comparisons instead of a parse. The bytes between the last chunk of a
+//! document and the first of the next are treated likewise. Anything else, errors included, is left to the parser.
 
-use super::order::{Item, Order};
-use super::{Expected, Rows};
+use super::expected::Expected;
+use super::row_order::{Item, RowOrder};
+use super::rows::Rows;
 use crate::codec::base64;
 use crate::codec::json::Window;
 use crate::isa::Isa;
@@ -15,11 +15,11 @@ use crate::isa::Isa;
 /// A piece longer than this is not worth keeping.
 const LONGEST: usize = 256;
 
-/// Bytes to be met again, in words: they are few, and a call of `memcmp` would cost more than the comparison.
+/// Bytes to compare with, in words: they are few, and a call of `memcmp` would cost more than the comparison.
 #[derive(Debug, Default)]
 struct Piece {
     words: Vec<u64>,
-    /// What the last whole word leaves, and the bits of a word that it fills.
+    /// The bytes after the last whole word, and the bits of a word that they fill.
     rest: u64,
     mask: u64,
     length: usize,
@@ -42,9 +42,9 @@ impl Piece {
         self.length == 0
     }
 
-    /// `text` behind this piece, if it starts so and goes on for a word: where it does not, the walker sees to it.
+    /// `text` after this piece, if it starts with it and has a word more; the parser handles a shorter one.
     #[inline]
-    fn behind<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+    fn strip_from<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
         let (start, rest) = text.split_at_checked(self.words.len() * 8)?;
         let last = u64::from_le_bytes(*rest.first_chunk()?);
         let words = start.as_chunks().0.iter().zip(&self.words);
@@ -64,11 +64,11 @@ pub(super) struct Template {
     join: Piece,
     /// Whether the object was a chunk, or else a document of a flat list.
     chunk: bool,
-    /// An object that the walker has taken since: its places, its end, and whether it was a chunk. Its pieces are
-    /// copied when another begins, so that a body of one chunk copies none.
+    /// The object that the parser has read since: its offsets, its end, and whether it was a chunk. Its pieces are copied
+    /// when another begins, so that a body of one chunk copies none.
     latest: Option<(Item, usize, bool)>,
     header: Header,
-    /// Where the chunk taken last ends in the body.
+    /// Where the last chunk ends in the body.
     chunk_end: usize,
 }
 
@@ -78,51 +78,51 @@ pub(super) struct Template {
 struct Header {
     before: Piece,
     after: Piece,
-    /// Where in `before` the bracket stands that closes the one document, and the one that opens the next.
+    /// Offsets in `before` of the bracket that closes the one document, and of the one that opens the next.
     close: usize,
     open: usize,
 }
 
-/// The object to be taken.
+/// Where the next object is.
 #[derive(Clone, Copy)]
-pub(super) struct At {
+pub(super) struct Position {
     /// It is a chunk, or else a document of a flat list.
     pub(super) chunk: bool,
     /// It is the first of its array.
     pub(super) first: bool,
-    /// Of the keys that matter, the open document has had its `index` and its `data`, and no other.
+    /// The open document has had the keys `index` and `data`, and no other known one.
     pub(super) usual: bool,
 }
 
-/// What stands behind the objects that were taken.
+/// What the parser expects after the objects that the template has matched.
 #[derive(Clone, Copy)]
-pub(super) enum Then {
-    /// Whatever may follow an object.
+pub(super) enum Resume {
+    /// A comma or the end of the array.
     CommaOrEnd,
-    /// The next object of the array; its comma was taken.
+    /// The next object of the array; its comma was read.
     Item,
-    /// The next document's chunks; their bracket was taken.
+    /// The next document's chunks; their bracket was read.
     ItemOrEnd,
 }
 
 impl Template {
-    /// The walker has taken `item`, which ends before `end`.
+    /// The parser has read `item`, which ends before `end`.
     pub(super) fn note(&mut self, item: Option<Item>, end: usize, chunk: bool) {
         self.latest = item.map(|item| (item, end, chunk));
         self.chunk_end = end;
     }
 
-    /// Learn what stands between documents, now that the first chunk of one starts at `pos`.
+    /// Learn the bytes between documents, now that the first chunk of one starts at `pos`.
     #[cold]
-    fn learn_header(&mut self, window: &Window<'_>, pos: usize, order: &Order) {
-        let Some((before, document, index)) = order.document_heads() else { return };
+    fn learn_header(&mut self, window: &Window<'_>, pos: usize, order: &RowOrder) {
+        let Some((before, document, index)) = order.document_starts() else { return };
         let (from, to) = (self.chunk_end, window.base + pos);
-        // The document before may have had no chunk; and all must be in the window still.
+        // The document before may have had no chunk; and all of it must still be in the window.
         if from <= before || from < window.base || index.0 - from > LONGEST || to - index.1 > LONGEST {
             return;
         }
         let piece = |from: usize, to: usize| &window.bytes[from - window.base..to - window.base];
-        // With keys behind its chunks a document could have one twice, which is for the walker to see.
+        // A document with keys after its chunks could repeat one, which only the parser checks.
         let ends = piece(from, document);
         let Some(close) = ends.iter().position(|&byte| byte == b'}').filter(|_| !ends.contains(&b'"')) else { return };
         self.header = Header {
@@ -140,7 +140,7 @@ impl Template {
         self.before = Piece::default();
         self.join = Piece::default();
         let Item { start, index: Some(index), text, plain: true } = item else { return };
-        // All places lie behind the start, so all are in the window if that is.
+        // All offsets are at or after the start, so all are in the window if that is.
         let (Some(start), Some(end)) = (start.checked_sub(window.base), end.checked_sub(window.base)) else { return };
         let (index, text) =
             ((index.0 - window.base, index.1 - window.base), (text.0 - window.base, text.1 - window.base));
@@ -159,8 +159,8 @@ impl Template {
     }
 }
 
-/// Decode the text at the start of `text` into row `index` if it is well-formed, has the right length and is followed
-/// by the closing quote; its length.
+/// Decode the vector at the start of `text` into row `index`, if it is well formed, of the right length and followed by
+/// the closing quote; returns its length.
 #[inline]
 pub(super) fn row(isa: Isa, text: &[u8], row_bytes: usize, index: usize, rows: &mut impl Rows) -> Option<usize> {
     let length = base64::encoded_len(row_bytes)?;
@@ -170,18 +170,17 @@ pub(super) fn row(isa: Isa, text: &[u8], row_bytes: usize, index: usize, rows: &
     Some(length)
 }
 
-/// Take objects from `pos` on while they fit the template: None if not one does, else what follows the last. `pos`
-/// then stands there.
+/// Decode objects from `pos` on while they match the template, and move `pos` past them: None where not one does.
 pub(super) fn items(
     isa: Isa,
     expected: &Expected,
     template: &mut Template,
-    order: &mut Order,
-    at: At,
+    order: &mut RowOrder,
+    at: Position,
     window: &Window<'_>,
     pos: &mut usize,
     rows: &mut impl Rows,
-) -> Option<Then> {
+) -> Option<Resume> {
     if template.latest.is_some() {
         template.learn(window, *pos, at.chunk, at.first);
     }
@@ -196,68 +195,68 @@ pub(super) fn items(
     base64::run(isa, Items { row_bytes, shape, template, order, at, window, pos, rows })
 }
 
-/// What [`items`] does once there is a template.
+/// The work of [`items`], once there is a template.
 struct Items<'a, R> {
     row_bytes: usize,
     shape: Option<&'a [usize]>,
     template: &'a mut Template,
-    order: &'a mut Order,
-    at: At,
+    order: &'a mut RowOrder,
+    at: Position,
     window: &'a Window<'a>,
     pos: &'a mut usize,
     rows: &'a mut R,
 }
 
 impl<R: Rows> base64::Task for Items<'_, R> {
-    type Output = Option<Then>;
+    type Output = Option<Resume>;
 
     #[inline(always)]
-    fn run(self, kernel: impl base64::Kernel) -> Option<Then> {
+    fn run(self, kernel: impl base64::Kernel) -> Option<Resume> {
         let Self { row_bytes, shape, template, order, at, window, pos, rows } = self;
         let length = base64::encoded_len(row_bytes)?;
-        let mut taken = None;
-        let mut rest = template.before.behind(window.bytes.get(*pos..)?)?;
+        let mut matched = None;
+        let mut rest = template.before.strip_from(window.bytes.get(*pos..)?)?;
         while order.rows() < order.most_rows() {
             // `rest` starts at the number of the object at `pos`.
-            let Some((index, digits)) = number(rest) else { return taken };
-            let Some(text) = template.between.behind(&rest[digits..]) else { return taken };
-            let Some((text, end)) = text.split_at_checked(length) else { return taken };
-            let next = if template.join.is_empty() { None } else { template.join.behind(end) };
-            let Some(after) = next.or_else(|| template.after.behind(end)) else { return taken };
-            let Some(row) = rows.row(order.rows()) else { return taken };
+            let Some((index, digits)) = number(rest) else { return matched };
+            let Some(text) = template.between.strip_from(&rest[digits..]) else { return matched };
+            let Some((text, end)) = text.split_at_checked(length) else { return matched };
+            let next = if template.join.is_empty() { None } else { template.join.strip_from(end) };
+            let Some(after) = next.or_else(|| template.after.strip_from(end)) else { return matched };
+            let Some(row) = rows.row(order.rows()) else { return matched };
             if !kernel.decode_well_formed(text, row) {
-                return taken;
+                return matched;
             }
             let start = window.base + *pos;
             let span = (start + template.before.length, start + template.before.length + digits);
             if !order.push_item(at.chunk, start, index, span, shape) {
-                return taken;
+                return matched;
             }
             *pos = window.bytes.len() - after.len();
             if next.is_some() {
                 *pos -= template.before.length;
-                taken = Some(Then::Item);
+                matched = Some(Resume::Item);
                 rest = after;
                 continue;
             }
             template.chunk_end = window.base + *pos;
             if !(at.chunk && at.usual && next_document(&template.header, order, window, pos, shape)) {
-                return Some(Then::CommaOrEnd);
+                return Some(Resume::CommaOrEnd);
             }
-            taken = Some(Then::ItemOrEnd);
-            let Some(object) = template.before.behind(&window.bytes[*pos..]) else { return taken };
+            matched = Some(Resume::ItemOrEnd);
+            let Some(object) = template.before.strip_from(&window.bytes[*pos..]) else { return matched };
             rest = object;
         }
-        taken
+        matched
     }
 }
 
-/// Take what stands between the chunk that ends at `pos` and the next document's first; false, and nothing done, where
-/// that is not what it was before or the walker would find an error in it.
+/// Read the bytes between the chunk that ends at `pos` and the next document's first; false, and nothing done, where they
+/// do not match the template or the parser would find an error in them.
 #[inline]
 fn next_document(
     header: &Header,
-    order: &mut Order,
+    order: &mut RowOrder,
     window: &Window<'_>,
     pos: &mut usize,
     shape: Option<&[usize]>,
@@ -266,9 +265,9 @@ fn next_document(
         return false;
     }
     let rest = &window.bytes[*pos..];
-    let Some(digits) = header.before.behind(rest) else { return false };
+    let Some(digits) = header.before.strip_from(rest) else { return false };
     let Some((index, length)) = number(digits) else { return false };
-    let Some(chunks) = header.after.behind(&digits[length..]) else { return false };
+    let Some(chunks) = header.after.strip_from(&digits[length..]) else { return false };
     let (start, end) = (header.before.length, header.before.length + length);
     let offset = window.base + *pos;
     if shape.is_some_and(|shape| index >= shape.len()) || order.end_document(false, offset + header.close).is_err() {
@@ -283,8 +282,8 @@ fn next_document(
     true
 }
 
-/// The number at the start of `digits`, and its length. Only what the walker would read the same is taken: digits
-/// without a leading zero.
+/// The number at the start of `digits`, and its length. Only digits without a leading zero are read, as the parser would
+/// read them.
 #[inline]
 fn number(digits: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;

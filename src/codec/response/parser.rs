@@ -1,12 +1,15 @@
-//! The structure of a response body, walked once and resumable at any byte.
+//! A parser of response bodies: one pass, resumable at any byte.
 //!
-//! The response has few kinds of objects and arrays, each with one parent, so the place in the structure is a
-//! [`Place`] and no stack; values that are not known are left to the generic [`Skipper`].
+//! A response has few kinds of objects and arrays, each with one parent, so the position in the structure is a
+//! [`Container`] and no stack. The generic [`Skipper`] reads values of unknown keys.
 
 use memchr::memchr2;
 
-use super::order::Order;
-use super::{Decoded, Expected, MOST_ROW_BYTES, Rows, Usage, fast};
+use super::decoded::{Decoded, Usage};
+use super::expected::{Expected, MOST_ROW_BYTES};
+use super::row_order::RowOrder;
+use super::rows::Rows;
+use super::template::{self, Position, Resume, Template};
 use crate::codec::base64::{self, Check};
 use crate::codec::json::{Skipper, Stop, Window, integer, plain_run, trailing};
 use crate::error::{DecodeError, DecodeKind, Error};
@@ -19,7 +22,7 @@ const LONGEST_NUMBER: usize = 256;
 
 /// The objects and arrays of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Container {
     Top,
     Documents,
     Document,
@@ -29,7 +32,7 @@ pub(super) enum Place {
     Cost,
 }
 
-impl Place {
+impl Container {
     fn parent(self) -> Option<Self> {
         Some(match self {
             Self::Top => return None,
@@ -45,12 +48,17 @@ impl Place {
         matches!(self, Self::Documents | Self::Chunks)
     }
 
-    /// Arrays and objects open inside this place, itself included.
+    /// The closing bracket.
+    fn end(self) -> u8 {
+        if self.is_array() { b']' } else { b'}' }
+    }
+
+    /// Arrays and objects that are open inside this one, itself included.
     fn depth(self) -> usize {
         1 + self.parent().map_or(0, Self::depth)
     }
 
-    /// What a key of an object here means.
+    /// The meaning of a key of this object.
     fn field(self, key: &[u8]) -> Field {
         match (self, key) {
             (Self::Top | Self::Document, b"data") => Field::Data,
@@ -103,7 +111,7 @@ impl Field {
 
 /// What the grammar allows next.
 #[derive(Debug)]
-enum Next {
+enum State {
     Start,
     KeyOrEnd,
     Key,
@@ -118,47 +126,47 @@ enum Next {
     End,
 }
 
-/// One walk over one response.
-pub struct Walker {
+/// The state of parsing one response.
+pub struct Parser {
     isa: Isa,
     expected: Expected,
-    order: Order,
-    next: Next,
-    place: Place,
-    /// A bit a [`Field`], for each place: keys seen in the object that is open there.
+    order: RowOrder,
+    state: State,
+    container: Container,
+    /// A bit a [`Field`], for each container: the keys of the one that is open.
     seen: [u32; 7],
-    template: fast::Template,
+    template: Template,
     began: bool,
     model: Option<String>,
     usage: Option<Usage>,
 }
 
-impl Walker {
-    /// A walk that has not begun.
+impl Parser {
+    /// A parser of which nothing has run.
     pub fn new(isa: Isa, expected: Expected) -> Self {
         Self {
             isa,
-            order: Order::new(expected.total().unwrap_or(usize::MAX)),
+            order: RowOrder::new(expected.total().unwrap_or(usize::MAX)),
             expected,
-            next: Next::Start,
-            place: Place::Top,
+            state: State::Start,
+            container: Container::Top,
             seen: [0; 7],
-            template: fast::Template::default(),
+            template: Template::default(),
             began: false,
             model: None,
             usage: None,
         }
     }
 
-    /// Walk on. `Ok` when the body has ended as it should; [`Stop::More`] leaves `pos` at the first byte that must be
-    /// shown again, with more behind it.
+    /// Parse on from `pos`. `Ok` at the end of a valid body; [`Stop::More`] leaves `pos` at the first byte that the next
+    /// window must begin with.
     pub(crate) fn run(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) -> Result<(), Stop> {
         loop {
             match self.step(window, pos, rows) {
                 Ok(false) => {}
                 Ok(true) => return Ok(()),
                 Err(Stop::Error(Error::Decode(error))) => {
-                    let (document, chunk) = self.here();
+                    let (document, chunk) = self.document_and_chunk();
                     return Err(error.at(document, chunk).into());
                 }
                 Err(stop) => return Err(stop),
@@ -166,94 +174,94 @@ impl Walker {
         }
     }
 
-    /// The result, once [`Walker::run`] has said `Ok`.
+    /// The result, once [`Parser::run`] has returned `Ok`.
     pub fn finish(self, rows: &mut impl Rows) -> Decoded {
         let row_bytes = if self.began { self.expected.row_bytes } else { None };
         Decoded { offsets: self.order.finish(row_bytes, rows), row_bytes, model: self.model, usage: self.usage }
     }
 
-    /// The document and chunk that the walk stands in.
-    fn here(&self) -> (Option<usize>, Option<usize>) {
-        match self.place {
-            Place::Document | Place::Chunks => (Some(self.order.document()), None),
-            Place::Chunk => (Some(self.order.document()), Some(self.order.chunk())),
+    /// The open document and chunk.
+    fn document_and_chunk(&self) -> (Option<usize>, Option<usize>) {
+        match self.container {
+            Container::Document | Container::Chunks => (Some(self.order.document()), None),
+            Container::Chunk => (Some(self.order.document()), Some(self.order.chunk())),
             _ => (None, None),
         }
     }
 
-    /// One step of the grammar; true at the end of the body.
+    /// Take one step of the grammar; true at the end of the body.
     fn step(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) -> Result<bool, Stop> {
-        match &mut self.next {
-            Next::Skipped(skipper) => {
+        match &mut self.state {
+            State::Skipped(skipper) => {
                 skipper.run(window, pos)?;
-                self.next = Next::CommaOrEnd;
+                self.state = State::CommaOrEnd;
                 return Ok(false);
             }
-            Next::LongKey => {
+            State::LongKey => {
                 window.string_rest(pos)?;
-                self.next = Next::Colon(Field::Other);
+                self.state = State::Colon(Field::Other);
                 return Ok(false);
             }
-            Next::End => {
+            State::End => {
                 trailing(window, pos)?;
                 return if window.last { Ok(true) } else { Err(Stop::More) };
             }
             _ => {}
         }
         let byte = window.peek(pos)?;
-        match self.next {
-            Next::Start if byte == b'{' => self.open(Place::Top, window, pos),
-            Next::Start => return Err(wrong_type("a JSON object", window, *pos)),
-            Next::KeyOrEnd if byte == b'}' => self.close(window, pos)?,
-            Next::KeyOrEnd | Next::Key if byte == b'"' => self.key(window, pos)?,
-            Next::KeyOrEnd => return Err(window.unexpected(*pos, "a key or '}'")),
-            Next::Key => return Err(window.unexpected(*pos, "a key")),
-            Next::Colon(field) if byte == b':' => {
+        match self.state {
+            State::Start if byte == b'{' => self.open(Container::Top, window, pos),
+            State::Start => return Err(wrong_type("a JSON object", window, *pos)),
+            State::KeyOrEnd if byte == b'}' => self.close(window, pos)?,
+            State::KeyOrEnd | State::Key if byte == b'"' => self.key(window, pos)?,
+            State::KeyOrEnd => return Err(window.unexpected(*pos, "a key or '}'")),
+            State::Key => return Err(window.unexpected(*pos, "a key")),
+            State::Colon(field) if byte == b':' => {
                 *pos += 1;
-                self.next = Next::Value(field);
+                self.state = State::Value(field);
             }
-            Next::Colon(_) => return Err(window.unexpected(*pos, "':'")),
-            Next::Value(field) => self.value(field, byte, window, pos, rows)?,
-            Next::ItemOrEnd if byte == b']' => self.close(window, pos)?,
-            Next::ItemOrEnd | Next::Item if byte == b'{' => self.item(window, pos, rows),
-            Next::ItemOrEnd | Next::Item => return Err(wrong_type("an object", window, *pos)),
-            Next::CommaOrEnd if byte == b',' => {
+            State::Colon(_) => return Err(window.unexpected(*pos, "':'")),
+            State::Value(field) => self.value(field, byte, window, pos, rows)?,
+            State::ItemOrEnd if byte == b']' => self.close(window, pos)?,
+            State::ItemOrEnd | State::Item if byte == b'{' => self.item(window, pos, rows),
+            State::ItemOrEnd | State::Item => return Err(wrong_type("an object", window, *pos)),
+            State::CommaOrEnd if byte == b',' => {
                 *pos += 1;
-                self.next = if self.place.is_array() { Next::Item } else { Next::Key };
+                self.state = if self.container.is_array() { State::Item } else { State::Key };
             }
-            Next::CommaOrEnd if byte == if self.place.is_array() { b']' } else { b'}' } => self.close(window, pos)?,
-            Next::CommaOrEnd => {
-                let expected = if self.place.is_array() { "',' or ']'" } else { "',' or '}'" };
+            State::CommaOrEnd if byte == self.container.end() => self.close(window, pos)?,
+            State::CommaOrEnd => {
+                let expected = if self.container.is_array() { "',' or ']'" } else { "',' or '}'" };
                 return Err(window.unexpected(*pos, expected));
             }
             // Handled above, before white space was skipped.
-            Next::Skipped(_) | Next::LongKey | Next::End => {}
+            State::Skipped(_) | State::LongKey | State::End => {}
         }
         Ok(false)
     }
 
-    /// Enter an object or array, of which the bracket stands at `pos`.
-    fn open(&mut self, place: Place, window: &Window<'_>, pos: &mut usize) {
-        match place {
-            Place::Document => self.order.begin_document(window.base + *pos),
-            Place::Chunk => self.order.begin_chunk(window.base + *pos),
-            Place::Usage => self.usage = Some(Usage::default()),
+    /// Enter the object or array whose bracket is at `pos`.
+    fn open(&mut self, container: Container, window: &Window<'_>, pos: &mut usize) {
+        match container {
+            Container::Document => self.order.begin_document(window.base + *pos),
+            Container::Chunk => self.order.begin_chunk(window.base + *pos),
+            Container::Usage => self.usage = Some(Usage::default()),
             _ => {}
         }
-        self.place = place;
-        self.seen[place as usize] = 0;
-        self.next = if place.is_array() { Next::ItemOrEnd } else { Next::KeyOrEnd };
+        self.container = container;
+        self.seen[container as usize] = 0;
+        self.state = if container.is_array() { State::ItemOrEnd } else { State::KeyOrEnd };
         *pos += 1;
     }
 
-    /// Leave the object or array, of which the closing bracket stands at `pos`.
+    /// Leave the object or array whose closing bracket is at `pos`.
     fn close(&mut self, window: &Window<'_>, pos: &mut usize) -> Result<(), Stop> {
         let offset = window.base + *pos;
-        let has = |field: Field| self.seen[self.place as usize] & 1 << field as u32 != 0;
+        let has = |field: Field| self.seen[self.container as usize] & 1 << field as u32 != 0;
         let missing = |name: &str| window.error(DecodeKind::Structure, *pos, format!("{name:?} is missing"));
-        match self.place {
-            Place::Top if !has(Field::Data) => return Err(missing("data")),
-            Place::Document => match (has(Field::Data), has(Field::Embedding)) {
+        match self.container {
+            Container::Top if !has(Field::Data) => return Err(missing("data")),
+            Container::Document => match (has(Field::Data), has(Field::Embedding)) {
                 (false, false) => return Err(missing("data")),
                 (true, true) => {
                     return Err(window.error(DecodeKind::Structure, *pos, "both \"data\" and \"embedding\" are given"));
@@ -265,55 +273,55 @@ impl Walker {
                     }
                 }
             },
-            Place::Documents => self.order.end_documents(offset, self.expected.shape.as_deref())?,
-            Place::Chunk if !has(Field::Embedding) => return Err(missing("embedding")),
-            Place::Chunk => {
+            Container::Documents => self.order.end_documents(offset, self.expected.shape.as_deref())?,
+            Container::Chunk if !has(Field::Embedding) => return Err(missing("embedding")),
+            Container::Chunk => {
                 self.template.note(self.order.item(true), offset + 1, true);
                 self.order.end_chunk();
             }
             _ => {}
         }
         *pos += 1;
-        match self.place.parent() {
+        match self.container.parent() {
             Some(parent) => {
-                self.place = parent;
-                self.next = Next::CommaOrEnd;
+                self.container = parent;
+                self.state = State::CommaOrEnd;
             }
-            None => self.next = Next::End,
+            None => self.state = State::End,
         }
         Ok(())
     }
 
-    /// An element of `data` at `pos`, or as many of them as look like the last.
+    /// Enter the element of `data` at `pos`, or read it and the following ones as far as they match the template.
     fn item(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) {
         const USUAL: u32 = 1 << Field::Data as u32 | 1 << Field::Index as u32;
-        let chunk = self.place == Place::Chunks;
-        let first = matches!(self.next, Next::ItemOrEnd);
-        let at = fast::At { chunk, first, usual: self.seen[Place::Document as usize] == USUAL };
+        let chunk = self.container == Container::Chunks;
+        let first = matches!(self.state, State::ItemOrEnd);
+        let at = Position { chunk, first, usual: self.seen[Container::Document as usize] == USUAL };
         let Self { isa, expected, template, order, .. } = self;
-        self.next = match fast::items(*isa, expected, template, order, at, window, pos, rows) {
-            Some(fast::Then::CommaOrEnd) => Next::CommaOrEnd,
-            Some(fast::Then::Item) => Next::Item,
-            // The place is the next document's chunks, and it has had the same keys.
-            Some(fast::Then::ItemOrEnd) => Next::ItemOrEnd,
-            None => return self.open(if chunk { Place::Chunk } else { Place::Document }, window, pos),
+        self.state = match template::items(*isa, expected, template, order, at, window, pos, rows) {
+            Some(Resume::CommaOrEnd) => State::CommaOrEnd,
+            Some(Resume::Item) => State::Item,
+            // The container is the next document's chunks, and that document has had the same keys.
+            Some(Resume::ItemOrEnd) => State::ItemOrEnd,
+            None => return self.open(if chunk { Container::Chunk } else { Container::Document }, window, pos),
         };
     }
 
-    /// A key, of which the opening quote stands at `pos`.
+    /// Read the key whose opening quote is at `pos`.
     fn key(&mut self, window: &Window<'_>, pos: &mut usize) -> Result<(), Stop> {
         let start = *pos + 1;
         let plain = window.bytes[start..].iter().take(LONGEST_KEY).position(|&b| b == b'"' || b == b'\\' || b < 0x20);
         let field = match plain {
             Some(length) if window.bytes[start + length] == b'"' && window.bytes[start..start + length].is_ascii() => {
                 *pos = start + length + 1;
-                self.place.field(&window.bytes[start..start + length])
+                self.container.field(&window.bytes[start..start + length])
             }
             _ => match window.string(pos, LONGEST_KEY, "key") {
-                Ok(key) => self.place.field(key.as_bytes()),
+                Ok(key) => self.container.field(key.as_bytes()),
                 Err(Stop::Error(Error::Decode(error))) if error.kind == DecodeKind::Structure => {
                     *pos = start;
-                    self.next = Next::LongKey;
+                    self.state = State::LongKey;
                     return Ok(());
                 }
                 Err(stop) => return Err(stop),
@@ -321,13 +329,13 @@ impl Walker {
         };
         if field != Field::Other {
             let bit = 1 << field as u32;
-            if self.seen[self.place as usize] & bit != 0 {
+            if self.seen[self.container as usize] & bit != 0 {
                 let message = format!("key {:?} is repeated", field.name());
                 return Err(window.error(DecodeKind::Structure, start - 1, message));
             }
-            self.seen[self.place as usize] |= bit;
+            self.seen[self.container as usize] |= bit;
         }
-        self.next = Next::Colon(field);
+        self.state = State::Colon(field);
         Ok(())
     }
 
@@ -343,28 +351,28 @@ impl Walker {
             let text = &window.bytes[*pos + 1..];
             let length = if byte == b'"' { plain_run(text) } else { text.len() };
             if text.get(length) == Some(&b'"') && text[..length].is_ascii() {
-                // A plain string, as `"object"` has, needs no walk that could be interrupted.
+                // A plain string, as `"object"` has, needs no resumable state.
                 *pos += length + 2;
-                self.next = Next::CommaOrEnd;
+                self.state = State::CommaOrEnd;
                 return Ok(());
             }
-            self.next = Next::Skipped(Skipper::new(self.place.depth()));
+            self.state = State::Skipped(Skipper::new(self.container.depth()));
             return Ok(());
         }
         if window.null(pos)? {
-            // Null is absence: every field of the response is optional in the published schema.
-            self.seen[self.place as usize] &= !(1 << field as u32);
-            self.next = Next::CommaOrEnd;
+            // Null means absent: every field of the response is optional in the published schema.
+            self.seen[self.container as usize] &= !(1 << field as u32);
+            self.state = State::CommaOrEnd;
             return Ok(());
         }
         match (field, byte) {
             (Field::Data, b'[') => {
-                let place = if self.place == Place::Top { Place::Documents } else { Place::Chunks };
-                self.open(place, window, pos);
+                let container = if self.container == Container::Top { Container::Documents } else { Container::Chunks };
+                self.open(container, window, pos);
                 return Ok(());
             }
             (Field::Usage | Field::Cost, b'{') => {
-                self.open(if field == Field::Usage { Place::Usage } else { Place::Cost }, window, pos);
+                self.open(if field == Field::Usage { Container::Usage } else { Container::Cost }, window, pos);
                 return Ok(());
             }
             (Field::Embedding, b'"') => self.embedding(window, pos, rows)?,
@@ -396,7 +404,7 @@ impl Walker {
             }
             _ => return Err(wrong_type("a number", window, *pos)),
         }
-        self.next = Next::CommaOrEnd;
+        self.state = State::CommaOrEnd;
         Ok(())
     }
 
@@ -408,7 +416,7 @@ impl Walker {
             return Err(window.error(DecodeKind::Index, start, message));
         };
         let span = (window.base + start, window.base + *pos);
-        if self.place == Place::Document {
+        if self.container == Container::Document {
             self.order.document_index(index, span, self.expected.shape.as_deref())?;
         } else {
             self.order.chunk_index(index, span)?;
@@ -416,7 +424,7 @@ impl Walker {
         Ok(())
     }
 
-    /// Vectors have `row_bytes` bytes; said once, before the first.
+    /// Tell `rows` the bytes of a vector, once, before the first.
     fn begin(&mut self, row_bytes: usize, rows: &mut impl Rows) -> Result<(), Stop> {
         if self.began {
             return Ok(());
@@ -426,29 +434,29 @@ impl Walker {
         rows.begin(row_bytes).map_err(Stop::Error)
     }
 
-    /// A vector's base64 text, of which the opening quote stands at `pos`, into the next row.
+    /// Decode the vector whose opening quote is at `pos` into the next row.
     fn embedding(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) -> Result<(), Stop> {
         let start = *pos + 1;
         let text = &window.bytes[start..];
         if self.order.rows() == self.order.most_rows() {
-            return Err(window.error(DecodeKind::Shape, start, "more chunks than were asked for"));
+            return Err(window.error(DecodeKind::Shape, start, "more chunks than were requested"));
         }
         let row_bytes = self.expected.row_bytes.or_else(|| first_length(text));
         if let Some(row_bytes) = row_bytes {
             self.begin(row_bytes, rows)?;
-            if let Some(length) = fast::row(self.isa, text, row_bytes, self.order.rows(), rows) {
+            if let Some(length) = template::row(self.isa, text, row_bytes, self.order.rows(), rows) {
                 *pos = start + length + 1;
                 self.order.push_row((window.base + start, window.base + start + length), true);
                 return Ok(());
             }
         }
-        // The walk by character finds every error, handles escapes, and learns the length of the first vector.
+        // The check by character finds every error, handles escapes, and learns the length of the first vector.
         let most = self.expected.row_bytes.unwrap_or(MOST_ROW_BYTES);
         let longest = base64::encoded_len(most).unwrap_or(usize::MAX).saturating_add(1).saturating_mul(6);
         if !window.last && text.len() < longest && !text.contains(&b'"') {
             return Err(Stop::More);
         }
-        let (raw, plain) = proof(window, start, self.expected.row_bytes)?;
+        let (raw, plain) = checked_text(window, start, self.expected.row_bytes)?;
         let row_bytes = base64::decoded_len(&plain);
         if row_bytes == 0 {
             return Err(window.error(DecodeKind::Length, start, "vector is empty"));
@@ -465,16 +473,16 @@ impl Walker {
     }
 }
 
-/// Bytes of the vector whose text starts `text`, if that has no escape and its closing quote is here. Should the text
-/// be wrong, so may this be: then the proof that follows fails, whatever was begun with it.
+/// Bytes of the vector at the start of `text`, if that has no escape and its closing quote is in the window. For an
+/// invalid text the number means nothing: the check that follows then fails.
 fn first_length(text: &[u8]) -> Option<usize> {
     let length = memchr2(b'"', b'\\', text).unwrap_or(0);
     let whole = length > 0 && text[length] == b'"' && length.is_multiple_of(4);
     whole.then(|| base64::decoded_len(&text[..length])).filter(|&bytes| (1..=MOST_ROW_BYTES).contains(&bytes))
 }
 
-/// Prove the base64 text from `start` to its closing quote: its length as spelled, and the text without escapes.
-fn proof(window: &Window<'_>, start: usize, row_bytes: Option<usize>) -> Result<(usize, Vec<u8>), Stop> {
+/// Check the base64 text from `start` to its closing quote; returns its length as spelled, and the text without escapes.
+fn checked_text(window: &Window<'_>, start: usize, row_bytes: Option<usize>) -> Result<(usize, Vec<u8>), Stop> {
     let mut check = Check::new(row_bytes, MOST_ROW_BYTES);
     let mut plain = Vec::new();
     let mut pos = start;
@@ -501,7 +509,7 @@ fn proof(window: &Window<'_>, start: usize, row_bytes: Option<usize>) -> Result<
     Ok((pos - start, plain))
 }
 
-/// A value of another type than the structure asks for, or no JSON at all.
+/// The error for a value of another type than the structure requires, or for no JSON at all.
 fn wrong_type(expected: &str, window: &Window<'_>, pos: usize) -> Stop {
     match window.bytes[pos] {
         b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {

@@ -1,17 +1,17 @@
-//! Both indexes: proven, and rows moved to where they say.
+//! Checks the indexes of documents and chunks, and moves rows to the places that they give.
 //!
-//! Rows are decoded in order of appearance. When a document ends, its chunks' indexes are proven; when the list ends,
-//! the documents'. Rows move once, at the end, and in the usual order none does.
+//! Rows are decoded in order of appearance. The indexes of chunks are checked when their document ends, those of
+//! documents when the list ends. Rows move once, at the end; in the usual order none does.
 
 use std::mem::MaybeUninit;
 
-use super::Rows;
+use super::rows::Rows;
 use crate::error::{DecodeError, DecodeKind};
 
 /// From and to, in bytes of the body.
 pub(super) type Span = (usize, usize);
 
-/// Where the parts of a finished object stand in the body.
+/// Offsets of the parts of a finished object in the body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
     pub(super) start: usize,
@@ -24,7 +24,7 @@ pub(super) struct Item {
 /// A document or a chunk.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Its `index` and where that stands.
+    /// Its `index`, and the place of that in the body.
     index: Option<(usize, Span)>,
     /// Offset of the opening brace.
     start: usize,
@@ -32,37 +32,37 @@ struct Entry {
     row: usize,
 }
 
-/// Everything known of the order so far.
+/// The documents, chunks and rows so far, with their indexes.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct RowOrder {
     documents: Vec<Entry>,
-    /// Leading chunks of the document that is open which came in order, each with its index: no error can concern
-    /// them, so their number is all that is kept.
+    /// Leading chunks of the open document that came in order, each with its index. No later error can concern them, so
+    /// only their number is kept.
     leading: usize,
-    /// Its chunks behind those.
+    /// The open document's chunks after those.
     chunks: Vec<Entry>,
-    /// Chunks that were asked for in it; no bound where that, or its index, is not known.
-    asked: Option<usize>,
-    /// Where each row belongs within its document, as a row number; empty while that is where it is.
+    /// Chunks that the request has in the open document, where the request and the document's index are known.
+    requested: Option<usize>,
+    /// The row number that each row belongs at, within its document; empty while each row is there.
     moves: Vec<usize>,
     rows: usize,
-    /// Chunks that were asked for in all.
+    /// Chunks of the whole request.
     most_rows: usize,
-    /// The vector decoded last.
+    /// The text of the last vector.
     text: Span,
     plain: bool,
     /// Whether documents hold a vector each (the plain embeddings endpoint) rather than chunks.
     flat: Option<bool>,
 }
 
-impl Order {
-    /// Nothing yet, of at most `most_rows` chunks.
+impl RowOrder {
+    /// No document yet; the request has `most_rows` chunks at most.
     pub(super) fn new(most_rows: usize) -> Self {
         Self {
             documents: Vec::new(),
             leading: 0,
             chunks: Vec::new(),
-            asked: None,
+            requested: None,
             moves: Vec::new(),
             rows: 0,
             most_rows,
@@ -72,7 +72,7 @@ impl Order {
         }
     }
 
-    /// Chunks that were asked for in all.
+    /// Chunks of the whole request.
     pub(super) fn most_rows(&self) -> usize {
         self.most_rows
     }
@@ -82,19 +82,19 @@ impl Order {
         self.rows
     }
 
-    /// The open document's index, or its position where that is not known (yet).
+    /// The open document's index, or its position while the index is not known.
     pub(super) fn document(&self) -> usize {
         self.documents.last().map_or(0, |entry| entry.index.map_or(self.documents.len() - 1, |(value, _)| value))
     }
 
-    /// The open chunk's index, or its position where that is not known (yet).
+    /// The open chunk's index, or its position while the index is not known.
     pub(super) fn chunk(&self) -> usize {
         let position = (self.leading + self.chunks.len()).saturating_sub(1);
         self.chunks.last().and_then(|entry| entry.index).map_or(position, |(value, _)| value)
     }
 
-    /// Where the document before the open one starts, where the open one starts, and where its index stands.
-    pub(super) fn document_heads(&self) -> Option<(usize, usize, Span)> {
+    /// Offsets of the start of the document before the open one, of the start of the open one, and of its index.
+    pub(super) fn document_starts(&self) -> Option<(usize, usize, Span)> {
         let [.., before, open] = self.documents.as_slice() else { return None };
         Some((before.start, open.start, open.index?.1))
     }
@@ -103,7 +103,7 @@ impl Order {
         self.documents.push(Entry { index: None, start, row: self.rows });
         self.leading = 0;
         self.chunks.clear();
-        self.asked = None;
+        self.requested = None;
     }
 
     pub(super) fn begin_chunk(&mut self, start: usize) {
@@ -119,18 +119,18 @@ impl Order {
         if let Some(shape) = shape
             && value >= shape.len()
         {
-            let message = format!("document index {value}, but {} documents were asked for", shape.len());
+            let message = format!("document index {value}, but {} documents were requested", shape.len());
             return Err(DecodeError::new(DecodeKind::Index, span.0, message));
         }
         if let Some(entry) = self.documents.last_mut() {
             entry.index = Some((value, span));
         }
-        self.asked = shape.and_then(|shape| shape.get(value).copied());
+        self.requested = shape.and_then(|shape| shape.get(value).copied());
         Ok(())
     }
 
     pub(super) fn chunk_index(&mut self, value: usize, span: Span) -> Result<(), DecodeError> {
-        if let Some(count) = self.asked
+        if let Some(count) = self.requested
             && value >= count
         {
             let message = format!("chunk index {value}, but the document has {count} chunks");
@@ -159,8 +159,8 @@ impl Order {
         self.plain = plain;
     }
 
-    /// A whole chunk (or document of a flat list) and its row, taken at once; false, and nothing done, where the
-    /// index is not one that was asked for.
+    /// Add a whole chunk (or document of a flat list) and its row; false, and nothing done, where the request does not
+    /// have its index.
     #[inline]
     pub(super) fn push_item(
         &mut self,
@@ -172,7 +172,7 @@ impl Order {
     ) -> bool {
         let entry = Entry { index: Some((value, span)), start, row: self.rows };
         if chunk {
-            if self.asked.is_some_and(|count| value >= count) {
+            if self.requested.is_some_and(|count| value >= count) {
                 return false;
             }
             if value == self.leading && self.chunks.is_empty() {
@@ -196,64 +196,64 @@ impl Order {
         Some(Item { start: entry.start, index: entry.index.map(|(_, span)| span), text: self.text, plain: self.plain })
     }
 
-    /// The open document ends at `offset`: prove its chunks.
+    /// The open document ends at `offset`: check its chunks.
     pub(super) fn end_document(&mut self, flat: bool, offset: usize) -> Result<(), DecodeError> {
         if *self.flat.get_or_insert(flat) != flat {
             let message = "some documents hold chunks and some a vector of their own";
             return Err(DecodeError::new(DecodeKind::Structure, offset, message));
         }
         let count = if flat { 1 } else { self.leading + self.chunks.len() };
-        if let Some(asked) = self.asked
-            && asked != count
+        if let Some(requested) = self.requested
+            && requested != count
         {
-            return Err(wrong_count(offset, count, asked));
+            return Err(wrong_count(offset, count, requested));
         }
         if flat {
             return Ok(());
         }
         let first = self.rows - count;
         let in_order =
-            prove(self.leading, &self.chunks, "chunk").map_err(|(chunk, error)| error.at(None, Some(chunk)))?;
+            check(self.leading, &self.chunks, "chunk").map_err(|(chunk, error)| error.at(None, Some(chunk)))?;
         if !in_order && self.moves.is_empty() {
             self.moves.extend(0..first);
         }
         if !self.moves.is_empty() || !in_order {
-            let (first, behind) = (first, first + self.leading);
-            self.moves.extend(first..behind);
-            let target = |(i, entry): (usize, &Entry)| entry.index.map_or(behind + i, |(value, _)| first + value);
+            let after = first + self.leading;
+            self.moves.extend(first..after);
+            let target = |(i, entry): (usize, &Entry)| entry.index.map_or(after + i, |(value, _)| first + value);
             self.moves.extend(self.chunks.iter().enumerate().map(target));
         }
         Ok(())
     }
 
-    /// The list of documents ends at `offset`: prove it.
+    /// The list of documents ends at `offset`: check it.
     pub(super) fn end_documents(&mut self, offset: usize, shape: Option<&[usize]>) -> Result<(), DecodeError> {
         let found = self.documents.len();
         if let Some(shape) = shape
             && shape.len() != found
         {
-            let message = format!("response has {found} documents, {} were asked for", shape.len());
+            let message = format!("response has {found} documents, {} were requested", shape.len());
             return Err(DecodeError::new(DecodeKind::Shape, offset, message));
         }
-        prove(0, &self.documents, "document").map_err(|(document, error)| error.at(Some(document), None))?;
-        // Documents without an index could not be compared with the shape before it was clear that none has one.
+        check(0, &self.documents, "document").map_err(|(document, error)| error.at(Some(document), None))?;
+        // Only now is it certain that no document has an index, and that each one's position is its index.
         if let Some(shape) = shape {
-            for (position, (&asked, entry)) in shape.iter().zip(&self.documents).enumerate() {
+            for (position, (&requested, entry)) in shape.iter().zip(&self.documents).enumerate() {
                 let count = self.count(position);
-                if entry.index.is_none() && count != asked {
-                    return Err(wrong_count(offset, count, asked).at(Some(position), None));
+                if entry.index.is_none() && count != requested {
+                    return Err(wrong_count(offset, count, requested).at(Some(position), None));
                 }
             }
         }
         Ok(())
     }
 
-    /// Rows of the document at a position of the body.
+    /// Rows of the document at a position in the body.
     fn count(&self, position: usize) -> usize {
         self.documents.get(position + 1).map_or(self.rows, |next| next.row) - self.documents[position].row
     }
 
-    /// Move rows to their places, and say where each document's are.
+    /// Move rows to their places; returns the first row of each document, and the number of rows.
     pub(super) fn finish(self, row_bytes: Option<usize>, rows: &mut impl Rows) -> Vec<i64> {
         let in_order =
             self.documents.iter().enumerate().all(|(i, entry)| entry.index.is_none_or(|(value, _)| value == i));
@@ -288,13 +288,13 @@ impl Order {
     }
 }
 
-fn wrong_count(offset: usize, found: usize, asked: usize) -> DecodeError {
-    DecodeError::new(DecodeKind::Shape, offset, format!("document has {found} chunks, {asked} were asked for"))
+fn wrong_count(offset: usize, found: usize, requested: usize) -> DecodeError {
+    DecodeError::new(DecodeKind::Shape, offset, format!("document has {found} chunks, {requested} were requested"))
 }
 
-/// Prove that indexes are all absent, or each of `0..n` once, of which the first `leading` have been seen in order;
+/// Check that the indexes are all absent, or each of `0..n` once, of which the first `leading` came in order; returns
 /// whether they are in order. An error comes with the index or position at fault.
-fn prove(leading: usize, entries: &[Entry], what: &str) -> Result<bool, (usize, DecodeError)> {
+fn check(leading: usize, entries: &[Entry], what: &str) -> Result<bool, (usize, DecodeError)> {
     let mut positions = (leading..).zip(entries);
     if positions.all(|(i, entry)| entry.index.is_some_and(|(value, _)| value == i)) {
         return Ok(true);
@@ -323,7 +323,7 @@ fn prove(leading: usize, entries: &[Entry], what: &str) -> Result<bool, (usize, 
     Ok(false)
 }
 
-/// Move each row `i` to `targets[i]`, in place: each swap brings one row home.
+/// Move each row `i` to `targets[i]`, in place: each swap brings one row to its target.
 fn permute(memory: &mut [MaybeUninit<u8>], row_bytes: usize, mut targets: Vec<usize>) {
     for i in 0..targets.len() {
         while targets[i] != i {

@@ -1,7 +1,7 @@
 //! The instruction set, detected once a process.
 //!
-//! Each family of kernels asks for the exact feature bits it uses. `CTXEMBED_ISA=scalar|avx2|avx512|amx` can
-//! lower the choice, never raise it, so that no setting makes a process run an instruction the CPU lacks.
+//! Each family of kernels requires the exact feature bits it uses. `CTXEMBED_ISA=scalar|avx2|avx512|amx` can lower the
+//! choice, never raise it, so that no setting makes a process run an instruction that the CPU lacks.
 
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -13,11 +13,11 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// Portable Rust: any CPU. On aarch64 the compiler vectorises it.
     Scalar,
-    /// x86-64 with AVX2 (and POPCNT, which every such CPU has).
+    /// x86-64 with AVX2 and POPCNT.
     Avx2,
-    /// x86-64 with AVX-512 F, BW, VL and what the kernel at hand adds (VBMI, VPOPCNTDQ or VNNI).
+    /// AVX2's, and AVX-512 F, BW, VL and the bit that a family adds (VBMI, VPOPCNTDQ or VNNI).
     Avx512,
-    /// All of AVX-512's, and AMX with int8 tiles, where the system lets a process use them.
+    /// AVX-512's, and AMX with int8 tiles, where the system lets this process use them.
     Amx,
 }
 
@@ -25,10 +25,10 @@ pub enum Isa {
 pub const VARIABLE: &str = "CTXEMBED_ISA";
 
 impl Isa {
-    /// All of them, from the lowest up: for tests.
+    /// All of them, from the lowest up.
     pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
 
-    /// The name that `CTXEMBED_ISA` takes.
+    /// The value of `CTXEMBED_ISA` for this path.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -54,7 +54,7 @@ impl Isa {
     pub fn dot() -> Self {
         static CHOICE: OnceLock<Isa> = OnceLock::new();
         *CHOICE.get_or_init(|| match Self::detect(Feature::Vnni) {
-            // Asked last: from then on, the system keeps room for tiles.
+            // Checked last: a process that has asked for tiles needs more memory a thread from then on.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 if ceiling().is_ok_and(|ceiling| ceiling >= Self::Amx) && tiles::available() => Self::Amx,
             choice => choice,
@@ -62,12 +62,12 @@ impl Isa {
     }
 
     fn detect(feature: Feature) -> Self {
-        // A value that is not understood lowers nothing here; the binding refuses it at import.
+        // An unknown value lowers nothing here; the binding refuses it at import.
         feature.best().min(ceiling().unwrap_or(Self::Amx))
     }
 }
 
-/// What `CTXEMBED_ISA` allows, or the value that is not understood.
+/// The highest path that `CTXEMBED_ISA` allows; its value where that is unknown.
 pub fn ceiling() -> Result<Isa, String> {
     match std::env::var(VARIABLE) {
         Err(std::env::VarError::NotPresent) => Ok(Isa::Amx),
@@ -89,19 +89,17 @@ impl Feature {
     #[cfg(target_arch = "x86_64")]
     fn best(self) -> Isa {
         use std::arch::is_x86_feature_detected as has;
+        // Required for AVX-512 too: its own bits say nothing of these, and a virtual machine may hide any.
+        if !(has!("avx2") && has!("popcnt")) {
+            return Isa::Scalar;
+        }
         let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
         let extra = match self {
             Self::Vbmi => has!("avx512vbmi"),
             Self::Vpopcntdq => has!("avx512vpopcntdq"),
             Self::Vnni => has!("avx512vnni"),
         };
-        if avx512 && extra {
-            Isa::Avx512
-        } else if has!("avx2") && has!("popcnt") {
-            Isa::Avx2
-        } else {
-            Isa::Scalar
-        }
+        if avx512 && extra { Isa::Avx512 } else { Isa::Avx2 }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
