@@ -10,9 +10,9 @@ use pyo3::types::{PyBool, PyList, PyTuple};
 use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as boolean, shown};
 use super::super::scalars::Given;
 use crate::search::index::Index;
-use crate::search::matrix::squared_norms;
 use crate::search::query::{Filter, Metric, Options};
 use crate::search::range::Threshold;
+use crate::search::rows::{Norm, norms};
 use crate::similarity::Matrix;
 
 /// The `threads` argument: None, or at least 1.
@@ -208,11 +208,11 @@ impl<'py> Ask<'py> {
     }
 
     pub(super) fn options(&self) -> Options<'_> {
-        Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
+        Options { filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
     }
 }
 
-/// The queries' norms, where scores are cosines.
-pub(super) fn norms(metric: Metric, queries: &[i8], dims: usize) -> Option<Vec<(u32, f64)>> {
-    (metric == Metric::Cosine).then(|| squared_norms(queries, dims))
+/// The queries' norms if scores are cosines.
+pub(super) fn cosine_norms(metric: Metric, queries: &[i8], dims: usize) -> Option<Vec<Norm>> {
+    (metric == Metric::Cosine).then(|| norms(queries, dims))
 }

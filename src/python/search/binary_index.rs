@@ -15,8 +15,8 @@ use super::arguments::{Mask, Queries, Stage, dimensions, limit, oversample, reca
 use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
-use crate::search::index::{Calibrated, Index, Kind};
-use crate::search::query::{self, Filter, Metric, OVERSAMPLE, Options};
+use crate::search::index::{self, Index, Kind};
+use crate::search::query::{self, DEFAULT_OVERSAMPLE, Metric, Options};
 use crate::similarity::Matrix;
 
 /// Packed binary vectors, searched by Hamming distance or with int8 queries.
@@ -174,15 +174,15 @@ impl PyBinaryIndex {
         let stage = self::stage(stage)?;
         let oversample = self::oversample(oversample, stage)?;
         let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let (queries, options) = (ask.values(), Options { k: integer("k", k, 1)?, ..ask.options() });
-        let (found, exact) = interruptible(py, |py, watch| {
+        let (queries, k, options) = (ask.values(), integer("k", k, 1)?, ask.options());
+        let (found, exact) = interruptible(py, |py, check| {
             detached(py, || match queries {
-                Values::Bits(queries) => Ok((self.0.search_bits(&queries.packed(), options, watch)?, true)),
+                Values::Bits(queries) => Ok((self.0.search_bits(&queries.packed(), k, options, check)?, true)),
                 Values::Int8(queries) if stage == Stage::Two => {
-                    self.0.search_two_stage(&queries.packed(), Metric::Asymmetric, oversample, options, watch)
+                    self.0.search_two_stage(&queries.packed(), Metric::Asymmetric, k, oversample, options, check)
                 }
                 Values::Int8(queries) => {
-                    Ok((self.0.search(&queries.packed(), Metric::Asymmetric, options, watch)?, true))
+                    Ok((self.0.search(&queries.packed(), Metric::Asymmetric, k, options, check)?, true))
                 }
             })
         })?;
@@ -228,10 +228,10 @@ impl PyBinaryIndex {
         let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
         let radius = threshold("radius", radius, ask.metric())?;
         let (queries, options) = (ask.values(), ask.options());
-        let found = interruptible(py, |py, watch| {
+        let found = interruptible(py, |py, check| {
             detached(py, || match queries {
-                Values::Bits(queries) => self.0.within_bits(&queries.packed(), radius, options, watch),
-                Values::Int8(queries) => self.0.within(&queries.packed(), Metric::Asymmetric, radius, options, watch),
+                Values::Bits(queries) => self.0.within_bits(&queries.packed(), radius, options, check),
+                Values::Int8(queries) => self.0.within(&queries.packed(), Metric::Asymmetric, radius, options, check),
             })
         })?;
         RangeMatches::wrap(py, &found, &Scores::Integers)
@@ -254,11 +254,11 @@ impl PyBinaryIndex {
         let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
         let radius = threshold("radius", radius, ask.metric())?;
         let (queries, options) = (ask.values(), ask.options());
-        let counts = interruptible(py, |py, watch| {
+        let counts = interruptible(py, |py, check| {
             detached(py, || match queries {
-                Values::Bits(queries) => self.0.count_within_bits(&queries.packed(), radius, options, watch),
+                Values::Bits(queries) => self.0.count_within_bits(&queries.packed(), radius, options, check),
                 Values::Int8(queries) => {
-                    self.0.count_within(&queries.packed(), Metric::Asymmetric, radius, options, watch)
+                    self.0.count_within(&queries.packed(), Metric::Asymmetric, radius, options, check)
                 }
             })
         })?;
@@ -278,10 +278,9 @@ impl PyBinaryIndex {
     ) -> PyResult<Pairs> {
         let threshold = self::threshold("threshold", threshold, Metric::Hamming)?;
         let dims = self::dimensions(dimensions, &self.0, Metric::Hamming)?;
-        let options = Options { k: 1, filter: Filter::None, dims, threads: thread_count(threads)? };
-        let limit = self::limit(limit)?;
-        let pairs = interruptible(py, |py, watch| {
-            detached(py, || self.0.near_duplicates(Metric::Hamming, threshold, limit, options, watch))
+        let (limit, threads) = (self::limit(limit)?, thread_count(threads)?);
+        let pairs = interruptible(py, |py, check| {
+            detached(py, || self.0.near_duplicates(Metric::Hamming, threshold, limit, dims, threads, check))
         })?;
         Pairs::wrap(py, &pairs, false)
     }
@@ -305,13 +304,13 @@ impl PyBinaryIndex {
     ) -> PyResult<Calibration> {
         let recall = self::recall(recall)?;
         let ask = Ask::extract(&self.0, queries, None, None, None, threads)?;
-        let (queries, options) = (ask.values(), Options { k: integer("k", k, 1)?, ..ask.options() });
-        let report = interruptible(py, |py, watch| {
+        let (queries, k) = (ask.values(), integer("k", k, 1)?);
+        let report = interruptible(py, |py, check| {
             detached(py, || match queries {
-                Values::Int8(queries) => self.0.calibrate(&queries.packed(), recall, options, watch),
+                Values::Int8(queries) => self.0.calibrate(&queries.packed(), k, recall, ask.threads, check),
                 Values::Bits(_) => {
-                    let found = Calibrated { oversample: 1, k: options.k as u64, recall: 1.0 };
-                    Ok(query::Calibration { found, measured: vec![(1, 1.0)] })
+                    let found = index::Calibration { oversample: 1, k: k as u64, recall: 1.0 };
+                    Ok(query::CalibrationReport { found, measured: vec![(1, 1.0)] })
                 }
             })
         })?;
@@ -321,7 +320,7 @@ impl PyBinaryIndex {
     /// Candidates that two stages compare for each row asked for, unless told otherwise: as calibrated, else 64.
     #[getter]
     fn oversample(&self) -> u64 {
-        self.0.calibrated().map_or(OVERSAMPLE as u64, |found| found.oversample)
+        self.0.calibration().map_or(DEFAULT_OVERSAMPLE as u64, |found| found.oversample)
     }
 
     /// Write the index to a file, replacing what is there: as :meth:`Index.save`.
@@ -416,7 +415,7 @@ impl<'py> Ask<'py> {
     }
 
     fn options(&self) -> Options<'_> {
-        Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
+        Options { filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
     }
 
     fn values(&self) -> Values<'_> {

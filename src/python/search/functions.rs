@@ -10,10 +10,12 @@ use super::super::scalars::choice;
 use super::arguments::{Mask, thread_count};
 use super::matches::{Matches, Scores};
 use crate::search::matrix;
-use crate::search::query::{Filter, Metric, fill_up};
-use crate::search::scan::{Found, Ids, Part, Scan};
+use crate::search::order::{ByCosine, ByHamming, ByProduct, Order};
+use crate::search::query::{Filter, Metric, pad_queries};
+use crate::search::rows::{Ids, Part};
+use crate::search::scan::{Scan, query_norms};
 use crate::search::subset::Subset;
-use crate::search::top_k::{Closest, Greatest, Nearest, Order};
+use crate::search::top_k::TopK;
 use crate::similarity::asymmetric::Asymmetric;
 use crate::similarity::dot::Dot;
 use crate::similarity::hamming::Hamming;
@@ -54,7 +56,7 @@ impl<'py, T: Element> Pair<'py, T> {
     }
 
     fn part(&self) -> Part<'_, T> {
-        Part { rows: self.database.values(), norms: None, ids: Ids::From(0) }
+        Part { rows: self.database.values(), norms: None, ids: Ids::Consecutive(0) }
     }
 
     /// The shape of all scores.
@@ -82,7 +84,7 @@ where
     let parts = [pair.part()];
     let scan = pair.scan::<K>(&parts);
     let (out, ()) =
-        interruptible(py, |_, watch| filled(py, &pair.shape(), |memory| matrix::scores(&scan, memory, watch)))?;
+        interruptible(py, |_, check| filled(py, &pair.shape(), |memory| matrix::scores(&scan, memory, check)))?;
     Ok(out)
 }
 
@@ -212,7 +214,7 @@ pub(super) fn cosine<'py>(
     let parts = [pair.part()];
     let scan = pair.scan::<Dot>(&parts);
     let (out, ()) =
-        interruptible(py, |_, watch| filled(py, &pair.shape(), |memory| matrix::cosines(&scan, memory, watch)))?;
+        interruptible(py, |_, check| filled(py, &pair.shape(), |memory| matrix::cosines(&scan, memory, check)))?;
     Ok(out)
 }
 
@@ -323,19 +325,19 @@ pub(super) fn top_k<'py>(
         Metric::Hamming => {
             let pair = Pair::binary(queries, database)?;
             let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, ()) = options.run::<Hamming, Nearest, _>(py, &pair.scan(&parts), |_| ())?;
+            let (found, ()) = options.run::<Hamming, ByHamming, _>(py, &pair.scan(&parts), |_| ())?;
             Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Integers, true)
         }
         Metric::Dot => {
             let pair = Pair::int8(queries, database)?;
             let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, ()) = options.run::<Dot, Greatest, _>(py, &pair.scan(&parts), |_| ())?;
+            let (found, ()) = options.run::<Dot, ByProduct, _>(py, &pair.scan(&parts), |_| ())?;
             Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Integers, true)
         }
         Metric::Cosine => {
             let pair = Pair::int8(queries, database)?;
             let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, norms) = options.run::<Dot, Closest, _>(py, &pair.scan(&parts), matrix::query_norms)?;
+            let (found, norms) = options.run::<Dot, ByCosine, _>(py, &pair.scan(&parts), query_norms)?;
             Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Cosines(&norms), true)
         }
         Metric::Asymmetric => {
@@ -348,10 +350,10 @@ pub(super) fn top_k<'py>(
                      {dims} columns and {width} bytes"
                 )));
             }
-            let filled = fill_up(queries.values(), dims, 8 * width);
-            let parts = [Part { rows: database.values(), norms: None, ids: Ids::From(0) }];
+            let filled = pad_queries(queries.values(), dims, 8 * width);
+            let parts = [Part { rows: database.values(), norms: None, ids: Ids::Consecutive(0) }];
             let scan = scan_of(filled.as_deref().unwrap_or(queries.values()), width, &parts);
-            let (found, ()) = options.run::<Asymmetric, Greatest, _>(py, &scan, |_| ())?;
+            let (found, ()) = options.run::<Asymmetric, ByProduct, _>(py, &scan, |_| ())?;
             Matches::wrap(py, &found, queries.len(), queries.is_one(), &Scores::Integers, true)
         }
     }
@@ -370,7 +372,7 @@ impl<'py> Options<'py> {
         py: Python<'py>,
         scan: &Scan<'_, K>,
         also: impl FnOnce(&Scan<'_, K>) -> T + Send,
-    ) -> PyResult<(Found, T)> {
+    ) -> PyResult<(TopK, T)> {
         let (rows, mut list) = (scan.row_count(), vec![]);
         let filter = Mask::filter(self.mask.as_ref());
         if let Filter::Mask(mask) = filter
@@ -378,11 +380,11 @@ impl<'py> Options<'py> {
         {
             let got = mask.len();
             return Err(PyValueError::new_err(format!(
-                "mask must have one entry a row: shape ({rows},), got ({got},)"
+                "mask must have one entry per row: shape ({rows},), got ({got},)"
             )));
         }
         let (k, threads) = (self.k, self.threads);
-        interruptible(py, |py, watch| {
+        interruptible(py, |py, check| {
             detached(py, || {
                 let subset = match filter {
                     Filter::None => Subset::All,
@@ -390,7 +392,7 @@ impl<'py> Options<'py> {
                     Filter::Ids(ids) => Subset::of_rows(ids, rows, &mut list),
                 };
                 let scan = Scan { subset, threads, ..scan.clone() };
-                Ok((scan.top_k::<O>(k, watch)?, also(&scan)))
+                Ok((scan.top_k::<O>(k, check)?, also(&scan)))
             })
         })
     }

@@ -9,12 +9,14 @@ use pyo3::prelude::*;
 
 use super::super::convert::{detached, integer, interruptible};
 use super::super::scalars::Given;
-use super::arguments::{Ask, Stage, dimensions, limit, norms, oversample, recall, stage, thread_count, threshold};
+use super::arguments::{
+    Ask, Stage, cosine_norms, dimensions, limit, oversample, recall, stage, thread_count, threshold,
+};
 use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{Index, Kind};
-use crate::search::query::{Filter, Metric, OVERSAMPLE, Options};
+use crate::search::query::{DEFAULT_OVERSAMPLE, Metric};
 
 /// The metrics by name.
 const METRICS: [(&str, Metric); 4] = [
@@ -247,17 +249,17 @@ impl PyIndex {
         };
         let (oversample, exact) = (self::oversample(oversample, stage)?, stage == Stage::Exact);
         let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let options = Options { k: integer("k", k, 1)?, ..ask.options() };
+        let (k, options) = (integer("k", k, 1)?, ask.options());
         let (index, queries, dims) = (&self.0, ask.queries.matrix(), ask.dims);
-        let (found, exact, norms) = interruptible(py, |py, watch| {
+        let (found, exact, norms) = interruptible(py, |py, check| {
             detached(py, || {
                 let values = queries.packed();
                 let (found, exact) = if stage == Stage::Two {
-                    index.search_two_stage(&values, metric, oversample, options, watch)?
+                    index.search_two_stage(&values, metric, k, oversample, options, check)?
                 } else {
-                    (index.search(&values, metric, options, watch)?, exact)
+                    (index.search(&values, metric, k, options, check)?, exact)
                 };
-                Ok((found, exact, norms(metric, &values, dims)))
+                Ok((found, exact, cosine_norms(metric, &values, dims)))
             })
         })?;
         Matches::wrap(py, &found, ask.queries.len(), ask.queries.is_one(), &Scores::of(norms.as_deref()), exact)
@@ -323,11 +325,11 @@ impl PyIndex {
         let threshold = threshold("radius", radius, metric)?;
         let (index, ask) = (&self.0, Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?);
         let (queries, options) = (ask.queries.matrix(), ask.options());
-        let (found, norms) = interruptible(py, |py, watch| {
+        let (found, norms) = interruptible(py, |py, check| {
             detached(py, || {
                 let values = queries.packed();
-                let found = index.within(&values, metric, threshold, options, watch)?;
-                Ok((found, norms(metric, &values, options.dims)))
+                let found = index.within(&values, metric, threshold, options, check)?;
+                Ok((found, cosine_norms(metric, &values, options.dims)))
             })
         })?;
         RangeMatches::wrap(py, &found, &Scores::of(norms.as_deref()))
@@ -370,8 +372,8 @@ impl PyIndex {
         let threshold = threshold("radius", radius, metric)?;
         let (index, ask) = (&self.0, Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?);
         let (queries, options) = (ask.queries.matrix(), ask.options());
-        let counts = interruptible(py, |py, watch| {
-            detached(py, || index.count_within(&queries.packed(), metric, threshold, options, watch))
+        let counts = interruptible(py, |py, check| {
+            detached(py, || index.count_within(&queries.packed(), metric, threshold, options, check))
         })?;
         super::indexes::counts(py, &counts, ask.queries.is_one())
     }
@@ -435,15 +437,10 @@ impl PyIndex {
     ) -> PyResult<Pairs> {
         let metric = metric.choice("metric", &METRICS[..3])?;
         let threshold = self::threshold("threshold", threshold, metric)?;
-        let options = Options {
-            k: 1,
-            filter: Filter::None,
-            dims: self::dimensions(dimensions, &self.0, metric)?,
-            threads: thread_count(threads)?,
-        };
-        let limit = self::limit(limit)?;
-        let pairs = interruptible(py, |py, watch| {
-            detached(py, || self.0.near_duplicates(metric, threshold, limit, options, watch))
+        let dims = self::dimensions(dimensions, &self.0, metric)?;
+        let (limit, threads) = (self::limit(limit)?, thread_count(threads)?);
+        let pairs = interruptible(py, |py, check| {
+            detached(py, || self.0.near_duplicates(metric, threshold, limit, dims, threads, check))
         })?;
         Pairs::wrap(py, &pairs, metric == Metric::Cosine)
     }
@@ -494,17 +491,18 @@ impl PyIndex {
     ) -> PyResult<Calibration> {
         let recall = self::recall(recall)?;
         let ask = Ask::extract(&self.0, queries, Metric::Cosine, None, None, threads)?;
-        let options = Options { k: integer("k", k, 1)?, ..ask.options() };
+        let (k, threads) = (integer("k", k, 1)?, ask.options().threads);
         let (index, queries) = (&self.0, ask.queries.matrix());
-        let report =
-            interruptible(py, |py, watch| detached(py, || index.calibrate(&queries.packed(), recall, options, watch)))?;
+        let report = interruptible(py, |py, check| {
+            detached(py, || index.calibrate(&queries.packed(), k, recall, threads, check))
+        })?;
         Ok(Calibration::wrap(py, &report, recall, ask.queries.len()))
     }
 
     /// Candidates that two stages compare for each row asked for, unless told otherwise: as calibrated, else 64.
     #[getter]
     fn oversample(&self) -> u64 {
-        self.0.calibrated().map_or(OVERSAMPLE as u64, |found| found.oversample)
+        self.0.calibration().map_or(DEFAULT_OVERSAMPLE as u64, |found| found.oversample)
     }
 
     /// Write the index to a file, replacing what is there.

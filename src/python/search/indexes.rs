@@ -78,7 +78,7 @@ pub(super) fn counts<'py>(py: Python<'py>, counts: &[u64], one: bool) -> PyResul
 }
 
 pub(super) fn save(py: Python<'_>, index: &Index, path: &Path) -> PyResult<()> {
-    interruptible(py, |py, watch| detached(py, || file::save(index, path, watch)))
+    interruptible(py, |py, check| detached(py, || file::save(index, path, check)))
 }
 
 pub(super) fn open(
@@ -90,7 +90,7 @@ pub(super) fn open(
 ) -> PyResult<Index> {
     let mmap = mmap.truth("mmap")?;
     let verify = verify.map_or(Ok(!mmap), |verify| truth("verify", verify))?;
-    let index = interruptible(py, |py, watch| detached(py, || file::open(path, mmap, verify, watch)))?;
+    let index = interruptible(py, |py, check| detached(py, || file::open(path, mmap, verify, check)))?;
     if index.kind() == kind {
         return Ok(index);
     }

@@ -8,7 +8,8 @@ use pyo3::types::{PyIterator, PyTuple};
 use numpy::PyUntypedArrayMethods;
 
 use super::super::convert::{filled, has_dtype, untyped};
-use crate::search::scan::Found;
+use crate::search::rows::Norm;
+use crate::search::top_k::TopK;
 use crate::similarity::cosine::{cosine, inverse_norm};
 
 /// The best rows of each query, best first.
@@ -121,12 +122,12 @@ pub(super) enum Scores<'a> {
     /// Hamming distance or product, as it is.
     Integers,
     /// The cosine with the query of this squared norm and inverse norm.
-    Cosines(&'a [(u32, f64)]),
+    Cosines(&'a [Norm]),
 }
 
 impl<'a> Scores<'a> {
     /// Cosines where there are norms.
-    pub(super) fn of(norms: Option<&'a [(u32, f64)]>) -> Self {
+    pub(super) fn of(norms: Option<&'a [Norm]>) -> Self {
         norms.map_or(Self::Integers, Self::Cosines)
     }
 }
@@ -135,7 +136,7 @@ impl Matches {
     /// Two arrays from the candidates of `queries` queries; `one`: without a row axis.
     pub(super) fn wrap(
         py: Python<'_>,
-        found: &Found,
+        found: &TopK,
         queries: usize,
         one: bool,
         scores: &Scores<'_>,

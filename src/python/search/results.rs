@@ -350,7 +350,7 @@ impl Calibration {
 }
 
 impl Calibration {
-    pub(super) fn wrap(py: Python<'_>, report: &query::Calibration, target: f64, queries: usize) -> Self {
+    pub(super) fn wrap(py: Python<'_>, report: &query::CalibrationReport, target: f64, queries: usize) -> Self {
         let oversamples: Vec<i64> = report.measured.iter().map(|&(oversample, _)| oversample as i64).collect();
         let recalls: Vec<f64> = report.measured.iter().map(|&(_, recall)| recall).collect();
         Self {
