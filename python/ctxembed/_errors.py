@@ -34,6 +34,8 @@ import pickle
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from ctxembed import _core
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -180,6 +182,7 @@ class BadResponseError(APIError):
         return (self.message, self.body)
 
 
+@_core.register_class
 class DecodeError(CtxembedError, ValueError):
     """Bytes that are not what they should be, with their place.
 
@@ -278,6 +281,7 @@ class InvalidDocumentsError(EmbedError, ValueError):
         return (self.message, self.partial, self.failures, self.problems)
 
 
+@_core.register_class
 class IndexFileError(CtxembedError):
     """A file that is not an index, is damaged, or was written by a newer version."""
 

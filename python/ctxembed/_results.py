@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Embeddings", "Failure", "Usage"]
 
 
+@_core.register_class
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What the API says that requests cost.
@@ -109,6 +110,7 @@ class Failure:
     attempts: int
 
 
+@_core.register_class
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Embeddings:
     """Vectors of all chunks of some documents.

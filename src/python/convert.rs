@@ -10,7 +10,7 @@ use numpy::{
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple};
 
 use super::errors;
 use crate::codec::response::Rows as _;
@@ -556,26 +556,6 @@ impl<'py> Out<'py> {
         };
         detached(py, || work(memory))
     }
-}
-
-/// A new instance of a frozen dataclass with slots, its `__init__` not run: as `object.__setattr__` would make it,
-/// which is what a frozen dataclass itself does, but without a Python call a field.
-#[expect(unsafe_code, reason = "the C API behind object.__new__ and object.__setattr__")]
-pub(super) fn frozen<'py>(
-    class: &Bound<'py, PyType>,
-    fields: &[(&Bound<'py, PyString>, Bound<'py, PyAny>)],
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = class.py();
-    // SAFETY: `class` is a type object; a null result carries a Python error, which `_or_err` takes.
-    let instance = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0))? };
-    for (name, value) in fields {
-        // SAFETY: three live objects; the call takes references of its own.
-        let failed = unsafe { ffi::PyObject_GenericSetAttr(instance.as_ptr(), name.as_ptr(), value.as_ptr()) };
-        if failed != 0 {
-            return Err(PyErr::fetch(py));
-        }
-    }
-    Ok(instance)
 }
 
 /// `repr(object)`, cut short.

@@ -9,6 +9,7 @@
     reason = "doc comments here are Python docstrings, in numpydoc form"
 )]
 
+mod classes;
 mod codec;
 mod convert;
 mod errors;
@@ -18,6 +19,7 @@ mod search;
 mod tokens;
 
 use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
 
 use crate::isa;
 
@@ -32,11 +34,18 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     convert::load_numpy(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(isa_paths, module)?)?;
+    classes::register(module)?;
     codec::register(module)?;
     search::register(module)?;
     packing::register(module)?;
     tokens::register(module)?;
     Ok(())
+}
+
+/// Add a function that the package `ctxembed` exports, under that package's name.
+fn export<'py>(module: &Bound<'py, PyModule>, function: Bound<'py, PyCFunction>) -> PyResult<()> {
+    function.setattr("__module__", "ctxembed")?;
+    module.add_function(function)
 }
 
 /// The path that each family of kernels runs on in this process: `{"codec": ..., "hamming": ..., "dot": ...}`.

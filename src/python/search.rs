@@ -10,12 +10,14 @@ mod results;
 
 use pyo3::prelude::*;
 
+use super::export;
+
 /// Add the room's functions and classes to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(functions::hamming, module)?)?;
-    module.add_function(wrap_pyfunction!(functions::dot, module)?)?;
-    module.add_function(wrap_pyfunction!(functions::cosine, module)?)?;
-    module.add_function(wrap_pyfunction!(functions::top_k, module)?)?;
+    export(module, wrap_pyfunction!(functions::hamming, module)?)?;
+    export(module, wrap_pyfunction!(functions::dot, module)?)?;
+    export(module, wrap_pyfunction!(functions::cosine, module)?)?;
+    export(module, wrap_pyfunction!(functions::top_k, module)?)?;
     module.add_class::<matches::Matches>()?;
     module.add_class::<index::PyIndex>()?;
     module.add_class::<binary_index::PyBinaryIndex>()?;

@@ -12,9 +12,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use super::convert::{self, Out, Rows};
+use super::export;
 use super::scalars::Given;
 use crate::codec::response;
-use crate::codec::{Encoding, base64, bits, json, vectors};
+use crate::codec::{Encoding, base64, bits, vectors};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
 
@@ -22,14 +23,13 @@ use crate::isa::Isa;
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     request_body::register(module)?;
     response_body::register(module)?;
-    module.add_function(wrap_pyfunction!(decode_base64, module)?)?;
-    module.add_function(wrap_pyfunction!(encode_base64, module)?)?;
-    module.add_function(wrap_pyfunction!(pack_bits, module)?)?;
-    module.add_function(wrap_pyfunction!(unpack_bits, module)?)?;
-    module.add_function(wrap_pyfunction!(reverse_bit_order, module)?)?;
-    module.add_function(wrap_pyfunction!(truncate, module)?)?;
-    module.add_function(wrap_pyfunction!(normalize, module)?)?;
-    module.add_function(wrap_pyfunction!(validate_json, module)?)?;
+    export(module, wrap_pyfunction!(decode_base64, module)?)?;
+    export(module, wrap_pyfunction!(encode_base64, module)?)?;
+    export(module, wrap_pyfunction!(pack_bits, module)?)?;
+    export(module, wrap_pyfunction!(unpack_bits, module)?)?;
+    export(module, wrap_pyfunction!(reverse_bit_order, module)?)?;
+    export(module, wrap_pyfunction!(truncate, module)?)?;
+    export(module, wrap_pyfunction!(normalize, module)?)?;
     Ok(())
 }
 
@@ -451,12 +451,4 @@ fn normalize<'py>(py: Python<'py>, int8_vectors: &Bound<'py, PyAny>) -> PyResult
         Ok(())
     })?;
     Ok(array)
-}
-
-/// Prove that bytes are one JSON value (RFC 8259), nested at most 64 deep: the parser under `decode_response`.
-#[pyfunction]
-fn validate_json(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<()> {
-    let body = response_body::bytes_of(body)?;
-    let body = body.as_bytes();
-    convert::detached(py, || json::validate(body))
 }

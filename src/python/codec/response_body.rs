@@ -9,7 +9,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
+use super::super::classes::{EMBEDDINGS, USAGE};
 use super::super::convert::{self, NewRows, Out};
+use super::super::export;
 use super::super::scalars::Given;
 use super::{encoding, row_bytes};
 use crate::codec::Encoding;
@@ -19,7 +21,7 @@ use crate::isa::Isa;
 
 /// Add what this file holds to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(decode_response, module)?)?;
+    export(module, wrap_pyfunction!(decode_response, module)?)?;
     module.add_class::<ResponseDecoder>()?;
     Ok(())
 }
@@ -160,11 +162,9 @@ fn decode_new<'py>(py: Python<'py>, body: &[u8], mut expected: Expected) -> PyRe
     Ok((vectors, decoded))
 }
 
-static EMBEDDINGS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static USAGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static DECIMAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// The result object. `row_bytes` is what the caller gave, which stands where the response has no vector.
+/// The result object. `row_bytes` is what the caller gave; it is used if the response has no vector.
 fn embeddings<'py>(
     py: Python<'py>,
     vectors: Bound<'py, PyAny>,
@@ -173,18 +173,12 @@ fn embeddings<'py>(
     row_bytes: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let dimensions = encoding.dimensions(decoded.row_bytes.or(row_bytes).unwrap_or(0));
-    convert::frozen(
-        EMBEDDINGS.import(py, "ctxembed._results", "Embeddings")?,
-        &[
-            (intern!(py, "vectors"), vectors),
-            (intern!(py, "offsets"), decoded.offsets.to_pyarray(py).into_any()),
-            (intern!(py, "model"), decoded.model.into_bound_py_any(py)?),
-            (intern!(py, "dimensions"), dimensions.into_bound_py_any(py)?),
-            (intern!(py, "encoding_format"), encoding_name(py, encoding).clone().into_any()),
-            (intern!(py, "usage"), usage(py, decoded.usage.unwrap_or_default())?),
-            (intern!(py, "failures"), PyTuple::empty(py).into_any()),
-        ],
-    )
+    let offsets = decoded.offsets.to_pyarray(py).into_any();
+    let (model, dimensions) = (decoded.model.into_bound_py_any(py)?, dimensions.into_bound_py_any(py)?);
+    let encoding_format = encoding_name(py, encoding).clone().into_any();
+    let usage = usage(py, decoded.usage.unwrap_or_default())?;
+    let failures = PyTuple::empty(py).into_any();
+    EMBEDDINGS.instance(py, [vectors, offsets, model, dimensions, encoding_format, usage, failures])
 }
 
 fn encoding_name(py: Python<'_>, encoding: Encoding) -> &Bound<'_, PyString> {
@@ -200,17 +194,9 @@ fn usage(py: Python<'_>, usage: Usage) -> PyResult<Bound<'_, PyAny>> {
         Some(cost) => DECIMAL.import(py, "decimal", "Decimal")?.call1((cost,))?,
         None => py.None().into_bound(py),
     };
-    convert::frozen(
-        USAGE.import(py, "ctxembed._results", "Usage")?,
-        &[
-            (intern!(py, "prompt_tokens"), usage.prompt_tokens.into_bound_py_any(py)?),
-            (intern!(py, "total_tokens"), usage.total_tokens.into_bound_py_any(py)?),
-            (intern!(py, "cost_usd"), cost),
-            (intern!(py, "requests"), 1.into_bound_py_any(py)?),
-            (intern!(py, "discarded"), py.None().into_bound(py)),
-            (intern!(py, "unreported"), 0.into_bound_py_any(py)?),
-        ],
-    )
+    let (prompt, total) = (usage.prompt_tokens.into_bound_py_any(py)?, usage.total_tokens.into_bound_py_any(py)?);
+    let (requests, discarded) = (1.into_bound_py_any(py)?, py.None().into_bound(py));
+    USAGE.instance(py, [prompt, total, cost, requests, discarded, 0.into_bound_py_any(py)?])
 }
 
 /// `shape`: chunks of each document that was asked for.

@@ -47,7 +47,7 @@ use crate::similarity::Matrix;
 /// >>> ids, scores = index.search(np.array([1], dtype=np.uint8), 2)
 /// >>> ids, scores
 /// (array([10, 20]), array([0, 1], dtype=int32))
-#[pyclass(frozen, name = "BinaryIndex", module = "ctxembed._core")]
+#[pyclass(frozen, name = "BinaryIndex", module = "ctxembed")]
 pub(super) struct PyBinaryIndex(Index);
 
 #[pymethods]

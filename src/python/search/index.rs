@@ -56,7 +56,7 @@ const METRICS: [(&str, Metric); 4] = [
 /// array([0, 1, 2])
 /// >>> index.search(np.array([3, 4], dtype=np.int8), 2).ids
 /// array([0, 2])
-#[pyclass(frozen, name = "Index", module = "ctxembed._core")]
+#[pyclass(frozen, name = "Index", module = "ctxembed")]
 pub(super) struct PyIndex(Index);
 
 #[pymethods]

@@ -45,7 +45,7 @@ use crate::similarity::cosine::{cosine, inverse_norm};
 /// >>> ids, scores = ctxembed.top_k(np.array([1], dtype=np.uint8), rows, 2)
 /// >>> ids, scores
 /// (array([1, 0]), array([0, 1], dtype=int32))
-#[pyclass(frozen, module = "ctxembed._core")]
+#[pyclass(frozen, module = "ctxembed")]
 pub(super) struct Matches {
     ids: Py<PyAny>,
     scores: Py<PyAny>,

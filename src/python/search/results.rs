@@ -67,7 +67,7 @@ fn checked_scores(scores: &Bound<'_, PyAny>) -> PyResult<usize> {
 /// (array([0, 3, 4]), array([1, 0, 2, 3]), array([0, 1, 1, 0], dtype=int32))
 /// >>> found[1]
 /// (array([3]), array([0], dtype=int32))
-#[pyclass(frozen, module = "ctxembed._core")]
+#[pyclass(frozen, module = "ctxembed")]
 pub(super) struct RangeMatches {
     offsets: Py<PyAny>,
     ids: Py<PyAny>,
@@ -205,7 +205,7 @@ impl RangeMatches {
 /// >>> pairs = index.near_duplicates(1)
 /// >>> pairs.ids.tolist(), pairs.scores
 /// ([[0, 2], [0, 3], [2, 3]], array([1, 0, 1], dtype=int32))
-#[pyclass(frozen, module = "ctxembed._core")]
+#[pyclass(frozen, module = "ctxembed")]
 pub(super) struct Pairs {
     ids: Py<PyAny>,
     scores: Py<PyAny>,
@@ -306,7 +306,7 @@ impl Pairs {
 /// (True, True)
 /// >>> report.oversamples[0], len(report.oversamples) == len(report.recalls)
 /// (np.int64(1), True)
-#[pyclass(frozen, module = "ctxembed._core")]
+#[pyclass(frozen, module = "ctxembed")]
 pub(super) struct Calibration {
     /// The smallest oversample that reached the target; the index uses it from now on.
     #[pyo3(get)]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ctxembed._client._http.credentials import Secret
     from ctxembed._client._http.lines import Answer, Connecting
-    from ctxembed._core import ResponseDecoder
+    from ctxembed._codec import ResponseDecoder
     from ctxembed._results import Embeddings
 
 __all__ = ["Outgoing", "Pool", "Reply", "Timeouts", "check_http_client", "unreachable"]
