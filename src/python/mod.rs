@@ -1,7 +1,7 @@
-//! The binding: one file a room, and the only module that names `PyO3` or `NumPy`.
+//! The Python binding, one file per room of the core. No other module names `PyO3` or `NumPy`.
 //!
-//! A function here extracts, validates, calls the core inside [`convert::detached`], and wraps. Nothing whose cost
-//! grows with the payload runs while attached to the interpreter.
+//! A function here extracts its arguments, validates them, calls the core inside [`convert::detached`] and wraps the
+//! result. Nothing whose cost grows with the payload runs while attached to the interpreter.
 
 #![allow(
     clippy::doc_markdown,
@@ -42,13 +42,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// Add a function that the package `ctxembed` exports, under that package's name.
+/// Add a function that the package `ctxembed` exports, with that package as its `__module__`.
 fn export<'py>(module: &Bound<'py, PyModule>, function: Bound<'py, PyCFunction>) -> PyResult<()> {
     function.setattr("__module__", "ctxembed")?;
     module.add_function(function)
 }
 
-/// The path that each family of kernels runs on in this process: `{"codec": ..., "hamming": ..., "dot": ...}`.
+/// The instruction set that each family of kernels uses in this process: `[("codec", "avx2"), ...]`.
 #[pyfunction]
 fn isa_paths() -> [(&'static str, &'static str); 3] {
     [("codec", isa::Isa::codec().name()), ("hamming", isa::Isa::hamming().name()), ("dot", isa::Isa::dot().name())]

@@ -1,10 +1,10 @@
-//! The search room as Python sees it.
+//! Similarities, searches and indexes for Python.
 
 mod arguments;
 mod binary_index;
+mod common;
 mod functions;
 mod index;
-mod indexes;
 mod matches;
 mod results;
 
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use super::export;
 
-/// Add the room's functions and classes to the module.
+/// Add the functions and classes of search to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     export(module, wrap_pyfunction!(functions::hamming, module)?)?;
     export(module, wrap_pyfunction!(functions::dot, module)?)?;

@@ -16,7 +16,7 @@
 //! | 52..56 | 0 |
 //! | 56..184 | for each of four sections: tag (4), CRC-32 (4), offset (8), length (8), 0 (8) |
 //! | 184..192 | version 2: the oversample of a calibration, at least 1; else 0 |
-//! | 192..200 | version 2: its rows a query, at least 1; else 0 |
+//! | 192..200 | version 2: its rows per query, at least 1; else 0 |
 //! | 200..208 | version 2: the recall it reached, f64 from 0 to 1; else 0 |
 //! | 208..252 | 0 |
 //! | 252..256 | CRC-32 of the 252 bytes before |

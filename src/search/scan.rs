@@ -1,4 +1,4 @@
-//! What to scan: the rows, the queries, and how many threads pay for the work.
+//! The description of a scan: rows, queries and threads.
 
 use std::num::NonZero;
 use std::thread;
@@ -90,7 +90,7 @@ pub fn query_norms(scan: &Scan<'_, Dot>) -> Vec<Norm> {
     norms(scan.queries, scan.width)
 }
 
-/// Threads that work on so many bytes is worth.
+/// How many threads are worth starting to scan so many bytes.
 pub(super) fn useful_threads(bytes: usize) -> usize {
     let useful = bytes / WORK_PER_THREAD;
     // Asking the system for its CPUs takes longer than a small search.

@@ -213,7 +213,7 @@ impl Segment {
             if ids.is_sorted() {
                 return None;
             }
-            // Fits: a segment has at most 2^26 rows, at one byte a row.
+            // Fits: a segment has at most 2^26 rows, of one byte each.
             let mut order: Vec<u32> = (0..ids.len() as u32).collect();
             order.sort_unstable_by_key(|&row| ids[row as usize]);
             Some(order.into_boxed_slice())

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// A mask that allows at most one row in eight becomes a list, so that the scan reads no other rows. At 8 bytes a row
+/// A mask that allows at most one row in eight becomes a list, so that the scan reads no other rows. At 8 bytes per row
 /// the list is never larger than the mask.
 const LISTED: usize = 8;
 
@@ -46,7 +46,7 @@ impl<'a> Subset<'a> {
         }
     }
 
-    /// What to scan of the part with these row numbers: rows within the part, or positions in the list.
+    /// The part of the subset with row numbers in `rows`: row numbers from its start, or positions in the list.
     pub(super) fn items_of(&self, rows: Range<usize>) -> Range<usize> {
         match self {
             Self::Rows(list) => {

@@ -22,7 +22,7 @@ impl<'a> Interrupts<'a> {
         Self { call, last: Instant::now() }
     }
 
-    /// One whose first check is due at once.
+    /// Makes the first check without waiting for the interval.
     #[cfg(test)]
     pub(super) fn overdue(call: InterruptCheck<'a>) -> Self {
         let mut interrupts = Self::new(call);

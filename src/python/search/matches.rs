@@ -1,5 +1,5 @@
-//! What a search gives back.
-#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
+//! The result of a top-k search.
+#![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -14,7 +14,7 @@ use crate::similarity::cosine::{cosine, inverse_norm};
 
 /// The best rows of each query, best first.
 ///
-/// Searches make it; it unpacks as ``ids, scores = matches`` and pickles.
+/// Searches return it. It unpacks as ``ids, scores = matches`` and can be pickled.
 ///
 /// Parameters
 /// ----------
@@ -23,20 +23,20 @@ use crate::similarity::cosine::{cosine, inverse_norm};
 /// scores : numpy.ndarray
 ///     Their scores, of the same shape: int32 for Hamming distances and products, float32 for cosines.
 /// exact : bool, default True
-///     Whether these are the best by the metric itself, not by a stand-in for it.
+///     Whether every row was compared by the metric itself, so that these are the best rows.
 ///
 /// Raises
 /// ------
 /// TypeError
-///     An argument is no array, or has another dtype.
+///     An argument is not an array, or has another dtype.
 /// ValueError
 ///     The shapes differ, or have neither one nor two dimensions.
 ///
 /// Notes
 /// -----
-/// ``len(matches)`` is ``len(matches.ids)``: the number of queries, or, for one query without a row axis, the number
-/// of its matches. Iteration, for unpacking, gives ``ids`` and ``scores``. The object is immutable and may be shared
-/// between threads; its arrays are ordinary arrays that belong to it alone.
+/// ``len(matches)`` is ``len(matches.ids)``: the number of queries or, for one query without a row axis, the number of
+/// its matches. Iteration gives ``ids`` and ``scores``. The object is immutable and may be shared between threads; its
+/// arrays are ordinary, writable arrays.
 ///
 /// Examples
 /// --------
@@ -49,7 +49,7 @@ use crate::similarity::cosine::{cosine, inverse_norm};
 pub(super) struct Matches {
     ids: Py<PyAny>,
     scores: Py<PyAny>,
-    /// Whether these are the best by the metric itself, not by a stand-in for it.
+    /// Whether every row was compared by the metric itself, so that these are the best rows.
     #[pyo3(get)]
     exact: bool,
 }
@@ -117,33 +117,33 @@ impl Matches {
     }
 }
 
-/// What a candidate's score becomes.
+/// How integer scores become those of the result.
 pub(super) enum Scores<'a> {
-    /// Hamming distance or product, as it is.
+    /// Hamming distances or products, unchanged.
     Integers,
-    /// The cosine with the query of this squared norm and inverse norm.
+    /// Cosines, computed with the norm of each query.
     Cosines(&'a [Norm]),
 }
 
 impl<'a> Scores<'a> {
-    /// Cosines where there are norms.
+    /// Cosines if there are norms.
     pub(super) fn of(norms: Option<&'a [Norm]>) -> Self {
         norms.map_or(Self::Integers, Self::Cosines)
     }
 }
 
 impl Matches {
-    /// Two arrays from the candidates of `queries` queries; `one`: without a row axis.
+    /// Matches from the candidates of `queries` queries; a `single` query has no row axis.
     pub(super) fn wrap(
         py: Python<'_>,
         found: &TopK,
         queries: usize,
-        one: bool,
+        single: bool,
         scores: &Scores<'_>,
         exact: bool,
     ) -> PyResult<Self> {
         let shape = [queries, found.columns];
-        let shape = if one { &shape[1..] } else { &shape[..] };
+        let shape = if single { &shape[1..] } else { &shape[..] };
         let (ids, ()) = filled(py, shape, |memory| {
             for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
                 memory.write(candidate.id);
