@@ -67,20 +67,23 @@ impl<'py> Mask<'py> {
 
 /// The `stage` argument.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum SearchMode {
     Exact,
     TwoStage,
     Binary,
 }
 
-pub(super) fn stage(stage: Argument<'_, &'static str>) -> PyResult<Stage> {
-    stage.choice("stage", &[("exact", Stage::Exact), ("two-stage", Stage::TwoStage), ("binary", Stage::Binary)])
+pub(super) fn stage(stage: Argument<'_, &'static str>) -> PyResult<SearchMode> {
+    stage.choice(
+        "stage",
+        &[("exact", SearchMode::Exact), ("two-stage", SearchMode::TwoStage), ("binary", SearchMode::Binary)],
+    )
 }
 
 /// The `oversample` argument: None, or at least 1, and for two stages only.
-pub(super) fn oversample(oversample: Option<&Bound<'_, PyAny>>, stage: Stage) -> PyResult<Option<usize>> {
+pub(super) fn oversample(oversample: Option<&Bound<'_, PyAny>>, stage: SearchMode) -> PyResult<Option<usize>> {
     match oversample {
-        Some(_) if stage != Stage::TwoStage => {
+        Some(_) if stage != SearchMode::TwoStage => {
             Err(PyValueError::new_err("oversample is for stage='two-stage' only: leave it None"))
         }
         given => given.map(|given| integer("oversample", given, 1)).transpose(),

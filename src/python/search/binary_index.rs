@@ -11,7 +11,9 @@ use pyo3::prelude::*;
 
 use super::super::convert::{detached, has_dtype, integer, interruptible, untyped};
 use super::super::scalars::{Argument, choice};
-use super::arguments::{Mask, Queries, Stage, dimensions, limit, oversample, recall, stage, thread_count, threshold};
+use super::arguments::{
+    Mask, Queries, SearchMode, dimensions, limit, oversample, recall, stage, thread_count, threshold,
+};
 use super::common::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
@@ -181,7 +183,7 @@ impl PyBinaryIndex {
         let (found, exact) = interruptible(py, |py, check| {
             detached(py, || match queries {
                 QueryValues::Bits(queries) => Ok((self.0.search_bits(&queries.packed(), k, options, check)?, true)),
-                QueryValues::Int8(queries) if stage == Stage::TwoStage => {
+                QueryValues::Int8(queries) if stage == SearchMode::TwoStage => {
                     self.0.search_two_stage(&queries.packed(), Metric::Asymmetric, k, oversample, options, check)
                 }
                 QueryValues::Int8(queries) => {

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use super::super::convert::{detached, integer, interruptible};
 use super::super::scalars::Argument;
 use super::arguments::{
-    SearchArguments, Stage, cosine_norms, dimensions, limit, oversample, recall, stage, thread_count, threshold,
+    SearchArguments, SearchMode, cosine_norms, dimensions, limit, oversample, recall, stage, thread_count, threshold,
 };
 use super::common::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
@@ -242,22 +242,22 @@ impl PyIndex {
     ) -> PyResult<Matches> {
         let (requested, stage) = (metric.choice("metric", &METRICS)?, self::stage(stage)?);
         let metric = match (stage, requested) {
-            (Stage::TwoStage, Metric::Hamming | Metric::Asymmetric) => {
+            (SearchMode::TwoStage, Metric::Hamming | Metric::Asymmetric) => {
                 let metric = if requested == Metric::Hamming { "hamming" } else { "asymmetric" };
                 let message = "stage 'two-stage' needs metric 'cosine' or 'dot': its first stage compares bits already";
                 return Err(PyValueError::new_err(format!("{message}, got {metric:?}")));
             }
-            (Stage::Binary, Metric::Cosine | Metric::Dot) => Metric::Hamming,
+            (SearchMode::Binary, Metric::Cosine | Metric::Dot) => Metric::Hamming,
             _ => requested,
         };
-        let (oversample, exact) = (self::oversample(oversample, stage)?, stage == Stage::Exact);
+        let (oversample, exact) = (self::oversample(oversample, stage)?, stage == SearchMode::Exact);
         let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
         let (k, options) = (integer("k", k, 1)?, arguments.options());
         let (index, queries, dims) = (&self.0, arguments.queries.matrix(), arguments.dims);
         let (found, exact, norms) = interruptible(py, |py, check| {
             detached(py, || {
                 let values = queries.packed();
-                let (found, exact) = if stage == Stage::TwoStage {
+                let (found, exact) = if stage == SearchMode::TwoStage {
                     index.search_two_stage(&values, metric, k, oversample, options, check)?
                 } else {
                     (index.search(&values, metric, k, options, check)?, exact)
