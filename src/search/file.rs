@@ -48,7 +48,7 @@ use super::column::{self, Column, Mapped, Memory, Plain};
 use super::index::{Calibration, Index, Kind};
 use super::rows::Ids;
 use super::segment::{Segment, SegmentIds, Snapshot};
-use super::temporary::Temporary;
+use super::temporary::TemporaryFile;
 use super::threads::InterruptCheck;
 use crate::error::Error;
 
@@ -207,13 +207,13 @@ pub fn save(index: &Index, path: &Path, check: InterruptCheck<'_>) -> Result<(),
         Some(parent) => parent,
         None => Path::new("."),
     };
-    let mut temporary = Temporary::create(directory).map_err(failed)?;
+    let mut temporary = TemporaryFile::create(directory).map_err(failed)?;
     if let Some(existing) = existing {
         temporary.file().set_permissions(existing.permissions()).map_err(failed)?;
     }
-    write(index, &snapshot, temporary.file(), check).map_err(|stopped| match stopped {
-        Stopped::Io(error) => failed(error),
-        Stopped::Interrupted(error) => error,
+    write(index, &snapshot, temporary.file(), check).map_err(|error| match error {
+        SaveError::Io(error) => failed(error),
+        SaveError::Interrupted(error) => error,
     })?;
     temporary.file().sync_all().map_err(failed)?;
     temporary.rename(directory, &target).map_err(failed)?;
@@ -238,18 +238,18 @@ fn describe(_kind: fs::FileType) -> &'static str {
     "no regular file"
 }
 
-enum Stopped {
+enum SaveError {
     Io(io::Error),
     Interrupted(Error),
 }
 
-impl From<io::Error> for Stopped {
+impl From<io::Error> for SaveError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-fn write(index: &Index, snapshot: &Snapshot, file: &mut File, check: InterruptCheck<'_>) -> Result<(), Stopped> {
+fn write(index: &Index, snapshot: &Snapshot, file: &mut File, check: InterruptCheck<'_>) -> Result<(), SaveError> {
     let mut next = 0;
     let numbered = snapshot.segments.iter().all(|segment| {
         let first = next;
@@ -277,7 +277,7 @@ fn write(index: &Index, snapshot: &Snapshot, file: &mut File, check: InterruptCh
             for step in bytes.chunks(STEP) {
                 crc.update(step);
                 file.write_all(step)?;
-                check().map_err(Stopped::Interrupted)?;
+                check().map_err(SaveError::Interrupted)?;
             }
         }
         let zeros = &[0; ALIGN][..(section.length.next_multiple_of(ALIGN as u64) - section.length) as usize];
@@ -334,13 +334,13 @@ pub fn open(path: &Path, mmap: bool, verify: bool, check: InterruptCheck<'_>) ->
         }
         Ok(Snapshot { segments, count, added: header.added, custom_ids })
     })()
-    .map_err(|stopped| match stopped {
-        Refused::Damaged(what) => refused(what),
-        Refused::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+    .map_err(|error| match error {
+        OpenError::Damaged(what) => refused(what),
+        OpenError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             refused("is truncated: it became shorter while it was read".to_owned())
         }
-        Refused::Io(error) => failed(error),
-        Refused::Interrupted(error) => error,
+        OpenError::Io(error) => failed(error),
+        OpenError::Interrupted(error) => error,
     })?;
     Ok(Index::from_snapshot(header.kind, header.dims as usize, snapshot, header.calibration))
 }
@@ -358,13 +358,13 @@ enum Source {
     File(File),
 }
 
-enum Refused {
+enum OpenError {
     Damaged(String),
     Io(io::Error),
     Interrupted(Error),
 }
 
-impl From<TryReserveError> for Refused {
+impl From<TryReserveError> for OpenError {
     fn from(error: TryReserveError) -> Self {
         Self::Interrupted(error.into())
     }
@@ -378,11 +378,11 @@ struct Loader<'a, 'b> {
 
 impl Loader<'_, '_> {
     /// The column of a section, empty if the section is absent.
-    fn column<T: Plain>(&mut self, section: Option<Section>) -> Result<Column<T>, Refused> {
+    fn column<T: Plain>(&mut self, section: Option<Section>) -> Result<Column<T>, OpenError> {
         let Some(section) = section else {
             return Ok(Column::Owned(vec![]));
         };
-        let too_large = || Refused::Damaged(format!("is too large for this machine: section {}", section.tag));
+        let too_large = || OpenError::Damaged(format!("is too large for this machine: section {}", section.tag));
         let start = usize::try_from(section.offset).map_err(|_| too_large())?;
         let length = usize::try_from(section.length).map_err(|_| too_large())?;
         let padded = length.next_multiple_of(ALIGN);
@@ -390,23 +390,23 @@ impl Loader<'_, '_> {
         let column = match self.source {
             Source::Map(map) => {
                 let bytes =
-                    map.get(start..start + padded).ok_or_else(|| Refused::Io(io::ErrorKind::UnexpectedEof.into()))?;
+                    map.get(start..start + padded).ok_or_else(|| OpenError::Io(io::ErrorKind::UnexpectedEof.into()))?;
                 if self.verify {
                     for step in bytes.chunks(STEP) {
                         crc.update(step);
-                        (self.check)().map_err(Refused::Interrupted)?;
+                        (self.check)().map_err(OpenError::Interrupted)?;
                     }
                 }
                 Column::Mapped(Mapped::new::<T>(map, Range { start, end: start + length }).ok_or_else(too_large)?)
             }
             Source::File(file) => {
-                file.seek(SeekFrom::Start(section.offset)).map_err(Refused::Io)?;
+                file.seek(SeekFrom::Start(section.offset)).map_err(OpenError::Io)?;
                 let mut read = |step: &mut [u8]| {
-                    file.read_exact(step).map_err(Refused::Io)?;
+                    file.read_exact(step).map_err(OpenError::Io)?;
                     if self.verify {
                         crc.update(step);
                     }
-                    (self.check)().map_err(Refused::Interrupted)
+                    (self.check)().map_err(OpenError::Interrupted)
                 };
                 let column =
                     Column::filled(length / size_of::<T>(), |bytes| bytes.chunks_mut(STEP).try_for_each(&mut read))?;
@@ -416,7 +416,7 @@ impl Loader<'_, '_> {
         };
         let found = crc.finalize();
         if self.verify && found != section.crc {
-            return Err(Refused::Damaged(format!(
+            return Err(OpenError::Damaged(format!(
                 "is damaged: the checksum of section {} is {found:08x}, it should be {:08x}",
                 section.tag, section.crc
             )));

@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::{Builder, NamedTempFile};
 
 /// A temporary file beside its target. It is deleted on drop unless it was renamed.
-pub(super) enum Temporary {
+pub(super) enum TemporaryFile {
     /// Without a name, so a killed process leaves nothing behind.
     #[cfg(target_os = "linux")]
     Unnamed(File),
@@ -15,7 +15,7 @@ pub(super) enum Temporary {
     Named(NamedTempFile),
 }
 
-impl Temporary {
+impl TemporaryFile {
     /// An empty file in `directory`, with the permissions of any new file.
     pub(super) fn create(directory: &Path) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
