@@ -15,6 +15,14 @@ use crate::search::range::Threshold;
 use crate::search::rows::{Norm, norms};
 use crate::similarity::Matrix;
 
+/// The metrics and their names.
+pub(super) const METRICS: [(&str, Metric); 4] = [
+    ("cosine", Metric::Cosine),
+    ("dot", Metric::Dot),
+    ("hamming", Metric::Hamming),
+    ("asymmetric", Metric::Asymmetric),
+];
+
 /// The `threads` argument: None, or at least 1.
 pub(super) fn thread_count(threads: Option<&Bound<'_, PyAny>>) -> PyResult<Option<NonZero<usize>>> {
     threads.map_or(Ok(None), |threads| Ok(NonZero::new(integer("threads", threads, 1)?)))

@@ -111,8 +111,7 @@ impl PyBinaryIndex {
     ///     Packed bits, uint8 of shape ``(q, dims / 8)``, or int8 vectors of shape ``(q, dims)``; without the first axis
     ///     for one query. With ``dimensions``, queries of that many dimensions are accepted too.
     /// k : int
-    ///     Rows to find per query, at least 1. If there are fewer rows, or the mask allows fewer, the result has fewer
-    ///     columns.
+    ///     Rows to find per query, at least 1. With fewer rows, or fewer allowed by the mask, there are fewer columns.
     /// metric : {"hamming", "asymmetric"}, optional
     ///     "hamming" for packed queries, smallest first. "asymmetric" for int8 queries, greatest first: the inner
     ///     product of the query with the row's bits as +1 and -1, which ranks better than the query's bits do; it needs
@@ -129,8 +128,7 @@ impl PyBinaryIndex {
     /// dimensions : int, optional
     ///     Compare only the first so many dimensions. For "hamming" a multiple of 8.
     /// threads : int, optional
-    ///     Threads to use, the calling one included. By default as many as are useful. The result does not depend on
-    ///     it.
+    ///     Threads to use, the calling one included. By default as many as are useful. Never changes the result.
     ///
     /// Returns
     /// -------

@@ -10,21 +10,14 @@ use pyo3::prelude::*;
 use super::super::convert::{detached, integer, interruptible};
 use super::super::scalars::Argument;
 use super::arguments::{
-    SearchArguments, SearchMode, cosine_norms, dimensions, limit, oversample, recall, stage, thread_count, threshold,
+    METRICS, SearchArguments, SearchMode, cosine_norms, dimensions, limit, oversample, recall, stage, thread_count,
+    threshold,
 };
 use super::common::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{Index, Kind};
 use crate::search::query::{DEFAULT_OVERSAMPLE, Metric};
-
-/// The metrics and their names.
-const METRICS: [(&str, Metric); 4] = [
-    ("cosine", Metric::Cosine),
-    ("dot", Metric::Dot),
-    ("hamming", Metric::Hamming),
-    ("asymmetric", Metric::Asymmetric),
-];
 
 /// An index of int8 vectors, searched by cosine, inner product or sign bits, or in two stages.
 ///
@@ -167,8 +160,7 @@ impl PyIndex {
     /// queries : numpy.ndarray
     ///     int8 of shape ``(q, dims)``, or ``(dims,)`` for one query. With ``dimensions``, ``(q, dimensions)`` too.
     /// k : int
-    ///     Rows to find per query, at least 1. If there are fewer rows, or the mask allows fewer, the result has fewer
-    ///     columns.
+    ///     Rows to find per query, at least 1. With fewer rows, or fewer allowed by the mask, there are fewer columns.
     /// metric : {"cosine", "dot", "hamming", "asymmetric"}, default "cosine"
     ///     The score that rows are ranked by: "hamming" is the distance of the sign bits, smallest first; the others are
     ///     greatest first. "asymmetric" is the inner product of the query with the row's sign bits as +1 and -1.
@@ -185,8 +177,7 @@ impl PyIndex {
     ///     Compare only the first so many dimensions, for models trained for it (Matryoshka). Cosines are those of
     ///     the shortened vectors. Where bits are compared with bits, a multiple of 8.
     /// threads : int, optional
-    ///     Threads to use, the calling one included. By default as many as are useful. The result does not depend on
-    ///     it.
+    ///     Threads to use, the calling one included. By default as many as are useful. Never changes the result.
     ///
     /// Returns
     /// -------
@@ -468,8 +459,7 @@ impl PyIndex {
     ///     The share of the true best ``k`` rows, over all queries together, that two stages are to find: above 0 and at
     ///     most 1.
     /// threads : int, optional
-    ///     Threads to use, the calling one included. By default as many as are useful. The result does not depend on
-    ///     it.
+    ///     Threads to use, the calling one included. By default as many as are useful. Never changes the result.
     ///
     /// Returns
     /// -------
