@@ -22,9 +22,10 @@ mod experiment {
     use std::time::Instant;
 
     use ctxembed::isa::Isa;
-    use ctxembed::search::scan::{Ids, Part, Scan};
+    use ctxembed::search::order::ByCosine;
+    use ctxembed::search::rows::{Ids, Part};
+    use ctxembed::search::scan::Scan;
     use ctxembed::search::subset::Subset;
-    use ctxembed::search::top_k::Closest;
     use ctxembed::similarity::dot::Dot;
     use ctxembed::similarity::{Batches as _, Kernels, Matrix, cosine};
 
@@ -335,7 +336,7 @@ mod experiment {
         let asked: Vec<Query> = queries.chunks_exact(DIMS).map(Query::new).collect();
         let mut norms = vec![0; count];
         Dot::squared_norms(Dot::isa(), Matrix::whole(&rows, DIMS), &mut norms);
-        let part = [Part { rows: &rows, norms: Some(&norms), ids: Ids::From(0) }];
+        let part = [Part { rows: &rows, norms: Some(&norms), ids: Ids::Consecutive(0) }];
         let exact = |queries: &[i8], threads: usize| -> Vec<Vec<usize>> {
             let threads = NonZero::new(threads);
             let scan = Scan::<Dot> {
@@ -347,7 +348,7 @@ mod experiment {
                 subset: Subset::All,
                 threads,
             };
-            let found = scan.top_k::<Closest>(K, &mut || Ok(())).expect("nothing stops it");
+            let found = scan.top_k::<ByCosine>(K, &mut || Ok(())).expect("nothing stops it");
             found.candidates.chunks(found.columns).map(|best| best.iter().map(|c| c.id as usize).collect()).collect()
         };
         let ids = |best: &[Best]| -> Vec<Vec<usize>> {

@@ -36,6 +36,8 @@ import pickle
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from ctxembed import _core
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -209,6 +211,7 @@ class BadResponseError(APIError):
         return (self.message, self.body)
 
 
+@_core.register_class
 class DecodeError(CtxembedError, ValueError):
     """Invalid bytes, with their position.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_USAGE", "EmbedError", "Embeddings", "Failure", "InvalidDocumentsError", "Problem", "Usage"]
 
 
+@_core.register_class
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens and cost of requests, as the API reports them.
@@ -110,6 +111,7 @@ class Failure:
     attempts: int
 
 
+@_core.register_class
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Embeddings:
     """The vectors of all chunks of some documents.

@@ -1,4 +1,5 @@
-//! Arrays in and out. Inputs are borrowed, never cast or copied; an output is one allocation that `NumPy` owns.
+//! Arrays as arguments and results. Arguments are borrowed, never cast or copied; a result is one allocation that
+//! `NumPy` owns.
 
 use std::mem::MaybeUninit;
 
@@ -10,26 +11,26 @@ use numpy::{
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple};
 
 use super::errors;
 use crate::error::Error;
 
-/// Load what `rust-numpy` loads at its first use. It runs Python code then, and panics where that raises, as it does
-/// when Ctrl-C arrives; an import that is interrupted is expected to fail.
+/// Load what `rust-numpy` would load at its first use. That runs Python code, and `rust-numpy` panics if it raises, for
+/// instance on Ctrl-C; an interrupted import may fail.
 pub(super) fn load_numpy(py: Python<'_>) -> PyResult<()> {
-    py.import("numpy")?; // nearly all of that time, and here what it raises is an error
+    py.import("numpy")?; // takes nearly all of the time; errors are returned
     let array = PyArray1::from_slice(py, &[0_u8]);
     array.try_readonly().map(drop).map_err(|error| borrowed("array", &error))
 }
 
-/// Run `work` with the interpreter released, and turn its error into the Python exception.
+/// Run `work` with the interpreter released. Its error becomes a Python exception.
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
     py.detach(work).map_err(|error| errors::to_py(py, error))
 }
 
-/// Run `call` with a function that asks the interpreter for signals, to be called now and then on this thread while
-/// detached. What a signal handler raised (`KeyboardInterrupt`, mostly) becomes the result.
+/// Run `call` with a check for signals, which it calls now and then on this thread while detached. The exception of a
+/// signal handler, mostly `KeyboardInterrupt`, becomes the result.
 pub(super) fn interruptible<T>(
     py: Python<'_>,
     call: impl FnOnce(Python<'_>, &mut (dyn FnMut() -> Result<(), Error> + Send)) -> PyResult<T>,
@@ -45,11 +46,11 @@ pub(super) fn interruptible<T>(
     raised.map_or(result, Err)
 }
 
-/// `object` as an int (bool excluded) of at least `minimum`; what is beyond i64 counts as its largest.
+/// `object` as an int, not a bool, of at least `minimum`. A value above the largest i64 becomes that.
 pub(super) fn integer(name: &str, object: &Bound<'_, PyAny>, minimum: usize) -> PyResult<usize> {
-    let below = || PyValueError::new_err(format!("{name} must be at least {minimum}, got {}", shown(object)));
+    let below = || PyValueError::new_err(format!("{name} must be at least {minimum}, got {}", short_repr(object)));
     if object.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object))));
+        return Err(PyTypeError::new_err(format!("{name} must be an int, got {}", short_repr(object))));
     }
     match object.extract::<i64>() {
         Ok(value) => usize::try_from(value).ok().filter(|&value| value >= minimum).ok_or_else(below),
@@ -60,20 +61,20 @@ pub(super) fn integer(name: &str, object: &Bound<'_, PyAny>, minimum: usize) -> 
                 Ok(i64::MAX as usize)
             }
         }
-        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object)))),
+        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, got {}", short_repr(object)))),
     }
 }
 
 /// Rows borrowed from a C-contiguous array of one or two dimensions.
 pub(super) enum Rows<'py, T: Element> {
-    /// One vector: results lose the row axis.
+    /// One vector: results have no row axis.
     One(PyReadonlyArray1<'py, T>),
-    /// A matrix, one vector a row.
+    /// A matrix with one vector per row.
     Many(PyReadonlyArray2<'py, T>),
 }
 
 impl<'py, T: Element> Rows<'py, T> {
-    /// Borrow `object` as rows of `T`; `name` is the argument's, for the message.
+    /// Borrow `object` as rows of `T`. Errors name the argument `name`.
     pub(super) fn extract(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = untyped(name, object)?;
         expect_dtype::<T>(name, array)?;
@@ -95,7 +96,7 @@ impl<'py, T: Element> Rows<'py, T> {
         }
     }
 
-    /// As [`Rows::extract`], but one vector alone is an error.
+    /// Like [`Rows::extract`], but a vector without a row axis is an error.
     pub(super) fn extract_matrix(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         match Self::extract(name, object)? {
             rows @ Self::Many(_) => Ok(rows),
@@ -108,7 +109,7 @@ impl<'py, T: Element> Rows<'py, T> {
 
     /// All values, row after row.
     pub(super) fn values(&self) -> &[T] {
-        // Contiguity was checked at extraction, so the fallback is never taken.
+        // `extract` checked contiguity, so the fallback is never used.
         match self {
             Self::One(array) => array.as_slice().unwrap_or_default(),
             Self::Many(array) => array.as_slice().unwrap_or_default(),
@@ -123,7 +124,7 @@ impl<'py, T: Element> Rows<'py, T> {
         }
     }
 
-    /// Values a row.
+    /// Values per row.
     pub(super) fn width(&self) -> usize {
         match self {
             Self::One(array) => array.shape()[0],
@@ -131,13 +132,13 @@ impl<'py, T: Element> Rows<'py, T> {
         }
     }
 
-    /// Shape of a result that has `width` values for each of these rows.
+    /// The shape of a result with `width` values for each of these rows.
     pub(super) fn shape(&self, width: usize) -> Vec<usize> {
-        if self.is_one() { vec![width] } else { vec![self.len(), width] }
+        if self.is_single() { vec![width] } else { vec![self.len(), width] }
     }
 
     /// Whether the caller passed one vector without a row axis.
-    pub(super) fn is_one(&self) -> bool {
+    pub(super) fn is_single(&self) -> bool {
         matches!(self, Self::One(_))
     }
 }
@@ -147,7 +148,7 @@ pub(super) fn untyped<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyR
     array(name, object, "a numpy array")
 }
 
-/// The same, where something else would do as well: `expected` names all of it.
+/// `object` as an array of any dtype; the error says that `expected` was expected.
 pub(super) fn array<'a, 'py>(
     name: &str,
     object: &'a Bound<'py, PyAny>,
@@ -161,23 +162,23 @@ pub(super) fn array<'a, 'py>(
     Ok(array)
 }
 
-/// An array whose mask says that some values are none: they would be read as if there were no mask.
+/// Raise for a masked array: its masked values would be read like the others.
 pub(super) fn refuse_masked(name: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
-    // Plain arrays, which nearly all are, do not get further.
+    // Nearly all arrays are plain and return here.
     let py = array.py();
     if array.get_type().is(py.get_type::<PyUntypedArray>()) {
         return Ok(());
     }
     if array.is_instance(&py.import("numpy.ma")?.getattr("MaskedArray")?)? {
         return Err(PyTypeError::new_err(format!(
-            "{name} must be an array without a mask, got a MaskedArray: pass those of its rows that count, or \
-             numpy.ma.getdata({name}), which has what is behind the mask too"
+            "{name} must be an array without a mask, got a MaskedArray: pass its unmasked rows, or \
+             numpy.ma.getdata({name}) to ignore the mask"
         )));
     }
     Ok(())
 }
 
-/// Whether `object` is an array of int8; otherwise it is one of uint8.
+/// Whether `object` is an array of int8 and not of uint8; another dtype is an error.
 pub(super) fn is_signed(name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
     let array = untyped(name, object)?;
     let signed = has_dtype::<i8>(array);
@@ -190,7 +191,7 @@ pub(super) fn is_signed(name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool>
     )))
 }
 
-/// A boolean array of one dimension, as bytes: zero is False. The length is the caller's to check.
+/// A boolean array of one dimension and any length, as bytes: zero is False.
 pub(super) fn mask<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, u8>> {
     let array = untyped(name, object)?;
     expect_dtype::<bool>(name, array)?;
@@ -201,12 +202,12 @@ pub(super) fn mask<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyRe
             array.strides()
         )));
     }
-    // Read as bytes, for NumPy lets any byte be in a boolean array, and Rust's bool does not.
+    // Read as bytes: a boolean array of NumPy may hold any byte, a bool of Rust only 0 and 1.
     let bytes = array.call_method1("view", (dtype::<u8>(array.py()),))?;
     bytes.cast::<PyArray1<u8>>()?.try_readonly().map_err(|error| borrowed(name, &error))
 }
 
-/// An array of one dimension, borrowed.
+/// Borrow an array of one dimension.
 pub(super) fn vector<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, T>> {
     match Rows::extract(name, object)? {
         Rows::One(array) => Ok(array),
@@ -216,15 +217,15 @@ pub(super) fn vector<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>) ->
     }
 }
 
-/// Ids, which are few beside what they name: a list of int is as good as an array, and a strided array is copied.
+/// Ids, from an array or a list of int. They are small beside the vectors, so a list or a strided array is copied.
 pub(super) fn ids<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, i64>> {
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         let id = |(i, id): (usize, PyResult<Bound<'py, PyAny>>)| {
             let id = id?;
-            // By `__index__`, so that NumPy's integers are as good as Python's; a bool has one too.
+            // Extraction uses `__index__`, so NumPy's integers are accepted. A bool has `__index__` too.
             let value = if id.is_instance_of::<PyBool>() { None } else { id.extract::<i64>().ok() };
             value.ok_or_else(|| {
-                PyTypeError::new_err(format!("{name}[{i}] must be an int of 64 bits, got {}", shown(&id)))
+                PyTypeError::new_err(format!("{name}[{i}] must be an int of 64 bits, got {}", short_repr(&id)))
             })
         };
         let listed = object.try_iter()?.enumerate().map(id).collect::<PyResult<Vec<i64>>>()?;
@@ -237,7 +238,7 @@ pub(super) fn ids<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyRea
     vector(name, object)
 }
 
-/// Whether `array` holds `T`, without raising.
+/// Whether `array` has the dtype of `T`.
 pub(super) fn has_dtype<T: Element>(array: &Bound<'_, PyUntypedArray>) -> bool {
     array.dtype().is_equiv_to(&dtype::<T>(array.py()))
 }
@@ -260,10 +261,10 @@ fn borrowed(name: &str, error: &numpy::BorrowError) -> PyErr {
     })
 }
 
-/// A new array that `NumPy` owns, and its memory, not yet initialised.
+/// A new array that `NumPy` owns, and a pointer to its uninitialised memory.
 ///
-/// `NumPy`'s own allocator is used because it reuses small blocks and asks for huge pages for large ones. An
-/// allocation that fails is Python's `MemoryError`.
+/// `NumPy`'s allocator reuses small blocks and asks for huge pages for large ones. A failed allocation raises
+/// `MemoryError`.
 #[expect(unsafe_code, reason = "the C API's allocation, without its zeroing")]
 pub(super) fn allocate<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyResult<(Bound<'py, PyAny>, *mut T)> {
     let mut dims = [0 as npy_intp; 2];
@@ -293,7 +294,7 @@ pub(super) fn allocate<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyR
     Ok((array, data))
 }
 
-/// A new array of `shape` (one or two lengths) that `fill` initialises wholly, with the interpreter released.
+/// A new array of `shape` (one or two lengths) that `fill` initialises with the interpreter released.
 ///
 /// `fill` gets the uninitialised memory; where it returns `Err` the array is dropped unread.
 ///
@@ -308,9 +309,8 @@ pub(super) unsafe fn filled<'py, T: Element + Send, R: Send>(
 ) -> PyResult<(Bound<'py, PyAny>, R)> {
     let (array, data) = allocate::<T>(py, shape)?;
     let length: usize = shape.iter().product();
-    // SAFETY: `data` is the start of `length` elements (a product that NumPy found to fit) that the array owns and
-    // nobody else knows of; MaybeUninit asks nothing of their contents, and the array outlives the borrow, which ends
-    // in this function.
+    // SAFETY: `data` is the start of `length` elements that the array owns and nothing else refers to. MaybeUninit
+    // needs no initialisation, and the array outlives the borrow, which ends in this function.
     let memory = unsafe { std::slice::from_raw_parts_mut(data.cast::<MaybeUninit<T>>(), length) };
     let result = detached(py, || fill(memory))?;
     Ok((array, result))
@@ -354,8 +354,8 @@ pub(super) unsafe fn filled_pybytes(
         let raw = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
         Bound::from_owned_ptr_or_err(py, raw)?.cast_into_unchecked::<PyBytes>()
     };
-    // SAFETY: the object was made above of `size` bytes, which nobody else knows of yet; MaybeUninit asks nothing of
-    // their contents, and the object outlives the borrow, which ends in this function.
+    // SAFETY: the object was made above with `size` bytes, to which nothing else refers yet. MaybeUninit needs no
+    // initialisation, and the object outlives the borrow, which ends in this function.
     let memory = unsafe {
         let start = ffi::PyBytes_AsString(bytes.as_ptr());
         std::slice::from_raw_parts_mut(start.cast::<MaybeUninit<u8>>(), size)
@@ -407,9 +407,9 @@ pub(super) unsafe fn adopted_bytes(
 }
 
 /// Signed bytes as unsigned ones.
-#[expect(unsafe_code, reason = "the two types have one layout")]
+#[expect(unsafe_code, reason = "the two types have the same layout")]
 fn as_unsigned(memory: &mut [MaybeUninit<i8>]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: i8 and u8 have one size and alignment, and every byte is a value of both.
+    // SAFETY: i8 and u8 have the same size and alignment, and every byte is a value of both.
     unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
 }
 
@@ -428,9 +428,9 @@ trait ByteSized: Element {}
 impl ByteSized for i8 {}
 impl ByteSized for u8 {}
 
-/// i8 or u8, of which a slice can be read as bytes.
+/// i8 or u8, whose slices can be read as bytes.
 pub(super) trait Byte: Element {
-    /// The same memory as bytes.
+    /// The values as bytes.
     fn bytes(values: &[Self]) -> &[u8];
 }
 
@@ -441,24 +441,24 @@ impl Byte for u8 {
 }
 
 impl Byte for i8 {
-    #[expect(unsafe_code, reason = "the two types have one layout")]
+    #[expect(unsafe_code, reason = "the two types have the same layout")]
     fn bytes(values: &[Self]) -> &[u8] {
-        // SAFETY: i8 and u8 have one size and alignment, and every byte is a value of both.
+        // SAFETY: i8 and u8 have the same size and alignment, and every byte is a value of both.
         unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
     }
 }
 
-/// Give back the memory behind the first rows of a fresh array that nobody else knows of.
+/// Shrink a new array that nothing else refers to, and free the memory behind its first rows.
 pub(super) fn shrink(array: &Bound<'_, PyAny>, shape: &[usize]) -> PyResult<()> {
     let options = PyDict::new(array.py());
     options.set_item("refcheck", false)?;
     array.call_method("resize", (shape,), Some(&options)).map(drop)
 }
 
-/// A view of the contiguous array `object` as one row, where it has one axis; else itself.
+/// A view of a contiguous array of one dimension as one row; any other array itself.
 pub(super) fn as_row<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let array = untyped(name, object)?;
-    // Of another layout numpy would make a copy, and what is written there would be lost.
+    // NumPy would copy an array of another layout, and what is written to the copy would be lost.
     if array.ndim() == 1 && array.is_c_contiguous() {
         object.call_method1("reshape", (1, -1))
     } else {
@@ -468,7 +468,7 @@ pub(super) fn as_row<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bo
 
 /// A caller's matrix to decode into: int8 where `signed`, else uint8.
 pub(super) enum Out<'py> {
-    /// Signed bytes.
+    /// int8 values.
     Signed(PyReadwriteArray2<'py, i8>),
     /// Packed bits.
     Unsigned(PyReadwriteArray2<'py, u8>),
@@ -497,7 +497,7 @@ impl<'py> Out<'py> {
         }
     }
 
-    /// Rows and bytes a row.
+    /// Rows, and bytes per row.
     pub(super) fn shape(&self) -> (usize, usize) {
         let shape = match self {
             Self::Signed(array) => array.shape(),
@@ -528,32 +528,8 @@ impl<'py> Out<'py> {
     }
 }
 
-/// A new instance of a frozen dataclass with slots, its `__init__` not run: as `object.__setattr__` would make it,
-/// which is what a frozen dataclass itself does, but without a Python call a field.
-///
-/// # Safety
-/// `class` is written in Python and inherits `object.__new__`: its instances are nothing but their attributes.
-#[expect(unsafe_code, reason = "the C API behind object.__new__ and object.__setattr__")]
-pub(super) unsafe fn frozen<'py>(
-    class: &Bound<'py, PyType>,
-    fields: &[(&Bound<'py, PyString>, Bound<'py, PyAny>)],
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = class.py();
-    // SAFETY: `object.__new__` does no more for the class that the caller promises; a null result carries a Python
-    // error, which `_or_err` takes.
-    let instance = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0))? };
-    for (name, value) in fields {
-        // SAFETY: three live objects; the call takes references of its own.
-        let failed = unsafe { ffi::PyObject_GenericSetAttr(instance.as_ptr(), name.as_ptr(), value.as_ptr()) };
-        if failed != 0 {
-            return Err(PyErr::fetch(py));
-        }
-    }
-    Ok(instance)
-}
-
-/// `repr(object)`, cut short.
-pub(super) fn shown(object: &Bound<'_, PyAny>) -> String {
+/// `repr(object)`, cut to 80 characters.
+pub(super) fn short_repr(object: &Bound<'_, PyAny>) -> String {
     let text = object.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string_lossy().into_owned());
     if text.chars().count() > 80 { text.chars().take(77).chain("...".chars()).collect() } else { text }
 }

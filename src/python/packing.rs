@@ -1,4 +1,4 @@
-//! The packing room as Python sees it.
+//! Packing for Python.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::convert::{collected, detached, filled};
 use crate::packing::{self, Effort, Limits, Order};
 
-/// Add the room's functions and classes to the module.
+/// Add the function and the constant to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("WINDOW_REQUESTS", packing::WINDOW_REQUESTS)?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
@@ -20,7 +20,7 @@ type Arrays<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, usi
 
 /// Pack documents into requests: `(request_of, positions, offsets, lower_bound)`, the arrays int64.
 ///
-/// `limits` is (documents, chunks, tokens a document, tokens). `ctxembed.pack` is the public face.
+/// `limits` is (documents, chunks, tokens per document, tokens). `ctxembed.pack` is the public function.
 #[pyfunction]
 fn pack<'py>(
     py: Python<'py>,
@@ -50,7 +50,7 @@ fn pack<'py>(
     let chunk_counts = chunk_counts.map(|array| borrowed("chunk_counts", array)).transpose()?;
     let token_counts = values("token_counts", &token_counts)?;
     let chunk_counts = chunk_counts.as_ref().map(|array| values("chunk_counts", array)).transpose()?;
-    // What a signal handler raised while the search asked; it outranks the core's own "interrupted".
+    // The exception of a signal handler, which is raised instead of the core's own "interrupted".
     let raised = Mutex::new(None);
     let result = detached(py, || {
         let interrupted = || {

@@ -1,4 +1,4 @@
-//! Request bodies as Python sees them.
+//! Encoding of request bodies.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -22,9 +22,9 @@ fn list<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyResult<&'a Boun
     })
 }
 
-/// The chunks of all documents, and how many each has.
+/// The chunks of all documents, and the number of chunks of each.
 struct Documents<'py> {
-    /// Held by references of their own, so that nobody can take them away while the interpreter is released.
+    /// Owned references, which keep the strings alive while the interpreter is released.
     chunks: Vec<Bound<'py, PyString>>,
     counts: Vec<usize>,
 }
@@ -65,10 +65,10 @@ fn write<'py>(py: Python<'py>, body: &Body<'_>, measured: &[Measured]) -> PyResu
     }
 }
 
-/// The body of a request: `{"input":<documents>,<rest>` as compact JSON in UTF-8.
+/// Encode the body of a request: `{"input":<documents>,<rest>` as compact JSON in UTF-8.
 ///
-/// `documents`: list of list of str. `rest`: the bytes after the input, the closing brace included. `flat`: one list of
-/// all texts. Raises `UnicodeEncodeError` for a lone surrogate, which UTF-8 cannot say. The interpreter is released.
+/// `documents` is a list of lists of str, `rest` the bytes after the input, closing brace included. `flat` encodes all
+/// texts as one list. Raises `UnicodeEncodeError` for a lone surrogate. The interpreter is released.
 #[pyfunction]
 #[pyo3(signature = (documents, rest, *, flat = false))]
 fn encode_request<'py>(
@@ -84,14 +84,14 @@ fn encode_request<'py>(
     write(py, &body, &measured)
 }
 
-/// A body, the chunks of each document, and the tokens that each has at most.
+/// A body, the number of chunks of each document, and an upper bound of its tokens.
 type Prepared<'py> = (Bound<'py, PyBytes>, Vec<usize>, Vec<u64>);
 
-/// What `encode_request` gives of documents that need no more checks, and what was learned on the way.
+/// Check documents and encode the body of a request in one pass.
 ///
-/// Returns `(body, chunk_counts, tokens_upper)`, separators between chunks included. None where `documents` are no list
-/// of lists of str, a document or a chunk is empty, or a chunk holds the separator's text or a lone surrogate: who
-/// checks all that tells what it is and where.
+/// Returns `(body, chunk_counts, tokens_upper)`; the tokens include the separators between chunks. Returns None if the
+/// documents are not valid: not a list of lists of str, an empty document or chunk, or a chunk that holds the separator
+/// or a lone surrogate. The caller then finds the error by a full check.
 #[pyfunction]
 fn prepare_request<'py>(
     py: Python<'py>,

@@ -1,104 +1,121 @@
-//! How a scan goes over its rows: the blocks, and one thread's work on them.
+//! Blocks of rows that stay in a core's cache while all queries pass over them.
+//!
+//! Only this module knows how the rows of a [`Part`] lie in memory.
+//!
+//! [`Part`]: super::rows::Part
 
 use std::ops::Range;
 
-use super::scan::{Ids, Scan};
+use super::rows::Ids;
+use super::scan::Scan;
 use super::subset::{self, Subset};
-use super::top_k::Rows;
 use crate::similarity::{Batches as _, Kernels, Matrix, cosine, prefetch};
 
-/// Rows in a block at most, so that a batch of scores stays in L1.
-const BLOCK_ROWS: usize = 1024;
-/// Blocks a thread at least, so that all end at about the same time.
-const BLOCKS_PER_THREAD: usize = 4;
-/// Rows that are asked for ahead of the one that is copied.
-const AHEAD: usize = 8;
+/// Most rows in a block, so that a batch of scores stays in L1.
+const MAX_BLOCK_ROWS: usize = 1024;
+/// Fewest blocks for each thread, so that all threads end at about the same time.
+const MIN_BLOCKS_PER_THREAD: usize = 4;
+/// Rows that are prefetched ahead of the one being copied.
+const PREFETCHED_ROWS: usize = 8;
+
+/// Rows of one block, by their position in it. All slices are as long as the block has rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BlockRows<'a> {
+    pub(super) ids: Ids<'a>,
+    /// Squared norms, if they were asked for.
+    pub(super) norms: &'a [u32],
+    /// The inverse root of each norm.
+    pub(super) inverse_norms: &'a [f32],
+    /// Zero for a row that may not be found; None: all may.
+    pub(super) allowed: Option<&'a [u8]>,
+}
 
 /// How the rows are cut into blocks, and the queries in the form the kernels read.
-pub(super) struct Plan<K: Kernels> {
-    /// Items in a block.
-    items: usize,
+pub(super) struct BlockPlan<K: Kernels> {
+    /// Rows per block.
+    rows: usize,
     /// Number of blocks.
     pub(super) blocks: usize,
-    spans: Vec<Span>,
-    /// None: the rows are read where they lie.
+    parts: Vec<PlannedPart>,
+    /// None: the kernels read queries and rows in place.
     queries: Option<K::Queries>,
 }
 
-/// What there is to do in a part.
-struct Span {
+/// The work in one part.
+struct PlannedPart {
     /// Blocks before it.
     blocks: usize,
-    /// Number of its first row.
+    /// Number of its first row over all parts.
     first: usize,
-    /// Rows within the part, or places in the subset's list.
+    /// Rows within the part, or positions in the subset's list.
     items: Range<usize>,
 }
 
-impl<K: Kernels> Plan<K> {
+impl<K: Kernels> BlockPlan<K> {
     pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Self {
-        let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, BLOCK_ROWS);
-        let share = if threads > 1 { scan.allowed().div_ceil(threads * BLOCKS_PER_THREAD).max(1) } else { most };
-        let items = most.min(share.next_multiple_of(2 * K::GROUP)) / K::GROUP * K::GROUP;
-        let mut spans = Vec::with_capacity(scan.parts.len());
+        let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, MAX_BLOCK_ROWS);
+        let share = if threads > 1 { scan.allowed().div_ceil(threads * MIN_BLOCKS_PER_THREAD).max(1) } else { most };
+        let rows = most.min(share.next_multiple_of(2 * K::GROUP)) / K::GROUP * K::GROUP;
+        let mut parts = Vec::with_capacity(scan.parts.len());
         let (mut blocks, mut first) = (0, 0);
         for part in scan.parts {
             let count = part.rows.len() / scan.stride;
-            let span = Span { blocks, first, items: scan.subset.span(first..first + count) };
-            blocks += span.items.len().div_ceil(items);
+            let planned = PlannedPart { blocks, first, items: scan.subset.items_of(first..first + count) };
+            blocks += planned.items.len().div_ceil(rows);
             first += count;
-            spans.push(span);
+            parts.push(planned);
         }
         let panels = scan.query_count() >= K::panel_from(scan.isa);
         Self {
-            items,
+            rows,
             blocks,
-            spans,
+            parts,
             queries: panels.then(|| K::pack_queries(scan.isa, scan.queries, scan.query_width())),
         }
     }
 
-    /// Rows in each block, where all rows are scanned.
-    pub(super) fn rows_of_blocks(&self) -> Vec<usize> {
-        let mut blocks = Vec::with_capacity(self.blocks);
-        for span in &self.spans {
-            let count = span.items.len();
-            blocks.extend((0..count).step_by(self.items).map(|start| self.items.min(count - start)));
+    /// The number of rows in each block of a scan of all rows.
+    pub(super) fn block_sizes(&self) -> Vec<usize> {
+        let mut sizes = Vec::with_capacity(self.blocks);
+        for part in &self.parts {
+            let count = part.items.len();
+            sizes.extend((0..count).step_by(self.rows).map(|start| self.rows.min(count - start)));
         }
-        blocks
+        sizes
     }
 }
 
-/// One thread's view of a block, and the memory it reuses from block to block.
-pub(super) struct Worker<'a, K: Kernels> {
+/// Loads and scores blocks on one thread, reusing its buffers.
+pub(super) struct BlockScorer<'a, K: Kernels> {
     scan: &'a Scan<'a, K>,
-    plan: &'a Plan<K>,
+    plan: &'a BlockPlan<K>,
     block: Block,
     panel: Vec<K::Line>,
     gathered: Vec<K::Element>,
     ids: Vec<i64>,
     norms: Vec<u32>,
-    inverse: Vec<f32>,
+    inverse_norms: Vec<f32>,
     scores: Vec<i32>,
 }
 
-/// Where a block lies.
+/// The loaded block.
 #[derive(Clone, Default)]
 struct Block {
     part: usize,
-    /// Rows within the part, where they are read in place.
+    /// Rows within the part, if they are read in place.
     range: Range<usize>,
     /// Number of the part's first row over all parts.
     first: usize,
-    /// Rows that are scored: all of the range, or those that were gathered.
+    /// Rows to score: all of the range, or those gathered.
     count: usize,
+    /// Whether the rows were copied to `gathered`.
     gathered: bool,
-    /// Whether norms are to be found with the scores.
-    norms: bool,
+    /// Whether the first query's kernel computes the norms too.
+    norms_with_scores: bool,
 }
 
-impl<'a, K: Kernels> Worker<'a, K> {
-    pub(super) fn new(scan: &'a Scan<'a, K>, plan: &'a Plan<K>) -> Self {
+impl<'a, K: Kernels> BlockScorer<'a, K> {
+    pub(super) fn new(scan: &'a Scan<'a, K>, plan: &'a BlockPlan<K>) -> Self {
         Self {
             scan,
             plan,
@@ -107,29 +124,29 @@ impl<'a, K: Kernels> Worker<'a, K> {
             gathered: vec![],
             ids: vec![],
             norms: vec![],
-            inverse: vec![],
+            inverse_norms: vec![],
             scores: vec![],
         }
     }
 
-    /// Make a block ready to be scored; false where nothing of it is left.
+    /// Load a block for scoring; false if none of its rows may be found.
     pub(super) fn load(&mut self, block: usize, norms: bool) -> bool {
-        let number = self.plan.spans.partition_point(|span| span.blocks <= block) - 1;
-        let span = &self.plan.spans[number];
-        let start = span.items.start + (block - span.blocks) * self.plan.items;
-        let items = start..(start + self.plan.items).min(span.items.end);
+        let number = self.plan.parts.partition_point(|part| part.blocks <= block) - 1;
+        let part = &self.plan.parts[number];
+        let start = part.items.start + (block - part.blocks) * self.plan.rows;
+        let items = start..(start + self.plan.rows).min(part.items.end);
         let count = items.len();
-        self.block = Block { part: number, range: items.clone(), first: span.first, count, ..Block::default() };
+        self.block = Block { part: number, range: items.clone(), first: part.first, count, ..Block::default() };
         match self.scan.subset {
             Subset::All => {}
-            Subset::Rows(list) => self.gather(list[items].iter().map(|row| row - span.first)),
+            Subset::Rows(list) => self.gather(list[items].iter().map(|row| row - part.first)),
             Subset::Mask(mask, _) => {
-                let mask = &mask[span.first + items.start..span.first + items.end];
+                let mask = &mask[part.first + items.start..part.first + items.end];
                 let allowed = subset::count(mask);
                 if allowed == 0 {
                     return false;
                 }
-                // Where a mask hides most rows, the others are copied together.
+                // If the mask hides most rows, the others are copied together.
                 if allowed * 2 <= count {
                     let mut rows = Vec::with_capacity(allowed);
                     subset::each(mask, |row| rows.push(items.start + row));
@@ -141,7 +158,7 @@ impl<'a, K: Kernels> Worker<'a, K> {
         true
     }
 
-    /// Copy some rows of the block's part together.
+    /// Copy some rows of the block's part to one buffer.
     fn gather(&mut self, rows: impl ExactSizeIterator<Item = usize> + Clone) {
         let part = &self.scan.parts[self.block.part];
         let source = self.scan.matrix(part.rows);
@@ -149,7 +166,7 @@ impl<'a, K: Kernels> Worker<'a, K> {
         self.ids.clear();
         self.norms.clear();
         let mut ahead = rows.clone();
-        for row in ahead.by_ref().take(AHEAD) {
+        for row in ahead.by_ref().take(PREFETCHED_ROWS) {
             prefetch(source.row(row));
         }
         self.block.count = rows.len();
@@ -166,7 +183,7 @@ impl<'a, K: Kernels> Worker<'a, K> {
         self.block.gathered = true;
     }
 
-    /// Norms and panel of the block.
+    /// Compute the block's norms and interleave its rows, as far as the kernels need them.
     fn prepare(&mut self, norms: bool) {
         let (scan, part) = (self.scan, &self.scan.parts[self.block.part]);
         let Block { range, count, gathered, .. } = self.block.clone();
@@ -182,9 +199,9 @@ impl<'a, K: Kernels> Worker<'a, K> {
                     self.norms.clear();
                     self.norms.extend_from_slice(&norms[range]);
                 }
-                // Found with the scores of the first query, in one pass.
+                // One pass computes them with the scores of the first query.
                 None if self.plan.queries.is_none() => {
-                    self.block.norms = true;
+                    self.block.norms_with_scores = true;
                     self.norms.resize(count, 0);
                 }
                 None => {
@@ -192,8 +209,8 @@ impl<'a, K: Kernels> Worker<'a, K> {
                     K::squared_norms(scan.isa, data, &mut self.norms);
                 }
             }
-            if !self.block.norms {
-                invert(&self.norms, &mut self.inverse);
+            if !self.block.norms_with_scores {
+                invert(&self.norms, &mut self.inverse_norms);
             }
         }
         if self.plan.queries.is_some() {
@@ -201,28 +218,28 @@ impl<'a, K: Kernels> Worker<'a, K> {
         }
     }
 
-    /// Score the loaded block against all queries, and hand over each query's scores.
-    pub(super) fn score(&mut self, mut each: impl FnMut(&Rows<'_>, usize, &[i32])) {
-        let Self { scan, plan, block, panel, gathered, ids, norms, inverse, scores } = self;
+    /// Score the loaded block against all queries; `visit` gets the rows, a query and its scores.
+    pub(super) fn score(&mut self, mut visit: impl FnMut(&BlockRows<'_>, usize, &[i32])) {
+        let Self { scan, plan, block, panel, gathered, ids, norms, inverse_norms, scores } = self;
         let (part, count) = (&scan.parts[block.part], block.count);
         let range = block.range.clone();
         let mask = match scan.subset {
             Subset::Mask(mask, _) if !block.gathered => Some(mask),
             _ => None,
         };
-        let ids = if block.gathered { Ids::Own(ids) } else { part.ids.range(range.clone()) };
+        let ids = if block.gathered { Ids::Listed(ids) } else { part.ids.range(range.clone()) };
         let allowed = mask.map(|mask| &mask[block.first + range.start..block.first + range.end]);
         let data =
             if block.gathered { Matrix::whole(gathered, scan.width) } else { scan.matrix(part.rows).range(range) };
         if let Some(queries) = &plan.queries {
-            let rows = Rows { ids, norms, inverse, allowed };
+            let rows = BlockRows { ids, norms, inverse_norms, allowed };
             let stride = count.next_multiple_of(K::GROUP);
             scores.resize(queries.size() * stride, 0);
             let mut query = 0;
             for batch in 0..queries.count() {
                 K::panel(scan.isa, data, panel, queries, batch, scores, stride);
                 for scores in scores.chunks_exact(stride).take(scan.query_count() - query) {
-                    each(&rows, query, &scores[..count]);
+                    visit(&rows, query, &scores[..count]);
                     query += 1;
                 }
             }
@@ -230,21 +247,14 @@ impl<'a, K: Kernels> Worker<'a, K> {
         }
         scores.resize(count, 0);
         for (query, vector) in scan.queries.chunks_exact(scan.query_width()).enumerate() {
-            if query == 0 && block.norms {
+            if query == 0 && block.norms_with_scores {
                 K::rows_and_norms(scan.isa, vector, data, scores, norms);
-                invert(norms, inverse);
+                invert(norms, inverse_norms);
             } else {
                 K::rows(scan.isa, vector, data, scores);
             }
-            each(&Rows { ids, norms, inverse, allowed }, query, scores);
+            visit(&BlockRows { ids, norms, inverse_norms, allowed }, query, scores);
         }
-    }
-}
-
-impl<K: Kernels> Scan<'_, K> {
-    /// Rows of a part, as the kernels see them.
-    fn matrix<'b>(&self, rows: &'b [K::Element]) -> Matrix<'b, K::Element> {
-        Matrix::new(rows, self.width, self.stride)
     }
 }
 

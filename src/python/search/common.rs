@@ -1,4 +1,4 @@
-//! What both kinds of index do alike.
+//! Methods that both kinds of index share.
 
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::super::convert::{self, Rows, detached, filled, integer, interruptible};
 use super::super::errors;
-use super::super::scalars::{Given, truth};
+use super::super::scalars::{Argument, boolean};
 use crate::error::Error;
 use crate::search::file;
 use crate::search::index::{Index, Kind};
@@ -34,8 +34,8 @@ pub(super) fn add<'py, T: Element + Sync>(
         return Err(PyValueError::new_err(format!("vectors must have {width} columns, as the index has, got {got}")));
     }
     let ids = ids.map(ids_of).transpose()?;
-    let (values, own) = (rows.values(), ids.as_ref().map(|ids| ids.as_slice().unwrap_or_default()));
-    let assigned = detached(py, || work(values, own))?;
+    let (values, given) = (rows.values(), ids.as_ref().map(|ids| ids.as_slice().unwrap_or_default()));
+    let assigned = detached(py, || work(values, given))?;
     Ok(assigned.into_pyarray(py).into_any())
 }
 
@@ -50,7 +50,7 @@ pub(super) fn remove(py: Python<'_>, index: &Index, ids: &Bound<'_, PyAny>) -> P
     detached(py, || index.remove(values))
 }
 
-/// A matrix of rows that `each` visits in turn.
+/// A matrix of `count` rows, which `each` visits in turn.
 pub(super) fn vectors<T: Element + Send + Copy>(
     py: Python<'_>,
     count: usize,
@@ -75,9 +75,9 @@ pub(super) fn vectors<T: Element + Send + Copy>(
     Ok(rows)
 }
 
-/// Counts as an array, or as one int.
-pub(super) fn counts<'py>(py: Python<'py>, counts: &[u64], one: bool) -> PyResult<Bound<'py, PyAny>> {
-    if one {
+/// Counts as an array, or as an int for a single query.
+pub(super) fn counts<'py>(py: Python<'py>, counts: &[u64], single: bool) -> PyResult<Bound<'py, PyAny>> {
+    if single {
         return Ok(counts.first().copied().unwrap_or_default().into_pyobject(py)?.into_any());
     }
     let counts: Vec<i64> = counts.iter().map(|&count| count as i64).collect();
@@ -85,43 +85,43 @@ pub(super) fn counts<'py>(py: Python<'py>, counts: &[u64], one: bool) -> PyResul
 }
 
 pub(super) fn save(py: Python<'_>, index: &Index, path: &Path) -> PyResult<()> {
-    interruptible(py, |py, watch| detached(py, || file::save(index, path, watch)))
+    interruptible(py, |py, check| detached(py, || file::save(index, path, check)))
 }
 
 pub(super) fn open(
     py: Python<'_>,
     kind: Kind,
     path: &Path,
-    mmap: Given<'_, bool>,
+    mmap: Argument<'_, bool>,
     verify: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Index> {
-    let mmap = mmap.truth("mmap")?;
-    let verify = verify.map_or(Ok(!mmap), |verify| truth("verify", verify))?;
-    let index = interruptible(py, |py, watch| {
+    let mmap = mmap.boolean("mmap")?;
+    let verify = verify.map_or(Ok(!mmap), |verify| boolean("verify", verify))?;
+    let index = interruptible(py, |py, check| {
         detached(py, || {
             if mmap {
                 // SAFETY: `open` in Python asks its caller not to change the file while the index lives.
                 #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
                 unsafe {
-                    file::open_mapped(path, verify, watch)
+                    file::open_mapped(path, verify, check)
                 }
             } else {
-                file::open(path, verify, watch)
+                file::open(path, verify, check)
             }
         })
     })?;
     if index.kind() == kind {
         return Ok(index);
     }
-    let (holds, class) = match index.kind() {
+    let (content, class) = match index.kind() {
         Kind::Int8 => ("int8 vectors", "Index"),
         Kind::Binary => ("packed binary vectors", "BinaryIndex"),
     };
-    let message = format!("{} holds {holds}: open it with {class}.open", path.display());
+    let message = format!("{} holds {content}: open it with {class}.open", path.display());
     Err(errors::to_py(py, Error::IndexFile(message)))
 }
 
 pub(super) fn not_picklable(index: &Bound<'_, PyAny>) -> PyErr {
     let class = index.get_type().name().map_or_else(|_| "an index".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!("cannot pickle {class}: save it to a file, and open the file where it is needed"))
+    PyTypeError::new_err(format!("cannot pickle {class}: save it to a file and open the file in the other process"))
 }

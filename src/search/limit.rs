@@ -1,26 +1,25 @@
-//! The rows of a block that may be among the best: a comparison with the k-th best so far, sixteen rows at a time,
-//! which almost no row of a long scan passes.
+//! The vectorised filter: compares scores with a limit, sixteen at a time. In a long search almost no row passes.
 
 use crate::isa::Isa;
 use crate::similarity::cosine;
 
-/// Rows that one call looks at, at most: positions fit in 16 bits, and a limit is never old.
+/// Most scores per call: positions fit in 16 bits, and the caller can tighten the limit between calls.
 pub(super) const CHUNK: usize = 256;
 
-/// Positions of survivors, as many as the filter says.
+/// Room for the positions that a call finds.
 pub(super) type Positions = [u16; CHUNK];
 
-/// Rows that are compared together.
+/// Scores that are compared together.
 const STEP: usize = 16;
 
-/// What a row is compared with, and how.
+/// What a score must meet.
 #[derive(Clone, Copy, Debug)]
 pub enum Limit {
-    /// Its score must be at most this.
+    /// The score is at most this.
     AtMost(i32),
-    /// Its score must be at least this.
+    /// The score is at least this.
     AtLeast(i32),
-    /// Its score times its inverse norm must be at least this.
+    /// The score times the row's inverse norm is at least this.
     Cosine(f32),
 }
 
@@ -28,8 +27,9 @@ const AT_MOST: u8 = 0;
 const AT_LEAST: u8 = 1;
 const COSINE: u8 = 2;
 
-/// Positions of the rows that keep the limit. `inverse` is as long as `scores` for [`Limit::Cosine`], else unread.
-pub(super) fn survivors(isa: Isa, scores: &[i32], inverse: &[f32], limit: Limit, out: &mut Positions) -> usize {
+/// Write the positions of the scores that meet the limit, and return their number. `inverse` is as long as `scores`
+/// for [`Limit::Cosine`] and not read otherwise.
+pub(super) fn find_within(isa: Isa, scores: &[i32], inverse: &[f32], limit: Limit, out: &mut Positions) -> usize {
     match limit {
         Limit::AtMost(limit) => dispatch::<AT_MOST>(isa, scores, &[], limit, 0.0, out),
         Limit::AtLeast(limit) => dispatch::<AT_LEAST>(isa, scores, &[], limit, 0.0, out),
@@ -60,12 +60,12 @@ fn dispatch<const KIND: u8>(
         _ => walk::<KIND>(steps, inverse_steps, out, |scores, inverse| {
             let lanes = scores.iter().zip(inverse).enumerate();
             lanes.fold(0, |mask, (lane, (&score, &inverse))| {
-                mask | u32::from(keeps::<KIND>(score, inverse, whole, real)) << lane
+                mask | u32::from(meets::<KIND>(score, inverse, whole, real)) << lane
             })
         }),
     };
     for (at, &score) in tail.iter().enumerate() {
-        if keeps::<KIND>(score, inverse_tail.get(at).copied().unwrap_or_default(), whole, real) {
+        if meets::<KIND>(score, inverse_tail.get(at).copied().unwrap_or_default(), whole, real) {
             out[found] = (steps.len() * STEP + at) as u16;
             found += 1;
         }
@@ -74,7 +74,7 @@ fn dispatch<const KIND: u8>(
 }
 
 #[inline]
-fn keeps<const KIND: u8>(score: i32, inverse: f32, whole: i32, real: f32) -> bool {
+fn meets<const KIND: u8>(score: i32, inverse: f32, whole: i32, real: f32) -> bool {
     match KIND {
         AT_MOST => score <= whole,
         AT_LEAST => score >= whole,
@@ -82,9 +82,9 @@ fn keeps<const KIND: u8>(score: i32, inverse: f32, whole: i32, real: f32) -> boo
     }
 }
 
-/// Collect the positions of the bits that `compare` gives for each step.
+/// Collect the positions of the bits that `compare` sets for each step.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set at hand")]
+#[expect(clippy::inline_always, reason = "a body is compiled for an instruction set only where it is inlined")]
 fn walk<const KIND: u8>(
     steps: &[[i32; STEP]],
     inverse: &[[f32; STEP]],
@@ -123,7 +123,7 @@ mod simd {
     ) -> usize {
         let (whole, real) = (_mm512_set1_epi32(whole), _mm512_set1_ps(real));
         walk::<KIND>(steps, inverse, out, |scores, inverse| {
-            // SAFETY: both arrays are 64 bytes, and the loads ask for no alignment.
+            // SAFETY: both arrays are 64 bytes, and the loads need no alignment.
             let (scores, inverse) =
                 unsafe { (_mm512_loadu_si512(scores.as_ptr().cast()), _mm512_loadu_ps(inverse.as_ptr())) };
             u32::from(match KIND {
@@ -150,10 +150,10 @@ mod simd {
             let (scores, inverse) = (scores.as_chunks::<8>().0, inverse.as_chunks::<8>().0);
             let mut mask = 0;
             for (half, (scores, inverse)) in scores.iter().zip(inverse).enumerate() {
-                // SAFETY: both arrays are 32 bytes, and the loads ask for no alignment.
+                // SAFETY: both arrays are 32 bytes, and the loads need no alignment.
                 let (scores, inverse) =
                     unsafe { (_mm256_loadu_si256(scores.as_ptr().cast()), _mm256_loadu_ps(inverse.as_ptr())) };
-                // What fails an integer limit is beyond it.
+                // AVX2 has only the greater-than comparison, so the mask is inverted.
                 let bits = match KIND {
                     AT_MOST => !_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(scores, whole))),
                     AT_LEAST => !_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(whole, scores))),
@@ -175,7 +175,7 @@ mod tests {
     use crate::similarity::testing::Random;
 
     #[test]
-    fn every_path_keeps_what_a_plain_comparison_keeps() {
+    fn every_path_equals_a_plain_comparison() {
         let mut random = Random(11);
         let mut out = [0; CHUNK];
         for length in (0..=70).chain([CHUNK - 1, CHUNK]) {
@@ -186,11 +186,11 @@ mod tests {
                     (0..length).filter(|&at| keep(at)).map(|at| at as u16).collect()
                 };
                 for isa in Isa::ALL {
-                    let found = survivors(isa, &scores, &[], Limit::AtMost(limit), &mut out);
+                    let found = find_within(isa, &scores, &[], Limit::AtMost(limit), &mut out);
                     assert_eq!(out[..found], positions(&|at| scores[at] <= limit));
-                    let found = survivors(isa, &scores, &[], Limit::AtLeast(limit), &mut out);
+                    let found = find_within(isa, &scores, &[], Limit::AtLeast(limit), &mut out);
                     assert_eq!(out[..found], positions(&|at| scores[at] >= limit));
-                    let found = survivors(isa, &scores, &inverse, Limit::Cosine(limit as f32), &mut out);
+                    let found = find_within(isa, &scores, &inverse, Limit::Cosine(limit as f32), &mut out);
                     assert_eq!(out[..found], positions(&|at| scores[at] as f32 * inverse[at] >= limit as f32));
                 }
             }
