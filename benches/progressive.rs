@@ -1,5 +1,5 @@
 //! An experiment: exact search by cosine that reads the high nibbles of all rows first, and the low ones only of rows
-//! that may still be among the best. `docs/search-notes.md` says what came of it.
+//! that may still be among the best. `docs/search-notes.md` has the result.
 //!
 //! `CTXEMBED_ROWS=rows.i8 CTXEMBED_QUERIES=queries.i8 cargo bench --bench progressive`, both raw int8 of 1,024
 //! dimensions; `python -m benches.vectors` writes them. Without them, or without AVX-512 VNNI, nothing is measured.
@@ -22,11 +22,12 @@ mod experiment {
     use std::time::Instant;
 
     use ctxembed::isa::Isa;
-    use ctxembed::search::scan::{Ids, Part, Scan};
+    use ctxembed::search::order::ByCosine;
+    use ctxembed::search::rows::{Ids, Part};
+    use ctxembed::search::scan::Scan;
     use ctxembed::search::subset::Subset;
-    use ctxembed::search::top_k::Closest;
     use ctxembed::similarity::dot::Dot;
-    use ctxembed::similarity::{Kernels, Matrix, cosine};
+    use ctxembed::similarity::{Batches as _, Kernels, Matrix, cosine};
 
     const DIMS: usize = 1024;
     /// Bytes of a plane's row.
@@ -35,7 +36,7 @@ mod experiment {
     const K: usize = 10;
     const REPEATS: usize = 7;
 
-    /// The rows as two planes of nibbles, and what bounds a cosine from the high one alone.
+    /// The rows as two planes of nibbles, and the factors that bound a cosine by the high one alone.
     ///
     /// With `x = 16 h + l`, `h` from -8 to 7 and `l` from 0 to 15, the high plane knows `x' = 16 h + 8`. No cosine
     /// with `x` exceeds `cos(max(0, angle(q, x') - theta))`, `theta = angle(x, x')`. So `x` can reach the cosine `t`
@@ -147,7 +148,7 @@ mod experiment {
             }
         }
 
-        /// What `q x'` must reach is `t a - u b`: `t` and `u`, the query's length included, a little too low.
+        /// The `t` and `u` of the bound `t a - u b` on `q x'`, the query's length included, a little too low.
         fn limit(&self, length: f32) -> Option<(f32, f32)> {
             let worst = self.0.get(K - 1)?.0;
             let cosine = (worst / f64::from(length)).clamp(-1.0, 1.0) - 1e-5;
@@ -166,7 +167,7 @@ mod experiment {
         out.extend((0..coarse.len()).filter(|&at| keep[at]));
     }
 
-    /// One query; gives the best and the number of rows whose low plane was read.
+    /// Score a block for one query; returns the number of rows whose low plane was read.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn one_block(planes: &Planes, query: &Query, block: usize, best: &mut Best, kept: &mut Vec<usize>) -> usize {
         let start = block * BLOCK;
@@ -201,7 +202,7 @@ mod experiment {
         kept.len()
     }
 
-    /// Run `work` on blocks that threads draw, and merge what they found.
+    /// Run `work` on blocks that threads draw, and merge their results.
     fn threaded(
         threads: usize,
         count: usize,
@@ -237,14 +238,24 @@ mod experiment {
         (best, kept)
     }
 
-    fn progressive_one(planes: &Planes, query: &Query, threads: usize) -> (Vec<Best>, usize) {
+    /// Proof that the CPU has AVX-512 F, BW, VL and VNNI.
+    #[derive(Clone, Copy)]
+    struct Vnni(());
+
+    impl Vnni {
+        fn detect() -> Option<Self> {
+            (Dot::isa() >= Isa::Avx512).then_some(Self(()))
+        }
+    }
+
+    fn progressive_one(_: Vnni, planes: &Planes, query: &Query, threads: usize) -> (Vec<Best>, usize) {
         threaded(threads, planes.along.len(), 1, |block, best| {
-            // SAFETY: `main` asks for the path that names AVX-512 F, BW, VL and VNNI.
+            // SAFETY: the value of `Vnni` exists only where `Isa::dot` names AVX-512 or a path above it.
             unsafe { one_block(planes, query, block, &mut best[0], &mut vec![]) }
         })
     }
 
-    /// Many queries: the high nibbles of a block go through the product's own panels.
+    /// Many queries: the high nibbles of a block are scored by the crate's own panels.
     fn progressive_many(
         planes: &Planes,
         rows: &[i8],
@@ -269,13 +280,13 @@ mod experiment {
                 }
             }
             let stride = count.next_multiple_of(Dot::GROUP);
-            let together = packed.together();
-            let (mut panel, mut scores, mut kept, mut total) = (vec![], vec![0; together * stride], vec![], 0);
+            let batch_size = packed.size();
+            let (mut panel, mut scores, mut kept, mut total) = (vec![], vec![0; batch_size * stride], vec![], 0);
             let wide = Matrix::whole(&wide, DIMS);
             Dot::pack_rows(isa, wide, &mut panel);
-            for batch in 0..packed.batches() {
+            for batch in 0..packed.count() {
                 Dot::panel(isa, wide, &panel, &packed, batch, &mut scores, stride);
-                let some = queries.iter().zip(best.iter_mut()).zip(raw.chunks_exact(DIMS)).skip(batch * together);
+                let some = queries.iter().zip(best.iter_mut()).zip(raw.chunks_exact(DIMS)).skip(batch * batch_size);
                 for (((query, best), raw), scores) in some.zip(scores.chunks_exact_mut(stride)) {
                     for score in &mut *scores {
                         *score = 16 * *score + 8 * query.sum;
@@ -294,7 +305,7 @@ mod experiment {
         })
     }
 
-    /// The quickest of some runs, in milliseconds, and what the last gave.
+    /// The quickest of some runs, in milliseconds, and the result of the last.
     fn time<T>(mut run: impl FnMut() -> T) -> (f64, T) {
         let mut last = None;
         let mut quickest = f64::MAX;
@@ -317,15 +328,15 @@ mod experiment {
         let (Some(rows), Some(queries)) = (read("CTXEMBED_ROWS"), read("CTXEMBED_QUERIES")) else {
             return println!("progressive: CTXEMBED_ROWS and CTXEMBED_QUERIES name no vectors, nothing is measured");
         };
-        if Dot::isa() != Isa::Avx512 {
+        let Some(vnni) = Vnni::detect() else {
             return println!("progressive: this CPU has no AVX-512 VNNI, nothing is measured");
-        }
+        };
         let count = rows.len() / DIMS;
         let planes = Planes::new(&rows);
         let asked: Vec<Query> = queries.chunks_exact(DIMS).map(Query::new).collect();
         let mut norms = vec![0; count];
         Dot::squared_norms(Dot::isa(), Matrix::whole(&rows, DIMS), &mut norms);
-        let part = [Part { rows: &rows, norms: Some(&norms), ids: Ids::From(0) }];
+        let part = [Part { rows: &rows, norms: Some(&norms), ids: Ids::Consecutive(0) }];
         let exact = |queries: &[i8], threads: usize| -> Vec<Vec<usize>> {
             let threads = NonZero::new(threads);
             let scan = Scan::<Dot> {
@@ -337,7 +348,7 @@ mod experiment {
                 subset: Subset::All,
                 threads,
             };
-            let found = scan.top_k::<Closest>(K, &mut || Ok(())).expect("nothing stops it");
+            let found = scan.top_k::<ByCosine>(K, &mut || Ok(())).expect("nothing stops it");
             found.candidates.chunks(found.columns).map(|best| best.iter().map(|c| c.id as usize).collect()).collect()
         };
         let ids = |best: &[Best]| -> Vec<Vec<usize>> {
@@ -349,7 +360,7 @@ mod experiment {
             for (query, raw) in asked.iter().zip(queries.chunks_exact(DIMS)).take(16) {
                 let (ms, expected) = time(|| exact(raw, threads));
                 plain += ms / 16.0;
-                let (ms, (best, kept)) = time(|| progressive_one(&planes, query, threads));
+                let (ms, (best, kept)) = time(|| progressive_one(vnni, &planes, query, threads));
                 planar += ms / 16.0;
                 assert_eq!(ids(&best), expected, "the bound lost a row");
                 shares.push(kept as f64 / count as f64);

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from ctxembed._backends.hashed import embed_documents
 from ctxembed._server import ServerConfig, ServerProcess
-from ctxembed._server.embedder import embed_documents
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

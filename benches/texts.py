@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctxembed._server.embedder import embed_documents
+from ctxembed._backends.hashed import embed_documents
 
 if TYPE_CHECKING:
     import numpy as np

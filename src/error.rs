@@ -1,8 +1,8 @@
-//! Errors with data: what went wrong, where, and what was expected. Text is made only when somebody reads it.
+//! Errors as data: the kind, the place, and what was expected.
 
 use std::fmt;
 
-/// What is wrong with a response body or a base64 string.
+/// The kind of fault in a response body or a base64 string.
 ///
 /// The names are stable: Python sees them as `DecodeError.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,13 +15,13 @@ pub enum DecodeKind {
     TrailingBytes,
     /// Arrays or objects are nested deeper than the limit.
     TooDeep,
-    /// Legal JSON, but not the response's structure: a wrong type, a missing or repeated key.
+    /// Valid JSON, but not the response's structure: a wrong type, a missing or repeated key.
     Structure,
-    /// An `index` that is negative, fractional, repeated, missing or beyond what was asked for.
+    /// An `index` that is negative, fractional, repeated, missing or beyond the request.
     Index,
-    /// The number of documents or chunks is not the one asked for.
+    /// The number of documents or chunks is not the request's.
     Shape,
-    /// A vector with another number of bytes than `dimensions` and the encoding ask for.
+    /// A vector with another number of bytes than `dimensions` and the encoding require.
     Length,
     /// A byte outside the base64 alphabet (RFC 4648, section 4).
     Base64Byte,
@@ -50,10 +50,10 @@ impl DecodeKind {
     }
 }
 
-/// A body or string that cannot be decoded, with its place.
+/// A fault in a body or string, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeError {
-    /// What is wrong.
+    /// Its kind.
     pub kind: DecodeKind,
     /// Bytes into the body (or into the string, for a lone base64 string).
     pub offset: usize,
@@ -61,17 +61,17 @@ pub struct DecodeError {
     pub document: Option<usize>,
     /// Index of the chunk within the document, or of the string in a list, where known.
     pub chunk: Option<usize>,
-    /// What was found and what was expected.
+    /// What was found, and what was expected.
     pub message: String,
 }
 
 impl DecodeError {
-    /// An error at `offset`, its document and chunk not known (yet).
+    /// An error at `offset`, without a document or chunk.
     pub fn new(kind: DecodeKind, offset: usize, message: impl Into<String>) -> Self {
         Self { kind, offset, document: None, chunk: None, message: message.into() }
     }
 
-    /// The same error, placed in a document and chunk.
+    /// The same error with a document and chunk, where it has none.
     #[must_use]
     pub fn at(mut self, document: Option<usize>, chunk: Option<usize>) -> Self {
         self.document = self.document.or(document);
@@ -95,7 +95,7 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Everything the core reports.
+/// Any error of the core.
 #[derive(Debug)]
 pub enum Error {
     /// A body or string that cannot be decoded.
@@ -104,11 +104,11 @@ pub enum Error {
     Value(String),
     /// A file that is not an index, is damaged, or was written by a newer version.
     IndexFile(String),
-    /// The operating system refused; the message names the path.
+    /// An error of the operating system; the message names the path.
     Io(std::io::Error, String),
-    /// Memory that the system did not give; the message says how much, or for what.
+    /// An allocation that failed; the message says of how much, or for what.
     Memory(String),
-    /// The caller asked for a stop (Ctrl-C).
+    /// The caller's check for interrupts (Ctrl-C) ended the work.
     Interrupted,
 }
 

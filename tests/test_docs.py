@@ -1,24 +1,29 @@
-"""What the documentation shows runs as it stands."""
+"""The documentation is complete and true: examples run, commands and links exist."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import ctxembed
 import numpy as np
 import pytest
+from ctxembed._server.faults.plan import parse_plan
+
+from .tokens.conftest import definition as tokenizer_definition
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def docstrings():
-    """Every public object with an example: functions, classes and their methods, those of the core included."""
+    """Yield the docstring of every public function, class and method that has an example."""
     for name in ctxembed.__all__:
         value = getattr(ctxembed, name)
         members = [(name, value)]
@@ -31,67 +36,144 @@ def docstrings():
 
 
 @pytest.mark.parametrize("text", [*docstrings()])
-def test_an_example_prints_what_it_says(text, server, tmp_path, monkeypatch):
+def test_docstring_examples_print_what_they_show(text, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
     names = {name: getattr(ctxembed, name) for name in ctxembed.__all__} | {"ctxembed": ctxembed, "np": np}
     example = doctest.DocTestParser().get_doctest(text, names, "docstring", None, 0)
-    said: list[str] = []
-    failures, attempts = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    output: list[str] = []
+    failures, attempts = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append)
     assert attempts > 0
-    assert failures == 0, "".join(said)
+    assert failures == 0, "".join(output)
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in ctxembed.__all__ if callable(getattr(ctxembed, n)) and n not in {"Plan", "Problem"}]
+    "name", [n for n in ctxembed.__all__ if inspect.isclass(v := getattr(ctxembed, n)) or inspect.isroutine(v)]
 )
-def test_everything_public_is_documented(name):
+def test_every_public_class_and_function_has_a_summary(name):
     text = inspect.getdoc(getattr(ctxembed, name))
     assert text
     assert len(text.splitlines()[0]) > 10
 
 
 @pytest.mark.parametrize("name", [n for n in ctxembed.__all__ if inspect.isroutine(getattr(ctxembed, n))])
-def test_every_function_has_a_signature(name):
+def test_every_public_function_has_a_signature(name):
     assert inspect.signature(getattr(ctxembed, name)).parameters or name == "models"
 
 
-def readme_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("block", readme_blocks("python"), ids=lambda block: block.split("\n", 1)[0][:30])
-def test_the_readmes_python_runs_against_the_local_server(block, server, monkeypatch, capsys):
-    monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
-    monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
-    exec(compile(block, "README.md", "exec"), {})
-    assert capsys.readouterr().out
+def commands(page: Path) -> list[str]:
+    """Every command that a page shows, without its remark."""
+    lines = re.findall(r"^\$ ([^\n]*)", "\n".join(blocks(page, "console")), flags=re.MULTILINE)
+    return [line.split("#", 1)[0].strip() for line in lines]
 
 
-def test_the_readmes_commands_run(server, monkeypatch, tmp_path):
-    """Each `ctxembed` line of the README, in order, as a reader would type it; `serve` alone is left out."""
+def pages_with(found) -> list:
+    return [pytest.param(page, id=page.name) for page in PAGES if found(page)]
+
+
+@pytest.fixture
+def reader(server, tmp_path, monkeypatch):
+    """A reader's folder, with the files that the pages name, and the local server in place of the API."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
     (tmp_path / "docs.jsonl").write_text('{"id": "heron", "chunks": ["The heron caught a fish.", "It flew."]}\n')
-    lines = re.findall(r"^\$ (ctxembed [^\n]*)", "\n".join(readme_blocks("console")), flags=re.MULTILINE)
-    commands = [line.split("#", 1)[0].strip() for line in lines]
-    assert {command.split()[1] for command in commands} == {"plan", "embed", "search", "info", "bench", "serve"}
-    for command in commands:
-        if command.split()[1] == "serve":
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_definition()))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", pages_with(lambda page: blocks(page, "python")))
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, capsys):
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", pages_with(commands))
+def test_the_commands_of_a_page_run(page, reader):
+    """In order, as a reader would type them. Servers and the demo have tests of their own."""
+    for command in commands(page):
+        if not command.startswith("ctxembed ") or command.split()[1] in {"serve", "demo"}:
             continue
         shell = command.replace("ctxembed", f"{sys.executable} -m ctxembed", 1)
-        done = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(shell, shell=True, cwd=reader, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, (command, done.stderr)
 
 
-def test_the_readmes_make_targets_exist():
+def test_the_page_of_the_command_line_shows_every_command():
+    from ctxembed._cli.commands import app
+
+    names = {command.callback.__name__ for command in app.registered_commands}
+    shown = {command.split()[1] for command in commands(ROOT / "docs" / "cli.md") if command.startswith("ctxembed ")}
+    assert shown == names
+
+
+def test_the_page_of_the_server_shows_a_fault_plan_that_the_server_takes():
+    (plan,) = blocks(ROOT / "docs" / "server.md", "toml")
+    assert len(parse_plan(tomllib.loads(plan)).steps) == 2
+
+
+def make_targets(page: Path) -> set[str]:
+    shown = "\n".join(commands(page)) + page.read_text(encoding="utf-8")
+    return set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", shown, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", pages_with(make_targets))
+def test_the_make_targets_of_a_page_exist(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^\$ make (\S+)", README, flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    assert make_targets(page) <= set(re.findall(r"^([a-z][a-z-]*):", makefile, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", pages_with(commands))
+def test_the_modules_that_a_page_runs_exist(page):
+    for command in commands(page):
+        if module := re.match(r"python -m (benches\.\w+)", command):
+            assert (ROOT / f"{module[1].replace('.', '/')}.py").exists(), command
+
+
+def test_heavy_targets_are_documented_and_fit_into_a_run_of_ci():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    (heavy,) = re.findall(r"^heavy=\((.*?)^\)", script, flags=re.DOTALL | re.MULTILINE)
+    minutes = {target: int(limit) for target, limit in re.findall(r'"([a-z-]+) (\d+)"', heavy)}
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `make ([a-z-]+)`.* (\d+) min \|$", guide, flags=re.MULTILINE)
+    limits = {target: int(limit) for target, limit in rows}
+    assert minutes.items() <= limits.items()
+    assert limits["test"] + sum(minutes.values()) <= 80
+
+
+def test_the_readme_names_the_two_commands():
+    assert {"make demo", "make test"} <= set(commands(ROOT / "README.md"))
+
+
+def test_the_readme_is_short():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for line in prose.splitlines() if not line.startswith("|")]
+    assert len("\n".join(lines).split()) < 900
+
+
+def test_every_page_is_named_in_the_readme_or_in_the_contributors_guide():
+    named = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in named]
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_links_of_the_documentation_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / link).exists(), (page.name, link)
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?:)([^)]+)", page.read_text(encoding="utf-8")):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), (page.name, link)
+            assert not anchor or anchor in anchors(target), (page.name, link)

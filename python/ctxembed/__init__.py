@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ctxembed._codec import ResponseDecoder, decode_response
 from ctxembed._core import (
     BinaryIndex,
     Calibration,
@@ -28,11 +29,9 @@ from ctxembed._core import (
     Matches,
     Pairs,
     RangeMatches,
-    ResponseDecoder,
     __version__,
     cosine,
     decode_base64,
-    decode_response,
     dot,
     encode_base64,
     hamming,

@@ -1,20 +1,24 @@
-"""The Rust core, by room. Public names are re-exported by ``ctxembed``; the rest is internal."""
+"""The Rust core, by room. ``ctxembed`` exports the public names; the others are internal.
+
+This module imports nothing of ``ctxembed``. Where a result is an ``Embeddings``, the type here is ``object``, and
+``ctxembed._codec`` declares the real one.
+"""
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, Literal, NoReturn, SupportsIndex, TypeAlias, final, overload
+from typing import Any, Literal, NoReturn, SupportsIndex, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ctxembed._models import EncodingFormat
-from ctxembed._results import Embeddings
-
 __version__: str
 
+_EncodingFormat: TypeAlias = Literal["base64_int8", "base64_binary"]
+_Class = TypeVar("_Class", bound=type)
 _Ids: TypeAlias = NDArray[np.int64] | list[int] | list[np.int64] | tuple[SupportsIndex, ...]
 
 def isa_paths() -> list[tuple[str, str]]: ...
+def register_class(cls: _Class) -> _Class: ...
 
 # --- codec ---
 
@@ -23,9 +27,9 @@ def decode_response(
     *,
     shape: Sequence[int] | NDArray[np.integer[Any]] | None = None,
     dimensions: int | None = None,
-    encoding_format: EncodingFormat = "base64_int8",
+    encoding_format: _EncodingFormat = "base64_int8",
     out: NDArray[np.int8] | NDArray[np.uint8] | None = None,
-) -> Embeddings: ...
+) -> object: ...
 
 @final
 class ResponseDecoder:
@@ -34,16 +38,16 @@ class ResponseDecoder:
         *,
         shape: Sequence[int] | NDArray[np.integer[Any]] | None = None,
         dimensions: int | None = None,
-        encoding_format: EncodingFormat = "base64_int8",
+        encoding_format: _EncodingFormat = "base64_int8",
     ) -> ResponseDecoder: ...
     def feed(self, chunk: bytes | bytearray | memoryview) -> None: ...
-    def finish(self) -> Embeddings: ...
+    def finish(self) -> object: ...
 
 def decode_base64(
     strings: str | Sequence[str],
     *,
     dimensions: int | None = None,
-    encoding_format: EncodingFormat = "base64_int8",
+    encoding_format: _EncodingFormat = "base64_int8",
     out: NDArray[np.int8] | NDArray[np.uint8] | None = None,
 ) -> NDArray[Any]: ...
 def encode_base64(vectors: NDArray[np.int8] | NDArray[np.uint8]) -> list[str] | str: ...
@@ -57,7 +61,6 @@ def truncate(vectors: NDArray[np.int8], dims: int) -> NDArray[np.int8]: ...
 @overload
 def truncate(vectors: NDArray[np.uint8], dims: int) -> NDArray[np.uint8]: ...
 def normalize(int8_vectors: NDArray[np.int8]) -> NDArray[np.float32]: ...
-def validate_json(body: bytes | bytearray | memoryview) -> None: ...
 
 # --- similarity and search ---
 

@@ -3,10 +3,10 @@
 ::
 
     CtxembedError
-    ├── APIError                     something about a request to the API
+    ├── APIError                     a request to the API failed
     │   ├── APIConnectionError       no response: DNS, TCP, TLS, a broken connection
-    │   │   └── APITimeoutError      ... or none in time
-    │   ├── APIStatusError           a response with a 4xx or 5xx status
+    │   │   └── APITimeoutError      no complete response in time
+    │   ├── APIStatusError           a response with a 4xx or 5xx status, or a redirect
     │   │   ├── BadRequestError            400
     │   │   ├── AuthenticationError        401
     │   │   ├── PermissionDeniedError      403
@@ -14,25 +14,29 @@
     │   │   ├── UnprocessableEntityError   422
     │   │   ├── RateLimitError             429
     │   │   └── InternalServerError        5xx
-    │   └── BadResponseError         a 200 that does not prove itself
-    ├── DecodeError                  also a ValueError: bytes that are not what they should be, with their place
-    ├── DocumentError                also a ValueError: a document or chunk that the API would refuse
-    ├── EmbedError                   a job that did not embed every document; ``.partial`` holds what it did
-    │   └── InvalidDocumentsError    also a ValueError: refused before anything was sent
-    ├── MissingKeyError              also a ValueError: no API key was given, and none is in the environment
-    ├── IndexFileError               a file that is not an index, is damaged, or was written by a newer version
+    │   └── BadResponseError         an invalid 200 response
+    ├── DecodeError                  also a ValueError: invalid bytes, with their position
+    ├── DocumentError                also a ValueError: a document or chunk that the API would reject
+    ├── EmbedError                   some documents were not embedded; ``.partial`` holds the others
+    │   └── InvalidDocumentsError    also a ValueError: documents rejected before anything was sent
+    ├── MissingKeyError              also a ValueError: no API key, neither given nor in the environment
+    ├── IndexFileError               a file that is not an index, is damaged, or is of a newer version
     └── ClosedClientError            also a RuntimeError: a call on a client after ``close()``
 
-Bad arguments raise ``TypeError`` or ``ValueError``, and a disk that refuses raises ``OSError``, as elsewhere in
-Python. Every exception here pickles with its ``__cause__``, and holds no key. A cause of another package goes without
-what it holds beside its arguments.
+Invalid arguments raise ``TypeError`` or ``ValueError``, and failing disk operations raise ``OSError``. Every exception
+here pickles with its ``__cause__`` and never holds the key. A cause from another package keeps its arguments only.
+
+Each class has a ``code`` of its own, which ``docs/errors.md`` explains. A code never changes and is never reused: a new
+class takes the next free number, and the code of a removed class stays listed as retired.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from ctxembed import _core
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,11 +63,19 @@ __all__ = [
 ]
 
 _TAG: Final = re.compile(r"<[/!]?[A-Za-z][^<>]*>")
-_SHOWN: Final = 200  # characters of a body that a message shows; the whole (cut) text is an attribute
+_SHOWN: Final = 200  # characters of the body in a message; the attribute has more
 
 
 class CtxembedError(Exception):
-    """The root: ``except ctxembed.CtxembedError`` catches all of the package's own errors."""
+    """The root of the tree: ``except ctxembed.CtxembedError`` catches all of the package's own errors.
+
+    Attributes
+    ----------
+    code : str
+        Stable code of the class, as ``CTX-001``.
+    """
+
+    code: ClassVar[str] = "CTX-001"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the constructor's arguments, with the cause and the notes."""
@@ -75,13 +87,15 @@ class CtxembedError(Exception):
 
 
 class APIError(CtxembedError):
-    """Something about a request to the API went wrong.
+    """A request to the API failed.
 
     Attributes
     ----------
     message : str
-        What happened, without the place's details.
+        What happened.
     """
+
+    code: ClassVar[str] = "CTX-002"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -89,27 +103,33 @@ class APIError(CtxembedError):
 
 
 class APIConnectionError(APIError):
-    """No response came: name resolution, connection, TLS, or the connection broke. Retried."""
+    """No response: name resolution, connection or TLS failed, or the connection broke. Retried."""
+
+    code: ClassVar[str] = "CTX-003"
 
 
 class APITimeoutError(APIConnectionError):
-    """No response, or not all of it, came in time. Retried."""
+    """No complete response arrived in time. Retried."""
+
+    code: ClassVar[str] = "CTX-004"
 
 
 class APIStatusError(APIError):
-    """The API answered with a status of 4xx or 5xx, or with a redirect, which is never followed.
+    """A response with a 4xx or 5xx status, or a redirect, which is never followed.
 
     Attributes
     ----------
     status_code : int
         The HTTP status.
     body : object
-        The JSON value of the body where it is JSON, else its text, cut to some kilobytes.
+        The parsed body if it is JSON, else its text, cut to a few kilobytes.
     headers : dict of str to str
-        The response's headers, names in lower case.
+        The response's headers, with lower-case names.
     request_id : str or None
         The response's ``x-request-id``, for the vendor's support.
     """
+
+    code: ClassVar[str] = "CTX-005"
 
     def __init__(
         self, message: str, status_code: int, body: object = None, headers: Mapping[str, str] | None = None
@@ -129,43 +149,59 @@ class APIStatusError(APIError):
 
 
 class BadRequestError(APIStatusError):
-    """400: the API could not use the request."""
+    """400: the API could not read the request."""
+
+    code: ClassVar[str] = "CTX-006"
 
 
 class AuthenticationError(APIStatusError):
     """401: the key is missing or wrong."""
 
+    code: ClassVar[str] = "CTX-007"
+
 
 class PermissionDeniedError(APIStatusError):
-    """403: the key may not do this."""
+    """403: the key has no permission for the request."""
+
+    code: ClassVar[str] = "CTX-008"
 
 
 class NotFoundError(APIStatusError):
     """404: no such endpoint or model."""
 
+    code: ClassVar[str] = "CTX-009"
+
 
 class UnprocessableEntityError(APIStatusError):
-    """422: the request was understood and refused; ``body["detail"]`` says where."""
+    """422: the API rejected the request; ``body["detail"]`` says what is wrong with it."""
+
+    code: ClassVar[str] = "CTX-010"
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests. Retried, after ``Retry-After`` where the API sends one."""
+    """429: too many requests. Retried, after ``Retry-After`` if the API sends it."""
+
+    code: ClassVar[str] = "CTX-011"
 
 
 class InternalServerError(APIStatusError):
     """5xx: the API failed. Retried."""
 
+    code: ClassVar[str] = "CTX-012"
+
 
 class BadResponseError(APIError):
-    """A 200 that does not prove itself: not JSON, a missing or repeated row, a wrong length or model. Retried.
+    """An invalid 200 response: not JSON, a missing or repeated row, a wrong length or model. Retried.
 
-    The ``__cause__`` is the :class:`DecodeError` where decoding found it.
+    The ``__cause__`` is a :class:`DecodeError` if decoding failed.
 
     Attributes
     ----------
     body : str
-        The start of the body's text, for a look.
+        The start of the body's text.
     """
+
+    code: ClassVar[str] = "CTX-013"
 
     def __init__(self, message: str, body: str = "") -> None:
         super().__init__(message)
@@ -175,20 +211,23 @@ class BadResponseError(APIError):
         return (self.message, self.body)
 
 
+@_core.register_class
 class DecodeError(CtxembedError, ValueError):
-    """Bytes that are not what they should be, with their place.
+    """Invalid bytes, with their position.
 
     Attributes
     ----------
     kind : str
-        What is wrong, as a stable name: ``json``, ``truncated``, ``trailing_bytes``, ``too_deep``, ``structure``,
+        A stable name of the problem: ``json``, ``truncated``, ``trailing_bytes``, ``too_deep``, ``structure``,
         ``index``, ``shape``, ``length``, ``base64_byte``, ``base64_padding`` or ``base64_trailing_bits``.
     offset : int
-        Bytes into the body (into the string, for a base64 string).
+        Byte offset in the body, or in the string for a base64 string.
     document, chunk : int or None
-        Where the place belongs to one: its document, and its chunk in the document. For a list of strings
-        ``chunk`` is the position in the list.
+        Document, and chunk in the document, that the bytes belong to, if known. For a list of strings ``chunk``
+        is the position in the list.
     """
+
+    code: ClassVar[str] = "CTX-014"
 
     def __init__(
         self, message: str, kind: str, offset: int, document: int | None = None, chunk: int | None = None
@@ -210,17 +249,19 @@ class DecodeError(CtxembedError, ValueError):
 
 
 class DocumentError(CtxembedError, ValueError):
-    """A document or chunk that the API would refuse, found before anything was sent.
+    """A document or chunk that the API would reject, found before anything was sent.
 
     Attributes
     ----------
     document : int
         Position in the input.
     chunk : int or None
-        Position in the document, or None where the document as a whole is meant.
+        Position in the document, or None if the problem concerns the whole document.
     reason : str
-        What is wrong and what was expected.
+        What is wrong, and what was expected.
     """
+
+    code: ClassVar[str] = "CTX-015"
 
     def __init__(self, document: int, chunk: int | None, reason: str) -> None:
         place = f"document {document}" if chunk is None else f"document {document}, chunk {chunk}"
@@ -234,27 +275,33 @@ class DocumentError(CtxembedError, ValueError):
 
 
 class IndexFileError(CtxembedError):
-    """A file that is not an index, is damaged, or was written by a newer version."""
+    """A file that is not an index, is damaged, or is of a newer version."""
+
+    code: ClassVar[str] = "CTX-019"
 
 
 class MissingKeyError(CtxembedError, ValueError):
-    """No API key was given to a client, and none is in the environment."""
+    """No API key was given to a client, and the environment has none."""
+
+    code: ClassVar[str] = "CTX-018"
 
 
 class ClosedClientError(CtxembedError, RuntimeError):
     """A call on a client after ``close()``."""
 
+    code: ClassVar[str] = "CTX-020"
+
 
 def _portable(cause: BaseException | None) -> BaseException | None:
-    """Return the cause as another process can have it: httpx's errors hold the request, and so the key."""
+    """Return a copy of the cause that is safe to pickle. httpx's errors hold the request, and so the key."""
     if cause is None or isinstance(cause, CtxembedError):
         return cause
     try:
-        again = type(cause)(*cause.args)
+        copy = type(cause)(*cause.args)
         if all(isinstance(part, (str, bytes, int, float, type(None))) for part in cause.args):
-            pickle.loads(pickle.dumps(again))  # noqa: S301 - of our own making
-            return again
-    except Exception:  # noqa: BLE001, S110 - whatever a foreign class raises, words are left
+            pickle.loads(pickle.dumps(copy))  # noqa: S301  # our own pickle
+            return copy
+    except Exception:  # noqa: BLE001, S110  # a foreign class may raise anything; its text is kept below
         pass
     return Exception(f"{type(cause).__name__}: {cause}")
 
@@ -270,11 +317,11 @@ _BY_STATUS: Final[Mapping[int, type[APIStatusError]]] = {
 
 
 def status_error(status_code: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
-    """Build the exception for a response with a 3xx, 4xx or 5xx status."""
+    """Return the exception for a response with a 3xx, 4xx or 5xx status."""
     cls = _BY_STATUS.get(status_code, InternalServerError if status_code >= 500 else APIStatusError)
-    # A page is shown by its words, on one line; `body` keeps it as it came.
+    # The message shows the text of an HTML page on one line; `body` keeps the page.
     shown = " ".join(_TAG.sub(" ", body).split()) if isinstance(body, str) else repr(body)
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "..."
     note = " (redirects are not followed)" if status_code < 400 else ""
-    return cls(f"the API answered {status_code}{note}: {shown}", status_code, body, headers)
+    return cls(f"the API returned {status_code}{note}: {shown}", status_code, body, headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_USAGE", "EmbedError", "Embeddings", "Failure", "InvalidDocumentsError", "Problem", "Usage"]
 
 
+@_core.register_class
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens and cost of requests, as the API reports them.
@@ -109,6 +110,7 @@ class Failure:
     attempts: int
 
 
+@_core.register_class
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Embeddings:
     """The vectors of all chunks of some documents.
@@ -276,6 +278,8 @@ class EmbedError(CtxembedError):
         The documents that failed, each with its error.
     """
 
+    code: ClassVar[str] = "CTX-016"
+
     def __init__(self, message: str, partial: Embeddings, failures: tuple[Failure, ...]) -> None:
         super().__init__(message)
         self.message = message
@@ -294,6 +298,8 @@ class InvalidDocumentsError(EmbedError, ValueError):
     problems : tuple of Problem
         Every (document, chunk, reason) found.
     """
+
+    code: ClassVar[str] = "CTX-017"
 
     def __init__(
         self, message: str, partial: Embeddings, failures: tuple[Failure, ...], problems: tuple[Problem, ...]

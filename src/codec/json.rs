@@ -1,14 +1,14 @@
-//! JSON (RFC 8259) over a window of bytes that may be only the start of what is to come.
+//! A resumable reader of JSON (RFC 8259), over a window of bytes that more may follow.
 //!
-//! Every function takes the window and a position, advances the position past what it has understood, and stops with
-//! [`Stop::More`] where the window ends first. Nothing here allocates or recurses; nesting is a bit stack.
+//! Every function takes the window and a position, advances the position past what it has read, and stops with
+//! [`Stop::More`] where the window ends first. Nothing recurses: nesting is a stack of bits.
 
 use crate::error::{DecodeError, DecodeKind, Error};
 
 /// Arrays and objects that may be open at once.
 pub const MAX_DEPTH: usize = 64;
 
-/// Why a function came back without what it was asked for.
+/// Why a function stopped without a result.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// The window ends here; call again with more.
@@ -48,7 +48,7 @@ impl Window<'_> {
         }
     }
 
-    /// A byte that the grammar does not allow here.
+    /// The error for a byte at `pos` that the grammar does not allow.
     pub(crate) fn unexpected(&self, pos: usize, expected: &str) -> Stop {
         let byte = self.bytes[pos];
         self.error(
@@ -70,7 +70,7 @@ impl Window<'_> {
         }
     }
 
-    /// Take `true`, `false` or `null`, of which the first letter stands at `pos`.
+    /// Read `true`, `false` or `null`, whose first letter is at `pos`.
     fn literal(&self, pos: &mut usize, word: &'static str) -> Result<(), Stop> {
         for (i, expected) in word.bytes().enumerate() {
             match self.bytes.get(*pos + i) {
@@ -83,7 +83,7 @@ impl Window<'_> {
         Ok(())
     }
 
-    /// Take `null` if the value at `pos` starts like it.
+    /// Read `null` if the value at `pos` starts like it.
     pub(crate) fn null(&self, pos: &mut usize) -> Result<bool, Stop> {
         if self.bytes.get(*pos) != Some(&b'n') {
             return Ok(false);
@@ -91,8 +91,8 @@ impl Window<'_> {
         self.literal(pos, "null").map(|()| true)
     }
 
-    /// Take the rest of a string, closing quote included; `pos` stands inside it. Where the window ends first, `pos`
-    /// is left at a place to go on from.
+    /// Read the rest of a string, closing quote included; `pos` is inside it. Where the window ends first, `pos` is left
+    /// at a byte to go on from.
     pub(crate) fn string_rest(&self, pos: &mut usize) -> Result<(), Stop> {
         loop {
             let run = plain_run(&self.bytes[*pos..]);
@@ -118,7 +118,7 @@ impl Window<'_> {
         }
     }
 
-    /// The UTF-16 unit of the escape whose backslash stands at `pos`, and its length in bytes.
+    /// The UTF-16 unit of the escape whose backslash is at `pos`, and its length in bytes.
     pub(crate) fn escape(&self, pos: usize) -> Result<(u16, usize), Stop> {
         let unit = match self.bytes.get(pos + 1) {
             None => return Err(self.ended()),
@@ -144,11 +144,11 @@ impl Window<'_> {
         Ok((unit, 2))
     }
 
-    /// The whole string whose opening quote stands at `pos`, of at most `limit` bytes as spelled.
+    /// The whole string whose opening quote is at `pos`, of at most `limit` bytes as spelled.
     pub(crate) fn string(&self, pos: &mut usize, limit: usize, what: &str) -> Result<String, Stop> {
         let start = *pos + 1;
         let mut end = start;
-        // Looking no further than the limit makes the verdict the same for every split of the body.
+        // Reading no further than the limit gives the same result for every split of the body.
         let reach = Self { bytes: &self.bytes[..self.bytes.len().min(start + limit)], ..*self };
         let cut = reach.bytes.len() < self.bytes.len() || reach.bytes.len() == start + limit;
         match (Self { last: self.last && !cut, ..reach }).string_rest(&mut end) {
@@ -163,7 +163,7 @@ impl Window<'_> {
         Ok(text)
     }
 
-    /// The text between two positions of a string that [`Window::string_rest`] has passed.
+    /// The text between two positions of a string that [`Window::string_rest`] has accepted.
     fn unescaped(&self, start: usize, end: usize) -> Result<String, Stop> {
         let raw = &self.bytes[start..end];
         if !raw.contains(&b'\\') {
@@ -217,7 +217,7 @@ impl Window<'_> {
                 None => return Err(self.unexpected(start + length, "a digit")),
             }
         }
-        // Every number that is asked for stands inside an object, so it cannot be the body's end.
+        // Every number read here is inside an object, so the body cannot end with it.
         Err(self.ended())
     }
 }
@@ -237,7 +237,7 @@ pub(crate) fn plain_run(bytes: &[u8]) -> usize {
     run + bytes[run..].iter().take_while(|&&byte| !special(byte)).count()
 }
 
-/// Where in the grammar of a number (RFC 8259, section 6) a walk stands.
+/// The state of reading a number (RFC 8259, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Number {
     Start,
@@ -276,7 +276,7 @@ impl Number {
 /// The value of a JSON number where it is an integer of at most 18 digits, however it is spelled.
 pub(crate) fn integer(number: &str) -> Option<i64> {
     if number.len() <= 18 && number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return number.parse().ok(); // the usual spelling, without what the others need
+        return number.parse().ok(); // the usual spelling
     }
     let (negative, rest) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
@@ -297,13 +297,13 @@ pub(crate) fn integer(number: &str) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
-/// Walks one value of any kind without keeping it, and proves that it is JSON.
+/// Checks one value of any kind without keeping it.
 #[derive(Debug)]
 pub(crate) struct Skipper {
     /// One bit an open array (0) or object (1), the innermost lowest.
     kinds: u64,
     depth: usize,
-    /// Arrays and objects open around the value.
+    /// Arrays and objects that are open around the value.
     outer: usize,
     state: Skip,
 }
@@ -322,7 +322,7 @@ enum Skip {
 }
 
 impl Skipper {
-    /// Start at a value that `outer` arrays and objects enclose.
+    /// A skipper of a value inside `outer` arrays and objects.
     pub(crate) fn new(outer: usize) -> Self {
         Self { kinds: 0, depth: 0, outer, state: Skip::Value }
     }
@@ -444,12 +444,12 @@ pub fn validate(body: &[u8]) -> Result<(), Error> {
     match result {
         Ok(()) => Ok(()),
         Err(Stop::Error(error)) => Err(error),
-        // A last window never asks for more; an error keeps that from ever being a silent pass.
+        // Not reached: a last window never asks for more.
         Err(Stop::More) => Err(DecodeError::new(DecodeKind::Truncated, body.len(), "the body ends early").into()),
     }
 }
 
-/// Refuse anything but white space from `pos` on.
+/// Check that only white space follows from `pos` on.
 pub(crate) fn trailing(window: &Window<'_>, pos: &mut usize) -> Result<(), Stop> {
     while let Some(byte) = window.bytes.get(*pos) {
         if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_limited_and_never_recursed() {
+    fn nesting_is_limited_and_not_recursive() {
         let deep = |n: usize| [vec![b'['; n], vec![b']'; n]].concat();
         assert!(validate(&deep(MAX_DEPTH)).is_ok());
         for n in [MAX_DEPTH + 1, 1_000_000] {
@@ -500,7 +500,7 @@ mod tests {
         }
     }
 
-    /// Walk with the body arriving in two parts, split anywhere.
+    /// Validate a body that arrives in two parts.
     fn validate_split(body: &[u8], split: usize) -> Result<(), DecodeError> {
         let mut skipper = Skipper::new(0);
         let (mut pos, mut done) = (0, false);
@@ -522,17 +522,17 @@ mod tests {
                 Err(Stop::Error(other)) => panic!("{other}"),
             }
         }
-        unreachable!("the last window ends in a verdict")
+        unreachable!("the last window gives a result")
     }
 
     proptest! {
         #[test]
-        fn the_verdict_is_the_reference_crates_for_every_split(
+        fn the_result_is_the_reference_crates_for_every_split(
             text in r#"[\[\]{}",:\\ \n0-9a-fu\-+.eEtrlsn\u{7f}-\u{10ffff}]{0,24}"#, split in 0..100_usize,
         ) {
             let whole = validate(text.as_bytes());
             let reference = serde_json::from_str::<serde::de::IgnoredAny>(&text);
-            // The reference refuses lone surrogates and huge exponents only when it keeps the value, as here not.
+            // The reference refuses lone surrogates and huge exponents only when it keeps the value, which it does not here.
             prop_assert_eq!(whole.is_ok(), reference.is_ok(), "{}: {:?}", text, reference);
             let split = validate_split(text.as_bytes(), split.min(text.len()));
             match (whole, split) {

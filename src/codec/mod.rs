@@ -1,13 +1,14 @@
-//! Bytes of an API response to matrices, the bit functions around them, and the bytes of a request.
+//! Response bodies to matrices, the bit functions around them, and documents to request bodies.
 
 pub mod base64;
 pub mod bits;
 pub mod json;
+mod multiversion;
 pub mod request;
 pub mod response;
 pub mod vectors;
 
-/// How the vectors of a response travel.
+/// How a response encodes its vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// `base64_int8`: one signed byte a dimension.

@@ -2,11 +2,14 @@
 
 use std::mem::MaybeUninit;
 
-use super::bits::compiled_for_each_isa;
+use super::multiversion::multiversion;
 use crate::isa::Isa;
 
-/// Copy the first `kept` of the `width` values of each row to `out`, row after row.
+/// Copy the first `kept` of the `width` values of each row to `out`, row after row. All of `out` is written, which has
+/// `kept` values for each row.
 pub fn truncate<T: Copy>(rows: &[T], width: usize, kept: usize, out: &mut [MaybeUninit<T>]) {
+    let fits = kept <= width && rows.len().is_multiple_of(width) && rows.len() / width * kept == out.len();
+    assert!(fits, "{} values in rows of {width} are not {} of {kept} a row", rows.len(), out.len());
     for (row, target) in rows.chunks_exact(width).zip(out.chunks_exact_mut(kept)) {
         for (to, from) in target.iter_mut().zip(row) {
             to.write(*from);
@@ -14,16 +17,17 @@ pub fn truncate<T: Copy>(rows: &[T], width: usize, kept: usize, out: &mut [Maybe
     }
 }
 
-compiled_for_each_isa! {
-    /// Scale each row of `width` values to unit length. A zero row stays zero.
+multiversion! {
+    /// Scale each row of `width` values to unit length. A zero row stays zero. `out` is as long as `rows`, and all of it
+    /// is written.
     ///
-    /// The sum of squares is an exact integer, so only the last division and product round; the factor is computed in
-    /// double precision and every path rounds alike.
+    /// The sum of squares is an exact integer and the factor is computed in double precision: every path rounds alike.
     pub fn normalize(rows: &[i8], width: usize, out: &mut [MaybeUninit<f32>]) => normalize_portable
 }
 
 #[inline(always)]
 fn normalize_portable(rows: &[i8], width: usize, out: &mut [MaybeUninit<f32>]) {
+    assert!(rows.len() == out.len() && rows.len().is_multiple_of(width), "whole rows of {width} values");
     for (row, target) in rows.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
         // 65,536 squares of at most 2^14 stay below 2^31; longer rows are summed in pieces.
         let squares: u64 = row

@@ -1,4 +1,4 @@
-//! The tiles of AMX: registers of a kilobyte each, for which a process asks the system once (Linux,
+//! Permission for the tiles of AMX, registers of a kilobyte each: a process asks the system for them once (Linux,
 //! Documentation/arch/x86/xstate.rst).
 #![cfg_attr(target_os = "linux", expect(unsafe_code, reason = "CPUID, and a system call that no library has"))]
 
@@ -19,13 +19,13 @@ pub(super) fn available() -> bool {
     const AMX_INT8: u32 = 1 << 25;
 
     #[allow(unused_unsafe, reason = "newer compilers know that every x86-64 has the instruction")]
-    // SAFETY: CPUID is in every x86-64; a leaf that the CPU does not know is not asked for.
+    // SAFETY: CPUID is in every x86-64; leaf 7 is read only where the CPU has it.
     let features = unsafe { if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 } };
     if features & (AMX_TILE | AMX_INT8) != AMX_TILE | AMX_INT8 {
         return false;
     }
     let mut result = ARCH_PRCTL;
-    // SAFETY: the system call takes two numbers and touches no memory of ours; RCX and R11 are what it may change.
+    // SAFETY: the system call takes two numbers and touches no memory of ours; beside RAX it changes RCX and R11.
     unsafe {
         asm!("syscall", inlateout("rax") result, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XFEATURE_XTILEDATA,
             lateout("rcx") _, lateout("r11") _, options(nostack));

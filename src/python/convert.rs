@@ -1,4 +1,5 @@
-//! Arrays in and out. Inputs are borrowed, never cast or copied; an output is one allocation that `NumPy` owns.
+//! Arrays as arguments and results. Arguments are borrowed, never cast or copied; a result is one allocation that
+//! `NumPy` owns.
 
 use std::mem::MaybeUninit;
 
@@ -10,27 +11,26 @@ use numpy::{
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple};
 
 use super::errors;
-use crate::codec::response::Rows as _;
 use crate::error::Error;
 
-/// Load what `rust-numpy` loads at its first use. It runs Python code then, and panics where that raises, as it does
-/// when Ctrl-C arrives; an import that is interrupted is expected to fail.
+/// Load what `rust-numpy` would load at its first use. That runs Python code, and `rust-numpy` panics if it raises, for
+/// instance on Ctrl-C; an interrupted import may fail.
 pub(super) fn load_numpy(py: Python<'_>) -> PyResult<()> {
-    py.import("numpy")?; // nearly all of that time, and here what it raises is an error
+    py.import("numpy")?; // takes nearly all of the time; errors are returned
     let array = PyArray1::from_slice(py, &[0_u8]);
     array.try_readonly().map(drop).map_err(|error| borrowed("array", &error))
 }
 
-/// Run `work` with the interpreter released, and turn its error into the Python exception.
+/// Run `work` with the interpreter released. Its error becomes a Python exception.
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
     py.detach(work).map_err(|error| errors::to_py(py, error))
 }
 
-/// Run `call` with a function that asks the interpreter for signals, to be called now and then on this thread while
-/// detached. What a signal handler raised (`KeyboardInterrupt`, mostly) becomes the result.
+/// Run `call` with a check for signals, which it calls now and then on this thread while detached. The exception of a
+/// signal handler, mostly `KeyboardInterrupt`, becomes the result.
 pub(super) fn interruptible<T>(
     py: Python<'_>,
     call: impl FnOnce(Python<'_>, &mut (dyn FnMut() -> Result<(), Error> + Send)) -> PyResult<T>,
@@ -46,11 +46,11 @@ pub(super) fn interruptible<T>(
     raised.map_or(result, Err)
 }
 
-/// `object` as an int (bool excluded) of at least `minimum`; what is beyond i64 counts as its largest.
+/// `object` as an int, not a bool, of at least `minimum`. A value above the largest i64 becomes that.
 pub(super) fn integer(name: &str, object: &Bound<'_, PyAny>, minimum: usize) -> PyResult<usize> {
-    let below = || PyValueError::new_err(format!("{name} must be at least {minimum}, got {}", shown(object)));
+    let below = || PyValueError::new_err(format!("{name} must be at least {minimum}, got {}", short_repr(object)));
     if object.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object))));
+        return Err(PyTypeError::new_err(format!("{name} must be an int, got {}", short_repr(object))));
     }
     match object.extract::<i64>() {
         Ok(value) => usize::try_from(value).ok().filter(|&value| value >= minimum).ok_or_else(below),
@@ -61,20 +61,20 @@ pub(super) fn integer(name: &str, object: &Bound<'_, PyAny>, minimum: usize) -> 
                 Ok(i64::MAX as usize)
             }
         }
-        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, got {}", shown(object)))),
+        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, got {}", short_repr(object)))),
     }
 }
 
 /// Rows borrowed from a C-contiguous array of one or two dimensions.
 pub(super) enum Rows<'py, T: Element> {
-    /// One vector: results lose the row axis.
+    /// One vector: results have no row axis.
     One(PyReadonlyArray1<'py, T>),
-    /// A matrix, one vector a row.
+    /// A matrix with one vector per row.
     Many(PyReadonlyArray2<'py, T>),
 }
 
 impl<'py, T: Element> Rows<'py, T> {
-    /// Borrow `object` as rows of `T`; `name` is the argument's, for the message.
+    /// Borrow `object` as rows of `T`. Errors name the argument `name`.
     pub(super) fn extract(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = untyped(name, object)?;
         expect_dtype::<T>(name, array)?;
@@ -96,7 +96,7 @@ impl<'py, T: Element> Rows<'py, T> {
         }
     }
 
-    /// As [`Rows::extract`], but one vector alone is an error.
+    /// Like [`Rows::extract`], but a vector without a row axis is an error.
     pub(super) fn extract_matrix(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         match Self::extract(name, object)? {
             rows @ Self::Many(_) => Ok(rows),
@@ -109,7 +109,7 @@ impl<'py, T: Element> Rows<'py, T> {
 
     /// All values, row after row.
     pub(super) fn values(&self) -> &[T] {
-        // Contiguity was checked at extraction, so the fallback is never taken.
+        // `extract` checked contiguity, so the fallback is never used.
         match self {
             Self::One(array) => array.as_slice().unwrap_or_default(),
             Self::Many(array) => array.as_slice().unwrap_or_default(),
@@ -124,7 +124,7 @@ impl<'py, T: Element> Rows<'py, T> {
         }
     }
 
-    /// Values a row.
+    /// Values per row.
     pub(super) fn width(&self) -> usize {
         match self {
             Self::One(array) => array.shape()[0],
@@ -132,13 +132,13 @@ impl<'py, T: Element> Rows<'py, T> {
         }
     }
 
-    /// Shape of a result that has `width` values for each of these rows.
+    /// The shape of a result with `width` values for each of these rows.
     pub(super) fn shape(&self, width: usize) -> Vec<usize> {
-        if self.is_one() { vec![width] } else { vec![self.len(), width] }
+        if self.is_single() { vec![width] } else { vec![self.len(), width] }
     }
 
     /// Whether the caller passed one vector without a row axis.
-    pub(super) fn is_one(&self) -> bool {
+    pub(super) fn is_single(&self) -> bool {
         matches!(self, Self::One(_))
     }
 }
@@ -148,7 +148,7 @@ pub(super) fn untyped<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyR
     array(name, object, "a numpy array")
 }
 
-/// The same, where something else would do as well: `expected` names all of it.
+/// `object` as an array of any dtype; the error says that `expected` was expected.
 pub(super) fn array<'a, 'py>(
     name: &str,
     object: &'a Bound<'py, PyAny>,
@@ -162,23 +162,23 @@ pub(super) fn array<'a, 'py>(
     Ok(array)
 }
 
-/// An array whose mask says that some values are none: they would be read as if there were no mask.
+/// Raise for a masked array: its masked values would be read like the others.
 pub(super) fn refuse_masked(name: &str, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
-    // Plain arrays, which nearly all are, do not get further.
+    // Nearly all arrays are plain and return here.
     let py = array.py();
     if array.get_type().is(py.get_type::<PyUntypedArray>()) {
         return Ok(());
     }
     if array.is_instance(&py.import("numpy.ma")?.getattr("MaskedArray")?)? {
         return Err(PyTypeError::new_err(format!(
-            "{name} must be an array without a mask, got a MaskedArray: pass those of its rows that count, or \
-             numpy.ma.getdata({name}), which has what is behind the mask too"
+            "{name} must be an array without a mask, got a MaskedArray: pass its unmasked rows, or \
+             numpy.ma.getdata({name}) to ignore the mask"
         )));
     }
     Ok(())
 }
 
-/// Whether `object` is an array of int8; otherwise it is one of uint8.
+/// Whether `object` is an array of int8 and not of uint8; another dtype is an error.
 pub(super) fn is_signed(name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
     let array = untyped(name, object)?;
     let signed = has_dtype::<i8>(array);
@@ -191,7 +191,7 @@ pub(super) fn is_signed(name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool>
     )))
 }
 
-/// A boolean array of one dimension, as bytes: zero is False. The length is the caller's to check.
+/// A boolean array of one dimension and any length, as bytes: zero is False.
 pub(super) fn mask<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, u8>> {
     let array = untyped(name, object)?;
     expect_dtype::<bool>(name, array)?;
@@ -202,12 +202,12 @@ pub(super) fn mask<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyRe
             array.strides()
         )));
     }
-    // Read as bytes, for NumPy lets any byte be in a boolean array, and Rust's bool does not.
+    // Read as bytes: a boolean array of NumPy may hold any byte, a bool of Rust only 0 and 1.
     let bytes = array.call_method1("view", (dtype::<u8>(array.py()),))?;
     bytes.cast::<PyArray1<u8>>()?.try_readonly().map_err(|error| borrowed(name, &error))
 }
 
-/// An array of one dimension, borrowed.
+/// Borrow an array of one dimension.
 pub(super) fn vector<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, T>> {
     match Rows::extract(name, object)? {
         Rows::One(array) => Ok(array),
@@ -217,15 +217,15 @@ pub(super) fn vector<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>) ->
     }
 }
 
-/// Ids, which are few beside what they name: a list of int is as good as an array, and a strided array is copied.
+/// Ids, from an array or a list of int. They are small beside the vectors, so a list or a strided array is copied.
 pub(super) fn ids<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, i64>> {
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         let id = |(i, id): (usize, PyResult<Bound<'py, PyAny>>)| {
             let id = id?;
-            // By `__index__`, so that NumPy's integers are as good as Python's; a bool has one too.
+            // Extraction uses `__index__`, so NumPy's integers are accepted. A bool has `__index__` too.
             let value = if id.is_instance_of::<PyBool>() { None } else { id.extract::<i64>().ok() };
             value.ok_or_else(|| {
-                PyTypeError::new_err(format!("{name}[{i}] must be an int of 64 bits, got {}", shown(&id)))
+                PyTypeError::new_err(format!("{name}[{i}] must be an int of 64 bits, got {}", short_repr(&id)))
             })
         };
         let listed = object.try_iter()?.enumerate().map(id).collect::<PyResult<Vec<i64>>>()?;
@@ -238,7 +238,7 @@ pub(super) fn ids<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyRea
     vector(name, object)
 }
 
-/// Whether `array` holds `T`, without raising.
+/// Whether `array` has the dtype of `T`.
 pub(super) fn has_dtype<T: Element>(array: &Bound<'_, PyUntypedArray>) -> bool {
     array.dtype().is_equiv_to(&dtype::<T>(array.py()))
 }
@@ -261,25 +261,26 @@ fn borrowed(name: &str, error: &numpy::BorrowError) -> PyErr {
     })
 }
 
-/// A new array that `NumPy` owns, and its memory, not yet initialised.
+/// A new array that `NumPy` owns, and a pointer to its uninitialised memory.
 ///
-/// `NumPy`'s own allocator is used because it reuses small blocks and asks for huge pages for large ones. An
-/// allocation that fails is Python's `MemoryError`.
+/// `NumPy`'s allocator reuses small blocks and asks for huge pages for large ones. A failed allocation raises
+/// `MemoryError`.
 #[expect(unsafe_code, reason = "the C API's allocation, without its zeroing")]
-fn allocate<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyResult<(Bound<'py, PyAny>, *mut T)> {
+pub(super) fn allocate<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyResult<(Bound<'py, PyAny>, *mut T)> {
     let mut dims = [0 as npy_intp; 2];
+    let dims = &mut dims[..shape.len()];
     for (dim, &length) in dims.iter_mut().zip(shape) {
         *dim = npy_intp::try_from(length)
             .map_err(|_| PyValueError::new_err(format!("an array of shape {shape:?} is too large")))?;
     }
-    // SAFETY: `dims` outlives the call and `shape` (1 or 2 long) tells how many of it are read; the descriptor's
-    // reference is handed over as the API asks; a null result carries a Python error, which `_or_err` takes.
+    // SAFETY: `dims` outlives the call, which reads all of it and no more; the descriptor's reference is handed over as
+    // the API asks; a null result carries a Python error, which `_or_err` takes.
     let array = unsafe {
         let raw = PY_ARRAY_API.PyArray_NewFromDescr(
             py,
             npyffi::get_type_object(py, npyffi::NpyTypes::PyArray_Type),
             dtype::<T>(py).into_dtype_ptr(),
-            shape.len() as std::ffi::c_int,
+            dims.len() as std::ffi::c_int,
             dims.as_mut_ptr(),
             std::ptr::null_mut(),
             std::ptr::null_mut(),
@@ -293,28 +294,55 @@ fn allocate<'py, T: Element>(py: Python<'py>, shape: &[usize]) -> PyResult<(Boun
     Ok((array, data))
 }
 
-/// A new array of `shape` (one or two lengths) that `fill` initialises wholly, with the interpreter released.
+/// A new array of `shape` (one or two lengths) that `fill` initialises with the interpreter released.
 ///
-/// `fill` gets the uninitialised memory and must write every element before it returns `Ok`; on `Err` the array is
-/// dropped unread.
+/// `fill` gets the uninitialised memory; where it returns `Err` the array is dropped unread.
+///
+/// # Safety
+/// Where `fill` returns `Ok`, it has written every element, or the caller cuts off the others (see [`shrink`]) before
+/// anybody else sees the array.
 #[expect(unsafe_code, reason = "hands fresh, unshared memory to the core as MaybeUninit")]
-pub(super) fn filled<'py, T: Element + Send, R: Send>(
+pub(super) unsafe fn filled<'py, T: Element + Send, R: Send>(
     py: Python<'py>,
     shape: &[usize],
     fill: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<R, Error> + Send,
 ) -> PyResult<(Bound<'py, PyAny>, R)> {
     let (array, data) = allocate::<T>(py, shape)?;
     let length: usize = shape.iter().product();
-    // SAFETY: `data` is the start of `length` elements that the array owns and nobody else knows of; MaybeUninit
-    // asks nothing of their contents, and the array outlives the borrow, which ends in this function.
+    // SAFETY: `data` is the start of `length` elements that the array owns and nothing else refers to. MaybeUninit
+    // needs no initialisation, and the array outlives the borrow, which ends in this function.
     let memory = unsafe { std::slice::from_raw_parts_mut(data.cast::<MaybeUninit<T>>(), length) };
     let result = detached(py, || fill(memory))?;
     Ok((array, result))
 }
 
+/// A new array of `shape` (one or two lengths) with one element for each of `values`, with the interpreter released.
+pub(super) fn collected<'py, T: Element + Send>(
+    py: Python<'py>,
+    shape: &[usize],
+    values: impl Iterator<Item = T> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let fill = |memory: &mut [MaybeUninit<T>]| {
+        let mut written = 0;
+        for (element, value) in memory.iter_mut().zip(values) {
+            element.write(value);
+            written += 1;
+        }
+        assert_eq!(written, memory.len(), "as many values as elements");
+        Ok(())
+    };
+    // SAFETY: `fill` checks that it has written every element.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (array, ()) = unsafe { filled(py, shape, fill) }?;
+    Ok(array)
+}
+
 /// New `bytes` that `fill` initialises wholly, with the interpreter released. See [`filled`].
+///
+/// # Safety
+/// Where `fill` returns `Ok`, it has written every byte.
 #[expect(unsafe_code, reason = "the C API's allocation, without PyO3's zeroing")]
-pub(super) fn filled_pybytes(
+pub(super) unsafe fn filled_pybytes(
     py: Python<'_>,
     size: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<(), Error> + Send,
@@ -326,8 +354,8 @@ pub(super) fn filled_pybytes(
         let raw = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
         Bound::from_owned_ptr_or_err(py, raw)?.cast_into_unchecked::<PyBytes>()
     };
-    // SAFETY: the object was made above of `size` bytes, which nobody else knows of yet; MaybeUninit asks nothing of
-    // their contents, and the object outlives the borrow, which ends in this function.
+    // SAFETY: the object was made above with `size` bytes, to which nothing else refers yet. MaybeUninit needs no
+    // initialisation, and the object outlives the borrow, which ends in this function.
     let memory = unsafe {
         let start = ffi::PyBytes_AsString(bytes.as_ptr());
         std::slice::from_raw_parts_mut(start.cast::<MaybeUninit<u8>>(), size)
@@ -337,96 +365,28 @@ pub(super) fn filled_pybytes(
 }
 
 /// A new matrix of bytes that `fill` initialises: int8 where `signed`, else uint8. See [`filled`].
-pub(super) fn filled_bytes<'py, R: Send>(
+///
+/// # Safety
+/// As for [`filled`].
+#[expect(unsafe_code, reason = "passes on what its caller vouches for")]
+pub(super) unsafe fn filled_bytes<'py, R: Send>(
     py: Python<'py>,
     shape: &[usize],
     signed: bool,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<R, Error> + Send,
 ) -> PyResult<(Bound<'py, PyAny>, R)> {
-    if signed { filled::<i8, R>(py, shape, |memory| fill(as_unsigned(memory))) } else { filled(py, shape, fill) }
-}
-
-/// Rows of a new matrix that is made when their width is known: for bodies small enough to decode while attached.
-pub(super) struct NewRows<'py, F> {
-    py: Python<'py>,
-    signed: bool,
-    /// The most rows that there can be, given their width.
-    room: F,
-    /// The matrix, its memory, its rows and their bytes.
-    made: Option<(Bound<'py, PyAny>, *mut MaybeUninit<u8>, usize, usize)>,
-    failed: Option<PyErr>,
-}
-
-impl<'py, F: Fn(usize) -> usize> NewRows<'py, F> {
-    /// Nothing yet; `room` gives the most rows for a width.
-    pub(super) fn new(py: Python<'py>, signed: bool, room: F) -> Self {
-        Self { py, signed, room, made: None, failed: None }
-    }
-
-    /// The matrix, cut to `rows` rows of `width` bytes, all of them written; or what Python raised meanwhile.
-    pub(super) fn finish(mut self, rows: usize, width: usize) -> PyResult<Bound<'py, PyAny>> {
-        if self.made.is_none() {
-            self.begin(width).map_err(|error| self.error(error))?;
-        }
-        match self.made {
-            Some((array, _, room, _)) => {
-                if rows < room {
-                    shrink(&array, &[rows, width])?;
-                }
-                Ok(array)
-            }
-            None => Err(PyValueError::new_err("no matrix was made")), // not reached: begin made one or failed
-        }
-    }
-
-    /// The Python exception for what ended the decoding.
-    pub(super) fn error(&mut self, error: Error) -> PyErr {
-        self.failed.take().unwrap_or_else(|| errors::to_py(self.py, error))
-    }
-}
-
-impl<F: Fn(usize) -> usize> crate::codec::response::Rows for NewRows<'_, F> {
-    fn begin(&mut self, row_bytes: usize) -> Result<(), Error> {
-        let room = (self.room)(row_bytes);
-        let shape = [room, row_bytes];
-        let made = if self.signed {
-            allocate::<i8>(self.py, &shape).map(|(array, data)| (array, data.cast()))
-        } else {
-            allocate::<u8>(self.py, &shape).map(|(array, data)| (array, data.cast()))
-        };
-        match made {
-            Ok((array, data)) => self.made = Some((array, data, room, row_bytes)),
-            Err(error) => {
-                self.failed = Some(error);
-                return Err(Error::Interrupted);
-            }
-        }
-        Ok(())
-    }
-
-    #[expect(unsafe_code, reason = "fresh, unshared memory as MaybeUninit")]
-    fn row(&mut self, index: usize) -> Option<&mut [MaybeUninit<u8>]> {
-        let &(_, data, room, row_bytes) = self.made.as_ref()?;
-        // SAFETY: `index < room`, so the row lies within the `room * row_bytes` bytes of the array, which is held here
-        // and which nobody else knows of; the borrow of `self` keeps a second slice from being made.
-        (index < room).then(|| unsafe { std::slice::from_raw_parts_mut(data.add(index * row_bytes), row_bytes) })
-    }
-
-    #[expect(unsafe_code, reason = "fresh, unshared memory as MaybeUninit")]
-    fn rows(&mut self, count: usize) -> &mut [MaybeUninit<u8>] {
-        match self.made {
-            // SAFETY: as above, for the first rows of the array.
-            Some((_, data, room, row_bytes)) => unsafe {
-                std::slice::from_raw_parts_mut(data, count.min(room) * row_bytes)
-            },
-            None => &mut [],
-        }
+    // SAFETY: the caller vouches for `fill`, which gets the same memory whatever the sign.
+    unsafe {
+        if signed { filled::<i8, R>(py, shape, |memory| fill(as_unsigned(memory))) } else { filled(py, shape, fill) }
     }
 }
 
 /// A matrix over memory that the core has filled: int8 where `signed`, else uint8. Nothing is copied.
-#[expect(unsafe_code, reason = "the memory's bytes are initialised, and have the layout of both types")]
-pub(super) fn adopted_bytes(
+///
+/// # Safety
+/// All bytes of `memory` are initialised.
+#[expect(unsafe_code, reason = "the memory's bytes have the layout of both types")]
+pub(super) unsafe fn adopted_bytes(
     py: Python<'_>,
     memory: Vec<MaybeUninit<u8>>,
     shape: [usize; 2],
@@ -436,7 +396,7 @@ pub(super) fn adopted_bytes(
     let (start, length, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
     if signed {
         // SAFETY: the parts are those of a Vec that is not dropped; MaybeUninit<u8> and i8 have one size and
-        // alignment; `GrowingRows`, where it comes from, initialises every byte it adds.
+        // alignment; the caller vouches for the contents.
         let bytes = unsafe { Vec::<i8>::from_raw_parts(start.cast(), length, capacity) };
         Ok(PyArray1::from_vec(py, bytes).reshape(shape)?.into_any())
     } else {
@@ -447,17 +407,20 @@ pub(super) fn adopted_bytes(
 }
 
 /// Signed bytes as unsigned ones.
-#[expect(unsafe_code, reason = "the two types have one layout")]
+#[expect(unsafe_code, reason = "the two types have the same layout")]
 fn as_unsigned(memory: &mut [MaybeUninit<i8>]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: i8 and u8 have one size and alignment, and every byte is a value of both.
+    // SAFETY: i8 and u8 have the same size and alignment, and every byte is a value of both.
     unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
 }
 
-/// Initialised bytes as memory that may be overwritten with any bytes.
+/// Initialised bytes, for a function that also takes memory that is not.
+///
+/// # Safety
+/// Only initialised bytes are written to the result.
 #[expect(unsafe_code, reason = "MaybeUninit<u8> has the layout of both")]
-fn as_uninit<T: ByteSized>(memory: &mut [T]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: T is i8 or u8 (`ByteSized` is private and implemented for no other), and the core writes initialised
-    // bytes only.
+unsafe fn as_uninit<T: ByteSized>(memory: &mut [T]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: T is i8 or u8 (`ByteSized` is private and implemented for no other), and the caller keeps all bytes
+    // initialised.
     unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
 }
 
@@ -465,9 +428,9 @@ trait ByteSized: Element {}
 impl ByteSized for i8 {}
 impl ByteSized for u8 {}
 
-/// i8 or u8, of which a slice can be read as bytes.
+/// i8 or u8, whose slices can be read as bytes.
 pub(super) trait Byte: Element {
-    /// The same memory as bytes.
+    /// The values as bytes.
     fn bytes(values: &[Self]) -> &[u8];
 }
 
@@ -478,24 +441,24 @@ impl Byte for u8 {
 }
 
 impl Byte for i8 {
-    #[expect(unsafe_code, reason = "the two types have one layout")]
+    #[expect(unsafe_code, reason = "the two types have the same layout")]
     fn bytes(values: &[Self]) -> &[u8] {
-        // SAFETY: i8 and u8 have one size and alignment, and every byte is a value of both.
+        // SAFETY: i8 and u8 have the same size and alignment, and every byte is a value of both.
         unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
     }
 }
 
-/// Give back the memory behind the first rows of a fresh array that nobody else knows of.
+/// Shrink a new array that nothing else refers to, and free the memory behind its first rows.
 pub(super) fn shrink(array: &Bound<'_, PyAny>, shape: &[usize]) -> PyResult<()> {
     let options = PyDict::new(array.py());
     options.set_item("refcheck", false)?;
     array.call_method("resize", (shape,), Some(&options)).map(drop)
 }
 
-/// A view of the contiguous array `object` as one row, where it has one axis; else itself.
+/// A view of a contiguous array of one dimension as one row; any other array itself.
 pub(super) fn as_row<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let array = untyped(name, object)?;
-    // Of another layout numpy would make a copy, and what is written there would be lost.
+    // NumPy would copy an array of another layout, and what is written to the copy would be lost.
     if array.ndim() == 1 && array.is_c_contiguous() {
         object.call_method1("reshape", (1, -1))
     } else {
@@ -505,7 +468,7 @@ pub(super) fn as_row<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bo
 
 /// A caller's matrix to decode into: int8 where `signed`, else uint8.
 pub(super) enum Out<'py> {
-    /// Signed bytes.
+    /// int8 values.
     Signed(PyReadwriteArray2<'py, i8>),
     /// Packed bits.
     Unsigned(PyReadwriteArray2<'py, u8>),
@@ -534,7 +497,7 @@ impl<'py> Out<'py> {
         }
     }
 
-    /// Rows and bytes a row.
+    /// Rows, and bytes per row.
     pub(super) fn shape(&self) -> (usize, usize) {
         let shape = match self {
             Self::Signed(array) => array.shape(),
@@ -544,42 +507,29 @@ impl<'py> Out<'py> {
     }
 
     /// Run `work` on the memory, with the interpreter released.
-    pub(super) fn with<R: Send>(
+    ///
+    /// # Safety
+    /// `work` writes initialised bytes only.
+    #[expect(unsafe_code, reason = "initialised memory as MaybeUninit")]
+    pub(super) unsafe fn with<R: Send>(
         &mut self,
         py: Python<'_>,
         work: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<R, Error> + Send,
     ) -> PyResult<R> {
         // Contiguity was checked at extraction, so the error is never met.
-        let memory = match self {
-            Self::Signed(array) => as_uninit(array.as_slice_mut()?),
-            Self::Unsigned(array) => as_uninit(array.as_slice_mut()?),
+        // SAFETY: the caller vouches for `work`.
+        let memory = unsafe {
+            match self {
+                Self::Signed(array) => as_uninit(array.as_slice_mut()?),
+                Self::Unsigned(array) => as_uninit(array.as_slice_mut()?),
+            }
         };
         detached(py, || work(memory))
     }
 }
 
-/// A new instance of a frozen dataclass with slots, its `__init__` not run: as `object.__setattr__` would make it,
-/// which is what a frozen dataclass itself does, but without a Python call a field.
-#[expect(unsafe_code, reason = "the C API behind object.__new__ and object.__setattr__")]
-pub(super) fn frozen<'py>(
-    class: &Bound<'py, PyType>,
-    fields: &[(&Bound<'py, PyString>, Bound<'py, PyAny>)],
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = class.py();
-    // SAFETY: `class` is a type object; a null result carries a Python error, which `_or_err` takes.
-    let instance = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0))? };
-    for (name, value) in fields {
-        // SAFETY: three live objects; the call takes references of its own.
-        let failed = unsafe { ffi::PyObject_GenericSetAttr(instance.as_ptr(), name.as_ptr(), value.as_ptr()) };
-        if failed != 0 {
-            return Err(PyErr::fetch(py));
-        }
-    }
-    Ok(instance)
-}
-
-/// `repr(object)`, cut short.
-pub(super) fn shown(object: &Bound<'_, PyAny>) -> String {
+/// `repr(object)`, cut to 80 characters.
+pub(super) fn short_repr(object: &Bound<'_, PyAny>) -> String {
     let text = object.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string_lossy().into_owned());
     if text.chars().count() > 80 { text.chars().take(77).chain("...".chars()).collect() } else { text }
 }

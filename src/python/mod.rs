@@ -1,7 +1,7 @@
-//! The binding: one file a room, and the only module that names `PyO3` or `NumPy`.
+//! The Python binding, one file per room of the core. No other module names `PyO3` or `NumPy`.
 //!
-//! A function here extracts, validates, calls the core inside [`convert::detached`], and wraps. Nothing whose cost
-//! grows with the payload runs while attached to the interpreter.
+//! A function here extracts its arguments, validates them, calls the core inside [`convert::detached`] and wraps the
+//! result. Nothing whose cost grows with the payload runs while attached to the interpreter.
 
 #![allow(
     clippy::doc_markdown,
@@ -9,6 +9,7 @@
     reason = "doc comments here are Python docstrings, in numpydoc form"
 )]
 
+mod classes;
 mod codec;
 mod convert;
 mod errors;
@@ -18,6 +19,7 @@ mod search;
 mod tokens;
 
 use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
 
 use crate::isa;
 
@@ -32,6 +34,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     convert::load_numpy(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(isa_paths, module)?)?;
+    classes::register(module)?;
     codec::register(module)?;
     search::register(module)?;
     packing::register(module)?;
@@ -39,7 +42,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// The path that each family of kernels runs on in this process: `{"codec": ..., "hamming": ..., "dot": ...}`.
+/// Add a function that the package `ctxembed` exports, with that package as its `__module__`.
+fn export<'py>(module: &Bound<'py, PyModule>, function: Bound<'py, PyCFunction>) -> PyResult<()> {
+    function.setattr("__module__", "ctxembed")?;
+    module.add_function(function)
+}
+
+/// The instruction set that each family of kernels uses in this process: `[("codec", "avx2"), ...]`.
 #[pyfunction]
 fn isa_paths() -> [(&'static str, &'static str); 3] {
     [("codec", isa::Isa::codec().name()), ("hamming", isa::Isa::hamming().name()), ("dot", isa::Isa::dot().name())]

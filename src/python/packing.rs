@@ -1,4 +1,4 @@
-//! The packing room as Python sees it.
+//! Packing for Python.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,10 +6,10 @@ use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::convert::{detached, filled};
+use super::convert::{collected, detached, filled};
 use crate::packing::{self, Effort, Limits, Order};
 
-/// Add the room's functions and classes to the module.
+/// Add the function and the constant to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("WINDOW_REQUESTS", packing::WINDOW_REQUESTS)?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
@@ -20,7 +20,7 @@ type Arrays<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, usi
 
 /// Pack documents into requests: `(request_of, positions, offsets, lower_bound)`, the arrays int64.
 ///
-/// `limits` is (documents, chunks, tokens a document, tokens). `ctxembed.pack` is the public face.
+/// `limits` is (documents, chunks, tokens per document, tokens). `ctxembed.pack` is the public function.
 #[pyfunction]
 fn pack<'py>(
     py: Python<'py>,
@@ -50,7 +50,7 @@ fn pack<'py>(
     let chunk_counts = chunk_counts.map(|array| borrowed("chunk_counts", array)).transpose()?;
     let token_counts = values("token_counts", &token_counts)?;
     let chunk_counts = chunk_counts.as_ref().map(|array| values("chunk_counts", array)).transpose()?;
-    // What a signal handler raised while the search asked; it outranks the core's own "interrupted".
+    // The exception of a signal handler, which is raised instead of the core's own "interrupted".
     let raised = Mutex::new(None);
     let result = detached(py, || {
         let interrupted = || {
@@ -69,19 +69,11 @@ fn pack<'py>(
     }
     let packing = result?;
     let n = packing.request_of.len();
-    let (request_of, ()) = filled::<i64, ()>(py, &[n], |memory| {
-        for (to, &request) in memory.iter_mut().zip(&packing.request_of) {
-            to.write(i64::from(request));
-        }
-        Ok(())
-    })?;
-    let (positions, starts) = filled::<i64, Vec<i64>>(py, &[n], |memory| Ok(packing.write_requests(memory)))?;
-    let (offsets, ()) = filled::<i64, ()>(py, &[starts.len()], |memory| {
-        for (to, &start) in memory.iter_mut().zip(&starts) {
-            to.write(start);
-        }
-        Ok(())
-    })?;
+    let request_of = collected(py, &[n], packing.request_of.iter().map(|&request| i64::from(request)))?;
+    // SAFETY: `write_requests` writes the position of each of the `n` documents to a place of its own.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (positions, starts) = unsafe { filled(py, &[n], |memory| Ok(packing.write_requests(memory))) }?;
+    let offsets = collected(py, &[starts.len()], starts.iter().copied())?;
     Ok((request_of, positions, offsets, packing.lower_bound))
 }
 

@@ -1,72 +1,73 @@
-//! Arguments that are no arrays: names, numbers and truths. A refusal names the argument, its value and what was
+//! Arguments that are not arrays: names, numbers and bools. An error names the argument, its value and what was
 //! expected.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 
-use super::convert::shown;
+use super::convert::short_repr;
 
-/// An argument with a default, checked by the function itself: a refusal of `PyO3`'s names the argument in a note only.
-///
-/// The signature in the documentation is then written out as `text_signature`.
-pub(super) enum Given<'py, T> {
-    /// Left out.
+/// An argument with a default. The function converts it itself, because an error from `PyO3` names the argument only in
+/// a note. The documented signature must then be given as `text_signature`.
+pub(super) enum Argument<'py, T> {
+    /// The caller left it out.
     Default(T),
-    /// Anything.
-    Object(Bound<'py, PyAny>),
+    /// The caller passed this object.
+    Given(Bound<'py, PyAny>),
 }
 
-impl<'a, 'py, T> FromPyObject<'a, 'py> for Given<'py, T> {
+impl<'a, 'py, T> FromPyObject<'a, 'py> for Argument<'py, T> {
     type Error = std::convert::Infallible;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Self::Error> {
-        Ok(Self::Object(object.to_owned()))
+        Ok(Self::Given(object.to_owned()))
     }
 }
 
-impl Given<'_, &str> {
-    /// What `known` has under this name.
+impl Argument<'_, &str> {
+    /// The value that `known` has for this name.
     pub(super) fn choice<T: Copy>(self, name: &str, known: &[(&str, T)]) -> PyResult<T> {
         match self {
             Self::Default(text) => named(name, text, known),
-            Self::Object(object) => choice(name, &object, known),
+            Self::Given(object) => choice(name, &object, known),
         }
     }
 }
 
-impl Given<'_, f64> {
-    /// A number; its range is the caller's to check.
+impl Argument<'_, f64> {
+    /// A number, of any range.
     pub(super) fn number(self, name: &str) -> PyResult<f64> {
         let object = match self {
             Self::Default(number) => return Ok(number),
-            Self::Object(object) => object,
+            Self::Given(object) => object,
         };
         let number = if object.is_instance_of::<PyBool>() { None } else { object.extract().ok() };
-        number.ok_or_else(|| PyTypeError::new_err(format!("{name} must be a float, got {}", shown(&object))))
+        number.ok_or_else(|| PyTypeError::new_err(format!("{name} must be a float, got {}", short_repr(&object))))
     }
 }
 
-impl Given<'_, bool> {
-    /// True or False, of Python's kind or NumPy's.
-    pub(super) fn truth(self, name: &str) -> PyResult<bool> {
+impl Argument<'_, bool> {
+    /// A bool of Python or `NumPy`.
+    pub(super) fn boolean(self, name: &str) -> PyResult<bool> {
         match self {
             Self::Default(value) => Ok(value),
-            Self::Object(object) => truth(name, &object),
+            Self::Given(object) => boolean(name, &object),
         }
     }
 }
 
 /// `object` as a bool.
-pub(super) fn truth(name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
-    object.extract().map_err(|_| PyTypeError::new_err(format!("{name} must be True or False, got {}", shown(object))))
+pub(super) fn boolean(name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    object
+        .extract()
+        .map_err(|_| PyTypeError::new_err(format!("{name} must be True or False, got {}", short_repr(object))))
 }
 
-/// What `known` has under the name that `object` is.
+/// The value that `known` has for the name `object`.
 pub(super) fn choice<T: Copy>(name: &str, object: &Bound<'_, PyAny>, known: &[(&str, T)]) -> PyResult<T> {
     match object.cast::<PyString>() {
         Ok(text) => named(name, &text.to_string_lossy(), known),
-        Err(_) => Err(PyTypeError::new_err(format!("{name} must be {}, got {}", listed(known), shown(object)))),
+        Err(_) => Err(PyTypeError::new_err(format!("{name} must be {}, got {}", listed(known), short_repr(object)))),
     }
 }
 

@@ -1,21 +1,23 @@
-//! The search room as Python sees it.
+//! Similarities, searches and indexes for Python.
 
 mod arguments;
 mod binary_index;
+mod common;
 mod functions;
 mod index;
-mod indexes;
 mod matches;
 mod results;
 
 use pyo3::prelude::*;
 
-/// Add the room's functions and classes to the module.
+use super::export;
+
+/// Add the functions and classes of search to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(functions::hamming, module)?)?;
-    module.add_function(wrap_pyfunction!(functions::dot, module)?)?;
-    module.add_function(wrap_pyfunction!(functions::cosine, module)?)?;
-    module.add_function(wrap_pyfunction!(functions::top_k, module)?)?;
+    export(module, wrap_pyfunction!(functions::hamming, module)?)?;
+    export(module, wrap_pyfunction!(functions::dot, module)?)?;
+    export(module, wrap_pyfunction!(functions::cosine, module)?)?;
+    export(module, wrap_pyfunction!(functions::top_k, module)?)?;
     module.add_class::<matches::Matches>()?;
     module.add_class::<index::PyIndex>()?;
     module.add_class::<binary_index::PyBinaryIndex>()?;

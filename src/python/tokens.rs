@@ -1,4 +1,4 @@
-//! The token room as Python sees it.
+//! Token counts for Python.
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -7,11 +7,11 @@ use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
-use super::convert::{detached, filled, integer, interruptible};
+use super::convert::{collected, detached, integer, interruptible};
 use crate::error::Error;
 use crate::tokens::{self, Classes, Counter, Inspection};
 
-/// Add the room's functions and classes to the module.
+/// Add the functions and the class to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(token_upper_bound, module)?)?;
     module.add_function(wrap_pyfunction!(token_estimate, module)?)?;
@@ -22,7 +22,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// Strings held by their own references, so that nobody can take them away while the interpreter is released.
+/// Strings as owned references, which keep them alive while the interpreter is released.
 struct Texts<'py>(Vec<Bound<'py, PyString>>);
 
 impl<'py> Texts<'py> {
@@ -47,7 +47,7 @@ impl<'py> Texts<'py> {
         Ok(Self(texts))
     }
 
-    /// All of them as UTF-8, or an error that names the first that has none.
+    /// All strings as UTF-8. A string that cannot be encoded is an error that names it.
     fn utf8(&self, name: &str) -> PyResult<Vec<&str>> {
         self.0
             .iter()
@@ -63,7 +63,7 @@ impl<'py> Texts<'py> {
     }
 }
 
-/// `text` as UTF-8, or the position of the character that has none.
+/// `text` as UTF-8, or the position of the first character that cannot be encoded.
 fn encoded<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Result<&'a str, usize>> {
     match text.to_str() {
         Ok(text) => Ok(Ok(text)),
@@ -75,16 +75,10 @@ fn encoded<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Result<&'a str, usize>
 }
 
 fn int64(py: Python<'_>, values: impl ExactSizeIterator<Item = u64> + Send) -> PyResult<Bound<'_, PyAny>> {
-    let (array, ()) = filled::<i64, ()>(py, &[values.len()], |memory| {
-        for (to, value) in memory.iter_mut().zip(values) {
-            to.write(value as i64);
-        }
-        Ok(())
-    })?;
-    Ok(array)
+    collected(py, &[values.len()], values.map(|value| value as i64))
 }
 
-/// Bytes of each text's NFC form, int64 of shape (n,). `ctxembed.token_upper_bound` is the public face.
+/// Bytes of each text's NFC form, int64 of shape (n,). `ctxembed.token_upper_bound` is the public function.
 #[pyfunction]
 fn token_upper_bound<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let texts = Texts::extract("texts", texts)?;
@@ -92,7 +86,7 @@ fn token_upper_bound<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResul
     int64(py, texts.iter().map(|text| tokens::upper(text)))
 }
 
-/// Three arrays of one value a text, int64.
+/// Three int64 arrays of one value per text.
 type Triple<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 /// Bounds and estimate of each text: `(lower, estimate, upper)`, int64 arrays of shape (n,).
@@ -112,34 +106,28 @@ fn triple<'py>(py: Python<'py>, found: &[Inspection]) -> PyResult<Triple<'py>> {
     ))
 }
 
-/// The classes of the estimate: `(names, counts)`, counts int64 of shape (n, classes). For calibration.
+/// The character classes that the estimate counts: `(names, counts)`, counts int64 of shape (n, classes).
 #[pyfunction]
 fn token_classes<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<(Vec<String>, Bound<'py, PyAny>)> {
     let texts = Texts::extract("texts", texts)?;
     let texts = texts.utf8("texts")?;
     let names: Vec<_> = tokens::NAMES.iter().map(|&name| name.to_owned()).collect();
     let width = names.len();
-    let (counts, ()) = filled::<i64, ()>(py, &[texts.len(), width], |memory| {
-        for (row, text) in memory.chunks_exact_mut(width).zip(&texts) {
-            for (to, &count) in row.iter_mut().zip(&Classes::of(text).counts) {
-                to.write(count as i64);
-            }
-        }
-        Ok(())
-    })?;
+    let counts = texts.iter().flat_map(|text| Classes::of(text).counts).map(|count| count as i64);
+    let counts = collected(py, &[texts.len(), width], counts)?;
     Ok((names, counts))
 }
 
-/// A chunk that cannot be sent: its position, what is wrong, and the character where.
+/// A chunk that the API would refuse: its position, the fault, and the position of the character.
 type Fault = (usize, &'static str, usize);
 
 /// Lower bound, estimate and upper bound of each chunk, and the faults.
 type Inspected<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Vec<Fault>);
 
-/// All that planning wants to know of chunks: `(lower, estimate, upper, faults)`.
+/// Estimate the tokens of chunks and find their faults: `(lower, estimate, upper, faults)`.
 ///
-/// A fault is `(position, "empty" | "separator" | "surrogate", character)`, in order of position. A chunk that cannot
-/// be encoded counts zero tokens.
+/// A fault is `(position, "empty" | "separator" | "surrogate", character)`. Faults are in order of position. A chunk
+/// that cannot be encoded has zero tokens.
 #[pyfunction]
 fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<Inspected<'py>> {
     let chunks = Texts::extract("chunks", chunks)?;
@@ -171,7 +159,7 @@ fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<
     Ok((lower, estimate, upper, faults))
 }
 
-/// What [`inspect_chunks`] knows without an estimate, in a fraction of the time: `(upper, faults)`.
+/// Like `inspect_chunks`, without the estimate and so much faster: `(upper, faults)`.
 #[pyfunction]
 fn check_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Vec<Fault>)> {
     let chunks = Texts::extract("chunks", chunks)?;
@@ -192,7 +180,7 @@ fn check_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<(B
     Ok((int64(py, found.into_iter())?, faults))
 }
 
-/// The exact counter of one `tokenizer.json`. `ctxembed.TokenCounter` is the public face.
+/// An exact token counter for one `tokenizer.json`. `ctxembed.TokenCounter` is the public class.
 #[pyclass(frozen, module = "ctxembed._core")]
 struct NativeCounter {
     counter: Counter,
@@ -201,8 +189,8 @@ struct NativeCounter {
 
 #[pymethods]
 impl NativeCounter {
-    /// Read a file. ValueError gives the reason why one is not counted here.
-    #[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts is owned")]
+    /// Read a file. A ValueError says why its tokenizer is not supported.
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts owned values")]
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         detached(py, || {
@@ -211,7 +199,7 @@ impl NativeCounter {
         })
     }
 
-    /// The tokens of a text.
+    /// Count the tokens of a text.
     fn count(&self, text: &Bound<'_, PyAny>) -> PyResult<u64> {
         let Ok(text) = text.cast::<PyString>() else {
             return Err(PyTypeError::new_err(format!("text must be a str, got {}", text.get_type().name()?)));
@@ -219,13 +207,13 @@ impl NativeCounter {
         let utf8 = encoded(text)?.map_err(|at| {
             PyValueError::new_err(format!("text has a lone surrogate at character {at}: it cannot be encoded as UTF-8"))
         })?;
-        if utf8.len() <= SHORT {
+        if utf8.len() <= MAX_ATTACHED {
             return Ok(self.counter.count(utf8));
         }
         detached(text.py(), || Ok(self.counter.count(utf8)))
     }
 
-    /// The tokens of each text, (n,) int64.
+    /// Count the tokens of each text: int64 of shape (n,).
     #[pyo3(signature = (texts, threads=None))]
     fn count_batch<'py>(
         &self,
@@ -240,12 +228,12 @@ impl NativeCounter {
         int64(py, counts.into_iter())
     }
 
-    /// Forget all words, as if none had been counted: for measuring.
+    /// Clear the cache of counted words, for benchmarks.
     fn forget(&self) {
         self.counter.forget();
     }
 
-    /// Tokens of the vocabulary, added ones included.
+    /// Size of the vocabulary, added tokens included.
     #[getter]
     fn entries(&self) -> usize {
         self.counter.entries()
@@ -258,5 +246,5 @@ impl NativeCounter {
     }
 }
 
-/// Bytes of a text that takes less time to count than releasing the interpreter is worth.
-const SHORT: usize = 1000;
+/// Texts up to this many bytes are counted attached: releasing the interpreter would take longer.
+const MAX_ATTACHED: usize = 1000;

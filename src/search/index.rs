@@ -1,32 +1,32 @@
-//! An index: rows, what is derived from them, and their ids.
+//! An index: rows, the values derived from them, and their ids.
 //!
-//! Rows are kept in segments. A search takes a snapshot, a list of segments that nobody changes while it is held, so
-//! that searches and changes never wait for each other's work, and a search sees the index as it was when it began.
-//! An addition appends to the last segment while that is small, or starts others; a removal copies the segments that
-//! it touches. Searches are in [`super::query`].
+//! Rows are stored in segments. A search takes a snapshot, a list of segments that are immutable while it is held:
+//! searches and changes never wait for each other's work, and a search sees the index as it was when it began. An
+//! addition appends to the last segment while that is small, or starts new ones; a removal copies the segments it
+//! touches. Searches are in module `query`.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::column::Column;
-use super::segment::{OwnIds, Segment, Snapshot};
+use super::segment::{Segment, SegmentIds, Snapshot};
 use crate::error::Error;
 use crate::similarity::{MAX_BYTES, MAX_DIMS};
 
-/// Bytes up to which a segment takes further rows. It bounds what an addition copies while a search holds the segment.
+/// Bytes up to which rows are added to a segment. It bounds what an addition copies while a search holds the segment.
 const GROWING_BYTES: usize = 32 << 20;
 
-/// What the rows of an index are.
+/// The type of an index's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// int8 vectors, with the bits of their signs and their squared norms.
+    /// int8 vectors, with their sign bits and squared norms.
     Int8,
-    /// Packed bits alone.
+    /// Packed bits.
     Binary,
 }
 
 impl Kind {
-    /// Whether vectors of `dims` dimensions can be kept, or what is wrong with it.
+    /// Check that vectors of `dims` dimensions can be stored; the error completes "dims ...".
     pub fn check_dims(self, dims: usize) -> Result<(), String> {
         let (most, step) = match self {
             Self::Int8 => (MAX_DIMS, 1),
@@ -42,12 +42,12 @@ impl Kind {
     }
 }
 
-/// What a calibration found, kept with the index.
+/// The result of a calibration, stored with the index.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Calibrated {
-    /// Candidates of the first stage for each row asked for.
+pub struct Calibration {
+    /// First-stage candidates per requested row.
     pub oversample: u64,
-    /// Rows a query that were asked for.
+    /// Rows requested per query.
     pub k: u64,
     /// The recall that was reached.
     pub recall: f64,
@@ -58,11 +58,11 @@ pub struct Calibrated {
 pub struct Index {
     kind: Kind,
     dims: usize,
-    /// Held for the moment of taking or replacing a snapshot, and while rows are appended to a small segment.
+    /// Locked while a snapshot is taken or replaced, and while rows are appended to a small segment.
     current: RwLock<Arc<Snapshot>>,
-    /// Held by a change from its checks to its end. The set of all ids, once a caller has given ids.
+    /// Locked for the whole of a change. The set of all ids, once ids can collide.
     writer: Mutex<Option<HashSet<i64>>>,
-    calibrated: Mutex<Option<Calibrated>>,
+    calibration: Mutex<Option<Calibration>>,
 }
 
 impl Index {
@@ -71,12 +71,12 @@ impl Index {
         Self::from_snapshot(kind, dims, Snapshot::default(), None)
     }
 
-    pub(super) fn from_snapshot(kind: Kind, dims: usize, snapshot: Snapshot, calibrated: Option<Calibrated>) -> Self {
+    pub(super) fn from_snapshot(kind: Kind, dims: usize, snapshot: Snapshot, calibration: Option<Calibration>) -> Self {
         let current = RwLock::new(Arc::new(snapshot));
-        Self { kind, dims, current, writer: Mutex::new(None), calibrated: Mutex::new(calibrated) }
+        Self { kind, dims, current, writer: Mutex::new(None), calibration: Mutex::new(calibration) }
     }
 
-    /// What its rows are.
+    /// The type of its rows.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -86,7 +86,7 @@ impl Index {
         self.dims
     }
 
-    /// Bytes of the bits of a row.
+    /// Bytes of a row's bits.
     pub(super) fn bit_bytes(&self) -> usize {
         self.dims.div_ceil(8)
     }
@@ -96,43 +96,46 @@ impl Index {
         self.snapshot().count
     }
 
-    /// What the last calibration found.
-    pub fn calibrated(&self) -> Option<Calibrated> {
-        *self.calibrated.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The result of the last calibration.
+    pub fn calibration(&self) -> Option<Calibration> {
+        *self.calibration.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_calibrated(&self, found: Calibrated) {
-        *self.calibrated.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+    pub(super) fn set_calibration(&self, found: Calibration) {
+        *self.calibration.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        // No panic leaves a snapshot half made: what is behind a poisoned lock is whole.
+        // A poisoned lock is safe to use: a snapshot is replaced as a whole.
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Add int8 vectors, and give their ids.
+    /// Add int8 vectors and return their ids.
     pub fn add_int8(&self, rows: &[i8], ids: Option<&[i64]>) -> Result<Vec<i64>, Error> {
         self.add(rows, self.dims, self.dims + self.bit_bytes(), ids, |rows, ids| Segment::int8(rows, self.dims, ids))
     }
 
-    /// Add packed bits, and give their ids.
+    /// Add packed bits and return their ids.
     pub fn add_binary(&self, bits: &[u8], ids: Option<&[i64]>) -> Result<Vec<i64>, Error> {
         let width = self.bit_bytes();
         self.add(bits, width, width, ids, |bits, ids| Segment::binary(bits, width, ids))
     }
 
-    /// Add rows of `width` elements, which take `bytes` each in a segment.
+    /// Add rows of `width` elements, each of `bytes` bytes in a segment.
     fn add<E>(
         &self,
         rows: &[E],
         width: usize,
         bytes: usize,
         ids: Option<&[i64]>,
-        segment: impl Fn(&[E], OwnIds) -> Result<Segment, std::collections::TryReserveError>,
+        segment: impl Fn(&[E], SegmentIds) -> Result<Segment, std::collections::TryReserveError>,
     ) -> Result<Vec<i64>, Error> {
         let count = rows.len() / width;
         if let Some(ids) = ids.filter(|ids| ids.len() != count) {
-            return Err(Error::Value(format!("ids must have one entry a vector: {count} vectors, {} ids", ids.len())));
+            return Err(Error::Value(format!(
+                "ids must have one entry per vector: {count} vectors, {} ids",
+                ids.len()
+            )));
         }
         let mut known = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.snapshot();
@@ -147,31 +150,34 @@ impl Index {
             None => assigned.extend(defaults.clone()),
             Some(ids) => assigned.extend_from_slice(ids),
         }
-        let own = !defaults.clone().eq(assigned.iter().copied());
+        let custom = !defaults.clone().eq(assigned.iter().copied());
 
-        // Whatever can fail comes before the first change.
-        let claimed =
-            if own || snapshot.own_ids { Some(claim(&mut known, &snapshot, &assigned, ids.is_some())?) } else { None };
+        // Everything that can fail happens before the first change.
+        let claimed = if custom || snapshot.custom_ids {
+            Some(claim(&mut known, &snapshot, &assigned, ids.is_some())?)
+        } else {
+            None
+        };
         drop(snapshot);
-        let (mut segments, step) = (vec![], Segment::rows_at_most(bytes));
+        let (mut segments, step) = (vec![], Segment::max_rows(bytes));
         for (at, rows) in rows.chunks(step * width).enumerate() {
             let start = at * step;
-            let ids = if own {
-                OwnIds::Own(Column::copied(&assigned[start..start + rows.len() / width])?)
+            let ids = if custom {
+                SegmentIds::Listed(Column::copied(&assigned[start..start + rows.len() / width])?)
             } else {
-                OwnIds::From(defaults.start + start as i64)
+                SegmentIds::Consecutive(defaults.start + start as i64)
             };
             segments.push(segment(rows, ids)?);
         }
-        self.attach(segments, count, own)?;
+        self.append(segments, count, custom)?;
         if let (Some(known), Some(claimed)) = (known.as_mut(), claimed) {
             known.extend(claimed);
         }
         Ok(assigned)
     }
 
-    /// Append segments, the first of them to the last one there is while that is small.
-    fn attach(&self, segments: Vec<Segment>, count: usize, own: bool) -> Result<(), Error> {
+    /// Append segments, merging into the last segment while that is small.
+    fn append(&self, segments: Vec<Segment>, count: usize, custom_ids: bool) -> Result<(), Error> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let snapshot = Arc::make_mut(&mut current);
         for segment in segments {
@@ -187,7 +193,7 @@ impl Index {
                     }
                 }
                 last => {
-                    // Where memory is short, the last one stays as it is.
+                    // Without memory for the copy, the last segment stays unsealed.
                     if let Some(last) = last
                         && let Ok(sealed) = last.sealed()
                     {
@@ -199,32 +205,32 @@ impl Index {
         }
         snapshot.count += count;
         snapshot.added += count as u64;
-        snapshot.own_ids |= own;
+        snapshot.custom_ids |= custom_ids;
         Ok(())
     }
 
-    /// Remove the rows of these ids: all of them, or none and an error.
+    /// Remove the rows of these ids. On an error none is removed.
     pub fn remove(&self, ids: &[i64]) -> Result<(), Error> {
         let mut known = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.snapshot();
         let mut rows = vec![];
         rows.try_reserve_exact(ids.len())?;
-        for place in located(&snapshot, ids) {
-            rows.push(place?);
+        for location in locate(&snapshot, ids) {
+            rows.push(location?);
         }
         rows.sort_unstable();
         if let Some(pair) = rows.windows(2).find(|pair| pair[0] == pair[1]) {
             let (segment, row) = pair[0];
             let id = snapshot.segments[segment].ids().of(row);
-            let mut places = ids.iter().enumerate().filter(|&(_, &other)| other == id).map(|(at, _)| at);
-            let (first, second) = (places.next().unwrap_or_default(), places.next().unwrap_or_default());
+            let mut positions = ids.iter().enumerate().filter(|&(_, &other)| other == id).map(|(at, _)| at);
+            let (first, second) = (positions.next().unwrap_or_default(), positions.next().unwrap_or_default());
             return Err(Error::Value(format!("ids must be unique: ids[{first}] and ids[{second}] are both {id}")));
         }
         let mut changed = Snapshot { segments: vec![], count: snapshot.count - rows.len(), ..(*snapshot).clone() };
-        let mut rest = &rows[..];
+        let mut remaining = &rows[..];
         for (number, segment) in snapshot.segments.iter().enumerate() {
-            let (here, after) = rest.split_at(rest.partition_point(|&(segment, _)| segment == number));
-            rest = after;
+            let (here, after) = remaining.split_at(remaining.partition_point(|&(segment, _)| segment == number));
+            remaining = after;
             if here.is_empty() {
                 changed.segments.push(Arc::clone(segment));
                 continue;
@@ -241,40 +247,40 @@ impl Index {
         Ok(())
     }
 
-    /// Visit the row of each id in turn: int8 vectors.
+    /// Visit the int8 vector of each id in turn.
     pub fn int8_vectors(&self, ids: &[i64], mut visit: impl FnMut(&[i8])) -> Result<(), Error> {
         let snapshot = self.snapshot();
-        for place in located(&snapshot, ids) {
-            let (segment, row) = place?;
+        for location in locate(&snapshot, ids) {
+            let (segment, row) = location?;
             visit(&snapshot.segments[segment].rows.values()[row * self.dims..][..self.dims]);
         }
         Ok(())
     }
 
-    /// Visit the row of each id in turn: packed bits.
+    /// Visit the packed bits of each id in turn.
     pub fn binary_vectors(&self, ids: &[i64], mut visit: impl FnMut(&[u8])) -> Result<(), Error> {
         let (snapshot, width) = (self.snapshot(), self.bit_bytes());
-        for place in located(&snapshot, ids) {
-            let (segment, row) = place?;
+        for location in locate(&snapshot, ids) {
+            let (segment, row) = location?;
             visit(&snapshot.segments[segment].bits.values()[row * width..][..width]);
         }
         Ok(())
     }
 }
 
-/// The segment and row of each id, or an error that names the first that is not there.
-fn located(snapshot: &Snapshot, ids: &[i64]) -> impl Iterator<Item = Result<(usize, usize), Error>> {
+/// The segment and row of each id, or an error that names the first unknown id.
+fn locate(snapshot: &Snapshot, ids: &[i64]) -> impl Iterator<Item = Result<(usize, usize), Error>> {
     ids.iter()
         .enumerate()
         .map(|(at, &id)| snapshot.find(id).ok_or_else(|| Error::Value(format!("ids[{at}] = {id} is not in the index"))))
 }
 
-/// The ids as a set, if none of them is known; else an error that names the first that is.
+/// The ids as a set, or an error that names the first that is already in the index or repeated.
 fn claim(
     known: &mut MutexGuard<'_, Option<HashSet<i64>>>,
     snapshot: &Snapshot,
     ids: &[i64],
-    own: bool,
+    given: bool,
 ) -> Result<HashSet<i64>, Error> {
     if known.is_none() {
         let mut all = HashSet::new();
@@ -284,83 +290,80 @@ fn claim(
     }
     let known = known.get_or_insert_default();
     known.try_reserve(ids.len())?;
-    let mut fresh = HashSet::new();
-    fresh.try_reserve(ids.len())?;
+    let mut claimed = HashSet::new();
+    claimed.try_reserve(ids.len())?;
     for (at, &id) in ids.iter().enumerate() {
         if known.contains(&id) {
-            return Err(Error::Value(if own {
+            return Err(Error::Value(if given {
                 format!("ids[{at}] = {id} is already in the index")
             } else {
                 format!("the default id {id} is already in the index: pass ids for these vectors")
             }));
         }
-        if !fresh.insert(id) {
+        if !claimed.insert(id) {
             let first = ids.iter().position(|&other| other == id).unwrap_or(at);
             return Err(Error::Value(format!("ids must be unique: ids[{first}] and ids[{at}] are both {id}")));
         }
     }
-    Ok(fresh)
+    Ok(claimed)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::query::{Filter, Metric, Options};
     use super::*;
 
-    fn ids(index: &Index, query: &[i8]) -> Vec<i64> {
-        let all = Options { k: 1000, filter: Filter::None, dims: index.dims(), threads: None };
-        let found = index.search(query, Metric::Cosine, all, &mut || Ok(())).expect("nothing stops it");
-        let mut ids: Vec<i64> = found.candidates.iter().map(|candidate| candidate.id).collect();
+    fn sorted_ids(index: &Index) -> Vec<i64> {
+        let mut ids: Vec<i64> = index.snapshot().ids().collect();
         ids.sort_unstable();
         ids
     }
 
     #[test]
-    fn own_ids_and_default_ids_mix_until_they_meet() {
+    fn given_ids_and_default_ids_mix_until_they_collide() {
         let index = Index::new(Kind::Int8, 2);
-        assert_eq!(index.add_int8(&[1; 4], None).expect("free"), [0, 1]);
-        assert_eq!(index.add_int8(&[1; 4], Some(&[-5, 5])).expect("free"), [-5, 5]);
-        assert_eq!(index.add_int8(&[1; 2], None).expect("free"), [4]);
+        assert_eq!(index.add_int8(&[1; 4], None).expect("unused ids"), [0, 1]);
+        assert_eq!(index.add_int8(&[1; 4], Some(&[-5, 5])).expect("unused ids"), [-5, 5]);
+        assert_eq!(index.add_int8(&[1; 2], None).expect("unused ids"), [4]);
         let refused = index.add_int8(&[1; 4], None).expect_err("the default id 5 was given before");
         assert!(refused.to_string().contains("default id 5"), "{refused}");
         let refused = index.add_int8(&[1; 4], Some(&[9, 1])).expect_err("1 is a default id");
         assert!(refused.to_string().contains("ids[1] = 1 "), "{refused}");
-        let refused = index.add_int8(&[1; 6], Some(&[9, 8, 9])).expect_err("twice");
+        let refused = index.add_int8(&[1; 6], Some(&[9, 8, 9])).expect_err("repeated");
         assert!(refused.to_string().contains("ids[0] and ids[2] are both 9"), "{refused}");
-        assert_eq!(index.count(), 5, "a refused addition leaves nothing behind");
-        assert_eq!(index.add_int8(&[1; 4], Some(&[9, 8])).expect("free"), [9, 8]);
-        assert_eq!(ids(&index, &[1, 1]), [-5, 0, 1, 4, 5, 8, 9]);
+        assert_eq!(index.count(), 5, "a refused addition adds nothing");
+        assert_eq!(index.add_int8(&[1; 4], Some(&[9, 8])).expect("unused ids"), [9, 8]);
+        assert_eq!(sorted_ids(&index), [-5, 0, 1, 4, 5, 8, 9]);
     }
 
     #[test]
-    fn removed_ids_are_free_again_and_default_ids_go_on() {
+    fn removed_ids_can_be_given_again_and_default_ids_continue() {
         let index = Index::new(Kind::Int8, 2);
-        index.add_int8(&[1; 8], None).expect("free");
+        index.add_int8(&[1; 8], None).expect("unused ids");
         let refused = index.remove(&[1, 4]).expect_err("there is no 4");
         assert!(refused.to_string().contains("ids[1] = 4 is not"), "{refused}");
-        let refused = index.remove(&[3, 1, 3]).expect_err("twice");
+        let refused = index.remove(&[3, 1, 3]).expect_err("repeated");
         assert!(refused.to_string().contains("ids[0] and ids[2] are both 3"), "{refused}");
-        index.remove(&[3, 1]).expect("both are there");
-        assert_eq!(ids(&index, &[1, 1]), [0, 2]);
-        assert_eq!(index.add_int8(&[1; 2], None).expect("free"), [4]);
-        assert_eq!(index.add_int8(&[1; 2], Some(&[1])).expect("free"), [1]);
-        assert_eq!(ids(&index, &[1, 1]), [0, 1, 2, 4]);
-        index.remove(&[0, 1, 2, 4]).expect("all are there");
-        assert_eq!((index.count(), ids(&index, &[1, 1])), (0, vec![]));
-        assert_eq!(index.add_int8(&[1; 4], Some(&[2, 9])).expect("free"), [2, 9]);
+        index.remove(&[3, 1]).expect("known ids");
+        assert_eq!(sorted_ids(&index), [0, 2]);
+        assert_eq!(index.add_int8(&[1; 2], None).expect("unused ids"), [4]);
+        assert_eq!(index.add_int8(&[1; 2], Some(&[1])).expect("unused ids"), [1]);
+        assert_eq!(sorted_ids(&index), [0, 1, 2, 4]);
+        index.remove(&[0, 1, 2, 4]).expect("known ids");
+        assert_eq!((index.count(), sorted_ids(&index)), (0, vec![]));
+        assert_eq!(index.add_int8(&[1; 4], Some(&[2, 9])).expect("unused ids"), [2, 9]);
     }
 
     #[test]
     fn a_snapshot_does_not_see_later_changes() {
         let index = Index::new(Kind::Int8, 2);
-        index.add_int8(&[1; 4], None).expect("free");
+        index.add_int8(&[1; 4], None).expect("unused ids");
         let before = index.snapshot();
-        index.add_int8(&[1; 4], None).expect("free");
+        index.add_int8(&[1; 4], None).expect("unused ids");
         assert_eq!((before.count, before.segments[0].count), (2, 2));
         assert_eq!(index.count(), 4);
         assert_eq!(index.snapshot().segments.len(), 1, "a small addition joins the last segment");
         let before = index.snapshot();
-        index.remove(&[0]).expect("it is there");
+        index.remove(&[0]).expect("a known id");
         assert_eq!((before.count, before.segments[0].count, index.count()), (4, 4, 3));
     }
 }

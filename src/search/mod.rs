@@ -1,23 +1,31 @@
-//! Search: which rows are nearest, by scanning all of them.
+//! Exact search: every row is compared.
 //!
-//! [`scan`] walks over blocks of rows ([`worker`]) with threads of its own ([`threads`]) and hands each block's scores
-//! to [`top_k`], which keeps the best `k`; [`range`] keeps all that are near enough, [`pairs`] compares the rows with
-//! each other, [`matrix`] writes all scores. [`index`] owns rows and their ids, [`query`] searches them, in one stage
-//! or two, [`mod@file`] puts an index on disk. Nothing here outlives a call but the index, so that a `fork` finds
-//! nothing broken.
+//! | modules | what they do |
+//! |---|---|
+//! | [`file`](mod@file), [`query`] | save and open an index; search it, in one stage or two |
+//! | [`index`], [`segment`], `column` | own the rows and their ids |
+//! | [`pairs`], [`range`], [`top_k`], [`matrix`] | find near pairs, all rows within a threshold, the best `k` rows, or all scores |
+//! | `blocks` | cut the rows into blocks and score one block on one thread |
+//! | [`scan`], [`rows`], [`subset`] | describe the rows, the queries and the rows to skip |
+//! | [`order`], [`limit`], `threads`, `temporary` | ranking, the vectorised filter, threads of one call, atomic files |
+//!
+//! A module uses only modules below its own row, or to its right in the same row. Nothing but the index outlives a
+//! call, so a forked process can go on searching.
 
+mod blocks;
 mod column;
 pub mod file;
-pub mod filter;
 pub mod index;
+pub mod limit;
 pub mod matrix;
+pub mod order;
 pub mod pairs;
 pub mod query;
 pub mod range;
+pub mod rows;
 pub mod scan;
 pub mod segment;
 pub mod subset;
 mod temporary;
-mod threads;
+pub mod threads;
 pub mod top_k;
-mod worker;

@@ -1,4 +1,4 @@
-//! Rows that are near each other: every row against every later one, a triangle of tiles.
+//! Pairs of rows that are near each other: every row is compared with every later one, tile by tile.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -6,38 +6,39 @@ use std::num::NonZero;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::range::{Norm, Threshold, near};
-use super::scan::{Ids, Part, Scan, Watch, useful_threads};
+use super::blocks::{BlockPlan, BlockScorer};
+use super::range::{Threshold, visit_within};
+use super::rows::{Ids, Norm, Part};
+use super::scan::{Scan, useful_threads};
 use super::subset::Subset;
-use super::threads::{Pulse, run};
-use super::worker::{Plan, Worker};
+use super::threads::{InterruptCheck, Interrupts, run};
 use crate::error::Error;
 use crate::similarity::cosine::{cosine, inverse_norm};
 use crate::similarity::{Kernels, Matrix};
 
-/// Rows that are compared with a stretch together, as queries.
-const GROUP: usize = 256;
-/// Bytes of a stretch: some milliseconds of work, after which a thread looks whether it is still wanted.
-const STRETCH: usize = 4 << 20;
-/// Rows of a stretch at least.
-const SHORTEST: usize = 16;
+/// Rows that are the queries of one tile.
+const TILE_QUERIES: usize = 256;
+/// Bytes of rows in one tile: some milliseconds of work, after which interrupts are checked.
+const TILE_BYTES: usize = 4 << 20;
+/// Fewest rows in one tile.
+const MIN_TILE_ROWS: usize = 16;
 
-/// Pairs that are sorted together: some milliseconds of work, too.
+/// Pairs that are sorted together: some milliseconds of work.
 const RUN: usize = 1 << 17;
 
-/// Two rows by their ids, the lower one first.
+/// Two rows that are near each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The ids.
+    /// Their ids, the lower one first.
     pub ids: [i64; 2],
     /// Hamming distance or inner product.
     pub score: i32,
-    /// The squared norms where they were asked for, else zeros.
+    /// Their squared norms if they were asked for, else zeros.
     pub norms: [u32; 2],
 }
 
 impl Pair {
-    /// The nearer pair first, ties by the lower ids.
+    /// Orders the nearer pair first, and ties by the lower ids.
     fn compare(&self, other: &Self, threshold: Threshold) -> Ordering {
         let nearer = match threshold {
             Threshold::AtMost(_) => self.score.cmp(&other.score),
@@ -47,11 +48,11 @@ impl Pair {
         nearer.then_with(|| self.ids.cmp(&other.ids))
     }
 
-    /// The order of the cosines, exactly: `d / sqrt(m * n)` against that of the other.
+    /// Compares the cosines `d / sqrt(m * n)` exactly.
     fn compare_cosine(&self, other: &Self) -> Ordering {
         let parts = |pair: &Self| {
             let norms = u128::from(pair.norms[0]) * u128::from(pair.norms[1]);
-            // A zero vector's product is zero, so that only the other side's sign counts.
+            // A zero vector has product zero, so the signs alone decide.
             (if norms == 0 { 0 } else { i64::from(pair.score) }, norms.max(1))
         };
         let ((d, norms), (e, others)) = (parts(self), parts(other));
@@ -63,22 +64,22 @@ impl Pair {
         })
     }
 
-    /// The cosine that its product and norms make.
+    /// The cosine of the two rows.
     pub fn cosine(&self) -> f32 {
         let [a, b] = self.norms.map(|norm| (norm, inverse_norm(norm)));
         cosine(self.score, a, b)
     }
 }
 
-/// The pairs that a thread has found: all, or the nearest.
-struct Kept {
+/// The pairs that a thread has found: all, or the nearest `limit`.
+struct NearestPairs {
     pairs: Vec<Pair>,
     limit: usize,
-    /// How near the next pair must be, at least.
+    /// The score that further pairs must reach.
     threshold: Threshold,
 }
 
-impl Kept {
+impl NearestPairs {
     fn new(threshold: Threshold, limit: Option<usize>) -> Self {
         Self { pairs: vec![], limit: limit.unwrap_or(usize::MAX), threshold }
     }
@@ -86,14 +87,14 @@ impl Kept {
     fn push(&mut self, pair: Pair) -> Result<(), Error> {
         self.pairs.try_reserve(1)?;
         self.pairs.push(pair);
-        // Twice as many, so that the selection costs a step or two a pair.
+        // Twice the limit, so that the selection costs one or two steps per pair.
         if self.pairs.len() >= self.limit.saturating_mul(2).max(RUN) {
             self.cut();
         }
         Ok(())
     }
 
-    /// Leave the nearest, and ask no less from now on.
+    /// Keep the nearest `limit` pairs, and tighten the threshold to the last of them.
     fn cut(&mut self) {
         if self.pairs.len() <= self.limit {
             return;
@@ -104,53 +105,53 @@ impl Kept {
         self.threshold = match threshold {
             Threshold::AtMost(_) => Threshold::AtMost(last.score),
             Threshold::AtLeast(_) => Threshold::AtLeast(last.score),
-            // A cosine that is greater never rounds to less.
+            // Rounding is monotonic: a greater cosine never rounds to a lower float32.
             Threshold::Cosine(_) => Threshold::Cosine(f64::from(last.cosine())),
         };
     }
 }
 
-/// What is compared with itself.
+/// Rows to compare with each other.
 pub(super) struct Triangle<'a, E> {
     pub(super) parts: &'a [Part<'a, E>],
     pub(super) width: usize,
     pub(super) stride: usize,
     pub(super) threads: Option<NonZero<usize>>,
-    /// The id of a row by its number over all parts.
+    /// Maps a row's number over all parts to its id.
     pub(super) id: &'a (dyn Fn(usize) -> i64 + Sync),
 }
 
 impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
-    /// All pairs that are near enough, or at most `limit` of them, the nearest; in the order of their ids.
-    pub(super) fn near<K: Kernels<Query = E, Element = E>>(
+    /// All pairs within the threshold, or the nearest `limit` of them, in the order of their ids.
+    pub(super) fn pairs<K: Kernels<Query = E, Element = E>>(
         &self,
         threshold: Threshold,
         limit: Option<NonZero<usize>>,
-        watch: Watch<'_>,
+        check: InterruptCheck<'_>,
     ) -> Result<Vec<Pair>, Error> {
         let limit = limit.map(NonZero::get);
         let count: usize = self.parts.iter().map(|part| part.rows.len() / self.stride).sum();
-        let stretch = (STRETCH / (self.width * size_of::<E>())).max(SHORTEST);
-        // Tiles before each group; a group's first tile begins at its own first row.
+        let tile_rows = (TILE_BYTES / (self.width * size_of::<E>())).max(MIN_TILE_ROWS);
+        // Tiles before each group of queries. A group's first tile begins at the group's first row.
         let mut before = vec![0];
-        for first in (0..count).step_by(GROUP) {
-            before.push(before.last().copied().unwrap_or_default() + (count - first).div_ceil(stretch));
+        for first in (0..count).step_by(TILE_QUERIES) {
+            before.push(before.last().copied().unwrap_or_default() + (count - first).div_ceil(tile_rows));
         }
         let tiles = before.last().copied().unwrap_or_default();
-        let bytes = tiles.saturating_mul(stretch.min(count) * self.width * size_of::<E>());
-        let threads = self.threads.map_or_else(|| useful_threads(bytes.saturating_mul(GROUP / 4)), NonZero::get);
-        let mut pulse = Pulse::new(watch);
-        let mut found = run(tiles, threads, &mut pulse, |units| {
-            let mut kept = Kept::new(threshold, limit);
+        let bytes = tiles.saturating_mul(tile_rows.min(count) * self.width * size_of::<E>());
+        let threads = self.threads.map_or_else(|| useful_threads(bytes.saturating_mul(TILE_QUERIES / 4)), NonZero::get);
+        let mut interrupts = Interrupts::new(check);
+        let mut found = run(tiles, threads, &mut interrupts, |for_each_tile| {
+            let mut kept = NearestPairs::new(threshold, limit);
             let mut queries = (usize::MAX, vec![]);
-            units(&mut |tile| {
+            for_each_tile(&mut |tile| {
                 let group = before.partition_point(|&tiles| tiles <= tile) - 1;
                 if queries.0 != group {
                     queries.0 = group;
-                    self.copy(group * GROUP..count.min((group + 1) * GROUP), &mut queries.1);
+                    self.copy(group * TILE_QUERIES..count.min((group + 1) * TILE_QUERIES), &mut queries.1);
                 }
-                let start = group * GROUP + (tile - before[group]) * stretch;
-                self.tile::<K>(&queries.1, group * GROUP, start..count.min(start + stretch), &mut kept)
+                let start = group * TILE_QUERIES + (tile - before[group]) * tile_rows;
+                self.compare_tile::<K>(&queries.1, group * TILE_QUERIES, start..count.min(start + tile_rows), &mut kept)
             })?;
             kept.cut();
             Ok(kept.pairs)
@@ -158,26 +159,26 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
         if let Some(limit) = limit
             && found.iter().map(Vec::len).sum::<usize>() > limit
         {
-            let mut all = Kept::new(threshold, Some(limit));
+            let mut all = NearestPairs::new(threshold, Some(limit));
             for pairs in std::mem::take(&mut found) {
                 for pair in pairs {
                     all.push(pair)?;
                 }
-                pulse.ask()?;
+                interrupts.check()?;
             }
             all.cut();
             found.push(all.pairs);
         }
-        sorted(found, threads, &mut pulse)
+        sorted(found, threads, &mut interrupts)
     }
 
-    /// Compare some rows, of which `first` is the number of the first, with a range of them and later ones.
-    fn tile<K: Kernels<Query = E, Element = E>>(
+    /// Compare `queries`, rows from number `first` on, with a range of the rows from there on.
+    fn compare_tile<K: Kernels<Query = E, Element = E>>(
         &self,
         queries: &[E],
         first: usize,
         rows: Range<usize>,
-        kept: &mut Kept,
+        kept: &mut NearestPairs,
     ) -> Result<(), Error> {
         let (isa, threshold) = (K::isa(), kept.threshold);
         let parts = self.cut(rows);
@@ -190,34 +191,34 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
             subset: Subset::All,
             threads: NonZero::new(1),
         };
-        let mut norms = vec![0; if threshold.norms() { scan.query_count() } else { 0 }];
-        if threshold.norms() {
+        let mut norms = vec![0; if threshold.uses_norms() { scan.query_count() } else { 0 }];
+        if threshold.uses_norms() {
             K::squared_norms(isa, Matrix::whole(queries, self.width), &mut norms);
         }
         let norms: Vec<Norm> = norms.into_iter().map(|norm| (norm, inverse_norm(norm))).collect();
-        let plan = Plan::new(&scan, 1);
-        let mut worker = Worker::new(&scan, &plan);
+        let plan = BlockPlan::new(&scan, 1);
+        let mut scorer = BlockScorer::new(&scan, &plan);
         let mut result = Ok(());
         for block in 0..plan.blocks {
-            if worker.load(block, threshold.norms()) {
-                worker.score(|rows, query, scores| {
+            if scorer.load(block, threshold.uses_norms()) {
+                scorer.score(|rows, query, scores| {
                     let norm = norms.get(query).copied().unwrap_or_default();
                     let row = first + query;
-                    let taken = near(&scan, scores, rows, threshold, norm, |_, other| {
+                    let visited = visit_within(&scan, scores, rows, threshold, norm, |_, other| {
                         if other.id <= row as i64 {
                             return Ok(());
                         }
                         let (a, b) = ((self.id)(row), (self.id)(other.id as usize));
                         kept.push(Pair { ids: [a.min(b), a.max(b)], score: other.score, norms: [norm.0, other.norm] })
                     });
-                    result = std::mem::replace(&mut result, Ok(())).and(taken);
+                    result = std::mem::replace(&mut result, Ok(())).and(visited);
                 });
             }
         }
         result
     }
 
-    /// The parts of a range of rows, each known by its number over all parts.
+    /// The parts of a range of rows, with row numbers over all parts as ids.
     fn cut(&self, rows: Range<usize>) -> Vec<Part<'_, E>> {
         let (mut cut, mut first) = (vec![], 0);
         for part in self.parts {
@@ -227,7 +228,7 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
                 cut.push(Part {
                     rows: &part.rows[range.start * self.stride..range.end * self.stride],
                     norms: part.norms.map(|norms| &norms[range.clone()]),
-                    ids: Ids::From((first + range.start) as i64),
+                    ids: Ids::Consecutive((first + range.start) as i64),
                 });
             }
             first += count;
@@ -245,12 +246,12 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
     }
 }
 
-/// All pairs in the order of their ids. Runs are sorted and then merged, so that the work can be stopped in between.
-fn sorted(mut found: Vec<Vec<Pair>>, threads: usize, pulse: &mut Pulse<'_>) -> Result<Vec<Pair>, Error> {
+/// All pairs in the order of their ids. Runs are sorted and then merged, so that interrupts are checked in between.
+fn sorted(mut found: Vec<Vec<Pair>>, threads: usize, interrupts: &mut Interrupts<'_>) -> Result<Vec<Pair>, Error> {
     let runs: Vec<Mutex<&mut [Pair]>> =
         found.iter_mut().flat_map(|pairs| pairs.chunks_mut(RUN)).map(Mutex::new).collect();
-    run(runs.len(), threads, pulse, |units| {
-        units(&mut |at| {
+    run(runs.len(), threads, interrupts, |for_each_run| {
+        for_each_run(&mut |at| {
             runs[at].lock().unwrap_or_else(PoisonError::into_inner).sort_unstable_by_key(|pair| pair.ids);
             Ok(())
         })
@@ -261,18 +262,18 @@ fn sorted(mut found: Vec<Vec<Pair>>, threads: usize, pulse: &mut Pulse<'_>) -> R
     }
     let mut all = vec![];
     all.try_reserve_exact(found.iter().map(Vec::len).sum())?;
-    let mut rest: Vec<&[Pair]> = found.iter().flat_map(|pairs| pairs.chunks(RUN)).collect();
-    let mut next: BinaryHeap<_> = rest.iter().enumerate().map(|(at, pairs)| Reverse((pairs[0].ids, at))).collect();
+    let mut runs: Vec<&[Pair]> = found.iter().flat_map(|pairs| pairs.chunks(RUN)).collect();
+    let mut next: BinaryHeap<_> = runs.iter().enumerate().map(|(at, pairs)| Reverse((pairs[0].ids, at))).collect();
     while let Some(mut first) = next.peek_mut() {
         let at = first.0.1;
-        all.push(rest[at][0]);
-        rest[at] = &rest[at][1..];
-        match rest[at].first() {
+        all.push(runs[at][0]);
+        runs[at] = &runs[at][1..];
+        match runs[at].first() {
             Some(pair) => first.0.0 = pair.ids,
             None => drop(std::collections::binary_heap::PeekMut::pop(first)),
         }
         if all.len().is_multiple_of(RUN) {
-            pulse.ask()?;
+            interrupts.check()?;
         }
     }
     Ok(all)
@@ -296,7 +297,7 @@ mod tests {
             for b in a + 1..all.len() {
                 let (mut score, mut norms) = ([0], [[0], [0]]);
                 K::rows(Isa::Scalar, all.row(a), Matrix::whole(all.row(b), width), &mut score);
-                if threshold.norms() {
+                if threshold.uses_norms() {
                     K::squared_norms(Isa::Scalar, Matrix::whole(all.row(a), width), &mut norms[0]);
                     K::squared_norms(Isa::Scalar, Matrix::whole(all.row(b), width), &mut norms[1]);
                 }
@@ -316,15 +317,15 @@ mod tests {
             }
         }
         let cut = all.len() / 3 * stride;
-        let part = |rows| Part { rows, norms: None, ids: Ids::From(7) };
+        let part = |rows| Part { rows, norms: None, ids: Ids::Consecutive(7) };
         let parts = [part(&rows[..cut]), part(&rows[..0]), part(&rows[cut..])];
         for threads in [1, 3] {
             let id = |row: usize| row as i64;
             let triangle = Triangle { parts: &parts, width, stride, threads: NonZero::new(threads), id: &id };
-            let found = triangle.near::<K>(threshold, None, &mut || Ok(())).expect("nothing stops it");
+            let found = triangle.pairs::<K>(threshold, None, &mut || Ok(())).expect("no interrupt");
             assert_eq!(found, expected, "{threshold:?}");
             for limit in [1, 7, 1000, usize::MAX] {
-                let found = triangle.near::<K>(threshold, NonZero::new(limit), &mut || Ok(())).expect("the same");
+                let found = triangle.pairs::<K>(threshold, NonZero::new(limit), &mut || Ok(())).expect("no interrupt");
                 let mut best = expected.clone();
                 best.sort_by(|a, b| a.compare(b, threshold));
                 best.truncate(limit);
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_those_of_two_loops() {
+    fn pairs_equal_a_double_loop() {
         let mut random = Random(71);
         for count in [0, 1, 2, 255, 256, 257, 700] {
             let bytes: Vec<u8> = random.bytes(count * 3).iter().map(|byte| byte & 0x11).collect();
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_that_come_unsorted_in_many_runs_are_merged() {
+    fn unsorted_runs_are_merged_by_id() {
         let mut random = Random(72);
         let mut pairs = |count: usize| -> Vec<Pair> {
             let pair = |_| Pair { ids: [random.next() as i64 % 1000, random.next() as i64], score: 0, norms: [0; 2] };
@@ -364,27 +365,27 @@ mod tests {
             let mut expected = found.concat();
             expected.sort_by_key(|pair| pair.ids);
             for threads in [1, 3] {
-                let sorted = sorted(found.clone(), threads, &mut Pulse::new(&mut || Ok(())));
-                assert_eq!(sorted.expect("nothing stops it"), expected, "{lengths:?}");
+                let sorted = sorted(found.clone(), threads, &mut Interrupts::new(&mut || Ok(())));
+                assert_eq!(sorted.expect("no interrupt"), expected, "{lengths:?}");
             }
         }
     }
 
     #[test]
-    fn a_sort_of_many_pairs_is_stopped() {
+    fn an_interrupt_check_stops_a_sort() {
         let pairs = vec![Pair { ids: [0, 1], score: 0, norms: [0; 2] }; 3 * RUN];
-        let mut asked = 0;
-        let mut watch = || {
-            asked += 1;
+        let mut calls = 0;
+        let mut check = || {
+            calls += 1;
             Err(Error::Interrupted)
         };
-        let stopped = sorted(vec![pairs], 1, &mut Pulse::overdue(&mut watch));
+        let stopped = sorted(vec![pairs], 1, &mut Interrupts::overdue(&mut check));
         assert!(matches!(stopped, Err(Error::Interrupted)));
-        assert_eq!(asked, 1);
+        assert_eq!(calls, 1);
     }
 
     #[test]
-    fn a_limit_that_is_passed_many_times_keeps_the_nearest() {
+    fn a_limit_keeps_the_nearest_of_many_pairs() {
         let mut random = Random(73);
         for threshold in [Threshold::AtMost(99), Threshold::AtLeast(-99), Threshold::Cosine(-1.0)] {
             let pairs: Vec<Pair> = (0..5 * RUN as i64)
@@ -394,7 +395,7 @@ mod tests {
                 })
                 .collect();
             for limit in [1, 1000, RUN + 5] {
-                let mut kept = Kept::new(threshold, Some(limit));
+                let mut kept = NearestPairs::new(threshold, Some(limit));
                 for &pair in &pairs {
                     kept.push(pair).expect("memory");
                     assert!(kept.pairs.len() < 2 * limit.max(RUN));
@@ -419,7 +420,7 @@ mod tests {
                 assert_eq!(a.compare_cosine(&b), order, "{a:?} {b:?}");
             }
         }
-        // Where double precision sees a tie.
+        // Equal in double precision.
         let (a, b) = (pair(1 << 30, [1 << 30, (1 << 30) + 2]), pair(1 << 30, [(1 << 30) + 1; 2]));
         assert_eq!(float(a).total_cmp(&float(b)), Ordering::Equal);
         assert_eq!(a.compare_cosine(&b), Ordering::Greater);

@@ -1,124 +1,124 @@
-//! The rows of an index, in segments that nobody changes while they are shared.
+//! The rows of an index, in segments that are immutable while shared.
 
 use std::collections::TryReserveError;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use super::column::{Column, Fresh, as_uninit};
-use super::scan::{Ids, Part};
+use super::column::{Column, ColumnBuilder, as_uninit};
+use super::rows::{Ids, Part};
 use crate::codec::bits;
 use crate::isa::Isa;
 use crate::similarity::dot::Dot;
 use crate::similarity::{Kernels, Matrix};
 
-/// Bytes of rows and bits that one segment holds at most, so that a removal copies no more than a few segments.
-const MOST_BYTES: usize = 64 << 20;
-/// Bytes of int8 rows whose bits and norms are computed while they are in cache.
+/// Most bytes of vectors and bits in one segment. It bounds what a removal copies.
+const MAX_BYTES: usize = 64 << 20;
+/// Bytes of int8 rows that are copied together, so that their bits and norms are computed from cache.
 const STEP_BYTES: usize = 64 << 10;
 
-/// Ids of a segment's rows, as [`Ids`].
+/// The ids of a segment's rows, owned. See [`Ids`].
 #[derive(Clone, Debug)]
-pub(super) enum OwnIds {
-    From(i64),
-    Own(Column<i64>),
+pub(super) enum SegmentIds {
+    Consecutive(i64),
+    Listed(Column<i64>),
 }
 
-/// Rows of an index that were added at about the same time.
+/// Consecutive rows of an index.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) count: usize,
     /// int8 vectors; empty in a binary index.
     pub(super) rows: Column<i8>,
-    /// A bit a dimension, 1 where the value is not negative, least significant first.
+    /// One bit per dimension: 1 for a value of at least 0, least significant bit first.
     pub(super) bits: Column<u8>,
     /// Squared norms; empty in a binary index.
     pub(super) norms: Column<u32>,
-    pub(super) ids: OwnIds,
-    /// Rows in the order of their own ids, made when first asked for; none: they are in it.
+    pub(super) ids: SegmentIds,
+    /// Rows sorted by id, built at the first look-up; None: the rows are sorted already.
     order: OnceLock<Option<Box<[u32]>>>,
 }
 
 impl Segment {
-    pub(super) fn new(count: usize, rows: Column<i8>, bits: Column<u8>, norms: Column<u32>, ids: OwnIds) -> Self {
+    pub(super) fn new(count: usize, rows: Column<i8>, bits: Column<u8>, norms: Column<u32>, ids: SegmentIds) -> Self {
         Self { count, rows, bits, norms, ids, order: OnceLock::new() }
     }
 
-    /// int8 vectors with their bits and norms, which are computed as the rows are copied.
-    pub(super) fn int8(values: &[i8], dims: usize, ids: OwnIds) -> Result<Self, TryReserveError> {
+    /// A segment of int8 vectors; their bits and norms are computed while they are copied.
+    pub(super) fn int8(values: &[i8], dims: usize, ids: SegmentIds) -> Result<Self, TryReserveError> {
         let (count, width) = (values.len() / dims, dims.div_ceil(8));
-        let mut rows = Fresh::<i8>::new(values.len())?;
-        let mut bits = Fresh::<u8>::new(count * width)?;
-        let mut norms = Fresh::<u32>::new(count)?;
+        let mut rows = ColumnBuilder::<i8>::new(values.len())?;
+        let mut bits = ColumnBuilder::<u8>::new(count * width)?;
+        let mut norms = ColumnBuilder::<u32>::new(count)?;
         let step = (STEP_BYTES / dims).max(1);
         let parts = values.chunks(step * dims).zip(rows.values().chunks_mut(step * dims));
         let parts = parts.zip(bits.values().chunks_mut(step * width)).zip(norms.values().chunks_mut(step));
         for (((source, rows), bits), norms) in parts {
-            signs_into(source, dims, bits);
+            write_sign_bits(source, dims, bits);
             Dot::squared_norms(Dot::isa(), Matrix::whole(source, dims), norms);
             rows.copy_from_slice(source);
         }
-        Ok(Self::new(count, rows.done(), bits.done(), norms.done(), ids))
+        Ok(Self::new(count, rows.finish(), bits.finish(), norms.finish(), ids))
     }
 
-    /// Packed bits alone.
-    pub(super) fn binary(bits: &[u8], width: usize, ids: OwnIds) -> Result<Self, TryReserveError> {
+    /// A segment of packed bits.
+    pub(super) fn binary(bits: &[u8], width: usize, ids: SegmentIds) -> Result<Self, TryReserveError> {
         let (rows, norms) = (Column::Owned(vec![]), Column::Owned(vec![]));
         Ok(Self::new(bits.len() / width, rows, Column::copied(bits)?, norms, ids))
     }
 
-    /// Rows of so many bytes that fill a segment.
-    pub(super) fn rows_at_most(row_bytes: usize) -> usize {
-        (MOST_BYTES / row_bytes).max(1)
+    /// How many rows of so many bytes fill a segment.
+    pub(super) fn max_rows(row_bytes: usize) -> usize {
+        (MAX_BYTES / row_bytes).max(1)
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.rows.values().len() + self.bits.values().len()
     }
 
-    /// The ids, as a scan takes them.
+    /// The ids in the form a scan takes.
     pub(super) fn ids(&self) -> Ids<'_> {
         match &self.ids {
-            OwnIds::From(first) => Ids::From(*first),
-            OwnIds::Own(ids) => Ids::Own(ids.values()),
+            SegmentIds::Consecutive(first) => Ids::Consecutive(*first),
+            SegmentIds::Listed(ids) => Ids::Listed(ids.values()),
         }
     }
 
-    /// The same rows, in memory that is best to read: for a segment that will not grow.
+    /// The same rows in the memory that a scan reads fastest, for a segment that will not grow.
     pub(super) fn sealed(&self) -> Result<Self, TryReserveError> {
         let ids = match &self.ids {
-            OwnIds::From(first) => OwnIds::From(*first),
-            OwnIds::Own(ids) => OwnIds::Own(ids.sealed()?),
+            SegmentIds::Consecutive(first) => SegmentIds::Consecutive(*first),
+            SegmentIds::Listed(ids) => SegmentIds::Listed(ids.sealed()?),
         };
         Ok(Self::new(self.count, self.rows.sealed()?, self.bits.sealed()?, self.norms.sealed()?, ids))
     }
 
-    /// Make room for the rows of `other`: nothing has changed where that fails.
+    /// Make room for the rows of `other`. If it fails, no row has changed.
     pub(super) fn reserve(&mut self, other: &Self) -> Result<(), TryReserveError> {
         self.rows.reserve(other.rows.values().len())?;
         self.bits.reserve(other.bits.values().len())?;
         self.norms.reserve(other.norms.values().len())?;
-        if let (OwnIds::From(first), OwnIds::From(next)) = (&self.ids, &other.ids)
+        if let (SegmentIds::Consecutive(first), SegmentIds::Consecutive(next)) = (&self.ids, &other.ids)
             && first + self.count as i64 == *next
         {
             return Ok(());
         }
-        if let OwnIds::From(first) = self.ids {
+        if let SegmentIds::Consecutive(first) = self.ids {
             let mut own = vec![];
             own.try_reserve_exact(self.count + other.count)?;
             own.extend((first..).take(self.count));
-            self.ids = OwnIds::Own(Column::Owned(own));
+            self.ids = SegmentIds::Listed(Column::Owned(own));
         }
         match &mut self.ids {
-            OwnIds::Own(ids) => ids.reserve(other.count),
-            OwnIds::From(_) => Ok(()),
+            SegmentIds::Listed(ids) => ids.reserve(other.count),
+            SegmentIds::Consecutive(_) => Ok(()),
         }
     }
 
     /// A copy with room for the rows of `other`.
     pub(super) fn with_room(&self, other: &Self) -> Result<Self, TryReserveError> {
         let ids = match &self.ids {
-            OwnIds::From(first) => OwnIds::From(*first),
-            OwnIds::Own(ids) => OwnIds::Own(ids.with_room(other.count)?),
+            SegmentIds::Consecutive(first) => SegmentIds::Consecutive(*first),
+            SegmentIds::Listed(ids) => SegmentIds::Listed(ids.with_room(other.count)?),
         };
         let rows = self.rows.with_room(other.rows.values().len())?;
         let bits = self.bits.with_room(other.bits.values().len())?;
@@ -128,27 +128,27 @@ impl Segment {
         Ok(copy)
     }
 
-    /// Append `other`, for which room was made.
+    /// Append `other`, for which room was reserved.
     pub(super) fn append(&mut self, other: &Self) {
         self.rows.extend(other.rows.values());
         self.bits.extend(other.bits.values());
         self.norms.extend(other.norms.values());
-        if let OwnIds::Own(ids) = &mut self.ids {
+        if let SegmentIds::Listed(ids) = &mut self.ids {
             match other.ids() {
-                Ids::Own(others) => ids.extend(others),
-                Ids::From(first) => (first..).take(other.count).for_each(|id| ids.extend(&[id])),
+                Ids::Listed(others) => ids.extend(others),
+                Ids::Consecutive(first) => (first..).take(other.count).for_each(|id| ids.extend(&[id])),
             }
         }
         self.count += other.count;
         self.order = OnceLock::new();
     }
 
-    /// Some of the rows; what lies in pages is shared.
+    /// A range of the rows. Memory pages are shared, not copied.
     pub(super) fn slice(&self, range: Range<usize>) -> Result<Self, TryReserveError> {
         let cut = |width: usize| range.start * width..range.end * width;
         let ids = match &self.ids {
-            OwnIds::From(first) => OwnIds::From(first + range.start as i64),
-            OwnIds::Own(ids) => OwnIds::Own(ids.slice(range.clone())?),
+            SegmentIds::Consecutive(first) => SegmentIds::Consecutive(first + range.start as i64),
+            SegmentIds::Listed(ids) => SegmentIds::Listed(ids.slice(range.clone())?),
         };
         Ok(Self::new(
             range.len(),
@@ -159,19 +159,19 @@ impl Segment {
         ))
     }
 
-    /// The rows without some of them, given in ascending order; none where no row is left.
+    /// A copy without the `removed` rows, which are in ascending order; None if no row is left.
     pub(super) fn without(&self, removed: &[usize]) -> Result<Option<Self>, TryReserveError> {
         if removed.len() == self.count {
             return Ok(None);
         }
         let left = self.count - removed.len();
-        let kept = Kept { removed, count: self.count, left };
-        let mut ids = Fresh::new(left)?;
+        let remaining = Remaining { removed, count: self.count, left };
+        let mut ids = ColumnBuilder::new(left)?;
         let own: Vec<i64>;
-        kept.copy(
+        remaining.copy(
             match self.ids() {
-                Ids::Own(ids) => ids,
-                Ids::From(first) => {
+                Ids::Listed(ids) => ids,
+                Ids::Consecutive(first) => {
                     let mut numbers = vec![];
                     numbers.try_reserve_exact(self.count)?;
                     numbers.extend((first..).take(self.count));
@@ -181,18 +181,24 @@ impl Segment {
             },
             ids.values(),
         );
-        let ids = OwnIds::Own(ids.done());
-        Ok(Some(Self::new(left, kept.column(&self.rows)?, kept.column(&self.bits)?, kept.column(&self.norms)?, ids)))
+        let ids = SegmentIds::Listed(ids.finish());
+        Ok(Some(Self::new(
+            left,
+            remaining.column(&self.rows)?,
+            remaining.column(&self.bits)?,
+            remaining.column(&self.norms)?,
+            ids,
+        )))
     }
 
     /// The row of an id.
     pub(super) fn find(&self, id: i64) -> Option<usize> {
         match self.ids() {
-            Ids::From(first) => {
+            Ids::Consecutive(first) => {
                 let row = usize::try_from(id.checked_sub(first)?).ok()?;
                 (row < self.count).then_some(row)
             }
-            Ids::Own(ids) => match self.order(ids) {
+            Ids::Listed(ids) => match self.order(ids) {
                 None => ids.binary_search(&id).ok(),
                 Some(order) => {
                     let place = order.binary_search_by_key(&id, |&row| ids[row as usize]).ok()?;
@@ -207,7 +213,7 @@ impl Segment {
             if ids.is_sorted() {
                 return None;
             }
-            // A segment of one byte a row has some 2^26 of them.
+            // Fits: a segment has at most 2^26 rows, of one byte each.
             let mut order: Vec<u32> = (0..ids.len() as u32).collect();
             order.sort_unstable_by_key(|&row| ids[row as usize]);
             Some(order.into_boxed_slice())
@@ -216,15 +222,15 @@ impl Segment {
     }
 }
 
-/// Rows that a removal keeps.
-struct Kept<'a> {
+/// The rows that remain after a removal.
+struct Remaining<'a> {
     removed: &'a [usize],
     count: usize,
     left: usize,
 }
 
-impl Kept<'_> {
-    /// Copy what is kept of `from`, of so many values a row as fit.
+impl Remaining<'_> {
+    /// Copy the remaining rows of `from`, whose length gives the values per row.
     fn copy<T: Copy>(&self, from: &[T], to: &mut [T]) {
         let width = from.len() / self.count;
         let (mut start, mut at) = (0, 0);
@@ -237,25 +243,25 @@ impl Kept<'_> {
 
     fn column<T: super::column::Plain>(&self, column: &Column<T>) -> Result<Column<T>, TryReserveError> {
         let values = column.values();
-        let mut kept = Fresh::new(values.len() / self.count * self.left)?;
-        self.copy(values, kept.values());
-        Ok(kept.done())
+        let mut remaining = ColumnBuilder::new(values.len() / self.count * self.left)?;
+        self.copy(values, remaining.values());
+        Ok(remaining.finish())
     }
 }
 
-/// All rows at one moment.
+/// All rows of an index at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) count: usize,
-    /// Rows ever added: where default ids go on.
+    /// Rows ever added, and so the next default id.
     pub(super) added: u64,
-    /// Whether a caller has given ids other than the default ones, so that ids can meet.
-    pub(super) own_ids: bool,
+    /// Whether a caller gave ids that are not the default ones, so that ids can collide.
+    pub(super) custom_ids: bool,
 }
 
 impl Snapshot {
-    /// The segments as a scan takes them; norms are those of whole rows.
+    /// The segments in the form a scan takes; with `norms`, the stored norms, which are those of whole rows.
     pub(super) fn parts<'a, E>(&'a self, rows: impl Fn(&'a Segment) -> &'a [E], norms: bool) -> Vec<Part<'a, E>> {
         let part = |segment: &'a Arc<Segment>| Part {
             rows: rows(segment),
@@ -275,7 +281,7 @@ impl Snapshot {
         self.segments.iter().enumerate().find_map(|(number, segment)| Some((number, segment.find(id)?)))
     }
 
-    /// The rows that have one of these ids, by their numbers over all segments, in ascending order and each once.
+    /// The rows that have one of these ids, as ascending numbers over all segments, each once.
     pub(super) fn rows_of(&self, ids: &[i64]) -> Vec<usize> {
         let (mut rows, mut first) = (Vec::with_capacity(ids.len()), 0);
         for segment in &self.segments {
@@ -288,22 +294,25 @@ impl Snapshot {
     }
 }
 
-/// The bits of int8 vectors: 1 where the value is not negative, least significant first, each vector filled up with
+/// The sign bits of int8 vectors: 1 for a value of at least 0, least significant bit first. Each vector is padded with
 /// zero bits to whole bytes.
-pub fn signs(rows: &[i8], dims: usize) -> Vec<u8> {
+pub fn sign_bits(rows: &[i8], dims: usize) -> Vec<u8> {
     let mut bits = vec![0; rows.len() / dims * dims.div_ceil(8)];
-    signs_into(rows, dims, &mut bits);
+    write_sign_bits(rows, dims, &mut bits);
     bits
 }
 
-fn signs_into(rows: &[i8], dims: usize, out: &mut [u8]) {
+#[expect(unsafe_code, reason = "initialised memory for a function that also takes memory that is not")]
+fn write_sign_bits(rows: &[i8], dims: usize, out: &mut [u8]) {
     if dims.is_multiple_of(8) {
-        return bits::pack(Isa::codec(), rows, as_uninit(out)); // the rows are one long row
+        // SAFETY: `pack` writes initialised bytes.
+        return bits::pack(Isa::codec(), rows, unsafe { as_uninit(out) }); // the rows are one long row
     }
     for (row, out) in rows.chunks_exact(dims).zip(out.chunks_exact_mut(dims.div_ceil(8))) {
         let (whole, tail) = row.split_at(dims / 8 * 8);
         let (out, last) = out.split_at_mut(dims / 8);
-        bits::pack(Isa::codec(), whole, as_uninit(out));
+        // SAFETY: as above.
+        bits::pack(Isa::codec(), whole, unsafe { as_uninit(out) });
         last[0] = tail.iter().enumerate().fold(0, |byte, (bit, &value)| byte | u8::from(value >= 0) << bit);
     }
 }
@@ -314,47 +323,47 @@ mod tests {
     use crate::similarity::testing::Random;
 
     #[test]
-    fn a_bit_is_one_where_the_value_is_not_negative() {
+    fn a_sign_bit_is_one_for_values_of_at_least_zero() {
         let mut random = Random(41);
         for dims in 1..=70 {
             let rows = random.int8(3 * dims);
-            let bits = signs(&rows, dims);
+            let bits = sign_bits(&rows, dims);
             for (row, bits) in rows.chunks_exact(dims).zip(bits.chunks_exact(dims.div_ceil(8))) {
                 for (at, &value) in row.iter().enumerate() {
                     assert_eq!(bits[at / 8] >> (at % 8) & 1 == 1, value >= 0);
                 }
             }
         }
-        assert_eq!(signs(&[0, -1, 127, -128, 0, -1, -1, -1, -1], 9), [0b0001_0101, 0]);
+        assert_eq!(sign_bits(&[0, -1, 127, -128, 0, -1, -1, -1, -1], 9), [0b0001_0101, 0]);
     }
 
-    fn sample(ids: OwnIds) -> Segment {
+    fn sample(ids: SegmentIds) -> Segment {
         Segment::int8(&Random(42).int8(10 * 9), 9, ids).expect("memory")
     }
 
     #[test]
-    fn ids_are_found_in_any_order() {
+    fn unsorted_ids_are_found() {
         let own = [5, -3, 9, 100, 7, 6, 0, 1 << 40, -8, 2];
-        let mut segment = sample(OwnIds::Own(Column::Owned(own.to_vec())));
+        let mut segment = sample(SegmentIds::Listed(Column::Owned(own.to_vec())));
         for (row, id) in own.into_iter().enumerate() {
             assert_eq!(segment.find(id), Some(row));
         }
         assert_eq!((segment.find(3), segment.find(i64::MIN)), (None, None));
-        let more = sample(OwnIds::From(20));
+        let more = sample(SegmentIds::Consecutive(20));
         segment.reserve(&more).expect("memory");
         segment.append(&more);
         assert_eq!(
             (segment.find(9), segment.find(20), segment.find(29), segment.find(30)),
             (Some(2), Some(10), Some(19), None)
         );
-        let plain = sample(OwnIds::From(20));
+        let plain = sample(SegmentIds::Consecutive(20));
         assert_eq!((plain.find(19), plain.find(20), plain.find(29), plain.find(30)), (None, Some(0), Some(9), None));
         assert_eq!((plain.find(i64::MIN), plain.find(i64::MAX)), (None, None));
     }
 
     #[test]
-    fn what_is_left_of_a_removal_is_whole() {
-        let segment = sample(OwnIds::From(20));
+    fn remaining_rows_keep_their_values_after_a_removal() {
+        let segment = sample(SegmentIds::Consecutive(20));
         for removed in [&[0][..], &[9], &[0, 1, 9], &[3, 4, 5], &[0, 1, 2, 3, 4, 5, 6, 7, 8]] {
             let left = segment.without(removed).expect("memory").expect("rows are left");
             let kept: Vec<usize> = (0..10).filter(|row| !removed.contains(row)).collect();

@@ -1,24 +1,24 @@
-//! Which rows of all may be found.
+//! The rows that a scan may find.
 
 use std::ops::Range;
 
-/// Share of the rows, one in so many, up to which those of a mask are listed and nothing else is looked at. A list
-/// takes 8 bytes a row of it, so that it is never larger than the mask.
+/// A mask that allows at most one row in eight becomes a list, so that the scan reads no other rows. At 8 bytes per row
+/// the list is never larger than the mask.
 const LISTED: usize = 8;
 
-/// The rows that a scan looks at, by their numbers over all parts.
+/// The rows that may be found, by their numbers over all parts.
 #[derive(Clone, Copy, Debug)]
 pub enum Subset<'a> {
-    /// All of them.
+    /// All rows.
     All,
-    /// Those whose byte is not zero, and how many these are.
+    /// The rows whose byte is not zero, and how many there are.
     Mask(&'a [u8], usize),
-    /// These alone, in ascending order, each once.
+    /// The listed rows, in ascending order, each once.
     Rows(&'a [usize]),
 }
 
 impl<'a> Subset<'a> {
-    /// The subset of a mask; `list` is room for the numbers of few rows.
+    /// The subset of a mask; `list` holds the row numbers if there are few.
     pub fn of_mask(mask: &'a [u8], list: &'a mut Vec<usize>) -> Self {
         let count = count(mask);
         if count > mask.len() / LISTED {
@@ -29,7 +29,7 @@ impl<'a> Subset<'a> {
         Self::Rows(list)
     }
 
-    /// The rows of these numbers, those apart that are not below `count`.
+    /// The rows of these numbers; numbers outside `0..count` are ignored.
     pub fn of_rows(numbers: &[i64], count: usize, list: &'a mut Vec<usize>) -> Self {
         list.extend(numbers.iter().filter_map(|&number| usize::try_from(number).ok().filter(|&row| row < count)));
         list.sort_unstable();
@@ -37,7 +37,7 @@ impl<'a> Subset<'a> {
         Self::Rows(list)
     }
 
-    /// Rows that may be found, of `all`.
+    /// How many of `all` rows may be found.
     pub fn count(&self, all: usize) -> usize {
         match *self {
             Self::All => all,
@@ -46,26 +46,26 @@ impl<'a> Subset<'a> {
         }
     }
 
-    /// What there is to scan of the part with these row numbers: rows within the part, or places in the list.
-    pub(super) fn span(&self, rows: Range<usize>) -> Range<usize> {
+    /// The part of the subset with row numbers in `rows`: row numbers from its start, or positions in the list.
+    pub(super) fn items_of(&self, rows: Range<usize>) -> Range<usize> {
         match self {
             Self::Rows(list) => {
-                let place = |bound| list.partition_point(|&row| row < bound);
-                place(rows.start)..place(rows.end)
+                let position = |bound| list.partition_point(|&row| row < bound);
+                position(rows.start)..position(rows.end)
             }
             _ => 0..rows.len(),
         }
     }
 }
 
-/// Bytes that are not zero.
+/// Number of bytes that are not zero.
 pub(super) fn count(mask: &[u8]) -> usize {
-    // Sums of bytes, for as long as they fit one: the compiler adds a register of them at a time.
+    // Sums of up to 255 fit in a byte, so the compiler adds a register of bytes at a time.
     let chunks = mask.chunks(255);
     chunks.map(|chunk| usize::from(chunk.iter().map(|&byte| u8::from(byte != 0)).sum::<u8>())).sum()
 }
 
-/// Visit the places of the bytes that are not zero.
+/// Visit the positions of the bytes that are not zero.
 pub(super) fn each(mask: &[u8], mut visit: impl FnMut(usize)) {
     let (words, tail) = mask.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
@@ -86,7 +86,7 @@ mod tests {
     use crate::similarity::testing::Random;
 
     #[test]
-    fn a_mask_becomes_a_list_where_few_rows_are_left() {
+    fn a_mask_of_few_rows_becomes_a_list() {
         let mut random = Random(61);
         for length in [0, 1, 7, 8, 9, 255, 256, 3000] {
             for share in [0, 1, 10, 20, 100] {
@@ -98,17 +98,17 @@ mod tests {
                 match subset {
                     Subset::Rows(rows) => assert_eq!(rows, expected),
                     Subset::Mask(..) => assert!(expected.len() > length / LISTED),
-                    Subset::All => panic!("a mask is a mask"),
+                    Subset::All => panic!("a mask hides rows"),
                 }
             }
         }
     }
 
     #[test]
-    fn a_span_is_what_lies_in_the_part() {
+    fn items_are_cut_at_the_part_bounds() {
         let rows = [3, 4, 9];
-        assert_eq!(Subset::Rows(&rows).span(4..9), 1..2);
-        assert_eq!(Subset::Rows(&rows).span(10..20), 3..3);
-        assert_eq!(Subset::All.span(4..9), 0..5);
+        assert_eq!(Subset::Rows(&rows).items_of(4..9), 1..2);
+        assert_eq!(Subset::Rows(&rows).items_of(10..20), 3..3);
+        assert_eq!(Subset::All.items_of(4..9), 0..5);
     }
 }

@@ -1,4 +1,4 @@
-//! A file that appears under its name when it is whole.
+//! A file that gets its final name only when it is complete.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -6,23 +6,23 @@ use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile};
 
-/// A file that is written beside its place, and is gone where it does not get there.
-pub(super) enum Temporary {
-    /// Without a name: what is left of it when the process is killed is nothing.
+/// A temporary file beside its target. It is deleted on drop unless it was renamed.
+pub(super) enum TemporaryFile {
+    /// Without a name, so a killed process leaves nothing behind.
     #[cfg(target_os = "linux")]
-    Nameless(File),
-    /// With one that starts with `.ctxembed-`, for file systems that know no other.
+    Unnamed(File),
+    /// With a name that starts with `.ctxembed-`, for file systems without unnamed files.
     Named(NamedTempFile),
 }
 
-impl Temporary {
+impl TemporaryFile {
     /// An empty file in `directory`, with the permissions of any new file.
     pub(super) fn create(directory: &Path) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
-        if let Ok(file) = nameless(directory) {
-            return Ok(Self::Nameless(file));
+        if let Ok(file) = unnamed(directory) {
+            return Ok(Self::Unnamed(file));
         }
-        // Opened here, not by the builder, for those permissions and for the system's own error.
+        // Opened here and not by the builder, which sets other permissions and hides the system's error.
         let mut refusal = None;
         let named = builder().make_in(directory, |path| {
             let created = OpenOptions::new().read(true).write(true).create_new(true).open(path);
@@ -35,17 +35,17 @@ impl Temporary {
     pub(super) fn file(&mut self) -> &mut File {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Nameless(file) => file,
+            Self::Unnamed(file) => file,
             Self::Named(file) => file.as_file_mut(),
         }
     }
 
-    /// Put the file at its place, over what is there.
+    /// Move the file to `target`, replacing what is there.
     pub(super) fn rename(self, directory: &Path, target: &Path) -> io::Result<()> {
         match self {
-            // No system call links over a file that exists: it gets a name of its own for the moment of the rename.
+            // No system call links over an existing file, so the file gets a temporary name first.
             #[cfg(target_os = "linux")]
-            Self::Nameless(file) => {
+            Self::Unnamed(file) => {
                 let named = builder().make_in(directory, |path| link(&file, path))?;
                 named.into_temp_path().persist(target).map_err(|error| error.error)
             }
@@ -61,7 +61,7 @@ fn builder() -> Builder<'static, 'static> {
 }
 
 #[cfg(target_os = "linux")]
-fn nameless(directory: &Path) -> io::Result<File> {
+fn unnamed(directory: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags, open};
     let (flags, mode) = (OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o666));
     Ok(open(directory, flags, mode)?.into())
@@ -72,6 +72,6 @@ fn link(file: &File, path: &Path) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     use rustix::fs::{AtFlags, CWD, linkat};
-    // The way that open(2) gives for a process without privileges.
+    // As open(2) describes it for a process without privileges.
     Ok(linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }

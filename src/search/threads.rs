@@ -1,4 +1,4 @@
-//! Threads that live as long as a call, and how a long call is stopped.
+//! Threads that live as long as one call, and the check that can interrupt it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -6,71 +6,69 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-/// Asked by the calling thread now and then; an error ends the work.
-pub type Watch<'a> = &'a mut (dyn FnMut() -> Result<(), Error> + Send);
+/// Called now and then on the calling thread; an error stops the work and is returned.
+pub type InterruptCheck<'a> = &'a mut (dyn FnMut() -> Result<(), Error> + Send);
 
-/// A watch that is asked no more often than it makes sense.
-pub(super) struct Pulse<'a> {
-    watch: Watch<'a>,
-    asked: Instant,
+/// Calls an [`InterruptCheck`] at most once per interval, so that it costs nothing in a loop.
+pub(super) struct Interrupts<'a> {
+    call: InterruptCheck<'a>,
+    last: Instant,
 }
 
-impl<'a> Pulse<'a> {
-    /// Between two questions.
-    const EVERY: Duration = Duration::from_millis(50);
+impl<'a> Interrupts<'a> {
+    const INTERVAL: Duration = Duration::from_millis(50);
 
-    pub(super) fn new(watch: Watch<'a>) -> Self {
-        Self { watch, asked: Instant::now() }
+    pub(super) fn new(call: InterruptCheck<'a>) -> Self {
+        Self { call, last: Instant::now() }
     }
 
-    /// One that asks at the first occasion.
+    /// Makes the first check without waiting for the interval.
     #[cfg(test)]
-    pub(super) fn overdue(watch: Watch<'a>) -> Self {
-        let mut pulse = Self::new(watch);
-        pulse.asked -= Self::EVERY;
-        pulse
+    pub(super) fn overdue(call: InterruptCheck<'a>) -> Self {
+        let mut interrupts = Self::new(call);
+        interrupts.last -= Self::INTERVAL;
+        interrupts
     }
 
-    pub(super) fn ask(&mut self) -> Result<(), Error> {
-        if self.asked.elapsed() < Self::EVERY {
+    pub(super) fn check(&mut self) -> Result<(), Error> {
+        if self.last.elapsed() < Self::INTERVAL {
             return Ok(());
         }
-        let answer = (self.watch)();
-        self.asked = Instant::now();
-        answer
+        let result = (self.call)();
+        self.last = Instant::now();
+        result
     }
 }
 
-/// What a thread is given: a function that calls back for every unit the thread draws, and fails when the work was
-/// stopped.
-pub(super) type Draw<'a> = &'a mut dyn FnMut(&mut dyn FnMut(usize) -> Result<(), Error>) -> Result<(), Error>;
+/// Takes units of work until none is left, and calls the closure with each. It fails once the work was stopped.
+pub(super) type ForEachUnit<'a> = &'a mut dyn FnMut(&mut dyn FnMut(usize) -> Result<(), Error>) -> Result<(), Error>;
 
-/// Run `work` on each of `threads` threads, the calling one included, which draw the numbers below `units` from one
-/// counter in order. The first error ends all of them; the results come in no particular order.
+/// Run `work` on `threads` threads, the calling one included. They take the numbers `0..units` in order from a shared
+/// counter. The first error stops all of them; results come in no particular order.
 pub(super) fn run<T: Send>(
     units: usize,
     threads: usize,
-    pulse: &mut Pulse<'_>,
-    work: impl Fn(Draw<'_>) -> Result<T, Error> + Sync,
+    interrupts: &mut Interrupts<'_>,
+    work: impl Fn(ForEachUnit<'_>) -> Result<T, Error> + Sync,
 ) -> Result<Vec<T>, Error> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let draw = || Some(next.fetch_add(1, Relaxed)).filter(|&unit| unit < units && !stop.load(Relaxed));
+    let take = || Some(next.fetch_add(1, Relaxed)).filter(|&unit| unit < units && !stop.load(Relaxed));
     let helper = || {
         work(&mut |each| {
-            while let Some(unit) = draw() {
+            while let Some(unit) = take() {
                 each(unit).inspect_err(|_| stop.store(true, Relaxed))?;
             }
             Ok(())
         })
     };
     thread::scope(|scope| {
-        // A thread that the system refuses is a thread less, not a failed search.
+        // If the system refuses a thread, the search goes on with fewer.
         let helpers: Vec<_> = (1..threads.min(units))
             .map_while(|_| thread::Builder::new().name("ctxembed".into()).spawn_scoped(scope, helper).ok())
             .collect();
         let own = work(&mut |each| {
-            while let Some(unit) = draw() {
-                each(unit).and_then(|()| pulse.ask()).inspect_err(|_| stop.store(true, Relaxed))?;
+            while let Some(unit) = take() {
+                each(unit).and_then(|()| interrupts.check()).inspect_err(|_| stop.store(true, Relaxed))?;
             }
             Ok(())
         });

@@ -13,8 +13,7 @@ pub fn inverse_norm(squared: u32) -> f64 {
 
 /// The float32 nearest to `d / sqrt(m * n)`, ties to even, given the squared norms and their [`inverse_norm`]s.
 ///
-/// The product in double precision is usually enough; only where its error leaves the rounding open are the integers
-/// asked.
+/// The product in double precision is usually enough; the integers decide only where its error leaves the rounding open.
 #[inline]
 pub fn cosine(d: i32, (m, inverse_m): (u32, f64), (n, inverse_n): (u32, f64)) -> f32 {
     let near = f64::from(d) * (inverse_m * inverse_n);
@@ -65,7 +64,7 @@ fn settle(d: i32, m: u32, n: u32, near: f64) -> f32 {
 /// Compare `d / sqrt(n)` with `e / sqrt(m)` exactly: the order of the cosines with one and the same query.
 #[inline]
 pub fn compare((d, n): (i32, u32), (e, m): (i32, u32)) -> Ordering {
-    // A zero vector's product is zero, so that only the other side's sign counts.
+    // A zero vector's product is zero, so that the other side's sign decides.
     let (d, e) = (if n == 0 { 0 } else { i64::from(d) }, if m == 0 { 0 } else { i64::from(e) });
     d.signum().cmp(&e.signum()).then_with(|| {
         // d^2 / n against e^2 / m; squares are below 2^63, norms below 2^32.
@@ -82,7 +81,7 @@ pub fn inverse_norm_f32(squared: u32) -> f32 {
     if squared == 0 { 0.0 } else { 1.0 / (squared as f32).sqrt() }
 }
 
-/// A float32 that no row which is at least as good as `(d, n)` falls below.
+/// A lower bound of the [`filter_value`] of every row that is at least as good as `(d, n)`.
 ///
 /// A row's filter value is `fl(fl(e) * fl(1 / sqrt(m)))` in float32: two roundings of 2^-24 beside those of
 /// [`inverse_norm_f32`], so its relative error is below 6 * 2^-24. The margin here is 2^-20, sixteen of them, which
@@ -106,7 +105,7 @@ pub fn filter_value(d: i32, inverse_norm: f32) -> f32 {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "values are asked to the last bit")]
+#[expect(clippy::float_cmp, reason = "values are compared to the last bit")]
 mod tests {
     use super::super::testing::Random;
     use super::*;
@@ -161,7 +160,7 @@ mod tests {
                 }
             }
         }
-        assert!(settled > 3, "{settled} settled: the search no longer finds what it is for");
+        assert!(settled > 3, "{settled} settled: the search no longer finds such values");
         // An exact middle goes to the even neighbour: d = 2^24 + 1 over 2^25.
         let d = (1 << 24) + 1;
         assert_eq!(settle(d, 1 << 25, 1 << 25, f64::from(d) / f64::from(1 << 25)).to_bits(), 0.5f32.to_bits());
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_and_self() {
+    fn cosines_of_zero_and_of_equal_vectors_are_exact() {
         assert_eq!(of(0, 0, 9).to_bits(), 0);
         assert_eq!(of(0, 5, 9).to_bits(), 0);
         for n in [1, 2, 3, 127 * 127, 1 << 14, 16_777_217, 2_147_467_264] {
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_that_of_the_rationals() {
+    fn comparisons_follow_the_exact_values() {
         let values = [(0, 0), (0, 7), (1, 1), (-1, 1), (2, 4), (3, 9), (-2, 4), (5, 3), (-5, 3), (5, 4), (2, 5)];
         for a in values {
             for b in values {
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn no_row_that_is_as_good_falls_below_the_limit() {
+    fn no_row_as_good_as_the_limit_falls_below_it() {
         let mut random = Random(6);
         for _ in 0..200_000 {
             let mut row = || {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::prefetch::{distance, prefetch};
 
-/// Rows that lie `stride` elements apart, of which the first `width` elements each are looked at.
+/// Rows that lie `stride` elements apart, of which the first `width` elements each are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a, E> {
     data: &'a [E],
@@ -20,7 +20,7 @@ impl<'a, E> Matrix<'a, E> {
         Self { data, width: width.min(stride), stride }
     }
 
-    /// Rows that are looked at wholly.
+    /// Rows that are read wholly.
     pub fn whole(data: &'a [E], width: usize) -> Self {
         Self::new(data, width, width)
     }
@@ -35,7 +35,7 @@ impl<'a, E> Matrix<'a, E> {
         self.len() == 0
     }
 
-    /// Elements of a row that are looked at.
+    /// Elements of a row that are read.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -57,7 +57,7 @@ impl<'a, E> Matrix<'a, E> {
         Self { data: &self.data[rows.start * self.stride..rows.end * self.stride], ..*self }
     }
 
-    /// All elements from a row on, those between rows included.
+    /// All elements from the start of a row on, those between rows included.
     #[inline]
     pub fn from(&self, row: usize) -> &'a [E] {
         &self.data[row * self.stride..]
@@ -75,7 +75,7 @@ impl<'a, E> Matrix<'a, E> {
         self.data.chunks_exact(self.stride).map(move |row| &row[..width])
     }
 
-    /// What is looked at, row after row; copied where that is not all.
+    /// The elements that are read, row after row; copied where others lie between them.
     pub fn packed(&self) -> Cow<'a, [E]>
     where
         E: Copy,
@@ -86,7 +86,8 @@ impl<'a, E> Matrix<'a, E> {
         Cow::Owned(self.iter().flatten().copied().collect())
     }
 
-    /// Bytes from an element to one that should be asked for while it is read: what a row hides is stepped over.
+    /// Bytes from an element to the one to prefetch while it is read: whole strides, where elements between rows are not
+    /// read.
     #[inline]
     pub fn ahead(&self) -> usize {
         if self.width == self.stride {
@@ -96,7 +97,7 @@ impl<'a, E> Matrix<'a, E> {
         distance().div_ceil(row) * row
     }
 
-    /// Ask for some rows, as far as they exist, that will be read soon.
+    /// Prefetch some rows, as far as they exist.
     #[inline]
     pub fn prefetch(&self, rows: Range<usize>) {
         for row in rows.start..rows.end.min(self.len()) {
@@ -104,7 +105,7 @@ impl<'a, E> Matrix<'a, E> {
         }
     }
 
-    /// All rows by `N`, and the rest of less than `N`.
+    /// The rows in groups of `N`, and the last rows, fewer than `N`.
     #[inline]
     pub fn groups<const N: usize>(&self) -> (impl ExactSizeIterator<Item = [&'a [E]; N]> + use<'a, E, N>, Self) {
         let (width, stride) = (self.width, self.stride);

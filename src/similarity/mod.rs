@@ -1,32 +1,31 @@
-//! Similarities of one vector with many: kernels only, which know neither threads nor selection.
+//! Similarities of one vector with many: kernels only. Threads and selection are [`crate::search`]'s.
 //!
-//! There are two roads to the same integers:
-//! - **rows**: one query against rows as they lie in memory. Each row is reduced on its own; for few queries this
-//!   runs at the speed of memory.
-//! - **panels**: rows are first interleaved, lane per row, into groups that fill a register. A word of a query is
-//!   then broadcast against a group, so that no sum crosses lanes, and several queries and groups share each load.
-//!   Interleaving costs about as much as two queries on the rows road, and is shared by all queries of a block.
-//!   A CPU that multiplies matrices by itself (AMX) reads the rows of a panel where they lie instead.
+//! There are two kinds of kernels, which give the same integers:
+//! - **rows**: one query against rows as they lie in memory. Each row is reduced by itself; for few queries this runs at
+//!   the speed of memory.
+//! - **panels**: rows are first interleaved, a lane a row, into groups that fill a register. A word of a query is then
+//!   broadcast against a group, so that no sum crosses lanes, and several queries and groups share each load.
+//!   Interleaving costs about as much as two queries against rows, and all queries of a block share it. A CPU that
+//!   multiplies matrices itself (AMX) reads the rows of a panel where they lie instead.
 //!
-//! Every entry takes the [`Isa`] to run on and clamps it to what this process may use, so that tests can run each
+//! Every function takes the [`Isa`] to run on and clamps it to what this process may use, so that tests can run each
 //! path. All paths give the same integers.
 
 pub mod asymmetric;
 pub mod cosine;
 pub mod dot;
 pub mod hamming;
-#[cfg(target_arch = "x86_64")]
-mod lanes;
 mod matrix;
 mod prefetch;
+mod queries;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
 pub use matrix::Matrix;
 pub use prefetch::{prefetch, prefetch_ahead};
+pub use queries::{BATCH, Batches, Interleaved};
 
 use crate::isa::Isa;
-
-/// Queries that a word holds, and that pass over a panel together where a path has no other number.
-pub const BATCH: usize = 8;
 
 /// Most dimensions of an int8 vector: the largest for which `128 * 128 * dims`, the greatest product or squared
 /// norm, fits in an `i32`.
@@ -37,16 +36,16 @@ pub const MAX_BYTES: usize = i32::MAX as usize / 8;
 
 /// One family of kernels: scores that are exact integers of a query and a row.
 pub trait Kernels: Copy + Send + Sync {
-    /// What a query is made of.
+    /// An element of a query.
     type Query: Copy + Default + Send + Sync;
-    /// What a row is made of.
+    /// An element of a row.
     type Element: Copy + Default + Send + Sync;
     /// One register of interleaved rows: the same word of [`Kernels::GROUP`] rows.
     type Line: Copy + Send + Sync;
-    /// The same word of [`BATCH`] queries.
-    type Word: Copy + Send + Sync;
+    /// Queries as [`Kernels::panel`] reads them.
+    type Queries: Batches + Send + Sync;
 
-    /// Rows that a line interleaves.
+    /// Rows of a panel are filled up to a multiple of this.
     const GROUP: usize;
     /// Elements of a query for each element of a row.
     const RATIO: usize;
@@ -65,7 +64,7 @@ pub trait Kernels: Copy + Send + Sync {
     /// Scores of `query` with each of the `out.len()` rows.
     fn rows(isa: Isa, query: &[Self::Query], rows: Matrix<'_, Self::Element>, out: &mut [i32]);
 
-    /// The squared norm of each of the `out.len()` rows; zeros from a family that has no use for them.
+    /// The squared norm of each of the `out.len()` rows; zeros from a family whose scores need none.
     fn squared_norms(_isa: Isa, _rows: Matrix<'_, Self::Element>, out: &mut [u32]) {
         out.fill(0);
     }
@@ -82,71 +81,26 @@ pub trait Kernels: Copy + Send + Sync {
         Self::squared_norms(isa, rows, norms);
     }
 
-    /// Interleave rows into `panel`, replacing what it held. A last group that is not full is filled up with zero
-    /// rows, a last word with elements that score nothing. What a path reads where it lies is left out.
+    /// Interleave rows into `panel`, replacing its contents. A last group that is not full is filled up with zero rows,
+    /// a last word with elements that score nothing. Rows that a path reads where they lie are left out.
     fn pack_rows(isa: Isa, rows: Matrix<'_, Self::Element>, panel: &mut Vec<Self::Line>);
 
     /// Interleave the queries of `width` elements each, batch by batch, filled up with zeros.
-    fn pack_queries(isa: Isa, queries: &[Self::Query], width: usize) -> Queries<Self::Word>;
+    fn pack_queries(isa: Isa, queries: &[Self::Query], width: usize) -> Self::Queries;
 
-    /// Scores of the queries of one batch with all rows, of which `panel` was made.
+    /// Scores of the queries of one batch with all rows. [`Kernels::pack_rows`] made `panel` of them, on the same path.
     ///
-    /// Row `r` of the batch's query `q` goes to `out[q * stride + r]`; `stride` is at least the number of rows
-    /// filled up to whole groups, which are scored too, and `out` as long as `stride` times [`Queries::together`].
+    /// Row `r` of the batch's query `q` goes to `out[q * stride + r]`. `stride` is at least the number of rows, filled
+    /// up to whole groups (which are scored too), and `out` as long as `stride` times [`Batches::size`].
     fn panel(
         isa: Isa,
         rows: Matrix<'_, Self::Element>,
         panel: &[Self::Line],
-        queries: &Queries<Self::Word>,
+        queries: &Self::Queries,
         batch: usize,
         out: &mut [i32],
         stride: usize,
     );
-}
-
-/// Queries interleaved for the panel road.
-#[derive(Clone, Debug)]
-pub struct Queries<W> {
-    words: Vec<W>,
-    /// Instead of words, where the CPU multiplies matrices: the same word of sixteen queries.
-    tiles: Vec<dot::Line>,
-    /// What the kernel subtracts from each query's sums; zero where it has nothing to correct.
-    bias: Vec<i32>,
-    count: usize,
-    /// Words of a vector.
-    length: usize,
-    together: usize,
-}
-
-impl<W> Queries<W> {
-    /// Queries interleaved by [`BATCH`], `length` words each.
-    fn of_words(words: Vec<W>, bias: Vec<i32>, count: usize, length: usize) -> Self {
-        Self { words, tiles: vec![], bias, count, length, together: BATCH }
-    }
-
-    /// Queries in a batch, the last one excepted.
-    pub fn together(&self) -> usize {
-        self.together
-    }
-
-    /// Batches that hold all queries.
-    pub fn batches(&self) -> usize {
-        self.count.div_ceil(self.together)
-    }
-
-    /// The tiles of a batch, and the number of its real queries.
-    #[cfg(target_arch = "x86_64")]
-    fn tiles(&self, batch: usize) -> (&[dot::Line], usize) {
-        let lines = self.together / dot::GROUP * self.length;
-        (&self.tiles[batch * lines..][..lines], self.together.min(self.count - batch * self.together))
-    }
-
-    /// The words of a batch, the number of its real queries, and their biases.
-    fn batch(&self, batch: usize) -> (&[W], usize, &[i32; BATCH]) {
-        let words = &self.words[batch * self.length..(batch + 1) * self.length];
-        let bias = self.bias[batch * BATCH..].first_chunk().unwrap_or(&[0; BATCH]);
-        (words, BATCH.min(self.count - batch * BATCH), bias)
-    }
 }
 
 #[cfg(test)]

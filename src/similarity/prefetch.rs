@@ -2,10 +2,10 @@
 
 use std::sync::OnceLock;
 
-/// Bytes that a hint fetches.
+/// Bytes that one hint fetches.
 const LINE: usize = 64;
 
-/// Ask for the cache lines of `values`; on a CPU without a known hint, nothing.
+/// Prefetch the cache lines of `values`; a no-op on CPUs without a known hint.
 #[inline]
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "an intrinsic that takes a pointer"))]
 pub fn prefetch<T>(values: &[T]) {
@@ -22,18 +22,18 @@ pub fn prefetch<T>(values: &[T]) {
     let _ = (values, LINE);
 }
 
-/// Bytes between what is read and what is asked for meanwhile, when rows are read one after another.
+/// Bytes from the byte that is read to the one that is prefetched, when rows are read one after another.
 ///
-/// Less, and a CPU waits for memory in spite of its own prefetchers; more, and they get in each other's way. On Intel's
-/// (Emerald Rapids, of the speed of a plain read: none 64 to 79%, 1 KB 76 to 92, 2 KB 87 to 98, 4 and 8 KB 91 to 100)
-/// memory is farther away than on AMD's (Zen 3: none 76 to 79%, 512 bytes 82, 1 KB 89 to 94, 2 KB 87 to 90).
+/// With less a CPU waits for memory in spite of its own prefetchers; with more they get in each other's way. In percent of
+/// the speed of a plain read: Intel Emerald Rapids without hints 64 to 79, 1 KB 76 to 92, 2 KB 87 to 98, 4 and 8 KB 91 to
+/// 100; AMD Zen 3 without hints 76 to 79, 512 bytes 82, 1 KB 89 to 94, 2 KB 87 to 90.
 pub(super) fn distance() -> usize {
     static DISTANCE: OnceLock<usize> = OnceLock::new();
     *DISTANCE.get_or_init(|| if is_intel() { 4096 } else { 1024 })
 }
 
 #[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "asks the CPU for its maker")]
+#[expect(unsafe_code, reason = "CPUID, for the CPU's maker")]
 #[allow(unused_unsafe, reason = "newer compilers know that every x86-64 has the instruction")]
 fn is_intel() -> bool {
     // SAFETY: CPUID is in every x86-64, and leaf 0 in every CPUID.
@@ -46,7 +46,7 @@ fn is_intel() -> bool {
     false
 }
 
-/// Ask for the cache line that begins about `ahead` bytes after `values`; whether anything lies there does not matter.
+/// Prefetch the cache line about `ahead` bytes after `values`; nothing needs to be there.
 #[inline]
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "an intrinsic that takes a pointer"))]
 pub fn prefetch_ahead<T>(values: &T, ahead: usize) {

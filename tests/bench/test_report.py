@@ -11,6 +11,8 @@ import pytest
 
 from benches import plots, report
 
+RECORDS = sorted((Path(report.__file__).parent / "records").glob("*.json"))
+
 
 def result(peer, seconds, *, kind="peer", threads=1, case="a case", passes=None, group="decode", **more):
     return {
@@ -131,10 +133,35 @@ def test_tables_show_lower_instruction_sets_and_the_summary_does_not(record):
     assert "lowered" not in report.summary(record)
 
 
-def test_the_remark_of_a_record_is_printed(record):
+def test_a_record_of_more_than_one_run_says_so(record):
+    assert "`make bench`" in report.summary(record)
     record["remark"] = "Two runs."
-    assert "Two runs." in report.summary(record)
+    assert "`make bench`" not in report.summary(record)  # the page that it links to has the remark
     assert "Two runs." in report.markdown(record)
+
+
+def table_of(section):
+    return [line for line in section.splitlines() if line.startswith("| ")][2:]
+
+
+def test_the_summary_has_at_most_ten_rows(record):
+    for case in "abcdefghijklm":
+        record["results"] += [result("ctxembed", 1.0, kind="ours", case=case), result("slow", 2.0, case=case)]
+    assert len(table_of(report.summary(record))) == report.SUMMARY_ROWS == 10
+
+
+def test_the_summary_describes_only_the_chosen_cases(record):
+    case, words = next(iter(report.HEADLINES.items()))
+    record["results"] += [result("ctxembed", 1.0, kind="ours", case=case), result("slow", 2.0, case=case)]
+    assert [row.split(" | ")[0] for row in table_of(report.summary(record))] == [f"| {words}"]
+
+
+def test_every_chosen_case_is_in_the_record_of_the_readme():
+    readme = (Path(report.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in RECORDS]
+    assert any(report.insert(readme, report.summary(record)) == readme for record in kept)
+    assert len(report.HEADLINES) <= report.SUMMARY_ROWS
+    assert sum(f"| {words} |" in readme for words in report.HEADLINES.values()) == len(report.HEADLINES)
 
 
 def test_insert_replaces_only_the_text_between_the_markers(record):
@@ -185,9 +212,6 @@ def test_counts_per_second_are_plotted_over_time(record):
     assert "latency" not in text
     assert plots.smooth([0, 10, 20, 30, 40, 50, 60]) == [0, 5, 10, 15, 20, 30, 40]
     assert "| latency | 4.00 s |" in report.markdown(record)
-
-
-RECORDS = sorted((Path(report.__file__).parent / "records").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)

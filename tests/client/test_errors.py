@@ -215,5 +215,5 @@ def test_an_error_pickles_with_its_cause_and_without_the_key(cause, shown):
 def test_an_html_body_is_shown_as_text_and_kept_whole():
     page = "<html>\n<head><title>401 Authorization Required</title></head>\n<!-- a < b --></html>"
     error = ctxembed._errors.status_error(401, page, {})
-    assert str(error) == "the API answered 401: 401 Authorization Required <!-- a < b -->"
+    assert str(error) == "the API returned 401: 401 Authorization Required <!-- a < b -->"
     assert error.body == page

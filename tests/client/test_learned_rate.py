@@ -16,7 +16,7 @@ from ctxembed._client._policy.clock import Clock
 from ctxembed._client._policy.concurrency import ConcurrencyLimiter
 from ctxembed._client._policy.pacing import Pacing
 from ctxembed._client._policy.rate_limiter import RateLimiter
-from ctxembed._server.limiter import Bucket
+from ctxembed._server.rate_limiter import Bucket
 
 LATENCY = 0.05
 JITTER = 0.3  # share of the way back

@@ -11,9 +11,9 @@ import time
 import ctxembed
 import numpy as np
 import pytest
-from ctxembed._server.embedder import embed_documents
+from ctxembed._backends.hashed import embed_documents
+from ctxembed._backends.token_estimate import estimate_tokens
 from ctxembed._server.faults import NAMED
-from ctxembed._server.tokens import count_tokens
 
 from .conftest import MODEL, Driver, FakeClock, make_documents
 from .fault_matrix import PAGE, ROWS, SERVER_LIMITS, updated
@@ -21,13 +21,13 @@ from .fault_matrix import PAGE, ROWS, SERVER_LIMITS, updated
 DIMENSIONS = 128
 DOCUMENTS = make_documents(9, max_chunks=3)
 LIMITS = ctxembed.Limits(documents=3)  # three requests
-TOKENS = sum(sum(map(count_tokens, document)) + len(document) - 1 for document in DOCUMENTS)
+TOKENS = sum(sum(map(estimate_tokens, document)) + len(document) - 1 for document in DOCUMENTS)
 SHORT_TIMEOUT = 0.8  # seconds, for faults without a response; with any other fault a busy machine may take longer
 
 
 @pytest.fixture(scope="module")
 def expected():
-    """The vectors of each document, from the server's embedder."""
+    """The vectors of each document, from the server's backend."""
     options = {"model": MODEL, "full_dimensions": 1024, "dimensions": DIMENSIONS, "binary": False}
     return [embed_documents([document], **options) for document in DOCUMENTS]
 

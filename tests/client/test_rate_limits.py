@@ -20,7 +20,7 @@ from ctxembed._client._policy.rate_headers import parse_rate_headers
 from ctxembed._client._policy.rate_limiter import Bucket, RateLimiter, shared_rate_limiter
 from ctxembed._client._runtime import current_event_loop
 from ctxembed._client.base import rate_limiter_identity
-from ctxembed._server.limiter import Bucket as ServerBucket
+from ctxembed._server.rate_limiter import Bucket as ServerBucket
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""Bodies in the API's spelling, built by the standard library alone."""
+"""Response bodies as the API writes them, built with the standard library alone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 
 def chunk_vectors(shape: list[int], row_bytes: int, seed: int = 0) -> np.ndarray:
-    """Random bytes, one row a chunk."""
+    """Return random int8 rows, one for each chunk."""
     return np.random.default_rng(seed).integers(-128, 128, (sum(shape), row_bytes), dtype=np.int8)
 
 
 def response(shape: list[int], vectors: np.ndarray, **extra: Any) -> dict[str, Any]:
-    """A response for ``vectors``, documents and chunks in order."""
+    """Return a parsed response that holds ``vectors``, with documents and chunks in order."""
     rows = iter(vectors)
     data = [
         {
@@ -32,8 +32,8 @@ def response(shape: list[int], vectors: np.ndarray, **extra: Any) -> dict[str, A
     return {"object": "list", "data": data, "model": "pplx-embed-context-v1-0.6b", **extra}
 
 
-def spell(value: Any) -> bytes:
-    """Compact JSON."""
+def to_json(value: Any) -> bytes:
+    """Return compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 

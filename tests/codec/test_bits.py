@@ -1,4 +1,4 @@
-"""Bits are least significant first; numpy is the oracle."""
+"""pack_bits, unpack_bits, reverse_bit_order, truncate and normalize, compared with numpy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def int8(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dims", [8, 64, 128, 136, 384, 1000, 1024, 2560])
-def test_packing_is_numpys_little_endian_packing_of_the_signs(dims):
+def test_pack_bits_matches_numpy_packbits_with_little_bit_order(dims):
     vectors = int8(7, dims)
     vectors[0] = -128
     vectors[1] = 0
@@ -23,7 +23,7 @@ def test_packing_is_numpys_little_endian_packing_of_the_signs(dims):
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.float32, bool, "int8"])
-def test_unpacking_gives_signs_or_truth(dtype):
+def test_unpack_bits_returns_signs_or_booleans(dtype):
     bits = RNG.integers(0, 256, (5, 128), dtype=np.uint8)
     truth = np.unpackbits(bits, axis=1, bitorder="little").astype(bool)
     expected = truth if dtype is bool else np.where(truth, 1, -1).astype(dtype)
@@ -33,19 +33,19 @@ def test_unpacking_gives_signs_or_truth(dtype):
     np.testing.assert_array_equal(ctxembed.unpack_bits(bits, dimensions=251, dtype=dtype), expected[:, :251])
 
 
-def test_unpacking_undoes_packing():
+def test_unpack_bits_inverts_pack_bits():
     signs = ctxembed.unpack_bits(RNG.integers(0, 256, (9, 16), dtype=np.uint8))
     np.testing.assert_array_equal(ctxembed.unpack_bits(ctxembed.pack_bits(signs)), signs)
 
 
-def test_reversing_turns_one_order_into_the_other_and_back():
+def test_reverse_bit_order_converts_between_the_two_bit_orders():
     signs = ctxembed.unpack_bits(RNG.integers(0, 256, (4, 32), dtype=np.uint8))
     msb = np.packbits(signs > 0, axis=1)
     np.testing.assert_array_equal(ctxembed.reverse_bit_order(msb), ctxembed.pack_bits(signs))
     np.testing.assert_array_equal(ctxembed.reverse_bit_order(ctxembed.reverse_bit_order(msb)), msb)
 
 
-def test_truncation_of_bits_commutes_with_packing():
+def test_truncating_bits_equals_packing_truncated_vectors():
     vectors = int8(6, 1024)
     np.testing.assert_array_equal(
         ctxembed.truncate(ctxembed.pack_bits(vectors), 256), ctxembed.pack_bits(ctxembed.truncate(vectors, 256))
@@ -55,7 +55,7 @@ def test_truncation_of_bits_commutes_with_packing():
     assert not np.shares_memory(ctxembed.truncate(vectors, 1024), vectors)
 
 
-def test_normalising_gives_unit_rows_and_leaves_zero_rows_zero():
+def test_normalize_returns_unit_rows_and_keeps_zero_rows():
     vectors = int8(50, 1024)
     vectors[3] = 0
     vectors[4] = -128
@@ -89,14 +89,14 @@ def test_normalising_gives_unit_rows_and_leaves_zero_rows_zero():
         (lambda: ctxembed.ResponseDecoder(encoding_format=None), TypeError, "'base64_binary', got None"),
     ],
 )
-def test_arrays_of_another_kind_are_refused_with_what_they_are(call, error, words):
+def test_unsuitable_arguments_are_rejected_with_their_value(call, error, words):
     with pytest.raises(error) as caught:
         call()
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("function", [ctxembed.pack_bits, ctxembed.normalize, ctxembed.encode_base64])
-def test_inputs_stay_as_they_were(function):
+def test_inputs_are_not_modified(function):
     vectors = int8(4, 64)
     before = vectors.copy()
     vectors.flags.writeable = False
@@ -104,7 +104,7 @@ def test_inputs_stay_as_they_were(function):
     np.testing.assert_array_equal(vectors, before)
 
 
-def test_empty_matrices_stay_empty():
+def test_empty_matrices_give_empty_matrices():
     empty = np.empty((0, 64), np.int8)
     assert ctxembed.pack_bits(empty).shape == (0, 8)
     assert ctxembed.normalize(empty).shape == (0, 64)

@@ -1,4 +1,4 @@
-"""A response body becomes one matrix, or an error with a place."""
+"""decode_response turns a response body into one matrix, or raises an error that says where the body is wrong."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .conftest import chunk_vectors, response, spell
+from .conftest import chunk_vectors, response, to_json
 
 
-def test_rows_offsets_model_and_usage_are_the_bodys(shape, vectors, parsed):
-    emb = ctxembed.decode_response(spell(parsed), shape=shape, dimensions=1024)
+def test_vectors_offsets_model_and_usage_come_from_the_body(shape, vectors, parsed):
+    emb = ctxembed.decode_response(to_json(parsed), shape=shape, dimensions=1024)
     np.testing.assert_array_equal(emb.vectors, vectors)
     assert emb.vectors.dtype == np.int8
     assert emb.vectors.flags.c_contiguous
@@ -29,20 +29,20 @@ def test_rows_offsets_model_and_usage_are_the_bodys(shape, vectors, parsed):
     assert emb.failures == ()
 
 
-def test_nothing_needs_to_be_known_beforehand(vectors, parsed):
-    emb = ctxembed.decode_response(spell(parsed))
+def test_shape_and_dimensions_are_optional(vectors, parsed):
+    emb = ctxembed.decode_response(to_json(parsed))
     np.testing.assert_array_equal(emb.vectors, vectors)
     assert emb.dimensions == 1024
 
 
-def test_bits_are_rows_of_an_eighth_of_the_dimensions(shape):
+def test_binary_rows_have_one_byte_for_eight_dimensions(shape):
     bits = chunk_vectors(shape, 128).view(np.uint8)
-    emb = ctxembed.decode_response(spell(response(shape, bits)), dimensions=1024, encoding_format="base64_binary")
+    emb = ctxembed.decode_response(to_json(response(shape, bits)), dimensions=1024, encoding_format="base64_binary")
     np.testing.assert_array_equal(emb.vectors, bits)
     assert (emb.vectors.dtype, emb.dimensions) == (np.uint8, 1024)
 
 
-def test_rows_follow_both_indexes_in_whatever_order_they_come(shape, vectors, parsed):
+def test_rows_are_ordered_by_document_and_chunk_index(shape, vectors, parsed):
     shuffled = copy.deepcopy(parsed)
     rng = random.Random(1)
     rng.shuffle(shuffled["data"])
@@ -50,40 +50,40 @@ def test_rows_follow_both_indexes_in_whatever_order_they_come(shape, vectors, pa
         rng.shuffle(document["data"])
     assert shuffled != parsed
     for known in (None, shape):
-        np.testing.assert_array_equal(ctxembed.decode_response(spell(shuffled), shape=known).vectors, vectors)
+        np.testing.assert_array_equal(ctxembed.decode_response(to_json(shuffled), shape=known).vectors, vectors)
 
 
-def test_the_plain_endpoints_flat_list_is_one_chunk_a_document(vectors):
+def test_a_flat_list_of_the_embeddings_endpoint_has_one_chunk_for_each_document(vectors):
     flat = response([len(vectors)], vectors)["data"][0]
-    emb = ctxembed.decode_response(spell(flat), shape=[1] * len(vectors))
+    emb = ctxembed.decode_response(to_json(flat), shape=[1] * len(vectors))
     np.testing.assert_array_equal(emb.vectors, vectors)
     assert len(emb) == len(vectors)
 
 
-def test_an_absent_usage_cost_and_model_are_none(vectors):
+def test_missing_usage_cost_and_model_are_none(vectors):
     body = response([6], vectors)
     del body["model"]
-    emb = ctxembed.decode_response(spell(body))
+    emb = ctxembed.decode_response(to_json(body))
     assert emb.model is None
     assert emb.usage == ctxembed.Usage(None, None, None, 1)
     body["usage"] = {"total_tokens": 3, "cost": None}
-    assert ctxembed.decode_response(spell(body)).usage == ctxembed.Usage(None, 3, None, 1)
+    assert ctxembed.decode_response(to_json(body)).usage == ctxembed.Usage(None, 3, None, 1)
 
 
-def test_a_cost_in_another_currency_is_not_called_usd(vectors):
+def test_a_cost_in_another_currency_is_not_reported_as_usd(vectors):
     body = response([6], vectors, usage={"cost": {"total_cost": 1.5, "currency": "EUR"}})
-    assert ctxembed.decode_response(spell(body)).usage.cost_usd is None
+    assert ctxembed.decode_response(to_json(body)).usage.cost_usd is None
 
 
-def test_cost_keeps_every_digit_that_was_sent(vectors):
-    body = spell(response([6], vectors, usage={"cost": {"total_cost": 0}}))
+def test_the_cost_keeps_all_digits_of_the_body(vectors):
+    body = to_json(response([6], vectors, usage={"cost": {"total_cost": 0}}))
     body = body.replace(b'"total_cost":0', b'"total_cost":0.12345678901234567890123')
     assert ctxembed.decode_response(body).usage.cost_usd == Decimal("0.12345678901234567890123")
 
 
-def test_out_receives_the_rows_and_is_the_result(shape, vectors, parsed):
+def test_out_is_filled_and_returned(shape, vectors, parsed):
     out = np.empty_like(vectors)
-    emb = ctxembed.decode_response(spell(parsed), shape=shape, out=out)
+    emb = ctxembed.decode_response(to_json(parsed), shape=shape, out=out)
     assert emb.vectors is out
     np.testing.assert_array_equal(out, vectors)
 
@@ -100,31 +100,31 @@ def test_out_receives_the_rows_and_is_the_result(shape, vectors, parsed):
         (lambda v: v.tolist(), TypeError, "numpy array"),
     ],
 )
-def test_an_out_that_does_not_fit_is_refused_with_what_it_is(shape, vectors, parsed, make, error, words):
+def test_an_unsuitable_out_is_rejected(shape, vectors, parsed, make, error, words):
     with pytest.raises(error) as caught:
-        ctxembed.decode_response(spell(parsed), shape=shape, dimensions=1024, out=make(vectors))
+        ctxembed.decode_response(to_json(parsed), shape=shape, dimensions=1024, out=make(vectors))
     assert words in str(caught.value)
 
 
-def test_an_out_with_too_many_rows_for_the_body_is_refused(vectors, parsed):
+def test_an_out_with_more_rows_than_the_body_is_rejected(vectors, parsed):
     with pytest.raises(ValueError, match="7 rows"):
-        ctxembed.decode_response(spell(parsed), out=np.empty((7, 1024), np.int8))
+        ctxembed.decode_response(to_json(parsed), out=np.empty((7, 1024), np.int8))
 
 
-def test_a_readonly_out_is_refused(vectors, parsed):
+def test_a_read_only_out_is_rejected(vectors, parsed):
     out = np.empty_like(vectors)
     out.flags.writeable = False
     with pytest.raises(ValueError, match="out"):
-        ctxembed.decode_response(spell(parsed), out=out)
+        ctxembed.decode_response(to_json(parsed), out=out)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_bytes_like_body_decodes(vectors, parsed, kind):
-    np.testing.assert_array_equal(ctxembed.decode_response(kind(spell(parsed))).vectors, vectors)
+def test_bytes_bytearray_and_memoryview_decode(vectors, parsed, kind):
+    np.testing.assert_array_equal(ctxembed.decode_response(kind(to_json(parsed))).vectors, vectors)
 
 
 @pytest.mark.parametrize("body", ["text", None, 3, ["a"], np.zeros(3)])
-def test_a_body_that_is_not_bytes_is_a_type_error(body):
+def test_a_body_that_is_not_bytes_raises_type_error(body):
     with pytest.raises(TypeError, match="body must be bytes"):
         ctxembed.decode_response(body)
 
@@ -148,13 +148,13 @@ def test_a_body_that_is_not_bytes_is_a_type_error(body):
         ({"shape": [1.5]}, TypeError, "1.5"),
     ],
 )
-def test_bad_arguments_are_named_with_their_value(parsed, keywords, error, words):
+def test_bad_arguments_raise_errors_that_name_the_value(parsed, keywords, error, words):
     with pytest.raises(error) as caught:
-        ctxembed.decode_response(spell(parsed), **keywords)
+        ctxembed.decode_response(to_json(parsed), **keywords)
     assert words in str(caught.value)
 
 
-def test_garbage_of_any_length_is_a_decode_error():
+def test_random_bytes_raise_decode_error():
     rng = np.random.default_rng(0)
     for length in [0, 1, 2, 7, 100, 10_000, 1_000_000]:
         with pytest.raises(ctxembed.DecodeError):
@@ -163,8 +163,8 @@ def test_garbage_of_any_length_is_a_decode_error():
             ctxembed.decode_response(b"[" * length)
 
 
-def test_a_body_cut_anywhere_is_truncated(parsed):
-    body = spell(response([2, 1], chunk_vectors([2, 1], 9)))
+def test_a_cut_body_is_reported_as_truncated():
+    body = to_json(response([2, 1], chunk_vectors([2, 1], 9)))
     for cut in range(len(body)):
         with pytest.raises(ctxembed.DecodeError) as caught:
             ctxembed.decode_response(body[:cut], shape=[2, 1])
@@ -217,9 +217,9 @@ def _some_indexes(r):
         (_some_indexes, "index", 0, 0),
     ],
 )
-def test_a_response_that_does_not_prove_itself_says_what_and_where(shape, parsed, damage, kind, document, chunk):
+def test_an_invalid_response_raises_decode_error_with_kind_and_position(shape, parsed, damage, kind, document, chunk):
     damage(parsed)
-    body = spell(parsed)
+    body = to_json(parsed)
     with pytest.raises(ctxembed.DecodeError) as caught:
         ctxembed.decode_response(body, shape=shape, dimensions=1024)
     error = caught.value
@@ -232,46 +232,46 @@ def test_a_response_that_does_not_prove_itself_says_what_and_where(shape, parsed
     assert str(copied) == str(error)
 
 
-def test_a_small_body_cannot_ask_for_a_large_allocation(parsed):
+def test_a_small_body_cannot_cause_a_large_allocation(parsed):
     with pytest.raises(ctxembed.DecodeError):
-        ctxembed.decode_response(spell(parsed), shape=[2**40, 1, 2], dimensions=1024)
+        ctxembed.decode_response(to_json(parsed), shape=[2**40, 1, 2], dimensions=1024)
     with pytest.raises(ctxembed.DecodeError):
-        ctxembed.decode_response(spell(parsed), dimensions=2**16)
+        ctxembed.decode_response(to_json(parsed), dimensions=2**16)
 
 
-def test_an_empty_list_of_documents_is_an_empty_result():
+def test_a_response_without_documents_gives_empty_embeddings():
     emb = ctxembed.decode_response(b'{"data": []}', dimensions=128)
     assert (len(emb), emb.vectors.shape) == (0, (0, 128))
 
 
 @st.composite
-def spellings(draw):
-    """A response, and the same in another legal spelling."""
+def equivalent_bodies(draw):
+    """Draw a shape, vectors, and a response body with them: members shuffled, whitespace, escapes, other numbers."""
     shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
     vectors = chunk_vectors(shape, draw(st.integers(1, 40)), draw(st.integers(0, 99)))
     tree = response(shape, vectors)
     shuffle = random.Random(draw(st.integers(0, 2**32)))
 
-    def respell(value):
+    def rewrite(value):
         space = shuffle.choice(["", " ", "\n\t"])
         if isinstance(value, dict):
-            members = [f"{space}{json.dumps(k)}{space}:{respell(v)}" for k, v in value.items()]
+            members = [f"{space}{json.dumps(k)}{space}:{rewrite(v)}" for k, v in value.items()]
             members.append(f'"{"x" * shuffle.randrange(1, 200)}":{space}[null,{{"deep":[1.5e-3,"é\\""]}}]')
             shuffle.shuffle(members)
             return "{" + ",".join(members) + space + "}"
         if isinstance(value, list):
             shuffle.shuffle(value)
-            return "[" + ",".join(space + respell(v) for v in value) + space + "]"
+            return "[" + ",".join(space + rewrite(v) for v in value) + space + "]"
         if isinstance(value, int):
             return shuffle.choice([str(value), f"{value}.0", f"{value}e0", f"{value * 10}e-1"])
         return shuffle.choice([json.dumps(value), json.dumps(value).replace("/", "\\/").replace("A", "\\u0041")])
 
-    return shape, vectors, respell(tree).encode()
+    return shape, vectors, rewrite(tree).encode()
 
 
 @settings(max_examples=200, deadline=None)
-@given(spellings())
-def test_every_legal_spelling_decodes_to_the_same_rows(case):
+@given(equivalent_bodies())
+def test_equivalent_json_decodes_to_the_same_rows(case):
     shape, vectors, body = case
     emb = ctxembed.decode_response(body, shape=shape)
     np.testing.assert_array_equal(emb.vectors, vectors)

@@ -1,4 +1,4 @@
-"""The result type: views, other forms, and what another client has parsed."""
+"""Embeddings: views of documents, conversions, and responses that another client has parsed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from ctxembed import Embeddings
 
-from .conftest import response, spell
+from .conftest import response, to_json
 
 
 @pytest.fixture
 def emb(parsed):
-    return ctxembed.decode_response(spell(parsed))
+    return ctxembed.decode_response(to_json(parsed))
 
 
-def test_a_document_is_a_view_of_its_rows(emb, vectors):
+def test_indexing_returns_a_view_of_the_rows_of_a_document(emb, vectors):
     assert len(emb) == 3
     np.testing.assert_array_equal(emb[0], vectors[:3])
     np.testing.assert_array_equal(emb[-1], vectors[4:])
@@ -31,36 +31,36 @@ def test_a_document_is_a_view_of_its_rows(emb, vectors):
 
 
 @pytest.mark.parametrize("position", [3, -4, 10**9])
-def test_a_position_out_of_range_is_an_index_error(emb, position):
+def test_a_position_out_of_range_raises_index_error(emb, position):
     with pytest.raises(IndexError, match=str(position)):
         emb[position]
 
 
 @pytest.mark.parametrize("position", [1.0, "0", None, slice(0, 1)])
-def test_a_position_that_is_no_integer_is_a_type_error(emb, position):
+def test_a_position_that_is_not_an_int_raises_type_error(emb, position):
     with pytest.raises(TypeError) as caught:
         emb[position]
     assert str(caught.value) == f"the position of one document must be an int, got {position!r}"
 
 
-def test_nothing_can_be_set(emb):
+def test_embeddings_are_frozen(emb):
     with pytest.raises(FrozenInstanceError):
         emb.model = "other"
 
 
-def test_it_pickles_and_copies(emb):
+def test_embeddings_can_be_pickled_and_copied(emb):
     for other in (pickle.loads(pickle.dumps(emb)), copy.deepcopy(emb)):
         np.testing.assert_array_equal(other.vectors, emb.vectors)
         assert (other.model, other.usage, other.dimensions) == (emb.model, emb.usage, emb.dimensions)
 
 
-def test_repr_tells_sizes_and_no_values(emb):
+def test_repr_shows_sizes_without_values(emb):
     assert repr(emb) == (
         "Embeddings(3 documents, 6 chunks, 1024 dimensions, base64_int8, model='pplx-embed-context-v1-0.6b')"
     )
 
 
-def test_other_forms_agree_with_the_functions(emb, vectors):
+def test_conversions_match_the_codec_functions(emb, vectors):
     small = emb.truncate(256)
     assert (small.dimensions, small.vectors.shape, small.usage) == (256, (6, 256), emb.usage)
     bits = emb.to_binary()
@@ -73,12 +73,12 @@ def test_other_forms_agree_with_the_functions(emb, vectors):
 
 
 @pytest.mark.parametrize("dims", [0, 1025, -1, 12.5])
-def test_truncating_to_impossible_dimensions_is_refused(emb, dims):
+def test_truncate_rejects_impossible_dimensions(emb, dims):
     with pytest.raises((TypeError, ValueError), match="dims"):
         emb.truncate(dims)
 
 
-def test_arrow_has_a_row_a_chunk(emb, vectors):
+def test_to_arrow_has_one_row_for_each_chunk(emb, vectors):
     table = emb.to_arrow()
     assert table.column_names == ["document", "chunk", "vector"]
     assert table["document"].to_pylist() == [0, 0, 0, 1, 2, 2]
@@ -94,7 +94,7 @@ def as_objects(value):
 
 
 @pytest.mark.parametrize("form", [lambda r: r, as_objects])
-def test_a_parsed_response_gives_the_same_result(parsed, vectors, form):
+def test_from_response_accepts_dicts_and_objects(parsed, vectors, form):
     parsed["data"].reverse()
     parsed["data"][0]["data"].reverse()
     emb = Embeddings.from_response(form(parsed))
@@ -104,13 +104,13 @@ def test_a_parsed_response_gives_the_same_result(parsed, vectors, form):
     assert emb.model == parsed["model"]
 
 
-def test_a_parsed_flat_response_and_bits_work_too(vectors):
+def test_from_response_accepts_flat_lists_and_binary_rows(vectors):
     flat = response([6], vectors)["data"][0]
     emb = Embeddings.from_response(flat, encoding_format="base64_binary")
     assert (len(emb), emb.dimensions, emb.vectors.dtype) == (6, 8192, np.uint8)
 
 
-def test_a_fault_in_a_parsed_response_is_named_by_document_and_chunk(parsed):
+def test_from_response_names_the_document_and_chunk_of_an_error(parsed):
     parsed["data"][2]["data"][1]["embedding"] = "A*"
     with pytest.raises(ctxembed.DecodeError) as caught:
         Embeddings.from_response(parsed)
@@ -121,7 +121,7 @@ def test_a_fault_in_a_parsed_response_is_named_by_document_and_chunk(parsed):
 
 
 @pytest.mark.parametrize("embedding", [None, [1, 2], b"AQID"])
-def test_a_parsed_embedding_that_is_no_text_is_named_by_document_and_chunk(parsed, embedding):
+def test_from_response_rejects_an_embedding_that_is_not_a_str(parsed, embedding):
     parsed["data"][2]["data"][1]["embedding"] = embedding
     with pytest.raises(ctxembed.DecodeError, match=f"base64 string, got {type(embedding).__name__}") as caught:
         Embeddings.from_response(parsed)
@@ -129,26 +129,26 @@ def test_a_parsed_embedding_that_is_no_text_is_named_by_document_and_chunk(parse
 
 
 @pytest.mark.parametrize("index", ["0", 1.0, [0]])
-def test_a_parsed_index_that_is_no_int_is_refused(parsed, index):
+def test_from_response_rejects_an_index_that_is_not_an_int(parsed, index):
     parsed["data"][1]["index"] = index
     parsed["data"].reverse()
     with pytest.raises(ctxembed.DecodeError, match="document indexes must be each of 0 to 2 once"):
         Embeddings.from_response(parsed)
 
 
-def test_a_parsed_cost_that_is_no_number_is_refused(parsed):
+def test_from_response_rejects_a_cost_that_is_not_a_number(parsed):
     parsed["usage"]["cost"]["total_cost"] = "free"
     with pytest.raises(ctxembed.DecodeError, match="total_cost must be a number, got 'free'"):
         Embeddings.from_response(parsed)
 
 
 @pytest.mark.parametrize("thing", [{}, None, "text", SimpleNamespace(data=None), {"data": 5}])
-def test_what_is_no_response_is_a_type_error(thing):
+def test_from_response_rejects_anything_but_a_response(thing):
     with pytest.raises(TypeError, match="response"):
         Embeddings.from_response(thing)
 
 
-def test_usage_sums_exactly_and_unknown_stays_unknown():
+def test_usage_sums_exactly_and_keeps_unknown_values_none():
     ten_tokens = ctxembed.Usage(10, 10, Decimal("0.00000008"), 1)
     total = sum([ten_tokens] * 1000, ctxembed.Usage())
     assert total == ctxembed.Usage(10_000, 10_000, Decimal("0.00008"), 1000)

@@ -1,37 +1,51 @@
-"""The parser under ``decode_response`` against a suite of JSON parser cases."""
+"""The JSON parser of the response decoders against ``tests/data/json`` and, where it is present, JSONTestSuite."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import ctxembed
 import pytest
-from ctxembed import DecodeError
-from ctxembed._core import validate_json
 
-SUITE = Path(__file__).parents[3] / "shared" / "data" / "jsontestsuite"
-CASES = sorted(SUITE.rglob("*.json"))
+from tests.samples import DATA, SHARED
 
-pytestmark = pytest.mark.skipif(not CASES, reason="../shared/data/jsontestsuite is absent")
+CASES = sorted([*(DATA / "json").glob("*.json"), *(SHARED / "jsontestsuite").rglob("*.json")])
 
 
-def verdict(case: Path) -> bool:
+def decode(body: bytes) -> ctxembed.Embeddings:
+    return ctxembed.decode_response(body)
+
+
+def stream(body: bytes) -> ctxembed.Embeddings:
+    decoder = ctxembed.ResponseDecoder()
+    for start in range(0, len(body), 7):
+        decoder.feed(body[start : start + 7])
+    return decoder.finish()
+
+
+def error_kind(case: Path, decoder=decode) -> str | None:
+    """Return the kind of error for a response that has the case as the value of an unknown key."""
+    body = b'{"data":[{"index":0,"data":[{"index":0,"embedding":"AQID"}]}],"unknown":' + case.read_bytes() + b"}"
     try:
-        validate_json(case.read_bytes())
-    except DecodeError:
-        return False
-    return True
+        embeddings = decoder(body)
+    except ctxembed.DecodeError as error:
+        return error.kind
+    assert embeddings.vectors.tolist() == [[1, 2, 3]]
+    return None
 
 
+@pytest.mark.parametrize("decoder", [decode, stream])
 @pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("y_")], ids=lambda c: c.stem)
-def test_what_must_parse_parses(case):
-    assert verdict(case)
+def test_valid_json_is_accepted(case, decoder):
+    assert error_kind(case, decoder) is None
 
 
+@pytest.mark.parametrize("decoder", [decode, stream])
 @pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("n_")], ids=lambda c: c.stem)
-def test_what_must_not_parse_is_refused(case):
-    assert not verdict(case)
+def test_invalid_json_is_rejected(case, decoder):
+    assert error_kind(case, decoder) in {"json", "truncated", "trailing_bytes", "too_deep"}
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("i_")], ids=lambda c: c.stem)
-def test_what_may_parse_has_a_verdict(case):
-    assert verdict(case) in (True, False)
+def test_both_decoders_agree_on_implementation_defined_json(case):
+    assert error_kind(case, decode) == error_kind(case, stream)

@@ -1,4 +1,4 @@
-"""What decoding holds beyond the body: the matrix, and nothing that grows with it."""
+"""Memory of decoding: the matrix, and nothing else that grows with the body."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kib(field):
 
 gc.collect()
 ctypes.CDLL(None).malloc_trim(0)
-Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak, see proc(5)
 before = kib("VmRSS")
 CALL
 print(kib("VmHWM") - before)
@@ -51,10 +51,10 @@ emb = decoder.finish()
         ("emb = ctxembed.decode_response(body)", VECTORS),
         (STREAM, VECTORS),
     ],
-    ids=["into an array at hand", "known shape", "nothing known", "while it arrives"],
+    ids=["out given", "shape given", "nothing given", "in parts"],
 )
-def test_decoding_holds_the_matrix_and_nothing_that_grows_with_the_body(call, most):
+def test_decoding_allocates_the_matrix_and_nothing_else_that_grows_with_the_body(call, most):
     program = PROGRAM.replace("DOCUMENTS", str(DOCUMENTS)).replace("CALL", call)
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    # The allowance is what the allocators of Rust and Python keep in hand, not a share of the body.
+    # The allocators of Rust and Python keep up to 2 MB in reserve, regardless of the size of the body.
     assert most <= int(result.stdout) <= most + 2048

@@ -1,4 +1,4 @@
-"""A response decoded while it arrives is the response decoded whole."""
+"""ResponseDecoder gives the results and errors of decode_response, however the body is split."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .conftest import chunk_vectors, response, spell
+from .conftest import chunk_vectors, response, to_json
 
 SHAPE = [3, 1, 2]
 VECTORS = chunk_vectors(SHAPE, 50)
 USAGE = {"prompt_tokens": 3, "total_tokens": 4, "cost": {"total_cost": 1e-7, "currency": "USD"}}
-BODY = spell(response(SHAPE, VECTORS, usage=USAGE))
+BODY = to_json(response(SHAPE, VECTORS, usage=USAGE))
 
 
 def decode_in_parts(body: bytes, ends: list[int], **keywords):
@@ -29,7 +29,7 @@ def decode_in_parts(body: bytes, ends: list[int], **keywords):
 
 
 def outcome(decode, *arguments, **keywords):
-    """The result, or the error, in a form that can be compared."""
+    """Return the result or the error in a form that can be compared."""
     try:
         emb = decode(*arguments, **keywords)
     except ctxembed.DecodeError as error:
@@ -37,14 +37,14 @@ def outcome(decode, *arguments, **keywords):
     return (emb.vectors.tolist(), emb.offsets.tolist(), emb.model, emb.dimensions, emb.usage, emb.encoding_format)
 
 
-def test_every_split_in_two_gives_the_result_of_the_whole():
+def test_a_body_in_two_parts_decodes_as_a_whole():
     expected = outcome(ctxembed.decode_response, BODY, shape=SHAPE)
     for end in range(len(BODY) + 1):
         assert outcome(decode_in_parts, BODY, [end], shape=SHAPE) == expected
 
 
 @pytest.mark.parametrize("known", [{}, {"shape": SHAPE}, {"shape": SHAPE, "dimensions": 50}, {"dimensions": 50}])
-def test_single_bytes_give_the_result_of_the_whole(known):
+def test_a_body_in_single_bytes_decodes_as_a_whole(known):
     expected = outcome(ctxembed.decode_response, BODY, **known)
     assert outcome(decode_in_parts, BODY, [*range(len(BODY))], **known) == expected
 
@@ -56,7 +56,7 @@ def test_single_bytes_give_the_result_of_the_whole(known):
     ends=st.lists(st.integers(0, len(BODY)), max_size=8),
     cut=st.one_of(st.none(), st.integers(0, len(BODY))),
 )
-def test_a_damaged_body_gives_the_error_of_the_whole(position, byte, ends, cut):
+def test_a_damaged_body_raises_the_same_error_in_parts(position, byte, ends, cut):
     damaged = bytearray(BODY)
     damaged[position] = byte
     body = bytes(damaged[:cut])
@@ -64,17 +64,17 @@ def test_a_damaged_body_gives_the_error_of_the_whole(position, byte, ends, cut):
     assert outcome(decode_in_parts, body, ends, shape=SHAPE) == outcome(ctxembed.decode_response, body, shape=SHAPE)
 
 
-def test_shuffled_documents_and_bits_work_too():
+def test_shuffled_documents_and_binary_rows_decode():
     bits = chunk_vectors(SHAPE, 128).view(np.uint8)
     tree = response(SHAPE, bits)
     shuffled = copy.deepcopy(tree)
     shuffled["data"].reverse()
-    emb = decode_in_parts(spell(shuffled), [700], shape=SHAPE, encoding_format="base64_binary")
+    emb = decode_in_parts(to_json(shuffled), [700], shape=SHAPE, encoding_format="base64_binary")
     np.testing.assert_array_equal(emb.vectors, bits)
     assert emb.vectors.dtype == np.uint8
 
 
-def test_an_error_comes_as_soon_as_it_is_seen_and_again_ever_after():
+def test_feed_raises_at_the_first_error_and_again_at_each_later_call():
     decoder = ctxembed.ResponseDecoder()
     decoder.feed(b'{"data": [')
     with pytest.raises(ctxembed.DecodeError) as first:
@@ -85,7 +85,7 @@ def test_an_error_comes_as_soon_as_it_is_seen_and_again_ever_after():
         assert vars(later.value) == vars(first.value)
 
 
-def test_a_finished_decoder_says_so():
+def test_a_finished_decoder_cannot_be_used_again():
     decoder = ctxembed.ResponseDecoder(dimensions=8)
     decoder.feed(b'{"data":[]}')
     assert decoder.finish().vectors.shape == (0, 8)
@@ -94,7 +94,7 @@ def test_a_finished_decoder_says_so():
             call()
 
 
-def test_a_body_that_ends_early_is_truncated():
+def test_finish_reports_a_truncated_body():
     decoder = ctxembed.ResponseDecoder()
     decoder.feed(BODY[:-1])
     with pytest.raises(ctxembed.DecodeError) as caught:
@@ -102,9 +102,8 @@ def test_a_body_that_ends_early_is_truncated():
     assert (caught.value.kind, caught.value.offset) == ("truncated", len(BODY) - 1)
 
 
-def test_skipped_text_is_not_kept():
-    """A string of a key that does not matter may be longer than memory."""
-
+def test_skipped_strings_are_not_stored():
+    """The value of an unknown key may be larger than memory."""
     decoder = ctxembed.ResponseDecoder()
     decoder.feed(b'{"x": "')
     part = b"y" * (1 << 20)
@@ -126,12 +125,12 @@ def resident_kib() -> int:
 
 
 @pytest.mark.parametrize("body", ["text", None, 3])
-def test_a_part_that_is_not_bytes_is_a_type_error(body):
+def test_feed_rejects_anything_but_bytes(body):
     with pytest.raises(TypeError, match="bytes"):
         ctxembed.ResponseDecoder().feed(body)
 
 
-def test_decoders_of_many_threads_do_not_meddle():
+def test_decoders_on_several_threads_are_independent():
     expected = outcome(ctxembed.decode_response, BODY, shape=SHAPE)
     with ThreadPoolExecutor(8) as pool:
         for got in pool.map(lambda i: outcome(decode_in_parts, BODY, [i % 400, 500], shape=SHAPE), range(200)):

@@ -1,4 +1,4 @@
-"""Planning: every problem is found before anything is paid for, and the rest is counted, packed and priced."""
+"""plan and prepare: documents are validated, counted, packed and priced before anything is paid for."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from ctxembed._models import SEPARATOR, Limits, Model, register_model
-from ctxembed._planning.plan import Plan, Problem, plan
+from ctxembed import Limits, Model, Plan, Problem, plan, register_model
+from ctxembed._models import SEPARATOR
 from ctxembed._planning.prepare import prepare, prepare_texts
 
 WORDS = "The quick brown fox jumps over the lazy dog. "
 
 
 def characters(texts):
-    """Count a token a character."""
+    """Count each character as a token."""
     return [len(text) for text in texts]
 
 
 class Counter:
-    """A token a word; remembers its calls."""
+    """Count each word as a token, and record the calls."""
 
     def __init__(self):
         self.calls = []
@@ -31,7 +31,7 @@ class Counter:
         return np.array([len(text.split()) for text in texts], dtype=np.int32)
 
 
-def test_a_plan_counts_packs_and_prices():
+def test_a_plan_counts_packs_and_prices_documents():
     found = plan([["ab", "c"], ["d"]], token_counter=characters)
     assert (found.documents, found.chunks, found.requests) == (2, 3, 1)
     assert found.tokens == found.tokens_upper == 2 + 1 + 1 + 1  # the separator between the chunks is a token
@@ -42,14 +42,14 @@ def test_a_plan_counts_packs_and_prices():
     assert (found.model, found.dimensions, found.encoding_format) == ("pplx-embed-context-v1-0.6b", 1024, "base64_int8")
 
 
-def test_an_estimate_lies_below_the_upper_bound():
+def test_estimates_lie_below_the_upper_bound():
     found = plan([[WORDS * 20, WORDS]] * 10)
     assert not found.exact_tokens
     assert found.tokens < found.tokens_upper == 10 * (21 * len(WORDS) + 1)
     assert found.cost_usd < found.cost_usd_upper
 
 
-def test_a_rate_tells_how_long_the_requests_take():
+def test_a_request_rate_gives_the_duration():
     documents = [["a"]] * 600
     found = plan(documents, requests_per_minute=4)
     assert (found.requests, found.requests_per_minute, found.minutes) == (2, 4.0, 0.5)
@@ -62,12 +62,12 @@ def test_a_rate_tells_how_long_the_requests_take():
     ("rate", "error"),
     [(0, ValueError), (-1, ValueError), (float("nan"), ValueError), ("9", TypeError), (True, TypeError)],
 )
-def test_a_rate_that_cannot_be_is_refused(rate, error):
+def test_an_invalid_request_rate_is_rejected(rate, error):
     with pytest.raises(error, match=f"requests_per_minute must be .*{rate!r}"):
         plan([["a"]], requests_per_minute=rate)
 
 
-def test_a_price_that_is_not_known_is_none():
+def test_an_unknown_price_is_none():
     register_model(Model("test-unpriced", 256, None))
     found = plan([["a"]], model="test-unpriced")
     assert (found.cost_usd, found.cost_usd_upper) == (None, None)
@@ -86,17 +86,17 @@ def test_a_price_that_is_not_known_is_none():
         (("m", 256, Decimal(-1)), ValueError, "finite and at least 0, got -1"),
     ],
 )
-def test_a_model_that_cannot_be_is_refused(arguments, error, words):
+def test_an_invalid_model_is_rejected(arguments, error, words):
     with pytest.raises(error, match=words):
         Model(*arguments)
 
 
-def test_only_a_model_can_be_registered():
+def test_register_model_rejects_anything_but_a_model():
     with pytest.raises(TypeError, match="model must be a ctxembed.Model, got 'name'"):
         register_model("name")
 
 
-def test_numbers_of_numpy_are_as_good_as_those_of_python():
+def test_numpy_integers_are_accepted_and_converted():
     limits = Limits(documents=np.int64(1))
     found = plan([["a"], ["b"]], limits=limits, dimensions=np.int32(256), requests_per_minute=np.int64(2))
     assert (found.requests, found.minutes, found.dimensions) == (2, 1.0, 256)
@@ -105,7 +105,7 @@ def test_numbers_of_numpy_are_as_good_as_those_of_python():
         Limits(documents=np.True_)
 
 
-def test_every_problem_is_found_by_document_and_chunk():
+def test_problems_are_reported_by_document_and_chunk():
     documents = [
         ["fine"],
         [],
@@ -134,9 +134,9 @@ def test_an_exact_count_over_the_limit_is_a_problem():
     assert found.problems == (Problem(1, None, "has 11 tokens, more than limits.tokens_per_document = 10"),)
 
 
-def test_a_document_that_only_seems_too_large_goes_alone():
+def test_a_document_whose_estimate_exceeds_the_limit_gets_its_own_request():
     limits = Limits(tokens_per_document=100, tokens=400)
-    large = "pneumonoultramicroscopic" * 25  # one word to the lower bound, over a hundred tokens to the estimate
+    large = "pneumonoultramicroscopic" * 25  # lower bound: one token; estimate: over a hundred
     prepared = prepare([["a"], [large], ["b"], [large]], limits=limits)
     assert prepared.problems == ()
     assert prepared.tokens[1] > 100
@@ -144,7 +144,7 @@ def test_a_document_that_only_seems_too_large_goes_alone():
     assert prepared.lower_bound == 3
 
 
-def test_documents_with_problems_are_in_no_request():
+def test_documents_with_problems_are_left_out_of_requests():
     prepared = prepare([["a"], [], ["b"]])
     assert [request.tolist() for request in prepared.requests] == [[0, 2]]
     assert prepared.sendable.tolist() == [True, False, True]
@@ -152,19 +152,19 @@ def test_documents_with_problems_are_in_no_request():
     assert prepared.documents == [["a"], [], ["b"]]
 
 
-def test_only_problems_make_no_request():
+def test_documents_that_all_have_problems_make_no_request():
     found = plan([[], [""]])
     assert (found.requests, found.lower_bound, found.tokens) == (0, 0, 0)
     assert len(found.problems) == 2
 
 
-def test_problems_count_from_the_first_document():
+def test_problems_are_numbered_from_first_document():
     prepared = prepare([["a"], [""]], first_document=1000)
     assert [(problem.document, problem.chunk) for problem in prepared.problems] == [(1001, 0)]
     assert prepared.sendable.tolist() == [True, False]
 
 
-def test_any_iterable_of_iterables_is_accepted_and_materialised_once():
+def test_any_iterable_of_iterables_is_accepted_and_read_once():
     prepared = prepare((str(i) for i in range(n)) for n in (1, 3))
     assert prepared.documents == [["0"], ["0", "1", "2"]]
     assert prepare((("a", "b"), np.array(["c"]))).documents == [["a", "b"], ["c"]]
@@ -188,7 +188,7 @@ def test_any_iterable_of_iterables_is_accepted_and_materialised_once():
         ([], ValueError, "documents is empty"),
     ],
 )
-def test_what_is_no_list_of_documents_is_refused(documents, error, message):
+def test_invalid_documents_are_rejected(documents, error, message):
     with pytest.raises(error, match=message):
         plan(documents)
 
@@ -209,12 +209,12 @@ def test_what_is_no_list_of_documents_is_refused(documents, error, message):
         ({"token_counter": lambda _: None}, TypeError, r"token_counter\(chunks\) must be a sequence .* got NoneType"),
     ],
 )
-def test_options_that_cannot_be_are_refused_at_once(options, error, message):
+def test_invalid_options_are_rejected(options, error, message):
     with pytest.raises(error, match=message):
         plan([["a", "b"]], **options)
 
 
-def test_a_counter_is_called_once_with_every_chunk_that_can_be_counted():
+def test_a_counter_is_called_once_with_all_valid_chunks():
     counter = Counter()
     prepared = prepare([["a b", ""], ["c \ud800"], ["d"]], token_counter=counter)
     assert counter.calls == [["a b", "d"]]
@@ -222,11 +222,11 @@ def test_a_counter_is_called_once_with_every_chunk_that_can_be_counted():
     assert prepared.tokens[2] == 1
 
 
-def test_a_counter_that_counts_nothing_still_leaves_a_token_a_chunk():
+def test_every_chunk_has_at_least_one_token():
     assert prepare([["a", "b"]], token_counter=lambda texts: [0] * len(texts)).tokens.tolist() == [3]
 
 
-def test_a_counter_that_changes_its_argument_changes_nothing():
+def test_a_counter_cannot_modify_the_documents():
     def clear(texts):
         counts = [1] * len(texts)
         texts.clear()
@@ -235,15 +235,15 @@ def test_a_counter_that_changes_its_argument_changes_nothing():
     assert prepare([["a", "b"]], token_counter=clear).documents == [["a", "b"]]
 
 
-def test_errors_of_a_counter_are_its_own():
+def test_errors_of_a_counter_propagate():
     def broken(texts):
-        raise ZeroDivisionError("mine")
+        raise ZeroDivisionError("broken")
 
-    with pytest.raises(ZeroDivisionError, match="mine"):
+    with pytest.raises(ZeroDivisionError, match="broken"):
         plan([["a"]], token_counter=broken)
 
 
-def test_independent_texts_are_documents_of_one_chunk():
+def test_independent_texts_become_documents_of_one_chunk():
     prepared = prepare_texts(["a", "", "c"])
     assert prepared.documents == [["a"], [""], ["c"]]
     assert [(problem.document, problem.chunk) for problem in prepared.problems] == [(1, 0)]
@@ -260,12 +260,12 @@ def test_independent_texts_are_documents_of_one_chunk():
         ({"a"}, TypeError, "texts must be an ordered iterable of str, got set"),
     ],
 )
-def test_what_is_no_list_of_texts_is_refused(texts, error, message):
+def test_invalid_texts_are_rejected(texts, error, message):
     with pytest.raises(error, match=message):
         prepare_texts(texts)
 
 
-def test_a_plan_reads_well():
+def test_a_plan_prints_a_summary():
     text = str(plan([[WORDS * 10, WORDS]] * 2000 + [[""]]))
     assert repr(plan([["a"]])) == str(plan([["a"]]))
     for part in (
@@ -280,7 +280,7 @@ def test_a_plan_reads_well():
     assert "problems (1):\n  document 2000, chunk 0: is empty" in text
 
 
-def test_a_plan_is_frozen_pickles_and_becomes_json():
+def test_a_plan_is_frozen_picklable_and_json_serializable():
     found = plan([["a", "b"], []], token_counter=characters)
     with pytest.raises(AttributeError):
         found.requests = 0
@@ -294,7 +294,7 @@ def test_a_plan_is_frozen_pickles_and_becomes_json():
     assert set(fields) == set(Plan.__dataclass_fields__)
 
 
-def test_a_hundred_thousand_chunks_are_all_in_a_request():
+def test_a_hundred_thousand_chunks_are_all_planned():
     documents = [[f"{WORDS * 3} chunk {i} of document {j}" for i in range(10)] for j in range(10_000)]
     prepared = prepare(documents)
     assert np.sort(np.concatenate(prepared.requests)).tolist() == list(range(10_000))

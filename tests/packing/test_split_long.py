@@ -1,4 +1,4 @@
-"""Long documents: cut at chunk boundaries into windows that fit, and put together again."""
+"""split_long: long documents are split at chunk boundaries into windows that fit, and joined again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 
 def words(texts):
-    """Count a token a word."""
+    """Count each word as a token."""
     return [len(text.split()) for text in texts]
 
 
@@ -22,11 +22,11 @@ def text(tokens: int) -> str:
 
 
 def embedded(split, failures=()):
-    """Embeddings of a split's windows whose rows say (document, chunk) of the original."""
-    lost = {failure.document for failure in failures}
+    """Return embeddings of the windows whose rows are (document, chunk) of the original."""
+    failed = {failure.document for failure in failures}
     rows, offsets = [], [0]
     for position, window in enumerate(split.windows):
-        if position not in lost:
+        if position not in failed:
             rows += [[window.document, chunk] for chunk in range(window.chunks.start, window.chunks.stop)]
         offsets.append(len(rows))
     return Embeddings(
@@ -45,15 +45,15 @@ documents = st.lists(st.lists(st.integers(1, 12), max_size=30), min_size=1, max_
 
 @settings(max_examples=300, deadline=None)
 @given(documents, st.integers(12, 40), st.integers(1, 12), st.integers(0, 4))
-def test_windows_fit_cover_every_chunk_once_and_lead_back(counts, tokens, chunks, overlap):
+def test_windows_fit_the_limits_cover_each_chunk_once_and_join(counts, tokens, chunks, overlap):
     limits = Limits(tokens_per_document=tokens, chunks=chunks)
     given_documents = [[text(count) for count in document] for document in counts]
     split = split_long(given_documents, words, overlap_chunks=overlap, limits=limits)
     covered = [[] for _ in counts]
-    for sent, window in zip(split.documents, split.windows, strict=True):
-        assert sent == given_documents[window.document][window.chunks]
-        assert not sent or sum(words(sent)) + len(sent) - 1 <= tokens
-        assert len(sent) <= chunks
+    for part, window in zip(split.documents, split.windows, strict=True):
+        assert part == given_documents[window.document][window.chunks]
+        assert not part or sum(words(part)) + len(part) - 1 <= tokens
+        assert len(part) <= chunks
         assert 0 <= window.before <= overlap
         assert 0 <= window.after <= overlap
         covered[window.document] += range(window.start, window.stop)
@@ -65,12 +65,12 @@ def test_windows_fit_cover_every_chunk_once_and_lead_back(counts, tokens, chunks
     assert split.split.tolist() == [d for d, fits in enumerate(whole) if not fits]
 
 
-def test_windows_are_even_so_that_no_short_rest_stands_alone():
+def test_windows_of_a_document_have_similar_sizes():
     split = split_long([[text(9)] * 11], words, limits=Limits(tokens_per_document=100))
     assert [(window.start, window.stop) for window in split.windows] == [(0, 6), (6, 11)]
 
 
-def test_context_stands_on_both_sides_as_far_as_it_fits():
+def test_overlap_is_added_on_both_sides_while_it_fits():
     split = split_long([[text(9)] * 12], words, overlap_chunks=2, limits=Limits(tokens_per_document=60))
     assert split.windows == (
         Window(0, 0, 4, 0, 2),
@@ -82,7 +82,7 @@ def test_context_stands_on_both_sides_as_far_as_it_fits():
     assert [(w.before, w.stop - w.start, w.after) for w in tight.windows] == [(0, 1, 1), (1, 1, 0), (1, 1, 0)]
 
 
-def test_documents_that_fit_are_left_whole_and_nothing_is_copied():
+def test_documents_that_fit_are_not_split_and_join_returns_its_argument():
     split = split_long([["a b"], [], ["c", "d"]], words)
     assert split.documents == [["a b"], [], ["c", "d"]]
     assert (len(split), repr(split)) == (3, "SplitDocuments(3 documents in 3 windows, 0 cut)")
@@ -90,7 +90,7 @@ def test_documents_that_fit_are_left_whole_and_nothing_is_copied():
     assert split.join(embeddings) is embeddings
 
 
-def test_a_window_that_failed_fails_its_document_and_no_other():
+def test_a_failed_window_fails_its_document_alone():
     split = split_long([["a"], [text(50)] * 4, ["b"]], words, limits=Limits(tokens_per_document=101))
     assert len(split.windows) == 4
     first, second = ValueError("first"), ValueError("second")
@@ -103,17 +103,17 @@ def test_a_window_that_failed_fails_its_document_and_no_other():
     assert one.vectors.tolist() == [[0, 0], [2, 0]]
 
 
-def test_usage_is_that_of_all_windows():
+def test_usage_includes_all_windows():
     split = split_long([[text(50)] * 4], words, overlap_chunks=1, limits=Limits(tokens_per_document=151))
     assert split.join(embedded(split)).usage == Usage(10, 10, Decimal("0.1"), 2)
 
 
-def test_a_chunk_that_is_too_long_by_itself_is_named():
+def test_a_chunk_over_the_limit_is_rejected_by_name():
     with pytest.raises(DocumentError, match=r"document 1, chunk 2: has 11 tokens, more than the 10 of a document"):
         split_long([["a"], ["b", "c", text(11)]], words, limits=Limits(tokens_per_document=10))
 
 
-def test_without_a_counter_windows_keep_the_estimate():
+def test_without_a_counter_windows_fit_the_estimate():
     document = ["The quick brown fox jumps over the lazy dog. " * 20] * 300
     split = split_long([document])
     assert len(split.windows) > 1
@@ -131,14 +131,14 @@ def test_without_a_counter_windows_keep_the_estimate():
         ({"counter": 7}, TypeError, "token_counter must have the method count_batch"),
     ],
 )
-def test_arguments_that_cannot_be_are_named(options, error, message):
+def test_invalid_arguments_are_rejected(options, error, message):
     with pytest.raises(error, match=message):
         split_long([["a"]], **options)
     with pytest.raises(TypeError, match="document 0 is a str"):
         split_long(["a"])
 
 
-def test_embeddings_of_something_else_are_refused():
+def test_join_rejects_embeddings_of_other_documents():
     split = split_long([[text(50)] * 4], words, limits=Limits(tokens_per_document=101))
     with pytest.raises(TypeError, match="embeddings must be a ctxembed.Embeddings, got list"):
         split.join([])
@@ -150,7 +150,7 @@ def test_embeddings_of_something_else_are_refused():
         split.join(wrong)
 
 
-def test_a_split_survives_a_real_server(server):
+def test_split_documents_can_be_embedded_and_joined(server):
     documents = [["a short one"], [text(400)] * 5]
     limits = Limits(tokens_per_document=1000)
     split = split_long(documents, overlap_chunks=1, limits=limits)

@@ -1,4 +1,4 @@
-"""Oracles: what the room must equal, in numpy and in Python's own integers."""
+"""Reference results for similarity and search, by numpy and by Python's integers."""
 
 from functools import cmp_to_key
 
@@ -29,7 +29,7 @@ def dot_oracle(queries, database):
 
 
 def compare_cosines(a, b):
-    """Order (product, squared norm, id) as the true cosines do, greatest first, ties to the lower id."""
+    """Compare (product, squared norm, id) by exact cosine, greatest first, then by id."""
     (d, n, i), (e, m, j) = a, b
     left = (d > 0) - (d < 0), d * d * max(m, 1)
     right = (e > 0) - (e < 0), e * e * max(n, 1)
@@ -42,7 +42,7 @@ def compare_cosines(a, b):
 
 
 def cosine_order(query, database, ids):
-    """All ids in the order of their cosines with one query, by Python's integers."""
+    """Return all ids by exact cosine with one query, greatest first."""
     rows = database.astype(np.int64)
     products = rows @ query.astype(np.int64)
     norms = (rows * rows).sum(axis=1)
@@ -51,13 +51,18 @@ def cosine_order(query, database, ids):
 
 
 def ranked(scores, ids, k, *, descending=False):
-    """The best k of each row of scores, by a sort on score and id."""
+    """Return the ids and scores of the best k of each row of scores, ties by id."""
     keys = -scores.astype(np.int64) if descending else scores
     order = np.stack([np.lexsort((ids, row)) for row in keys])[:, :k] if len(keys) else np.empty((0, k), np.int64)
     return ids[order], np.take_along_axis(scores, order, axis=1)
 
 
+def bits_of(vectors):
+    """Return the packed signs of int8 vectors."""
+    return np.packbits(vectors >= 0, axis=1, bitorder="little")
+
+
 def asymmetric_oracle(queries, bits):
-    """The inner product of int8 queries with bits as +1 and -1."""
+    """Return the inner products of int8 queries with bits as +1 and -1."""
     signs = np.unpackbits(bits, axis=1, bitorder="little", count=queries.shape[1]).astype(np.int64) * 2 - 1
     return (queries.astype(np.int64) @ signs.T).astype(np.int32)

@@ -1,8 +1,7 @@
-"""Removal, vectors by id, filters by id, prefixes and metrics of an index."""
+"""Index.remove and Index.vectors; filters by id, prefixes and metrics of a search."""
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +10,26 @@ from ctxembed import _core as cx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .conftest import asymmetric_oracle, cosine_order, dot_oracle, hamming_oracle, int8, packed, ranked
+from tests.threads import in_threads
+
+from .conftest import asymmetric_oracle, bits_of, cosine_order, dot_oracle, hamming_oracle, int8, packed, ranked
 
 
-def bits_of(vectors):
-    return np.packbits(vectors >= 0, axis=1, bitorder="little")
-
-
-def held(index, ids, rows):
-    """The index has these ids, in this order, with these rows."""
+def assert_holds(index, ids, rows):
+    """Assert that the index has these ids, in this order, with these rows."""
     assert len(index) == len(ids)
     assert np.array_equal(index.vectors(ids), rows)
     if len(ids):
         order = cosine_order(rows[0], rows, ids)
         assert np.array_equal(index.search(rows[0], len(ids)).ids, order)
         mask = np.zeros(len(ids), bool)
-        mask[-1] = True  # rows count in the order in which they were added
+        mask[-1] = True  # masks follow the order of insertion
         assert index.search(rows[0], 1, mask=mask).ids.tolist() == [ids[-1]]
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), own=st.booleans(), steps=st.lists(st.sampled_from("aar"), max_size=12))
-def test_any_sequence_of_additions_and_removals_leaves_what_a_list_would_hold(tmp_path_factory, seed, own, steps):
+def test_an_index_behaves_like_a_list_under_additions_and_removals(tmp_path_factory, seed, own, steps):
     rng = np.random.default_rng(seed)
     index, ids, rows = cx.Index(20), np.empty(0, np.int64), np.empty((0, 20), np.int8)
     for step in steps:
@@ -45,20 +42,20 @@ def test_any_sequence_of_additions_and_removals_leaves_what_a_list_would_hold(tm
             gone = rng.random(len(ids)) < rng.random()
             index.remove(rng.permutation(ids[gone]))
             ids, rows = ids[~gone], rows[~gone]
-        held(index, ids, rows)
+        assert_holds(index, ids, rows)
     path = tmp_path_factory.mktemp("index") / "index"
     index.save(path)
     for mmap in (False, True):
         again = cx.Index.open(path, mmap=mmap, verify=True)
-        held(again, ids, rows)
+        assert_holds(again, ids, rows)
         more = again.add(np.ones((2, 20), np.int8))
         assert not set(more.tolist()) & set(ids.tolist())
         again.remove(more)
-        held(again, ids, rows)
+        assert_holds(again, ids, rows)
 
 
-def test_removal_from_a_large_index_touches_every_kind_of_segment(rng, tmp_path):
-    """Over 64 MB in one addition is several segments, and a mapped file is too."""
+def test_rows_are_removed_from_every_kind_of_segment(rng, tmp_path):
+    """More than 64 MB added at once, and a mapped file, both have several segments."""
     rows = int8(rng, 140_000, 1024)
     index = cx.Index(1024)
     index.add(rows)
@@ -78,7 +75,7 @@ def test_removal_from_a_large_index_touches_every_kind_of_segment(rng, tmp_path)
     assert np.array_equal(index.search(rows[:4], 9).ids, expected.ids)
 
 
-def test_a_binary_index_removes_and_gives_back_too(rng):
+def test_a_binary_index_removes_rows_and_returns_vectors(rng):
     rows = packed(rng, 300, 4)
     index = cx.BinaryIndex(32)
     ids = index.add(rows)
@@ -89,7 +86,7 @@ def test_a_binary_index_removes_and_gives_back_too(rng):
     assert np.array_equal(index.search(rows[1], 300).ids, expected[0])
 
 
-def test_a_removal_is_all_or_nothing(rng):
+def test_a_failed_removal_removes_nothing(rng):
     index = cx.Index(8)
     index.add(int8(rng, 5, 8))
     for ids, message in (
@@ -110,7 +107,7 @@ def test_a_removal_is_all_or_nothing(rng):
 
 @pytest.mark.parametrize("own_ids", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.1, 0.5, 0.99])
-def test_a_filter_by_ids_finds_what_a_mask_finds(rng, own_ids, share):
+def test_a_filter_by_ids_equals_a_mask(rng, own_ids, share):
     rows, queries = int8(rng, 5000, 48), int8(rng, 9, 48)
     index = cx.Index(48)
     ids = rng.permutation(50_000)[:5000].astype(np.int64) - 9 if own_ids else np.arange(5000)
@@ -146,8 +143,8 @@ def test_an_empty_filter_finds_nothing(rng):
 
 @pytest.mark.parametrize("dims", [1, 7, 8, 64, 129, 200])
 @pytest.mark.parametrize("count", [1, 20])
-def test_a_prefix_is_searched_as_if_it_were_all(rng, dims, count):
-    """Of a wider index, with the prefix's own norms."""
+def test_a_search_by_prefix_equals_a_search_of_shorter_vectors(rng, dims, count):
+    """Searching the first dimensions equals searching an index of them alone; cosines use the norms of the prefix."""
     rows, queries = int8(rng, 1500, 200), int8(rng, count, 200)
     rows[5], rows[6, :dims] = 0, 0
     short, short_queries = rows[:, :dims].copy(), queries[:, :dims].copy()
@@ -173,7 +170,7 @@ def test_a_prefix_is_searched_as_if_it_were_all(rng, dims, count):
         assert np.isin(two.ids, own.search(short_queries, 10).ids).mean() > 0.9
 
 
-def test_a_prefix_of_bits_is_searched_as_if_it_were_all(rng):
+def test_a_search_by_prefix_of_bits_equals_a_search_of_fewer_bits(rng):
     rows, queries = packed(rng, 900, 25), packed(rng, 5, 25)
     index = cx.BinaryIndex(200)
     index.add(rows)
@@ -189,7 +186,7 @@ def test_a_prefix_of_bits_is_searched_as_if_it_were_all(rng):
 
 @pytest.mark.parametrize("dims", [8, 100, 128, 136, 384, 1000, 1024, 2560])
 @pytest.mark.parametrize("count", [1, 3, 17])
-def test_every_metric_of_an_index_is_the_oracles(rng, dims, count):
+def test_every_metric_matches_the_reference(rng, dims, count):
     rows, queries = int8(rng, 400, dims), int8(rng, count, dims)
     rows[10], rows[11], rows[12:15] = -128, 127, 0
     queries[0] = -128
@@ -218,36 +215,26 @@ def test_every_metric_of_an_index_is_the_oracles(rng, dims, count):
         assert np.array_equal(own.search(queries, 25, metric="asymmetric").scores, expected)
 
 
-def test_searches_see_whole_removals_while_others_remove(rng):
-    """Each removal is of a pair of one vector: a search finds both or neither."""
+def test_a_concurrent_search_sees_whole_removals(rng):
+    """Each removal takes two equal vectors: a search finds both or neither."""
     pairs = np.repeat(int8(rng, 300, 32), 2, axis=0)
     index = cx.Index(32)
     index.add(pairs)
-    errors = []
 
-    def remove(number):
-        for pair in range(number, 300, 4):
-            index.remove(np.array([2 * pair, 2 * pair + 1]))
+    def remove_or_search(number):
+        if number < 4:
+            for pair in range(number, 300, 4):
+                index.remove(np.array([2 * pair, 2 * pair + 1]))
+            return
+        while len(index):
+            ids = index.search(pairs[0], 1000).ids
+            assert set(ids.tolist()) == {i ^ 1 for i in ids.tolist()}
 
-    def search():
-        try:
-            while len(index):
-                ids = index.search(pairs[0], 1000).ids
-                assert set(ids.tolist()) == {i ^ 1 for i in ids.tolist()}
-        except AssertionError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=remove, args=(number,)) for number in range(4)]
-    threads += [threading.Thread(target=search) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    in_threads(8, remove_or_search)
     assert len(index) == 0
 
 
-SHORT = """
+LOW_MEMORY = """
 import resource
 import numpy as np
 from ctxembed import _core as cx
@@ -265,13 +252,13 @@ print(len(index), index.add(rows[:1]).tolist(), index.search(rows[0], 1).ids.tol
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by what /proc tells")
-def test_an_addition_that_does_not_fit_in_memory_is_a_memory_error_and_adds_nothing():
-    run = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True, check=True, timeout=60)
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_an_addition_that_does_not_fit_in_memory_raises_memory_error_and_adds_nothing():
+    run = subprocess.run([sys.executable, "-c", LOW_MEMORY], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.splitlines() == ["MemoryError 1000 True"] * 2 + ["1000 [1000] [0]"]
 
 
-def test_ids_may_be_listed_and_strided():
+def test_ids_may_be_lists_tuples_and_strided_arrays():
     rows = np.eye(8, 64, dtype=np.int8)
     index = cx.Index(64)
     assert index.add(rows, list(range(10, 18))).tolist() == list(range(10, 18))

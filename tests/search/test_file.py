@@ -1,4 +1,4 @@
-"""Indexes on disk."""
+"""Index.save and Index.open: round trips, damaged files, interrupted saves, memory and the format."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def names(directory):
     return sorted(entry.name for entry in directory.iterdir())
 
 
-def same(a, b, queries):
+def assert_same_results(a, b, queries):
     x, y = a.search(queries, 1000), b.search(queries, 1000)
     assert np.array_equal(x.ids, y.ids)
     assert np.array_equal(x.scores, y.scores)
@@ -46,18 +46,18 @@ def same(a, b, queries):
 @pytest.mark.parametrize("own_ids", [False, True])
 @pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("verify", [None, False, True])
-def test_what_was_saved_comes_back(tmp_path, rng, kind, own_ids, mmap, verify):
+def test_a_saved_index_opens_with_the_same_results(tmp_path, rng, kind, own_ids, mmap, verify):
     index, data = make(kind, rng, own_ids=own_ids)
     path = tmp_path / "an index.ctx"
     index.save(path)
     again = kind.open(str(path), mmap, verify)
     assert (len(again), again.dims) == (50, 48)
-    same(index, again, data[:5])
+    assert_same_results(index, again, data[:5])
     assert names(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("kind", [cx.Index, cx.BinaryIndex])
-def test_an_empty_index_is_saved_too(tmp_path, kind):
+def test_an_empty_index_can_be_saved(tmp_path, kind):
     kind(16).save(tmp_path / "empty")
     for mmap in (False, True):
         again = kind.open(tmp_path / "empty", mmap=mmap, verify=True)
@@ -66,7 +66,7 @@ def test_an_empty_index_is_saved_too(tmp_path, kind):
 
 @pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("own_ids", [False, True])
-def test_an_opened_index_takes_additions_and_its_file_stays(tmp_path, rng, mmap, own_ids):
+def test_adding_to_an_open_index_does_not_change_its_file(tmp_path, rng, mmap, own_ids):
     index, data = make(cx.Index, rng, own_ids=own_ids)
     path = tmp_path / "index"
     index.save(path)
@@ -78,20 +78,20 @@ def test_an_opened_index_takes_additions_and_its_file_stays(tmp_path, rng, mmap,
         again.add(data[:1], np.array([taken]))
     again.add(data[:1], np.array([7777]))
     assert path.read_bytes() == before
-    again.save(path)  # over the file it has mapped
-    same(again, cx.Index.open(path, mmap=mmap, verify=True), data[:5])
+    again.save(path)  # over the file that it maps
+    assert_same_results(again, cx.Index.open(path, mmap=mmap, verify=True), data[:5])
 
 
-def test_an_open_index_outlives_its_file(tmp_path, rng):
+def test_an_open_index_survives_the_deletion_of_its_file(tmp_path, rng):
     index, data = make(cx.Index, rng, own_ids=True)
     path = tmp_path / "index"
     index.save(path)
     again = cx.Index.open(path)
     path.unlink()
-    same(index, again, data[:5])
+    assert_same_results(index, again, data[:5])
 
 
-def test_the_other_kind_of_file_is_refused_with_the_class_that_opens_it(tmp_path, rng):
+def test_opening_with_the_wrong_class_names_the_right_one(tmp_path, rng):
     make(cx.Index, rng, own_ids=False)[0].save(tmp_path / "int8")
     make(cx.BinaryIndex, rng, own_ids=False)[0].save(tmp_path / "bits")
     with pytest.raises(IndexFileError, match=r"bits holds packed binary vectors: open it with BinaryIndex\.open"):
@@ -100,7 +100,7 @@ def test_the_other_kind_of_file_is_refused_with_the_class_that_opens_it(tmp_path
         cx.BinaryIndex.open(tmp_path / "int8")
 
 
-def test_a_missing_file_and_a_directory_are_named(tmp_path):
+def test_errors_name_a_missing_file_or_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         cx.Index.open(tmp_path / "nowhere")
     with pytest.raises(IndexFileError, match="is not a regular file"):
@@ -113,7 +113,7 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device"])
-def test_what_is_no_file_is_not_replaced(tmp_path, kind):
+def test_saving_does_not_replace_pipes_sockets_and_devices(tmp_path, kind):
     path = tmp_path / "there"
     if kind == "a named pipe":
         os.mkfifo(path)
@@ -142,7 +142,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path, kind):
     ids=["empty", "short", "foreign", "newer", "blank"],
 )
 @pytest.mark.parametrize("mmap", [False, True])
-def test_a_file_that_is_no_index_is_refused_with_the_reason(tmp_path, content, message, mmap):
+def test_a_file_that_is_not_an_index_is_rejected_with_the_reason(tmp_path, content, message, mmap):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(IndexFileError, match=message) as caught:
@@ -160,7 +160,7 @@ def small(rng, path, *, calibrated):
 
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("mmap", [False, True])
-def test_every_changed_byte_is_found_when_verified(tmp_path, rng, mmap, calibrated):
+def test_verification_detects_every_changed_byte(tmp_path, rng, mmap, calibrated):
     path = tmp_path / "index"
     small(rng, path, calibrated=calibrated)
     assert path.read_bytes()[8] == (2 if calibrated else 1)
@@ -174,7 +174,7 @@ def test_every_changed_byte_is_found_when_verified(tmp_path, rng, mmap, calibrat
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
-def test_every_cut_and_any_excess_is_found_without_verification(tmp_path, rng, calibrated):
+def test_wrong_file_sizes_are_detected_without_verification(tmp_path, rng, calibrated):
     path = tmp_path / "index"
     small(rng, path, calibrated=calibrated)
     whole = path.read_bytes()
@@ -187,8 +187,8 @@ def test_every_cut_and_any_excess_is_found_without_verification(tmp_path, rng, c
         cx.Index.open(path)
 
 
-def test_damage_that_is_not_looked_for_does_no_harm_beyond_the_results(tmp_path, rng):
-    """A mapped file with noise in every section is searched to the end."""
+def test_unverified_damage_affects_nothing_but_results(tmp_path, rng):
+    """A mapped file of random bytes behind a valid header can be searched."""
     path = tmp_path / "index"
     index, data = make(cx.Index, rng, own_ids=True)
     index.save(path)
@@ -210,7 +210,7 @@ def test_damage_that_is_not_looked_for_does_no_harm_beyond_the_results(tmp_path,
         cx.Index.open(path, verify=True)
 
 
-def test_a_new_file_has_the_permissions_of_any_new_file_and_an_old_one_keeps_its_own(tmp_path, rng):
+def test_new_files_have_default_permissions_and_existing_ones_keep_theirs(tmp_path, rng):
     path, plain = tmp_path / "index", tmp_path / "plain"
     index, _ = make(cx.Index, rng, own_ids=False)
     index.save(path)
@@ -221,7 +221,7 @@ def test_a_new_file_has_the_permissions_of_any_new_file_and_an_old_one_keeps_its
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_link_stays_a_link(tmp_path, rng):
+def test_saving_to_a_symbolic_link_writes_its_target(tmp_path, rng):
     index, data = make(cx.Index, rng, own_ids=False)
     (tmp_path / "real").mkdir()
     target = tmp_path / "real" / "index"
@@ -229,11 +229,11 @@ def test_a_link_stays_a_link(tmp_path, rng):
     (tmp_path / "link").symlink_to(target)
     index.save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
-    same(index, cx.Index.open(target), data[:3])
+    assert_same_results(index, cx.Index.open(target), data[:3])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="files without a name are Linux's")
-def test_a_process_that_is_killed_while_it_saves_leaves_nothing_behind(tmp_path, rng):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs unnamed temporary files, which only Linux has")
+def test_a_process_killed_while_saving_leaves_no_temporary_files(tmp_path, rng):
     path = tmp_path / "index"
     index, data = make(cx.Index, rng, own_ids=True)
     index.save(path)
@@ -245,10 +245,10 @@ def test_a_process_that_is_killed_while_it_saves_leaves_nothing_behind(tmp_path,
     path_of_other = tmp_path / "other"
     with subprocess.Popen([sys.executable, "-c", code, str(path_of_other)], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.05)
+        time.sleep(0.05)  # a save takes longer, so this is somewhere in the middle of one
         process.kill()
     assert set(names(tmp_path)) <= {"index", "other"}
-    same(index, cx.Index.open(path), data[:3])
+    assert_same_results(index, cx.Index.open(path), data[:3])
 
 
 FULL_DISK = """
@@ -266,7 +266,7 @@ except OSError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_leaves_the_old_file_and_nothing_else(tmp_path, rng):
+def test_a_failed_write_keeps_the_old_file(tmp_path, rng):
     path = tmp_path / "index"
     index, data = make(cx.Index, rng, own_ids=True)
     index.save(path)
@@ -278,16 +278,16 @@ def test_a_disk_that_takes_no_more_leaves_the_old_file_and_nothing_else(tmp_path
     assert str(path) in run.stdout
     assert path.read_bytes() == before
     assert names(tmp_path) == ["index"]
-    same(index, cx.Index.open(path), data[:3])
+    assert_same_results(index, cx.Index.open(path), data[:3])
 
 
-def test_a_full_file_system_leaves_the_old_file_and_nothing_else(tmp_path):
-    """A real one, 1 MB large, where this process may mount it."""
+def test_a_full_file_system_keeps_the_old_file(tmp_path):
+    """Uses a tmpfs of 1 MB, where this process may mount one."""
     mount = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True, check=False
     )
     if mount.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mount.stderr.decode().strip()}")
+        pytest.skip(f"cannot mount a tmpfs: {mount.stderr.decode().strip()}")
     try:
         path = tmp_path / "index"
         index = cx.Index(256)
@@ -304,15 +304,15 @@ def test_a_full_file_system_leaves_the_old_file_and_nothing_else(tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_a_directory_that_may_not_be_written_is_a_permission_error(tmp_path):
+def test_saving_to_a_read_only_directory_raises_permission_error(tmp_path):
     if os.geteuid() == 0:
-        pytest.skip("nothing is forbidden to root")
+        pytest.skip("root may write to any directory")
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError):
         cx.Index(8).save(tmp_path / "index")
 
 
-def test_opening_by_map_takes_no_memory_for_the_rows(tmp_path, rng):
+def test_opening_with_mmap_does_not_read_the_rows_into_memory(tmp_path, rng):
     path = tmp_path / "index"
     index = cx.Index(1024)
     index.add(int8(rng, 60_000, 1024))
@@ -332,11 +332,11 @@ def test_opening_by_map_takes_no_memory_for_the_rows(tmp_path, rng):
     assert kilobytes < 8_000
     mapped, read = cx.Index.open(path), cx.Index.open(path, mmap=False)
     queries = int8(rng, 3, 1024)
-    same(mapped, read, queries)
+    assert_same_results(mapped, read, queries)
 
 
-def test_the_format_is_the_documented_one(tmp_path, rng):
-    """Read by hand, from the description alone."""
+def test_the_file_format_matches_its_documentation(tmp_path, rng):
+    """Read the file by its documentation alone."""
     path = tmp_path / "index"
     index, data = make(cx.Index, rng, own_ids=True)
     index.save(path)
@@ -361,5 +361,5 @@ def test_the_format_is_the_documented_one(tmp_path, rng):
     assert len(np.frombuffer(read[4], "<i8")) == 50
 
 
-def test_resource_limits_of_this_process_are_untouched():
+def test_these_tests_leave_the_resource_limits_of_this_process_unchanged():
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

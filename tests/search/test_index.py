@@ -1,19 +1,16 @@
-"""Index and BinaryIndex in memory."""
+"""Index and BinaryIndex in memory: additions, searches, arguments, threads."""
 
 import copy
 import inspect
 import pickle
-import threading
 
 import numpy as np
 import pytest
 from ctxembed import _core as cx
 
-from .conftest import cosine_order, hamming_oracle, int8, packed, ranked
+from tests.threads import in_threads
 
-
-def bits_of(vectors):
-    return np.packbits(vectors >= 0, axis=1, bitorder="little")
+from .conftest import bits_of, cosine_order, hamming_oracle, int8, packed, ranked
 
 
 @pytest.fixture
@@ -21,7 +18,7 @@ def vectors(rng):
     return int8(rng, 700, 100)
 
 
-def test_an_exact_search_ranks_by_cosine_as_top_k_does(rng, vectors):
+def test_an_exact_search_matches_top_k_by_cosine(rng, vectors):
     index = cx.Index(100)
     assert np.array_equal(index.add(vectors), np.arange(700))
     queries = int8(rng, 11, 100)
@@ -33,7 +30,7 @@ def test_an_exact_search_ranks_by_cosine_as_top_k_does(rng, vectors):
     assert np.array_equal(index.search(queries[0], 20).ids, expected.ids[0])
 
 
-def test_a_binary_search_ranks_by_the_bits_of_the_signs(rng, vectors):
+def test_a_binary_search_ranks_by_hamming_distance_of_the_signs(rng, vectors):
     vectors[:, :5] = 0  # zero counts as positive
     index = cx.Index(100)
     index.add(vectors)
@@ -46,11 +43,11 @@ def test_a_binary_search_ranks_by_the_bits_of_the_signs(rng, vectors):
     assert found.exact is False
 
 
-def test_own_ids_come_back_and_decide_ties(rng, vectors):
+def test_given_ids_are_returned_and_break_ties(rng, vectors):
     vectors[:50] = vectors[0]
     ids = rng.permutation(5000)[:700].astype(np.int64) - 2500
     index = cx.Index(100)
-    for start in range(0, 700, 130):  # several additions, one of which crosses nothing special
+    for start in range(0, 700, 130):
         added = index.add(vectors[start : start + 130], ids[start : start + 130])
         assert np.array_equal(added, ids[start : start + 130])
     query = vectors[0]
@@ -71,7 +68,7 @@ def test_a_binary_index_ranks_by_hamming_distance(rng):
     assert repr(index) == "<BinaryIndex: 900 packed vectors of 128 dimensions>"
 
 
-def test_default_ids_go_on_from_the_number_ever_added(vectors):
+def test_default_ids_continue_from_the_number_of_rows_ever_added(vectors):
     index = cx.Index(100)
     assert index.add(vectors[0]).tolist() == [0]
     assert index.add(vectors[:2]).tolist() == [1, 2]
@@ -81,7 +78,7 @@ def test_default_ids_go_on_from_the_number_ever_added(vectors):
     assert len(index) == 6
 
 
-def test_an_id_that_is_taken_is_named_and_nothing_is_added(vectors):
+def test_a_repeated_id_is_rejected_and_nothing_is_added(vectors):
     index = cx.Index(100)
     index.add(vectors[:3])
     with pytest.raises(ValueError, match=r"ids\[1\] = 2 is already in the index"):
@@ -96,7 +93,7 @@ def test_an_id_that_is_taken_is_named_and_nothing_is_added(vectors):
         index.add(vectors[:1])
 
 
-def test_a_mask_counts_rows_in_the_order_they_were_added(rng, vectors):
+def test_a_mask_follows_the_order_of_insertion(rng, vectors):
     ids = rng.permutation(700).astype(np.int64)
     index = cx.Index(100)
     index.add(vectors[:300], ids[:300])
@@ -109,8 +106,8 @@ def test_a_mask_counts_rows_in_the_order_they_were_added(rng, vectors):
         index.search(vectors[3], 1, mask=np.ones(699, bool))
 
 
-def test_an_index_larger_than_a_segment_is_searched_whole(rng):
-    """Additions of all sizes, over 32 MB of them, give one index."""
+def test_a_search_covers_all_segments(rng):
+    """Additions of different sizes, more than 32 MB in all."""
     rows = int8(rng, 40_000, 1024)
     ids = rng.permutation(40_000).astype(np.int64)
     index, start = cx.Index(1024), 0
@@ -185,14 +182,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
-def test_a_bad_argument_is_named_with_its_value(call, error, message):
+def test_a_bad_argument_raises_an_error_that_names_its_value(call, error, message):
     with pytest.raises(error, match=message):
         call()
     assert len(INDEX) == 3
 
 
 @pytest.mark.parametrize("index", [cx.Index(8), cx.BinaryIndex(8)])
-def test_pickling_says_what_to_do_instead(index):
+def test_pickling_an_index_raises_an_error_that_points_to_save(index):
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="save it to a file"):
             attempt(index)
@@ -209,53 +206,33 @@ def test_both_kinds_of_index_have_the_same_methods():
             assert [each for each in ours if each != "metric"] == [each for each in theirs if each != "metric"], name
 
 
-def test_an_index_shows_what_it_holds():
+def test_repr_and_len_describe_an_index():
     assert repr(INDEX) == "<Index: 3 int8 vectors of 8 dimensions>"
     assert (len(INDEX), INDEX.dims, INDEX.dimensions) == (3, 8, 8)
 
 
-def in_threads(count, work):
-    """Run work(number) on so many threads, and raise what any of them raised."""
-    results, errors = [None] * count, []
-
-    def run(number):
-        try:
-            results[number] = work(number)
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
-
-
-def test_eight_threads_find_what_one_finds(rng):
+def test_searches_on_eight_threads_give_the_same_results(rng):
     rows = int8(rng, 4000, 64)
     index = cx.Index(64)
     index.add(rows)
     queries = int8(rng, 16, 64)
     expected = index.search(queries, 10, threads=1)
 
-    def work(number):
+    def search(number):
         for _ in range(20):
             found = index.search(queries, 10, threads=1 + number % 3)
             assert np.array_equal(found.ids, expected.ids)
             assert np.array_equal(found.scores, expected.scores)
 
-    in_threads(8, work)
+    in_threads(8, search)
 
 
-def test_a_search_sees_whole_additions_while_others_add(rng):
-    """Each addition is a pair of one vector: a search finds both or neither."""
+def test_a_concurrent_search_sees_whole_additions(rng):
+    """Each addition has two equal vectors: a search finds both or neither."""
     pairs = np.repeat(int8(rng, 400, 32), 2, axis=0)
     index = cx.Index(32)
 
-    def work(number):
+    def add_or_search(number):
         if number < 4:
             for pair in range(number, 400, 4):
                 index.add(pairs[2 * pair : 2 * pair + 2], np.array([2 * pair, 2 * pair + 1]))
@@ -265,5 +242,5 @@ def test_a_search_sees_whole_additions_while_others_add(rng):
             assert set(ids) == {i ^ 1 for i in ids.tolist()}
             assert len(set(ids.tolist())) == len(ids)
 
-    in_threads(8, work)
+    in_threads(8, add_or_search)
     assert np.array_equal(np.sort(index.search(pairs[0], 1000).ids), np.arange(800))

@@ -1,4 +1,4 @@
-"""The same answers as faiss, where it is installed."""
+"""Results compared with faiss, where it is installed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""search_range, count and near_duplicates: all that is near, against oracles in numpy and in integers."""
+"""search_range, count and near_duplicates, compared with numpy and with Python's integers."""
 
 import pickle
 import subprocess
@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 from ctxembed import _core as cx
 
-from .conftest import asymmetric_oracle, dot_oracle, hamming_oracle, int8, packed
+from .conftest import asymmetric_oracle, bits_of, dot_oracle, hamming_oracle, int8, packed
 
 EDGES = [0, 1, 7, 8, 9, 127, 128, 129, 1024, 1025, 3000]
-
-
-def bits_of(vectors):
-    return np.packbits(vectors >= 0, axis=1, bitorder="little")
 
 
 def all_scores(metric, queries, rows):
@@ -26,8 +22,8 @@ def all_scores(metric, queries, rows):
     return dot_oracle(queries, rows) if metric == "dot" else cx.cosine(queries, rows)
 
 
-def agrees(found, scores, ids, near, *, descending):
-    """One query after another: those rows that are near, best first, ties by id."""
+def assert_ranges(found, scores, ids, near, *, descending):
+    """Assert that each query has exactly its near rows, best first, ties by id."""
     assert len(found) == len(scores)
     for query, (row, kept) in enumerate(zip(scores, near, strict=True)):
         keys = -row[kept].astype(np.float64) if descending else row[kept]
@@ -41,7 +37,7 @@ def agrees(found, scores, ids, near, *, descending):
 @pytest.mark.parametrize(
     ("metric", "radius"), [("cosine", 0.1), ("cosine", -2.0), ("dot", 9000), ("hamming", 15), ("asymmetric", 300)]
 )
-def test_a_range_has_all_rows_that_are_near_and_no_other(rng, n, metric, radius):
+def test_a_range_has_exactly_the_rows_within_the_radius(rng, n, metric, radius):
     rows, queries = int8(rng, n, 40), int8(rng, 6, 40)
     rows[1::3] = rows[:1] if n else rows[1::3]
     ids = rng.permutation(5 * n)[:n].astype(np.int64) - n
@@ -52,14 +48,14 @@ def test_a_range_has_all_rows_that_are_near_and_no_other(rng, n, metric, radius)
     near = scores <= radius if metric == "hamming" else scores >= radius
     for threads in (1, 3):
         found = index.search_range(queries, radius, metric=metric, threads=threads)
-        agrees(found, scores, ids, near, descending=metric != "hamming")
+        assert_ranges(found, scores, ids, near, descending=metric != "hamming")
         assert index.count(queries, radius, metric=metric, threads=threads).tolist() == near.sum(axis=1).tolist()
     alone = index.search_range(queries[0], radius, metric=metric)
     assert alone.offsets.tolist() == [0, near[0].sum()]
     assert index.count(queries[0], radius, metric=metric) == near[0].sum()
 
 
-def test_a_range_keeps_to_the_filter_and_to_the_prefix(rng):
+def test_ranges_respect_filters_and_prefixes(rng):
     rows, queries = int8(rng, 2000, 64), int8(rng, 5, 64)
     index = cx.Index(64)
     index.add(rows)
@@ -71,23 +67,23 @@ def test_a_range_keeps_to_the_filter_and_to_the_prefix(rng):
             near = (scores <= radius if metric == "hamming" else scores >= radius) & mask
             for given in (mask, np.flatnonzero(mask)):
                 found = index.search_range(queries, radius, metric=metric, mask=given, dimensions=24)
-                agrees(found, scores, np.arange(2000), near, descending=metric != "hamming")
+                assert_ranges(found, scores, np.arange(2000), near, descending=metric != "hamming")
 
 
-def test_a_binary_index_has_ranges_for_either_kind_of_query(rng):
+def test_a_binary_index_takes_packed_and_int8_queries(rng):
     rows, bits, vectors = packed(rng, 1500, 16), packed(rng, 4, 16), int8(rng, 4, 128)
     index = cx.BinaryIndex(128)
     index.add(rows)
     scores = hamming_oracle(bits, rows)
-    agrees(index.search_range(bits, 55), scores, np.arange(1500), scores <= 55, descending=False)
+    assert_ranges(index.search_range(bits, 55), scores, np.arange(1500), scores <= 55, descending=False)
     assert index.count(bits, 55).tolist() == (scores <= 55).sum(axis=1).tolist()
     scores = asymmetric_oracle(vectors, rows)
-    agrees(index.search_range(vectors, 900), scores, np.arange(1500), scores >= 900, descending=True)
+    assert_ranges(index.search_range(vectors, 900), scores, np.arange(1500), scores >= 900, descending=True)
     assert index.count(vectors, 900).tolist() == (scores >= 900).sum(axis=1).tolist()
     assert index.count(bits[0], 0) == 0
 
 
-def test_a_zero_query_is_at_cosine_zero_from_everything(rng):
+def test_a_zero_query_has_cosine_zero_with_every_row(rng):
     index = cx.Index(16)
     index.add(int8(rng, 50, 16))
     zero = np.zeros(16, np.int8)
@@ -95,7 +91,7 @@ def test_a_zero_query_is_at_cosine_zero_from_everything(rng):
     assert index.count(zero, 1e-300) == 0
 
 
-def test_all_minus_128_is_within_reach_of_itself():
+def test_rows_of_minus_128_match_themselves():
     rows = np.full((300, 1024), -128, np.int8)
     index = cx.Index(1024)
     index.add(rows)
@@ -106,7 +102,7 @@ def test_all_minus_128_is_within_reach_of_itself():
 
 
 def pairs_oracle(metric, rows, ids, threshold):
-    """By Python's integers, row by row."""
+    """Return the score of each near pair of ids, by Python's integers."""
     found = {}
     for i, a in enumerate(rows.tolist()):
         for j, b in enumerate(rows[:i].tolist()):
@@ -118,7 +114,7 @@ def pairs_oracle(metric, rows, ids, threshold):
                 near = score >= threshold
             if metric == "cosine":
                 square = sum(x * x for x in a) * sum(y * y for y in b)
-                # Far enough from the threshold for the float32 to be on the same side.
+                # No cosine is so close to the threshold that its float32 lies on the other side.
                 near = bool(square) and score > 0 and Fraction(score * score, square) >= Fraction(threshold) ** 2
             if near:
                 found[min(ids[i], ids[j]), max(ids[i], ids[j])] = score
@@ -127,7 +123,7 @@ def pairs_oracle(metric, rows, ids, threshold):
 
 @pytest.mark.parametrize(("metric", "threshold"), [("cosine", 0.6001), ("dot", 60), ("hamming", 2)])
 @pytest.mark.parametrize("n", [0, 1, 2, 255, 256, 300])
-def test_near_duplicates_are_those_of_two_loops(rng, metric, threshold, n):
+def test_near_duplicates_match_two_nested_loops(rng, metric, threshold, n):
     rows = int8(rng, n, 12, low=-5, high=6)
     ids = (rng.permutation(9 * n)[:n] - n).astype(np.int64)
     index = cx.Index(12)
@@ -144,7 +140,7 @@ def test_near_duplicates_are_those_of_two_loops(rng, metric, threshold, n):
 
 @pytest.mark.parametrize(("metric", "threshold"), [("cosine", 0.2001), ("dot", 20), ("hamming", 4)])
 @pytest.mark.parametrize("limit", [1, 10, 500, 10**30])
-def test_a_limit_gives_the_nearest_pairs_in_the_order_of_their_ids(rng, metric, threshold, limit):
+def test_a_limit_keeps_the_nearest_pairs_ordered_by_id(rng, metric, threshold, limit):
     rows = int8(rng, 300, 12, low=-5, high=6)
     rows[100:120] = rows[:20]
     rows[120:140] = rows[:20] // 2
@@ -171,8 +167,8 @@ def test_a_limit_gives_the_nearest_pairs_in_the_order_of_their_ids(rng, metric, 
         assert list(map(tuple, bits.near_duplicates(threshold, limit=limit).ids.tolist())) == expected
 
 
-def test_memory_is_bounded_where_pairs_are_limited():
-    """Eight thousand equal rows are 32 million pairs, which would take a gigabyte."""
+def test_memory_is_bounded_when_pairs_are_limited():
+    """All 32 million pairs of 8,000 equal rows would take a gigabyte."""
     code = """
 import resource
 import numpy as np
@@ -188,8 +184,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert int(run.stdout) < 40_000
 
 
-def test_near_duplicates_cross_every_tile(rng):
-    """Twins far apart in a larger set, in a binary index too."""
+def test_near_duplicates_are_found_across_tiles(rng):
+    """Equal rows far apart are found in both kinds of index."""
     rows = int8(rng, 5000, 512)
     twins = rng.permutation(5000)[:40].reshape(20, 2)
     rows[twins[:, 1]] = rows[twins[:, 0]]
@@ -223,12 +219,12 @@ BAD = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
-def test_a_bad_argument_is_named_with_its_value(call, error, message):
+def test_a_bad_argument_raises_an_error_that_names_its_value(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
 
-def test_a_bound_beyond_every_score_is_a_bound():
+def test_a_radius_beyond_every_score_is_accepted():
     bits = QUERY.view(np.uint8)[:1]
     assert BITS.count(bits, 10**30) == 3
     assert BITS.count(bits, -(10**30)) == 0
@@ -236,7 +232,7 @@ def test_a_bound_beyond_every_score_is_a_bound():
 
 
 class TestResults:
-    def test_ranges_pickle_and_check_their_arguments(self):
+    def test_range_matches_pickle_and_check_their_arguments(self):
         found = INDEX.search_range(np.stack([QUERY, -QUERY]), 0.5)
         assert repr(found) == "RangeMatches(queries=2, found=3, scores=float32)"
         again = pickle.loads(pickle.dumps(found))

@@ -1,4 +1,4 @@
-"""hamming, dot and cosine: all scores of all pairs."""
+"""hamming, dot and cosine: scores of all pairs of queries and rows."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -14,7 +14,7 @@ from .conftest import dot_oracle, hamming_oracle, int8, packed
 
 @settings(max_examples=60, deadline=None)
 @given(q=st.integers(0, 20), n=st.integers(0, 40), width=st.integers(1, 300), seed=st.integers(0, 2**32))
-def test_hamming_and_dot_equal_numpy_at_every_shape(q, n, width, seed):
+def test_hamming_and_dot_match_numpy_for_every_shape(q, n, width, seed):
     rng = np.random.default_rng(seed)
     queries, rows = packed(rng, q, width), packed(rng, n, width)
     distances = cx.hamming(queries, rows)
@@ -26,7 +26,7 @@ def test_hamming_and_dot_equal_numpy_at_every_shape(q, n, width, seed):
     assert np.array_equal(products, dot_oracle(queries, rows))
 
 
-def test_one_query_without_a_row_axis_gives_one_row_of_scores(rng):
+def test_a_one_dimensional_query_gives_one_dimensional_scores(rng):
     rows = int8(rng, 70, 33)
     for function, data in [(cx.dot, rows), (cx.cosine, rows), (cx.hamming, rows.view(np.uint8))]:
         alone = function(data[5], data)
@@ -45,7 +45,7 @@ def test_extreme_values_are_exact_up_to_the_widest_vectors():
 
 
 def nearest_float32(product, squares):
-    """The float32 nearest to product / sqrt(squares), by comparison of squares as fractions."""
+    """Return the float32 nearest to product / sqrt(squares), by comparing squares as fractions."""
     if product == 0 or squares == 0:
         return np.float32(0)
     near = np.float32(abs(product) / squares**0.5)
@@ -59,7 +59,7 @@ def nearest_float32(product, squares):
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3, 64, 1024])
-def test_a_cosine_is_the_float32_nearest_to_the_true_value(rng, dims):
+def test_a_cosine_is_the_float32_nearest_to_the_exact_value(rng, dims):
     queries, rows = int8(rng, 20, dims), int8(rng, 60, dims, low=-9, high=10)
     cosines = cx.cosine(queries, rows)
     assert cosines.dtype == np.float32
@@ -69,13 +69,13 @@ def test_a_cosine_is_the_float32_nearest_to_the_true_value(rng, dims):
     assert np.array_equal(cosines, np.array(expected, np.float32))
 
 
-def test_a_zero_vector_has_cosine_zero_with_everything():
+def test_a_zero_vector_has_cosine_zero_with_every_row():
     rows = np.array([[0, 0], [1, 2], [-3, 4]], np.int8)
     assert cx.cosine(rows[:1], rows).tolist() == [[0.0, 0.0, 0.0]]
     assert cx.cosine(rows, rows)[:, 0].tolist() == [0.0, 0.0, 0.0]
 
 
-def test_an_empty_side_gives_an_empty_result():
+def test_empty_inputs_give_empty_results():
     some, none = np.zeros((3, 4), np.int8), np.zeros((0, 4), np.int8)
     for function, dtype in [(cx.dot, np.int8), (cx.cosine, np.int8), (cx.hamming, np.uint8)]:
         assert function(some.view(dtype), none.view(dtype)).shape == (3, 0)
@@ -96,12 +96,12 @@ BAD = [
 
 @pytest.mark.parametrize("function", [cx.dot, cx.cosine])
 @pytest.mark.parametrize(("queries", "error", "message"), [(q, e, m) for q, _, e, m in BAD], ids=[b[1] for b in BAD])
-def test_bad_queries_are_named(function, queries, error, message):
+def test_unsuitable_queries_are_rejected(function, queries, error, message):
     with pytest.raises(error, match=message):
         function(queries, np.zeros((2, 4), np.int8))
 
 
-def test_a_bad_database_is_named():
+def test_an_unsuitable_database_is_rejected():
     query = np.zeros((1, 4), np.int8)
     with pytest.raises(ValueError, match="database must be a matrix"):
         cx.dot(query, query[0])
@@ -113,7 +113,7 @@ def test_a_bad_database_is_named():
         cx.hamming(np.zeros((1, 0), np.uint8), np.zeros((3, 0), np.uint8))
 
 
-def test_inputs_are_left_as_they_are(rng):
+def test_inputs_are_not_modified(rng):
     queries, rows = int8(rng, 9, 40), int8(rng, 30, 40)
     before = queries.copy(), rows.copy()
     cx.cosine(queries, rows)
@@ -122,7 +122,7 @@ def test_inputs_are_left_as_they_are(rng):
     assert np.array_equal(rows, before[1])
 
 
-def test_read_only_arrays_are_welcome(rng):
+def test_read_only_arrays_are_accepted(rng):
     rows = int8(rng, 30, 40)
     rows.flags.writeable = False
     assert cx.dot(rows[:2], rows).shape == (2, 30)

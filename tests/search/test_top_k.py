@@ -1,4 +1,4 @@
-"""top_k: the best rows of plain arrays."""
+"""top_k: the best rows of an array for each query."""
 
 import pickle
 
@@ -12,7 +12,7 @@ from .conftest import cosine_order, dot_oracle, hamming_oracle, int8, packed, ra
 
 
 def oracle(queries, rows, k, metric, mask=None):
-    """Ids and scores by numpy and Python's integers."""
+    """Return ids and scores by numpy and Python's integers."""
     ids = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
     rows = rows[ids]
     if metric == "hamming":
@@ -25,7 +25,7 @@ def oracle(queries, rows, k, metric, mask=None):
     return ids[order], np.take_along_axis(cx.cosine(queries, rows), order, axis=1)
 
 
-def agrees(matches, expected):
+def assert_matches(matches, expected):
     ids, scores = matches
     assert ids.dtype == np.int64
     assert scores.dtype == expected[1].dtype
@@ -44,7 +44,7 @@ def agrees(matches, expected):
     allowed=st.none() | st.floats(0, 1),
     seed=st.integers(0, 2**32),
 )
-def test_the_best_rows_are_those_of_a_sort(metric, q, n, width, k, few, allowed, seed):
+def test_top_k_matches_a_full_sort(metric, q, n, width, k, few, allowed, seed):
     rng = np.random.default_rng(seed)
     low, high = (-1, 2) if few else (-128, 128)  # few distinct values: ties, zero vectors, equal cosines
     queries, rows = int8(rng, q, width, low=low, high=high), int8(rng, n, width, low=low, high=high)
@@ -52,13 +52,13 @@ def test_the_best_rows_are_those_of_a_sort(metric, q, n, width, k, few, allowed,
         queries, rows = queries.view(np.uint8), rows.view(np.uint8)
     mask = None if allowed is None else rng.random(n) < allowed
     matches = cx.top_k(queries, rows, k, metric=metric, mask=mask)
-    agrees(matches, oracle(queries, rows, k, metric, mask))
+    assert_matches(matches, oracle(queries, rows, k, metric, mask))
     assert matches.exact is True
 
 
 @pytest.mark.parametrize("metric", ["hamming", "dot", "cosine"])
 @pytest.mark.parametrize("queries", [1, 3, 40])
-def test_threads_change_nothing(rng, metric, queries):
+def test_the_number_of_threads_does_not_change_the_result(rng, metric, queries):
     rows = int8(rng, 20_000, 32, low=-2, high=3)
     queries = int8(rng, queries, 32, low=-2, high=3)
     mask = rng.random(len(rows)) < 0.7
@@ -74,7 +74,7 @@ def test_threads_change_nothing(rng, metric, queries):
             assert np.array_equal(one.scores, other.scores)
 
 
-def test_ties_go_to_the_lower_row_however_many_there_are():
+def test_ties_go_to_the_lower_row():
     rows = np.ones((50_000, 8), np.int8)
     for threads in (1, 2, 8):
         assert cx.top_k(rows[0], rows, 7, threads=threads).ids.tolist() == list(range(7))
@@ -83,7 +83,7 @@ def test_ties_go_to_the_lower_row_however_many_there_are():
         assert cx.top_k(bits[0], bits, 7, threads=threads).ids.tolist() == list(range(7))
 
 
-def test_cosines_that_float32_cannot_tell_apart_are_ordered_by_their_true_value():
+def test_cosines_equal_in_float32_are_ordered_by_their_exact_value():
     # Rows (x, 127, 127, ...) and the query (1, 1, ...): 20 different cosines within 1e-7 of 1, later rows better.
     dims = 131_071
     rows = np.full((20, dims), 127, np.int8)
@@ -95,13 +95,13 @@ def test_cosines_that_float32_cannot_tell_apart_are_ordered_by_their_true_value(
     assert (np.diff(matches.scores) <= 0).all()
 
 
-def test_parallel_rows_are_true_ties_whatever_their_length():
+def test_parallel_rows_of_different_lengths_tie():
     rows = np.array([[3, 6], [1, 2], [2, 4], [-1, -2], [0, 0], [50, 100]], np.int8)
     assert cx.top_k(np.array([1, 2], np.int8), rows, 6).ids.tolist() == [0, 1, 2, 5, 4, 3]
     assert cx.top_k(np.array([0, 0], np.int8), rows, 6).ids.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_more_than_there_are_gives_what_there_is_and_nothing_else(rng):
+def test_a_k_larger_than_the_number_of_rows_gives_all_rows(rng):
     rows = packed(rng, 5, 8)
     assert cx.top_k(rows[:2], rows, 9).ids.shape == (2, 5)
     assert cx.top_k(rows[0], rows, 10**30).ids.shape == (5,)
@@ -114,20 +114,20 @@ def test_more_than_there_are_gives_what_there_is_and_nothing_else(rng):
     assert cx.top_k(rows[:0], rows, 3).ids.shape == (0, 3)
 
 
-def test_more_matches_than_memory_holds_is_an_error_not_a_crash():
+def test_more_matches_than_fit_in_memory_raise_an_error():
     rows = np.zeros((40_000_000, 1), np.uint8)
     with pytest.raises(ValueError, match="40000000 matches for each of 1000000 queries do not fit in memory"):
         cx.top_k(np.zeros((1_000_000, 1), np.uint8), rows, 10**9)
 
 
-def test_the_metric_follows_the_dtype_when_it_is_not_named(rng):
+def test_the_default_metric_depends_on_the_dtype(rng):
     rows = int8(rng, 50, 16)
     assert np.array_equal(cx.top_k(rows[:3], rows, 5).scores, cx.top_k(rows[:3], rows, 5, metric="cosine").scores)
     bits = rows.view(np.uint8)
     assert np.array_equal(cx.top_k(bits[:3], bits, 5).scores, cx.top_k(bits[:3], bits, 5, metric="hamming").scores)
 
 
-def test_numpy_integers_count_as_ints(rng):
+def test_numpy_integers_are_accepted_as_ints(rng):
     rows = packed(rng, 9, 8)
     assert cx.top_k(rows[0], rows, np.int64(3), threads=np.int32(2)).ids.shape == (3,)
 
@@ -169,18 +169,18 @@ BAD = [
 
 
 @pytest.mark.parametrize(("data", "k", "options", "error", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
-def test_a_bad_argument_is_named_with_its_value(data, k, options, error, message):
+def test_a_bad_argument_raises_an_error_that_names_its_value(data, k, options, error, message):
     with pytest.raises(error, match=message):
         cx.top_k(data[:1], data, k, **options)
 
 
-def test_queries_of_another_dtype_than_the_database_are_refused():
+def test_queries_must_have_the_dtype_of_the_database():
     with pytest.raises(TypeError, match="queries must have dtype int8, got uint8"):
         cx.top_k(BITS[:1], ROWS, 1)
 
 
-def test_an_array_in_a_file_is_an_array(tmp_path, rng):
-    """Other subclasses than masked arrays are taken as they are."""
+def test_a_memory_mapped_array_is_accepted(tmp_path, rng):
+    """numpy.memmap is a subclass of ndarray; only masked arrays are rejected."""
     rows = packed(rng, 9, 8)
     np.save(tmp_path / "rows.npy", rows)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
@@ -188,13 +188,13 @@ def test_an_array_in_a_file_is_an_array(tmp_path, rng):
     assert np.array_equal(cx.top_k(mapped[:2], mapped, 3).ids, cx.top_k(rows[:2], rows, 3).ids)
 
 
-def test_any_byte_that_is_not_zero_is_true_in_a_mask():
+def test_any_nonzero_byte_of_a_mask_is_true():
     mask = np.frombuffer(b"\x02\x00\xff\x00", dtype=bool)
     assert cx.top_k(ROWS[0], ROWS, 4, mask=mask).ids.tolist() == [0, 2]
 
 
 class TestMatches:
-    def test_they_unpack_have_a_length_and_a_short_repr(self, rng):
+    def test_matches_unpack_and_have_a_length_and_a_repr(self, rng):
         rows = packed(rng, 9, 8)
         matches = cx.top_k(rows[:2], rows, 3)
         ids, scores = matches
@@ -206,7 +206,7 @@ class TestMatches:
         assert len(alone) == 3
         assert repr(alone) == "Matches(k=3, scores=int32, exact=True)"
 
-    def test_they_pickle(self, rng):
+    def test_matches_pickle(self, rng):
         rows = int8(rng, 9, 8)
         matches = cx.top_k(rows[:2], rows, 3)
         for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
@@ -215,14 +215,14 @@ class TestMatches:
             assert np.array_equal(again.scores, matches.scores)
             assert again.exact is matches.exact
 
-    def test_they_are_frozen(self, rng):
+    def test_matches_are_frozen(self, rng):
         matches = cx.top_k(BITS[0], BITS, 1)
         with pytest.raises(AttributeError):
             matches.exact = False
         with pytest.raises(AttributeError):
             matches.ids = None
 
-    def test_their_own_arguments_are_checked(self):
+    def test_the_constructor_checks_its_arguments(self):
         ids = np.zeros(3, np.int64)
         with pytest.raises(TypeError, match="ids must have dtype int64, got int32"):
             cx.Matches(ids.astype(np.int32), np.zeros(3, np.int32))

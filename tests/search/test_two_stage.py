@@ -1,19 +1,15 @@
-"""Two stages: what they find, how they say so, and how they are calibrated."""
+"""Searches in two stages: results, exactness and calibration."""
 
 import numpy as np
 import pytest
 from ctxembed import _core as cx
 
-from .conftest import asymmetric_oracle, cosine_order, hamming_oracle, int8, ranked
-
-
-def bits_of(vectors):
-    return np.packbits(vectors >= 0, axis=1, bitorder="little")
+from .conftest import asymmetric_oracle, bits_of, cosine_order, hamming_oracle, int8, ranked
 
 
 @pytest.fixture(scope="module")
-def model():
-    """Rows and queries in clusters, with a common direction, as embeddings have them."""
+def data():
+    """Rows and queries in clusters around a common direction, like those of an embedding model."""
     rng = np.random.default_rng(3)
     basis = rng.standard_normal((24, 256))
     topics, common = rng.standard_normal((60, 24)), rng.standard_normal(256) * 3
@@ -27,22 +23,22 @@ def model():
 
 
 @pytest.fixture
-def index(model):
+def index(data):
     index = cx.Index(256)
     for start in range(0, 20_000, 7000):
-        index.add(model[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000].copy())
+        index.add(data[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000].copy())
     return index
 
 
 def candidates(queries, rows, count):
-    """Rows by their Hamming distance, those that tie in the order in which they were added."""
+    """Return the nearest rows by Hamming distance, ties in the order of insertion."""
     return np.argsort(hamming_oracle(bits_of(queries), bits_of(rows)), axis=1, kind="stable")[:, :count]
 
 
 @pytest.mark.parametrize("count", [1, 3, 30])
 @pytest.mark.parametrize("oversample", [1, 3, 50])
-def test_the_second_stage_ranks_the_candidates_exactly(model, index, count, oversample):
-    rows, queries = model
+def test_the_second_stage_ranks_the_candidates_exactly(data, index, count, oversample):
+    rows, queries = data
     ids = np.arange(20_000)[::-1]
     for threads in (1, 2, 5):
         found = index.search(queries[:count], 10, stage="two-stage", oversample=oversample, threads=threads)
@@ -56,8 +52,8 @@ def test_the_second_stage_ranks_the_candidates_exactly(model, index, count, over
     assert np.array_equal(one.ids, found.ids[0])
 
 
-def test_products_are_ranked_in_two_stages_too(model, index):
-    rows, queries = model
+def test_two_stages_rank_by_inner_product(data, index):
+    rows, queries = data
     found = index.search(queries[:4], 5, metric="dot", stage="two-stage", oversample=20)
     assert found.scores.dtype == np.int32
     for query, got, chosen in zip(queries, found.scores, candidates(queries[:4], rows, 100), strict=False):
@@ -65,8 +61,8 @@ def test_products_are_ranked_in_two_stages_too(model, index):
         assert got.tolist() == sorted(products.tolist(), reverse=True)[:5]
 
 
-def test_candidates_that_are_all_rows_make_an_exact_search(model, index):
-    queries = model[1][:5]
+def test_a_search_with_all_rows_as_candidates_is_exact(data, index):
+    queries = data[1][:5]
     found = index.search(queries, 10, stage="two-stage", oversample=2000)
     assert found.exact is True
     assert np.array_equal(found.ids, index.search(queries, 10).ids)
@@ -84,8 +80,8 @@ def recall(index, queries, k, oversample):
 
 @pytest.mark.parametrize("target", [0.5, 0.9, 0.99, 1.0])
 @pytest.mark.parametrize("k", [1, 10])
-def test_the_smallest_oversample_that_reaches_the_recall_is_found(model, index, target, k):
-    queries = model[1]
+def test_calibrate_finds_the_smallest_oversample_that_reaches_the_recall(data, index, target, k):
+    queries = data[1]
     report = index.calibrate(queries, k, recall=target)
     assert (report.target, report.k, report.queries) == (target, k, len(queries))
     assert report.recall >= target
@@ -96,16 +92,16 @@ def test_the_smallest_oversample_that_reaches_the_recall_is_found(model, index, 
         assert measured == pytest.approx(recall(index, queries, k, oversample))
     assert report.oversample in report.oversamples
     assert index.oversample == report.oversample
-    plain, told = (
+    default, explicit = (
         index.search(queries, k, stage="two-stage", oversample=oversample).ids
         for oversample in (None, report.oversample)
     )
-    assert np.array_equal(plain, told)
+    assert np.array_equal(default, explicit)
     assert repr(report).startswith(f"Calibration(oversample={report.oversample}, recall=")
 
 
-def test_a_calibration_goes_on_until_the_recall_is_reached():
-    """The true rows come last in the first stage: all bits of the others agree with the query's."""
+def test_calibrate_continues_until_the_recall_is_reached():
+    """The best rows come last in the first stage, because all bits of the others equal those of the query."""
     rows = np.ones((5000, 16), np.int8)
     rows[:, 0] = 127
     rows[-3:] = 127
@@ -117,36 +113,36 @@ def test_a_calibration_goes_on_until_the_recall_is_reached():
     assert report.recall == 1.0
 
 
-def test_a_calibration_is_kept_in_the_file(model, index, tmp_path):
+def test_a_saved_index_keeps_its_calibration(data, index, tmp_path):
     assert index.oversample == 64
     index.save(tmp_path / "plain")
-    report = index.calibrate(model[1], 10)
+    report = index.calibrate(data[1], 10)
     index.save(tmp_path / "calibrated")
     for mmap in (False, True):
         assert cx.Index.open(tmp_path / "plain", mmap=mmap, verify=True).oversample == 64
         again = cx.Index.open(tmp_path / "calibrated", mmap=mmap, verify=True)
         assert again.oversample == report.oversample
-        queries = model[1][:7]
+        queries = data[1][:7]
         a, b = (i.search(queries, 10, stage="two-stage") for i in (index, again))
         assert np.array_equal(a.ids, b.ids)
         assert np.array_equal(a.scores, b.scores)
 
 
-class TestBits:
-    """Two stages where bits are all there is: Hamming distance chooses, the product with the int8 query decides."""
+class TestBinaryIndex:
+    """Two stages of a binary index: Hamming distance chooses candidates, the product with the int8 query ranks them."""
 
     @pytest.fixture
-    def bits(self, model):
+    def bits(self, data):
         bits = cx.BinaryIndex(256)
         for start in range(0, 20_000, 7000):
-            rows, ids = model[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000]
+            rows, ids = data[0][start : start + 7000], np.arange(20_000)[::-1][start : start + 7000]
             bits.add(bits_of(rows), ids.copy())
         return bits
 
     @pytest.mark.parametrize("count", [1, 30])
     @pytest.mark.parametrize("oversample", [1, 20])
-    def test_the_second_stage_ranks_the_candidates_by_their_product(self, model, bits, count, oversample):
-        (rows, queries), ids = model, np.arange(20_000)[::-1]
+    def test_the_second_stage_ranks_the_candidates_by_inner_product(self, data, bits, count, oversample):
+        (rows, queries), ids = data, np.arange(20_000)[::-1]
         for threads in (1, 3):
             found = bits.search(queries[:count], 10, stage="two-stage", oversample=oversample, threads=threads)
             assert found.exact is False
@@ -158,16 +154,16 @@ class TestBits:
                 assert np.array_equal(got, expected[0][0])
                 assert np.array_equal(scores, expected[1][0])
 
-    def test_a_prefix_and_a_filter_are_heeded(self, model, bits):
-        queries, mask = model[1][:3], np.arange(5000)
+    def test_two_stages_respect_prefixes_and_filters(self, data, bits):
+        queries, mask = data[1][:3], np.arange(5000)
         found = bits.search(queries, 5, stage="two-stage", oversample=999, mask=mask, dimensions=100)
         exact = bits.search(queries, 5, mask=mask, dimensions=100)
         assert (found.exact, exact.exact) == (False, True)
         assert np.array_equal(found.ids, exact.ids)
         assert bits.search(queries, 5, stage="two-stage", oversample=1000, mask=mask).exact is True
 
-    def test_a_calibration_is_measured_against_the_exact_product_and_kept(self, model, bits, tmp_path):
-        queries = model[1]
+    def test_calibrate_measures_recall_against_the_exact_product_and_is_saved(self, data, bits, tmp_path):
+        queries = data[1]
         report = bits.calibrate(queries, 10, recall=0.95)
         assert report.recall == pytest.approx(recall(bits, queries, 10, report.oversample))
         assert report.recall >= 0.95
@@ -180,8 +176,8 @@ class TestBits:
             a, b = (index.search(queries, 10, stage="two-stage") for index in (bits, again))
             assert np.array_equal(a.ids, b.ids)
 
-    def test_packed_queries_are_compared_exactly_in_every_stage(self, model, bits):
-        queries = bits_of(model[1])
+    def test_packed_queries_are_exact_in_every_stage(self, data, bits):
+        queries = bits_of(data[1])
         exact = bits.search(queries, 10)
         for stage in ("exact", "binary", "two-stage"):
             found = bits.search(queries, 10, stage=stage)
@@ -192,13 +188,13 @@ class TestBits:
         assert (report.oversamples.tolist(), report.recalls.tolist()) == ([1], [1.0])
         assert bits.oversample == 64
 
-    def test_int8_queries_have_one_stage_of_bits(self, model, bits):
-        found, exact = (bits.search(model[1][:9], 10, stage=stage) for stage in ("binary", "exact"))
+    def test_int8_queries_are_exact_in_the_binary_stage(self, data, bits):
+        found, exact = (bits.search(data[1][:9], 10, stage=stage) for stage in ("binary", "exact"))
         assert np.array_equal(found.ids, exact.ids)
         assert (found.exact, exact.exact) == (True, True)
 
 
-def test_more_rows_than_there_are_calibrate_to_an_exact_search():
+def test_calibrate_accepts_a_k_larger_than_the_number_of_rows():
     index = cx.Index(8)
     index.add(np.eye(8, dtype=np.int8))
     assert index.calibrate(np.ones((2, 8), np.int8), 100).oversample == 1
@@ -227,7 +223,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
-def test_a_bad_argument_is_named_with_its_value(call, error, message):
+def test_a_bad_argument_raises_an_error_that_names_its_value(call, error, message):
     with pytest.raises(error, match=message):
         call()
     assert INDEX.oversample == 64

@@ -1,12 +1,18 @@
-"""What the tests of the server share: a bare HTTP client, and vectors decoded without the package's own codec."""
+"""Helpers for the server tests: a plain HTTP client, a codec independent of the package, and a controlled clock."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
+import socket
 
 import httpx
 import numpy as np
 import pytest
+from ctxembed._backends.hashed import HashedEmbedder
+from ctxembed._server import ServerConfig, create_app
+from ctxembed._server.clock import Clock
 
 DOCUMENTS = "/v1/contextualizedembeddings"
 TEXTS = "/v1/embeddings"
@@ -15,7 +21,7 @@ TEXT_MODEL = "pplx-embed-v1-0.6b"
 
 
 class Api:
-    """Sends single requests and returns what came back."""
+    """Sends single requests and returns the responses."""
 
     def __init__(self, base_url: str, key: str = "a-key") -> None:
         self.http = httpx.Client(
@@ -54,7 +60,7 @@ def matrix(data, *, bits=False):
 
 @pytest.fixture
 def connect():
-    """A factory of API clients for any server; all close with the test."""
+    """Return a function that opens an API client for a server. The clients close with the test."""
     opened = []
 
     def open_one(server, **options) -> Api:
@@ -70,3 +76,98 @@ def connect():
 def api(server, connect):
     """A client of the shared server."""
     return connect(server)
+
+
+class FakeClock(Clock):
+    """Stands still until a test moves it, and records pauses instead of waiting."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.pauses = []
+
+    def monotonic(self):
+        return self.now
+
+    def wall(self):
+        return self.now
+
+    async def pause(self, seconds, stopping, receive=None):
+        if seconds > 0:
+            self.pauses.append(seconds)
+
+
+@pytest.fixture
+def clock():
+    """The clock of ``in_process`` and of a test's own responses."""
+    return FakeClock()
+
+
+@pytest.fixture
+def in_process(clock):
+    """Return a function that sends requests to an application without a server around it.
+
+    A call is ``(method, path, options)``; a number moves the clock by that many seconds.
+    """
+
+    def run(*calls, address="127.0.0.1", embedder=None, **options):
+        config = ServerConfig(**options)
+
+        async def send_all():
+            app = create_app(config, embedder or HashedEmbedder(config.models), clock=clock)
+            transport = httpx.ASGITransport(app, client=(address, 1))
+            headers = {"authorization": "Bearer k"}
+            responses = []
+            async with httpx.AsyncClient(transport=transport, base_url="http://app", headers=headers) as client:
+                for call in calls:
+                    if isinstance(call, tuple):
+                        method, path, options = call
+                        responses.append(await client.request(method, path, **options))
+                    else:
+                        clock.now += call
+            return responses
+
+        return asyncio.run(send_all())
+
+    return run
+
+
+def text_call(text="a", *, fault=None):
+    """A call for ``in_process`` that embeds one text."""
+    headers = {} if fault is None else {"x-fault": json.dumps(fault)}
+    return "POST", TEXTS, {"json": {"input": text, "model": TEXT_MODEL}, "headers": headers}
+
+
+@pytest.fixture
+def embed_text():
+    return text_call
+
+
+@pytest.fixture
+def open_request():
+    """Return a function that sends a request over a socket and returns the socket. The sockets close with the test."""
+    opened = []
+
+    def send(server, fault, **body):
+        host, port = server.base_url.removeprefix("http://").split(":")
+        content = json.dumps({"input": "a", "model": TEXT_MODEL, **body})
+        opened.append(socket.create_connection((host, int(port)), timeout=10))
+        opened[-1].sendall(
+            f"POST {TEXTS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\ncontent-type: application/json\r\n"
+            f"x-fault: {json.dumps(fault)}\r\ncontent-length: {len(content)}\r\n\r\n{content}".encode()
+        )
+        return opened[-1]
+
+    yield send
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def receive_all(open_request):
+    """Return a function that sends a request and returns all bytes until the server closes the connection."""
+
+    def receive(server, fault, **body):
+        connection = open_request(server, fault, **body)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    return receive

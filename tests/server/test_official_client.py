@@ -1,4 +1,4 @@
-"""The vendor's own package works against the local server, told nothing but the base URL."""
+"""The vendor's package works against the local server with no change but the base URL."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_it_reads_usage_and_cost(official):
     assert usage.cost.input_cost == usage.cost.total_cost == 0.0000002
 
 
-def test_its_strict_validation_finds_nothing_to_complain_of(official):
+def test_responses_pass_its_strict_validation(official):
     response = official(_strict_response_validation=True).documents(input=CHUNKS, model=CONTEXT_MODEL)
     assert len(response.data) == 2
 
@@ -145,7 +145,7 @@ def test_it_raises_its_own_connection_error_after_a_reset(official, server):
         official(max_retries=0).texts(input="a", model=TEXT_MODEL)
 
 
-def test_its_own_retries_carry_it_through_a_429(official, server):
+def test_its_retries_recover_from_a_429_and_a_503(official, server):
     plan = [{"status": 429, "headers": {"retry-after": "0.05"}}, {"status": 503, "headers": {"retry-after": "0.05"}}]
     httpx.post(server.base_url + "/faults", json=plan, trust_env=False)
     response = official(max_retries=2).texts(input="a", model=TEXT_MODEL)
@@ -153,7 +153,7 @@ def test_its_own_retries_carry_it_through_a_429(official, server):
     assert httpx.get(server.base_url + "/faults", trust_env=False).json() == []
 
 
-def test_its_own_retries_wait_out_the_servers_rate_limit(official, fresh_server):
+def test_its_retries_wait_for_the_servers_rate_limit(official, fresh_server):
     client = official(fresh_server(requests_per_minute=120, burst=1).base_url, max_retries=2)
     for _ in range(2):
         assert len(client.texts(input="a", model=TEXT_MODEL).data) == 1

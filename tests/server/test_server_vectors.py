@@ -1,4 +1,4 @@
-"""The stand-in's vectors obey the rules that the API documents for its own."""
+"""The stand-in's vectors follow the rules that the API documents."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ctxembed._server.embedder import embed_documents
-from ctxembed._server.tokens import count_tokens
+from ctxembed._backends.hashed import embed_documents
+from ctxembed._backends.token_estimate import estimate_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,14 +35,14 @@ def cosine(a, b):
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-def test_values_spread_over_the_range_and_stay_in_it():
+def test_values_cover_the_int8_range():
     values = embed([[chunk] for chunk in CHUNKS]).astype(np.int64)
     assert 30 <= values.std() <= 50
     assert abs(values.mean()) < 5
     assert values.min() >= -127
 
 
-def test_a_single_letter_has_many_values_too():
+def test_a_single_letter_has_many_distinct_values():
     assert len(np.unique(embed([["x"]]))) > 50
 
 
@@ -51,9 +51,9 @@ def test_vectors_are_not_normalised():
     assert lengths.max() / lengths.min() > 1.1
 
 
-def test_the_same_request_gets_the_same_bytes_from_every_process():
+def test_every_process_computes_the_same_bytes():
     code = (
-        "import sys, hashlib; from ctxembed._server.embedder import embed_documents;"
+        "import sys, hashlib; from ctxembed._backends.hashed import embed_documents;"
         "v = embed_documents([sys.argv[1:], sys.argv[1:2]], model='m', full_dimensions=1024, dimensions=1024,"
         " binary=False); print(hashlib.sha256(v.tobytes()).hexdigest())"
     )
@@ -69,32 +69,32 @@ def test_the_same_request_gets_the_same_bytes_from_every_process():
 
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("dimensions", [128, 256, 512, 1000])
-def test_fewer_dimensions_are_the_first_of_the_full_vector(dimensions, binary):
+def test_fewer_dimensions_are_a_prefix_of_the_full_vector(dimensions, binary):
     full = embed([CHUNKS], binary=binary)
     width = dimensions // 8 if binary else dimensions
     assert np.array_equal(embed([CHUNKS], dimensions=dimensions, binary=binary), full[:, :width])
 
 
-def test_the_server_truncates_the_same_way(api):
+def test_the_server_returns_a_prefix_for_fewer_dimensions(api):
     full = api.vectors([CHUNKS])
     assert np.array_equal(api.vectors([CHUNKS], dimensions=200), full[:, :200])
 
 
-def test_bits_are_the_signs_least_significant_first():
+def test_bits_are_signs_with_the_least_significant_bit_first():
     values = embed([CHUNKS])
     bits = np.unpackbits(embed([CHUNKS], binary=True), axis=1, bitorder="little")
     assert np.all(bits[values > 0] == 1)
     assert np.all(bits[values < 0] == 0)
 
 
-def test_a_value_that_rounds_to_zero_has_either_bit():
+def test_a_value_that_rounds_to_zero_can_have_either_bit():
     chunks = [f"{chunk} {i}" for chunk in CHUNKS for i in range(20)]
     values, packed = embed([chunks]), embed([chunks], binary=True)
     at_zero = np.unpackbits(packed, axis=1, bitorder="little")[values == 0]
     assert set(at_zero.tolist()) == {0, 1}
 
 
-def test_the_server_sends_bits_in_this_order(api):
+def test_the_server_sends_the_least_significant_bit_first(api):
     values = api.vectors([CHUNKS])
     packed = api.vectors([CHUNKS], encoding_format="base64_binary")
     first = packed[:, 0].astype(int)
@@ -103,7 +103,7 @@ def test_the_server_sends_bits_in_this_order(api):
         assert np.array_equal((first >> dimension & 1)[sure], (values[:, dimension] > 0)[sure])
 
 
-def test_a_chunk_differs_a_little_from_document_to_document():
+def test_a_chunks_vector_depends_slightly_on_its_document():
     alone = embed([[CHUNKS[0]]])[0]
     first = embed([[CHUNKS[0], CHUNKS[1], CHUNKS[2]]])[0]
     second = embed([[CHUNKS[0], CHUNKS[3], CHUNKS[4]]])[0]
@@ -122,20 +122,20 @@ documents = st.lists(st.lists(words, min_size=1, max_size=5), min_size=1, max_si
 
 @settings(max_examples=60, deadline=None)
 @given(documents=documents, binary=st.booleans())
-def test_which_documents_share_a_request_never_changes_a_vector(documents, binary):
+def test_vectors_do_not_depend_on_the_other_documents_of_a_request(documents, binary):
     together = embed(documents, dimensions=256, binary=binary)
     apart = [embed([document], dimensions=256, binary=binary) for document in documents]
     assert np.array_equal(together, np.concatenate(apart))
 
 
-def test_a_request_of_many_blocks_equals_its_documents_alone():
+def test_a_request_of_many_blocks_equals_its_documents_embedded_alone():
     many = [[f"{CHUNKS[(i + j) % 6]} number {i} {j}" for j in range(1 + i % 40)] for i in range(120)]
     together = embed(many, dimensions=128)
     assert len(together) > 2048
     assert np.array_equal(together, np.concatenate([embed([document], dimensions=128) for document in many]))
 
 
-def test_models_have_nothing_in_common():
+def test_vectors_of_different_models_are_unrelated():
     assert abs(cosine(embed([[CHUNKS[0]]], model="one")[0], embed([[CHUNKS[0]]], model="other")[0])) < 0.2
 
 
@@ -155,7 +155,7 @@ def test_a_query_finds_the_chunk_about_it(api, query, expected, dimensions):
     assert int(np.argmax(scores)) == expected, scores
 
 
-def test_a_query_finds_its_chunk_by_bits_too(api):
+def test_a_query_finds_its_chunk_by_bits(api):
     chunks = api.vectors([CHUNKS], encoding_format="base64_binary")
     query = api.vectors([["hamming distance between binary vectors"]], encoding_format="base64_binary")
     distances = np.bitwise_count(chunks ^ query).sum(axis=1)
@@ -163,13 +163,13 @@ def test_a_query_finds_its_chunk_by_bits_too(api):
 
 
 @pytest.mark.parametrize("text", ["!", "...", " ", "\n", "\u200b", "🙂", "\x00", "a", "_" * 100, "a" * 10_000])
-def test_any_text_gets_a_vector_that_is_not_zero(text):
+def test_no_text_has_a_zero_vector(text):
     values = embed([[text]])
     assert np.abs(values.astype(int)).sum() > 0
     assert values.std() > 20
 
 
-def test_a_chunk_that_holds_the_separator_misaligns_the_later_ones(api):
+def test_a_chunk_with_the_separator_misaligns_later_chunks(api):
     plain = api.vectors([["one", "two", "three"]])
     shifted = api.vectors([["one<|endoftext|>two", "three", "four"]])
     assert np.array_equal(shifted, plain)
@@ -184,7 +184,7 @@ def ndcg(scores, relevant, k=10):
     return float(np.mean(gains / ideal))
 
 
-def test_search_in_the_cranfield_collection_makes_sense_by_cosine_and_less_by_inner_product():
+def test_on_cranfield_cosine_ranks_better_than_inner_product():
     data = Path(__file__).parents[3] / "shared" / "data" / "ir" / "cranfield"
     if not data.is_dir():
         pytest.skip(f"{data} is absent")
@@ -206,7 +206,7 @@ def test_search_in_the_cranfield_collection_makes_sense_by_cosine_and_less_by_in
     assert ndcg(inner, relevant) < by_cosine
 
 
-def test_texts_are_embedded_each_alone(api):
+def test_texts_are_embedded_independently(api):
     one = api.texts(["hello world"]).json()["data"][0]["embedding"]
     two = api.texts(["another", "hello world"]).json()["data"][1]["embedding"]
     assert one == two
@@ -215,10 +215,10 @@ def test_texts_are_embedded_each_alone(api):
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(min_size=1))
-def test_the_token_count_is_from_one_to_the_bytes(text):
-    assert 1 <= count_tokens(text) <= len(text.encode("utf-8", "surrogatepass"))
+def test_the_token_estimate_is_between_one_and_the_byte_count(text):
+    assert 1 <= estimate_tokens(text) <= len(text.encode("utf-8", "surrogatepass"))
 
 
-def test_the_token_count_of_english_is_about_a_token_per_four_and_a_half_characters():
+def test_the_token_estimate_of_english_is_about_4_5_characters_a_token():
     text = " ".join(CHUNKS[:4])
-    assert 3.5 <= len(text) / count_tokens(text) <= 6
+    assert 3.5 <= len(text) / estimate_tokens(text) <= 6

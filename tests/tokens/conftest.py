@@ -1,4 +1,4 @@
-"""The real vocabulary with its oracle, and small tokenizers that tests can bend."""
+"""A tiny tokenizer that tests can modify, a counter for each vocabulary, and the reference to compare it with."""
 
 from __future__ import annotations
 
@@ -10,28 +10,25 @@ import ctxembed
 import numpy as np
 import pytest
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-FILE = DATA / "tokenizer" / "tokenizer.json"
-FOLDERS = ("pep_en", "rustbook_en", "rustbook_zh", "react_ko")
-
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _OTHER = [byte for byte in range(256) if byte not in _PRINTABLE]
-SPELLED = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + i) for i, byte in enumerate(_OTHER)}
+# The character that stands for each byte in a byte-level vocabulary.
+BYTE_CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + i) for i, byte in enumerate(_OTHER)}
 
 
-def spelled(text: str) -> str:
-    """Spell text as a byte-level vocabulary does."""
-    return "".join(SPELLED[byte] for byte in text.encode())
+def as_token(text: str) -> str:
+    """Write text as a byte-level vocabulary does."""
+    return "".join(BYTE_CHARACTERS[byte] for byte in text.encode())
 
 
 def definition(*merges: tuple[str, str], added: tuple[str, ...] = ()) -> dict:
-    """Return a tokenizer.json of the 256 bytes and some merges, as Python objects."""
-    pairs = [[spelled(left), spelled(right)] for left, right in merges]
-    tokens = [*SPELLED.values(), *("".join(pair) for pair in pairs)]
+    """Return the contents of a tokenizer.json: the 256 bytes, some merges, some added tokens."""
+    pairs = [[as_token(left), as_token(right)] for left, right in merges]
+    tokens = [*BYTE_CHARACTERS.values(), *("".join(pair) for pair in pairs)]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
     split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
     to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
@@ -63,14 +60,14 @@ HERON = definition(("h", "e"), ("r", "o"), ("he", "ro"), (" ", "he"), added=("<e
 
 
 @pytest.fixture
-def small():
-    """A definition of its own for each test."""
+def tiny():
+    """The contents of a tokenizer.json of four merges, for the test to modify."""
     return copy.deepcopy(HERON)
 
 
 @pytest.fixture
-def written(tmp_path):
-    """Write a definition to a file."""
+def write_tokenizer(tmp_path):
+    """Write the contents of a tokenizer.json to a file and return its path."""
 
     def write(contents: dict) -> Path:
         path = tmp_path / "tokenizer.json"
@@ -81,17 +78,13 @@ def written(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def counter():
-    if not FILE.exists():
-        pytest.skip(f"the Qwen3 vocabulary is not at {FILE}")
-    return ctxembed.TokenCounter.from_file(FILE)
+def counter(vocabulary):
+    return ctxembed.TokenCounter.from_file(vocabulary)
 
 
 @pytest.fixture(scope="session")
-def reference():
+def reference(vocabulary):
     """Count with the tokenizers package."""
-    tokenizers = pytest.importorskip("tokenizers", reason="the tokenizers package is the oracle of these tests")
-    if not FILE.exists():
-        pytest.skip(f"the Qwen3 vocabulary is not at {FILE}")
-    tokenizer = tokenizers.Tokenizer.from_file(str(FILE))
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the tokenizers package to compare with")
+    tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary))
     return lambda texts: np.array([len(entry) for entry in tokenizer.encode_batch_fast(texts)], dtype=np.int64)

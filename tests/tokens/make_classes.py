@@ -1,7 +1,7 @@
-"""Write ``src/tokens/unicode.rs``: the classes of the splitting pattern, as the ``tokenizers`` package has them.
+"""Write ``src/tokens/unicode.rs``: the character classes of the splitting pattern in the ``tokenizers`` package.
 
-Run ``python tests/tokens/make_classes.py`` after a new version of that package changed the Unicode version of its
-regular expressions; ``test_every_scalar_value_is_split_as_the_reference_does`` tells.
+Run ``python tests/tokens/make_classes.py`` when a new version of that package has a newer version of Unicode, which
+``test_every_scalar_value_is_split_and_normalized_as_in_the_reference`` detects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a TokenCounter is to a program: its arguments, its copies, its threads, its memory, and its place in a plan."""
+"""TokenCounter: arguments, pickling, threads, forks, memory, and its use by a plan and a client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,15 +15,16 @@ import ctxembed
 import numpy as np
 import pytest
 
-from .conftest import DATA, FILE
+from tests.samples import FOLDERS, corpus, paragraphs, sample_texts
+from tests.threads import releases_the_interpreter
 
 
 @pytest.fixture
-def heron(small, written):
-    return ctxembed.TokenCounter.from_file(written(small))
+def heron(tiny, write_tokenizer):
+    return ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
 
 
-def test_merges_are_counted_in_order_of_rank(heron):
+def test_merges_apply_in_order_of_rank(heron):
     assert heron.backend == "native"
     assert heron.reason is None
     assert heron.count("heron") == 2  # hero, n
@@ -32,13 +32,13 @@ def test_merges_are_counted_in_order_of_rank(heron):
     assert heron.count("") == 0
 
 
-def test_an_added_token_is_one_wherever_it_stands_and_the_longest_counts(heron):
+def test_an_added_token_counts_as_one_and_the_longest_match_wins(heron):
     assert heron.count("he<end>ro<endless>[x]") == 5
     assert heron.count("<end") == 4
     assert heron.count("<endl<end>") == 6
 
 
-def test_batches_are_int64_in_the_order_of_the_texts(heron):
+def test_count_batch_returns_int64_in_input_order(heron):
     counts = heron.count_batch(["heron", "", "he"])
     assert counts.dtype == np.int64
     assert counts.tolist() == [2, 0, 1]
@@ -59,11 +59,11 @@ def test_batches_are_int64_in_the_order_of_the_texts(heron):
     ],
 )
 @pytest.mark.parametrize("change", [None, "lstrip"], ids=["native", "tokenizers"])
-def test_what_is_no_list_of_str_is_refused(small, written, change, texts, error, message):
+def test_count_batch_rejects_anything_but_a_list_of_str(tiny, write_tokenizer, change, texts, error, message):
     if change:
         pytest.importorskip("tokenizers")
-        small["added_tokens"][0][change] = True
-    counter = ctxembed.TokenCounter.from_file(written(small))
+        tiny["added_tokens"][0][change] = True
+    counter = ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
     with pytest.raises(error, match=message):
         counter.count_batch(texts)
 
@@ -77,85 +77,85 @@ def test_what_is_no_list_of_str_is_refused(small, written, change, texts, error,
     ],
 )
 @pytest.mark.parametrize("change", [None, "lstrip"], ids=["native", "tokenizers"])
-def test_what_is_no_text_is_refused(small, written, change, text, error, message):
+def test_count_rejects_anything_but_a_str(tiny, write_tokenizer, change, text, error, message):
     if change:
         pytest.importorskip("tokenizers")
-        small["added_tokens"][0][change] = True
-    counter = ctxembed.TokenCounter.from_file(written(small))
+        tiny["added_tokens"][0][change] = True
+    counter = ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
     with pytest.raises(error, match=message):
         counter.count(text)
 
 
 @pytest.mark.parametrize(("threads", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
-def test_a_number_of_threads_is_a_positive_int(heron, threads, error):
+def test_threads_must_be_a_positive_int(heron, threads, error):
     with pytest.raises(error, match="threads must be"):
         heron.count_batch(["a"], threads=threads)
 
 
-def test_a_counter_is_made_from_a_file_only():
+def test_the_constructor_points_to_from_file():
     with pytest.raises(TypeError, match="from_file"):
         ctxembed.TokenCounter()
 
 
-def test_a_missing_file_is_an_os_error(tmp_path):
+def test_a_missing_file_raises_os_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         ctxembed.TokenCounter.from_file(tmp_path / "none.json")
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         ctxembed.TokenCounter.from_file(tmp_path)
 
 
-def test_the_hub_is_asked_for_the_file(small, written, monkeypatch):
+def test_from_pretrained_downloads_the_file_from_the_hub(tiny, write_tokenizer, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
-    path, asked = str(written(small)), []
+    path, calls = str(write_tokenizer(tiny)), []
 
     def download(*args, **options):
-        asked.append((args, options))
+        calls.append((args, options))
         return path
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
     counter = ctxembed.TokenCounter.from_pretrained("owner/name", revision="v1")
     assert counter.count("heron") == 2
-    assert asked == [(("owner/name", "tokenizer.json"), {"revision": "v1", "token": None})]
+    assert calls == [(("owner/name", "tokenizer.json"), {"revision": "v1", "token": None})]
 
 
-def test_without_the_hubs_package_the_error_names_the_extra(monkeypatch):
+def test_from_pretrained_names_the_extra_when_the_hub_package_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'ctxembed\[tokens\]'"):
         ctxembed.TokenCounter.from_pretrained("owner/name")
 
 
-def test_a_counter_pickles_as_long_as_its_file_is_there_and_the_same(small, written):
-    path = written(small)
+def test_a_counter_unpickles_only_while_its_file_is_unchanged(tiny, write_tokenizer):
+    path = write_tokenizer(tiny)
     counter = ctxembed.TokenCounter.from_file(path)
     copy = pickle.loads(pickle.dumps(counter))
     assert copy.count("heron") == counter.count("heron")
     assert repr(copy) == repr(counter) == f"TokenCounter.from_file({str(path)!r})"
-    stored = pickle.dumps(counter)
-    small["added_tokens"].pop()
-    written(small)
+    pickled = pickle.dumps(counter)
+    tiny["added_tokens"].pop()
+    write_tokenizer(tiny)
     with pytest.raises(ValueError, match="checksums differ"):
-        pickle.loads(stored)
+        pickle.loads(pickled)
     path.unlink()
     with pytest.raises(FileNotFoundError):
-        pickle.loads(stored)
+        pickle.loads(pickled)
 
 
-def corpus() -> list[str]:
-    return [
-        path.read_text() for folder in ("rustbook_en", "rustbook_zh") for path in (DATA / "corpus" / folder).iterdir()
-    ]
+def many_texts() -> list[str]:
+    """Return texts enough for several threads."""
+    samples = [part for text in sample_texts().values() for part in [text, *paragraphs(text)]]
+    return samples * 5 + [text for folder in FOLDERS if folder.startswith("rustbook") for text in corpus(folder)]
 
 
-def test_any_number_of_threads_gives_the_same_counts(counter):
-    texts = corpus()
+def test_the_number_of_threads_does_not_change_the_counts(counter):
+    texts = many_texts()
     expected = counter.count_batch(texts, threads=1)
     for threads in (2, 3, 8, 1000):
         np.testing.assert_array_equal(counter.count_batch(texts, threads=threads), expected)
     np.testing.assert_array_equal([counter.count(text) for text in texts], expected)
 
 
-def test_eight_threads_may_use_one_counter(counter):
-    texts = corpus()[:60]
+def test_eight_threads_can_share_a_counter(counter):
+    texts = many_texts()[:60]
     expected = counter.count_batch(texts).tolist()
     with ThreadPoolExecutor(8) as pool:
         for counts in pool.map(lambda _: counter.count_batch(texts).tolist(), range(16)):
@@ -163,16 +163,16 @@ def test_eight_threads_may_use_one_counter(counter):
         assert list(pool.map(counter.count, texts)) == expected
 
 
-def test_a_process_forked_while_others_count_goes_on_counting(counter):
-    texts = corpus()[:20]
+def test_a_process_forked_while_other_threads_count_can_count(counter):
+    texts = many_texts()[:20]
     expected = counter.count_batch(texts).tolist()
     done = threading.Event()
 
-    def busy():
+    def count_until_done():
         while not done.is_set():
             counter.count_batch(texts)
 
-    workers = [threading.Thread(target=busy) for _ in range(3)]
+    workers = [threading.Thread(target=count_until_done) for _ in range(3)]
     for worker in workers:
         worker.start()
     try:
@@ -194,25 +194,10 @@ def test_a_process_forked_while_others_count_goes_on_counting(counter):
             worker.join()
 
 
-def test_the_interpreter_is_released_while_counting(counter):
-    text = "".join(corpus()) * 4
-    seconds, done = [], threading.Event()
-
-    def count():
-        start = time.perf_counter()
-        counter.count(text)
-        seconds.append(time.perf_counter() - start)
-        done.set()
-
-    worker = threading.Thread(target=count)
-    worker.start()
-    # Were it not released, this thread would stand still for as long as the counting takes.
-    longest, last = 0.0, time.perf_counter()
-    while not done.is_set():
-        now = time.perf_counter()
-        longest, last = max(longest, now - last), now
-    worker.join()
-    assert longest < seconds[0] / 2
+def test_other_threads_run_while_a_text_is_counted(counter):
+    text = "".join(sample_texts().values()) * 20
+    assert releases_the_interpreter(lambda: counter.count(text))
+    assert releases_the_interpreter(lambda: counter.count_batch([text], threads=1))
 
 
 def test_a_plan_with_a_counter_is_exact(counter):
@@ -223,14 +208,14 @@ def test_a_plan_with_a_counter_is_exact(counter):
     assert "(counted)" in str(plan)
 
 
-def test_a_client_counts_with_it(counter, server):
+def test_a_client_accepts_a_counter(counter, server):
     with ctxembed.Client(api_key="any", base_url=server.base_url, token_counter=counter) as client:
         emb = client.embed([["The heron stood in the reeds.", "It caught a fish."]])
     assert emb.vectors.shape[0] == 2
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists() or not FILE.exists(), reason="needs /proc and the file")
-def test_tables_and_caches_stay_under_64_mb():
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_tables_and_caches_take_less_than_64_mb(vocabulary):
     code = f"""
 import re, random, ctxembed
 def resident():
@@ -242,7 +227,7 @@ words = ["".join(chooser.choices("abcdefghijklmnop", k=chooser.randint(2, 60))) 
 texts = [" ".join(words[i : i + 100]) for i in range(0, len(words), 100)]
 long = "ab" * 500_000
 before = resident()
-counter = ctxembed.TokenCounter.from_file({str(FILE)!r})
+counter = ctxembed.TokenCounter.from_file({str(vocabulary)!r})
 loaded = peak() - before
 for _ in range(3):
     counter.count_batch(texts, threads=4)

@@ -1,10 +1,8 @@
-"""The counts are those of the tokenizers package, for every text."""
+"""Native counts equal those of the tokenizers package for every text."""
 
 from __future__ import annotations
 
-import json
 import random
-import re
 
 import ctxembed
 import numpy as np
@@ -12,57 +10,75 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .conftest import DATA, FOLDERS
+from tests.samples import (
+    CRANFIELD,
+    FOLDERS,
+    LARGEST_VOCABULARY,
+    VOCABULARIES,
+    corpus,
+    cranfield,
+    paragraphs,
+    sample_texts,
+)
 
 anything = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-def equal(counter, reference, texts):
+def assert_equal_counts(counter, reference, texts):
     found, expected = counter.count_batch(texts), reference(texts)
     assert (ctxembed.token_upper_bound(texts) >= found).all()
     wrong = np.flatnonzero(found != expected)
     assert not wrong.size, [(texts[i], int(found[i]), int(expected[i])) for i in wrong[:5]]
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_every_file_and_every_paragraph_of_a_corpus(counter, reference, name):
-    files = [path.read_bytes().decode() for path in sorted((DATA / "corpus" / name).iterdir())]
-    equal(counter, reference, files)
+@pytest.mark.parametrize(
+    ("vocabulary", "name"),
+    [*((name, "samples") for name in VOCABULARIES), *((LARGEST_VOCABULARY, folder) for folder in FOLDERS)],
+    indirect=["vocabulary"],
+)
+def test_files_and_their_paragraphs(counter, reference, name):
+    files = [*sample_texts().values()] if name == "samples" else corpus(name)
+    assert_equal_counts(counter, reference, files)
     for text in files:
-        equal(counter, reference, re.split(r"\n\s*\n", text))
+        assert_equal_counts(counter, reference, paragraphs(text))
 
 
-def test_the_cranfield_documents_and_questions(counter, reference):
-    for name in ("corpus", "queries"):
-        lines = (DATA / "ir" / "cranfield" / f"{name}.jsonl").read_text().splitlines()
-        equal(counter, reference, [json.loads(line)["text"] for line in lines])
+@pytest.mark.skipif(not CRANFIELD.is_dir(), reason="the Cranfield collection is not in ../shared/data")
+@pytest.mark.parametrize("name", ["corpus", "queries"])
+@pytest.mark.parametrize("vocabulary", [LARGEST_VOCABULARY], indirect=True)
+def test_cranfield(counter, reference, name):
+    assert_equal_counts(counter, reference, [entry["text"] for entry in cranfield(name)])
 
 
-# A character at the start, between letters, after a space, an apostrophe, a number, a mark and a line end, before
-# marks of several combining classes, between parts of a Hangul syllable, and doubled.
-PLACES = "{0}a{0}b {0} '{0} 'r{0} 1{0}!{0}\n{0}\n\t{0}e{0}\u0334\u0301\u05b0o\u0302{0}\u0323\u1100{0}\u11a8  {0}{0}\r\n"
+# A character at the start; between letters; after a space, an apostrophe, a digit, punctuation and a line end; before
+# marks of several combining classes; between the parts of a Hangul syllable; doubled.
+CONTEXTS = (
+    "{0}a{0}b {0} '{0} 'r{0} 1{0}!{0}\n{0}\n\t{0}e{0}\u0334\u0301\u05b0o\u0302{0}\u0323\u1100{0}\u11a8  {0}{0}\r\n"
+)
 
 
-# Ideographs, syllables and private characters, each block alike, and planes that have no characters: every so many.
-ALIKE = {
+# Blocks whose characters behave alike (ideographs, syllables, private use, unassigned planes), and the step at which
+# they are sampled.
+UNIFORM_BLOCKS = {
     range(0x3400, 0x4DC0): 7, range(0x4E00, 0xA000): 7, range(0xAC00, 0xD7A4): 5, range(0xE000, 0xF900): 11,
     range(0x20000, 0x2F800): 13, range(0x2FA20, 0x40000): 13, range(0x40000, 0xE0000): 97, range(0xE1000, 0x110000): 97,
 }  # fmt: skip
 
 
-def test_every_scalar_value_is_split_and_normalised_as_the_reference_does(counter, reference):
-    alike = np.zeros(0x110000, bool)
-    alike[0xD800:0xE000] = True  # surrogates, which are no scalar values
-    for block in ALIKE:
-        alike[block.start : block.stop] = True
-    some = [scalar for block, step in ALIKE.items() for scalar in {*block[::step], block[0], block[-1]}]
-    for scalars in np.array_split(np.array([*np.flatnonzero(~alike).tolist(), *sorted(some)]), 8):
-        equal(counter, reference, [PLACES.format(chr(scalar)) for scalar in scalars.tolist()])
+@pytest.mark.parametrize("vocabulary", [LARGEST_VOCABULARY], indirect=True)
+def test_every_scalar_value_is_split_and_normalized_as_in_the_reference(counter, reference):
+    sampled = np.zeros(0x110000, bool)
+    sampled[0xD800:0xE000] = True  # surrogates, which are not scalar values
+    for block in UNIFORM_BLOCKS:
+        sampled[block.start : block.stop] = True
+    some = [scalar for block, step in UNIFORM_BLOCKS.items() for scalar in {*block[::step], block[0], block[-1]}]
+    for scalars in np.array_split(np.array([*np.flatnonzero(~sampled).tolist(), *sorted(some)]), 8):
+        assert_equal_counts(counter, reference, [CONTEXTS.format(chr(scalar)) for scalar in scalars.tolist()])
 
 
 @given(st.lists(anything, min_size=1))
-def test_any_text(counter, reference, texts):
-    equal(counter, reference, texts)
+def test_arbitrary_text(counter, reference, texts):
+    assert_equal_counts(counter, reference, texts)
 
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<tool_call>", "</think>", "<think>", "</tool_response>", "<|fim_pad|>"]
@@ -84,18 +100,18 @@ PIECES = [
 @given(
     st.lists(st.one_of(st.sampled_from(PIECES), st.tuples(st.sampled_from(PIECES), st.integers(2, 90))), max_size=40)
 )
-def test_pieces_that_meet(counter, reference, pieces):
+def test_adjacent_special_pieces(counter, reference, pieces):
     text = "".join(piece if isinstance(piece, str) else piece[0] * piece[1] for piece in pieces)
-    equal(counter, reference, [text])
+    assert_equal_counts(counter, reference, [text])
 
 
-def test_random_pieces_by_the_thousand(counter, reference):
+def test_random_sequences_of_pieces(counter, reference):
     chooser = random.Random(5)
     texts = []
     for _ in range(20_000):
         pool = chooser.sample(PIECES, chooser.randint(1, 12))
         texts.append("".join(chooser.choices(pool, k=chooser.choice([2, 5, 20, 60]))))
-    equal(counter, reference, texts)
+    assert_equal_counts(counter, reference, texts)
 
 
 RUNS = {
@@ -112,18 +128,20 @@ RUNS = {
 
 
 @pytest.mark.parametrize("unit", RUNS.values(), ids=RUNS)
-def test_long_runs(counter, reference, unit):
-    equal(counter, reference, [unit * n for n in [*range(1, 140), 1000, 4097, 20_000]])
+def test_long_runs_of_one_unit(counter, reference, unit):
+    assert_equal_counts(counter, reference, [unit * n for n in [*range(1, 140), 1000, 4097, 20_000]])
 
 
 @pytest.mark.parametrize("letters", ["abcdefghijklmnopqrstuvwxyz", "\u4e00\u4e8c\u4e09\u56db", "aA", " \t"])
 def test_long_runs_of_random_letters(counter, reference, letters):
     chooser = random.Random(3)
-    equal(counter, reference, ["".join(chooser.choices(letters, k=n)) for n in [*range(1, 140), 1000, 5000, 20_000]])
+    assert_equal_counts(
+        counter, reference, ["".join(chooser.choices(letters, k=n)) for n in [*range(1, 140), 1000, 5000, 20_000]]
+    )
 
 
 @pytest.mark.parametrize("name", ["a", "spaces", "ab", "random", "brackets"])
-def test_a_megabyte_without_a_break_is_counted(counter, name):
+def test_a_megabyte_without_a_break_takes_linear_time(counter, name):
     chooser = random.Random(1)
     text = {
         "a": "a" * 1_000_000,
@@ -132,6 +150,6 @@ def test_a_megabyte_without_a_break_is_counted(counter, name):
         "random": "".join(chooser.choices("abcdefghijklmnopqrstuvwxyz", k=1_000_000)),
         "brackets": "<|" * 500_000,
     }[name]
-    # Were the time quadratic, this would take hours. Where it is cut, a few tokens change.
+    # Quadratic time would take hours. Cutting the text in two changes a few tokens at most.
     halves = [counter.count(text[: len(text) // 2]), counter.count(text[len(text) // 2 :])]
     assert abs(counter.count(text) - sum(halves)) <= 4

@@ -1,4 +1,4 @@
-"""Which files are counted natively, and what happens with the others: a reason, or the tokenizers package."""
+"""Files that are counted natively, files that the tokenizers package counts, and files that are rejected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 import ctxembed
 import pytest
 
-from .conftest import FILE, SPELLED
+from tests.samples import sample_texts
+
+from .conftest import BYTE_CHARACTERS
 
 TEXTS = ["heron", "the  heron's <end> e\u0301 HE 12\n", "\u4e2d\u6587 [x] <endless>\ud7ff", "", " "]
 
@@ -21,32 +23,35 @@ TEMPLATE = {
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
 
 
-def change(small, path, value):
+def change(contents, path, value):
     *parents, last = path
     for key in parents:
-        small = small[key]
-    small[last] = value
+        contents = contents[key]
+    contents[last] = value
 
 
 NATIVE = {
-    "no normaliser": (("normalizer",), None),
-    "bytes after": (("post_processor",), BYTES),
-    "a template": (("post_processor",), TEMPLATE),
-    "a template after bytes": (("post_processor",), {"type": "Sequence", "processors": [BYTES, TEMPLATE]}),
-    "merges as one string": (("model", "merges"), ["h e", "r o", "he ro"]),
+    "no normalizer": (("normalizer",), None),
+    "byte-level post-processor": (("post_processor",), BYTES),
+    "template post-processor": (("post_processor",), TEMPLATE),
+    "byte-level and template post-processors": (
+        ("post_processor",),
+        {"type": "Sequence", "processors": [BYTES, TEMPLATE]},
+    ),
+    "merges as strings": (("model", "merges"), ["h e", "r o", "he ro"]),
     "no merges": (("model", "merges"), []),
-    "no prefix": (("model", "continuing_subword_prefix"), None),
-    "no dropout": (("model", "dropout"), 0.0),
+    "null prefix": (("model", "continuing_subword_prefix"), None),
+    "zero dropout": (("model", "dropout"), 0.0),
     "another decoder": (("decoder",), BYTES),
     "no added tokens": (("added_tokens",), []),
 }
 
 
 @pytest.mark.parametrize(("path", "value"), NATIVE.values(), ids=NATIVE)
-def test_files_of_the_known_kind_are_counted_natively_and_as_the_reference_does(small, written, path, value):
+def test_supported_files_are_counted_natively_and_match_the_reference(tiny, write_tokenizer, path, value):
     tokenizers = pytest.importorskip("tokenizers")
-    change(small, path, value)
-    counter = ctxembed.TokenCounter.from_file(written(small))
+    change(tiny, path, value)
+    counter = ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
     assert counter.backend == "native"
     reference = tokenizers.Tokenizer.from_file(counter.path)
     assert counter.count_batch(TEXTS).tolist() == [len(reference.encode(text).ids) for text in TEXTS]
@@ -57,17 +62,17 @@ def split(**changed):
     return {"type": "Sequence", "pretokenizers": [parts | changed, BYTES]}
 
 
-ONE_SHORT = {token: i for i, token in enumerate([*list(SPELLED.values())[1:], "he", "ro", "hero", "\u0120he"])}
+ONE_SHORT = {token: i for i, token in enumerate([*list(BYTE_CHARACTERS.values())[1:], "he", "ro", "hero", "\u0120he"])}
 
 OTHER = {
-    "a normaliser": (("normalizer",), {"type": "Lowercase"}, "normalizer must be NFC or null, got .*Lowercase"),
-    "a pattern": (("pre_tokenizer",), split(), "pre_tokenizer must be"),
-    "a behaviour": (("pre_tokenizer", "pretokenizers", 0, "behavior"), "Removed", "pre_tokenizer must be"),
-    "an inverted pattern": (("pre_tokenizer", "pretokenizers", 0, "invert"), True, "pre_tokenizer must be"),
-    "a prefix space": (("pre_tokenizer", "pretokenizers", 1, "add_prefix_space"), True, "pre_tokenizer must be"),
-    "a second pattern": (("pre_tokenizer", "pretokenizers", 1, "use_regex"), True, "pre_tokenizer must be"),
-    "a pre-tokeniser": (("pre_tokenizer",), {"type": "WhitespaceSplit"}, "pre_tokenizer must be"),
-    "no pre-tokeniser": (("pre_tokenizer",), None, "pre_tokenizer must be .* got null"),
+    "another normalizer": (("normalizer",), {"type": "Lowercase"}, "normalizer must be NFC or null, got .*Lowercase"),
+    "another pattern": (("pre_tokenizer",), split(), "pre_tokenizer must be"),
+    "another behavior": (("pre_tokenizer", "pretokenizers", 0, "behavior"), "Removed", "pre_tokenizer must be"),
+    "inverted pattern": (("pre_tokenizer", "pretokenizers", 0, "invert"), True, "pre_tokenizer must be"),
+    "prefix space": (("pre_tokenizer", "pretokenizers", 1, "add_prefix_space"), True, "pre_tokenizer must be"),
+    "second pattern": (("pre_tokenizer", "pretokenizers", 1, "use_regex"), True, "pre_tokenizer must be"),
+    "another pre-tokenizer": (("pre_tokenizer",), {"type": "WhitespaceSplit"}, "pre_tokenizer must be"),
+    "no pre-tokenizer": (("pre_tokenizer",), None, "pre_tokenizer must be .* got null"),
     "truncation": (
         ("truncation",),
         {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
@@ -88,25 +93,25 @@ OTHER = {
     "lstrip": (("added_tokens", 0, "lstrip"), True, "added token '<end>' has one of|added token \"<end>\" has one of"),
     "rstrip": (("added_tokens", 0, "rstrip"), True, "expected none"),
     "single word": (("added_tokens", 0, "single_word"), True, "expected none"),
-    "normalised": (("added_tokens", 0, "normalized"), True, "expected none"),
+    "normalized": (("added_tokens", 0, "normalized"), True, "expected none"),
     "unk": (("model", "unk_token"), "!", "model.unk_token must be null"),
     "byte fallback": (("model", "byte_fallback"), True, "model.byte_fallback must be false"),
     "ignore merges": (("model", "ignore_merges"), True, "model.ignore_merges must be false"),
-    "a suffix": (("model", "end_of_word_suffix"), "o", "model.end_of_word_suffix must be empty"),
-    "a post-processor": (
+    "suffix": (("model", "end_of_word_suffix"), "o", "model.end_of_word_suffix must be empty"),
+    "another post-processor": (
         ("post_processor",),
         {"type": "BertProcessing", "sep": ["<end>", 259], "cls": ["[x]", 261]},
         "post_processor must be",
     ),
-    "a missing byte": (("model", "vocab"), ONE_SHORT, "no token for the byte"),
+    "missing byte": (("model", "vocab"), ONE_SHORT, "no token for the byte"),
 }
 
 
 @pytest.mark.parametrize(("path", "value", "reason"), OTHER.values(), ids=OTHER)
-def test_files_of_another_kind_are_counted_by_the_reference_and_the_reason_is_kept(small, written, path, value, reason):
+def test_other_files_use_the_reference_and_record_the_reason(tiny, write_tokenizer, path, value, reason):
     tokenizers = pytest.importorskip("tokenizers")
-    change(small, path, value)
-    counter = ctxembed.TokenCounter.from_file(written(small))
+    change(tiny, path, value)
+    counter = ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
     assert counter.backend == "tokenizers"
     with pytest.raises(ValueError, match=reason):
         raise ValueError(counter.reason)
@@ -118,66 +123,67 @@ def test_files_of_another_kind_are_counted_by_the_reference_and_the_reason_is_ke
 
 
 @pytest.mark.parametrize(("path", "value", "reason"), OTHER.values(), ids=OTHER)
-def test_without_the_reference_they_are_refused_with_the_reason(small, written, monkeypatch, path, value, reason):
+def test_other_files_are_rejected_with_the_reason_when_the_reference_is_missing(
+    tiny, write_tokenizer, monkeypatch, path, value, reason
+):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    change(small, path, value)
+    change(tiny, path, value)
     with pytest.raises(ValueError, match=f"(?s)({reason}).*pip install 'ctxembed"):
-        ctxembed.TokenCounter.from_file(written(small))
+        ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
 
 
-def test_random_counts_are_refused_whoever_counts(small, written):
+def test_dropout_is_rejected_because_counts_would_be_random(tiny, write_tokenizer):
     pytest.importorskip("tokenizers")
-    small["model"]["dropout"] = 0.1
+    tiny["model"]["dropout"] = 0.1
     with pytest.raises(ValueError, match="model.dropout is set: counts would be random"):
-        ctxembed.TokenCounter.from_file(written(small))
+        ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
 
 
 BROKEN = {
-    "a merge of no token": (("model", "merges", 0), ["h", "nothing"], "not in model.vocab"),
-    "a merge to no token": (("model", "merges", 0), ["o", "o"], "not in model.vocab"),
-    "a merge of one": (("model", "merges", 0), ["h"], "a merge is two tokens"),
-    "a merge of three": (("model", "merges", 0), ["h", "e", "r"], "a merge is two tokens"),
-    "a merge without a space": (("model", "merges", 0), "he", "has no space"),
-    "a number as a token": (("model", "merges", 0), [1, 2], "expected a token"),
-    "a character of no byte": (("model", "merges", 0), ["h", "\u4e2d"], "stands for no byte"),
-    "a number twice": (("model", "vocab", "h"), 7, "the same number"),
-    "a field that nobody knows": (("model", "shrink"), 1, "unknown field `shrink`"),
+    "merge of an unknown token": (("model", "merges", 0), ["h", "nothing"], "not in model.vocab"),
+    "merge into an unknown token": (("model", "merges", 0), ["o", "o"], "not in model.vocab"),
+    "merge of one token": (("model", "merges", 0), ["h"], "a merge is two tokens"),
+    "merge of three tokens": (("model", "merges", 0), ["h", "e", "r"], "a merge is two tokens"),
+    "merge without a space": (("model", "merges", 0), "he", "has no space"),
+    "number as a token": (("model", "merges", 0), [1, 2], "expected a token"),
+    "character without a byte": (("model", "merges", 0), ["h", "\u4e2d"], "stands for no byte"),
+    "repeated id": (("model", "vocab", "h"), 7, "the same number"),
+    "unknown field": (("model", "shrink"), 1, "unknown field `shrink`"),
     "no model": (("model",), None, "invalid type: null"),
-    "a version": (("version",), "2.0", 'version must be "1.0"'),
+    "another version": (("version",), "2.0", 'version must be "1.0"'),
 }
 
 
 @pytest.mark.parametrize(("path", "value", "reason"), BROKEN.values(), ids=BROKEN)
-def test_what_is_wrong_with_a_file_is_named(small, written, monkeypatch, path, value, reason):
+def test_errors_name_what_is_wrong_with_a_file(tiny, write_tokenizer, monkeypatch, path, value, reason):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    change(small, path, value)
+    change(tiny, path, value)
     with pytest.raises(ValueError, match=reason):
-        ctxembed.TokenCounter.from_file(written(small))
+        ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"version": "1.0"}', "\x00", "{" * 100_000])
-def test_what_is_no_tokenizer_is_refused_by_both(tmp_path, text):
+def test_a_file_that_is_not_a_tokenizer_is_rejected(tmp_path, text):
     path = tmp_path / "tokenizer.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"not a tokenizer\.json of a known form"):
         ctxembed.TokenCounter.from_file(path)
 
 
-def test_two_merges_that_make_one_token_are_left_to_the_reference(small, written):
+def test_two_merges_that_make_the_same_token_use_the_reference(tiny, write_tokenizer):
     tokenizers = pytest.importorskip("tokenizers")
-    small["model"]["merges"] += [["e", "ro"], ["h", "ero"]]
-    small["model"]["vocab"]["ero"] = 900
-    counter = ctxembed.TokenCounter.from_file(written(small))
+    tiny["model"]["merges"] += [["e", "ro"], ["h", "ero"]]
+    tiny["model"]["vocab"]["ero"] = 900
+    counter = ctxembed.TokenCounter.from_file(write_tokenizer(tiny))
     assert "makes the token that model.merges[2] makes" in counter.reason
     reference = tokenizers.Tokenizer.from_file(counter.path)
     assert counter.count_batch(TEXTS).tolist() == [len(reference.encode(text).ids) for text in TEXTS]
 
 
-@pytest.mark.skipif(not FILE.exists(), reason=f"the Qwen3 vocabulary is not at {FILE}")
-def test_the_real_vocabulary_in_the_older_spelling_of_merges_counts_the_same(counter, written):
-    contents = json.loads(FILE.read_text(encoding="utf-8"))
+def test_merges_in_the_older_spelling_give_the_same_counts(vocabulary, counter, write_tokenizer):
+    contents = json.loads(vocabulary.read_text(encoding="utf-8"))
     contents["model"]["merges"] = [" ".join(pair) for pair in contents["model"]["merges"]]
-    older = ctxembed.TokenCounter.from_file(written(contents))
+    older = ctxembed.TokenCounter.from_file(write_tokenizer(contents))
     assert older.backend == "native"
-    texts = [*TEXTS, FILE.with_name("README.txt").read_text()]
+    texts = [*TEXTS, *sample_texts().values()]
     assert older.count_batch(texts).tolist() == counter.count_batch(texts).tolist()

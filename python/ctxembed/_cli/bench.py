@@ -1,7 +1,6 @@
-"""What the core does on this machine: a few seconds of decoding, searching and packing, each answer checked.
+"""A short benchmark of decoding, searching and packing on this machine. Each result is checked.
 
-The peers, and what they do in the same run, are in the project's own benches; this is to see whether a machine and an
-instruction set do what they should.
+It shows whether a machine and its instruction set perform as expected. ``benches/`` compares with other packages.
 """
 
 from __future__ import annotations
@@ -24,18 +23,17 @@ _K: Final = 10
 
 
 class Result(NamedTuple):
-    """One line: the median of some calls, and what passed by a second."""
+    """The median time of one call, and the throughput in ``unit`` per second."""
 
     work: str
     seconds: float
     rate: float
-    #: What the rate counts a second.
     unit: str
     correct: bool
 
 
 def results(budget: float) -> Iterator[Result]:
-    """Measure each piece of work for about ``budget`` seconds. Vectors are random, and the same each time."""
+    """Run each benchmark for about ``budget`` seconds, on random vectors from a fixed seed."""
     rng = np.random.default_rng(0)
     vectors = rng.integers(-128, 128, (100_000, 1024), dtype=np.int8)
     yield from _decoding(vectors[:480], budget)
@@ -43,10 +41,10 @@ def results(budget: float) -> Iterator[Result]:
     yield _packing(rng, budget)
 
 
-def _measured(
+def _measure(
     work: str, call: Callable[[], Any], check: Callable[[Any], bool], amount: float, unit: str, budget: float
 ) -> Result:
-    correct = check(call())  # which also warms up
+    correct = check(call())  # also the warm-up
     times: list[float] = []
     end = time.perf_counter() + budget
     while len(times) < 3 or (time.perf_counter() < end and len(times) < 1000):
@@ -58,7 +56,7 @@ def _measured(
 
 
 def _body(texts: list[str]) -> bytes:
-    """Spell a response of one document, as the API does."""
+    """Return the body of a response with one document, in the API's format."""
     chunks = ",".join(
         f'{{"object":"embedding","index":{chunk},"embedding":"{text}"}}' for chunk, text in enumerate(texts)
     )
@@ -71,7 +69,7 @@ def _decoding(vectors: np.ndarray, budget: float) -> Iterator[Result]:
     for kind, rows in (("int8", vectors), ("bits", np.packbits(vectors >= 0, axis=1, bitorder="little"))):
         body = _body([base64.b64encode(row.tobytes()).decode() for row in rows])
         encoding: EncodingFormat = "base64_int8" if kind == "int8" else "base64_binary"
-        yield _measured(
+        yield _measure(
             f"decode_response, {len(rows)} x 1024 {kind}",
             partial(ctxembed.decode_response, body, encoding_format=encoding),
             partial(_holds, rows),
@@ -86,7 +84,7 @@ def _holds(rows: np.ndarray, emb: Any) -> bool:
 
 
 def _first(ids: np.ndarray, found: Any) -> bool:
-    """Whether each query found itself first: its own bits, and its own direction, are nearest to it."""
+    """Whether the best match of each query is the query itself."""
     return np.array_equal(found.ids[:, 0], ids)
 
 
@@ -100,7 +98,7 @@ def _searching(vectors: np.ndarray, budget: float) -> Iterator[Result]:
         rows = bits if metric == "hamming" else vectors
         for queries in (picked[:1], picked):
             count = len(queries)
-            yield _measured(
+            yield _measure(
                 f"top_k by {metric}, {count} quer{'y' if count == 1 else 'ies'}, {len(rows):,} x 1024",
                 partial(ctxembed.top_k, rows[queries], rows, _K, metric=metric),
                 partial(_first, queries),
@@ -120,7 +118,7 @@ def _packing(rng: np.random.Generator, budget: float) -> Result:
         within = max(int(tokens[request].sum()) for request in packing.requests) <= ctxembed.Limits().tokens
         return within and np.array_equal(placed, np.arange(len(tokens)))
 
-    return _measured(
+    return _measure(
         f"pack, {len(tokens):,} documents",
         partial(ctxembed.pack, tokens, effort=0),
         check,

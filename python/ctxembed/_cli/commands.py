@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, get_model
+from ctxembed._errors import DocumentError
+from ctxembed._models import DEFAULT_MODEL, EncodingFormat
 from ctxembed._planning.plan import plural
 
 if TYPE_CHECKING:
@@ -50,22 +51,20 @@ Input = Annotated[
     str,
     typer.Argument(
         metavar="INPUT",
-        help='JSON Lines, one {"id": ..., "chunks": [...]} a line ("-": stdin), or a folder of .txt, .md and .rst '
-        "files, whose paragraphs are the chunks.",
+        help='JSON Lines with one {"id": ..., "chunks": [...]} per line ("-" for stdin), or a folder of .txt, .md '
+        "and .rst files, whose paragraphs are the chunks.",
     ),
 ]
 ModelOption = Annotated[str, typer.Option(help="The contextualized model.")]
-DimensionsOption = Annotated[int | None, typer.Option(help="Dimensions of the vectors; the model's own by default.")]
-EncodingOption = Annotated[EncodingFormat, typer.Option(help="Signed bytes, or one bit a dimension.")]
-BaseUrlOption = Annotated[str | None, typer.Option(help="Of the API; PERPLEXITY_BASE_URL by default.")]
-InsecureOption = Annotated[bool, typer.Option("--allow-insecure", help="Permit plain http beyond this machine.")]
+DimensionsOption = Annotated[int | None, typer.Option(help="Dimensions of the vectors (default: the model's).")]
+EncodingOption = Annotated[EncodingFormat, typer.Option(help="Signed bytes, or one bit per dimension.")]
+BaseUrlOption = Annotated[str | None, typer.Option(help="URL of the API (default: PERPLEXITY_BASE_URL).")]
+InsecureOption = Annotated[bool, typer.Option("--allow-insecure", help="Allow plain http to other machines.")]
 TokenizerOption = Annotated[
     Path | None,
-    typer.Option(
-        exists=True, dir_okay=False, help="The model's tokenizer.json: counts tokens exactly instead of estimating."
-    ),
+    typer.Option(exists=True, dir_okay=False, help="The model's tokenizer.json, to count tokens exactly."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; errors are JSON on stderr.")]
 
 
 @app.command()
@@ -83,8 +82,8 @@ def embed(
 ) -> None:
     """Embed documents and write the vectors to a folder.
 
-    What was embedded is written even when some documents fail or you press Ctrl-C: the exit code is then 1, and
-    meta.json lists what is missing.
+    If documents fail, or you press Ctrl-C, everything else is still written: the exit code is 1, and meta.json lists
+    the missing documents.
     """
     from ctxembed._cli.documents import read
     from ctxembed._cli.store import check_free, save
@@ -94,7 +93,7 @@ def embed(
     check_free(output, force=force)
     documents = read(source)
     counter = _counter(tokenizer)
-    # Everything that would be refused is said before anything is paid for.
+    # Report all invalid documents before the first request is charged.
     planned = make_plan(
         [document.chunks for document in documents],
         model=model,
@@ -109,18 +108,19 @@ def embed(
         emb, interrupted = _embed(client, documents, model, dimensions, encoding_format)
     missing = len(emb.failures)
     if len(documents) == missing:
-        _say(f"error: nothing was embedded: {emb.failures[0].error}")
+        _print_error(f"nothing was embedded: {'interrupted' if interrupted else emb.failures[0].error}")
         raise typer.Exit(1)
     save(output, documents, emb, model)
     cost = "no cost reported" if emb.usage.cost_usd is None else f"USD {emb.usage.cost_usd:f}"
-    _say(
+    print(
         f"{plural(len(emb.vectors), 'vector')} of {plural(len(documents) - missing, 'document')} in {output} "
-        f"({plural(emb.usage.requests, 'request')}, {emb.usage.total_tokens} tokens, {cost})"
+        f"({plural(emb.usage.requests, 'request')}, {emb.usage.total_tokens} tokens, {cost})",
+        file=sys.stderr,
     )
     if missing:
         first = emb.failures[0]
-        what = "interrupted" if interrupted else f"the first: {documents[first.document].id}: {first.error}"
-        _say(f"error: {plural(missing, 'document')} without vectors ({what})")
+        reason = "interrupted" if interrupted else f"the first: {documents[first.document].id}: {first.error}"
+        _print_error(f"{plural(missing, 'document')} without vectors ({reason})")
         raise typer.Exit(1)
 
 
@@ -131,27 +131,22 @@ def _embed(
     dimensions: int | None,
     encoding_format: EncodingFormat,
 ) -> tuple[Embeddings, bool]:
-    """Embed through a stream, so that what has landed is at hand when Ctrl-C comes."""
-    from ctxembed._cli.collect import Collector
-
-    collector = Collector(len(documents))
-    interrupted = False
-    parts = client.stream(
-        (document.chunks for document in documents),
-        model=model,
-        dimensions=dimensions,
-        encoding_format=encoding_format,
-        on_error="return",
-        progress=True,
-    )
+    """Return the embeddings, and whether Ctrl-C ended the call. The missing documents are failures."""
     try:
-        with parts:
-            for part in parts:
-                collector.add(part)
-    except KeyboardInterrupt:
-        interrupted = True
-    dims = check_dimensions(get_model(model), dimensions, encoding_format)
-    return collector.result(model, dims, encoding_format), interrupted
+        emb = client.embed(
+            [document.chunks for document in documents],
+            model=model,
+            dimensions=dimensions,
+            encoding_format=encoding_format,
+            on_error="return",
+            progress=True,
+        )
+    except KeyboardInterrupt as interrupt:
+        partial: Embeddings | None = getattr(interrupt, "partial", None)  # absent before the first request
+        if partial is None:
+            raise
+        return partial, True
+    return emb, False
 
 
 def _counter(tokenizer: Path | None) -> TokenCounter | None:
@@ -168,12 +163,12 @@ def plan(
     model: ModelOption = DEFAULT_MODEL,
     dimensions: DimensionsOption = None,
     encoding_format: EncodingOption = "base64_int8",
-    rpm: Annotated[float | None, typer.Option(help="Requests a minute: shows how long they take.")] = None,
+    rpm: Annotated[float | None, typer.Option(help="Requests per minute, to show how long they take.")] = None,
     tokenizer: TokenizerOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show requests, tokens, cost and every problem, and send nothing. The exit code is 1 if there are problems."""
+    """Show requests, tokens, cost and problems. Nothing is sent. The exit code is 1 if there are problems."""
     from ctxembed._cli.documents import read
     from ctxembed._planning.plan import plan as make_plan
 
@@ -192,6 +187,7 @@ def plan(
         shown = planned.to_dict()
         for problem in shown["problems"]:
             problem["id"] = documents[problem["document"]].id
+            problem["code"] = DocumentError.code
         print(json.dumps(shown, indent=2))
     else:
         print(planned)
@@ -203,15 +199,15 @@ def plan(
 
 @app.command()
 def search(
-    folder: Annotated[Path, typer.Argument(help="What `ctxembed embed` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that `ctxembed embed` wrote.")],
     query: Annotated[list[str], typer.Argument(help="One or more questions.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="Hits a question.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits per question.")] = 10,
     base_url: BaseUrlOption = None,
     *,
     allow_insecure: InsecureOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the chunks that are nearest to a question: by cosine, or by Hamming distance where bits are stored."""
+    """Find the chunks nearest to a question, by cosine, or by Hamming distance for binary vectors."""
     from ctxembed import top_k
     from ctxembed._cli.documents import first_line
     from ctxembed._cli.store import load
@@ -238,7 +234,7 @@ def search(
 
 @app.command()
 def info(*, as_json: JsonOption = False) -> None:
-    """Print versions, and the instruction set that each kernel runs on."""
+    """Print versions, and the instruction set of each kernel."""
     facts = _facts()
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -279,27 +275,28 @@ def _facts() -> dict[str, Any]:
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one, printed.")] = 8765,
-    latency: Annotated[float, typer.Option(help="Seconds from a request to its answer, at least.")] = 0.0,
-    requests_per_minute: Annotated[float | None, typer.Option(help="Answer 429 beyond this rate.")] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option(help="Answer 429 beyond this rate.")] = None,
-    fail_rate: Annotated[float, typer.Option(help="Share of requests, 0 to 1, that meet a random fault.")] = 0.0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 picks a free one, which is printed.")] = 8765,
+    latency: Annotated[float, typer.Option(help="Minimum seconds from a request to its response.")] = 0.0,
+    requests_per_minute: Annotated[float | None, typer.Option(help="Send 429 beyond this rate.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="Send 429 beyond this rate.")] = None,
+    fail_rate: Annotated[float, typer.Option(help="Share of requests, 0 to 1, with a random fault.")] = 0.0,
     faults: Annotated[
-        Path | None, typer.Option(help="A fault plan, TOML or JSON, as ctxembed._server.plan explains it.")
+        Path | None, typer.Option(help="A fault plan, TOML or JSON: see ctxembed._server.faults.plan.")
     ] = None,
     *,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Permit a host beyond this machine.")] = False,
-    access_log: Annotated[bool, typer.Option("--access-log", help="A line a request on stderr.")] = False,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a host beyond this machine.")] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request to stderr.")] = False,
 ) -> None:
-    """Run a local stand-in for the API: its contract, limits and errors, with lexical vectors instead of a model's.
+    """Run a local server with the API's contract, limits and errors, and lexical vectors instead of a model's.
 
-    With CTXEMBED_SERVER_KEY set, only that key is accepted. Prints its URL on stdout; stops on Ctrl-C.
+    If CTXEMBED_SERVER_KEY is set, only that key is accepted. The URL is printed to stdout. Ctrl-C stops the server.
     """
     import os
 
+    from ctxembed._backends.hashed import NOTICE, HashedEmbedder
     from ctxembed._server import ServerConfig
     from ctxembed._server import serve as run_server
-    from ctxembed._server.plan import load_plan
+    from ctxembed._server.faults.plan import load_plan
 
     try:
         if faults is not None:
@@ -318,33 +315,33 @@ def serve(
         )
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
-    run_server(config)
+    run_server(config, HashedEmbedder(config.models), notice=NOTICE)
 
 
 @app.command()
 def bench(
-    seconds: Annotated[float, typer.Option(min=0.01, max=60, help="For each piece of work.")] = 0.5,
+    seconds: Annotated[float, typer.Option(min=0.01, max=60, help="Time for each benchmark.")] = 0.5,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the core on this machine: decoding, search and packing, each answer checked.
+    """Measure decoding, search and packing on this machine, and check each result.
 
-    No network, no peers. CTXEMBED_ISA lowers the instruction set. Exit code 1 when an answer is wrong.
+    No network. CTXEMBED_ISA lowers the instruction set. The exit code is 1 if a result is wrong.
     """
     from ctxembed._cli.bench import results
 
     paths = _facts()["paths"]
-    found = []
+    measured = []
     if not as_json:
-        print("paths: " + ", ".join(f"{room} {path}" for room, path in paths.items()))
+        print("paths: " + ", ".join(f"{kernel} {path}" for kernel, path in paths.items()))
     for result in results(seconds):
-        found.append(result)
+        measured.append(result)
         if not as_json:
             wrong = "" if result.correct else "  WRONG"
             print(f"{result.work:<44}{result.seconds * 1e3:>10.3f} ms{result.rate:>12,.1f} {result.unit}/s{wrong}")
     if as_json:
-        print(json.dumps({"paths": paths, "results": [result._asdict() for result in found]}))
-    if not all(result.correct for result in found):
+        print(json.dumps({"paths": paths, "results": [result._asdict() for result in measured]}))
+    if not all(result.correct for result in measured):
         raise typer.Exit(1)
 
 
@@ -360,8 +357,8 @@ def _report_problems(documents: list[Document], problems: Any) -> None:
     for problem in problems:
         document = documents[problem.document]
         chunk = "" if problem.chunk is None else f", chunk {problem.chunk}"
-        _say(f"error: {document.place}: document {document.id!r}{chunk}: {problem.reason}")
+        _print_error(f"{document.source}: document {document.id!r}{chunk}: {problem.reason}")
 
 
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
+def _print_error(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)

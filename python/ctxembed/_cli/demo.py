@@ -1,4 +1,4 @@
-"""The main job on real text: this interpreter's own documentation, embedded and searched on a local server."""
+"""A demo: embeds and searches the documentation of this Python on a local server."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SKIPPED: Final = frozenset({"site-packages", "dist-packages", "test", "tests", 
 
 
 def collect(root: Path) -> Iterator[Document]:
-    """Modules below ``root`` as documents: the docstrings of module, classes and functions, in source order.
+    """Yield a document for each module below ``root``: the docstrings of module, classes and functions in source order.
 
-    The files are parsed with ``ast``; nothing is imported. A file that does not parse is passed over.
+    The files are parsed with ``ast``, not imported. A file that does not parse is skipped.
     """
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
@@ -37,7 +37,7 @@ def collect(root: Path) -> Iterator[Document]:
             continue
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # other people's invalid escapes
+                warnings.simplefilter("ignore")  # invalid escapes
                 tree = ast.parse(path.read_bytes(), filename=str(path))
         except (SyntaxError, ValueError):
             continue
@@ -47,7 +47,7 @@ def collect(root: Path) -> Iterator[Document]:
 
 
 def _definitions(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """``node`` and the definitions below it, in source order."""
+    """Yield ``node`` and the definitions in it, in source order."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         yield node
     for child in ast.iter_child_nodes(node):
@@ -55,8 +55,8 @@ def _definitions(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.Func
 
 
 def run() -> None:
-    """Collect, plan, embed, index, save, search, and stop the server. Progress goes to stderr, results to stdout."""
-    from ctxembed._server import ServerProcess, create_app  # noqa: F401  # the second says at once what is missing
+    """Run the demo. Progress goes to stderr, results to stdout."""
+    from ctxembed._server import ServerProcess, create_app  # noqa: F401  # create_app: fails early without the extra
 
     started = time.perf_counter()
     documents = list(collect(Path(sysconfig.get_paths()["stdlib"])))
@@ -66,11 +66,11 @@ def run() -> None:
     )
     with ServerProcess() as server, tempfile.TemporaryDirectory() as folder:
         print(f"local server at {server.base_url} (a stand-in: lexical vectors, not a model's)\n")
-        _main_job(documents, server.base_url, Path(folder) / "docs.index", started)
+        _embed_and_search(documents, server.base_url, Path(folder) / "docs.index", started)
     print("server stopped")
 
 
-def _main_job(documents: list[Document], base_url: str, path: Path, started: float) -> None:
+def _embed_and_search(documents: list[Document], base_url: str, path: Path, started: float) -> None:
     import ctxembed
 
     texts = [document.chunks for document in documents]
@@ -86,11 +86,11 @@ def _main_job(documents: list[Document], base_url: str, path: Path, started: flo
         print(f"\n{emb}\nindex of {len(index)} vectors saved: {path.stat().st_size / 1e6:.1f} MB\n")
         matches = index.search(client.embed_queries(list(QUESTIONS)).vectors, 4)
 
-    places = [(document, chunk) for document in documents for chunk in range(len(document.chunks))]
+    sources = [(document, chunk) for document in documents for chunk in range(len(document.chunks))]
     for question, ids, scores in zip(QUESTIONS, matches.ids.tolist(), matches.scores.tolist(), strict=True):
         print(question)
         for row, score in zip(ids, scores, strict=True):
-            document, chunk = places[row]
+            document, chunk = sources[row]
             print(f"  {score:.3f}  {document.id}[{chunk}]  {first_line(document.chunks[chunk], 70)}")
         print()
     usage = emb.usage

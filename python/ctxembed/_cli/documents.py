@@ -1,4 +1,4 @@
-"""Documents from files: JSON Lines, or a folder of text."""
+"""Reads documents from JSON Lines or from a folder of text files."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n\s*")
 
 
 class InputError(ValueError):
-    """A file that does not hold documents; the message names file and line."""
+    """A file that does not contain documents. The message names the file and line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as it was read.
+    """A document and its source.
 
     Parameters
     ----------
     id : str
-        Its name.
+        Unique id.
     chunks : list of str
-        Its text, in source order.
-    place : str
-        Where it was read, for messages.
+        Texts in source order.
+    source : str
+        File, and line in JSON Lines, for error messages.
     """
 
     id: str
     chunks: list[str]
-    place: str
+    source: str
 
 
 def read(source: str) -> list[Document]:
@@ -48,7 +48,7 @@ def read(source: str) -> list[Document]:
     Raises
     ------
     InputError
-        Something is not a document, an id comes twice, or there is no document at all.
+        A document is invalid, an id is repeated, or there are no documents.
     OSError
         A file cannot be read.
     """
@@ -57,16 +57,16 @@ def read(source: str) -> list[Document]:
     if not documents:
         wanted = ", ".join(sorted(SUFFIXES))
         raise InputError(f"{source}: no documents (expected JSON Lines, or a folder with {wanted} files)")
-    places: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for document in documents:
-        first = places.setdefault(document.id, document.place)
-        if first is not document.place:
-            raise InputError(f"{document.place}: id {document.id!r} was used before, at {first}")
+        first = sources.setdefault(document.id, document.source)
+        if first is not document.source:
+            raise InputError(f"{document.source}: id {document.id!r} was used before, at {first}")
     return documents
 
 
 def _folder(root: Path) -> Iterator[Document]:
-    """Each text file below ``root`` is a document, each paragraph (blank lines between) a chunk."""
+    """Yield a document for each text file below ``root``, with a chunk for each paragraph."""
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
         try:
             text = path.read_text(encoding="utf-8")
@@ -86,30 +86,30 @@ def _lines(source: str) -> Iterator[Document]:
                 yield _document(line, f"{name}, line {number}")
 
 
-def _document(line: bytes, place: str) -> Document:
+def _document(line: bytes, source: str) -> Document:
     try:
-        # Decoded here, because json would take UTF-16 and UTF-32 too where a line happens to look like it.
+        # json.loads(bytes) would also accept UTF-16 and UTF-32.
         value: Any = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{place}: not UTF-8 at byte {error.start} of the line") from None
+        raise InputError(f"{source}: not UTF-8 at byte {error.start} of the line") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
+        raise InputError(f"{source}: not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
-        raise InputError(f"{place}: not a document: nested too deep") from None
+        raise InputError(f"{source}: not a document: nested too deep") from None
     if not isinstance(value, dict) or "id" not in value or "chunks" not in value:
-        raise InputError(f'{place}: expected {{"id": ..., "chunks": [...]}}')
+        raise InputError(f'{source}: expected {{"id": ..., "chunks": [...]}}')
     name, chunks = value["id"], value["chunks"]
     if isinstance(name, bool) or not isinstance(name, str | int):
-        raise InputError(f"{place}: id must be a string or an integer, got {json.dumps(name)[:80]}")
+        raise InputError(f"{source}: id must be a string or an integer, got {json.dumps(name)[:80]}")
     if not isinstance(chunks, list):
-        raise InputError(f"{place}: chunks must be a list of strings, got {json.dumps(chunks)[:80]}")
+        raise InputError(f"{source}: chunks must be a list of strings, got {json.dumps(chunks)[:80]}")
     for position, chunk in enumerate(chunks):
         if not isinstance(chunk, str):
-            raise InputError(f"{place}: chunk {position} must be a string, got {json.dumps(chunk)[:80]}")
-    return Document(str(name), chunks, place)
+            raise InputError(f"{source}: chunk {position} must be a string, got {json.dumps(chunk)[:80]}")
+    return Document(str(name), chunks, source)
 
 
 def first_line(text: str, width: int = 100) -> str:
-    """Return the first line of ``text`` that says something, cut to ``width`` characters."""
+    """Return the first line of ``text`` that is not blank, cut to ``width`` characters."""
     line = " ".join(next((line for line in text.splitlines() if line.strip()), "").split())
     return line if len(line) <= width else line[: width - 3] + "..."

@@ -1,10 +1,10 @@
-"""The output folder of ``ctxembed embed``: vectors, ids and meta.
+"""The output folder of ``ctxembed embed``.
 
-- ``vectors.npy``: one row a chunk, int8 or packed bits, as ``numpy.load`` reads it.
-- ``chunks.jsonl``: for each row ``{"id": ..., "chunk": ..., "text": ...}``, in the rows' order.
+- ``vectors.npy``: one row a chunk, int8 or packed bits, for ``numpy.load``.
+- ``chunks.jsonl``: ``{"id": ..., "chunk": ..., "text": ...}`` for each row, in order.
 - ``meta.json``: model, dimensions, encoding, counts, usage and failures.
 
-The folder is written under another name and renamed when it is whole, so that it is never half there.
+The folder is written under a temporary name and renamed when it is complete, so it never exists in part.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+from ctxembed._cli.errors import error_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,21 +36,21 @@ _VERSION = 1
 
 
 class StoreError(ValueError):
-    """A folder that ``ctxembed embed`` did not write, or that is damaged."""
+    """A folder that is not an output of ``ctxembed embed``, or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What a folder holds.
+    """The content of a folder.
 
     Parameters
     ----------
     vectors : ndarray, shape (n, width)
-        Mapped from the file: read as it is used.
+        Memory-mapped from the file.
     chunks : list of dict
         ``id``, ``chunk`` and ``text`` of each row.
     model, dimensions, encoding_format
-        As the vectors were asked for, and as queries must be.
+        Options of the vectors, which queries must share.
     """
 
     vectors: NDArray[np.int8] | NDArray[np.uint8]
@@ -59,9 +61,9 @@ class Store:
 
 
 def check_free(folder: Path, *, force: bool) -> None:
-    """Raise ``FileExistsError`` unless ``folder`` can be written without losing anything.
+    """Raise ``FileExistsError`` if writing ``folder`` would overwrite something.
 
-    ``force`` permits the replacement of an earlier output, and of nothing else.
+    With ``force`` it may overwrite an earlier output, but nothing else.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -114,11 +116,16 @@ def _meta(documents: Sequence[Document], emb: Embeddings, model: str) -> dict[st
             "requests": emb.usage.requests,
             "prompt_tokens": emb.usage.prompt_tokens,
             "total_tokens": emb.usage.total_tokens,
-            # A string, since a JSON number would lose digits in most readers.
+            # A string: most JSON parsers would read a number as a binary float.
             "cost_usd": None if emb.usage.cost_usd is None else f"{emb.usage.cost_usd:f}",
         },
         "failures": [
-            {"id": documents[failure.document].id, "error": str(failure.error), "attempts": failure.attempts}
+            {
+                "id": documents[failure.document].id,
+                "code": error_code(failure.error),
+                "error": str(failure.error),
+                "attempts": failure.attempts,
+            }
             for failure in emb.failures
         ],
     }
@@ -130,7 +137,7 @@ def load(folder: Path) -> Store:
     Raises
     ------
     StoreError
-        It is not an output of ``ctxembed embed``, or its parts do not fit each other; the message names the file.
+        The folder is not an output of ``ctxembed embed``, or its files are inconsistent. The message names the file.
     """
     path = folder / "meta.json"
     try:

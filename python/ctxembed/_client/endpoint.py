@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ctxembed import _core
-from ctxembed._core import ResponseDecoder
+from ctxembed._codec import ResponseDecoder
 from ctxembed._errors import APIStatusError, BadResponseError, DecodeError, status_error
 from ctxembed._models import check_dimensions, get_model
 from ctxembed._results import Embeddings, Usage

@@ -1,7 +1,7 @@
-"""A local server that speaks the API: for development, demos, tests and measurements, without a key or a bill.
+"""A local server with the API's interface, for development, demos, tests and benchmarks without a key or cost.
 
-Endpoints, limits, errors and the shape of every answer are the API's; the vectors come from a stand-in that knows
-words but no meaning (``embedder``). Needs the extra ``ctxembed[server]``, which is imported when a server starts.
+Endpoints, limits, errors and response formats are the API's. The vectors come from the embedder that the server is
+started with. Needs the extra ``ctxembed[server]``, which is imported when a server starts.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from ctxembed._server.process import ServerProcess
 
 if TYPE_CHECKING:
     from ctxembed._server.app import create_app
-    from ctxembed._server.serving import serve
+    from ctxembed._server.http_server import serve
 
 __all__ = ["DEFAULT_PORT", "RANDOM_FAULTS", "ServerConfig", "ServerProcess", "create_app", "serve"]
 
 
-def __getattr__(name: str) -> Any:  # what a module attribute may be
-    """Import what needs the extra only when it is used."""
+def __getattr__(name: str) -> Any:  # a module attribute has any type
+    """Import ``create_app`` and ``serve``, which need the extra, on first use."""
     try:
         if name == "create_app":
             from ctxembed._server.app import create_app
 
             return create_app
         if name == "serve":
-            from ctxembed._server.serving import serve
+            from ctxembed._server.http_server import serve
 
             return serve
     except ModuleNotFoundError as error:

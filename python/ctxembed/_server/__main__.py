@@ -1,4 +1,4 @@
-"""``python -m ctxembed._server``: the server's own command line, which tests and benches start."""
+"""``python -m ctxembed._server``: the command line that tests and benches start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from ctxembed._backends.hashed import NOTICE, HashedEmbedder
 from ctxembed._planning.limits import Limits
 from ctxembed._server.config import DEFAULT_PORT, RANDOM_FAULTS, ServerConfig
 
@@ -20,27 +21,27 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ctxembed._server", description="A local stand-in for the API.")
     parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default %(default)s)")
-    parser.add_argument("--allow-remote", action="store_true", help="permit a host that other machines can reach")
-    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="least time to an answer")
-    parser.add_argument("--requests-per-minute", type=float, metavar="N", help="beyond it 429 with Retry-After")
-    parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="beyond it 429 with Retry-After")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 picks a free one (default %(default)s)")
+    parser.add_argument("--allow-remote", action="store_true", help="allow a host that other machines can reach")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="minimum time to a response")
+    parser.add_argument("--requests-per-minute", type=float, metavar="N", help="send 429 beyond this rate")
+    parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="send 429 beyond this rate")
     parser.add_argument("--burst", type=int, default=10, metavar="N", help="requests at once (default %(default)s)")
-    parser.add_argument("--fail-rate", type=float, default=0.0, metavar="SHARE", help="of requests that meet a fault")
-    parser.add_argument("--fail-seed", type=int, default=0, metavar="N", help="of the dice")
+    parser.add_argument("--fail-rate", type=float, default=0.0, metavar="SHARE", help="of requests with a random fault")
+    parser.add_argument("--fail-seed", type=int, default=0, metavar="N", help="seed of the random faults")
     parser.add_argument(
-        "--fail-kinds", default=",".join(RANDOM_FAULTS), metavar="NAME,...", help="(default %(default)s)"
+        "--fail-kinds", default=",".join(RANDOM_FAULTS), metavar="NAME,...", help="random faults (default %(default)s)"
     )
-    parser.add_argument("--faults", metavar="FILE", help="a fault plan, TOML or JSON: see ctxembed._server.plan")
-    parser.add_argument("--cache", type=int, default=0, metavar="N", help="keep N whole answers by request")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="that embed (default %(default)s)")
+    parser.add_argument("--faults", metavar="FILE", help="a fault plan, TOML or JSON: see ctxembed._server.faults.plan")
+    parser.add_argument("--cache", type=int, default=0, metavar="N", help="cache N response bodies by request body")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="worker threads (default %(default)s)")
     parser.add_argument("--max-body-bytes", type=int, default=64 * 1024 * 1024, metavar="N")
     for limit in fields(Limits):
         flag = "--limit-" + limit.name.replace("_", "-")
         parser.add_argument(flag, type=int, default=limit.default, metavar="N", help="(default %(default)s)")
-    parser.add_argument("--access-log", action="store_true", help="one line a request on stderr")
-    parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does")
-    parser.epilog = "The key that requests must carry is read from CTXEMBED_SERVER_KEY; without it any key will do."
+    parser.add_argument("--access-log", action="store_true", help="log each request to stderr")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="shut down when stdin closes")
+    parser.epilog = "CTXEMBED_SERVER_KEY sets the only accepted key; without it any key is accepted."
     return parser
 
 
@@ -50,13 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str or None
-        None for those of the process.
+        None for ``sys.argv``.
 
     Returns
     -------
     int
-        0 after an orderly end; 1 when the address is taken or the extra is missing; 2 for wrong arguments (by
-        ``SystemExit``, as argparse has it).
+        0 after a clean shutdown; 1 if the address is taken or the extra is missing. Wrong arguments raise
+        ``SystemExit(2)``.
     """
     parser = _parser()
     options = vars(parser.parse_args(arguments))
@@ -69,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     try:
-        from ctxembed._server import serve  # after the arguments are known to be good
+        from ctxembed._server import serve  # slow to import: only for valid arguments
 
-        serve(config, until_stdin_closes=until_stdin_closes)
+        serve(config, HashedEmbedder(config.models), notice=NOTICE, until_stdin_closes=until_stdin_closes)
     except (OSError, ImportError, ValueError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1

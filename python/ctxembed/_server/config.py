@@ -1,4 +1,4 @@
-"""What a local server is told: one frozen dataclass, and its form as command-line arguments."""
+"""The server's configuration, and its form as command-line arguments."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from ctxembed._planning.limits import Limits
 from ctxembed._server.faults import NAMED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["DEFAULT_PORT", "RANDOM_FAULTS", "ServerConfig", "is_loopback"]
 
 DEFAULT_PORT = 8765
-"""What the command lines listen on unless told otherwise."""
+"""Default port of the command line."""
 
 RANDOM_FAULTS: tuple[str, ...] = (
     "429",
@@ -35,11 +34,11 @@ RANDOM_FAULTS: tuple[str, ...] = (
     "garbage",
     "mislabelled-gzip",
 )
-"""What ``fail_rate`` draws from unless told otherwise: everything here that passes without waiting."""
+"""Default faults of ``fail_rate``. None of them makes the client wait."""
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether ``host`` (a name or an address) is this machine talking to itself."""
+    """Whether ``host``, a name or an address, is a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -53,54 +52,50 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """How the local server behaves.
+    """Configuration of the local server.
 
     Parameters
     ----------
     host : str
-        Address to listen on. Anything but a loopback address is refused unless ``allow_remote`` is set.
+        Address to listen on. It must be a loopback address unless ``allow_remote`` is set.
     port : int
-        TCP port; 0 takes a free one, which is printed.
+        TCP port; 0 picks a free one, which is printed.
     key : str or None
-        The only bearer token that is accepted; with None any token that is not empty is. It never shows in the
-        config's ``repr``.
+        The only accepted bearer token; None accepts any that is not empty. ``repr`` does not show it.
     allow_remote : bool
-        Permit a ``host`` that other machines can reach.
+        Allow a ``host`` that other machines can reach.
     latency : float
-        Seconds from a request's arrival to its answer, at least.
+        Minimum seconds from a request's arrival to its response.
     requests_per_minute, tokens_per_minute : float or None
-        Rate limits as leaky buckets with continuous refill; beyond them 429 with ``Retry-After``.
+        Rate limits, as leaky buckets with continuous refill. Excess requests get a 429 with ``Retry-After``.
     burst : int
-        Requests that the request bucket lets through at once. The token bucket holds one minute's tokens.
+        Capacity of the request bucket. The token bucket holds one minute's tokens.
     fail_rate : float
-        Share of requests, 0 to 1, that meet a fault drawn at random from ``fail_kinds``.
+        Share of requests, 0 to 1, that meet a random fault from ``fail_kinds``.
     fail_seed : int
-        Seed of those draws: the same seed and order of requests give the same faults.
+        Seed of the random faults. The same seed and order of requests give the same faults.
     fail_kinds : tuple of str
         Names in ``ctxembed._server.faults.NAMED``.
     faults : str, Path or None
-        File of a fault plan (:mod:`ctxembed._server.plan`), which is read when the server starts.
+        File of a fault plan (:mod:`ctxembed._server.faults.plan`), read when the server starts.
     cache : int
-        Whole responses to keep by their request's bytes and to answer with unasked: for measuring clients. 0
-        keeps none.
+        Number of response bodies to cache by request body, so that benchmarks measure the client. 0 disables the
+        cache.
     threads : int
-        Worker threads that embed.
+        Worker threads for parsing and embedding.
     max_body_bytes : int
-        A request body beyond this is answered with 413.
+        A larger request body gets a 413.
     limits : Limits
-        What a request may hold.
+        Largest request.
     models : tuple of Model
-        What is offered; the models that ``ctxembed.models()`` knows of by default.
-    token_counter : callable or None
-        ``str -> int``, the tokens of one chunk. None takes the stand-in rule of
-        :func:`ctxembed._server.tokens.count_tokens`.
+        Models that requests may name; those of ``ctxembed.models()`` by default.
     access_log : bool
-        Write one line a request to stderr.
+        Log each request to stderr.
 
     Raises
     ------
     TypeError, ValueError
-        A field has the wrong type or value; the message names the field.
+        A field has the wrong type or value. The message names the field.
 
     Examples
     --------
@@ -125,7 +120,6 @@ class ServerConfig:
     max_body_bytes: int = 64 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
     models: tuple[Model, ...] = field(default_factory=models)
-    token_counter: Callable[[str], int] | None = None
     access_log: bool = False
 
     def __post_init__(self) -> None:
@@ -135,12 +129,12 @@ class ServerConfig:
         self._check_int("cache", 0, 2**31)
         self._check_int("threads", 1, 256)
         self._check_int("max_body_bytes", 1, 2**40)
-        self._check_number("latency", least=0.0)
-        self._check_number("fail_rate", least=0.0, most=1.0)
+        self._check_number("latency", minimum=0.0)
+        self._check_number("fail_rate", minimum=0.0, maximum=1.0)
         if self.requests_per_minute is not None:
-            self._check_number("requests_per_minute", least=1e-6)
+            self._check_number("requests_per_minute", minimum=1e-6)
         if self.tokens_per_minute is not None:
-            self._check_number("tokens_per_minute", least=1e-6)
+            self._check_number("tokens_per_minute", minimum=1e-6)
         if not isinstance(self.host, str):
             raise TypeError(f"ServerConfig.host must be a str, got {self.host!r}")
         if not self.allow_remote and not is_loopback(self.host):
@@ -160,33 +154,33 @@ class ServerConfig:
         if not self.models:
             raise ValueError("ServerConfig.models must not be empty")
 
-    def _check_int(self, name: str, least: int, most: int) -> None:
+    def _check_int(self, name: str, minimum: int, maximum: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"ServerConfig.{name} must be an int, got {value!r}")
-        if not least <= value <= most:
-            raise ValueError(f"ServerConfig.{name} must be from {least} to {most}, got {value}")
+        if not minimum <= value <= maximum:
+            raise ValueError(f"ServerConfig.{name} must be from {minimum} to {maximum}, got {value}")
 
-    def _check_number(self, name: str, *, least: float, most: float = math.inf) -> None:
+    def _check_number(self, name: str, *, minimum: float, maximum: float = math.inf) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"ServerConfig.{name} must be a number, got {value!r}")
-        if not (least <= value <= most and math.isfinite(value)):
-            raise ValueError(f"ServerConfig.{name} must be a finite number from {least} to {most}, got {value}")
+        if not (minimum <= value <= maximum and math.isfinite(value)):
+            raise ValueError(f"ServerConfig.{name} must be a finite number from {minimum} to {maximum}, got {value}")
 
     def to_args(self) -> list[str]:
-        """Write the config as arguments of ``python -m ctxembed._server``, without the key.
+        """Return the arguments for ``python -m ctxembed._server``, without the key.
 
         Raises
         ------
         ValueError
-            ``models`` or ``token_counter`` are not the defaults: they cannot cross into another process.
+            ``models`` is not the default, and cannot be passed to another process.
         """
-        if self.token_counter is not None or self.models != models():
-            raise ValueError("models and token_counter of a ServerConfig cannot be passed to another process")
+        if self.models != models():
+            raise ValueError("ServerConfig.models cannot be passed to another process")
         given: list[str] = []
         for entry in fields(self):
-            if entry.name in ("key", "limits", "models", "token_counter"):
+            if entry.name in ("key", "limits", "models"):
                 continue
             value = getattr(self, entry.name)
             flag = "--" + entry.name.replace("_", "-")

@@ -1,28 +1,32 @@
-"""The API's contract as code: what a request may be, what its answer looks like, what each refusal says."""
+"""The API's contract: validates requests, writes response bodies and error bodies."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ctxembed._models import MIN_DIMENSIONS, SEPARATOR
-from ctxembed._server.tokens import count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from decimal import Decimal
 
-    from ctxembed._models import Model
-    from ctxembed._server.config import ServerConfig
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ctxembed._models import EncodingFormat, Model
+    from ctxembed._planning.limits import Limits
 
 __all__ = [
     "ENCODING_FORMATS",
+    "Contract",
+    "CountTokens",
     "EmbeddingRequest",
+    "InvalidRequestError",
     "NotJsonError",
-    "RefusedError",
     "error_body",
     "parse_request",
     "render_response",
@@ -37,11 +41,11 @@ _Texts = Annotated[list[_Text], Field(min_length=1)]
 
 
 class NotJsonError(Exception):
-    """The body is not JSON: 400."""
+    """The body is not JSON; the response is a 400."""
 
 
-class RefusedError(Exception):
-    """The body is JSON and breaks the contract: 422.
+class InvalidRequestError(Exception):
+    """The body is JSON but breaks the contract; the response is a 422.
 
     Parameters
     ----------
@@ -54,13 +58,39 @@ class RefusedError(Exception):
         self.problems = problems
 
 
+class CountTokens(Protocol):
+    """A function that counts tokens."""
+
+    def __call__(self, documents: Sequence[Sequence[str]], /) -> NDArray[np.int64]:
+        """Return the tokens of each document, separators included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The part of the contract that is configured.
+
+    Parameters
+    ----------
+    models : tuple of Model
+        Models that requests may name.
+    limits : Limits
+        Largest request.
+    count_tokens : CountTokens
+        Counts the tokens of the input.
+    """
+
+    models: tuple[Model, ...]
+    limits: Limits
+    count_tokens: CountTokens
+
+
 class _Body(BaseModel):
-    """What both endpoints share. Unknown fields are ignored; ``null`` is not an absent field."""
+    """Fields of both endpoints. Unknown fields are ignored; ``null`` is not the same as an absent field."""
 
     model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
 
     model: str
-    dimensions: int = 0  # never looked at unless it was given
+    dimensions: int = 0  # used only if the request has the field
     encoding_format: str = ENCODING_FORMATS[0]
 
 
@@ -74,43 +104,43 @@ class _TextsBody(_Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingRequest:
-    """A request that keeps the contract.
+    """A valid request.
 
     Parameters
     ----------
     documents : sequence of sequence of str
-        The chunks; a text of the sibling endpoint is a document of one chunk.
+        Chunks of each document. A text of the other endpoint is a document of one chunk.
     nested : bool
-        Whether the answer is nested by document.
+        Whether the response is nested by document.
     model : Model
-        What embeds.
+        The requested model.
     dimensions : int
-        Of the answer.
-    binary : bool
-        Whether the answer holds bits.
+        Dimensions of the vectors.
+    encoding_format : {"base64_int8", "base64_binary"}
+        Format of the vectors.
     tokens : int
-        Of all chunks, separators included.
+        Tokens of all documents, separators included.
     """
 
     documents: Sequence[Sequence[str]]
     nested: bool
     model: Model
     dimensions: int
-    binary: bool
+    encoding_format: EncodingFormat
     tokens: int
 
     @property
     def chunks(self) -> int:
-        """Chunks of all documents."""
+        """Number of chunks in all documents."""
         return sum(map(len, self.documents))
 
     def spans(self) -> list[list[str]]:
-        """Return what the model sees as the chunks of each document.
+        """Return the chunks of each document as the model sees them.
 
         Notes
         -----
-        The model joins a document's chunks with a separator and pools span by span. A chunk that holds the
-        separator's text makes one span too many, and every later chunk gets its predecessor's vector.
+        The model joins the chunks of a document with a separator and pools each span between two separators. A chunk
+        that contains the separator's text adds a span, and every later chunk gets the vector of its predecessor.
         """
         spans: list[list[str]] = []
         for chunks in self.documents:
@@ -130,15 +160,15 @@ def _names(names: Sequence[str]) -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
 
 
-def _check_options(body: _Body, fitting: dict[str, Model]) -> Iterator[Problem]:
-    model = fitting.get(body.model)
+def _check_options(body: _Body, offered: dict[str, Model]) -> Iterator[Problem]:
+    model = offered.get(body.model)
     if model is None:
-        yield _problem("literal_error", f"Input should be {_names(list(fitting))}", "model")
+        yield _problem("literal_error", f"Input should be {_names(list(offered))}", "model")
     if body.encoding_format not in ENCODING_FORMATS:
         yield _problem("literal_error", f"Input should be {_names(ENCODING_FORMATS)}", "encoding_format")
     if "dimensions" not in body.model_fields_set:
         return
-    largest = max(m.dimensions for m in fitting.values()) if model is None else model.dimensions
+    largest = max(m.dimensions for m in offered.values()) if model is None else model.dimensions
     of_model = "" if model is None else f" for {model.name}"
     if body.dimensions < MIN_DIMENSIONS:
         kind, message = "greater_than_equal", f"Input should be greater than or equal to {MIN_DIMENSIONS}"
@@ -150,53 +180,47 @@ def _check_options(body: _Body, fitting: dict[str, Model]) -> Iterator[Problem]:
         yield _problem("multiple_of", "Input should be a multiple of 8 for base64_binary", "dimensions")
 
 
-def _check_input(documents: Sequence[Sequence[str]], config: ServerConfig, *, nested: bool) -> Iterator[Problem | int]:
-    """Yield what is wrong with the input; if nothing is, its tokens."""
-    limits = config.limits
+def _check_input(documents: Sequence[Sequence[str]], contract: Contract, *, nested: bool) -> tuple[list[Problem], int]:
+    """Return the problems of the input, and its tokens."""
+    limits = contract.limits
     what = "documents" if nested else "texts"
     if len(documents) > limits.documents:
         message = f"List should have at most {limits.documents} {what}, not {len(documents)}"
-        yield _problem("too_long", message, "input")
-        return
+        return [_problem("too_long", message, "input")], 0
     chunks = sum(map(len, documents))
     if nested and chunks > limits.chunks:
         message = f"Total number of chunks should be at most {limits.chunks}, not {chunks}"
-        yield _problem("too_long", message, "input")
-        return
-    count = config.token_counter or count_tokens
-    total, sound = 0, True
-    for position, texts in enumerate(documents):
-        tokens = sum(map(count, texts)) + len(texts) - 1
-        total += tokens
+        return [_problem("too_long", message, "input")], 0
+    problems: list[Problem] = []
+    counts: list[int] = contract.count_tokens(documents).tolist()
+    for position, tokens in enumerate(counts):
         if tokens > limits.tokens_per_document:
-            sound = False
             message = f"Tokens of one {what[:-1]} should be at most {limits.tokens_per_document}, not {tokens}"
-            yield _problem("value_error", message, "input", position)
+            problems.append(_problem("value_error", message, "input", position))
+    total = sum(counts)
     if total > limits.tokens:
-        sound = False
         message = f"Tokens of a request should be at most {limits.tokens}, not {total}"
-        yield _problem("value_error", message, "input")
-    if sound:
-        yield total
+        problems.append(_problem("value_error", message, "input"))
+    return problems, total
 
 
-def parse_request(body: bytes, config: ServerConfig, *, nested: bool) -> EmbeddingRequest:
-    """Read a request's body.
+def parse_request(body: bytes, contract: Contract, *, nested: bool) -> EmbeddingRequest:
+    """Parse and validate the body of a request.
 
     Parameters
     ----------
     body : bytes
-        As it came.
-    config : ServerConfig
+        The raw body.
+    contract : Contract
         Models, limits and token counter.
     nested : bool
-        Documents of chunks rather than texts.
+        Whether the input is documents of chunks; else it is texts.
 
     Raises
     ------
     NotJsonError
         The body is not JSON.
-    RefusedError
+    InvalidRequestError
         The body breaks the contract.
     """
     shape: type[_DocumentsBody | _TextsBody] = _DocumentsBody if nested else _TextsBody
@@ -206,31 +230,31 @@ def parse_request(body: bytes, config: ServerConfig, *, nested: bool) -> Embeddi
         details = error.errors(include_url=False, include_context=False, include_input=False)
         if details[0]["type"] == "json_invalid":
             raise NotJsonError(details[0]["msg"]) from None
-        raise RefusedError([_problem(d["type"], d["msg"], *d["loc"]) for d in details]) from None
+        raise InvalidRequestError([_problem(d["type"], d["msg"], *d["loc"]) for d in details]) from None
     documents: Sequence[Sequence[str]]
     if isinstance(given, _DocumentsBody):
         documents = given.input
     else:
         documents = [[text] for text in ([given.input] if isinstance(given.input, str) else given.input)]
 
-    fitting = {model.name: model for model in config.models if model.contextualized == nested}
-    found = [*_check_options(given, fitting), *_check_input(documents, config, nested=nested)]
-    problems = [entry for entry in found if not isinstance(entry, int)]
+    offered = {model.name: model for model in contract.models if model.contextualized == nested}
+    problems, tokens = _check_input(documents, contract, nested=nested)
+    problems = [*_check_options(given, offered), *problems]
     if problems:
-        raise RefusedError(problems)
-    model = fitting[given.model]
+        raise InvalidRequestError(problems)
+    model = offered[given.model]
     return EmbeddingRequest(
         documents=documents,
         nested=nested,
         model=model,
         dimensions=given.dimensions if "dimensions" in given.model_fields_set else model.dimensions,
-        binary=given.encoding_format == "base64_binary",
-        tokens=sum(entry for entry in found if isinstance(entry, int)),
+        encoding_format=cast("EncodingFormat", given.encoding_format),
+        tokens=tokens,
     )
 
 
 def _decimal(number: Decimal) -> str:
-    """Write an exact decimal as a JSON number without an exponent."""
+    """Format an exact decimal as a JSON number without an exponent."""
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -242,20 +266,20 @@ def render_response(
     model: str | None = None,
     omit: frozenset[str] = frozenset(),
 ) -> bytes:
-    """Write the body of a 200.
+    """Return the body of a 200.
 
     Parameters
     ----------
     request : EmbeddingRequest
-        What was asked for.
+        The request.
     rows : sequence of (document, sequence of (chunk, base64))
-        What to send, in this order.
+        The vectors, in the order to send them.
     model : str or None
-        The name to echo; None for the request's.
+        Name to report; None for the request's model.
     omit : frozenset of str
         Keys to leave out: ``usage``, ``cost``, ``object``, ``index``, ``model``, ``data``.
     """
-    # Joined by hand: json.dumps writes the cost in binary floating point, and takes ten times as long.
+    # Joined by hand: json.dumps is ten times slower, and would write the cost as a binary float.
     object_list = "" if "object" in omit else '"object":"list",'
     object_item = "" if "object" in omit else '"object":"embedding",'
     index = "index" not in omit
@@ -300,27 +324,29 @@ _MESSAGES: Final = {
 
 
 def error_body(status: int, message: str | None = None, problems: list[Problem] | None = None) -> bytes:
-    """Write the JSON body of a refusal or a failure.
+    """Return the JSON body of an error response.
 
     Parameters
     ----------
     status : int
-        400 to 599. 422 has the documented shape; the others' is not published, and this is the vendor's usual one.
+        400 to 599. A 422 has the documented format. That of the others is not published; this is the vendor's usual.
     message : str or None
-        What happened, instead of the status's usual message.
+        Replaces the default message of the status.
     problems : list of dict or None
-        The details of a 422.
+        ``detail`` of a 422.
     """
     if status == 422:
-        content: dict[str, Any] = {"detail": problems or [_problem("value_error", message or "Refused by a fault")]}
+        content: dict[str, Any] = {"detail": problems or [_problem("value_error", message or "Rejected by a fault")]}
     else:
-        kind, usual = _MESSAGES.get(status, ("api_error", "The service failed" if status >= 500 else "Refused"))
-        content = {"error": {"message": message or usual, "type": kind, "code": status}}
+        kind, default = _MESSAGES.get(
+            status, ("api_error", "The service failed" if status >= 500 else "Request rejected")
+        )
+        content = {"error": {"message": message or default, "type": kind, "code": status}}
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def unauthorized_page() -> bytes:
-    """Write the HTML page of a 401: the proxy in front of the API answers, not the API."""
+    """Return the HTML page of a 401, which the proxy in front of the API sends."""
     title = "401 Authorization Required"
     head = f"<html>\r\n<head><title>{title}</title></head>\r\n"
     return f"{head}<body>\r\n<center><h1>{title}</h1></center>\r\n<hr>\r\n</body>\r\n</html>\r\n".encode()

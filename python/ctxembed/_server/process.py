@@ -1,4 +1,4 @@
-"""A local server as a process of its own, for as long as a ``with`` block lasts."""
+"""A local server in its own process, for the duration of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerProcess"]
 
-_KEY_VARIABLE = "CTXEMBED_SERVER_KEY"  # read by __main__: an argument would show the key to every process
+_KEY_VARIABLE = "CTXEMBED_SERVER_KEY"  # read by __main__; an argument would be visible to every process
 
 
 class ServerProcess:
-    """Start ``python -m ctxembed._server`` and end it, whatever happens in between.
+    """Run ``python -m ctxembed._server``, and end it when the block ends.
 
     Parameters
     ----------
     *args : str
-        Arguments for the server's command line, after those that ``config`` gives.
+        Arguments for the server's command line, after those of ``config``.
     config : ServerConfig or None
-        What the server is told.
+        Configuration of the server.
     timeout : float
-        Seconds that the server may take to start.
+        Maximum seconds to wait for the server to listen.
 
     Attributes
     ----------
@@ -41,11 +41,11 @@ class ServerProcess:
     Raises
     ------
     RuntimeError
-        On entry: the server ended or stayed silent; the message holds what it wrote to stderr.
+        On entry: the server ended or did not listen in time. The message contains its stderr.
 
     Notes
     -----
-    The process ends too if this one is killed, because its stdin closes.
+    If this process is killed, the server's stdin closes, and the server ends.
 
     Examples
     --------
@@ -60,28 +60,28 @@ class ServerProcess:
         self._key = None if config is None else config.key
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] | None = None
-        self._written = ""
+        self._stderr: IO[bytes] | None = None
+        self._stderr_at_end = ""
         self.base_url = ""
 
     @property
     def pid(self) -> int:
-        """The process's id."""
-        return self._running().pid
+        """The id of the process."""
+        return self._started().pid
 
     @property
     def returncode(self) -> int | None:
         """The exit code; None while the process runs."""
-        return self._running().poll()
+        return self._started().poll()
 
     @property
     def stderr(self) -> str:
-        """What the server has written to stderr so far."""
-        if self._errors is None:
-            return self._written
-        return os.pread(self._errors.fileno(), 1 << 20, 0).decode(errors="replace")
+        """The stderr of the server so far."""
+        if self._stderr is None:
+            return self._stderr_at_end
+        return os.pread(self._stderr.fileno(), 1 << 20, 0).decode(errors="replace")
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("the server process was not started: use it in a with block, or call start()")
         return self._process
@@ -94,19 +94,19 @@ class ServerProcess:
         environment.pop(_KEY_VARIABLE, None)
         if self._key is not None:
             environment[_KEY_VARIABLE] = self._key
-        # The stand-in's products are small: one thread each leaves the machine to the client under test.
+        # The stand-in multiplies small matrices. One thread leaves the other CPUs to the client under test.
         environment.setdefault("OPENBLAS_NUM_THREADS", "1")
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop()
         try:
-            self._process = subprocess.Popen(  # noqa: S603  # this very interpreter
+            self._process = subprocess.Popen(  # noqa: S603  # this interpreter
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._errors,
+                stderr=self._stderr,
                 env=environment,
             )
             self.base_url = self._read_address(self._process)
-        except BaseException:  # KeyboardInterrupt too: the process must not stay behind
+        except BaseException:  # including KeyboardInterrupt: do not leak the process
             self.stop()
             raise
         return self
@@ -128,12 +128,12 @@ class ServerProcess:
         return line.decode().strip()
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End the process: ask first, then insist. Does nothing to one that has ended.
+        """End the process: SIGTERM, then SIGKILL after ``timeout``. A process that has ended is left alone.
 
         Parameters
         ----------
         timeout : float
-            Seconds to wait after asking.
+            Seconds between the two signals.
         """
         process = self._process
         try:
@@ -152,10 +152,10 @@ class ServerProcess:
             for pipe in (process.stdin, process.stdout) if process is not None else ():
                 if pipe is not None:
                     pipe.close()
-            if self._errors is not None:
-                self._written = self.stderr
-                self._errors.close()
-                self._errors = None
+            if self._stderr is not None:
+                self._stderr_at_end = self.stderr
+                self._stderr.close()
+                self._stderr = None
 
     def __enter__(self) -> Self:
         """Start the process."""

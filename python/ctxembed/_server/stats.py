@@ -1,37 +1,42 @@
-"""What the server has seen: numbers for tests, and never a key or a text."""
+"""Request statistics for tests. They never hold a key or a text."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Exchange", "Stats"]
+if TYPE_CHECKING:
+    from ctxembed._server.clock import Clock
 
-_REMEMBERED = 1024
+__all__ = ["RequestRecord", "Stats"]
+
+_RECENT_REQUESTS = 1024
 _SECONDS = 3600
 
 
 @dataclass(slots=True)
-class Exchange:
-    """One request to the API and its answer.
+class RequestRecord:
+    """One API request and its response.
 
     Attributes
     ----------
+    at, seconds : float
+        When the request arrived, and how long it took.
     status : int or str
-        The HTTP status, or ``reset``, ``truncated``, ``hung up`` or ``raw``, or ``disconnected``: the client hung up.
+        The HTTP status; or ``reset``, ``truncated``, ``hung up`` or ``raw`` when a fault broke the connection; or
+        ``disconnected`` when the client did.
     documents, chunks, tokens : int
-        Of a request that kept the contract and was embedded, hence would be paid; else 0.
+        Sizes of a request that was embedded, and would therefore be charged; else 0.
     reported : int
-        Those of the tokens that ``usage`` told of, in an answer that could be read.
+        Tokens that a readable response reported in ``usage``.
     fault : str or None
-        What went wrong on purpose.
+        The fault that was injected.
     """
 
     request_id: str
     path: str
-    at: float = field(default_factory=time.monotonic)
+    at: float
     seconds: float = 0.0
     status: int | str = "disconnected"
     documents: int = 0
@@ -42,13 +47,14 @@ class Exchange:
 
 
 class Stats:
-    """Sums over the exchanges. Belongs to the event loop's thread."""
+    """Totals over all requests. Used by the event loop's thread only."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.clear()
 
     def clear(self) -> None:
-        """Start counting anew."""
+        """Reset all counters."""
         self._requests = 0
         self._documents = 0
         self._chunks = 0
@@ -61,39 +67,39 @@ class Stats:
         self._by_second: dict[int, Counter[str]] = {}
         self._in_flight = 0
         self._peak = 0
-        self._recent: deque[Exchange] = deque(maxlen=_REMEMBERED)
+        self._recent: deque[RequestRecord] = deque(maxlen=_RECENT_REQUESTS)
 
     def begin(self) -> None:
         """Count a request that has arrived."""
         self._in_flight += 1
         self._peak = max(self._peak, self._in_flight)
 
-    def end(self, exchange: Exchange) -> None:
-        """Count a request that is over."""
-        exchange.seconds = time.monotonic() - exchange.at
+    def end(self, record: RequestRecord) -> None:
+        """Count a request that has ended."""
+        record.seconds = self._clock.monotonic() - record.at
         self._in_flight = max(self._in_flight - 1, 0)
         self._requests += 1
-        self._documents += exchange.documents
-        self._chunks += exchange.chunks
-        self._tokens += exchange.tokens
-        self._reported += exchange.reported
-        self._aborted += exchange.status == "disconnected"
-        self._by_status[str(exchange.status)] += 1
-        self._by_path[exchange.path] += 1
-        if exchange.fault is not None:
-            self._by_fault[exchange.fault] += 1
-        second = int(exchange.at + exchange.seconds)
-        self._by_second.setdefault(second, Counter())[str(exchange.status)] += 1
+        self._documents += record.documents
+        self._chunks += record.chunks
+        self._tokens += record.tokens
+        self._reported += record.reported
+        self._aborted += record.status == "disconnected"
+        self._by_status[str(record.status)] += 1
+        self._by_path[record.path] += 1
+        if record.fault is not None:
+            self._by_fault[record.fault] += 1
+        second = int(record.at + record.seconds)
+        self._by_second.setdefault(second, Counter())[str(record.status)] += 1
         if len(self._by_second) > _SECONDS:
             del self._by_second[min(self._by_second)]
-        self._recent.append(exchange)
+        self._recent.append(record)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sums, and the last 1,024 exchanges in the order they ended.
+        """Return the totals and the last 1,024 requests, in the order they ended.
 
-        ``tokens`` are those of every request that was embedded, hence paid; ``reported_tokens`` those that a client
-        could read in an answer; ``aborted`` counts clients that hung up while they were being answered;
-        ``by_second`` holds the statuses of each of the last 3,600 seconds in which a request ended.
+        ``tokens`` counts every request that was embedded; ``reported_tokens`` what clients could read in a response;
+        ``aborted`` the clients that disconnected early; ``by_second`` the statuses for each of the last 3,600
+        seconds in which a request ended.
         """
         return {
             "requests": self._requests,
@@ -105,8 +111,8 @@ class Stats:
             "by_status": dict(self._by_status),
             "by_path": dict(self._by_path),
             "by_fault": dict(self._by_fault),
-            "by_second": {str(second): dict(found) for second, found in sorted(self._by_second.items())},
+            "by_second": {str(second): dict(statuses) for second, statuses in sorted(self._by_second.items())},
             "in_flight": self._in_flight,
             "peak_in_flight": self._peak,
-            "recent": [asdict(exchange) for exchange in self._recent],
+            "recent": [asdict(record) for record in self._recent],
         }

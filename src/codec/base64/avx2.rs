@@ -7,6 +7,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+use super::kernel::{Kernel, Task};
 use super::scalar;
 
 const CHARS: usize = 32;
@@ -16,7 +17,7 @@ const BYTES: usize = 24;
 #[derive(Clone, Copy)]
 struct Avx2(());
 
-impl super::Kernel for Avx2 {
+impl Kernel for Avx2 {
     #[inline(always)]
     fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
         // SAFETY: a value of this type exists, so the CPU has the feature.
@@ -27,7 +28,7 @@ impl super::Kernel for Avx2 {
 
 /// See [`super::run`].
 #[target_feature(enable = "avx2")]
-pub(super) fn run<T: super::Task>(task: T) -> T::Output {
+pub(super) fn run<T: Task>(task: T) -> T::Output {
     task.run(Avx2(()))
 }
 
@@ -37,7 +38,7 @@ pub(super) fn run<T: super::Task>(task: T) -> T::Output {
 fn decode_prefix(text: &[u8], out: &mut [MaybeUninit<u8>]) -> (usize, usize) {
     // A character is valid where the two look-ups share no bit. By high nibble: 0x01 for 2, 0x02 for 3, 0x04 for 4
     // and 6, 0x08 for 5 and 7, 0x10 for the others, bytes >= 0x80 among them. By low nibble: the bits of the high
-    // nibbles that it may not stand with; 0x10 always.
+    // nibbles that it makes no valid character with; 0x10 always.
     let by_low = _mm256_setr_epi8(
         0x15, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x13, 0x1A, 0x1B, 0x1B, 0x1B, 0x1A, //
         0x15, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x13, 0x1A, 0x1B, 0x1B, 0x1B, 0x1A,
@@ -51,7 +52,7 @@ fn decode_prefix(text: &[u8], out: &mut [MaybeUninit<u8>]) -> (usize, usize) {
         0, 16, 19, 4, -65, -65, -71, -71, 0, 0, 0, 0, 0, 0, 0, 0, //
         0, 16, 19, 4, -65, -65, -71, -71, 0, 0, 0, 0, 0, 0, 0, 0,
     );
-    // Each 32-bit lane `z y x 0` to `x y z`, twelve bytes a 128-bit half; then the halves meet.
+    // Each 32-bit lane `z y x 0` to `x y z`, twelve bytes a 128-bit half; then the halves are joined.
     let gather = _mm256_setr_epi8(
         2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1, //
         2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1,
@@ -61,7 +62,7 @@ fn decode_prefix(text: &[u8], out: &mut [MaybeUninit<u8>]) -> (usize, usize) {
 
     let mut blocks = 0;
     for block in text.as_chunks::<CHARS>().0 {
-        // A store is a whole register; eight bytes of it belong to what follows.
+        // A store is a whole register; the next block overwrites the last eight bytes of it.
         if out.len() - blocks * BYTES < CHARS {
             break;
         }
@@ -69,8 +70,8 @@ fn decode_prefix(text: &[u8], out: &mut [MaybeUninit<u8>]) -> (usize, usize) {
         let chars = unsafe { _mm256_loadu_si256(block.as_ptr().cast()) };
         let high = _mm256_and_si256(_mm256_srli_epi32(chars, 4), nibble);
         let low = _mm256_and_si256(chars, nibble);
-        let met = _mm256_and_si256(_mm256_shuffle_epi8(by_low, low), _mm256_shuffle_epi8(by_high, high));
-        if _mm256_testz_si256(met, met) == 0 {
+        let common = _mm256_and_si256(_mm256_shuffle_epi8(by_low, low), _mm256_shuffle_epi8(by_high, high));
+        if _mm256_testz_si256(common, common) == 0 {
             break;
         }
         let slash = _mm256_cmpeq_epi8(chars, _mm256_set1_epi8(b'/'.cast_signed()));

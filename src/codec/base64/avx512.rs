@@ -7,6 +7,8 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+use super::kernel::{Kernel, Task};
+
 /// Characters and bytes of one block.
 const CHARS: usize = 64;
 const BYTES: usize = 48;
@@ -89,7 +91,7 @@ impl Tables {
 #[derive(Clone, Copy)]
 struct Avx512(());
 
-impl super::Kernel for Avx512 {
+impl Kernel for Avx512 {
     #[inline(always)]
     fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
         // SAFETY: a value of this type exists, so the CPU has the features.
@@ -99,7 +101,7 @@ impl super::Kernel for Avx512 {
 
 /// See [`super::run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
-pub(super) fn run<T: super::Task>(task: T) -> T::Output {
+pub(super) fn run<T: Task>(task: T) -> T::Output {
     task.run(Avx512(()))
 }
 
@@ -129,8 +131,8 @@ fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
         faults = _mm512_or_si512(faults, fault);
         let target = out[written..].as_mut_ptr().cast();
         if out.len() - written >= 64 {
-            // SAFETY: at least 64 bytes of `out` are left, by the line above; the 16 that are not of this block are
-            // overwritten by what follows it, since `out` ends after the last block's 48.
+            // SAFETY: at least 64 bytes of `out` are left, by the line above. The next block or the tail overwrites the
+            // last 16.
             unsafe { _mm512_storeu_epi8(target, bytes) };
         } else {
             // SAFETY: the mask stores 48 bytes, and at least 48 are left.

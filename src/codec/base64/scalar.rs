@@ -1,6 +1,8 @@
-//! The portable path, and the judge of every tail.
+//! The portable path, which also decodes the tails of the AVX2 path.
 
 use std::mem::MaybeUninit;
+
+use super::kernel::Kernel;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -27,7 +29,7 @@ const fn quad_tables() -> [[u32; 256]; 4] {
 
 /// The six bits that `byte` stands for, or None outside the alphabet.
 #[inline]
-pub(crate) fn value(byte: u8) -> Option<u8> {
+pub(super) fn value(byte: u8) -> Option<u8> {
     let value = QUAD[3][byte as usize];
     (value != INVALID).then_some(value as u8)
 }
@@ -36,7 +38,7 @@ pub(crate) fn value(byte: u8) -> Option<u8> {
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
 
-impl super::Kernel for Scalar {
+impl Kernel for Scalar {
     #[inline(always)]
     fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
         decode_well_formed(text, out)
@@ -46,8 +48,9 @@ impl super::Kernel for Scalar {
 /// See [`super::decode_well_formed`].
 pub(super) fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     let (triples, rest) = out.as_chunks_mut::<3>();
-    let (quads, tail) = text.split_at((triples.len() * 4).min(text.len()));
-    // Faults are gathered, not branched on: valid text is the rule, and `explain` finds the place.
+    // A shorter text would leave bytes of `out` unwritten.
+    let Some((quads, tail)) = text.split_at_checked(triples.len() * 4) else { return false };
+    // Faults are collected, not branched on: valid text is the rule, and `explain` finds the place.
     let mut fault = 0;
     for (quad, triple) in quads.as_chunks::<4>().0.iter().zip(triples) {
         let [a, b, c, d] = quad.map(usize::from);

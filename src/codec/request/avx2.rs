@@ -3,13 +3,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, Found, Task};
+use super::kernel::{BLOCK, Found, Kernel, Task};
 
 /// Proof that the CPU has AVX2: only [`run`] makes one.
 #[derive(Clone, Copy)]
 struct Avx2(());
 
-impl super::Kernel for Avx2 {
+impl Kernel for Avx2 {
     #[inline(always)]
     fn find(self, block: &[u8; BLOCK]) -> Found {
         // SAFETY: a value of this type exists, so the CPU has the feature.
@@ -39,7 +39,7 @@ fn find(block: &[u8; BLOCK]) -> Found {
     let escape = |half| _mm256_or_si256(low(half), _mm256_or_si256(is(half, b'"'), is(half, b'\\')));
     Found {
         escapes: bits(halves.map(escape)),
-        opens: bits(halves.map(|half| is(half, b'<'))) != 0,
-        high: bits(halves) != 0,
+        less_than: bits(halves.map(|half| is(half, b'<'))) != 0,
+        non_ascii: bits(halves) != 0,
     }
 }

@@ -3,13 +3,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, Found, Task};
+use super::kernel::{BLOCK, Found, Kernel, Task};
 
 /// Proof that the CPU has AVX-512 F and BW: only [`run`] makes one.
 #[derive(Clone, Copy)]
 struct Avx512(());
 
-impl super::Kernel for Avx512 {
+impl Kernel for Avx512 {
     #[inline(always)]
     fn find(self, block: &[u8; BLOCK]) -> Found {
         // SAFETY: a value of this type exists, so the CPU has the features.
@@ -31,7 +31,7 @@ fn find(block: &[u8; BLOCK]) -> Found {
     let is = |byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
     Found {
         escapes: _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(0x20)) | is(b'"') | is(b'\\'),
-        opens: is(b'<') != 0,
-        high: _mm512_movepi8_mask(bytes) != 0,
+        less_than: is(b'<') != 0,
+        non_ascii: _mm512_movepi8_mask(bytes) != 0,
     }
 }

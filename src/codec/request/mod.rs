@@ -1,43 +1,20 @@
-//! Documents of chunks to the JSON of a request body: looked at once for its size, and then copied and escaped at once.
+//! Documents to the JSON of a request body, in two passes: the first measures the texts, the second copies and escapes
+//! them into memory of the exact size.
 //!
-//! A path tells of 64 bytes which need an escape; all else is shared.
+//! A path finds which of 64 bytes need an escape; all else is shared.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod kernel;
 mod scalar;
 
 use std::mem::MaybeUninit;
 
+use kernel::{BLOCK, Found, Kernel, Task};
+
 use crate::isa::Isa;
-
-/// Bytes that are looked at together.
-const BLOCK: usize = 64;
-
-/// What stands in a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Found {
-    /// A bit a byte, from the lowest up: JSON (RFC 8259, section 7) asks for an escape. All such bytes are ASCII, so
-    /// UTF-8 can be read by bytes.
-    escapes: u64,
-    /// There is a `<`.
-    opens: bool,
-    /// There is a byte beyond ASCII.
-    high: bool,
-}
-
-/// One path. That a value of it exists proves that the CPU can run it.
-trait Kernel: Copy {
-    fn find(self, block: &[u8; BLOCK]) -> Found;
-}
-
-/// Work on many texts: compiled once more for each path with the path's kernel inside, so that a block costs neither a
-/// choice nor a call. `run` must be `#[inline(always)]` for this.
-trait Task {
-    type Output;
-    fn run(self, kernel: impl Kernel) -> Self::Output;
-}
 
 /// Run `task` on the best path up to `isa`.
 fn run<T: Task>(isa: Isa, task: T) -> T::Output {
@@ -58,7 +35,7 @@ fn run<T: Task>(isa: Isa, task: T) -> T::Output {
     }
 }
 
-/// What `kernel` finds in less than a block.
+/// Search less than a block.
 #[inline(always)]
 fn find_in_tail(kernel: impl Kernel, tail: &[u8]) -> Found {
     let mut block = [b' '; BLOCK];
@@ -66,8 +43,8 @@ fn find_in_tail(kernel: impl Kernel, tail: &[u8]) -> Found {
     kernel.find(&block)
 }
 
-/// How a byte is written within a string: its JSON, and how long that is, in the last byte.
-static WRITTEN: [[u8; 8]; 256] = {
+/// The JSON of each byte within a string, and the length of that in the last place.
+static ESCAPED: [[u8; 8]; 256] = {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut table = [[0; 8]; 256];
     let mut byte = 0;
@@ -94,41 +71,41 @@ static WRITTEN: [[u8; 8]; 256] = {
     table
 };
 
-/// Bytes that `byte` is written as.
+/// Bytes of the JSON of `byte`.
 #[inline(always)]
 fn length(byte: u8) -> usize {
-    usize::from(WRITTEN[usize::from(byte)][7])
+    usize::from(ESCAPED[usize::from(byte)][7])
 }
 
-/// What is known of a text before it is written.
+/// A text as the first pass measures it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Survey {
+pub struct Measured {
     /// Bytes of its JSON string, quotes included.
     pub size: usize,
-    /// There is a `<`, with which the separator would begin.
-    pub opens: bool,
+    /// It has a `<`, with which the separator would begin.
+    pub less_than: bool,
     /// All of it is ASCII.
     pub ascii: bool,
 }
 
-impl Survey {
+impl Measured {
     #[inline(always)]
     fn of(kernel: impl Kernel, text: &[u8]) -> Self {
-        let mut survey = Self { size: text.len() + 2, opens: false, ascii: true };
+        let mut measured = Self { size: text.len() + 2, less_than: false, ascii: true };
         let (blocks, tail) = text.as_chunks::<BLOCK>();
         for block in blocks {
-            survey.add(kernel.find(block), block);
+            measured.add(kernel.find(block), block);
         }
         if !tail.is_empty() {
-            survey.add(find_in_tail(kernel, tail), tail);
+            measured.add(find_in_tail(kernel, tail), tail);
         }
-        survey
+        measured
     }
 
     #[inline(always)]
     fn add(&mut self, found: Found, bytes: &[u8]) {
-        self.opens |= found.opens;
-        self.ascii &= !found.high;
+        self.less_than |= found.less_than;
+        self.ascii &= !found.non_ascii;
         let mut escapes = found.escapes;
         while escapes != 0 {
             self.size += length(bytes[escapes.trailing_zeros() as usize]) - 1;
@@ -137,7 +114,7 @@ impl Survey {
     }
 }
 
-/// Memory that is written from its start to its end.
+/// Writes memory from its start to its end.
 struct Writer<'a> {
     memory: &'a mut [MaybeUninit<u8>],
     at: usize,
@@ -152,21 +129,21 @@ impl Writer<'_> {
         self.at += bytes.len();
     }
 
-    /// Write one byte as a string has it.
+    /// Write the JSON of one byte of a string.
     #[inline(always)]
     fn byte(&mut self, byte: u8) {
-        let written = &WRITTEN[usize::from(byte)];
+        let escaped = &ESCAPED[usize::from(byte)];
         match self.memory[self.at..].first_chunk_mut::<8>() {
-            // What is too much is written over by what comes next.
+            // The next write overwrites the bytes beyond the length.
             Some(to) => {
-                *to = written.map(MaybeUninit::new);
+                *to = escaped.map(MaybeUninit::new);
                 self.at += length(byte);
             }
-            None => self.push(&written[..length(byte)]),
+            None => self.push(&escaped[..length(byte)]),
         }
     }
 
-    /// Copy a block of which the first `length` bytes count.
+    /// Copy the first `length` bytes of a block; where there is room, all of it, for the next write to overwrite.
     #[inline(always)]
     fn block(&mut self, block: &[u8; BLOCK], length: usize) {
         match self.memory[self.at..].first_chunk_mut::<BLOCK>() {
@@ -190,7 +167,7 @@ impl Writer<'_> {
                 read += BLOCK;
                 continue;
             }
-            // Each run before an escape is copied by a block from its start on, as long as there is one.
+            // Copy the run before each escape as part of a whole block, while there is one.
             let end = read + BLOCK;
             while escapes != 0
                 && let Some(run) = text[read..].first_chunk::<BLOCK>()
@@ -220,7 +197,7 @@ impl Writer<'_> {
         self.push(b"\"");
     }
 
-    /// Write what `write` does for each of `items`, between brackets and with commas between.
+    /// Write a JSON array, each of `items` by `write`.
     #[inline(always)]
     fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
         self.push(b"[");
@@ -234,36 +211,36 @@ impl Writer<'_> {
     }
 }
 
-/// A request's body: `{"input":[["..."],...],<rest>`, compact, in UTF-8, escaped where JSON asks for it.
+/// A request's body: `{"input":[["..."],...],<rest>`, compact, in UTF-8, escaped only where JSON requires it.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<'a> {
     /// The chunks of all documents in order.
     pub texts: &'a [&'a str],
-    /// How many each document has; without it the input is a flat list of texts.
+    /// Chunks of each document; without it the input is a flat list of texts.
     pub counts: Option<&'a [usize]>,
-    /// What follows the input and a comma, the closing brace included.
+    /// The bytes after the input and a comma, the closing brace included.
     pub rest: &'a [u8],
 }
 
 const START: &[u8] = b"{\"input\":";
 
 impl Body<'_> {
-    /// What is known of each text.
-    pub fn survey(&self, isa: Isa) -> Vec<Survey> {
-        struct Look<'a>(&'a [&'a str]);
-        impl Task for Look<'_> {
-            type Output = Vec<Survey>;
+    /// Measure each text.
+    pub fn measure(&self, isa: Isa) -> Vec<Measured> {
+        struct Measure<'a>(&'a [&'a str]);
+        impl Task for Measure<'_> {
+            type Output = Vec<Measured>;
             #[inline(always)]
-            fn run(self, kernel: impl Kernel) -> Vec<Survey> {
-                self.0.iter().map(|text| Survey::of(kernel, text.as_bytes())).collect()
+            fn run(self, kernel: impl Kernel) -> Vec<Measured> {
+                self.0.iter().map(|text| Measured::of(kernel, text.as_bytes())).collect()
             }
         }
-        run(isa, Look(self.texts))
+        run(isa, Measure(self.texts))
     }
 
-    /// Its bytes, exactly, where `surveys` are those of its texts.
-    pub fn size(&self, surveys: &[Survey]) -> usize {
-        let texts: usize = surveys.iter().map(|survey| survey.size).sum();
+    /// The exact number of bytes of the body, of which `measured` are the texts.
+    pub fn size(&self, measured: &[Measured]) -> usize {
+        let texts: usize = measured.iter().map(|text| text.size).sum();
         let lists = match self.counts {
             None => 2 + self.texts.len().saturating_sub(1),
             Some(counts) => {
@@ -274,7 +251,7 @@ impl Body<'_> {
         START.len() + texts + lists + 1 + self.rest.len()
     }
 
-    /// Write it to `memory` of its [`size`](Self::size), every byte.
+    /// Write the body to `memory`, which has its [`size`](Self::size): every byte is written.
     pub fn write(&self, isa: Isa, memory: &mut [MaybeUninit<u8>]) {
         struct Write<'a, 'b>(Body<'a>, &'b mut [MaybeUninit<u8>]);
         impl Task for Write<'_, '_> {
@@ -295,7 +272,7 @@ impl Body<'_> {
                 }
                 writer.push(b",");
                 writer.push(body.rest);
-                assert_eq!(writer.at, writer.memory.len(), "a body is as long as it was said to be");
+                assert_eq!(writer.at, writer.memory.len(), "memory of another size than the body's");
             }
         }
         run(isa, Write(*self, memory));

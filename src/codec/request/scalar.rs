@@ -1,6 +1,6 @@
-//! The portable path. The compiler makes registers of what has no branch in it.
+//! The portable path. The compiler vectorises loops without a branch.
 
-use super::{BLOCK, Found};
+use super::kernel::{BLOCK, Found, Kernel};
 
 /// A word of eight bytes with 1 in each, and with all bits but the high one in each.
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -10,14 +10,14 @@ const LOW: u64 = 0x7F7F_7F7F_7F7F_7F7F;
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
 
-impl super::Kernel for Scalar {
+impl Kernel for Scalar {
     #[inline(always)]
     fn find(self, block: &[u8; BLOCK]) -> Found {
         Found {
-            // Where there is one at all, which is seldom.
+            // Few blocks have any.
             escapes: if any(block, needs_escape) { escapes(block) } else { 0 },
-            opens: any(block, |byte| byte == b'<'),
-            high: any(block, |byte| byte >= 0x80),
+            less_than: any(block, |byte| byte == b'<'),
+            non_ascii: any(block, |byte| byte >= 0x80),
         }
     }
 }
@@ -28,7 +28,7 @@ fn any(block: &[u8; BLOCK], test: impl Fn(u8) -> bool) -> bool {
 }
 
 #[inline(always)]
-#[expect(clippy::needless_bitwise_bool, reason = "without a branch the compiler makes registers of many")]
+#[expect(clippy::needless_bitwise_bool, reason = "the compiler vectorises it without a branch")]
 fn needs_escape(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }

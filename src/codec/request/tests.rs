@@ -1,10 +1,10 @@
 use super::*;
 
-/// The body, written to memory that held something else before, and with guards around it.
+/// Encode into memory with other contents, and with guard bytes around it.
 fn encode(isa: Isa, texts: &[&str], counts: Option<&[usize]>, rest: &[u8]) -> Vec<u8> {
     const GUARD: usize = 64;
     let body = Body { texts, counts, rest };
-    let size = body.size(&body.survey(isa));
+    let size = body.size(&body.measure(isa));
     let mut memory = vec![MaybeUninit::new(0xA5_u8); size + 2 * GUARD];
     body.write(isa, &mut memory[GUARD..GUARD + size]);
     #[expect(unsafe_code, reason = "every byte is initialised above")]
@@ -14,7 +14,7 @@ fn encode(isa: Isa, texts: &[&str], counts: Option<&[usize]>, rest: &[u8]) -> Ve
     bytes[GUARD..GUARD + size].to_vec()
 }
 
-/// As `serde_json` writes a flat list.
+/// A flat list by `serde_json`.
 fn expected(texts: &[&str]) -> Vec<u8> {
     let mut body = b"{\"input\":".to_vec();
     body.extend(serde_json::to_vec(texts).expect("texts"));
@@ -23,7 +23,7 @@ fn expected(texts: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn every_byte_is_written_as_serde_json_does_wherever_it_stands() {
+fn every_byte_is_escaped_as_serde_json_escapes_it_at_every_position() {
     for isa in Isa::ALL {
         for byte in 0..=0x7F_u8 {
             for length in [1, 7, 31, 32, 33, 63, 64, 65, 127, 128, 130] {
@@ -43,22 +43,22 @@ fn every_byte_is_written_as_serde_json_does_wherever_it_stands() {
 }
 
 #[test]
-fn what_is_known_of_a_text_is_the_same_on_every_path() {
+fn texts_measure_the_same_on_every_path() {
     let long = "ä".repeat(70) + "<";
     for text in ["", "a", "a<b", "é", "\n\u{1}\"", &"x".repeat(64), &"x".repeat(200), &long, &long[..138]] {
         for isa in Isa::ALL {
             let body = Body { texts: &[text], counts: None, rest: b"}" };
-            let survey = body.survey(isa)[0];
-            assert_eq!(survey.opens, text.contains('<'), "{isa:?} {text:?}");
-            assert_eq!(survey.ascii, text.is_ascii(), "{isa:?} {text:?}");
-            assert_eq!(survey.size, serde_json::to_vec(text).expect("a text").len(), "{isa:?} {text:?}");
+            let measured = body.measure(isa)[0];
+            assert_eq!(measured.less_than, text.contains('<'), "{isa:?} {text:?}");
+            assert_eq!(measured.ascii, text.is_ascii(), "{isa:?} {text:?}");
+            assert_eq!(measured.size, serde_json::to_vec(text).expect("a text").len(), "{isa:?} {text:?}");
         }
     }
 }
 
 proptest::proptest! {
     #[test]
-    fn any_texts_are_written_as_serde_json_does(texts: Vec<String>, plain in "[ -~\n]{0,300}") {
+    fn any_texts_are_encoded_as_serde_json_encodes_them(texts: Vec<String>, plain in "[ -~\n]{0,300}") {
         let texts: Vec<&str> = texts.iter().map(String::as_str).chain([plain.as_str()]).collect();
         for isa in Isa::ALL {
             proptest::prop_assert_eq!(encode(isa, &texts, None, b"}"), expected(&texts), "{:?}", isa);
@@ -67,7 +67,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_body_has_its_documents_and_the_rest() {
+fn a_body_has_the_documents_and_the_rest() {
     let rest = b"\"model\":\"m\"}";
     assert_eq!(
         encode(Isa::codec(), &["a\"b", "c\\", "\u{1}\n"], Some(&[2, 1]), rest),

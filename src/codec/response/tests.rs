@@ -1,10 +1,11 @@
-//! The walker against a reference that parses the whole body with `serde_json` and decodes with `base64`.
+//! The parser against a reference that parses the whole body with `serde_json` and decodes with `base64`.
 
 use ::base64::Engine as _;
 use ::base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::Encoding;
 
 #[expect(unsafe_code, reason = "reads memory that was initialised when it grew")]
 fn initialised(memory: Vec<MaybeUninit<u8>>) -> Vec<u8> {
@@ -80,7 +81,7 @@ fn matrix(shape: &[usize], row_bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_path_places_rows_by_both_indexes() {
+fn rows_are_ordered_by_both_indexes_on_every_path() {
     let shape = [3, 1, 4, 2];
     for row_bytes in [1, 2, 3, 48, 128, 129] {
         for order in [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]] {
@@ -88,7 +89,7 @@ fn every_path_places_rows_by_both_indexes() {
                 let body = spelled(&shape, row_bytes, &order, reversed);
                 for isa in Isa::ALL {
                     for known in [expected(None, None), expected(Some(&shape), Some(row_bytes))] {
-                        let (decoded, bytes) = whole(isa, body.as_bytes(), &known).expect("a good body");
+                        let (decoded, bytes) = whole(isa, body.as_bytes(), &known).expect("a valid body");
                         assert_eq!(decoded.offsets, [0, 3, 4, 8, 10]);
                         assert_eq!(bytes, matrix(&shape, row_bytes), "{isa:?} {order:?} {reversed}");
                         assert_eq!(decoded.model.as_deref(), Some("m"));
@@ -102,7 +103,7 @@ fn every_path_places_rows_by_both_indexes() {
 }
 
 #[test]
-fn a_body_cut_anywhere_is_truncated_and_never_decodes() {
+fn a_body_cut_at_any_byte_is_truncated() {
     let body = spelled(&[2, 1], 5, &[1, 0], true);
     for cut in 0..body.len() {
         let error = whole(Isa::Scalar, &body.as_bytes()[..cut], &expected(Some(&[2, 1]), Some(5))).unwrap_err();
@@ -111,7 +112,7 @@ fn a_body_cut_anywhere_is_truncated_and_never_decodes() {
 }
 
 #[test]
-fn every_split_gives_the_whole_bodys_result() {
+fn a_split_at_any_byte_gives_the_same_result() {
     let good = spelled(&[2, 1, 3], 50, &[1, 0, 2], true);
     let wrong = [
         good.replace("\"index\":2,\"data\"", "\"index\":1,\"data\""),
@@ -133,16 +134,16 @@ fn every_split_gives_the_whole_bodys_result() {
     }
 }
 
-/// Objects taken by their likeness with the one before need all their bytes at hand; byte by byte none is.
+/// The template matches objects that are wholly in a window; with windows of one byte it matches none.
 #[test]
-fn likeness_never_changes_the_verdict() {
+fn the_template_never_changes_the_result() {
     let shape = [2, 1, 1, 2, 1];
     let known = [expected(None, None), expected(Some(&shape), Some(3))];
     let equal = |body: &[u8]| {
         let bytewise: Vec<usize> = (0..body.len()).collect();
         for known in &known {
-            let walked = in_parts(Isa::Scalar, body, known, &bytewise);
-            assert_eq!(whole(Isa::codec(), body, known), walked, "{}", body.escape_ascii());
+            let parsed = in_parts(Isa::Scalar, body, known, &bytewise);
+            assert_eq!(whole(Isa::codec(), body, known), parsed, "{}", body.escape_ascii());
         }
     };
     let body = spelled(&shape, 3, &[0, 1, 2, 3, 4], false);
@@ -177,7 +178,7 @@ fn likeness_never_changes_the_verdict() {
     for other in others {
         equal(body.replace(header, other).as_bytes());
         for index in 0..5 {
-            // Learned from the pair before, and met again.
+            // Learned from the pair before, and matched later.
             let swapped =
                 body.replace(&header.replace('3', &index.to_string()), &other.replace('3', &index.to_string()));
             equal(swapped.as_bytes());
@@ -233,7 +234,7 @@ fn errors_name_kind_and_place() {
 }
 
 #[test]
-fn positions_count_where_no_sibling_has_an_index() {
+fn positions_are_the_indexes_where_no_sibling_has_one() {
     let body = r#"{"data":[{"data":[{"embedding":"AQID"},{"embedding":"BAUG"}]},{"data":[{"embedding":"BwgJ"}]}]}"#;
     let (decoded, bytes) = whole(Isa::codec(), body.as_bytes(), &expected(Some(&[2, 1]), None)).unwrap();
     assert_eq!((decoded.offsets, bytes), (vec![0, 2, 3], (1..=9).collect()));
@@ -241,7 +242,7 @@ fn positions_count_where_no_sibling_has_an_index() {
 }
 
 #[test]
-fn a_flat_list_is_documents_of_one_chunk() {
+fn a_flat_list_gives_documents_of_one_chunk() {
     let body =
         r#"{"data":[{"index":2,"embedding":"BwgJ"},{"index":0,"embedding":"AQID"},{"index":1,"embedding":"BAUG"}]}"#;
     for isa in Isa::ALL {
@@ -251,7 +252,7 @@ fn a_flat_list_is_documents_of_one_chunk() {
 }
 
 #[test]
-fn a_small_body_never_asks_for_a_large_allocation() {
+fn a_small_body_never_makes_a_large_allocation() {
     let body = br#"{"data":[{"index":0,"data":[{"index":0,"embedding":"AQID"}]}]}"#;
     assert!(most_rows(body, 1) * 4 <= body.len());
     assert_eq!(most_rows(body, usize::MAX), 0);
@@ -260,7 +261,7 @@ fn a_small_body_never_asks_for_a_large_allocation() {
 /// A document's chunks by index.
 type Chunks = Vec<(usize, Vec<u8>)>;
 
-/// What the body means, by parsing all of it.
+/// Offsets and rows of the body, by parsing all of it.
 fn reference(body: &str, row_bytes: usize) -> Option<(Vec<i64>, Vec<u8>)> {
     let value: serde_json::Value = serde_json::from_str(body).ok()?;
     let mut documents: Vec<(usize, Chunks)> = Vec::new();
@@ -286,7 +287,7 @@ fn reference(body: &str, row_bytes: usize) -> Option<(Vec<i64>, Vec<u8>)> {
     Some((offsets, rows))
 }
 
-/// One member of an object in one of its legal spellings.
+/// One member of an object in one of its valid spellings.
 fn member(key: &str, value: &str, style: u8) -> String {
     let key =
         if style & 1 == 0 { format!("\"{key}\"") } else { format!("\"\\u{:04x}{}\"", key.as_bytes()[0], &key[1..]) };
@@ -294,7 +295,7 @@ fn member(key: &str, value: &str, style: u8) -> String {
     format!("{key}{space}:{space}{value}")
 }
 
-/// A body in one of the many legal spellings of a response, picked by `seed`.
+/// A body in one of the many valid spellings of a response, chosen by `seed`.
 fn some_spelling(shape: &[usize], row_bytes: usize, seed: u64) -> String {
     let mut random = seed | 1;
     let mut next = |bound: usize| {
@@ -337,10 +338,10 @@ fn some_spelling(shape: &[usize], row_bytes: usize, seed: u64) -> String {
 }
 
 #[test]
-fn documents_of_few_short_chunks_in_any_spelling_decode() {
+fn documents_of_few_short_chunks_decode_in_any_spelling() {
     // Found by the property below.
     let body = some_spelling(&[1, 1, 3], 1, 13_139_524_035_610_885_952);
-    let rows = reference(&body, 1).expect("the body is legal");
+    let rows = reference(&body, 1).expect("the body is valid");
     let (decoded, bytes) =
         whole(Isa::codec(), body.as_bytes(), &expected(Some(&[1, 1, 3]), Some(1))).expect("it decodes");
     assert_eq!((decoded.offsets, bytes), rows);
@@ -350,14 +351,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn any_legal_spelling_decodes_like_the_reference_on_every_path_and_split(
+    fn any_valid_spelling_decodes_as_the_reference_on_every_path_and_split(
         shape in proptest::collection::vec(1..5_usize, 1..6),
         row_bytes in 1..70_usize,
         seed in any::<u64>(),
         splits in proptest::collection::vec(0..4000_usize, 0..6),
     ) {
         let body = some_spelling(&shape, row_bytes, seed);
-        let expected_rows = reference(&body, row_bytes).expect("the body is legal");
+        let expected_rows = reference(&body, row_bytes).expect("the body is valid");
         let known = expected(Some(&shape), Some(row_bytes));
         for isa in Isa::ALL {
             let (decoded, bytes) = whole(isa, body.as_bytes(), &known).map_err(|e| TestCaseError::fail(format!("{e}: {body}")))?;
@@ -370,15 +371,15 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_gives_one_verdict_on_every_path_and_split(position in 0..600_usize, byte in any::<u8>(), split in 0..600_usize) {
+    fn a_changed_byte_gives_the_same_result_on_every_path_and_split(position in 0..600_usize, byte in any::<u8>(), split in 0..600_usize) {
         let mut body = spelled(&[2, 3], 50, &[1, 0], false).into_bytes();
         let position = position % body.len();
         body[position] = byte;
         let known = expected(Some(&[2, 3]), Some(50));
-        let verdict = whole(Isa::Scalar, &body, &known);
+        let scalar = whole(Isa::Scalar, &body, &known);
         for isa in Isa::ALL {
-            prop_assert_eq!(&whole(isa, &body, &known), &verdict);
-            prop_assert_eq!(&in_parts(isa, &body, &known, &[split]), &verdict);
+            prop_assert_eq!(&whole(isa, &body, &known), &scalar);
+            prop_assert_eq!(&in_parts(isa, &body, &known, &[split]), &scalar);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Request bodies as Python sees them.
+//! Encoding of request bodies.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
-use crate::codec::request::{Body, Survey};
+use crate::codec::request::{Body, Measured};
 use crate::isa::Isa;
 use crate::python::convert::{detached, filled_pybytes};
 use crate::tokens;
@@ -22,9 +22,9 @@ fn list<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyResult<&'a Boun
     })
 }
 
-/// The chunks of all documents, and how many each has.
+/// The chunks of all documents, and the number of chunks of each.
 struct Documents<'py> {
-    /// Held by references of their own, so that nobody can take them away while the interpreter is released.
+    /// Owned references, which keep the strings alive while the interpreter is released.
     chunks: Vec<Bound<'py, PyString>>,
     counts: Vec<usize>,
 }
@@ -54,17 +54,21 @@ impl<'py> Documents<'py> {
     }
 }
 
-fn write<'py>(py: Python<'py>, body: &Body<'_>, surveys: &[Survey]) -> PyResult<Bound<'py, PyBytes>> {
-    filled_pybytes(py, body.size(surveys), |memory| {
-        body.write(Isa::codec(), memory);
-        Ok(())
-    })
+fn write<'py>(py: Python<'py>, body: &Body<'_>, measured: &[Measured]) -> PyResult<Bound<'py, PyBytes>> {
+    // SAFETY: `write` proves that it has written all of the memory.
+    #[expect(unsafe_code, reason = "every byte is written")]
+    unsafe {
+        filled_pybytes(py, body.size(measured), |memory| {
+            body.write(Isa::codec(), memory);
+            Ok(())
+        })
+    }
 }
 
-/// The body of a request: `{"input":<documents>,<rest>` as compact JSON in UTF-8.
+/// Encode the body of a request: `{"input":<documents>,<rest>` as compact JSON in UTF-8.
 ///
-/// `documents`: list of list of str. `rest`: the bytes after the input, the closing brace included. `flat`: one list of
-/// all texts. Raises `UnicodeEncodeError` for a lone surrogate, which UTF-8 cannot say. The interpreter is released.
+/// `documents` is a list of lists of str, `rest` the bytes after the input, closing brace included. `flat` encodes all
+/// texts as one list. Raises `UnicodeEncodeError` for a lone surrogate. The interpreter is released.
 #[pyfunction]
 #[pyo3(signature = (documents, rest, *, flat = false))]
 fn encode_request<'py>(
@@ -76,18 +80,18 @@ fn encode_request<'py>(
     let documents = Documents::extract(documents)?;
     let texts = documents.texts()?;
     let body = Body { texts: &texts, counts: (!flat).then_some(&documents.counts), rest };
-    let surveys = detached(py, || Ok(body.survey(Isa::codec())))?;
-    write(py, &body, &surveys)
+    let measured = detached(py, || Ok(body.measure(Isa::codec())))?;
+    write(py, &body, &measured)
 }
 
-/// A body, the chunks of each document, and the tokens that each has at most.
+/// A body, the number of chunks of each document, and an upper bound of its tokens.
 type Prepared<'py> = (Bound<'py, PyBytes>, Vec<usize>, Vec<u64>);
 
-/// What `encode_request` gives of documents that need no more checks, and what was learned on the way.
+/// Check documents and encode the body of a request in one pass.
 ///
-/// Returns `(body, chunk_counts, tokens_upper)`, separators between chunks included. None where `documents` are no list
-/// of lists of str, a document or a chunk is empty, or a chunk holds the separator's text or a lone surrogate: who
-/// checks all that tells what it is and where.
+/// Returns `(body, chunk_counts, tokens_upper)`; the tokens include the separators between chunks. Returns None if the
+/// documents are not valid: not a list of lists of str, an empty document or chunk, or a chunk that holds the separator
+/// or a lone surrogate. The caller then finds the error by a full check.
 #[pyfunction]
 fn prepare_request<'py>(
     py: Python<'py>,
@@ -101,20 +105,20 @@ fn prepare_request<'py>(
     }
     let body = Body { texts: &texts, counts: Some(&documents.counts), rest };
     let found = detached(py, || {
-        let surveys = body.survey(Isa::codec());
-        let mut looked = texts.iter().zip(&surveys);
-        if looked.clone().any(|(text, survey)| survey.opens && tokens::find_separator(text).is_some()) {
+        let measured = body.measure(Isa::codec());
+        let mut pairs = texts.iter().zip(&measured);
+        if pairs.clone().any(|(text, measured)| measured.less_than && tokens::find_separator(text).is_some()) {
             return Ok(None);
         }
         // What is ASCII is its own NFC form.
-        let upper = |(text, survey): (&&str, &Survey)| {
-            if survey.ascii { text.len() as u64 } else { tokens::upper(text) }
+        let upper = |(text, measured): (&&str, &Measured)| {
+            if measured.ascii { text.len() as u64 } else { tokens::upper(text) }
         };
-        let sums = documents.counts.iter().map(|&count| looked.by_ref().take(count).map(upper).sum::<u64>());
+        let sums = documents.counts.iter().map(|&count| pairs.by_ref().take(count).map(upper).sum::<u64>());
         let upper: Vec<u64> = sums.zip(&documents.counts).map(|(sum, &count)| sum + count as u64 - 1).collect();
-        Ok(Some((surveys, upper)))
+        Ok(Some((measured, upper)))
     })?;
-    let Some((surveys, upper)) = found else { return Ok(None) };
-    let body = write(py, &body, &surveys)?;
+    let Some((measured, upper)) = found else { return Ok(None) };
+    let body = write(py, &body, &measured)?;
     Ok(Some((body, documents.counts, upper)))
 }

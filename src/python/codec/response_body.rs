@@ -1,5 +1,6 @@
-//! Response bodies as Python sees them: whole, or as they arrive.
+//! Decoding of response bodies, whole or while they arrive.
 
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray, ToPyArray};
@@ -9,22 +10,25 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
-use super::super::convert::{self, NewRows, Out};
-use super::super::scalars::Given;
+use super::super::classes::{EMBEDDINGS, USAGE};
+use super::super::convert::{self, Out};
+use super::super::export;
+use super::super::scalars::Argument;
+use super::new_rows::NewRows;
 use super::{encoding, row_bytes};
 use crate::codec::Encoding;
 use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream, Usage};
 use crate::error::Error;
 use crate::isa::Isa;
 
-/// Add what this file holds to the module.
+/// Add the function and the class to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(decode_response, module)?)?;
+    export(module, wrap_pyfunction!(decode_response, module)?)?;
     module.add_class::<ResponseDecoder>()?;
     Ok(())
 }
 
-/// The bytes of `body`. Other buffers than bytes are copied, since their owner could change them meanwhile.
+/// The bytes of `body`. A mutable buffer is copied, because its owner could change it meanwhile.
 pub(super) fn bytes_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(bytes) = body.cast::<PyBytes>() {
         return Ok(bytes.clone());
@@ -38,40 +42,40 @@ pub(super) fn bytes_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
     )))
 }
 
-/// Decode the body of one API response, and prove it.
+/// Decode and validate the body of one API response.
 ///
 /// Parameters
 /// ----------
 /// body : bytes
-///     The body of a response of either embeddings endpoint. Other buffers than ``bytes`` are copied first.
+///     The response body of either embeddings endpoint. A ``bytearray`` or ``memoryview`` is copied first.
 /// shape : sequence of int, optional
-///     Chunks of each document that was asked for, checked when given.
+///     Expected number of chunks of each document.
 /// dimensions : int, optional
-///     Dimensions of a vector, checked when given; else the first vector decides.
-/// encoding_format : {"base64_int8", "base64_binary"}
-///     What was asked for.
+///     Expected dimensions of each vector. By default those of the first vector.
+/// encoding_format : {"base64_int8", "base64_binary"}, default "base64_int8"
+///     The requested encoding.
 /// out : ndarray of int8 or uint8, shape (n_chunks, width), optional
-///     Decode into this C-contiguous array and allocate no other. After an error its contents are not specified.
+///     Decode into this C-contiguous array instead of a new one. After an error its contents are undefined.
 ///
 /// Returns
 /// -------
 /// Embeddings
-///     Rows in the order of both indexes, whatever order the body has. ``vectors`` is ``out`` where that is given. A
-///     text of the plain embeddings endpoint is a document of one chunk.
+///     Rows ordered by document and chunk index, whatever their order in the body. ``vectors`` is ``out`` if given.
+///     Each text of the plain embeddings endpoint is a document of one chunk.
 ///
 /// Raises
 /// ------
 /// DecodeError
 ///     The body is not JSON, is not a response, or does not hold each (document, chunk) exactly once with a vector of
-///     the right length. ``kind``, ``offset``, ``document`` and ``chunk`` say what and where. ``document`` and
-///     ``chunk`` are the indexes the body gives, or positions where it has not given them yet.
+///     the right length. ``kind`` says what is wrong; ``offset``, ``document`` and ``chunk`` say where. Until the body
+///     has given an index, the position takes its place.
 /// ValueError
-///     ``out``, ``dimensions`` or ``encoding_format`` do not fit each other.
+///     ``out``, ``dimensions`` and ``encoding_format`` do not fit each other.
 ///
 /// Notes
 /// -----
-/// One pass from bytes to matrix, with the GIL released; no Python object a chunk. Nothing is allocated beyond what
-/// the body's own length can fill.
+/// Decoding is one pass from bytes to matrix, with the GIL released and without a Python object per chunk. No more is
+/// allocated than a body of this length can fill.
 ///
 /// Examples
 /// --------
@@ -81,7 +85,7 @@ pub(super) fn bytes_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
 /// (array([[1, 2, 3]], dtype=int8), 9)
 #[pyfunction]
 #[pyo3(
-    signature = (body, *, shape=None, dimensions=None, encoding_format=Given::Default("base64_int8"), out=None),
+    signature = (body, *, shape=None, dimensions=None, encoding_format=Argument::Default("base64_int8"), out=None),
     text_signature = "(body, *, shape=None, dimensions=None, encoding_format='base64_int8', out=None)",
 )]
 fn decode_response<'py>(
@@ -89,7 +93,7 @@ fn decode_response<'py>(
     body: &Bound<'py, PyAny>,
     shape: Option<&Bound<'py, PyAny>>,
     dimensions: Option<&Bound<'py, PyAny>>,
-    encoding_format: Given<'py, &'static str>,
+    encoding_format: Argument<'py, &'static str>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let body = bytes_of(body)?;
@@ -119,31 +123,36 @@ fn decode_into<'py>(
         return Err(PyValueError::new_err(format!("out has shape ({rows}, {width}), expected {want:?}")));
     }
     expected.row_bytes = Some(width);
-    let decoded = out.with(py, |memory| {
+    let fill = |memory: &mut [MaybeUninit<u8>]| {
         let decoded = response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory))?;
         if decoded.rows() == rows {
             Ok(decoded)
         } else {
             Err(Error::Value(format!("out has {rows} rows, the response has {}", decoded.rows())))
         }
-    })?;
+    };
+    // SAFETY: `decode` writes initialised bytes.
+    #[expect(unsafe_code, reason = "initialised memory stays so")]
+    let decoded = unsafe { out.with(py, fill) }?;
     Ok((array.clone(), decoded))
 }
 
-/// A body up to this is decoded in less time than other threads need to make use of the interpreter.
-const SMALL: usize = 1 << 14;
+/// Bodies up to this length are decoded attached: it takes less time than a switch to another thread.
+const MAX_ATTACHED: usize = 1 << 14;
 
 /// Decode into a new array.
 fn decode_new<'py>(py: Python<'py>, body: &[u8], mut expected: Expected) -> PyResult<(Bound<'py, PyAny>, Decoded)> {
     let total = expected.total().unwrap_or(usize::MAX);
-    // What the caller asked for, but no more than the body can hold.
+    // The requested rows, but no more than fit in the body.
     let room = move |width| response::most_rows(body, width).min(total);
     let signed = expected.encoding == Encoding::Int8;
-    if body.len() <= SMALL {
+    if body.len() <= MAX_ATTACHED {
         let known = expected.row_bytes;
         let mut rows = NewRows::new(py, signed, room);
         let decoded = response::decode(Isa::codec(), body, expected, &mut rows).map_err(|error| rows.error(error))?;
-        let vectors = rows.finish(decoded.rows(), decoded.row_bytes.or(known).unwrap_or(0))?;
+        // SAFETY: `decode` has written the rows that it says.
+        #[expect(unsafe_code, reason = "every row is written")]
+        let vectors = unsafe { rows.finish(decoded.rows(), decoded.row_bytes.or(known).unwrap_or(0)) }?;
         return Ok((vectors, decoded));
     }
     if expected.row_bytes.is_none() {
@@ -151,20 +160,20 @@ fn decode_new<'py>(py: Python<'py>, body: &[u8], mut expected: Expected) -> PyRe
     }
     let width = expected.row_bytes.unwrap_or(0);
     let room = room(width);
-    let (vectors, decoded) = convert::filled_bytes(py, &[room, width], signed, |memory| {
-        response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory))
-    })?;
+    let fill =
+        |memory: &mut [MaybeUninit<u8>]| response::decode(Isa::codec(), body, expected, &mut SliceRows::new(memory));
+    // SAFETY: `decode` has written the rows that it says, and the others are cut off below.
+    #[expect(unsafe_code, reason = "every row that is kept is written")]
+    let (vectors, decoded) = unsafe { convert::filled_bytes(py, &[room, width], signed, fill) }?;
     if decoded.rows() < room {
         convert::shrink(&vectors, &[decoded.rows(), width])?;
     }
     Ok((vectors, decoded))
 }
 
-static EMBEDDINGS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static USAGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static DECIMAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// The result object. `row_bytes` is what the caller gave, which stands where the response has no vector.
+/// The result object. `row_bytes` is what the caller gave; it is used if the response has no vector.
 fn embeddings<'py>(
     py: Python<'py>,
     vectors: Bound<'py, PyAny>,
@@ -173,18 +182,12 @@ fn embeddings<'py>(
     row_bytes: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let dimensions = encoding.dimensions(decoded.row_bytes.or(row_bytes).unwrap_or(0));
-    convert::frozen(
-        EMBEDDINGS.import(py, "ctxembed._results", "Embeddings")?,
-        &[
-            (intern!(py, "vectors"), vectors),
-            (intern!(py, "offsets"), decoded.offsets.to_pyarray(py).into_any()),
-            (intern!(py, "model"), decoded.model.into_bound_py_any(py)?),
-            (intern!(py, "dimensions"), dimensions.into_bound_py_any(py)?),
-            (intern!(py, "encoding_format"), encoding_name(py, encoding).clone().into_any()),
-            (intern!(py, "usage"), usage(py, decoded.usage.unwrap_or_default())?),
-            (intern!(py, "failures"), PyTuple::empty(py).into_any()),
-        ],
-    )
+    let offsets = decoded.offsets.to_pyarray(py).into_any();
+    let (model, dimensions) = (decoded.model.into_bound_py_any(py)?, dimensions.into_bound_py_any(py)?);
+    let encoding_format = encoding_name(py, encoding).clone().into_any();
+    let usage = usage(py, decoded.usage.unwrap_or_default())?;
+    let failures = PyTuple::empty(py).into_any();
+    EMBEDDINGS.instance(py, [vectors, offsets, model, dimensions, encoding_format, usage, failures])
 }
 
 fn encoding_name(py: Python<'_>, encoding: Encoding) -> &Bound<'_, PyString> {
@@ -200,22 +203,14 @@ fn usage(py: Python<'_>, usage: Usage) -> PyResult<Bound<'_, PyAny>> {
         Some(cost) => DECIMAL.import(py, "decimal", "Decimal")?.call1((cost,))?,
         None => py.None().into_bound(py),
     };
-    convert::frozen(
-        USAGE.import(py, "ctxembed._results", "Usage")?,
-        &[
-            (intern!(py, "prompt_tokens"), usage.prompt_tokens.into_bound_py_any(py)?),
-            (intern!(py, "total_tokens"), usage.total_tokens.into_bound_py_any(py)?),
-            (intern!(py, "cost_usd"), cost),
-            (intern!(py, "requests"), 1.into_bound_py_any(py)?),
-            (intern!(py, "discarded"), py.None().into_bound(py)),
-            (intern!(py, "unreported"), 0.into_bound_py_any(py)?),
-        ],
-    )
+    let (prompt, total) = (usage.prompt_tokens.into_bound_py_any(py)?, usage.total_tokens.into_bound_py_any(py)?);
+    let (requests, discarded) = (1.into_bound_py_any(py)?, py.None().into_bound(py));
+    USAGE.instance(py, [prompt, total, cost, requests, discarded, 0.into_bound_py_any(py)?])
 }
 
-/// `shape`: chunks of each document that was asked for.
+/// The `shape` argument: the chunks of each document.
 fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
-    // As `numpy.diff(offsets)` gives them: read as they lie, not as an object each. What is wrong is named below.
+    // int64 arrays, such as those of `numpy.diff(offsets)`, and lists have fast paths. The general path names errors.
     if let Ok(array) = shape.cast::<PyUntypedArray>() {
         convert::refuse_masked("shape", array)?;
     }
@@ -231,23 +226,23 @@ fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
         return Ok(counts);
     }
     let entries = shape.try_iter().map_err(|_| {
-        PyTypeError::new_err(format!("shape must be the chunks of each document, got {}", convert::shown(shape)))
+        PyTypeError::new_err(format!("shape must be the chunks of each document, got {}", convert::short_repr(shape)))
     })?;
     entries.enumerate().map(|(i, entry)| convert::integer(&format!("shape[{i}]"), &entry?, 0)).collect()
 }
 
-/// Decode the body of one API response while it arrives.
+/// Decode and validate the body of one API response while it arrives.
 ///
 /// Parameters
 /// ----------
 /// shape, dimensions, encoding_format
-///     As for :func:`decode_response`.
+///     As in :func:`decode_response`.
 ///
 /// Notes
 /// -----
-/// Gives the same result and the same errors as :func:`decode_response` on the whole body, whatever the parts. Holds
-/// the vectors decoded so far and at most one token that is not whole, never the body. Each instance decodes one
-/// response. It may be shared between threads, but parts must come in order.
+/// The result and the errors are those of :func:`decode_response` for the whole body, however it is split. The decoder
+/// holds the vectors decoded so far and at most one incomplete token, never the body. Each instance decodes one
+/// response. It may be shared between threads, but parts must be fed in order.
 ///
 /// Examples
 /// --------
@@ -269,13 +264,13 @@ struct ResponseDecoder {
 impl ResponseDecoder {
     #[new]
     #[pyo3(
-        signature = (*, shape=None, dimensions=None, encoding_format=Given::Default("base64_int8")),
+        signature = (*, shape=None, dimensions=None, encoding_format=Argument::Default("base64_int8")),
         text_signature = "(*, shape=None, dimensions=None, encoding_format='base64_int8')",
     )]
     fn new(
         shape: Option<&Bound<'_, PyAny>>,
         dimensions: Option<&Bound<'_, PyAny>>,
-        encoding_format: Given<'_, &'static str>,
+        encoding_format: Argument<'_, &'static str>,
     ) -> PyResult<Self> {
         let encoding = encoding(encoding_format)?;
         let row_bytes = row_bytes(encoding, dimensions)?;
@@ -288,9 +283,9 @@ impl ResponseDecoder {
     /// Raises
     /// ------
     /// DecodeError
-    ///     The body is wrong, by what has arrived; every later call raises the same.
+    ///     The part is not valid at this place of a response. Every later call raises the same error.
     /// ValueError
-    ///     `finish` was called before.
+    ///     ``finish`` was called before.
     fn feed(&self, py: Python<'_>, chunk: &Bound<'_, PyAny>) -> PyResult<()> {
         let part = bytes_of(chunk)?;
         let part = part.as_bytes();
@@ -300,14 +295,14 @@ impl ResponseDecoder {
         })
     }
 
-    /// Take the end of the body and return the whole result.
+    /// Return the result after the last part.
     ///
     /// Raises
     /// ------
     /// DecodeError
-    ///     The body is wrong, or not whole.
+    ///     The body is invalid or incomplete.
     /// ValueError
-    ///     `finish` was called before.
+    ///     ``finish`` was called before.
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (decoded, memory) = convert::detached(py, || {
             let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -315,11 +310,13 @@ impl ResponseDecoder {
         })?;
         let width = decoded.row_bytes.or(self.row_bytes).unwrap_or(0);
         let shape = [decoded.rows(), width];
-        let vectors = convert::adopted_bytes(py, memory, shape, self.encoding == Encoding::Int8)?;
+        // SAFETY: the stream's `GrowingRows` initialised every byte.
+        #[expect(unsafe_code, reason = "every byte is initialised")]
+        let vectors = unsafe { convert::adopted_bytes(py, memory, shape, self.encoding == Encoding::Int8) }?;
         embeddings(py, vectors, decoded, self.encoding, self.row_bytes)
     }
 }
 
 fn finished() -> Error {
-    Error::Value("this decoder has given its result: make a new one for each response".to_owned())
+    Error::Value("this decoder is finished: create a new one for each response".to_owned())
 }

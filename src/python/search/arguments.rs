@@ -1,4 +1,4 @@
-//! Arguments that several searches share, as Python gives them.
+//! Arguments that several searches share.
 
 use std::num::NonZero;
 
@@ -7,13 +7,21 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PyTuple};
 
-use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as boolean, shown};
-use super::super::scalars::Given;
+use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as row_mask, short_repr};
+use super::super::scalars::Argument;
 use crate::search::index::Index;
-use crate::search::matrix::squared_norms;
 use crate::search::query::{Filter, Metric, Options};
 use crate::search::range::Threshold;
+use crate::search::rows::{Norm, norms};
 use crate::similarity::Matrix;
+
+/// The metrics and their names.
+pub(super) const METRICS: [(&str, Metric); 4] = [
+    ("cosine", Metric::Cosine),
+    ("dot", Metric::Dot),
+    ("hamming", Metric::Hamming),
+    ("asymmetric", Metric::Asymmetric),
+];
 
 /// The `threads` argument: None, or at least 1.
 pub(super) fn thread_count(threads: Option<&Bound<'_, PyAny>>) -> PyResult<Option<NonZero<usize>>> {
@@ -22,9 +30,9 @@ pub(super) fn thread_count(threads: Option<&Bound<'_, PyAny>>) -> PyResult<Optio
 
 /// The `mask` argument: which rows may be found.
 pub(super) enum Mask<'py> {
-    /// One entry a row.
+    /// One entry per row.
     Rows(PyReadonlyArray1<'py, u8>),
-    /// Ids.
+    /// The ids of the rows.
     Ids(PyReadonlyArray1<'py, i64>),
 }
 
@@ -35,9 +43,9 @@ impl<'py> Mask<'py> {
             let first = mask.try_iter()?.next().transpose()?;
             return match first {
                 Some(first) if first.is_instance_of::<PyBool>() => Err(PyTypeError::new_err(format!(
-                    "mask[0] must be an int of 64 bits, got {}: a list holds ids; for one bool a row pass \
+                    "mask[0] must be an int of 64 bits, got {}: a list holds ids; for one bool per row pass \
                      numpy.array(mask)",
-                    shown(&first)
+                    short_repr(&first)
                 ))),
                 _ => ids("mask", mask).map(|ids| Some(Self::Ids(ids))),
             };
@@ -48,14 +56,14 @@ impl<'py> Mask<'py> {
         }
         if !has_dtype::<bool>(array) {
             return Err(PyTypeError::new_err(format!(
-                "mask must have dtype bool (one entry a row) or int64 (ids), got {}",
+                "mask must have dtype bool (one entry per row) or int64 (ids), got {}",
                 array.dtype()
             )));
         }
-        boolean("mask", mask).map(|rows| Some(Self::Rows(rows)))
+        row_mask("mask", mask).map(|rows| Some(Self::Rows(rows)))
     }
 
-    /// As the core takes it.
+    /// The mask in the form that the core takes.
     pub(super) fn filter(mask: Option<&Self>) -> Filter<'_> {
         match mask {
             None => Filter::None,
@@ -67,20 +75,23 @@ impl<'py> Mask<'py> {
 
 /// The `stage` argument.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum SearchMode {
     Exact,
-    Two,
-    Bits,
+    TwoStage,
+    Binary,
 }
 
-pub(super) fn stage(stage: Given<'_, &'static str>) -> PyResult<Stage> {
-    stage.choice("stage", &[("exact", Stage::Exact), ("two-stage", Stage::Two), ("binary", Stage::Bits)])
+pub(super) fn stage(stage: Argument<'_, &'static str>) -> PyResult<SearchMode> {
+    stage.choice(
+        "stage",
+        &[("exact", SearchMode::Exact), ("two-stage", SearchMode::TwoStage), ("binary", SearchMode::Binary)],
+    )
 }
 
 /// The `oversample` argument: None, or at least 1, and for two stages only.
-pub(super) fn oversample(oversample: Option<&Bound<'_, PyAny>>, stage: Stage) -> PyResult<Option<usize>> {
+pub(super) fn oversample(oversample: Option<&Bound<'_, PyAny>>, stage: SearchMode) -> PyResult<Option<usize>> {
     match oversample {
-        Some(_) if stage != Stage::Two => {
+        Some(_) if stage != SearchMode::TwoStage => {
             Err(PyValueError::new_err("oversample is for stage='two-stage' only: leave it None"))
         }
         given => given.map(|given| integer("oversample", given, 1)).transpose(),
@@ -88,7 +99,7 @@ pub(super) fn oversample(oversample: Option<&Bound<'_, PyAny>>, stage: Stage) ->
 }
 
 /// The `recall` argument: above 0 and at most 1.
-pub(super) fn recall(recall: Given<'_, f64>) -> PyResult<f64> {
+pub(super) fn recall(recall: Argument<'_, f64>) -> PyResult<f64> {
     let recall = recall.number("recall")?;
     if recall > 0.0 && recall <= 1.0 {
         return Ok(recall);
@@ -101,7 +112,7 @@ pub(super) fn limit(limit: Option<&Bound<'_, PyAny>>) -> PyResult<Option<NonZero
     limit.map_or(Ok(None), |limit| Ok(NonZero::new(integer("limit", limit, 1)?)))
 }
 
-/// The `dimensions` argument: those of the index, or a prefix of them, in whole bytes where bits are compared.
+/// The `dimensions` argument: all dimensions of the index or the first few, in whole bytes where bits are compared.
 pub(super) fn dimensions(dimensions: Option<&Bound<'_, PyAny>>, index: &Index, metric: Metric) -> PyResult<usize> {
     let Some(given) = dimensions else { return Ok(index.dims()) };
     let dims = integer("dimensions", given, 1)?;
@@ -119,7 +130,7 @@ pub(super) fn dimensions(dimensions: Option<&Bound<'_, PyAny>>, index: &Index, m
     Ok(dims)
 }
 
-/// Queries of the width `whole`, of which a prefix may be all that is asked or given.
+/// Queries, of which only the first `width` columns are compared.
 pub(super) struct Queries<'py, T: Element> {
     rows: Rows<'py, T>,
     width: usize,
@@ -138,7 +149,7 @@ impl<'py, T: Element + Copy> Queries<'py, T> {
         Ok(Self { rows, width })
     }
 
-    /// What is compared of them.
+    /// The columns that are compared.
     pub(super) fn matrix(&self) -> Matrix<'_, T> {
         Matrix::new(self.rows.values(), self.width, self.rows.width())
     }
@@ -147,14 +158,14 @@ impl<'py, T: Element + Copy> Queries<'py, T> {
         self.rows.len()
     }
 
-    pub(super) fn is_one(&self) -> bool {
-        self.rows.is_one()
+    pub(super) fn is_single(&self) -> bool {
+        self.rows.is_single()
     }
 }
 
 /// The `radius` or `threshold` argument: a float where cosines are compared, else an int.
 pub(super) fn threshold(name: &str, object: &Bound<'_, PyAny>, metric: Metric) -> PyResult<Threshold> {
-    let wrong = |expected: &str| PyTypeError::new_err(format!("{name} must be {expected}, got {}", shown(object)));
+    let wrong = |expected: &str| PyTypeError::new_err(format!("{name} must be {expected}, got {}", short_repr(object)));
     if metric == Metric::Cosine {
         if object.is_instance_of::<PyBool>() {
             return Err(wrong("a float, the least cosine"));
@@ -170,7 +181,7 @@ pub(super) fn threshold(name: &str, object: &Bound<'_, PyAny>, metric: Metric) -
         return Err(wrong(expected));
     }
     let bound: i64 = object.extract().or_else(|error: PyErr| {
-        // What is beyond i64 is beyond every score.
+        // A bound beyond i64 is beyond every score.
         if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(object.py()) {
             Ok(if object.lt(0)? { i64::MIN } else { i64::MAX })
         } else {
@@ -181,15 +192,15 @@ pub(super) fn threshold(name: &str, object: &Bound<'_, PyAny>, metric: Metric) -
     Ok(if metric == Metric::Hamming { Threshold::AtMost(bound) } else { Threshold::AtLeast(bound) })
 }
 
-/// What is asked of an index of int8 vectors, checked.
-pub(super) struct Ask<'py> {
+/// The arguments of a search of an index of int8 vectors.
+pub(super) struct SearchArguments<'py> {
     pub(super) queries: Queries<'py, i8>,
     mask: Option<Mask<'py>>,
     pub(super) dims: usize,
     threads: Option<NonZero<usize>>,
 }
 
-impl<'py> Ask<'py> {
+impl<'py> SearchArguments<'py> {
     pub(super) fn extract(
         index: &Index,
         queries: &Bound<'py, PyAny>,
@@ -208,11 +219,11 @@ impl<'py> Ask<'py> {
     }
 
     pub(super) fn options(&self) -> Options<'_> {
-        Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
+        Options { filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
     }
 }
 
-/// The queries' norms, where scores are cosines.
-pub(super) fn norms(metric: Metric, queries: &[i8], dims: usize) -> Option<Vec<(u32, f64)>> {
-    (metric == Metric::Cosine).then(|| squared_norms(queries, dims))
+/// The queries' norms if scores are cosines.
+pub(super) fn cosine_norms(metric: Metric, queries: &[i8], dims: usize) -> Option<Vec<Norm>> {
+    (metric == Metric::Cosine).then(|| norms(queries, dims))
 }

@@ -1,6 +1,6 @@
 //! The index of packed bits.
-#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
-#![expect(clippy::needless_pass_by_value, reason = "an argument that Python gives is owned here")]
+#![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 extracts owned values")]
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -10,33 +10,35 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::super::convert::{detached, has_dtype, integer, interruptible, untyped};
-use super::super::scalars::{Given, choice};
-use super::arguments::{Mask, Queries, Stage, dimensions, limit, oversample, recall, stage, thread_count, threshold};
-use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
+use super::super::scalars::{Argument, choice};
+use super::arguments::{
+    Mask, Queries, SearchMode, dimensions, limit, oversample, recall, stage, thread_count, threshold,
+};
+use super::common::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
-use crate::search::index::{Calibrated, Index, Kind};
-use crate::search::query::{self, Filter, Metric, OVERSAMPLE, Options};
+use crate::search::index::{self, Index, Kind};
+use crate::search::query::{self, DEFAULT_OVERSAMPLE, Metric, Options};
 use crate::similarity::Matrix;
 
-/// Packed binary vectors, searched by Hamming distance or with int8 queries.
+/// An index of packed binary vectors, searched by Hamming distance or with int8 queries.
 ///
 /// Parameters
 /// ----------
 /// dims : int
-///     Dimensions, that is bits, of every vector: a multiple of 8.
+///     Dimensions (bits) of every vector, a multiple of 8.
 ///
 /// Raises
 /// ------
 /// TypeError
-///     ``dims`` is no int.
+///     ``dims`` is not an int.
 /// ValueError
 ///     ``dims`` is out of its range, or not a multiple of 8.
 ///
 /// Notes
 /// -----
-/// The index keeps a copy of the vectors, ``dims / 8`` bytes a row, and 8 more where ids were given. Threads, files
-/// and pickling are as with :class:`Index`.
+/// The index stores a copy of the vectors, ``dims / 8`` bytes per row, and 8 more if ids were given. Threads, files and
+/// pickling are as for :class:`Index`.
 ///
 /// Examples
 /// --------
@@ -47,7 +49,7 @@ use crate::similarity::Matrix;
 /// >>> ids, scores = index.search(np.array([1], dtype=np.uint8), 2)
 /// >>> ids, scores
 /// (array([10, 20]), array([0, 1], dtype=int32))
-#[pyclass(frozen, name = "BinaryIndex", module = "ctxembed._core")]
+#[pyclass(frozen, name = "BinaryIndex", module = "ctxembed")]
 pub(super) struct PyBinaryIndex(Index);
 
 #[pymethods]
@@ -62,10 +64,10 @@ impl PyBinaryIndex {
     /// Parameters
     /// ----------
     /// vectors : numpy.ndarray
-    ///     Packed bits, uint8 of shape ``(n, dims / 8)``, or ``(dims / 8,)`` for one, all in one order of bits.
+    ///     Packed bits, uint8 of shape ``(n, dims / 8)``, or ``(dims / 8,)`` for one vector, all in the same bit order.
     /// ids : numpy.ndarray or list of int, optional
-    ///     int64 of shape ``(n,)``, each different from the others and from all ids in the index. By default ids go
-    ///     on from the number of vectors ever added.
+    ///     int64 of shape ``(n,)``, unique and not yet in the index. By default consecutive numbers from the number
+    ///     of vectors ever added.
     ///
     /// Returns
     /// -------
@@ -77,8 +79,8 @@ impl PyBinaryIndex {
     /// TypeError
     ///     An argument has another dtype.
     /// ValueError
-    ///     The width is not ``dims / 8``, an array is not C-contiguous, or an id is taken; the message names it, and
-    ///     nothing was added.
+    ///     The width is not ``dims / 8``, an array is not C-contiguous, or an id is repeated or already in the index.
+    ///     Nothing was added.
     #[pyo3(signature = (vectors, ids=None))]
     fn add<'py>(
         &self,
@@ -89,12 +91,12 @@ impl PyBinaryIndex {
         add(py, &self.0, vectors, ids, |rows, ids| self.0.add_binary(rows, ids))
     }
 
-    /// Remove vectors: as :meth:`Index.remove`.
+    /// Remove vectors, like :meth:`Index.remove`.
     fn remove(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<()> {
         remove(py, &self.0, ids)
     }
 
-    /// The vectors of some ids, a copy, uint8 of shape ``(n, dims / 8)``: as :meth:`Index.vectors`.
+    /// Return a copy of the vectors of some ids, uint8 of shape ``(n, dims / 8)``, like :meth:`Index.vectors`.
     fn vectors<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let (index, ids) = (&self.0, ids_of(ids)?);
         let values = ids.as_slice().unwrap_or_default();
@@ -107,26 +109,26 @@ impl PyBinaryIndex {
     /// ----------
     /// queries : numpy.ndarray
     ///     Packed bits, uint8 of shape ``(q, dims / 8)``, or int8 vectors of shape ``(q, dims)``; without the first axis
-    ///     for one query. With ``dimensions``, queries of that many are taken too.
+    ///     for one query. With ``dimensions``, queries of that many dimensions are accepted too.
     /// k : int
-    ///     Rows a query, at least 1; where fewer are there or allowed, there are that many columns.
+    ///     Rows to find per query, at least 1. With fewer rows, or fewer allowed by the mask, there are fewer columns.
     /// metric : {"hamming", "asymmetric"}, optional
     ///     "hamming" for packed queries, smallest first. "asymmetric" for int8 queries, greatest first: the inner
-    ///     product of the query with the row's bits as +1 and -1, which ranks better than the bits of the query do. By
-    ///     default what suits the queries. Bits must come least significant first for "asymmetric".
+    ///     product of the query with the row's bits as +1 and -1, which ranks better than the query's bits do; it needs
+    ///     rows packed least significant bit first. The default follows from the dtype of the queries.
     /// stage : {"exact", "two-stage", "binary"}, default "exact"
-    ///     "exact" compares all rows by the metric, and so does "binary": bits are all there is. "two-stage", for int8
-    ///     queries, lets Hamming distance choose ``k * oversample`` candidates, and compares those by "asymmetric";
-    ///     packed queries are compared by Hamming distance in either stage, and so exactly in one.
+    ///     "exact" and "binary" compare all rows by the metric. "two-stage", for int8 queries, selects
+    ///     ``k * oversample`` candidates by Hamming distance and compares these by "asymmetric"; for packed queries it
+    ///     is the same as "exact".
     /// oversample : int, optional
-    ///     For "two-stage": candidates for each row asked for, at least 1. By default :attr:`oversample`.
+    ///     For "two-stage": candidates per requested row, at least 1. By default :attr:`oversample`.
     /// mask : numpy.ndarray or list of int, optional
-    ///     Which rows may be found: bool of shape ``(len(index),)``, rows counting in the order in which they were
-    ///     added, or int64, the ids of the rows; ids that are not in the index are ignored.
+    ///     The rows that may be found: bool of shape ``(len(index),)``, in the order in which rows were added, or int64
+    ///     ids. Ids that are not in the index are ignored.
     /// dimensions : int, optional
-    ///     Compare the first so many dimensions only; for "hamming" a multiple of 8.
+    ///     Compare only the first so many dimensions. For "hamming" a multiple of 8.
     /// threads : int, optional
-    ///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
+    ///     Threads to use, the calling one included. By default as many as are useful. Never changes the result.
     ///
     /// Returns
     /// -------
@@ -139,11 +141,12 @@ impl PyBinaryIndex {
     /// TypeError
     ///     An argument has another type or dtype than described.
     /// ValueError
-    ///     A value or shape that does not fit, named in the message.
+    ///     A value is out of range or a shape does not fit; the message names it.
     ///
     /// Notes
     /// -----
-    /// Ties go to the lower id, as in :meth:`Index.search`. The interpreter is released, and Ctrl-C ends the call.
+    /// Ties are ordered by the lower id, as in :meth:`Index.search`. The interpreter is released, and Ctrl-C interrupts
+    /// the call.
     ///
     /// Examples
     /// --------
@@ -153,7 +156,7 @@ impl PyBinaryIndex {
     /// >>> index.search(np.array([9, -7, -1, -1, -1, -1, -1, -1], dtype=np.int8), 2).scores
     /// array([22,  8], dtype=int32)
     #[pyo3(
-        signature = (queries, k, *, metric=None, stage=Given::Default("exact"), oversample=None, mask=None,
+        signature = (queries, k, *, metric=None, stage=Argument::Default("exact"), oversample=None, mask=None,
                      dimensions=None, threads=None),
         text_signature = "($self, queries, k, *, metric=None, stage='exact', oversample=None, mask=None, \
                           dimensions=None, threads=None)",
@@ -165,7 +168,7 @@ impl PyBinaryIndex {
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
         metric: Option<&Bound<'py, PyAny>>,
-        stage: Given<'py, &'static str>,
+        stage: Argument<'py, &'static str>,
         oversample: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
@@ -173,46 +176,46 @@ impl PyBinaryIndex {
     ) -> PyResult<Matches> {
         let stage = self::stage(stage)?;
         let oversample = self::oversample(oversample, stage)?;
-        let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let (queries, options) = (ask.values(), Options { k: integer("k", k, 1)?, ..ask.options() });
-        let (found, exact) = interruptible(py, |py, watch| {
+        let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
+        let (queries, k, options) = (arguments.values(), integer("k", k, 1)?, arguments.options());
+        let (found, exact) = interruptible(py, |py, check| {
             detached(py, || match queries {
-                Values::Bits(queries) => Ok((self.0.search_bits(&queries.packed(), options, watch)?, true)),
-                Values::Int8(queries) if stage == Stage::Two => {
-                    self.0.search_two_stage(&queries.packed(), Metric::Asymmetric, oversample, options, watch)
+                QueryValues::Bits(queries) => Ok((self.0.search_bits(&queries.packed(), k, options, check)?, true)),
+                QueryValues::Int8(queries) if stage == SearchMode::TwoStage => {
+                    self.0.search_two_stage(&queries.packed(), Metric::Asymmetric, k, oversample, options, check)
                 }
-                Values::Int8(queries) => {
-                    Ok((self.0.search(&queries.packed(), Metric::Asymmetric, options, watch)?, true))
+                QueryValues::Int8(queries) => {
+                    Ok((self.0.search(&queries.packed(), Metric::Asymmetric, k, options, check)?, true))
                 }
             })
         })?;
-        Matches::wrap(py, &found, ask.len(), ask.is_one(), &Scores::Integers, exact)
+        Matches::wrap(py, &found, arguments.len(), arguments.is_single(), &Scores::Integers, exact)
     }
 
-    /// Find all rows that are near enough to each query.
+    /// Find all rows within a radius of each query.
     ///
     /// Parameters
     /// ----------
     /// queries : numpy.ndarray
     ///     As in :meth:`search`.
     /// radius : int
-    ///     The largest distance for "hamming", the least product for "asymmetric".
+    ///     The largest distance for "hamming", the lowest product for "asymmetric".
     /// metric, mask, dimensions, threads : optional
     ///     As in :meth:`search`.
     ///
     /// Returns
     /// -------
     /// RangeMatches
-    ///     ``offsets``, ``ids`` and ``scores``; the rows of each query best first, ties by the lower id.
+    ///     ``offsets``, ``ids`` and ``scores``. The rows of each query are ordered best first, ties by the lower id.
     ///
     /// Raises
     /// ------
     /// TypeError
     ///     An argument has another type or dtype than described.
     /// ValueError
-    ///     A value or shape that does not fit, named in the message.
+    ///     A value is out of range or a shape does not fit; the message names it.
     /// MemoryError
-    ///     There are more rows than memory holds; :meth:`count` tells how many.
+    ///     The rows do not fit in memory. :meth:`count` returns how many there are.
     #[pyo3(signature = (queries, radius, *, metric=None, mask=None, dimensions=None, threads=None))]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
     fn search_range<'py>(
@@ -225,20 +228,22 @@ impl PyBinaryIndex {
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<RangeMatches> {
-        let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let radius = threshold("radius", radius, ask.metric())?;
-        let (queries, options) = (ask.values(), ask.options());
-        let found = interruptible(py, |py, watch| {
+        let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
+        let radius = threshold("radius", radius, arguments.metric())?;
+        let (queries, options) = (arguments.values(), arguments.options());
+        let found = interruptible(py, |py, check| {
             detached(py, || match queries {
-                Values::Bits(queries) => self.0.within_bits(&queries.packed(), radius, options, watch),
-                Values::Int8(queries) => self.0.within(&queries.packed(), Metric::Asymmetric, radius, options, watch),
+                QueryValues::Bits(queries) => self.0.within_bits(&queries.packed(), radius, options, check),
+                QueryValues::Int8(queries) => {
+                    self.0.within(&queries.packed(), Metric::Asymmetric, radius, options, check)
+                }
             })
         })?;
         RangeMatches::wrap(py, &found, &Scores::Integers)
     }
 
-    /// Count the rows that are near enough to each query: int64 of shape ``(q,)``, or an int for one query without a
-    /// row axis. The arguments are those of :meth:`search_range`.
+    /// Count the rows within a radius of each query, with the arguments of :meth:`search_range`: int64 of shape ``(q,)``,
+    /// or an int for one query without a row axis.
     #[pyo3(signature = (queries, radius, *, metric=None, mask=None, dimensions=None, threads=None))]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
     fn count<'py>(
@@ -251,22 +256,22 @@ impl PyBinaryIndex {
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let radius = threshold("radius", radius, ask.metric())?;
-        let (queries, options) = (ask.values(), ask.options());
-        let counts = interruptible(py, |py, watch| {
+        let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
+        let radius = threshold("radius", radius, arguments.metric())?;
+        let (queries, options) = (arguments.values(), arguments.options());
+        let counts = interruptible(py, |py, check| {
             detached(py, || match queries {
-                Values::Bits(queries) => self.0.count_within_bits(&queries.packed(), radius, options, watch),
-                Values::Int8(queries) => {
-                    self.0.count_within(&queries.packed(), Metric::Asymmetric, radius, options, watch)
+                QueryValues::Bits(queries) => self.0.count_within_bits(&queries.packed(), radius, options, check),
+                QueryValues::Int8(queries) => {
+                    self.0.count_within(&queries.packed(), Metric::Asymmetric, radius, options, check)
                 }
             })
         })?;
-        super::indexes::counts(py, &counts, ask.is_one())
+        super::common::counts(py, &counts, arguments.is_single())
     }
 
-    /// Find all pairs of rows whose Hamming distance is at most ``threshold``, an int, or the nearest ``limit`` of them:
-    /// as :meth:`Index.near_duplicates`. ``dimensions`` is a multiple of 8.
+    /// Find all pairs of rows whose Hamming distance is at most ``threshold``, an int, or the nearest ``limit`` of them,
+    /// like :meth:`Index.near_duplicates`. ``dimensions`` is a multiple of 8.
     #[pyo3(signature = (threshold, *, limit=None, dimensions=None, threads=None))]
     fn near_duplicates(
         &self,
@@ -278,21 +283,20 @@ impl PyBinaryIndex {
     ) -> PyResult<Pairs> {
         let threshold = self::threshold("threshold", threshold, Metric::Hamming)?;
         let dims = self::dimensions(dimensions, &self.0, Metric::Hamming)?;
-        let options = Options { k: 1, filter: Filter::None, dims, threads: thread_count(threads)? };
-        let limit = self::limit(limit)?;
-        let pairs = interruptible(py, |py, watch| {
-            detached(py, || self.0.near_duplicates(Metric::Hamming, threshold, limit, options, watch))
+        let (limit, threads) = (self::limit(limit)?, thread_count(threads)?);
+        let pairs = interruptible(py, |py, check| {
+            detached(py, || self.0.near_duplicates(Metric::Hamming, threshold, limit, dims, threads, check))
         })?;
         Pairs::wrap(py, &pairs, false)
     }
 
-    /// Find the smallest oversample at which two stages reach a recall, and use it from now on: as
-    /// :meth:`Index.calibrate`, measured against an exact search by "asymmetric" with the same int8 queries.
+    /// Find the smallest oversample at which a two-stage search reaches a recall, and make it the default, like
+    /// :meth:`Index.calibrate`. The truth is an exact search by "asymmetric" with the same int8 queries.
     ///
-    /// For packed queries every search is exact: the report says an oversample of 1 and a recall of 1, and
-    /// :attr:`oversample` stays as it was.
+    /// For packed queries every search is exact: the result has an oversample of 1 and a recall of 1, and
+    /// :attr:`oversample` does not change.
     #[pyo3(
-        signature = (queries, k, recall=Given::Default(0.99), *, threads=None),
+        signature = (queries, k, recall=Argument::Default(0.99), *, threads=None),
         text_signature = "($self, queries, k, recall=0.99, *, threads=None)",
     )]
     fn calibrate<'py>(
@@ -300,52 +304,57 @@ impl PyBinaryIndex {
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
-        recall: Given<'py, f64>,
+        recall: Argument<'py, f64>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Calibration> {
         let recall = self::recall(recall)?;
-        let ask = Ask::extract(&self.0, queries, None, None, None, threads)?;
-        let (queries, options) = (ask.values(), Options { k: integer("k", k, 1)?, ..ask.options() });
-        let report = interruptible(py, |py, watch| {
+        let arguments = SearchArguments::extract(&self.0, queries, None, None, None, threads)?;
+        let (queries, k) = (arguments.values(), integer("k", k, 1)?);
+        let report = interruptible(py, |py, check| {
             detached(py, || match queries {
-                Values::Int8(queries) => self.0.calibrate(&queries.packed(), recall, options, watch),
-                Values::Bits(_) => {
-                    let found = Calibrated { oversample: 1, k: options.k as u64, recall: 1.0 };
-                    Ok(query::Calibration { found, measured: vec![(1, 1.0)] })
+                QueryValues::Int8(queries) => self.0.calibrate(&queries.packed(), k, recall, arguments.threads, check),
+                QueryValues::Bits(_) => {
+                    let found = index::Calibration { oversample: 1, k: k as u64, recall: 1.0 };
+                    Ok(query::CalibrationReport { found, measured: vec![(1, 1.0)] })
                 }
             })
         })?;
-        Ok(Calibration::wrap(py, &report, recall, ask.len()))
+        Ok(Calibration::wrap(py, &report, recall, arguments.len()))
     }
 
-    /// Candidates that two stages compare for each row asked for, unless told otherwise: as calibrated, else 64.
+    /// Default number of candidates per requested row in a two-stage search: the calibrated number, or 64.
     #[getter]
     fn oversample(&self) -> u64 {
-        self.0.calibrated().map_or(OVERSAMPLE as u64, |found| found.oversample)
+        self.0.calibration().map_or(DEFAULT_OVERSAMPLE as u64, |found| found.oversample)
     }
 
-    /// Write the index to a file, replacing what is there: as :meth:`Index.save`.
+    /// Write the index to a file, replacing an existing one, like :meth:`Index.save`.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         save(py, &self.0, &path)
     }
 
-    /// Open an index that was saved: as :meth:`Index.open`.
+    /// Open an index that was saved, like :meth:`Index.open`.
     #[staticmethod]
     #[pyo3(
-        signature = (path, mmap=Given::Default(true), verify=None),
+        signature = (path, mmap=Argument::Default(true), verify=None),
         text_signature = "(path, mmap=True, verify=None)",
     )]
-    fn open(py: Python<'_>, path: PathBuf, mmap: Given<'_, bool>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        mmap: Argument<'_, bool>,
+        verify: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
         open(py, Kind::Binary, &path, mmap, verify).map(Self)
     }
 
-    /// Dimensions, that is bits, of every vector.
+    /// Dimensions (bits) of every vector.
     #[getter]
     fn dims(&self) -> usize {
         self.0.dims()
     }
 
-    /// Dimensions, that is bits, of every vector, as ``dims``.
+    /// Dimensions (bits) of every vector; the same as ``dims``.
     #[getter]
     fn dimensions(&self) -> usize {
         self.0.dims()
@@ -364,28 +373,28 @@ impl PyBinaryIndex {
     }
 }
 
-/// Queries of the dtype that the metric asks for.
-enum Either<'py> {
+/// Queries of the dtype that the metric needs.
+enum QueryArrays<'py> {
     Bits(Queries<'py, u8>),
     Int8(Queries<'py, i8>),
 }
 
-/// The same, without Python.
+/// The values of the queries, which can be used while detached.
 #[derive(Clone, Copy)]
-enum Values<'a> {
+enum QueryValues<'a> {
     Bits(Matrix<'a, u8>),
     Int8(Matrix<'a, i8>),
 }
 
-/// What is asked of the index, checked.
-struct Ask<'py> {
-    queries: Either<'py>,
+/// The arguments of a search of an index of packed bits.
+struct SearchArguments<'py> {
+    queries: QueryArrays<'py>,
     mask: Option<Mask<'py>>,
     dims: usize,
     threads: Option<NonZero<usize>>,
 }
 
-impl<'py> Ask<'py> {
+impl<'py> SearchArguments<'py> {
     fn extract(
         index: &Index,
         queries: &Bound<'py, PyAny>,
@@ -408,42 +417,42 @@ impl<'py> Ask<'py> {
         };
         let (dims, whole) = (dimensions(dims, index, metric)?, index.dims());
         let queries = if metric == Metric::Hamming {
-            Either::Bits(Queries::extract(queries, whole / 8, dims / 8)?)
+            QueryArrays::Bits(Queries::extract(queries, whole / 8, dims / 8)?)
         } else {
-            Either::Int8(Queries::extract(queries, whole, dims)?)
+            QueryArrays::Int8(Queries::extract(queries, whole, dims)?)
         };
         Ok(Self { queries, mask: Mask::extract(mask)?, dims, threads: thread_count(threads)? })
     }
 
     fn options(&self) -> Options<'_> {
-        Options { k: 1, filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
+        Options { filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
     }
 
-    fn values(&self) -> Values<'_> {
+    fn values(&self) -> QueryValues<'_> {
         match &self.queries {
-            Either::Bits(queries) => Values::Bits(queries.matrix()),
-            Either::Int8(queries) => Values::Int8(queries.matrix()),
+            QueryArrays::Bits(queries) => QueryValues::Bits(queries.matrix()),
+            QueryArrays::Int8(queries) => QueryValues::Int8(queries.matrix()),
         }
     }
 
     fn metric(&self) -> Metric {
         match self.queries {
-            Either::Bits(_) => Metric::Hamming,
-            Either::Int8(_) => Metric::Asymmetric,
+            QueryArrays::Bits(_) => Metric::Hamming,
+            QueryArrays::Int8(_) => Metric::Asymmetric,
         }
     }
 
     fn len(&self) -> usize {
         match &self.queries {
-            Either::Bits(queries) => queries.len(),
-            Either::Int8(queries) => queries.len(),
+            QueryArrays::Bits(queries) => queries.len(),
+            QueryArrays::Int8(queries) => queries.len(),
         }
     }
 
-    fn is_one(&self) -> bool {
+    fn is_single(&self) -> bool {
         match &self.queries {
-            Either::Bits(queries) => queries.is_one(),
-            Either::Int8(queries) => queries.is_one(),
+            QueryArrays::Bits(queries) => queries.is_single(),
+            QueryArrays::Int8(queries) => queries.is_single(),
         }
     }
 }

@@ -1,25 +1,27 @@
-//! Similarities and searches over plain arrays.
-#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
+//! Similarities and searches of plain arrays.
+#![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
 
 use numpy::{Element, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, shown, untyped};
+use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, short_repr, untyped};
 use super::super::scalars::choice;
 use super::arguments::{Mask, thread_count};
 use super::matches::{Matches, Scores};
 use crate::search::matrix;
-use crate::search::query::{Filter, Metric, fill_up};
-use crate::search::scan::{Found, Ids, Part, Scan};
+use crate::search::order::{ByCosine, ByHamming, ByProduct, Order};
+use crate::search::query::{Filter, Metric, pad_queries};
+use crate::search::rows::{Ids, Part};
+use crate::search::scan::{Scan, query_norms};
 use crate::search::subset::Subset;
-use crate::search::top_k::{Closest, Greatest, Nearest, Order};
+use crate::search::top_k::TopK;
 use crate::similarity::asymmetric::Asymmetric;
 use crate::similarity::dot::Dot;
 use crate::similarity::hamming::Hamming;
 use crate::similarity::{Kernels, MAX_BYTES, MAX_DIMS};
 
-/// Queries and database, of one width that fits the kernels.
+/// Queries and a database of the same width, which the kernels support.
 struct Pair<'py, T: Element> {
     queries: Rows<'py, T>,
     database: Rows<'py, T>,
@@ -54,13 +56,13 @@ impl<'py, T: Element> Pair<'py, T> {
     }
 
     fn part(&self) -> Part<'_, T> {
-        Part { rows: self.database.values(), norms: None, ids: Ids::From(0) }
+        Part { rows: self.database.values(), norms: None, ids: Ids::Consecutive(0) }
     }
 
-    /// The shape of all scores.
+    /// The shape of the matrix of scores.
     fn shape(&self) -> Vec<usize> {
         let rows = self.database.len();
-        if self.queries.is_one() { vec![rows] } else { vec![self.queries.len(), rows] }
+        if self.queries.is_single() { vec![rows] } else { vec![self.queries.len(), rows] }
     }
 
     fn scan<'a, K: Kernels<Query = T, Element = T>>(&'a self, parts: &'a [Part<'a, T>]) -> Scan<'a, K> {
@@ -68,12 +70,12 @@ impl<'py, T: Element> Pair<'py, T> {
     }
 }
 
-/// A scan of all rows of `width` elements.
+/// A scan of all rows, of `width` elements each.
 fn scan_of<'a, K: Kernels>(queries: &'a [K::Query], width: usize, parts: &'a [Part<'a, K::Element>]) -> Scan<'a, K> {
     Scan { isa: K::isa(), width, stride: width, queries, parts, subset: Subset::All, threads: None }
 }
 
-/// All scores of a pair, as an array.
+/// The scores of all queries with all rows, as an array.
 fn all_scores<'py, K, T>(py: Python<'py>, pair: &Pair<'py, T>) -> PyResult<Bound<'py, PyAny>>
 where
     K: Kernels<Query = T, Element = T>,
@@ -81,37 +83,39 @@ where
 {
     let parts = [pair.part()];
     let scan = pair.scan::<K>(&parts);
-    let (out, ()) =
-        interruptible(py, |_, watch| filled(py, &pair.shape(), |memory| matrix::scores(&scan, memory, watch)))?;
+    // SAFETY: on success `scores` has written one score for each query and row.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (out, ()) = interruptible(py, |_, check| unsafe {
+        filled(py, &pair.shape(), |memory| matrix::scores(&scan, memory, check))
+    })?;
     Ok(out)
 }
 
-/// Hamming distances between packed binary vectors.
+/// Compute Hamming distances between packed binary vectors.
 ///
 /// Parameters
 /// ----------
 /// queries : numpy.ndarray
 ///     Packed bits, uint8 of shape ``(q, bytes)``, or ``(bytes,)`` for one query.
 /// database : numpy.ndarray
-///     Packed bits, uint8 of shape ``(n, bytes)``, in the same order of bits as the queries.
+///     Packed bits, uint8 of shape ``(n, bytes)``, in the bit order of the queries.
 ///
 /// Returns
 /// -------
 /// numpy.ndarray
-///     The number of bits that differ, int32 of shape ``(q, n)``, or ``(n,)`` for one query.
+///     The number of differing bits, int32 of shape ``(q, n)``, or ``(n,)`` for one query.
 ///
 /// Raises
 /// ------
 /// TypeError
-///     An argument is no array of uint8.
+///     An argument is not an array of uint8.
 /// ValueError
 ///     The widths differ or are zero, or an array is not C-contiguous.
 ///
 /// Notes
 /// -----
-/// The inputs are read where they are. The interpreter is released, large inputs are shared between threads, and
-/// Ctrl-C ends the call. Bits are counted with AVX-512 VPOPCNTDQ or AVX2 where the CPU has them, with equal results
-/// on every path.
+/// The inputs are not copied. The interpreter is released, large inputs are split between threads, and Ctrl-C
+/// interrupts the call. AVX-512 VPOPCNTDQ or AVX2 is used if the CPU has it; results are the same on every path.
 ///
 /// Examples
 /// --------
@@ -127,7 +131,7 @@ pub(super) fn hamming<'py>(
     all_scores::<Hamming, _>(py, &Pair::binary(queries, database)?)
 }
 
-/// Inner products of int8 vectors, exact.
+/// Compute exact inner products of int8 vectors.
 ///
 /// Parameters
 /// ----------
@@ -144,16 +148,16 @@ pub(super) fn hamming<'py>(
 /// Raises
 /// ------
 /// TypeError
-///     An argument is no array of int8.
+///     An argument is not an array of int8.
 /// ValueError
 ///     The widths differ, are zero or exceed 131,071, up to which ``128 * 128 * dims`` fits in int32; or an array is
 ///     not C-contiguous.
 ///
 /// Notes
 /// -----
-/// The model's int8 vectors are not normalized: rank them by :func:`cosine`, not by this product. The inputs are read
-/// where they are. The interpreter is released, large inputs are shared between threads, and Ctrl-C ends the call.
-/// AVX-512 VNNI or AVX2 is used where the CPU has it, with equal results on every path.
+/// The model's int8 vectors are not normalized: rank them by :func:`cosine`, not by this product. The inputs are not
+/// copied. The interpreter is released, large inputs are split between threads, and Ctrl-C interrupts the call. AMX,
+/// AVX-512 VNNI or AVX2 is used if the CPU has it; results are the same on every path.
 ///
 /// Examples
 /// --------
@@ -169,7 +173,7 @@ pub(super) fn dot<'py>(
     all_scores::<Dot, _>(py, &Pair::int8(queries, database)?)
 }
 
-/// Cosine similarities of int8 vectors.
+/// Compute cosine similarities of int8 vectors.
 ///
 /// Parameters
 /// ----------
@@ -181,21 +185,21 @@ pub(super) fn dot<'py>(
 /// Returns
 /// -------
 /// numpy.ndarray
-///     float32 of shape ``(q, n)``, or ``(n,)`` for one query, each from -1 to 1. A zero vector has cosine 0 with
+///     float32 of shape ``(q, n)``, or ``(n,)`` for one query, from -1 to 1. A zero vector has cosine 0 with
 ///     every vector.
 ///
 /// Raises
 /// ------
 /// TypeError
-///     An argument is no array of int8.
+///     An argument is not an array of int8.
 /// ValueError
 ///     The widths differ, are zero or exceed 131,071; or an array is not C-contiguous.
 ///
 /// Notes
 /// -----
-/// Each value is the float32 nearest to the true cosine: products and norms are exact integers, and where double
-/// precision cannot tell which of two floats is nearer, integers decide. The inputs are read where they are. The
-/// interpreter is released, large inputs are shared between threads, and Ctrl-C ends the call.
+/// Each value is the float32 nearest to the true cosine. Products and norms are exact integers; if double precision
+/// cannot tell which of two floats is nearer, integer arithmetic does. The inputs are not copied. The interpreter is
+/// released, large inputs are split between threads, and Ctrl-C interrupts the call.
 ///
 /// Examples
 /// --------
@@ -211,12 +215,15 @@ pub(super) fn cosine<'py>(
     let pair = Pair::int8(queries, database)?;
     let parts = [pair.part()];
     let scan = pair.scan::<Dot>(&parts);
-    let (out, ()) =
-        interruptible(py, |_, watch| filled(py, &pair.shape(), |memory| matrix::cosines(&scan, memory, watch)))?;
+    // SAFETY: on success `cosines` has written one cosine for each query and row.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (out, ()) = interruptible(py, |_, check| unsafe {
+        filled(py, &pair.shape(), |memory| matrix::cosines(&scan, memory, check))
+    })?;
     Ok(out)
 }
 
-/// The metric by name, or the one that suits the database.
+/// The metric of a name, or the default for the database's dtype.
 fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> PyResult<Metric> {
     let array = untyped("database", database)?;
     let (int8, uint8) = (has_dtype::<i8>(array), has_dtype::<u8>(array));
@@ -248,34 +255,33 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
     if !fits {
         return Err(PyTypeError::new_err(format!(
             "metric {} needs a database of dtype {needs}, got {} (nothing is cast silently)",
-            shown(name),
+            short_repr(name),
             array.dtype()
         )));
     }
     Ok(metric)
 }
 
-/// The best ``k`` rows of a database for each query, every row compared.
+/// Find the best ``k`` rows of a database for each query, by comparing every row.
 ///
 /// Parameters
 /// ----------
 /// queries : numpy.ndarray
 ///     int8 of shape ``(q, dims)`` or packed bits, uint8 of shape ``(q, bytes)``; without the first axis for one query.
 /// database : numpy.ndarray
-///     Rows of the same dtype and width, ``(n, width)``; for "asymmetric", packed bits of int8 queries' dimensions,
-///     least significant bit first.
+///     Rows of the same dtype and width, shape ``(n, width)``. For "asymmetric", packed bits with as many dimensions as
+///     the int8 queries, least significant bit first.
 /// k : int
-///     Rows a query, at least 1. Where fewer rows are there, or allowed by the mask, there are that many columns;
-///     nothing is padded.
+///     Rows to find per query, at least 1. If there are fewer rows, or the mask allows fewer, the result has fewer
+///     columns.
 /// metric : {"hamming", "cosine", "dot", "asymmetric"}, optional
-///     "hamming" for uint8, smallest first; "cosine" or "dot" for int8, greatest first; "asymmetric" for int8 queries
-///     and a database of uint8, greatest first: the inner product of the query with a row's bits as +1 and -1. By
-///     default "hamming" for uint8 and "cosine" for int8.
+///     "hamming" for uint8, smallest first. "cosine" or "dot" for int8, greatest first. "asymmetric" for int8 queries
+///     and a uint8 database, greatest first: the inner product of the query with a row's bits as +1 and -1. By default
+///     "hamming" for uint8 and "cosine" for int8.
 /// mask : numpy.ndarray or list of int, optional
-///     Which rows may be found: bool of shape ``(n,)``, or int64, the rows' numbers; numbers that no row has are
-///     ignored.
+///     The rows that may be found: bool of shape ``(n,)``, or int64 row numbers. Numbers that no row has are ignored.
 /// threads : int, optional
-///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
+///     Threads to use, the calling one included. By default as many as are useful. The result does not depend on it.
 ///
 /// Returns
 /// -------
@@ -288,16 +294,15 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
 /// TypeError
 ///     An argument has another type or dtype than described.
 /// ValueError
-///     A value or shape that does not fit, named in the message.
+///     A value is out of range or a shape does not fit; the message names it.
 ///
 /// Notes
 /// -----
-/// Ties go to the lower id. Cosines are compared as the rational numbers they come from, so that two rows whose
-/// float32 scores are equal still come in their true order, and only truly equal cosines are ties. A zero vector has
-/// cosine 0.
+/// Ties are ordered by the lower id. Cosines are compared exactly: rows with equal float32 scores are in their true
+/// order, and only equal cosines are ties. A zero vector has cosine 0.
 ///
-/// The inputs are read where they are; beyond them, memory grows with ``q * k`` only. The interpreter is released,
-/// threads are started for the call and end with it, and Ctrl-C ends the call.
+/// The inputs are not copied, and memory use grows with ``q * k`` only. The interpreter is released, threads live as
+/// long as the call, and Ctrl-C interrupts it.
 ///
 /// Examples
 /// --------
@@ -318,25 +323,25 @@ pub(super) fn top_k<'py>(
     threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Matches> {
     let metric = metric_of(metric, database)?;
-    let options = Options { k: integer("k", k, 1)?, mask: Mask::extract(mask)?, threads: thread_count(threads)? };
+    let options = TopKArguments { k: integer("k", k, 1)?, mask: Mask::extract(mask)?, threads: thread_count(threads)? };
     match metric {
         Metric::Hamming => {
             let pair = Pair::binary(queries, database)?;
-            let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, ()) = options.run::<Hamming, Nearest, _>(py, &pair.scan(&parts), |_| ())?;
-            Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Integers, true)
+            let (parts, single) = ([pair.part()], pair.queries.is_single());
+            let (found, ()) = options.run::<Hamming, ByHamming, _>(py, &pair.scan(&parts), |_| ())?;
+            Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Integers, true)
         }
         Metric::Dot => {
             let pair = Pair::int8(queries, database)?;
-            let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, ()) = options.run::<Dot, Greatest, _>(py, &pair.scan(&parts), |_| ())?;
-            Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Integers, true)
+            let (parts, single) = ([pair.part()], pair.queries.is_single());
+            let (found, ()) = options.run::<Dot, ByProduct, _>(py, &pair.scan(&parts), |_| ())?;
+            Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Integers, true)
         }
         Metric::Cosine => {
             let pair = Pair::int8(queries, database)?;
-            let (parts, one) = ([pair.part()], pair.queries.is_one());
-            let (found, norms) = options.run::<Dot, Closest, _>(py, &pair.scan(&parts), matrix::query_norms)?;
-            Matches::wrap(py, &found, pair.queries.len(), one, &Scores::Cosines(&norms), true)
+            let (parts, single) = ([pair.part()], pair.queries.is_single());
+            let (found, norms) = options.run::<Dot, ByCosine, _>(py, &pair.scan(&parts), query_norms)?;
+            Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Cosines(&norms), true)
         }
         Metric::Asymmetric => {
             let (queries, database) =
@@ -344,33 +349,33 @@ pub(super) fn top_k<'py>(
             let (dims, width) = (queries.width(), database.width());
             if dims.div_ceil(8) != width || !(1..=MAX_DIMS).contains(&dims) {
                 return Err(PyValueError::new_err(format!(
-                    "queries must have from 1 to {MAX_DIMS} columns and database a bit for each, in whole bytes, got \
+                    "queries must have from 1 to {MAX_DIMS} columns and database one bit for each, in whole bytes, got \
                      {dims} columns and {width} bytes"
                 )));
             }
-            let filled = fill_up(queries.values(), dims, 8 * width);
-            let parts = [Part { rows: database.values(), norms: None, ids: Ids::From(0) }];
-            let scan = scan_of(filled.as_deref().unwrap_or(queries.values()), width, &parts);
-            let (found, ()) = options.run::<Asymmetric, Greatest, _>(py, &scan, |_| ())?;
-            Matches::wrap(py, &found, queries.len(), queries.is_one(), &Scores::Integers, true)
+            let padded = pad_queries(queries.values(), dims, 8 * width);
+            let parts = [Part { rows: database.values(), norms: None, ids: Ids::Consecutive(0) }];
+            let scan = scan_of(padded.as_deref().unwrap_or(queries.values()), width, &parts);
+            let (found, ()) = options.run::<Asymmetric, ByProduct, _>(py, &scan, |_| ())?;
+            Matches::wrap(py, &found, queries.len(), queries.is_single(), &Scores::Integers, true)
         }
     }
 }
 
-struct Options<'py> {
+struct TopKArguments<'py> {
     k: usize,
     mask: Option<Mask<'py>>,
     threads: Option<std::num::NonZero<usize>>,
 }
 
-impl<'py> Options<'py> {
-    /// Search, and compute something else of the scan on the way.
+impl<'py> TopKArguments<'py> {
+    /// Search, and compute `also` from the scan while the interpreter is released.
     fn run<K: Kernels, O: Order, T: Send>(
         &self,
         py: Python<'py>,
         scan: &Scan<'_, K>,
         also: impl FnOnce(&Scan<'_, K>) -> T + Send,
-    ) -> PyResult<(Found, T)> {
+    ) -> PyResult<(TopK, T)> {
         let (rows, mut list) = (scan.row_count(), vec![]);
         let filter = Mask::filter(self.mask.as_ref());
         if let Filter::Mask(mask) = filter
@@ -378,11 +383,11 @@ impl<'py> Options<'py> {
         {
             let got = mask.len();
             return Err(PyValueError::new_err(format!(
-                "mask must have one entry a row: shape ({rows},), got ({got},)"
+                "mask must have one entry per row: shape ({rows},), got ({got},)"
             )));
         }
         let (k, threads) = (self.k, self.threads);
-        interruptible(py, |py, watch| {
+        interruptible(py, |py, check| {
             detached(py, || {
                 let subset = match filter {
                     Filter::None => Subset::All,
@@ -390,7 +395,7 @@ impl<'py> Options<'py> {
                     Filter::Ids(ids) => Subset::of_rows(ids, rows, &mut list),
                 };
                 let scan = Scan { subset, threads, ..scan.clone() };
-                Ok((scan.top_k::<O>(k, watch)?, also(&scan)))
+                Ok((scan.top_k::<O>(k, check)?, also(&scan)))
             })
         })
     }

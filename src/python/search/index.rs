@@ -1,6 +1,6 @@
 //! The index of int8 vectors.
-#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
-#![expect(clippy::needless_pass_by_value, reason = "an argument that Python gives is owned here")]
+#![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 extracts owned values")]
 
 use std::path::PathBuf;
 
@@ -8,23 +8,18 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::super::convert::{detached, integer, interruptible};
-use super::super::scalars::Given;
-use super::arguments::{Ask, Stage, dimensions, limit, norms, oversample, recall, stage, thread_count, threshold};
-use super::indexes::{add, create, ids_of, not_picklable, open, remove, save, vectors};
+use super::super::scalars::Argument;
+use super::arguments::{
+    METRICS, SearchArguments, SearchMode, cosine_norms, dimensions, limit, oversample, recall, stage, thread_count,
+    threshold,
+};
+use super::common::{add, create, ids_of, not_picklable, open, remove, save, vectors};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{Index, Kind};
-use crate::search::query::{Filter, Metric, OVERSAMPLE, Options};
+use crate::search::query::{DEFAULT_OVERSAMPLE, Metric};
 
-/// The metrics by name.
-const METRICS: [(&str, Metric); 4] = [
-    ("cosine", Metric::Cosine),
-    ("dot", Metric::Dot),
-    ("hamming", Metric::Hamming),
-    ("asymmetric", Metric::Asymmetric),
-];
-
-/// int8 vectors, searched exactly by cosine, product or bits, or in two stages.
+/// An index of int8 vectors, searched by cosine, inner product or sign bits, or in two stages.
 ///
 /// Parameters
 /// ----------
@@ -34,17 +29,18 @@ const METRICS: [(&str, Metric); 4] = [
 /// Raises
 /// ------
 /// TypeError
-///     ``dims`` is no int.
+///     ``dims`` is not an int.
 /// ValueError
 ///     ``dims`` is out of its range.
 ///
 /// Notes
 /// -----
-/// The index keeps a copy of the vectors, their sign bits (1 for a value of at least 0, least significant bit first)
-/// and their norms: ``dims + dims / 8 + 4`` bytes a row, and 8 more where ids were given.
+/// The index stores a copy of the vectors, their sign bits (1 for a value of at least 0, least significant bit first)
+/// and their norms: ``dims + dims / 8 + 4`` bytes per row, and 8 more if ids were given.
 ///
-/// All methods may be called from any number of threads. A search sees the rows that were there when it began, and
-/// neither waits for an addition or a removal nor holds one up. An index is not picklable: save it, and open it where it is needed.
+/// All methods may be called from several threads at once. A search sees the rows that were in the index when it began;
+/// searches and changes do not block each other. An index cannot be pickled: save it, and open the file in the other
+/// process.
 ///
 /// Examples
 /// --------
@@ -54,7 +50,7 @@ const METRICS: [(&str, Metric); 4] = [
 /// array([0, 1, 2])
 /// >>> index.search(np.array([3, 4], dtype=np.int8), 2).ids
 /// array([0, 2])
-#[pyclass(frozen, name = "Index", module = "ctxembed._core")]
+#[pyclass(frozen, name = "Index", module = "ctxembed")]
 pub(super) struct PyIndex(Index);
 
 #[pymethods]
@@ -71,8 +67,8 @@ impl PyIndex {
     /// vectors : numpy.ndarray
     ///     int8 of shape ``(n, dims)``, or ``(dims,)`` for one.
     /// ids : numpy.ndarray or list of int, optional
-    ///     int64 of shape ``(n,)``, each different from the others and from all ids in the index. By default ids go
-    ///     on from the number of vectors ever added.
+    ///     int64 of shape ``(n,)``, unique and not yet in the index. By default consecutive numbers from the number
+    ///     of vectors ever added.
     ///
     /// Returns
     /// -------
@@ -84,13 +80,13 @@ impl PyIndex {
     /// TypeError
     ///     An argument has another dtype.
     /// ValueError
-    ///     The width is not ``dims``, an array is not C-contiguous, or an id is taken; the message names it, and
-    ///     nothing was added.
+    ///     The width is not ``dims``, an array is not C-contiguous, or an id is repeated or already in the index.
+    ///     Nothing was added.
     ///
     /// Notes
     /// -----
-    /// The vectors are copied. The interpreter is released. An index that was opened from a file takes additions too;
-    /// they are in memory, and the file stays as it is.
+    /// The vectors are copied, and the interpreter is released. Additions to an index that was opened from a file are
+    /// in memory only; the file does not change.
     #[pyo3(signature = (vectors, ids=None))]
     fn add<'py>(
         &self,
@@ -106,20 +102,20 @@ impl PyIndex {
     /// Parameters
     /// ----------
     /// ids : numpy.ndarray or list of int
-    ///     int64 of shape ``(n,)``, each different from the others.
+    ///     int64 of shape ``(n,)``, without repetitions.
     ///
     /// Raises
     /// ------
     /// TypeError
     ///     ``ids`` is neither an array of int64 nor a list of int.
     /// ValueError
-    ///     An id is not in the index, or comes twice; the message names it, and nothing was removed.
+    ///     An id is not in the index or is repeated; the message names it. Nothing was removed.
     ///
     /// Notes
     /// -----
-    /// The rows after a removed one move up, in the order in which they were added; their ids stay. A removed id may be
-    /// given again, default ids go on as if nothing had been removed. What is left of each segment of up to 64 MB that
-    /// a removal touches is copied: remove many at a time. The interpreter is released.
+    /// The other rows keep their order and their ids. A removed id may be given again; default ids continue as if nothing
+    /// had been removed. A removal copies the remaining rows of each segment of up to 64 MB that it touches, so remove
+    /// many ids at a time. The interpreter is released.
     ///
     /// Examples
     /// --------
@@ -133,12 +129,12 @@ impl PyIndex {
         remove(py, &self.0, ids)
     }
 
-    /// The vectors of some ids.
+    /// Return the vectors of some ids.
     ///
     /// Parameters
     /// ----------
     /// ids : numpy.ndarray or list of int
-    ///     int64 of shape ``(n,)``; the same id may come more than once.
+    ///     int64 of shape ``(n,)``; ids may be repeated.
     ///
     /// Returns
     /// -------
@@ -162,26 +158,26 @@ impl PyIndex {
     /// Parameters
     /// ----------
     /// queries : numpy.ndarray
-    ///     int8 of shape ``(q, dims)``, or ``(dims,)`` for one query; with ``dimensions``, ``(q, dimensions)`` too.
+    ///     int8 of shape ``(q, dims)``, or ``(dims,)`` for one query. With ``dimensions``, ``(q, dimensions)`` too.
     /// k : int
-    ///     Rows a query, at least 1; where fewer are there or allowed, there are that many columns.
+    ///     Rows to find per query, at least 1. With fewer rows, or fewer allowed by the mask, there are fewer columns.
     /// metric : {"cosine", "dot", "hamming", "asymmetric"}, default "cosine"
-    ///     What rows are ranked by: "hamming" by the distance of the sign bits, smallest first, the others by what is
-    ///     greatest; "asymmetric" is the inner product of the query with the row's sign bits as +1 and -1.
+    ///     The score that rows are ranked by: "hamming" is the distance of the sign bits, smallest first; the others are
+    ///     greatest first. "asymmetric" is the inner product of the query with the row's sign bits as +1 and -1.
     /// stage : {"exact", "two-stage", "binary"}, default "exact"
-    ///     "exact" compares all rows by the metric. "two-stage" lets the sign bits, an eighth of the memory, choose
-    ///     ``k * oversample`` candidates, and compares those by the metric, "cosine" or "dot". "binary" compares bits
-    ///     alone: by Hamming distance, or by "asymmetric" where that is the metric.
+    ///     "exact" compares all rows by the metric. "two-stage" selects ``k * oversample`` candidates by the sign bits,
+    ///     an eighth of the memory, and compares these by the metric, "cosine" or "dot". "binary" compares only bits: by
+    ///     "asymmetric" if that is the metric, else by Hamming distance.
     /// oversample : int, optional
-    ///     For "two-stage": candidates for each row asked for, at least 1. By default :attr:`oversample`.
+    ///     For "two-stage": candidates per requested row, at least 1. By default :attr:`oversample`.
     /// mask : numpy.ndarray or list of int, optional
-    ///     Which rows may be found: bool of shape ``(len(index),)``, rows counting in the order in which they were
-    ///     added, or int64, the ids of the rows; ids that are not in the index are ignored.
+    ///     The rows that may be found: bool of shape ``(len(index),)``, in the order in which rows were added, or int64
+    ///     ids. Ids that are not in the index are ignored.
     /// dimensions : int, optional
-    ///     Compare the first so many dimensions only, as models trained for it (Matryoshka) allow; cosines are those
-    ///     of the shortened vectors. Where bits are compared with bits, a multiple of 8.
+    ///     Compare only the first so many dimensions, for models trained for it (Matryoshka). Cosines are those of
+    ///     the shortened vectors. Where bits are compared with bits, a multiple of 8.
     /// threads : int, optional
-    ///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
+    ///     Threads to use, the calling one included. By default as many as are useful. Never changes the result.
     ///
     /// Returns
     /// -------
@@ -194,15 +190,15 @@ impl PyIndex {
     /// TypeError
     ///     An argument has another type or dtype than described.
     /// ValueError
-    ///     A value or shape that does not fit, named in the message.
+    ///     A value is out of range or a shape does not fit; the message names it.
     ///
     /// Notes
     /// -----
-    /// Ties go to the lower id; cosines are compared as in :func:`top_k`, exactly. Of rows that tie for the last place
-    /// among the candidates of two stages, those that were added first are compared.
+    /// Ties are ordered by the lower id, and cosines are compared exactly, as in :func:`top_k`. Among rows that tie for
+    /// the last candidate of a two-stage search, the one added first is taken.
     ///
-    /// A filter that leaves few rows costs little more than the reading of those rows. Memory grows with ``q * k``
-    /// only. The interpreter is released, threads are started for the call and end with it, and Ctrl-C ends the call.
+    /// A mask that allows few rows costs little more than reading those rows. Memory use grows with ``q * k`` only. The
+    /// interpreter is released, threads live as long as the call, and Ctrl-C interrupts it.
     ///
     /// Examples
     /// --------
@@ -217,7 +213,7 @@ impl PyIndex {
     /// >>> index.search(query, 1, stage="two-stage", oversample=2)
     /// Matches(k=1, scores=float32, exact=False)
     #[pyo3(
-        signature = (queries, k, *, metric=Given::Default("cosine"), stage=Given::Default("exact"), oversample=None,
+        signature = (queries, k, *, metric=Argument::Default("cosine"), stage=Argument::Default("exact"), oversample=None,
                      mask=None, dimensions=None, threads=None),
         text_signature = "($self, queries, k, *, metric='cosine', stage='exact', oversample=None, mask=None, \
                           dimensions=None, threads=None)",
@@ -228,50 +224,57 @@ impl PyIndex {
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
-        metric: Given<'py, &'static str>,
-        stage: Given<'py, &'static str>,
+        metric: Argument<'py, &'static str>,
+        stage: Argument<'py, &'static str>,
         oversample: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Matches> {
-        let (named, stage) = (metric.choice("metric", &METRICS)?, self::stage(stage)?);
-        let metric = match (stage, named) {
-            (Stage::Two, Metric::Hamming | Metric::Asymmetric) => {
-                let metric = if named == Metric::Hamming { "hamming" } else { "asymmetric" };
+        let (requested, stage) = (metric.choice("metric", &METRICS)?, self::stage(stage)?);
+        let metric = match (stage, requested) {
+            (SearchMode::TwoStage, Metric::Hamming | Metric::Asymmetric) => {
+                let metric = if requested == Metric::Hamming { "hamming" } else { "asymmetric" };
                 let message = "stage 'two-stage' needs metric 'cosine' or 'dot': its first stage compares bits already";
                 return Err(PyValueError::new_err(format!("{message}, got {metric:?}")));
             }
-            (Stage::Bits, Metric::Cosine | Metric::Dot) => Metric::Hamming,
-            _ => named,
+            (SearchMode::Binary, Metric::Cosine | Metric::Dot) => Metric::Hamming,
+            _ => requested,
         };
-        let (oversample, exact) = (self::oversample(oversample, stage)?, stage == Stage::Exact);
-        let ask = Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let options = Options { k: integer("k", k, 1)?, ..ask.options() };
-        let (index, queries, dims) = (&self.0, ask.queries.matrix(), ask.dims);
-        let (found, exact, norms) = interruptible(py, |py, watch| {
+        let (oversample, exact) = (self::oversample(oversample, stage)?, stage == SearchMode::Exact);
+        let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
+        let (k, options) = (integer("k", k, 1)?, arguments.options());
+        let (index, queries, dims) = (&self.0, arguments.queries.matrix(), arguments.dims);
+        let (found, exact, norms) = interruptible(py, |py, check| {
             detached(py, || {
                 let values = queries.packed();
-                let (found, exact) = if stage == Stage::Two {
-                    index.search_two_stage(&values, metric, oversample, options, watch)?
+                let (found, exact) = if stage == SearchMode::TwoStage {
+                    index.search_two_stage(&values, metric, k, oversample, options, check)?
                 } else {
-                    (index.search(&values, metric, options, watch)?, exact)
+                    (index.search(&values, metric, k, options, check)?, exact)
                 };
-                Ok((found, exact, norms(metric, &values, dims)))
+                Ok((found, exact, cosine_norms(metric, &values, dims)))
             })
         })?;
-        Matches::wrap(py, &found, ask.queries.len(), ask.queries.is_one(), &Scores::of(norms.as_deref()), exact)
+        Matches::wrap(
+            py,
+            &found,
+            arguments.queries.len(),
+            arguments.queries.is_single(),
+            &Scores::of(norms.as_deref()),
+            exact,
+        )
     }
 
-    /// Find all rows that are near enough to each query.
+    /// Find all rows within a radius of each query.
     ///
     /// Parameters
     /// ----------
     /// queries : numpy.ndarray
     ///     As in :meth:`search`.
     /// radius : float or int
-    ///     The least score of a row: a float for "cosine", which is compared with the float32 score; an int for "dot"
-    ///     and "asymmetric". For "hamming" the largest distance, an int.
+    ///     The lowest score to find: a float for "cosine", compared with the float32 score, and an int for "dot" and
+    ///     "asymmetric". For "hamming" the largest distance, an int.
     /// metric : {"cosine", "dot", "hamming", "asymmetric"}, default "cosine"
     ///     As in :meth:`search`.
     /// mask, dimensions, threads : optional
@@ -280,20 +283,20 @@ impl PyIndex {
     /// Returns
     /// -------
     /// RangeMatches
-    ///     ``offsets``, ``ids`` and ``scores``; the rows of each query best first, ties by the lower id.
+    ///     ``offsets``, ``ids`` and ``scores``. The rows of each query are ordered best first, ties by the lower id.
     ///
     /// Raises
     /// ------
     /// TypeError
     ///     An argument has another type or dtype than described.
     /// ValueError
-    ///     A value or shape that does not fit, named in the message.
+    ///     A value is out of range or a shape does not fit; the message names it.
     /// MemoryError
-    ///     There are more rows than memory holds; :meth:`count` tells how many.
+    ///     The rows do not fit in memory. :meth:`count` returns how many there are.
     ///
     /// Notes
     /// -----
-    /// Every row is compared. The interpreter is released, and Ctrl-C ends the call.
+    /// Every row is compared. The interpreter is released, and Ctrl-C interrupts the call.
     ///
     /// Examples
     /// --------
@@ -305,7 +308,7 @@ impl PyIndex {
     /// >>> index.count(np.array([[3, 4], [-1, 1]], dtype=np.int8), 0.9)
     /// array([2, 1])
     #[pyo3(
-        signature = (queries, radius, *, metric=Given::Default("cosine"), mask=None, dimensions=None, threads=None),
+        signature = (queries, radius, *, metric=Argument::Default("cosine"), mask=None, dimensions=None, threads=None),
         text_signature = "($self, queries, radius, *, metric='cosine', mask=None, dimensions=None, threads=None)",
     )]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
@@ -314,26 +317,27 @@ impl PyIndex {
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         radius: &Bound<'py, PyAny>,
-        metric: Given<'py, &'static str>,
+        metric: Argument<'py, &'static str>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<RangeMatches> {
         let metric = metric.choice("metric", &METRICS)?;
         let threshold = threshold("radius", radius, metric)?;
-        let (index, ask) = (&self.0, Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?);
-        let (queries, options) = (ask.queries.matrix(), ask.options());
-        let (found, norms) = interruptible(py, |py, watch| {
+        let (index, arguments) =
+            (&self.0, SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?);
+        let (queries, options) = (arguments.queries.matrix(), arguments.options());
+        let (found, norms) = interruptible(py, |py, check| {
             detached(py, || {
                 let values = queries.packed();
-                let found = index.within(&values, metric, threshold, options, watch)?;
-                Ok((found, norms(metric, &values, options.dims)))
+                let found = index.within(&values, metric, threshold, options, check)?;
+                Ok((found, cosine_norms(metric, &values, options.dims)))
             })
         })?;
         RangeMatches::wrap(py, &found, &Scores::of(norms.as_deref()))
     }
 
-    /// Count the rows that are near enough to each query.
+    /// Count the rows within a radius of each query.
     ///
     /// Parameters
     /// ----------
@@ -350,9 +354,9 @@ impl PyIndex {
     /// TypeError
     ///     An argument has another type or dtype than described.
     /// ValueError
-    ///     A value or shape that does not fit, named in the message.
+    ///     A value is out of range or a shape does not fit; the message names it.
     #[pyo3(
-        signature = (queries, radius, *, metric=Given::Default("cosine"), mask=None, dimensions=None, threads=None),
+        signature = (queries, radius, *, metric=Argument::Default("cosine"), mask=None, dimensions=None, threads=None),
         text_signature = "($self, queries, radius, *, metric='cosine', mask=None, dimensions=None, threads=None)",
     )]
     #[expect(clippy::too_many_arguments, reason = "the signature that Python sees")]
@@ -361,19 +365,20 @@ impl PyIndex {
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         radius: &Bound<'py, PyAny>,
-        metric: Given<'py, &'static str>,
+        metric: Argument<'py, &'static str>,
         mask: Option<&Bound<'py, PyAny>>,
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let metric = metric.choice("metric", &METRICS)?;
         let threshold = threshold("radius", radius, metric)?;
-        let (index, ask) = (&self.0, Ask::extract(&self.0, queries, metric, mask, dimensions, threads)?);
-        let (queries, options) = (ask.queries.matrix(), ask.options());
-        let counts = interruptible(py, |py, watch| {
-            detached(py, || index.count_within(&queries.packed(), metric, threshold, options, watch))
+        let (index, arguments) =
+            (&self.0, SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?);
+        let (queries, options) = (arguments.queries.matrix(), arguments.options());
+        let counts = interruptible(py, |py, check| {
+            detached(py, || index.count_within(&queries.packed(), metric, threshold, options, check))
         })?;
-        super::indexes::counts(py, &counts, ask.queries.is_one())
+        super::common::counts(py, &counts, arguments.queries.is_single())
     }
 
     /// Find all pairs of rows that are near each other.
@@ -381,34 +386,33 @@ impl PyIndex {
     /// Parameters
     /// ----------
     /// threshold : float or int
-    ///     The least score of a pair, or the largest distance: as the radius of :meth:`search_range`.
+    ///     The lowest score of a pair, or the largest distance, like the radius of :meth:`search_range`.
     /// metric : {"cosine", "dot", "hamming"}, default "cosine"
-    ///     What pairs are compared by.
+    ///     The score that pairs are compared by.
     /// limit : int, optional
-    ///     At most so many pairs, at least 1: the nearest, and of those that tie the ones with the lower ids. By default
-    ///     all.
+    ///     Return only the nearest ``limit`` pairs, at least 1; ties go to the lower ids. By default all pairs.
     /// dimensions, threads : optional
     ///     As in :meth:`search`.
     ///
     /// Returns
     /// -------
     /// Pairs
-    ///     ``ids``, the lower id of each pair first, and ``scores``, in the order of the ids.
+    ///     ``ids``, the lower id of each pair first, and ``scores``, ordered by the ids.
     ///
     /// Raises
     /// ------
     /// TypeError
     ///     An argument has another type than described.
     /// ValueError
-    ///     A value that does not fit, named in the message.
+    ///     A value is out of range; the message names it.
     /// MemoryError
-    ///     There are more pairs than memory holds: ask for nearer ones, or for fewer by ``limit``.
+    ///     The pairs do not fit in memory: use a stricter threshold or a ``limit``.
     ///
     /// Notes
     /// -----
-    /// Each pair is compared once: ``n * (n - 1) / 2`` comparisons, in tiles that stay in cache. Memory grows with the
-    /// pairs found, some hundred bytes each at most, and with a ``limit`` no further than with three times as many for
-    /// each thread. The interpreter is released, and Ctrl-C ends the call.
+    /// Each pair is compared once: ``n * (n - 1) / 2`` comparisons, in tiles that stay in cache. Memory use grows with
+    /// the pairs found, by about a hundred bytes each at most; with a ``limit``, each thread holds up to three times as
+    /// many pairs. The interpreter is released, and Ctrl-C interrupts the call.
     ///
     /// Examples
     /// --------
@@ -421,67 +425,62 @@ impl PyIndex {
     /// array([[0, 1],
     ///        [0, 2]])
     #[pyo3(
-        signature = (threshold, *, metric=Given::Default("cosine"), limit=None, dimensions=None, threads=None),
+        signature = (threshold, *, metric=Argument::Default("cosine"), limit=None, dimensions=None, threads=None),
         text_signature = "($self, threshold, *, metric='cosine', limit=None, dimensions=None, threads=None)",
     )]
     fn near_duplicates(
         &self,
         py: Python<'_>,
         threshold: &Bound<'_, PyAny>,
-        metric: Given<'_, &'static str>,
+        metric: Argument<'_, &'static str>,
         limit: Option<&Bound<'_, PyAny>>,
         dimensions: Option<&Bound<'_, PyAny>>,
         threads: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Pairs> {
         let metric = metric.choice("metric", &METRICS[..3])?;
         let threshold = self::threshold("threshold", threshold, metric)?;
-        let options = Options {
-            k: 1,
-            filter: Filter::None,
-            dims: self::dimensions(dimensions, &self.0, metric)?,
-            threads: thread_count(threads)?,
-        };
-        let limit = self::limit(limit)?;
-        let pairs = interruptible(py, |py, watch| {
-            detached(py, || self.0.near_duplicates(metric, threshold, limit, options, watch))
+        let dims = self::dimensions(dimensions, &self.0, metric)?;
+        let (limit, threads) = (self::limit(limit)?, thread_count(threads)?);
+        let pairs = interruptible(py, |py, check| {
+            detached(py, || self.0.near_duplicates(metric, threshold, limit, dims, threads, check))
         })?;
         Pairs::wrap(py, &pairs, metric == Metric::Cosine)
     }
 
-    /// Find the smallest oversample at which two stages reach a recall, and use it from now on.
+    /// Find the smallest oversample at which a two-stage search reaches a recall, and make it the default.
     ///
     /// Parameters
     /// ----------
     /// queries : numpy.ndarray
-    ///     int8 of shape ``(q, dims)``: queries like those to come, and not rows of the index, which find themselves.
+    ///     int8 of shape ``(q, dims)``: typical queries, not rows of the index, which would find themselves.
     /// k : int
-    ///     Rows a query, at least 1.
+    ///     Rows to find per query, at least 1.
     /// recall : float, default 0.99
-    ///     The share of the true best ``k`` rows, over all queries together, that two stages shall find; above 0 and
-    ///     at most 1.
+    ///     The share of the true best ``k`` rows, over all queries together, that two stages are to find: above 0 and at
+    ///     most 1.
     /// threads : int, optional
-    ///     Threads to use, the calling one included; by default as many as pay. The result does not depend on it.
+    ///     Threads to use, the calling one included. By default as many as are useful. Never changes the result.
     ///
     /// Returns
     /// -------
     /// Calibration
-    ///     The oversample, its recall, and the recall at others.
+    ///     The oversample, its recall, and the recall at other oversamples.
     ///
     /// Raises
     /// ------
     /// TypeError
     ///     An argument has another type or dtype than described.
     /// ValueError
-    ///     A value or shape that does not fit, named in the message, or there is no row.
+    ///     A value is out of range or a shape does not fit; the message names it. Or there is no query or no row.
     ///
     /// Notes
     /// -----
-    /// The truth is an exact search by cosine of the same queries, and the recall of every oversample follows from the
-    /// places that the true rows have in the first stage's order, so that all are measured in few scans. The result is
-    /// kept with the index, also in its file, until another calibration; recall changes as rows come and go, so
-    /// calibrate again after large changes. The interpreter is released, and Ctrl-C ends the call.
+    /// An exact search by cosine gives the true rows. Their ranks in the first stage give the recall of every oversample,
+    /// so few scans measure them all. The result is stored with the index and in its file until the next calibration.
+    /// Recall changes with the rows, so calibrate again after large changes. The interpreter is released, and Ctrl-C
+    /// interrupts the call.
     #[pyo3(
-        signature = (queries, k, recall=Given::Default(0.99), *, threads=None),
+        signature = (queries, k, recall=Argument::Default(0.99), *, threads=None),
         text_signature = "($self, queries, k, recall=0.99, *, threads=None)",
     )]
     fn calibrate<'py>(
@@ -489,41 +488,42 @@ impl PyIndex {
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
-        recall: Given<'py, f64>,
+        recall: Argument<'py, f64>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Calibration> {
         let recall = self::recall(recall)?;
-        let ask = Ask::extract(&self.0, queries, Metric::Cosine, None, None, threads)?;
-        let options = Options { k: integer("k", k, 1)?, ..ask.options() };
-        let (index, queries) = (&self.0, ask.queries.matrix());
-        let report =
-            interruptible(py, |py, watch| detached(py, || index.calibrate(&queries.packed(), recall, options, watch)))?;
-        Ok(Calibration::wrap(py, &report, recall, ask.queries.len()))
+        let arguments = SearchArguments::extract(&self.0, queries, Metric::Cosine, None, None, threads)?;
+        let (k, threads) = (integer("k", k, 1)?, arguments.options().threads);
+        let (index, queries) = (&self.0, arguments.queries.matrix());
+        let report = interruptible(py, |py, check| {
+            detached(py, || index.calibrate(&queries.packed(), k, recall, threads, check))
+        })?;
+        Ok(Calibration::wrap(py, &report, recall, arguments.queries.len()))
     }
 
-    /// Candidates that two stages compare for each row asked for, unless told otherwise: as calibrated, else 64.
+    /// Default number of candidates per requested row in a two-stage search: the calibrated number, or 64.
     #[getter]
     fn oversample(&self) -> u64 {
-        self.0.calibrated().map_or(OVERSAMPLE as u64, |found| found.oversample)
+        self.0.calibration().map_or(DEFAULT_OVERSAMPLE as u64, |found| found.oversample)
     }
 
-    /// Write the index to a file, replacing what is there.
+    /// Write the index to a file, replacing an existing one.
     ///
     /// Parameters
     /// ----------
     /// path : str or os.PathLike
-    ///     Where to.
+    ///     The file to write.
     ///
     /// Raises
     /// ------
     /// OSError
-    ///     The system refused, or a device, a named pipe or a socket is at ``path``; what was there is as it was, and no
+    ///     The system refused, or ``path`` is a device, a named pipe or a socket. An existing file is unchanged, and no
     ///     temporary file is left.
     ///
     /// Notes
     /// -----
-    /// The file appears whole or not at all: it is written beside its place, flushed to the disk and renamed. The
-    /// interpreter is released, and Ctrl-C ends the call. Rows that are added meanwhile are not in the file.
+    /// The file is replaced atomically: a temporary file beside it is written, flushed to the disk and renamed. Rows that
+    /// are added during the call are not in the file. The interpreter is released, and Ctrl-C interrupts the call.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         save(py, &self.0, &path)
     }
@@ -535,35 +535,40 @@ impl PyIndex {
     /// path : str or os.PathLike
     ///     The file.
     /// mmap : bool, default True
-    ///     Map the file, which takes no time and shares its memory with other processes, instead of reading it.
+    ///     Map the file instead of reading it. Mapping takes no time and shares memory with other processes.
     /// verify : bool, optional
-    ///     Compare the checksums of all data, which reads the whole file. By default only where the file is read
-    ///     anyway, that is without ``mmap``. The header and the length of the file are always checked.
+    ///     Compare the checksums of all data, which reads the whole file. By default only without ``mmap``, where the
+    ///     file is read anyway. The header and the length of the file are always checked.
     ///
     /// Returns
     /// -------
     /// Index
-    ///     With the rows, ids and order of the one that was saved.
+    ///     An index with the rows, ids and row order of the saved one.
     ///
     /// Raises
     /// ------
     /// FileNotFoundError
-    ///     There is no such file. Other refusals of the system are other ``OSError``.
+    ///     There is no such file. If the system refuses otherwise, another ``OSError`` is raised.
     /// IndexFileError
-    ///     The file is no index, holds another kind of vectors, is damaged or cut short, or was written by a newer
+    ///     The file is not an index, holds vectors of another type, is damaged or truncated, or was written by a newer
     ///     version.
     ///
     /// Notes
     /// -----
-    /// A mapped file must not be changed in place while the index lives: if it is cut short, the process is ended by
-    /// the system (SIGBUS) when it reads the lost part, and if it is overwritten, results are of mixed contents.
-    /// Replacing it, as ``save`` does, is safe: an open index keeps the file it was opened from.
+    /// A mapped file must not be changed in place while the index lives. If it is truncated, reading the lost part ends
+    /// the process (SIGBUS); if it is overwritten, results mix both contents. Replacing the file, as ``save`` does, is
+    /// safe: an open index keeps the file it was opened from.
     #[staticmethod]
     #[pyo3(
-        signature = (path, mmap=Given::Default(true), verify=None),
+        signature = (path, mmap=Argument::Default(true), verify=None),
         text_signature = "(path, mmap=True, verify=None)",
     )]
-    fn open(py: Python<'_>, path: PathBuf, mmap: Given<'_, bool>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        mmap: Argument<'_, bool>,
+        verify: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
         open(py, Kind::Int8, &path, mmap, verify).map(Self)
     }
 
@@ -573,7 +578,7 @@ impl PyIndex {
         self.0.dims()
     }
 
-    /// Dimensions of every vector, as ``dims``.
+    /// Dimensions of every vector; the same as ``dims``.
     #[getter]
     fn dimensions(&self) -> usize {
         self.0.dims()

@@ -1,5 +1,5 @@
-//! What a search gives back.
-#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
+//! The result of a top-k search.
+#![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -7,13 +7,14 @@ use pyo3::types::{PyIterator, PyTuple};
 
 use numpy::PyUntypedArrayMethods;
 
-use super::super::convert::{filled, has_dtype, untyped};
-use crate::search::scan::Found;
+use super::super::convert::{collected, has_dtype, untyped};
+use crate::search::rows::Norm;
+use crate::search::top_k::TopK;
 use crate::similarity::cosine::{cosine, inverse_norm};
 
 /// The best rows of each query, best first.
 ///
-/// Searches make it; it unpacks as ``ids, scores = matches`` and pickles.
+/// Searches return it. It unpacks as ``ids, scores = matches`` and can be pickled.
 ///
 /// Parameters
 /// ----------
@@ -22,20 +23,20 @@ use crate::similarity::cosine::{cosine, inverse_norm};
 /// scores : numpy.ndarray
 ///     Their scores, of the same shape: int32 for Hamming distances and products, float32 for cosines.
 /// exact : bool, default True
-///     Whether these are the best by the metric itself, not by a stand-in for it.
+///     Whether every row was compared by the metric itself, so that these are the best rows.
 ///
 /// Raises
 /// ------
 /// TypeError
-///     An argument is no array, or has another dtype.
+///     An argument is not an array, or has another dtype.
 /// ValueError
 ///     The shapes differ, or have neither one nor two dimensions.
 ///
 /// Notes
 /// -----
-/// ``len(matches)`` is ``len(matches.ids)``: the number of queries, or, for one query without a row axis, the number
-/// of its matches. Iteration, for unpacking, gives ``ids`` and ``scores``. The object is immutable and may be shared
-/// between threads; its arrays are ordinary arrays that belong to it alone.
+/// ``len(matches)`` is ``len(matches.ids)``: the number of queries or, for one query without a row axis, the number of
+/// its matches. Iteration gives ``ids`` and ``scores``. The object is immutable and may be shared between threads; its
+/// arrays are ordinary, writable arrays.
 ///
 /// Examples
 /// --------
@@ -44,11 +45,11 @@ use crate::similarity::cosine::{cosine, inverse_norm};
 /// >>> ids, scores = ctxembed.top_k(np.array([1], dtype=np.uint8), rows, 2)
 /// >>> ids, scores
 /// (array([1, 0]), array([0, 1], dtype=int32))
-#[pyclass(frozen, module = "ctxembed._core")]
+#[pyclass(frozen, module = "ctxembed")]
 pub(super) struct Matches {
     ids: Py<PyAny>,
     scores: Py<PyAny>,
-    /// Whether these are the best by the metric itself, not by a stand-in for it.
+    /// Whether every row was compared by the metric itself, so that these are the best rows.
     #[pyo3(get)]
     exact: bool,
 }
@@ -116,57 +117,44 @@ impl Matches {
     }
 }
 
-/// What a candidate's score becomes.
+/// How integer scores become those of the result.
 pub(super) enum Scores<'a> {
-    /// Hamming distance or product, as it is.
+    /// Hamming distances or products, unchanged.
     Integers,
-    /// The cosine with the query of this squared norm and inverse norm.
-    Cosines(&'a [(u32, f64)]),
+    /// Cosines, computed with the norm of each query.
+    Cosines(&'a [Norm]),
 }
 
 impl<'a> Scores<'a> {
-    /// Cosines where there are norms.
-    pub(super) fn of(norms: Option<&'a [(u32, f64)]>) -> Self {
+    /// Cosines if there are norms.
+    pub(super) fn of(norms: Option<&'a [Norm]>) -> Self {
         norms.map_or(Self::Integers, Self::Cosines)
     }
 }
 
 impl Matches {
-    /// Two arrays from the candidates of `queries` queries; `one`: without a row axis.
+    /// Matches from the candidates of `queries` queries; a `single` query has no row axis.
     pub(super) fn wrap(
         py: Python<'_>,
-        found: &Found,
+        found: &TopK,
         queries: usize,
-        one: bool,
+        single: bool,
         scores: &Scores<'_>,
         exact: bool,
     ) -> PyResult<Self> {
         let shape = [queries, found.columns];
-        let shape = if one { &shape[1..] } else { &shape[..] };
-        let (ids, ()) = filled(py, shape, |memory| {
-            for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
-                memory.write(candidate.id);
-            }
-            Ok(())
-        })?;
+        let shape = if single { &shape[1..] } else { &shape[..] };
+        let ids = collected(py, shape, found.candidates.iter().map(|candidate| candidate.id))?;
         let scores = match scores {
-            Scores::Integers => filled(py, shape, |memory| {
-                for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
-                    memory.write(candidate.score);
-                }
-                Ok(())
-            })?,
-            Scores::Cosines(norms) => filled(py, shape, |memory| {
-                let columns = found.columns.max(1);
-                let queries = memory.chunks_mut(columns).zip(found.candidates.chunks(columns)).zip(*norms);
-                for ((memory, candidates), &norm) in queries {
-                    for (memory, row) in memory.iter_mut().zip(candidates) {
-                        memory.write(cosine(row.score, norm, (row.norm, inverse_norm(row.norm))));
-                    }
-                }
-                Ok(())
-            })?,
+            Scores::Integers => collected(py, shape, found.candidates.iter().map(|candidate| candidate.score))?,
+            Scores::Cosines(norms) => {
+                let queries = found.candidates.chunks(found.columns.max(1)).zip(*norms);
+                let cosines = queries.flat_map(|(candidates, &norm)| {
+                    candidates.iter().map(move |row| cosine(row.score, norm, (row.norm, inverse_norm(row.norm))))
+                });
+                collected(py, shape, cosines)?
+            }
         };
-        Ok(Self { ids: ids.unbind(), scores: scores.0.unbind(), exact })
+        Ok(Self { ids: ids.unbind(), scores: scores.unbind(), exact })
     }
 }

@@ -1,19 +1,19 @@
-//! What searches that find all that is near, and calibrations, give back.
-#![expect(clippy::doc_markdown, reason = "docstrings are Python's, in its markup")]
+//! The results of range searches, searches for near duplicates and calibrations.
+#![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
 
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PySlice, PyTuple};
 
-use super::super::convert::{filled, has_dtype, untyped};
+use super::super::convert::{collected, has_dtype, untyped};
 use super::matches::Scores;
 use crate::search::pairs::Pair;
 use crate::search::query;
 use crate::search::range::Within;
 use crate::similarity::cosine::{cosine, inverse_norm};
 
-/// An array argument of one dtype and number of dimensions.
+/// Check the dtype and number of dimensions of an array argument, and return its length.
 fn checked<T: numpy::Element>(name: &str, object: &Bound<'_, PyAny>, ndim: usize) -> PyResult<usize> {
     let array = untyped(name, object)?;
     if !has_dtype::<T>(array) {
@@ -31,15 +31,14 @@ fn checked_scores(scores: &Bound<'_, PyAny>) -> PyResult<usize> {
     if has_dtype::<f32>(array) { checked::<f32>("scores", scores, 1) } else { checked::<i32>("scores", scores, 1) }
 }
 
-/// All rows that are near enough to each query, best first.
+/// All rows within a radius of each query, best first.
 ///
-/// ``search_range`` makes it; it pickles.
+/// ``search_range`` returns it. It can be pickled.
 ///
 /// Parameters
 /// ----------
 /// offsets : numpy.ndarray
-///     Where each query's rows are: those of query ``i`` are ``offsets[i]:offsets[i + 1]``; int64 of shape
-///     ``(queries + 1,)``.
+///     Query ``i`` owns the rows ``offsets[i]:offsets[i + 1]``. int64 of shape ``(queries + 1,)``.
 /// ids : numpy.ndarray
 ///     Ids of the rows of all queries, int64 of shape ``(found,)``.
 /// scores : numpy.ndarray
@@ -48,14 +47,14 @@ fn checked_scores(scores: &Bound<'_, PyAny>) -> PyResult<usize> {
 /// Raises
 /// ------
 /// TypeError
-///     An argument is no array, or has another dtype.
+///     An argument is not an array, or has another dtype.
 /// ValueError
 ///     The lengths do not fit each other.
 ///
 /// Notes
 /// -----
-/// ``len(found)`` is the number of queries, ``found[i]`` the ids and scores of one, as views. The object is immutable
-/// and may be shared between threads.
+/// ``len(found)`` is the number of queries, and ``found[i]`` the ids and scores of one of them, as views. The object is
+/// immutable and may be shared between threads.
 ///
 /// Examples
 /// --------
@@ -67,7 +66,7 @@ fn checked_scores(scores: &Bound<'_, PyAny>) -> PyResult<usize> {
 /// (array([0, 3, 4]), array([1, 0, 2, 3]), array([0, 1, 1, 0], dtype=int32))
 /// >>> found[1]
 /// (array([3]), array([0], dtype=int32))
-#[pyclass(frozen, module = "ctxembed._core")]
+#[pyclass(frozen, module = "ctxembed")]
 pub(super) struct RangeMatches {
     offsets: Py<PyAny>,
     ids: Py<PyAny>,
@@ -97,7 +96,7 @@ impl RangeMatches {
         })
     }
 
-    /// Where each query's rows are, int64 of shape ``(queries + 1,)``.
+    /// Query ``i`` owns the rows ``offsets[i]:offsets[i + 1]``. int64 of shape ``(queries + 1,)``.
     #[getter]
     fn offsets(&self, py: Python<'_>) -> Py<PyAny> {
         self.offsets.clone_ref(py)
@@ -146,28 +145,16 @@ impl RangeMatches {
     pub(super) fn wrap(py: Python<'_>, found: &Within, scores: &Scores<'_>) -> PyResult<Self> {
         let shape = [found.candidates.len()];
         let offsets: Vec<i64> = found.offsets.iter().map(|&offset| offset as i64).collect();
-        let (ids, ()) = filled(py, &shape, |memory| {
-            for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
-                memory.write(candidate.id);
+        let ids = collected(py, &shape, found.candidates.iter().map(|candidate| candidate.id))?;
+        let scores = match scores {
+            Scores::Integers => collected(py, &shape, found.candidates.iter().map(|candidate| candidate.score))?,
+            Scores::Cosines(norms) => {
+                let cosines = found.offsets.windows(2).zip(*norms).flat_map(|(bounds, &norm)| {
+                    let candidates = &found.candidates[bounds[0]..bounds[1]];
+                    candidates.iter().map(move |row| cosine(row.score, norm, (row.norm, inverse_norm(row.norm))))
+                });
+                collected(py, &shape, cosines)?
             }
-            Ok(())
-        })?;
-        let (scores, ()) = match scores {
-            Scores::Integers => filled(py, &shape, |memory| {
-                for (memory, candidate) in memory.iter_mut().zip(&found.candidates) {
-                    memory.write(candidate.score);
-                }
-                Ok(())
-            })?,
-            Scores::Cosines(norms) => filled(py, &shape, |memory| {
-                for (bounds, &norm) in found.offsets.windows(2).zip(*norms) {
-                    let range = bounds[0]..bounds[1];
-                    for (memory, row) in memory[range.clone()].iter_mut().zip(&found.candidates[range]) {
-                        memory.write(cosine(row.score, norm, (row.norm, inverse_norm(row.norm))));
-                    }
-                }
-                Ok(())
-            })?,
         };
         let offsets = offsets.into_pyarray(py).into_any().unbind();
         Ok(Self { offsets, ids: ids.unbind(), scores: scores.unbind(), starts: found.offsets.clone() })
@@ -176,25 +163,25 @@ impl RangeMatches {
 
 /// Pairs of rows that are near each other.
 ///
-/// ``near_duplicates`` makes it; it unpacks as ``ids, scores = pairs`` and pickles.
+/// ``near_duplicates`` returns it. It unpacks as ``ids, scores = pairs`` and can be pickled.
 ///
 /// Parameters
 /// ----------
 /// ids : numpy.ndarray
 ///     The two ids of each pair, the lower one first, int64 of shape ``(pairs, 2)``.
 /// scores : numpy.ndarray
-///     The score of each, of shape ``(pairs,)``: int32 for Hamming distances and products, float32 for cosines.
+///     The score of each pair, of shape ``(pairs,)``: int32 for Hamming distances and products, float32 for cosines.
 ///
 /// Raises
 /// ------
 /// TypeError
-///     An argument is no array, or has another dtype.
+///     An argument is not an array, or has another dtype.
 /// ValueError
 ///     The shapes do not fit each other.
 ///
 /// Notes
 /// -----
-/// Pairs come in the order of their ids. ``len(pairs)`` is their number. The object is immutable and may be shared
+/// Pairs are ordered by their ids. ``len(pairs)`` is their number. The object is immutable and may be shared
 /// between threads.
 ///
 /// Examples
@@ -205,7 +192,7 @@ impl RangeMatches {
 /// >>> pairs = index.near_duplicates(1)
 /// >>> pairs.ids.tolist(), pairs.scores
 /// ([[0, 2], [0, 3], [2, 3]], array([1, 0, 1], dtype=int32))
-#[pyclass(frozen, module = "ctxembed._core")]
+#[pyclass(frozen, module = "ctxembed")]
 pub(super) struct Pairs {
     ids: Py<PyAny>,
     scores: Py<PyAny>,
@@ -219,7 +206,7 @@ impl Pairs {
         let columns = untyped("ids", ids)?.shape()[1];
         if pairs != scored || columns != 2 {
             return Err(PyValueError::new_err(format!(
-                "ids must have two columns and a row a score, got shape ({pairs}, {columns}) and {scored} scores"
+                "ids must have two columns and one row per score, got shape ({pairs}, {columns}) and {scored} scores"
             )));
         }
         Ok(Self { ids: ids.clone().unbind(), scores: scores.clone().unbind() })
@@ -257,42 +244,26 @@ impl Pairs {
 }
 
 impl Pairs {
-    /// `cosines`: scores are products whose cosines are meant.
+    /// With `cosines`, scores are the cosines of the pairs, else their integer scores.
     pub(super) fn wrap(py: Python<'_>, pairs: &[Pair], cosines: bool) -> PyResult<Self> {
-        let (ids, ()) = filled(py, &[pairs.len(), 2], |memory| {
-            for (memory, pair) in memory.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-                memory[0].write(pair.ids[0]);
-                memory[1].write(pair.ids[1]);
-            }
-            Ok(())
-        })?;
-        let (scores, ()) = if cosines {
-            filled(py, &[pairs.len()], |memory| {
-                for (memory, pair) in memory.iter_mut().zip(pairs) {
-                    memory.write(pair.cosine());
-                }
-                Ok(())
-            })?
+        let ids = collected(py, &[pairs.len(), 2], pairs.iter().flat_map(|pair| pair.ids))?;
+        let scores = if cosines {
+            collected(py, &[pairs.len()], pairs.iter().map(Pair::cosine))?
         } else {
-            filled(py, &[pairs.len()], |memory| {
-                for (memory, pair) in memory.iter_mut().zip(pairs) {
-                    memory.write(pair.score);
-                }
-                Ok(())
-            })?
+            collected(py, &[pairs.len()], pairs.iter().map(|pair| pair.score))?
         };
         Ok(Self { ids: ids.unbind(), scores: scores.unbind() })
     }
 }
 
-/// What a calibration of two stages measured.
+/// The result of calibrating a two-stage search.
 ///
-/// ``Index.calibrate`` makes it.
+/// ``Index.calibrate`` returns it.
 ///
 /// Notes
 /// -----
 /// The object is immutable. Recall is the share of the true best ``k`` rows that two stages find, over all queries
-/// together; the truth is an exact search of the same rows.
+/// together. An exact search of the same rows gives the truth.
 ///
 /// Examples
 /// --------
@@ -306,7 +277,7 @@ impl Pairs {
 /// (True, True)
 /// >>> report.oversamples[0], len(report.oversamples) == len(report.recalls)
 /// (np.int64(1), True)
-#[pyclass(frozen, module = "ctxembed._core")]
+#[pyclass(frozen, module = "ctxembed")]
 pub(super) struct Calibration {
     /// The smallest oversample that reached the target; the index uses it from now on.
     #[pyo3(get)]
@@ -314,10 +285,10 @@ pub(super) struct Calibration {
     /// The recall at that oversample.
     #[pyo3(get)]
     recall: f64,
-    /// The recall that was asked for.
+    /// The requested recall.
     #[pyo3(get)]
     target: f64,
-    /// Rows a query.
+    /// Rows per query.
     #[pyo3(get)]
     k: usize,
     /// Number of queries.
@@ -329,7 +300,7 @@ pub(super) struct Calibration {
 
 #[pymethods]
 impl Calibration {
-    /// Oversamples below, at and next above the one found, int64 of shape ``(tried,)``.
+    /// The oversamples that were measured, int64 of shape ``(tried,)``: powers of two, and the one found.
     #[getter]
     fn oversamples(&self, py: Python<'_>) -> Py<PyAny> {
         self.oversamples.clone_ref(py)
@@ -350,7 +321,7 @@ impl Calibration {
 }
 
 impl Calibration {
-    pub(super) fn wrap(py: Python<'_>, report: &query::Calibration, target: f64, queries: usize) -> Self {
+    pub(super) fn wrap(py: Python<'_>, report: &query::CalibrationReport, target: f64, queries: usize) -> Self {
         let oversamples: Vec<i64> = report.measured.iter().map(|&(oversample, _)| oversample as i64).collect();
         let recalls: Vec<f64> = report.measured.iter().map(|&(_, recall)| recall).collect();
         Self {

@@ -4,9 +4,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Matrix;
-use super::super::dot::sum;
 use super::scalar::signed;
+use crate::similarity::Matrix;
+use crate::similarity::dot::sum;
 
 /// Elements of the query in a register.
 const STEP: usize = 32;
@@ -34,7 +34,7 @@ fn chosen(query: &[[i8; STEP]], row: &[[u8; 4]]) -> i32 {
     for (values, word) in query.iter().zip(row) {
         let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(*word)), spread);
         let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-        // SAFETY: `values` is 32 bytes, and the load asks for no alignment.
+        // SAFETY: `values` is 32 bytes, and the load needs no alignment.
         let kept = _mm256_and_si256(set, unsafe { _mm256_loadu_si256(values.as_ptr().cast()) });
         // Pairs are within 2 * 128 and fit 16 bits; fours of them go to 32.
         sums = _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(ones, kept), wide_ones));

@@ -4,10 +4,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Matrix;
-use super::super::dot::{GROUP, Line, sum};
-use super::SPREAD;
-use super::scalar::signed;
+use super::scalar::{SPREAD, signed};
+use crate::similarity::Matrix;
+use crate::similarity::dot::{GROUP, Line, sum};
 
 /// Elements of the query in a register.
 const STEP: usize = 64;
@@ -43,13 +42,13 @@ pub(super) fn rows(query: &[i8], rows: Matrix<'_, u8>, out: &mut [i32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn twice_chosen<const R: usize>(query: &[[i8; STEP]], mut rows: [&[[u8; BYTES]]; R]) -> [i32; R] {
     for row in &mut rows {
-        // The length that the compiler needs to see to leave out the checks below.
+        // Seeing one length, the compiler leaves out the checks below.
         *row = &row[..query.len()];
     }
     let twos = _mm512_set1_epi8(2);
     let mut sums = [_mm512_setzero_si512(); R];
     for (at, values) in query.iter().enumerate() {
-        // SAFETY: `values` is 64 bytes, and the load asks for no alignment.
+        // SAFETY: `values` is 64 bytes, and the load needs no alignment.
         let values = unsafe { _mm512_loadu_si512(values.as_ptr().cast()) };
         for (sum, row) in sums.iter_mut().zip(rows) {
             let set = _mm512_maskz_mov_epi8(u64::from_le_bytes(row[at]), twos);
@@ -67,12 +66,12 @@ fn twice_chosen<const R: usize>(query: &[[i8; STEP]], mut rows: [&[[u8; BYTES]];
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn pack(group: [&[u8]; GROUP], lines: &mut [Line]) -> usize {
     let mut words: [std::slice::Iter<'_, [u8; 4]>; GROUP] = group.map(|row| row.as_chunks().0.iter());
-    // SAFETY: the table is 64 bytes, and the load asks for no alignment.
+    // SAFETY: the table is 64 bytes, and the load needs no alignment.
     let table = unsafe { _mm512_loadu_si512(SPREAD.as_ptr().cast()) };
     let (blocks, _) = lines.as_chunks_mut::<8>();
     for lines in &mut *blocks {
         let word = words.each_mut().map(|words| words.next().map_or(0, |word| u32::from_le_bytes(*word)));
-        // SAFETY: sixteen words are 64 bytes, and the load asks for no alignment.
+        // SAFETY: sixteen words are 64 bytes, and the load needs no alignment.
         let mut bits = unsafe { _mm512_loadu_si512(word.as_ptr().cast()) };
         for line in lines {
             // The look-up reads the lowest four bits of each lane.

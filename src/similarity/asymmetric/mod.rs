@@ -4,30 +4,18 @@
 //! Panels hold 2 and 0 in bytes for a bit that is set or not, and are those of [`super::dot`] otherwise: its kernels
 //! read unsigned bytes, and a query's bias is its sum.
 
-mod scalar;
-
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod scalar;
 
-use super::dot::{self, GROUP, Line};
-use super::{BATCH, Kernels, Matrix, Queries};
+use super::dot::{self, GROUP, Line, Word};
+use super::{Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
 
 /// Elements of a query for each byte of a row.
 const RATIO: usize = 8;
-
-/// Four bits as four bytes of 0 or 2, in memory order.
-const SPREAD: [u32; 16] = {
-    let (mut table, mut bits) = ([0; 16], 0);
-    while bits < 16 {
-        let bytes = [bits as u8 & 1, bits as u8 >> 1 & 1, bits as u8 >> 2 & 1, bits as u8 >> 3];
-        table[bits] = u32::from_ne_bytes(bytes) << 1;
-        bits += 1;
-    }
-    table
-};
 
 /// Inner product of int8 queries with rows of +1 and -1. Queries are filled up with zeros to whole bytes of a row.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +26,7 @@ impl Kernels for Asymmetric {
     type Query = i8;
     type Element = u8;
     type Line = Line;
-    type Word = [u32; BATCH];
+    type Queries = Interleaved<Word>;
 
     const GROUP: usize = GROUP;
     const RATIO: usize = RATIO;
@@ -82,16 +70,16 @@ impl Kernels for Asymmetric {
                 _ => 0,
             };
             for (lane, row) in group.into_iter().enumerate() {
-                spread(&row[done..], lane, &mut lines[2 * done..]);
+                scalar::spread(&row[done..], lane, &mut lines[2 * done..]);
             }
         }
         last.fill(Line([0; GROUP]));
         for (lane, row) in rest.iter().enumerate() {
-            spread(row, lane, last);
+            scalar::spread(row, lane, last);
         }
     }
 
-    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Interleaved<Word> {
         dot::pack_queries(isa, queries, width, 1)
     }
 
@@ -99,7 +87,7 @@ impl Kernels for Asymmetric {
         isa: Isa,
         _rows: Matrix<'_, u8>,
         panel: &[Line],
-        queries: &Queries<Self::Word>,
+        queries: &Interleaved<Word>,
         batch: usize,
         out: &mut [i32],
         stride: usize,
@@ -108,18 +96,10 @@ impl Kernels for Asymmetric {
     }
 }
 
-/// Write a row's bits to its lane.
-fn spread(row: &[u8], lane: usize, lines: &mut [Line]) {
-    for (&byte, [low, high]) in row.iter().zip(lines.as_chunks_mut::<2>().0) {
-        low.0[lane] = SPREAD[usize::from(byte & 15)];
-        high.0[lane] = SPREAD[usize::from(byte >> 4)];
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::Random;
-    use super::super::{BATCH, MAX_DIMS};
+    use super::super::{BATCH, Batches as _, MAX_DIMS};
     use super::*;
 
     fn oracle(query: &[i8], row: &[u8]) -> i32 {
@@ -138,10 +118,10 @@ mod tests {
                 Asymmetric::rows(isa, query, rows, &mut out);
                 assert_eq!(&out, expected, "rows, {isa:?}, width {width}");
             }
-            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
+            let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
             Asymmetric::pack_rows(isa, rows, &mut panel);
             let stride = rows.len().next_multiple_of(GROUP);
-            for batch in 0..packed.batches() {
+            for batch in 0..packed.count() {
                 let mut out = vec![-1; BATCH * stride];
                 Asymmetric::panel(isa, rows, &panel, &packed, batch, &mut out, stride);
                 for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
@@ -153,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_sums_what_the_oracle_sums_at_every_width() {
+    fn every_path_equals_the_oracle_at_every_width() {
         let mut random = Random(8);
         for width in (1..=80).chain([125, 128, 129, 320]) {
             for extra in [0, 3] {
@@ -164,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_extreme_values_fit_at_the_widest() {
+    fn extreme_values_do_not_overflow_at_the_greatest_width() {
         let width = MAX_DIMS / 8;
         for value in [-128, 127] {
             for byte in [0, 255] {

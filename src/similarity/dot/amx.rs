@@ -1,5 +1,5 @@
 //! AMX: TDPBSSD multiplies a tile of sixteen rows, 64 elements of each as they lie in memory, with a tile of as many
-//! elements of sixteen queries, and adds the 256 sums to a third tile in sixteen cycles, where VPDPBUSD would take 128.
+//! elements of sixteen queries, and adds the 256 sums to a third tile. It takes sixteen cycles, VPDPBUSD would take 128.
 //!
 //! Intel, Architecture Instruction Set Extensions and Future Features, chapter 3. The compiler has no intrinsics for
 //! tiles yet.
@@ -8,11 +8,12 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::super::lanes::transpose_words;
-use super::super::{Matrix, Queries};
-use super::{GROUP, Line, WORD, each_word};
+use super::layout::{GROUP, Line, WORD, each_word};
+use crate::similarity::transpose::transpose_words;
+use crate::similarity::{Batches, Matrix};
 
 /// Elements of a vector in a row of a tile.
 const STEP: usize = 64;
@@ -20,22 +21,50 @@ const STEP: usize = 64;
 const TILE: usize = GROUP;
 /// Rows that are multiplied together: two tiles, so that a tile of queries is loaded for both.
 const PAIR: usize = 2 * TILE;
-/// Queries that are multiplied together at most: two tiles, so that a tile of rows is loaded for both.
-const TOGETHER: usize = 2 * TILE;
-
-/// Interleave queries by sixteen, the same four elements of each in a line.
-pub(super) fn pack_queries<W>(queries: &[i8], width: usize) -> Queries<W> {
-    let (count, length) = (queries.len() / width, width.div_ceil(STEP) * (STEP / WORD));
-    let together = if count > TILE { TOGETHER } else { TILE };
-    let mut tiles = vec![Line([0; TILE]); count.next_multiple_of(together) / TILE * length];
-    for (q, query) in queries.chunks_exact(width).enumerate() {
-        let tiles = &mut tiles[q / TILE * length..][..length];
-        each_word(query, |word, value| tiles[word].0[q % TILE] = value);
-    }
-    Queries { words: vec![], tiles, bias: vec![], count, length, together }
+/// Queries by sixteen, the same four elements of each in a line, sixteen lines a tile.
+#[derive(Clone, Debug)]
+pub struct Tiles {
+    lines: Vec<[Line; TILE]>,
+    /// Tiles of a query.
+    steps: usize,
+    queries: usize,
+    /// Queries that are multiplied together: of one tile, or of two, so that a tile of rows is loaded for both.
+    size: usize,
 }
 
-/// Rows that can be read where they lie: whole pairs of tiles, and whole steps of all their rows. The elements after
+impl Tiles {
+    /// Interleave queries of `width` elements each.
+    pub(super) fn new(queries: &[i8], width: usize) -> Self {
+        let (count, steps) = (queries.len() / width, width.div_ceil(STEP));
+        let size = if count > TILE { 2 * TILE } else { TILE };
+        let mut lines = vec![[Line([0; TILE]); TILE]; count.next_multiple_of(size) / TILE * steps];
+        for (q, query) in queries.chunks_exact(width).enumerate() {
+            let own = lines[q / TILE * steps..][..steps].as_flattened_mut();
+            each_word(query, |word, value| own[word].0[q % TILE] = value);
+        }
+        Self { lines, steps, queries: count, size }
+    }
+
+    /// The tiles of a batch's first sixteen queries, those of its others, and the number of its real queries.
+    fn batch(&self, batch: usize) -> (&[[Line; TILE]], &[[Line; TILE]], usize) {
+        let steps = self.size / TILE * self.steps;
+        let (first, second) = self.lines[batch * steps..][..steps].split_at(self.steps);
+        let count = self.size.min(self.queries - batch * self.size);
+        (first, if count > TILE { second } else { &[] }, count)
+    }
+}
+
+impl Batches for Tiles {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn count(&self) -> usize {
+        self.queries.div_ceil(self.size)
+    }
+}
+
+/// Rows that can be read where they lie, in whole pairs of tiles: whole steps of each can be read, and the elements after
 /// a row's own score nothing.
 fn in_place(rows: Matrix<'_, i8>) -> usize {
     rows.readable(rows.width().next_multiple_of(STEP)) / PAIR * PAIR
@@ -51,32 +80,34 @@ pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
     }
 }
 
-/// What [`super::Dot::panel`] asks for: `panel` is what [`pack_rows`] made of the rows.
+/// See [`Kernels::panel`](crate::similarity::Kernels::panel); [`pack_rows`] made `panel` of the rows.
+///
+/// # Safety
+/// [`Isa::dot`](crate::isa::Isa::dot) names AMX: the CPU has tiles, and the system lets this process use them.
 #[target_feature(enable = "avx512f")]
-pub(super) fn panel<W>(
+pub(super) unsafe fn panel(
     rows: Matrix<'_, i8>,
     panel: &[Line],
-    queries: &Queries<W>,
+    queries: &Tiles,
     batch: usize,
     out: &mut [i32],
     stride: usize,
 ) {
     let steps = rows.width().div_ceil(STEP);
-    let (tiles, count) = queries.tiles(batch);
-    let (first, second) = tiles.split_at(queries.length);
-    let second = if count > TILE { second } else { &[] };
+    let (first, second, count) = queries.batch(batch);
     let in_place = in_place(rows);
     let mut sums = Sums([[Line([0; TILE]); TILE]; 4]);
-    let configured = Configured::new();
+    // SAFETY: the caller vouches for tiles, and nothing below configures them again.
+    let configured = unsafe { Configured::new() };
     for start in (0..in_place).step_by(PAIR) {
         if batch == 0 {
             rows.prefetch(start + PAIR..start + 2 * PAIR);
         }
-        multiply(&configured, rows.from(start), rows.stride(), first, second, steps, &mut sums);
+        multiply(&configured, rows.from(start), rows.stride(), first, second, &mut sums);
         store(&sums, count, start..rows.len(), out, stride);
     }
     for (start, lines) in (in_place..).step_by(PAIR).zip(panel.chunks_exact(PAIR * steps)) {
-        multiply(&configured, bytes(lines), steps * STEP, first, second, steps, &mut sums);
+        multiply(&configured, bytes(lines), steps * STEP, first, second, &mut sums);
         store(&sums, count, start..rows.len(), out, stride);
     }
 }
@@ -90,7 +121,7 @@ fn bytes(lines: &[Line]) -> &[i8] {
 /// Sums of two tiles of rows with the first tile of queries, then with the second: a line holds those of a row.
 struct Sums([[Line; TILE]; 4]);
 
-/// Write the sums of the first of these rows, a run of rows for each query.
+/// Write the sums of the first of `rows`, a run of rows for each query.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store(sums: &Sums, count: usize, rows: Range<usize>, out: &mut [i32], stride: usize) {
@@ -106,14 +137,15 @@ fn store(sums: &Sums, count: usize, rows: Range<usize>, out: &mut [i32], stride:
         }
         for (query, scores) in (first..count).zip(transpose_words(&registers)) {
             let out = &mut out[query * stride + start..][..TILE];
-            // SAFETY: `out` is sixteen i32, 64 bytes, and the store asks for no alignment.
+            // SAFETY: `out` is sixteen i32, 64 bytes, and the store needs no alignment.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), scores) };
         }
     }
 }
 
-/// The proof that this thread's tiles are of sixteen rows of 64 bytes each; dropping it releases them.
-struct Configured(());
+/// Proof that this thread's tiles are configured, of sixteen rows of 64 bytes each. Its drop releases them. Tiles belong
+/// to a thread, so it is neither Send nor Sync.
+struct Configured(PhantomData<*const ()>);
 
 /// Layout of LDTILECFG's operand.
 #[repr(C, align(64))]
@@ -126,43 +158,47 @@ struct Config {
 }
 
 impl Configured {
-    /// Only where [`crate::isa::Isa::dot`] names AMX.
-    #[target_feature(enable = "avx512f")]
-    fn new() -> Self {
+    /// # Safety
+    /// [`Isa::dot`](crate::isa::Isa::dot) names AMX, and this thread has no other value of this type: its drop would
+    /// release the tiles of both.
+    unsafe fn new() -> Self {
         let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
         row_bytes[..8].fill(STEP as u16);
         rows[..8].fill(TILE as u8);
         let config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
-        // SAFETY: 64 bytes are read; no code of the compiler's uses tiles, and they are released when this is dropped.
+        // SAFETY: the instruction exists here, as the caller says, and reads the 64 bytes of `config`. No code of the
+        // compiler's uses tiles, and they are released when this is dropped.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags)) };
-        Self(())
+        Self(PhantomData)
     }
 }
 
 impl Drop for Configured {
     fn drop(&mut self) {
-        // SAFETY: tiles were configured by this thread, for nobody else.
+        // SAFETY: this thread configured its tiles in `new`, and for this value alone.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }
 
-/// All sums of [`PAIR`] rows, `stride` bytes apart, with one tile of queries or two.
+/// All sums of [`PAIR`] rows, `stride` bytes apart, with sixteen queries or twice as many, a tile for each step.
 #[inline]
 fn multiply(
     _: &Configured,
     rows: &[i8],
     stride: usize,
-    first: &[Line],
-    second: &[Line],
-    steps: usize,
+    first: &[[Line; TILE]],
+    second: &[[Line; TILE]],
     sums: &mut Sums,
 ) {
-    let length = steps * (STEP / WORD);
-    assert!(steps > 0 && rows.len() >= (PAIR - 1) * stride + steps * STEP && first.len() == length);
+    const { assert!(STEP == TILE * WORD && size_of::<Line>() == STEP) };
+    let steps = first.len();
+    // From the first row's start to the last one's end; `steps * STEP` is a sixteenth of the bytes of `first`.
+    let read = stride.saturating_mul(PAIR - 1).saturating_add(steps * STEP);
+    assert!(steps > 0 && rows.len() >= read);
     if second.is_empty() {
         // SAFETY: the tiles are configured. Sixteen rows of 64 bytes are read at each of `steps` places of `rows`
-        // and of the same with `TILE` rows more, whose last ends within it, and as many of `first`, which has so
-        // many lines. Two of the four sums are written, 1,024 bytes each.
+        // and of the same with `TILE` rows more, whose last ends within it by the check above, and as many of `first`,
+        // which has so many tiles. Two of the four sums are written, 1,024 bytes each.
         unsafe {
             asm!(
                 "tilezero tmm0",
@@ -193,7 +229,7 @@ fn multiply(
         }
         return;
     }
-    assert!(second.len() == length);
+    assert!(second.len() == steps);
     // SAFETY: as above, with `second` read like `first`, and all four sums written.
     unsafe {
         asm!(

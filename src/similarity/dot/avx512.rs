@@ -5,9 +5,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::lanes::transpose_words;
-use super::super::{Matrix, prefetch_ahead};
-use super::{BATCH, BIAS, GROUP, Line, WORD, sum};
+use super::layout::{BIAS, GROUP, Line, WORD, Word, sum};
+use crate::similarity::transpose::transpose_words;
+use crate::similarity::{BATCH, Matrix, prefetch_ahead};
 
 /// Bytes in a register.
 const STEP: usize = 64;
@@ -33,7 +33,7 @@ pub(super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn sums<const R: usize>(query: &[i8], mut rows: [&[i8]; R], ahead: usize) -> [__m512i; R] {
     for row in &mut rows {
-        // The length that the compiler needs to see to leave out the checks below.
+        // Seeing one length, the compiler leaves out the checks below.
         *row = &row[..query.len()];
     }
     let bias = _mm512_set1_epi8(-128);
@@ -142,7 +142,7 @@ fn norm([_, squares, plain]: &[__m512i; 3]) -> u32 {
 fn load(elements: &[i8]) -> __m512i {
     debug_assert_eq!(elements.len(), STEP);
     let elements: &[i8; STEP] = elements.first_chunk().unwrap_or(&[0; STEP]);
-    // SAFETY: the array is 64 bytes, and the load asks for no alignment.
+    // SAFETY: the array is 64 bytes, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(elements.as_ptr().cast()) }
 }
 
@@ -175,14 +175,7 @@ pub(super) fn pack(group: [&[i8]; GROUP], lines: &mut [Line]) -> usize {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn panel(
-    panel: &[Line],
-    words: &[[u32; BATCH]],
-    bias: &[i32; BATCH],
-    count: usize,
-    out: &mut [i32],
-    stride: usize,
-) {
+pub(super) fn panel(panel: &[Line], words: &[Word], bias: &[i32; BATCH], count: usize, out: &mut [i32], stride: usize) {
     match count {
         1 => batch::<1>(panel, words, bias, out, stride),
         2 => batch::<2>(panel, words, bias, out, stride),
@@ -194,7 +187,7 @@ pub(super) fn panel(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn batch<const Q: usize>(panel: &[Line], words: &[[u32; BATCH]], bias: &[i32; BATCH], out: &mut [i32], stride: usize) {
+fn batch<const Q: usize>(panel: &[Line], words: &[Word], bias: &[i32; BATCH], out: &mut [i32], stride: usize) {
     let length = words.len();
     let mut pairs = panel.chunks_exact(2 * length);
     let mut at = 0;
@@ -213,14 +206,14 @@ fn batch<const Q: usize>(panel: &[Line], words: &[[u32; BATCH]], bias: &[i32; BA
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn tile<const R: usize, const Q: usize>(
     mut groups: [&[Line]; R],
-    words: &[[u32; BATCH]],
+    words: &[Word],
     bias: &[i32; BATCH],
     out: &mut [i32],
     stride: usize,
 ) {
     let mut sums = [[_mm512_setzero_si512(); Q]; R];
     for group in &mut groups {
-        // The length that the compiler needs to see to leave out the checks below.
+        // Seeing one length, the compiler leaves out the checks below.
         *group = &group[..words.len()];
     }
     for (at, word) in words.iter().enumerate() {
@@ -240,7 +233,7 @@ fn tile<const R: usize, const Q: usize>(
         for (q, (sum, &bias)) in sums.into_iter().zip(bias).enumerate() {
             let out = &mut out[q * stride + r * GROUP..][..GROUP];
             let scores = _mm512_sub_epi32(sum, _mm512_set1_epi32(bias));
-            // SAFETY: `out` is sixteen i32, 64 bytes, and the store asks for no alignment.
+            // SAFETY: `out` is sixteen i32, 64 bytes, and the store needs no alignment.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), scores) };
         }
     }

@@ -1,10 +1,8 @@
 //! Inner products of int8 vectors and their squared norms, exact in 32 bits up to [`super::MAX_DIMS`] dimensions.
 //!
-//! Panels hold `x + 128` in unsigned bytes, as AVX-512's byte product asks for. A query's sums then exceed its scores
+//! Panels hold `x + 128` in unsigned bytes, as AVX-512's byte product requires. A query's sums then exceed its scores
 //! by `128 * (sum of the query)`, one constant a query, its bias. Sums wrap modulo 2^32, which is harmless: scores
-//! themselves fit.
-
-mod scalar;
+//! themselves fit. AMX multiplies signed bytes, and needs neither.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -12,32 +10,54 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod layout;
+mod scalar;
 
-use super::{BATCH, Kernels, Matrix, Queries};
+use layout::{BIAS, WORD, each_word};
+pub(super) use layout::{GROUP, sum};
+pub use layout::{Line, Word};
+
+use super::{BATCH, Batches, Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
-
-/// Elements in a word.
-const WORD: usize = 4;
-/// Rows in a group.
-pub(super) const GROUP: usize = 16;
-/// Turns four int8 `x` into four unsigned `x + 128`.
-const BIAS: u32 = 0x8080_8080;
-
-/// The same four elements, each plus 128, of sixteen rows.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub struct Line(pub(crate) [u32; GROUP]);
 
 /// Inner product of int8 vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Dot;
+
+/// Queries in the form of the path that they were packed for.
+#[derive(Clone, Debug)]
+pub enum Queries {
+    /// For kernels that broadcast a word of a query.
+    Words(Interleaved<Word>),
+    /// For AMX, which multiplies tiles.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(amx::Tiles),
+}
+
+impl Batches for Queries {
+    fn size(&self) -> usize {
+        match self {
+            Self::Words(words) => words.size(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles(tiles) => tiles.size(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Words(words) => words.count(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles(tiles) => tiles.count(),
+        }
+    }
+}
 
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
 impl Kernels for Dot {
     type Query = i8;
     type Element = i8;
     type Line = Line;
-    type Word = [u32; BATCH];
+    type Queries = Queries;
 
     const GROUP: usize = GROUP;
     const RATIO: usize = 1;
@@ -48,7 +68,7 @@ impl Kernels for Dot {
 
     fn block_bytes(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
-            // There is no panel, and CPUs that multiply matrices have 2 MB of L2 cache a core.
+            // Almost no row is copied to a panel, and CPUs with AMX have 2 MB of L2 cache a core.
             Isa::Amx => 256 << 10,
             _ => 128 << 10,
         }
@@ -133,29 +153,33 @@ impl Kernels for Dot {
         }
     }
 
-    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Queries<Self::Word> {
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Queries {
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::dot()) == Isa::Amx {
-            return amx::pack_queries(queries, width);
+            return Queries::Tiles(amx::Tiles::new(queries, width));
         }
-        pack_queries(isa, queries, width, 128)
+        Queries::Words(pack_queries(isa, queries, width, 128))
     }
 
     fn panel(
         isa: Isa,
         rows: Matrix<'_, i8>,
         lines: &[Line],
-        queries: &Queries<Self::Word>,
+        queries: &Queries,
         batch: usize,
         out: &mut [i32],
         stride: usize,
     ) {
-        #[cfg(target_arch = "x86_64")]
-        if isa.min(Isa::dot()) == Isa::Amx {
-            // SAFETY: `Isa::dot` names AMX only where this process may use it, and AVX-512 F was detected.
-            return unsafe { amx::panel(rows, lines, queries, batch, out, stride) };
+        match queries {
+            Queries::Words(words) => panel(isa, lines, words, batch, out, stride),
+            #[cfg(target_arch = "x86_64")]
+            Queries::Tiles(tiles) => {
+                assert_eq!(isa.min(Isa::dot()), Isa::Amx, "queries were packed for another path");
+                // SAFETY: `Isa::dot` names AMX only where the CPU has tiles and the system lets this process use them;
+                // AVX-512 F was detected too.
+                unsafe { amx::panel(rows, lines, tiles, batch, out, stride) }
+            }
         }
-        panel(isa, lines, queries, batch, out, stride);
     }
 }
 
@@ -164,7 +188,7 @@ impl Kernels for Dot {
 pub(super) fn panel(
     isa: Isa,
     panel: &[Line],
-    queries: &Queries<[u32; BATCH]>,
+    queries: &Interleaved<Word>,
     batch: usize,
     out: &mut [i32],
     stride: usize,
@@ -182,14 +206,14 @@ pub(super) fn panel(
 }
 
 /// Interleave queries whose sums exceed their scores by `excess` times the sum of the query.
-pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) -> Queries<[u32; BATCH]> {
+pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) -> Interleaved<Word> {
     let (count, length) = (queries.len() / width, width.div_ceil(WORD));
     let batches = count.div_ceil(BATCH);
     let mut words = vec![[0; BATCH]; batches * length];
     let mut bias = vec![0; batches * BATCH];
     for (q, query) in queries.chunks_exact(width).enumerate() {
         let batch = &mut words[q / BATCH * length..][..length];
-        // A query's missing elements are zero, so what a panel holds in their place scores nothing.
+        // A query's last word is filled up with zeros, so whatever a panel has in their place scores nothing.
         each_word(query, |word, value| batch[word][q % BATCH] = value);
         bias[q] = excess * sum(query);
     }
@@ -198,26 +222,7 @@ pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) 
         words = avx2::widen_queries(&words);
     }
     let length = words.len() / batches.max(1);
-    Queries::of_words(words, bias, count, length)
-}
-
-/// The sum of a vector.
-pub(super) fn sum(vector: &[i8]) -> i32 {
-    vector.iter().map(|&x| i32::from(x)).sum()
-}
-
-/// The vector's words of four elements, as bytes in memory order, the last one filled up with zeros.
-#[inline]
-fn each_word(vector: &[i8], mut visit: impl FnMut(usize, u32)) {
-    let (words, tail) = vector.as_chunks::<WORD>();
-    for (index, word) in words.iter().enumerate() {
-        visit(index, u32::from_ne_bytes(word.map(i8::cast_unsigned)));
-    }
-    if !tail.is_empty() {
-        let mut word = [0; WORD];
-        word[..tail.len()].copy_from_slice(tail);
-        visit(words.len(), u32::from_ne_bytes(word.map(i8::cast_unsigned)));
-    }
+    Interleaved::new(words, bias, count, length)
 }
 
 #[cfg(test)]
@@ -261,14 +266,14 @@ mod tests {
                 Dot::rows_and_norms(isa, query, matrix, &mut both.0, &mut both.1);
                 assert_eq!((&both.0, &both.1), (expected, &norms), "both, {isa:?}, width {width}");
             }
-            let mut panel = vec![Line([!0; GROUP]); 9]; // what an earlier block left behind
+            let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
             Dot::pack_rows(isa, matrix, &mut panel);
             let stride = count.next_multiple_of(GROUP) + 3;
-            let together = packed.together();
-            for batch in 0..packed.batches() {
-                let mut out = vec![-1; together * stride];
+            let size = packed.size();
+            for batch in 0..packed.count() {
+                let mut out = vec![-1; size * stride];
                 Dot::panel(isa, matrix, &panel, &packed, batch, &mut out, stride);
-                for (lane, expected) in expected[batch * together..].iter().take(together).enumerate() {
+                for (lane, expected) in expected[batch * size..].iter().take(size).enumerate() {
                     let got = &out[lane * stride..][..stride];
                     assert_eq!(got[..count], expected[..], "panel, {isa:?}, width {width}, query {batch}+{lane}");
                     assert_eq!(got[stride - 3..], [-1; 3], "written beyond the panel, {isa:?}");
@@ -278,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_sums_what_the_oracle_sums_at_every_width() {
+    fn every_path_equals_the_oracle_at_every_width() {
         let mut random = Random(3);
         for width in 1..=515 {
             let offset = width % 7;
@@ -289,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_batch_of_queries_and_group_of_rows_is_served() {
+    fn every_number_of_queries_and_rows_is_scored() {
         let mut random = Random(4);
         for queries in 1..=18 {
             for rows in 1..=35 {
@@ -299,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn several_batches_pass_over_several_groups_of_rows() {
+    fn several_batches_are_scored_with_several_groups_of_rows() {
         let mut random = Random(6);
         for (queries, rows, width) in
             [(16, 64, 64), (17, 65, 60), (32, 96, 128), (33, 95, 130), (41, 70, 1024), (3, 33, 1)]
@@ -309,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_extreme_values_do_not_saturate_at_any_width() {
+    fn extreme_values_do_not_saturate_at_any_width() {
         for width in 0..=515 {
             for (q, r) in [(-128, -128), (-128, 127), (127, -128), (127, 127)] {
                 check(&vec![q; (width + 1) * 2], &vec![r; (width + 1) * 17], width + 1);
@@ -318,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_cut_from_wider_ones_are_summed_as_far_as_they_are_looked_at() {
+    fn prefixes_of_wider_rows_score_like_rows_of_their_width() {
         let mut random = Random(5);
         for (width, stride) in [(7, 9), (32, 64), (40, 70), (64, 65), (128, 1024), (129, 2000)] {
             let (queries, rows) = (random.int8(6 * width), random.int8(77 * stride));
@@ -333,7 +338,7 @@ mod tests {
                     for (query, out) in queries.chunks_exact(width).zip(out.chunks_exact_mut(77)) {
                         Dot::rows(isa, query, rows, out);
                     }
-                    let (mut panel, mut batch) = (vec![], vec![0; packed.together() * 80]);
+                    let (mut panel, mut batch) = (vec![], vec![0; packed.size() * 80]);
                     Dot::pack_rows(isa, rows, &mut panel);
                     Dot::panel(isa, rows, &panel, &packed, 0, &mut batch, 80);
                     for (scores, out) in batch.chunks_exact(80).zip(out.chunks_exact(77)) {
@@ -346,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_vectors_still_fit() {
+    fn the_widest_vectors_do_not_overflow() {
         check(&vec![-128; MAX_DIMS], &vec![-128; 2 * MAX_DIMS], MAX_DIMS);
         check(&vec![-128; MAX_DIMS], &vec![127; 2 * MAX_DIMS], MAX_DIMS);
         check(&vec![127; MAX_DIMS], &vec![127; 2 * MAX_DIMS], MAX_DIMS);

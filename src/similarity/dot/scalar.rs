@@ -1,7 +1,7 @@
 //! Portable Rust, written so that the compiler vectorises it.
 
-use super::super::Matrix;
-use super::{BATCH, GROUP, Line};
+use super::layout::{GROUP, Line, Word};
+use crate::similarity::{BATCH, Matrix};
 
 /// Elements of which the compiler makes products and sums of neighbours in one instruction (PMADDWD, in every x86-64):
 /// three times as fast as without blocks, and twice as with blocks of 64.
@@ -38,14 +38,7 @@ fn sum_of_products(a: &[i8], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
 }
 
-pub(super) fn panel(
-    panel: &[Line],
-    words: &[[u32; BATCH]],
-    bias: &[i32; BATCH],
-    count: usize,
-    out: &mut [i32],
-    stride: usize,
-) {
+pub(super) fn panel(panel: &[Line], words: &[Word], bias: &[i32; BATCH], count: usize, out: &mut [i32], stride: usize) {
     for (group, lines) in panel.chunks_exact(words.len()).enumerate() {
         for q in 0..count {
             let mut sums = [bias[q].wrapping_neg(); GROUP];

@@ -9,8 +9,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::{Matrix, prefetch_ahead};
-use super::{AHEAD, GROUP, Line, WORD, Word, scalar};
+use super::layout::{AHEAD, GROUP, Line, WORD, Word};
+use super::scalar;
+use crate::similarity::{Matrix, prefetch_ahead};
 
 /// Bytes in a register.
 const STEP: usize = 32;
@@ -33,7 +34,7 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
         let four =
             _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(_mm256_castsi256_ps(ab), _mm256_castsi256_ps(cd)));
         let four = _mm_add_epi32(_mm256_castsi256_si128(four), _mm256_extracti128_si256::<1>(four));
-        // SAFETY: `out` is four i32, 16 bytes, and the store asks for no alignment.
+        // SAFETY: `out` is four i32, 16 bytes, and the store needs no alignment.
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), four) };
         let whole = query.len() / STEP * STEP;
         if whole < query.len() {
@@ -47,8 +48,8 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
     }
 }
 
-/// The bits in which the whole registers of `R` rows differ from a query that all share the loads of, in four lanes a
-/// row.
+/// The number of bits in which the whole registers of `R` rows differ from a query, in four lanes a row. The rows share
+/// the loads of the query.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R], ahead: usize) -> [__m256i; R] {
@@ -56,7 +57,7 @@ fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R], ahead: usize) -> [__m256
     let query = query.as_chunks::<STEP>().0;
     let mut registers = [query; R];
     for (registers, row) in registers.iter_mut().zip(rows) {
-        // The length that the compiler needs to see to leave out checks.
+        // Seeing one length, the compiler leaves out checks.
         *registers = &row.as_chunks::<STEP>().0[..query.len()];
     }
     let mut sums = [zero; R];
@@ -82,7 +83,7 @@ fn sums<const R: usize>(query: &[u8], rows: [&[u8]; R], ahead: usize) -> [__m256
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8; STEP]) -> __m256i {
-    // SAFETY: the array is 32 bytes, and the load asks for no alignment.
+    // SAFETY: the array is 32 bytes, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
@@ -129,7 +130,7 @@ fn pack_group(group: [&[u8]; GROUP], lines: &mut [Line]) {
     let whole = group[0].len() / STEP;
     let mut steps = [[].as_slice(); GROUP];
     for (steps, row) in steps.iter_mut().zip(group) {
-        // The length that the compiler needs to see to leave out checks.
+        // Seeing one length, the compiler leaves out checks.
         *steps = &row.as_chunks().0[..whole];
     }
     let (full, last) = lines.split_at_mut(whole * (STEP / BYTES));
@@ -182,7 +183,7 @@ fn pack_step(mut square: [__m256i; GROUP], lines: &mut [Line]) {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store(bytes: &mut [u8; STEP], register: __m256i) {
-    // SAFETY: the array is 32 bytes, and the store asks for no alignment.
+    // SAFETY: the array is 32 bytes, and the store needs no alignment.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), register) };
 }
 
@@ -248,7 +249,7 @@ fn tiles<const R: usize>(lines: &[Line], words: &[Word], count: usize, out: &mut
     for (r, group) in groups.iter_mut().enumerate() {
         *group = &lines[r * length..][..length];
     }
-    // A last odd query is paired with zeros, whose scores go where nobody looks.
+    // A last odd query is paired with zeros, whose scores nobody reads.
     let pairs = words.as_flattened().chunks_exact(words.len() * WORD * QUERIES);
     for (pair, pairs) in pairs.take(count.div_ceil(QUERIES)).enumerate() {
         let (queries, _) = pairs.as_chunks::<BYTES>().0.as_chunks::<QUERIES>();
@@ -280,7 +281,7 @@ fn tile<const R: usize>(
         let queries = &queries[start..queries.len().min(start + BYTE_LINES)];
         let mut lines = groups;
         for lines in &mut lines {
-            // The length that the compiler needs to see to leave out checks.
+            // Seeing one length, the compiler leaves out checks.
             *lines = &lines[start..][..queries.len()];
         }
         let mut bytes = [[zero; R]; QUERIES];
@@ -311,7 +312,7 @@ fn tile<const R: usize>(
             let low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(*sums));
             let high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(*sums));
             let mut sum = _mm256_add_epi32(low, high);
-            // SAFETY: `out` is eight i32, 32 bytes, and neither asks for alignment.
+            // SAFETY: `out` is eight i32, 32 bytes, and neither needs alignment.
             unsafe {
                 if more {
                     sum = _mm256_add_epi32(sum, _mm256_loadu_si256(out.as_ptr().cast()));

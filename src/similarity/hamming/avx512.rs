@@ -4,9 +4,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::lanes::transpose_quarters;
-use super::super::{Matrix, prefetch_ahead};
-use super::{GROUP, LANES, Line, WORD, Word};
+use super::layout::{GROUP, LANES, Line, WORD, Word};
+use crate::similarity::transpose::transpose_quarters;
+use crate::similarity::{Matrix, prefetch_ahead};
 
 /// Bytes in a register.
 const STEP: usize = 64;
@@ -25,12 +25,12 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
     }
 }
 
-/// The bits in which `R` rows differ from a query that all share the loads of, in eight lanes a row.
+/// The number of bits in which `R` rows differ from a query, in eight lanes a row. The rows share the loads of the query.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
 fn sums<const R: usize>(query: &[u8], mut rows: [&[u8]; R], ahead: usize) -> [__m512i; R] {
     for row in &mut rows {
-        // The length that the compiler needs to see to leave out the checks below.
+        // Seeing one length, the compiler leaves out the checks below.
         *row = &row[..query.len()];
     }
     let mut sums = [_mm512_setzero_si512(); R];
@@ -67,7 +67,7 @@ fn add_lanes(rows: &[__m512i; LANES]) -> [i32; LANES] {
     let [a, b, c, d] = transpose_quarters(pairs);
     let sums = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));
     let mut out = [0; LANES];
-    // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+    // SAFETY: `out` is eight i32, 32 bytes, and the store needs no alignment.
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(sums)) };
     out
 }
@@ -78,7 +78,7 @@ fn add_lanes(rows: &[__m512i; LANES]) -> [i32; LANES] {
 fn load(bytes: &[u8]) -> __m512i {
     debug_assert_eq!(bytes.len(), STEP);
     let bytes: &[u8; STEP] = bytes.first_chunk().unwrap_or(&[0; STEP]);
-    // SAFETY: the array is 64 bytes, and the load asks for no alignment.
+    // SAFETY: the array is 64 bytes, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
@@ -145,7 +145,7 @@ fn batch<const Q: usize>(panel: &[Line], words: &[Word], out: &mut [i32], stride
 fn tile<const R: usize, const Q: usize>(mut groups: [&[Line]; R], words: &[Word], out: &mut [i32], stride: usize) {
     let mut sums = [[_mm512_setzero_si512(); Q]; R];
     for group in &mut groups {
-        // The length that the compiler needs to see to leave out the checks below.
+        // Seeing one length, the compiler leaves out the checks below.
         *group = &group[..words.len()];
     }
     for (at, word) in words.iter().enumerate() {
@@ -164,7 +164,7 @@ fn tile<const R: usize, const Q: usize>(mut groups: [&[Line]; R], words: &[Word]
     for (r, sums) in sums.into_iter().enumerate() {
         for (q, sum) in sums.into_iter().enumerate() {
             let out = &mut out[q * stride + r * LANES..][..LANES];
-            // SAFETY: `out` is eight i32, 32 bytes, and the store asks for no alignment.
+            // SAFETY: `out` is eight i32, 32 bytes, and the store needs no alignment.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(sum)) };
         }
     }

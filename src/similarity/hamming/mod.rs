@@ -1,45 +1,18 @@
 //! Hamming distances: the number of bits in which two packed vectors differ. The order of bits within a byte does
 //! not matter here, as long as both vectors share it.
 
-mod scalar;
-
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod layout;
+mod scalar;
 
-use super::{BATCH, Kernels, Matrix, Queries};
+use layout::{AHEAD, GROUP, LANES, WORD, each_word};
+pub use layout::{Line, Word};
+
+use super::{BATCH, Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
-
-/// Bytes in a word.
-const WORD: usize = 8;
-/// Rows in a group.
-const GROUP: usize = 16;
-/// Groups that are asked for ahead of the one that is interleaved: its rows, read side by side, hide from the CPU that
-/// they follow one another.
-const AHEAD: usize = 2;
-/// Rows that a line holds a word of.
-const LANES: usize = 8;
-
-/// The same 64 bits of eight rows; for AVX2 the same nibbles of sixteen.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub struct Line(pub(crate) [u8; LANES * WORD]);
-
-/// The same 64 bits of each query of a batch; for AVX2 as many bytes in an order of its own.
-type Word = [u8; BATCH * WORD];
-
-impl Line {
-    /// The words of the rows.
-    fn words(&self) -> [u64; LANES] {
-        let words = self.0.as_chunks().0;
-        std::array::from_fn(|lane| u64::from_ne_bytes(words[lane]))
-    }
-
-    fn set(&mut self, lane: usize, word: u64) {
-        self.0.as_chunks_mut().0[lane] = word.to_ne_bytes();
-    }
-}
 
 /// Hamming distance between packed vectors.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +23,7 @@ impl Kernels for Hamming {
     type Query = u8;
     type Element = u8;
     type Line = Line;
-    type Word = Word;
+    type Queries = Interleaved<Word>;
 
     const GROUP: usize = GROUP;
     const RATIO: usize = 1;
@@ -82,7 +55,7 @@ impl Kernels for Hamming {
 
     fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
         let (groups, words) = (rows.len().div_ceil(GROUP), rows.width().div_ceil(WORD));
-        // What is full is written below: only what is not needs zeros.
+        // Every lane of a full group is written below: only a last group that is not full needs zeros.
         let zero = Line([0; LANES * WORD]);
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::hamming()) == Isa::Avx2 {
@@ -111,7 +84,7 @@ impl Kernels for Hamming {
         }
     }
 
-    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Queries<Self::Word> {
+    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Interleaved<Word> {
         let (count, length) = (queries.len() / width, width.div_ceil(WORD));
         let batches = count.div_ceil(BATCH);
         let mut words = vec![[0; BATCH * WORD]; batches * length];
@@ -123,14 +96,14 @@ impl Kernels for Hamming {
                 _ => each_word(query, |word, value| batch[word].as_chunks_mut().0[q] = value.to_ne_bytes()),
             }
         }
-        Queries::of_words(words, vec![0; batches * BATCH], count, length)
+        Interleaved::new(words, vec![0; batches * BATCH], count, length)
     }
 
     fn panel(
         isa: Isa,
         _rows: Matrix<'_, u8>,
         panel: &[Line],
-        queries: &Queries<Self::Word>,
+        queries: &Interleaved<Word>,
         batch: usize,
         out: &mut [i32],
         stride: usize,
@@ -148,22 +121,9 @@ impl Kernels for Hamming {
     }
 }
 
-/// The vector's 64-bit words, the last one filled up with zero bytes.
-#[inline]
-fn each_word(vector: &[u8], mut visit: impl FnMut(usize, u64)) {
-    let (words, tail) = vector.as_chunks::<WORD>();
-    for (index, word) in words.iter().enumerate() {
-        visit(index, u64::from_ne_bytes(*word));
-    }
-    if !tail.is_empty() {
-        let mut word = [0; WORD];
-        word[..tail.len()].copy_from_slice(tail);
-        visit(words.len(), u64::from_ne_bytes(word));
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Batches as _;
     use super::super::testing::Random;
     use super::*;
 
@@ -186,10 +146,10 @@ mod tests {
                 assert_eq!(out, expected[q], "rows, {isa:?}, width {width}, offset {offset}");
             }
             let matrix = Matrix::whole(row_data, width);
-            let mut panel = vec![Line([!0; LANES * WORD]); 9]; // what an earlier block left behind
+            let mut panel = vec![Line([!0; LANES * WORD]); 9]; // the contents of an earlier block
             Hamming::pack_rows(isa, matrix, &mut panel);
             let stride = rows.next_multiple_of(GROUP) + 3;
-            for batch in 0..packed.batches() {
+            for batch in 0..packed.count() {
                 let mut out = vec![-1; BATCH * stride];
                 Hamming::panel(isa, matrix, &panel, &packed, batch, &mut out, stride);
                 for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
@@ -202,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_counts_what_the_oracle_counts_at_every_width() {
+    fn every_path_equals_the_oracle_at_every_width() {
         let mut random = Random(1);
         for width in 1..=515 {
             check(width, width % 7, 1 + random.below(3), 1 + random.below(19), &mut random);
@@ -210,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn every_batch_of_queries_and_group_of_rows_is_served() {
+    fn every_number_of_queries_and_rows_is_scored() {
         let mut random = Random(2);
         for queries in 1..=18 {
             for rows in 1..=35 {
@@ -220,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn all_bits_differ_without_a_counter_overflowing() {
+    fn no_counter_overflows_where_all_bits_differ() {
         let width = 33_000;
         let (query, rows) = (vec![0u8; width], vec![255u8; 3 * width]);
         for isa in Isa::ALL {

@@ -1,7 +1,7 @@
 //! Portable Rust, written so that the compiler vectorises it where the target can count bits in lanes.
 
-use super::super::Matrix;
-use super::{LANES, Line, WORD, Word};
+use super::layout::{LANES, Line, WORD, Word};
+use crate::similarity::Matrix;
 
 pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
     for (row, out) in rows.iter().zip(out) {
@@ -9,7 +9,7 @@ pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
     }
 }
 
-/// Distance of two vectors of one length, shorter than `MAX_BYTES`.
+/// Distance of two vectors of one length, at most [`MAX_BYTES`](crate::similarity::MAX_BYTES).
 #[inline]
 pub(super) fn distance(a: &[u8], b: &[u8]) -> i32 {
     let (a_words, a_tail) = a.as_chunks::<WORD>();

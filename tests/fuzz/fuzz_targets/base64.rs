@@ -1,4 +1,4 @@
-//! Any bytes as base64: every path gives the `base64` crate's verdict and value, and one error; encoding undoes it.
+//! Any bytes as base64: every path gives the `base64` crate's value and the scalar path's error; encoding is the inverse.
 #![no_main]
 
 use std::mem::MaybeUninit;
@@ -21,12 +21,12 @@ fuzz_target!(|input: (i8, &[u8])| {
     let (skew, text) = input;
     let expected = decoded_len(text).saturating_add_signed(isize::from(skew.signum()));
     let reference = STANDARD.decode(text).ok().filter(|bytes| bytes.len() == expected);
-    let verdict = decode(Isa::Scalar, text, expected);
-    assert_eq!(verdict.clone().ok(), reference);
+    let result = decode(Isa::Scalar, text, expected);
+    assert_eq!(result.clone().ok(), reference);
     for isa in [Isa::Avx2, Isa::Avx512] {
-        assert_eq!(decode(isa, text, expected), verdict, "{isa:?}");
+        assert_eq!(decode(isa, text, expected), result, "{isa:?}");
     }
-    if let Err(error) = &verdict {
+    if let Err(error) = &result {
         assert!(error.offset <= text.len());
     }
     // Any bytes also have a spelling.

@@ -1,5 +1,5 @@
-//! Any bytes as a response: one verdict on every path and for every split, and what decodes is JSON that holds, by
-//! `serde_json` and `base64`, the rows that were given.
+//! Any bytes as a response: one result on every path and for every split; the rows of a valid body are those that
+//! `serde_json` and `base64` find.
 #![no_main]
 
 use std::mem::MaybeUninit;
@@ -46,7 +46,7 @@ fn in_parts(isa: Isa, body: &[u8], expected: &Expected, ends: &[u16]) -> Outcome
     outcome(stream.finish())
 }
 
-/// What the body means, by parsing all of it: rows in the order of both indexes.
+/// The rows in the order of both indexes, by parsing all of the body.
 fn reference(body: &[u8]) -> Option<Vec<u8>> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
     let by_index = |items: &serde_json::Value| {
@@ -69,7 +69,7 @@ fn reference(body: &[u8]) -> Option<Vec<u8>> {
     Some(rows)
 }
 
-// Four bytes say what is known and where the body is split; the rest is the body, so that a seed is easy to write.
+// Four bytes choose the expectation and the splits; the rest is the body, so that a seed is easy to write.
 fuzz_target!(|input: &[u8]| {
     let Some((&[shape, row_bytes, first, second], body)) = input.split_first_chunk() else { return };
     let shapes: [&[usize]; 4] = [&[1], &[2, 1], &[1, 1, 1], &[3]];
@@ -81,15 +81,15 @@ fuzz_target!(|input: &[u8]| {
     let end = |part: u8| (body.len() * usize::from(part) / 255) as u16;
     let splits = [end(first), end(first.max(second))];
     let bytewise: Vec<u16> = (0..body.len() as u16).collect();
-    let verdict = whole(Isa::Scalar, body, &expected);
+    let scalar = whole(Isa::Scalar, body, &expected);
     for isa in Isa::ALL {
-        assert_eq!(whole(isa, body, &expected), verdict, "{isa:?}");
-        assert_eq!(in_parts(isa, body, &expected, &splits), verdict, "{isa:?} {splits:?}");
+        assert_eq!(whole(isa, body, &expected), scalar, "{isa:?}");
+        assert_eq!(in_parts(isa, body, &expected, &splits), scalar, "{isa:?} {splits:?}");
     }
-    assert_eq!(in_parts(Isa::codec(), body, &expected, &bytewise), verdict);
-    match verdict {
+    assert_eq!(in_parts(Isa::codec(), body, &expected, &bytewise), scalar);
+    match scalar {
         Ok((_, rows)) => {
-            // serde_json refuses some legal spellings when it keeps values: numbers beyond f64, lone surrogates.
+            // serde_json refuses some valid spellings when it keeps values: numbers beyond f64, lone surrogates.
             if let Some(reference) = reference(body) {
                 assert_eq!(rows, reference);
             }

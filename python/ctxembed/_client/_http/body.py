@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ctxembed._errors import DecodeError
 
 if TYPE_CHECKING:
-    from ctxembed._core import ResponseDecoder
+    from ctxembed._codec import ResponseDecoder
+    from ctxembed._results import Embeddings
 
 __all__ = ["BodyReader", "Response"]
 
@@ -39,7 +40,7 @@ class Response:
     headers: dict[str, str]
     pieces: tuple[bytes | bytearray, ...]
     fault: str | None = None
-    decoded: object = None
+    decoded: Embeddings | DecodeError | None = None
 
     @property
     def body(self) -> bytes:
@@ -115,7 +116,7 @@ class BodyReader:
         if (rest := len(piece) - max(room, 0)) > 0:
             self._end = piece[-_KEPT:] if rest >= _KEPT else (self._end + piece[-rest:])[-_KEPT:]
 
-    def finish(self) -> tuple[tuple[bytes | bytearray, ...], object]:
+    def finish(self) -> tuple[tuple[bytes | bytearray, ...], Embeddings | DecodeError | None]:
         """Return the kept pieces of the body, and the embeddings or the ``DecodeError`` of a 200."""
         if (
             self.fault is None
@@ -124,7 +125,7 @@ class BodyReader:
             and self._size <= self._limit
         ):
             self.fault = "its compressed body ends early"
-        decoded: object = self._error
+        decoded: Embeddings | DecodeError | None = self._error
         if self._decoder is not None and self.fault is None and decoded is None:
             try:
                 decoded = self._decoder.finish()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ctxembed._client._http.body import Response
     from ctxembed._client._http.transport import TransportRequest
-    from ctxembed._core import ResponseDecoder
+    from ctxembed._codec import ResponseDecoder
     from ctxembed._errors import APIConnectionError
 
 __all__ = ["Connections", "TransportName", "TransportSettings"]

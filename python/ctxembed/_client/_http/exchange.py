@@ -12,7 +12,7 @@ from ctxembed._client._http.errors import translate
 
 if TYPE_CHECKING:
     from ctxembed._client._http.transport import Transport, TransportRequest
-    from ctxembed._core import ResponseDecoder
+    from ctxembed._codec import ResponseDecoder
     from ctxembed._errors import APIConnectionError
 
 __all__ = ["exchange"]

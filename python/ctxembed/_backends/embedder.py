@@ -1,0 +1,71 @@
+"""The protocol that every embedder implements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ctxembed._models import EncodingFormat
+    from ctxembed._results import Embeddings
+
+__all__ = ["Embedder"]
+
+
+class Embedder(Protocol):
+    """Embeds documents and counts their tokens on this machine.
+
+    Notes
+    -----
+    The server calls both methods from several threads at once.
+    """
+
+    def embed(
+        self,
+        documents: Sequence[Sequence[str]],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        encoding_format: EncodingFormat = "base64_int8",
+    ) -> Embeddings:
+        """Embed chunks in the context of their documents.
+
+        Parameters
+        ----------
+        documents : sequence of sequence of str
+            At least one document, each with at least one chunk. No chunk is empty.
+        model : str or None
+            Name of a model; None for the embedder's own.
+        dimensions : int or None
+            Dimensions of the vectors; None for the model's.
+        encoding_format : {"base64_int8", "base64_binary"}
+            int8 values, or packed bits.
+
+        Returns
+        -------
+        Embeddings
+            One row a chunk, in input order, with no failures and no usage. A document's rows do not depend on the
+            other documents.
+
+        Raises
+        ------
+        ValueError
+            The embedder does not know the model, or cannot produce the dimensions or the format.
+        """
+
+    def count_tokens(self, documents: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+        """Count the tokens of each document, separators included, as ``usage`` reports them.
+
+        Parameters
+        ----------
+        documents : sequence of sequence of str
+            Chunks of each document.
+
+        Returns
+        -------
+        ndarray of int64, shape (n_documents,)
+        """

@@ -1,0 +1,149 @@
+"""The HTTP server around the application: socket, signals, shutdown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ctxembed._server.app import create_app
+from ctxembed._server.faults.response import TRANSPORT
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from starlette.types import Receive, Scope, Send
+
+    from ctxembed._backends.embedder import Embedder
+    from ctxembed._server.config import ServerConfig
+
+__all__ = ["serve"]
+
+_KEEP_ALIVE = 75  # seconds; longer than a client's connection pool, so the client closes idle connections first
+_GRACE = 5  # seconds that requests in flight get at shutdown
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 that gives the application its connection, so that a fault can break it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares it so
+        super().connection_made(transport)
+        app: Any = self.app
+
+        async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("extensions", {})[TRANSPORT] = transport
+            await app(scope, receive, send)
+
+        self.app = with_transport
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that prints its address once it listens, and ends paused responses at shutdown."""
+
+    def __init__(self, config: uvicorn.Config, address: str, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._address = address
+        self._stopping = stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        sys.stdout.write(self._address + "\n")
+        sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets=sockets)
+
+
+def _bind(host: str, port: int) -> tuple[socket.socket, str]:
+    """Return a listening socket and its base URL."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except BaseException:
+        listener.close()
+        raise
+    bound = listener.getsockname()
+    shown = f"[{bound[0]}]" if family == socket.AF_INET6 else bound[0]
+    return listener, f"http://{shown}:{bound[1]}"
+
+
+def _exit_when_stdin_closes(server: uvicorn.Server) -> None:
+    # The descriptor, not sys.stdin: a thread inside a buffered read would hold its lock at interpreter exit.
+    while os.read(0, 4096):
+        pass
+    server.should_exit = True
+
+
+def serve(config: ServerConfig, embedder: Embedder, *, notice: str = "", until_stdin_closes: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM, then shut down cleanly.
+
+    Writes the base URL to stdout, as one line, once the server listens. Everything else goes to stderr.
+
+    Parameters
+    ----------
+    config : ServerConfig
+        Configuration of the server.
+    embedder : Embedder
+        Computes the vectors.
+    notice : str
+        A line for stderr once the address is bound.
+    until_stdin_closes : bool
+        Shut down when stdin closes, so that the server does not outlive the process that started it.
+
+    Raises
+    ------
+    OSError
+        The server cannot listen on the address.
+
+    Notes
+    -----
+    Call it on the main thread: it installs signal handlers, and restores the previous ones at the end.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
+    if config.access_log:
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    listener, address = _bind(config.host, config.port)
+    with listener:
+        if notice:
+            sys.stderr.write(notice + "\n")
+            sys.stderr.flush()
+        app = create_app(config, embedder)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=config.access_log,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=_GRACE,
+            ),
+            address,
+            app.state.stopping,
+        )
+        if until_stdin_closes:
+            threading.Thread(target=_exit_when_stdin_closes, args=(server,), daemon=True).start()
+
+        def shut_down(_signal: int, _frame: object) -> None:
+            server.should_exit = True
+
+        # uvicorn raises each signal again after its shutdown. This handler keeps that from killing the process.
+        before = {number: signal.signal(number, shut_down) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            server.run(sockets=[listener])
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

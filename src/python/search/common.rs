@@ -1,0 +1,127 @@
+//! Methods that both kinds of index share.
+
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use numpy::{Element, IntoPyArray, PyReadonlyArray1};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use super::super::convert::{self, Rows, detached, filled, integer, interruptible};
+use super::super::errors;
+use super::super::scalars::{Argument, boolean};
+use crate::error::Error;
+use crate::search::file;
+use crate::search::index::{Index, Kind};
+
+pub(super) fn create(kind: Kind, dims: &Bound<'_, PyAny>) -> PyResult<Index> {
+    let dims = integer("dims", dims, 1)?;
+    kind.check_dims(dims).map_err(|what| PyValueError::new_err(format!("dims {what}")))?;
+    Ok(Index::new(kind, dims))
+}
+
+pub(super) fn add<'py, T: Element + Sync>(
+    py: Python<'py>,
+    index: &Index,
+    vectors: &Bound<'py, PyAny>,
+    ids: Option<&Bound<'py, PyAny>>,
+    work: impl FnOnce(&[T], Option<&[i64]>) -> Result<Vec<i64>, Error> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let width = if index.kind() == Kind::Binary { index.dims() / 8 } else { index.dims() };
+    let rows = Rows::<T>::extract("vectors", vectors)?;
+    if rows.width() != width {
+        let got = rows.width();
+        return Err(PyValueError::new_err(format!("vectors must have {width} columns, as the index has, got {got}")));
+    }
+    let ids = ids.map(ids_of).transpose()?;
+    let (values, given) = (rows.values(), ids.as_ref().map(|ids| ids.as_slice().unwrap_or_default()));
+    let assigned = detached(py, || work(values, given))?;
+    Ok(assigned.into_pyarray(py).into_any())
+}
+
+/// The `ids` argument.
+pub(super) fn ids_of<'py>(ids: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, i64>> {
+    convert::ids("ids", ids)
+}
+
+pub(super) fn remove(py: Python<'_>, index: &Index, ids: &Bound<'_, PyAny>) -> PyResult<()> {
+    let ids = ids_of(ids)?;
+    let values = ids.as_slice().unwrap_or_default();
+    detached(py, || index.remove(values))
+}
+
+/// A matrix of `count` rows, which `each` visits in turn.
+pub(super) fn vectors<T: Element + Send + Copy>(
+    py: Python<'_>,
+    count: usize,
+    width: usize,
+    each: impl FnOnce(&mut dyn FnMut(&[T])) -> Result<(), Error> + Send,
+) -> PyResult<Bound<'_, PyAny>> {
+    let fill = |memory: &mut [MaybeUninit<T>]| {
+        let mut rows = memory.chunks_exact_mut(width);
+        each(&mut |row| {
+            let memory = rows.next().expect("there is room for each row");
+            assert_eq!(memory.len(), row.len(), "rows of {width} values");
+            for (memory, &value) in memory.iter_mut().zip(row) {
+                memory.write(value);
+            }
+        })?;
+        assert_eq!(rows.len(), 0, "{count} rows are visited");
+        Ok(())
+    };
+    // SAFETY: each row that was visited was written wholly, and all were visited, as is checked.
+    #[expect(unsafe_code, reason = "every element is written")]
+    let (rows, ()) = unsafe { filled(py, &[count, width], fill) }?;
+    Ok(rows)
+}
+
+/// Counts as an array, or as an int for a single query.
+pub(super) fn counts<'py>(py: Python<'py>, counts: &[u64], single: bool) -> PyResult<Bound<'py, PyAny>> {
+    if single {
+        return Ok(counts.first().copied().unwrap_or_default().into_pyobject(py)?.into_any());
+    }
+    let counts: Vec<i64> = counts.iter().map(|&count| count as i64).collect();
+    Ok(counts.into_pyarray(py).into_any())
+}
+
+pub(super) fn save(py: Python<'_>, index: &Index, path: &Path) -> PyResult<()> {
+    interruptible(py, |py, check| detached(py, || file::save(index, path, check)))
+}
+
+pub(super) fn open(
+    py: Python<'_>,
+    kind: Kind,
+    path: &Path,
+    mmap: Argument<'_, bool>,
+    verify: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Index> {
+    let mmap = mmap.boolean("mmap")?;
+    let verify = verify.map_or(Ok(!mmap), |verify| boolean("verify", verify))?;
+    let index = interruptible(py, |py, check| {
+        detached(py, || {
+            if mmap {
+                // SAFETY: `open` in Python asks its caller not to change the file while the index lives.
+                #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
+                unsafe {
+                    file::open_mapped(path, verify, check)
+                }
+            } else {
+                file::open(path, verify, check)
+            }
+        })
+    })?;
+    if index.kind() == kind {
+        return Ok(index);
+    }
+    let (content, class) = match index.kind() {
+        Kind::Int8 => ("int8 vectors", "Index"),
+        Kind::Binary => ("packed binary vectors", "BinaryIndex"),
+    };
+    let message = format!("{} holds {content}: open it with {class}.open", path.display());
+    Err(errors::to_py(py, Error::IndexFile(message)))
+}
+
+pub(super) fn not_picklable(index: &Bound<'_, PyAny>) -> PyErr {
+    let class = index.get_type().name().map_or_else(|_| "an index".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("cannot pickle {class}: save it to a file and open the file in the other process"))
+}

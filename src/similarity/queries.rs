@@ -1,0 +1,48 @@
+//! Queries as panel kernels read them.
+
+/// Queries that a word holds, and that pass over a panel together where a path has no other number.
+pub const BATCH: usize = 8;
+
+/// Queries in batches; those of a batch pass over a panel together.
+pub trait Batches {
+    /// Queries in each batch; the last one may be filled up.
+    fn size(&self) -> usize;
+
+    /// Number of batches that hold all queries.
+    fn count(&self) -> usize;
+}
+
+/// Queries by [`BATCH`], interleaved: a word of each, then the next word of each.
+#[derive(Clone, Debug)]
+pub struct Interleaved<W> {
+    words: Vec<W>,
+    /// The number that the kernel subtracts from each query's sums; zero where none exceeds its score.
+    bias: Vec<i32>,
+    queries: usize,
+    /// Words of a query.
+    length: usize,
+}
+
+impl<W> Interleaved<W> {
+    /// `queries` queries of `length` words each. The last batch is filled up, in `words` and in `bias`.
+    pub(super) fn new(words: Vec<W>, bias: Vec<i32>, queries: usize, length: usize) -> Self {
+        Self { words, bias, queries, length }
+    }
+
+    /// The words of a batch, the number of its real queries, and their biases.
+    pub(super) fn batch(&self, batch: usize) -> (&[W], usize, &[i32; BATCH]) {
+        let words = &self.words[batch * self.length..(batch + 1) * self.length];
+        let bias = self.bias[batch * BATCH..].first_chunk().unwrap_or(&[0; BATCH]);
+        (words, BATCH.min(self.queries - batch * BATCH), bias)
+    }
+}
+
+impl<W> Batches for Interleaved<W> {
+    fn size(&self) -> usize {
+        BATCH
+    }
+
+    fn count(&self) -> usize {
+        self.queries.div_ceil(BATCH)
+    }
+}

@@ -1,0 +1,92 @@
+"""The server works with any embedder, and the stand-in is one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import ctxembed
+import numpy as np
+import pytest
+from ctxembed._backends.hashed import HashedEmbedder, embed_documents
+
+DOCUMENTS = [["The heron stood in the reeds.", "It caught a silver fish."], ["向量检索 of naïve words"]]
+MODELS = ctxembed.models()
+
+
+class Sevens:
+    """An embedder whose values and token counts are all 7."""
+
+    def __init__(self):
+        self.calls = []
+
+    def embed(self, documents, *, model=None, dimensions=None, encoding_format="base64_int8"):
+        self.calls.append((documents, model, dimensions, encoding_format))
+        offsets = np.cumsum([0, *map(len, documents)])
+        return ctxembed.Embeddings(
+            np.full((offsets[-1], dimensions), 7, np.int8), offsets, model, dimensions, encoding_format
+        )
+
+    def count_tokens(self, documents):
+        return np.full(len(documents), 7)
+
+
+def test_the_server_embeds_with_the_given_embedder(in_process):
+    embedder = Sevens()
+    body = {"input": DOCUMENTS, "model": MODELS[0].name, "dimensions": 128}
+    (response,) = in_process(("POST", "/v1/contextualizedembeddings", {"json": body}), embedder=embedder)
+    data = response.json()["data"]
+    rows = [base64.b64decode(item["embedding"]) for document in data for item in document["data"]]
+    assert rows == [b"\x07" * 128] * 3
+    assert response.json()["usage"]["total_tokens"] == 14
+    assert embedder.calls == [(DOCUMENTS, MODELS[0].name, 128, "base64_int8")]
+
+
+def test_the_token_limit_uses_the_embedders_counts(in_process):
+    body = {"input": DOCUMENTS, "model": MODELS[0].name}
+    call = ("POST", "/v1/contextualizedembeddings", {"json": body})
+    (accepted,) = in_process(call, embedder=HashedEmbedder(MODELS), limits=ctxembed.Limits(tokens_per_document=20))
+    (rejected,) = in_process(call, embedder=Sevens(), limits=ctxembed.Limits(tokens_per_document=6))
+    assert (accepted.status_code, rejected.status_code) == (200, 422)
+
+
+@pytest.mark.parametrize("encoding_format", ["base64_int8", "base64_binary"])
+def test_the_stand_in_returns_one_row_a_chunk(encoding_format):
+    emb = HashedEmbedder(MODELS).embed(DOCUMENTS, dimensions=256, encoding_format=encoding_format)
+    assert (emb.model, emb.dimensions, emb.encoding_format) == (MODELS[0].name, 256, encoding_format)
+    assert emb.offsets.tolist() == [0, 2, 3]
+    expected = embed_documents(
+        DOCUMENTS,
+        model=MODELS[0].name,
+        full_dimensions=MODELS[0].dimensions,
+        dimensions=256,
+        binary=encoding_format == "base64_binary",
+    )
+    np.testing.assert_array_equal(emb.vectors, expected)
+
+
+def test_the_stand_in_has_the_models_dimensions_by_default():
+    embedder = HashedEmbedder(MODELS)
+    assert [embedder.embed([["a"]], model=model.name).dimensions for model in MODELS] == [1024, 2560, 1024, 2560]
+
+
+def test_the_stand_in_counts_separators():
+    assert HashedEmbedder(MODELS).count_tokens([["one", "two", "three"], ["four"]]).tolist() == [5, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"model": "other"}, "'other' is unknown"), ({"dimensions": 64}, "64"), ({"encoding_format": "float"}, "'float'")],
+)
+def test_the_stand_in_rejects_invalid_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        HashedEmbedder(MODELS).embed(DOCUMENTS, **options)
+
+
+def test_the_stand_ins_vectors_never_change():
+    digest = hashlib.sha256()
+    for model in MODELS:
+        for encoding_format in ("base64_int8", "base64_binary"):
+            emb = HashedEmbedder(MODELS).embed(DOCUMENTS, model=model.name, encoding_format=encoding_format)
+            digest.update(emb.vectors.tobytes())
+    assert digest.hexdigest() == "4e7d191ccfab03bfb7e4a436dd36744863b5e57d71b5bac78ef6e0cb1bfc3a3a"
