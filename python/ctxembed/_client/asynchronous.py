@@ -420,7 +420,7 @@ class AsyncClient(BaseClient):
     async def aclose(self) -> None:
         """Close the connections, which fails the requests in flight. Later calls raise :class:`ClosedClientError`.
 
-        Closing twice is no error.
+        Closing twice is no error. A copy of :meth:`with_options` leaves shared connections open.
         """
         if self._closed:
             return

@@ -425,7 +425,8 @@ class Client(BaseClient):
     def close(self) -> None:
         """Cancel the requests in flight and close the connections.
 
-        Later calls, and calls that it cancelled, raise :class:`ClosedClientError`. Closing twice is no error.
+        Later calls, and calls that it cancelled, raise :class:`ClosedClientError`. Closing twice is no error. A copy
+        of :meth:`with_options` leaves shared connections open.
         """
         if self._closed:
             return

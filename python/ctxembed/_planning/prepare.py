@@ -392,7 +392,7 @@ def _count(
     call = method if callable(method) else counter
     if not callable(call):
         raise TypeError(
-            "token_counter must have the method count_batch, or be a callable from a list of str to counts, "
+            "token_counter must have the method count_batch, or be callable with a list of str, "
             f"got {type(counter).__name__}"
         )
     # The counter receives a copy, which it may change.
