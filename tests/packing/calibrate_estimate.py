@@ -1,4 +1,4 @@
-"""Fit the weights of ``src/tokens/estimate.rs`` and ``letter_pairs.rs`` against the real tokenizer, and say how well they do.
+"""Fit the weights of ``src/tokens/estimate.rs`` and ``letter_pairs.rs`` to the real tokenizer, and report the errors.
 
     python tests/packing/calibrate_estimate.py ../shared/data FOLDER...
 
@@ -33,8 +33,8 @@ PASSAGE = 2_000
 SYMBOLS = 32
 ONE, UNIT, ROWS = 1024, 128, 28  # tokens in units of classes, of pairs; rows of the table
 
-# Scripts whose languages differ much are not fitted, and their texts are left out. Their weights are close to the language
-# with more tokens a character.
+# Scripts whose languages differ much are not fitted, and their texts are left out. Their weights are close to those of
+# the language with more tokens a character.
 FIXED = {
     "CYRILLIC": 0.35,
     "CYRILLIC_RUN": 1.4,

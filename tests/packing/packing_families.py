@@ -1,8 +1,8 @@
-"""Packing instances by family, those of the bin packing literature and those of this API's three limits.
+"""Families of packing instances, from the bin packing literature and for the three limits of this API.
 
-A generator takes a random generator and the number of documents wanted, and returns a :class:`Case`. ``optimum`` is
-the fewest requests where the construction proves it (it cuts full requests, so the ceiling is met), else None: there
-a packing counts as optimal when it meets its own lower bound.
+Each function takes a random generator and about how many documents to make, and returns a :class:`Case`. ``optimum`` is
+the fewest requests if the construction proves it (it cuts full requests), else None: then a packing counts as optimal
+when it meets its own lower bound.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def one_dimension(sizes, capacity: int, optimum: int | None = None, documents: i
 
 
 def cut(rng, capacity: int, pieces: int, low: int, high: int) -> np.ndarray:
-    """Cut ``capacity`` into pieces from ``low`` to ``high``, as even in distribution as rejection allows."""
+    """Cut ``capacity`` into pieces from ``low`` to ``high``, by rejection."""
     while True:
         free = capacity - low * pieces
         marks = np.sort(rng.integers(0, free + 1, pieces - 1))
@@ -167,7 +167,7 @@ def both_tight(rng, n):
 
 
 def both_exact(rng, n):
-    """Every request is full in chunks and in tokens, to the last of both: no family, as such are not packed so yet."""
+    """Every request is full to the last chunk and token. No family, as these are not packed optimally yet."""
     tokens, chunks = [], []
     while sum(map(len, tokens)) < n:
         pieces = int(rng.integers(5, 12))

@@ -1,4 +1,4 @@
-"""Packing: every request keeps every limit, and what is called optimal is."""
+"""Packing: every request keeps every limit, and a packing reported as optimal is optimal."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def small_instances(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(small_instances(), st.sampled_from([0, 0.01]))
-def test_small_instances_are_valid_and_their_bounds_never_above_the_optimum(instance, effort):
+def test_small_instances_keep_the_limits_and_bounds_never_exceed_the_optimum(instance, effort):
     tokens, chunks, limits = instance
     costs = [t + c - 1 for t, c in zip(tokens, chunks, strict=True)]
     optimum = fewest(costs, chunks, limits)
@@ -139,7 +139,7 @@ def test_input_order_gives_the_fewest_contiguous_requests(instance):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_families_are_valid_and_never_worse_than_without_effort(family):
+def test_effort_never_makes_a_packing_worse(family):
     for n in (60, 250):
         case = FAMILIES[family](np.random.default_rng(n), n)
         plain = pack(case.tokens, case.chunks, limits=case.limits, effort=0)
@@ -153,7 +153,7 @@ def test_families_are_valid_and_never_worse_than_without_effort(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_families_reach_a_proven_optimum(family):
+def test_all_families_are_packed_with_a_proven_optimum(family):
     for n in (60, 120, 250, 1000):
         for seed in range(3):
             case = FAMILIES[family](np.random.default_rng([seed, n]), n)
@@ -165,12 +165,12 @@ def test_families_reach_a_proven_optimum(family):
 @pytest.mark.parametrize(
     ("family", "n", "seed", "effort"),
     [
-        # Few documents a request and no token to spare: too many fills for a plain search.
+        # Few documents a request and no token to spare: too many tight subsets for a plain search.
         ("cut_few", 80, 1003, 1.0),
         ("cut_few", 80, 1004, 1.0),
         ("cut_few", 80, 1006, 1.0),
         ("cut_few", 80, 1007, 1.0),
-        # A search that goes astray early never comes back: it has to start anew.
+        # A search with a wrong early branch does not recover, so it must restart.
         ("triplets", 100, 1001, 0.05),
         ("triplets", 100, 1009, 0.05),
         ("triplets", 120, 1008, 0.05),
@@ -183,16 +183,16 @@ def test_families_reach_a_proven_optimum(family):
         ("both_tight", 80, 1010, 1.0),
     ],
 )
-def test_instances_that_were_once_a_request_over(family, n, seed, effort):
+def test_instances_that_once_took_a_request_too_many_are_packed_optimally(family, n, seed, effort):
     case = FAMILIES[family](np.random.default_rng([seed, n]), n)
     packing = pack(case.tokens, case.chunks, limits=case.limits, effort=effort)
     check(packing, case.tokens, case.chunks, case.limits)
     assert len(packing.requests) == case.optimum
 
 
-def test_the_same_call_gives_the_same_packing_however_busy_the_machine_is():
+def test_the_same_call_gives_the_same_packing_on_a_busy_machine():
     case = both_exact(np.random.default_rng(5), 240)
-    # Not solved: the budget ends the search, and it is counted in steps.
+    # The budget of steps ends the search, because no optimum is found.
     alone = pack(case.tokens, case.chunks, limits=case.limits, effort=0.2)
     assert not alone.optimal
     found = []
@@ -207,25 +207,25 @@ def test_the_same_call_gives_the_same_packing_however_busy_the_machine_is():
     assert all(np.array_equal(alone.request_of, one.request_of) for one in found)
 
 
-def test_the_window_bounds_how_far_apart_the_documents_of_a_request_are():
+def test_the_window_bounds_the_distance_between_documents_of_a_request():
     limits = Limits(documents=4, tokens=1000, tokens_per_document=1000)
     tokens = np.random.default_rng(1).integers(1, 300, 5000)
     packing = pack(tokens, limits=limits, order="window")
     check(packing, tokens, None, limits)
     for number, request in enumerate(packing.requests):
-        sent_before = sum(len(r) for r in packing.requests[:number])
-        # All that was read when this request left: what had left, and at most eight requests' worth of documents.
-        assert request[-1] < sent_before + 8 * limits.documents
+        packed_before = sum(len(r) for r in packing.requests[:number])
+        # At most eight full requests of documents are read beyond those already packed.
+        assert request[-1] < packed_before + 8 * limits.documents
     assert len(packing.requests) <= len(pack(tokens, limits=limits, order="input").requests)
 
 
-def test_separators_count():
+def test_separators_count_as_tokens():
     limits = Limits(tokens=100, tokens_per_document=100)
     assert len(pack([50, 50], limits=limits).requests) == 1
     assert len(pack([50, 50], [1, 2], limits=limits).requests) == 2
 
 
-def test_no_documents_take_no_requests():
+def test_no_documents_give_no_requests():
     for empty in ([], (), np.array([]), np.zeros(0, dtype=np.int32)):
         for order in ORDERS:
             packing = pack(empty, order=order)
@@ -264,12 +264,12 @@ def test_every_integer_dtype_is_accepted(dtype):
         ([32_001], ValueError, "document 0 costs 32001 tokens, more than limits.tokens_per_document = 32000"),
     ],
 )
-def test_counts_that_cannot_be_are_named(counts, error, message):
+def test_invalid_token_counts_are_rejected_by_position(counts, error, message):
     with pytest.raises(error, match=message):
         pack(counts)
 
 
-def test_chunk_counts_that_cannot_be_are_named():
+def test_invalid_chunk_counts_are_rejected_by_position():
     with pytest.raises(ValueError, match=r"one entry a document: expected 2, got 1"):
         pack([1, 2], [1])
     with pytest.raises(ValueError, match=r"chunk_counts\[1\] must be at least 1, got 0"):
@@ -293,7 +293,7 @@ def test_chunk_counts_that_cannot_be_are_named():
         ({"limits": 5}, TypeError, "limits must be a ctxembed.Limits, got 5"),
     ],
 )
-def test_options_that_cannot_be_are_named(options, error, message):
+def test_invalid_options_are_rejected(options, error, message):
     with pytest.raises(error, match=message):
         pack([1, 2], **options)
 
@@ -315,7 +315,7 @@ def test_the_input_is_not_changed():
     assert counts.tolist() == [5, 3, 9]
 
 
-def test_a_million_documents_are_packed_alike_in_whatever_order_they_come():
+def test_the_order_of_a_million_documents_does_not_change_the_number_of_requests():
     rng = np.random.default_rng(3)
     random = rng.integers(1, 32_001, 1_000_000)
     packings = [pack(tokens, effort=0) for tokens in (random, np.sort(random), np.sort(random)[::-1].copy())]
@@ -331,34 +331,34 @@ def test_a_million_documents_are_packed_alike_in_whatever_order_they_come():
         (np.where(np.arange(1_000_000) % 2, 1, 32_000), 166_667),
     ],
 )
-def test_a_million_documents_of_one_size_or_two_are_packed_in_the_fewest_requests(tokens, requests):
+def test_a_million_documents_of_one_or_two_sizes_are_packed_optimally(tokens, requests):
     packing = pack(tokens, effort=0)
     assert (len(packing), packing.lower_bound) == (requests, requests)
 
 
-def test_many_documents_that_fill_tokens_and_chunks_alike_leave_little_room():
+def test_many_documents_bound_by_tokens_and_chunks_leave_little_room():
     rng = np.random.default_rng(1)
     chunks = rng.integers(1, 1000, 20_000)
     tokens = np.minimum(np.ceil(rng.lognormal(7.8, 1.06, 20_000)).astype(np.int64), 32_000 - chunks)
     packing = pack(tokens, chunks)
     check(packing, tokens, chunks, Limits())
-    # Best-fit by tokens alone takes a fifth more than the bound, contiguous requests a twentieth.
+    # Best-fit by tokens alone takes a fifth more requests than the bound, contiguous requests a twentieth.
     assert len(packing) < 1.03 * packing.lower_bound
 
 
 @pytest.mark.parametrize("by_chunks", [False, True])
-def test_many_documents_that_run_into_their_number_and_another_limit_leave_little_room(by_chunks):
+def test_many_documents_bound_by_their_number_and_another_limit_leave_little_room(by_chunks):
     sizes = np.ceil(np.random.default_rng(2).lognormal(2, 1, 60_000)).clip(1, 150).astype(np.int64)
     chunks = sizes if by_chunks else None
     limits = Limits(documents=10, chunks=150) if by_chunks else Limits(documents=10, tokens=150)
     packing = pack(sizes, chunks, limits=limits)
     check(packing, sizes, chunks, limits)
-    # Best-fit leaves the small ones to the end, where their number fills a request: a tenth more than the bound.
+    # Best-fit packs small documents last, where their number fills requests: a tenth more than the bound.
     assert len(packing) < 1.03 * packing.lower_bound
 
 
-def test_effort_ends_however_many_documents_there_are():
-    # A gap remains here, and among the emptiest requests none can be saved.
+def test_effort_ends_with_many_documents():
+    # A gap to the bound remains here, but none of the emptiest requests can be saved.
     counts = np.random.default_rng(0).integers(1, 32_001, 300_000)
     check(pack(counts, effort=0.2), counts, None, Limits())
 
@@ -369,12 +369,12 @@ def test_a_million_documents_take_little_memory():
     packing = pack(counts, effort=0)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # NumPy reports its arrays: the request of each document, the documents of each request, and the offsets.
+    # tracemalloc sees the arrays: the request of each document, the documents of each request, and the offsets.
     assert held < 20e6
     assert len(packing.request_of) == 1_000_000
 
 
-def test_ctrl_c_ends_a_long_search():
+def test_ctrl_c_interrupts_a_long_search():
     case = both_exact(np.random.default_rng(0), 500)
     killer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
     killer.start()
@@ -387,7 +387,7 @@ def test_ctrl_c_ends_a_long_search():
     assert time.perf_counter() - start < 10
 
 
-def test_threads_pack_at_the_same_time():
+def test_concurrent_calls_give_the_same_packing():
     case = FAMILIES["triplets"](np.random.default_rng(7), 120)
     expected = pack(case.tokens, limits=case.limits, effort=1).request_of
     found = [None] * 8
