@@ -2,13 +2,14 @@
 //!
 //! Three methods take turns. [`rebalance`] is a local search over requests that are too full. [`diving`] rounds the linear
 //! relaxation, which [`column_generation`] solves with a [`knapsack`] as its pricing problem; it also raises the bound.
-//! [`set_partitioning`] packs documents that leave hardly any room: it chooses among [`tight_subsets`] by [`exact_cover`],
-//! finds some by [`meet_in_the_middle`], and measures what they waste in the scarcer of two [`dimensions`].
+//! [`set_partitioning`] packs documents that leave hardly any room: it chooses among [`tight_subsets`] by [`exact_cover`].
+//! Of many documents it does so after [`filling`] requests one by one, by [`meet_in_the_middle`] where chunks can bind.
 
 mod column_generation;
 mod dimensions;
 mod diving;
 mod exact_cover;
+mod filling;
 mod knapsack;
 mod meet_in_the_middle;
 mod rebalance;

@@ -14,9 +14,9 @@ use super::super::budget::Budget;
 use super::super::instance::Instance;
 use super::super::random::Random;
 use super::super::sort::by_descending;
-use super::dimensions::{Cost, Dimensions, Waste};
+use super::dimensions::{Dimensions, Waste};
 use super::exact_cover::{ExactCover, Status};
-use super::meet_in_the_middle::{HALF, Halves};
+use super::filling::{Filling, Memory};
 use super::tight_subsets::{self, Enumeration, MAX_DOCUMENTS, Subset};
 
 /// Most subsets of all documents that are enumerated.
@@ -30,8 +30,6 @@ const BEYOND: [usize; 3] = [0, 1, MAX_DOCUMENTS];
 const KINDS: [(usize, usize); 4] = [(4_000, 0), (1_000, 1), (2_000, 0), (1_000, MAX_DOCUMENTS)];
 /// The requests must have less room in total than one request divided by this; with more, other methods are better.
 const TIGHT: u64 = 16;
-/// Subsets that are found before one is drawn, where random choice finds none.
-const SAMPLE: usize = 16;
 /// Steps of the shortest search, among the subsets of all documents and of the rest.
 const UNIT: u64 = 250_000;
 const REST_UNIT: u64 = 1_000_000;
@@ -41,14 +39,6 @@ const REST_UNIT: u64 = 1_000_000;
 const SHARE: u64 = 12;
 /// Hardly any: less than this part of the documents have the size of another.
 const ALIKE: usize = 10;
-/// Average documents a request from which on tight subsets abound, and requests are filled with as many as that.
-const ENOUGH: usize = 12;
-/// Average documents a request from which on a request is filled in tokens and in chunks from a random sample.
-const SAMPLED: u64 = 5;
-/// Samples for one request.
-const SAMPLES: u32 = 16;
-/// Attempts to choose all but two documents of a request, before one more document is allowed.
-const TRIES: u32 = 200;
 
 /// The outcome of a round.
 pub(super) enum Outcome {
@@ -68,9 +58,7 @@ pub(super) struct Rounds {
     filled: u32,
     /// Steps of all rounds.
     steps: u64,
-    /// Reused memory.
-    sums: Vec<u64>,
-    halves: Halves,
+    memory: Memory,
     /// By kind of round, the number of documents that have few enough subsets, as found for all documents. 0 is unknown.
     wanted: [usize; KINDS.len()],
     /// The number of requests that the rounds started from, and its lower bound.
@@ -146,7 +134,7 @@ impl<'a> SetPartitioning<'a> {
     pub(super) fn round(&self, rounds: &mut Rounds, random: &mut Random, budget: &mut Budget<'_>) -> Outcome {
         let before = budget.left();
         if let Subsets::Next(beyond) = rounds.subsets {
-            rounds.subsets = self.enumerate(beyond, &mut rounds.sums, budget);
+            rounds.subsets = self.enumerate(beyond, &mut rounds.memory.sums, budget);
         }
         let is_turn = rounds.number % 4 == 3;
         let outcome = match &mut rounds.subsets {
@@ -226,14 +214,10 @@ impl<'a> SetPartitioning<'a> {
                 if missing == 0 || !budget.spend(left.len() as u64) {
                     return Outcome::Unknown;
                 }
-                let some = waste.map(|waste| waste / missing as u32);
-                // With few documents a request, a sample rarely holds documents of the right sizes.
-                let filled = if self.dimensions.instance.has_chunks() && left.len() as u64 >= SAMPLED * missing {
-                    self.fill_both(&left, some, &mut rounds.halves, random, budget)
-                } else {
-                    let filled = self.fill(&left, left.len() / missing as usize, some[0], random, budget);
-                    filled.or_else(|| self.fill_any(&left, some[0], &mut rounds.sums, random, budget))
-                };
+                let share = waste.map(|waste| waste / missing as u32);
+                let filling =
+                    Filling { dimensions: self.dimensions, left: &left, waste: share, total_waste: self.waste[1] };
+                let filled = filling.fill(missing, &mut rounds.memory, random, budget);
                 let Some(request) = filled else { return Outcome::Unknown };
                 let Some(wasted) = self.dimensions.waste(request.iter().map(|&at| left[at])) else {
                     return Outcome::Unknown;
@@ -252,7 +236,8 @@ impl<'a> SetPartitioning<'a> {
             }
             let missing = self.requests - requests.len();
             let documents = left.len().div_ceil(missing.max(1)).saturating_add(beyond);
-            let mut enumeration = Enumeration::new(self.dimensions, &left, waste, documents, &mut rounds.sums, budget);
+            let mut enumeration =
+                Enumeration::new(self.dimensions, &left, waste, documents, &mut rounds.memory.sums, budget);
             let too_many_from = (0..left.len()).rev().find(|&at| !enumeration.extend(at, most));
             budget.spend(enumeration.steps);
             match too_many_from {
@@ -274,162 +259,6 @@ impl<'a> SetPartitioning<'a> {
         }
         requests.extend(requests_of(&search, &left));
         Outcome::Found(requests)
-    }
-
-    /// Fill a request, except for `waste`, with the largest document of `left` and as few others as possible. Positions
-    /// ascend.
-    fn fill(
-        &self,
-        left: &[u32],
-        average: usize,
-        waste: u32,
-        random: &mut Random,
-        budget: &mut Budget<'_>,
-    ) -> Option<Vec<usize>> {
-        let size = |at: usize| self.dimensions.sizes[left[at] as usize];
-        let free = self.dimensions.capacity - size(0);
-        let mut most = 0u64;
-        let least = (0..left.len()).take_while(|&at| {
-            most += u64::from(size(at));
-            most < u64::from(self.dimensions.capacity - waste)
-        });
-        let least = if average < ENOUGH { least.count() } else { least.count().max(average - 1) };
-        for others in least..(least + 3).min(left.len()) {
-            match others {
-                0 => return Some(vec![0]),
-                1 => {
-                    let at = left.partition_point(|&i| self.dimensions.sizes[i as usize] > free).max(1);
-                    let fits = || self.dimensions.waste([left[0], left[at]].into_iter()).is_some();
-                    if at < left.len() && size(at) + waste >= free && fits() {
-                        return Some(vec![0, at]);
-                    }
-                }
-                _ => {
-                    let tries = if others == 2 { 1 } else { TRIES };
-                    for _ in 0..tries {
-                        if let Some(request) = self.fill_with_pair(left, others, waste, random, budget) {
-                            return Some(request);
-                        }
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// Choose all but two of the other documents at random, near the size that is left on average, then the two most
-    /// similar ones that complete the request.
-    fn fill_with_pair(
-        &self,
-        left: &[u32],
-        others: usize,
-        waste: u32,
-        random: &mut Random,
-        budget: &mut Budget<'_>,
-    ) -> Option<Vec<usize>> {
-        let size = |at: usize| self.dimensions.sizes[left[at] as usize];
-        let mut free = self.dimensions.capacity - size(0);
-        let mut chosen = vec![0];
-        for missing in (3..=others as u32).rev() {
-            let even = left.partition_point(|&i| {
-                u64::from(self.dimensions.sizes[i as usize]) * u64::from(missing) > u64::from(free)
-            });
-            let width = left.len() as u32 / 3 + 4;
-            let at = (even + random.below(width) as usize).saturating_sub(width as usize / 2).clamp(1, left.len() - 1);
-            if chosen.contains(&at) || size(at) > free {
-                return None;
-            }
-            chosen.push(at);
-            free -= size(at);
-        }
-        let middle =
-            left.partition_point(|&i| u64::from(self.dimensions.sizes[i as usize]) * 2 > u64::from(free)).max(1);
-        let (mut larger, mut smaller) = (middle - 1, middle);
-        let mut found = None;
-        let mut steps = 0;
-        while larger > 0 && smaller < left.len() {
-            steps += 1;
-            if chosen.contains(&larger) {
-                larger -= 1;
-                continue;
-            }
-            if chosen.contains(&smaller) {
-                smaller += 1;
-                continue;
-            }
-            let sum = size(larger) + size(smaller);
-            if sum <= free && sum + waste >= free {
-                let pair = [larger, smaller];
-                if self.dimensions.waste(chosen.iter().chain(&pair).map(|&at| left[at])).is_some() {
-                    found = Some(pair);
-                    if random.below(4) > 0 {
-                        break;
-                    }
-                }
-            }
-            if sum < free {
-                larger -= 1;
-            } else {
-                smaller += 1;
-            }
-        }
-        budget.spend(steps);
-        chosen.extend(found?);
-        chosen.sort_unstable();
-        Some(chosen)
-    }
-
-    /// Fill a request in tokens and in chunks: the largest document of `left`, and the best subset of a random sample.
-    fn fill_both(
-        &self,
-        left: &[u32],
-        waste: Waste,
-        halves: &mut Halves,
-        random: &mut Random,
-        budget: &mut Budget<'_>,
-    ) -> Option<Vec<usize>> {
-        let free = self.dimensions.waste([left[0]].into_iter())?;
-        let mut order: Vec<usize> = (1..left.len()).collect();
-        let count = order.len().min(2 * HALF);
-        for _ in 0..SAMPLES {
-            for at in 0..count {
-                let other = at + random.below((order.len() - at) as u32) as usize;
-                order.swap(at, other);
-            }
-            let costs: Vec<Cost> = order[..count].iter().map(|&at| self.dimensions.cost(left[at])).collect();
-            let (members, steps) = halves.fullest(&costs, free, self.dimensions.instance.limits.documents - 1, waste);
-            if !budget.spend(steps) {
-                return None;
-            }
-            if let Some(members) = members {
-                let others = order.iter().enumerate().take(count).filter(|&(k, _)| members >> k & 1 == 1);
-                let mut chosen: Vec<usize> = std::iter::once(0).chain(others.map(|(_, &at)| at)).collect();
-                chosen.sort_unstable();
-                return Some(chosen);
-            }
-        }
-        None
-    }
-
-    /// Fill a request with a random one of the first subsets that hold the largest document of `left`.
-    fn fill_any(
-        &self,
-        left: &[u32],
-        waste: u32,
-        sums: &mut Vec<u64>,
-        random: &mut Random,
-        budget: &mut Budget<'_>,
-    ) -> Option<Vec<usize>> {
-        if left.len() > MAX_DOCUMENTS {
-            return None;
-        }
-        let mut enumeration =
-            Enumeration::new(self.dimensions, left, [waste, self.waste[1]], MAX_DOCUMENTS, sums, budget);
-        enumeration.extend(0, SAMPLE);
-        budget.spend(enumeration.steps);
-        let subsets = &enumeration.subsets;
-        let chosen = subsets.get(random.below(subsets.len().max(1) as u32) as usize)?.documents;
-        Some((0..left.len()).filter(|at| chosen >> at & 1 == 1).collect())
     }
 }
 
