@@ -94,7 +94,7 @@ struct View {
 
 impl View {
     fn best(self, classes: &[Class], known: u64) -> u64 {
-        let mut best = self.largest(classes).max(self.thresholds(classes, self.capacity));
+        let mut best = self.thresholds(classes, self.capacity);
         let mut left = BUDGET;
         let mut spend = |cost: usize| {
             let affordable = left >= cost;
@@ -141,22 +141,6 @@ impl View {
             }
         }
         best
-    }
-
-    /// At most j documents larger than capacity / (j + 1) fit a request.
-    fn largest(self, classes: &[Class]) -> u64 {
-        let mut best = 0;
-        let mut count = 0;
-        let mut j = 1;
-        for class in classes {
-            // The largest j for which this size is still above capacity / (j + 1).
-            while class.size * (j + 1) <= self.capacity {
-                best = best.max(u64::div_ceil(count, j.min(self.documents)));
-                j = self.capacity / class.size;
-            }
-            count += class.count;
-        }
-        best.max(u64::div_ceil(count, j.min(self.documents)))
     }
 
     /// A line with a cap, given that at most k documents larger than capacity / (k + 1) fit a request.

@@ -312,7 +312,7 @@ impl<'de> Deserialize<'de> for Vocabulary {
                 let entries = numbers.len();
                 numbers.dedup();
                 if numbers.len() < entries {
-                    return Err(A::Error::custom("two tokens of model.vocab have the same id"));
+                    return Err(A::Error::custom("two tokens of model.vocab have the same number"));
                 }
                 Ok(Vocabulary(strings))
             }

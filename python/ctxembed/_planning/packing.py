@@ -124,10 +124,9 @@ def pack(
     ``"input"`` is next-fit, which is optimal for contiguous requests: its k-th request ends no earlier than the k-th
     of any other contiguous packing, because it starts no earlier and every part of a feasible request is feasible.
 
-    The bound is the best of: the ceilings of documents, chunks and tokens; "at most j documents larger than
-    limit / (j + 1) fit a request"; L2 of Martello and Toth (1990) and dual feasible functions of Fekete and Schepers
-    (2001), of Carlier, Clautiaux and Moukrim (2007) and of Lueker (1983), each combined with the other limits; and,
-    with effort, the dual prices of the linear program, checked in integers.
+    The bound is the best of: the ceilings of documents, chunks and tokens; L2 of Martello and Toth (1990) and dual
+    feasible functions of Fekete and Schepers (2001), of Carlier, Clautiaux and Moukrim (2007) and of Lueker (1983),
+    each combined with the other limits; and, with effort, the dual prices of the linear program, checked in integers.
 
     Integer arrays of dtype int64 are borrowed, others copied. The interpreter is released while packing; Ctrl-C
     ends a long search.
