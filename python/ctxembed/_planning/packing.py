@@ -115,21 +115,18 @@ def pack(
 
     Notes
     -----
-    ``"any"`` is best-fit-decreasing under all limits, or, where that takes fewer requests, contiguous ones or documents
-    that cost more of one limit and of another in turn; then, while a gap to the bound remains, best-fit by other
-    measures of size, and worst-fit at the bound;
-    at the bound or above it, two requests divided anew again and again by meeting in the middle (Horowitz and Sahni,
-    1974) until none is too full; where hardly a token is to spare, exact cover over the sets of documents that fill a
-    request (Knuth, 2000); requests filled as full as subset sums allow, with tabu search at one request fewer;
-    and rounding of the linear program over patterns (Gilmore and Gomory, 1961) where the documents have at most 700
-    different costs. Never worse than best-fit-decreasing. ``"input"`` is greedy next-fit, which is optimal for
-    contiguous requests: the k-th greedy request ends no earlier than the k-th of any other contiguous packing,
-    because it starts no earlier and every part of a feasible request is feasible.
+    ``"any"`` is best-fit-decreasing under all limits, or, where they take fewer requests, contiguous requests or an
+    alternation of documents that cost more of one limit and of another. While a gap to the bound remains, worst-fit
+    at the bound is tried, and then three methods take turns: two requests are divided anew by meeting in the middle
+    (Horowitz and Sahni, 1974) until none is too full; where hardly a token is to spare, exact cover (Knuth, 2000)
+    chooses among the sets of documents that fill a request; and the linear program over patterns (Gilmore and Gomory,
+    1961) is rounded, where the documents have at most 700 different costs. Never worse than best-fit-decreasing.
+    ``"input"`` is next-fit, which is optimal for contiguous requests: its k-th request ends no earlier than the k-th
+    of any other contiguous packing, because it starts no earlier and every part of a feasible request is feasible.
 
-    The bound is the best of: the ceilings of documents, chunks and tokens; "at most j documents larger than
-    limit / (j + 1) fit a request"; L2 of Martello and Toth (1990) and dual feasible functions of Fekete and Schepers
-    (2001), of Carlier, Clautiaux and Moukrim (2007) and of Lueker (1983), each with the other limits counted beside
-    it; and, with effort, the prices of the linear program, checked in integers.
+    The bound is the best of: the ceilings of documents, chunks and tokens; L2 of Martello and Toth (1990) and dual
+    feasible functions of Fekete and Schepers (2001), of Carlier, Clautiaux and Moukrim (2007) and of Lueker (1983),
+    each combined with the other limits; and, with effort, the dual prices of the linear program, checked in integers.
 
     Integer arrays of dtype int64 are borrowed, others copied. The interpreter is released while packing; Ctrl-C
     ends a long search.
