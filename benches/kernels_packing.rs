@@ -1,4 +1,4 @@
-//! Packing a million documents, whatever their sizes, and looking at text without a vocabulary.
+//! Packs a million documents of various sizes, and bounds token counts without a vocabulary.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ctxembed::packing::{Effort, Limits, Order, pack};
@@ -7,8 +7,8 @@ use ctxembed::tokens::{inspect, upper};
 const DOCUMENTS: usize = 1_000_000;
 const LIMITS: Limits = Limits { documents: 512, chunks: 16_000, tokens_per_document: 32_000, tokens: 120_000 };
 
-/// A number from 1 to `most` for each position: the high bits of a linear congruential generator.
-fn spread(most: i64) -> Vec<i64> {
+/// Pseudo-random numbers from 1 to `most`, by a linear congruential generator.
+fn numbers(most: i64) -> Vec<i64> {
     let mut state = 1u64;
     (0..DOCUMENTS)
         .map(|_| {
@@ -24,12 +24,12 @@ type Input<'a> = (&'a str, &'a [i64], Option<&'a [i64]>, Order);
 fn packing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pack 1,000,000 documents");
     group.throughput(Throughput::Elements(DOCUMENTS as u64)).sample_size(10);
-    let random = spread(30_000);
+    let random = numbers(30_000);
     let mut sorted = random.clone();
     sorted.sort_unstable();
     let reversed: Vec<i64> = sorted.iter().rev().copied().collect();
     let (equal, ones) = (vec![25_000; DOCUMENTS], vec![1; DOCUMENTS]);
-    let chunks = spread(1_500);
+    let chunks = numbers(1_500);
     let inputs: [Input<'_>; 8] = [
         ("random", &random, None, Order::Any),
         ("sorted", &sorted, None, Order::Any),

@@ -274,6 +274,7 @@ class DocumentError(CtxembedError, ValueError):
         return (self.document, self.chunk, self.reason)
 
 
+@_core.register_class
 class IndexFileError(CtxembedError):
     """A file that is not an index, is damaged, or is of a newer version."""
 

@@ -1,19 +1,19 @@
-//! Best-fit-decreasing under all limits, in O(n log n) whatever the sizes.
+//! Best-fit-decreasing under all limits, in O(n log n) for any sizes.
 //!
-//! Requests with room left stand in buckets by their free tokens. A request that is full in documents is closed and
-//! leaves, so the cardinality bound costs nothing. Where chunks bind too, each bucket is a heap by free chunks under
-//! a tree of maxima, so that "the least free tokens that suffice, with enough free chunks" is one descent.
+//! Open requests are kept in buckets by their free tokens. A request with its number of documents is removed, so the
+//! cardinality constraint costs nothing. Where chunks can bind, each bucket is a heap by free chunks below a tree of
+//! maxima, which finds the request with the least free tokens and enough free chunks in one descent.
 
-use super::levels::{HIGHEST, Levels};
-use super::{Assignment, Instance, Limits, Room};
+use super::instance::{Assignment, Instance, Limits, Room};
+use super::max_tree::{HIGHEST, MaxTree};
 
-/// Documents whose costs are fetched together: they lie anywhere, so one by one each would wait for memory.
+/// Documents whose costs are loaded together, which hides the latency of random access.
 const BLOCK: usize = 64;
 
-/// Looks at whether a packing can still succeed: each goes over all requests, so there are only so many.
-const LOOKS: usize = 16;
+/// Number of times that the outlook is computed. Each goes over all requests.
+const CHECKS: usize = 16;
 
-/// Best-fit of the documents in the order given; nothing as soon as it is sure to need more than `most` requests.
+/// Best-fit of the documents in `order`. None as soon as it must need more than `most` requests.
 pub(super) fn in_order(instance: &Instance, order: &[u32], most: usize) -> Option<Assignment> {
     if instance.has_chunks() {
         place(instance, order, most, &mut ByTokensAndChunks::new(&instance.limits))
@@ -27,10 +27,10 @@ fn place(instance: &Instance, order: &[u32], most: usize, open: &mut impl Open) 
     let mut rooms: Vec<Room> = Vec::new();
     let mut outlook = Outlook::new(instance);
     let mut costs = [(0, 0); BLOCK];
-    let patience = order.len() / BLOCK / LOOKS + 1;
+    let interval = order.len() / BLOCK / CHECKS + 1;
     for (number, block) in order.chunks(BLOCK).enumerate() {
-        let look = number % patience == patience - 1;
-        if rooms.len() > most || (look && outlook.least(&rooms) > most) {
+        let is_check = number % interval == interval - 1;
+        if rooms.len() > most || (is_check && outlook.least(&rooms) > most) {
             return None;
         }
         for (cost, &i) in costs.iter_mut().zip(block) {
@@ -44,7 +44,7 @@ fn place(instance: &Instance, order: &[u32], most: usize, open: &mut impl Open) 
             let room = &mut rooms[request as usize];
             room.take(tokens, chunks);
             let room = *room;
-            // Every document costs at least a token (and a chunk, where chunks count): nothing fits an exhausted one.
+            // A document costs a token at least, and a chunk where chunks can bind.
             if room.documents > 0 && room.tokens > 0 && (room.chunks > 0 || !instance.has_chunks()) {
                 open.put(request, room);
             }
@@ -55,13 +55,13 @@ fn place(instance: &Instance, order: &[u32], most: usize, open: &mut impl Open) 
     (rooms.len() <= most).then_some(Assignment { request_of, requests: rooms.len() })
 }
 
-/// What is not placed yet.
+/// What is left to place.
 struct Outlook<'a> {
     instance: &'a Instance,
     documents: u64,
     tokens: u64,
     chunks: u64,
-    /// Chunks a token of the document that has the most, times 2^20, rounded up.
+    /// The highest ratio of chunks to tokens of a document, times 2^20, rounded up.
     density: u64,
 }
 
@@ -87,12 +87,12 @@ impl<'a> Outlook<'a> {
         self.chunks -= u64::from(chunks);
     }
 
-    /// Requests needed in the end if `rooms` are kept: what these have left that no document can use is lost.
+    /// The fewest requests in the end, given the open requests `rooms`, whose unusable room is lost.
     fn least(&self, rooms: &[Room]) -> usize {
         let (mut documents, mut tokens, mut chunks) = (0, 0, 0);
         for room in rooms.iter().filter(|room| room.documents > 0) {
             let (t, c) = (u64::from(room.tokens), u64::from(room.chunks));
-            // A document costs a token at least, and a chunk where chunks count; `room.chunks` stays whole elsewhere.
+            // Where chunks cannot bind, `room.chunks` stays at its limit.
             documents += u64::from(room.documents).min(t).min(c);
             tokens += t;
             chunks += c.min(((t * self.density) >> 20) + 1);
@@ -105,7 +105,7 @@ impl<'a> Outlook<'a> {
     }
 }
 
-/// Requests that can still take something.
+/// The open requests: those with room left.
 trait Open {
     /// Remove and return the request with the least free tokens that fits.
     fn take(&mut self, tokens: u32, chunks: u32, rooms: &[Room]) -> Option<u32>;
@@ -113,19 +113,19 @@ trait Open {
     fn put(&mut self, request: u32, room: Room);
 }
 
-/// Entries looked at where some fit and others do not: in a bucket that spans several values, or heads of one level.
+/// Requests that are checked where some fit and others do not: in a bucket that spans several values, or heads of one level.
 const PARTIAL: usize = 16;
 /// No request.
 const NONE: u32 = u32::MAX;
 
-/// Buckets by free tokens: one a value up to 2^21 tokens, equal ranges of values beyond.
+/// Buckets by free tokens. Each is one value for limits up to 2^21 tokens, otherwise a range of values.
 struct ByTokens {
     shift: u32,
-    /// Which buckets hold something: one bit a bucket, then one bit a word of the level below.
+    /// A bit for each bucket that is not empty; on each further level, a bit for each word that is not 0.
     levels: [Vec<u64>; 4],
-    /// First request of each bucket.
+    /// The first request of each bucket.
     heads: Vec<u32>,
-    /// Next request of the same bucket, by request.
+    /// For each request, the next one of its bucket.
     next: Vec<u32>,
 }
 
@@ -166,7 +166,7 @@ impl ByTokens {
         }
     }
 
-    /// The first bucket from `start` on that holds something.
+    /// The first bucket from `start` on that is not empty.
     fn first(&self, start: usize) -> Option<usize> {
         let mut at = start;
         for (height, level) in self.levels.iter().enumerate() {
@@ -183,7 +183,7 @@ impl ByTokens {
         None
     }
 
-    /// The bucket that holds values on both sides of `tokens`: a few of its requests are looked at.
+    /// Take from the bucket with values on both sides of `tokens`, of which a few requests are checked.
     fn take_partial(&mut self, bucket: usize, tokens: u32, rooms: &[Room]) -> Option<u32> {
         let mut before = NONE;
         let mut at = self.heads[bucket];
@@ -241,17 +241,17 @@ impl Open for ByTokens {
     }
 }
 
-/// As [`ByTokens`], each bucket a skew heap by free chunks (Sleator and Tarjan, "Self-adjusting heaps", SIAM Journal on
-/// Computing 15, 1986), under a tree of the most free chunks in each.
+/// As [`ByTokens`], but each bucket is a skew heap by free chunks (Sleator and Tarjan, "Self-adjusting heaps", SIAM Journal
+/// on Computing 15, 1986), below a tree of the most free chunks of each bucket.
 struct ByTokensAndChunks {
     shift: u32,
     /// Chunks of an empty request.
     capacity: u64,
     /// The request with the most free chunks of each bucket.
     heads: Vec<u32>,
-    /// The level of each bucket's head; 0 where there is none.
-    levels: Levels,
-    /// Where each request stands in its heap.
+    /// The level of each bucket's head; 0 if the bucket is empty.
+    levels: MaxTree,
+    /// The heap node of each request.
     nodes: Vec<Node>,
 }
 
@@ -269,24 +269,24 @@ impl ByTokensAndChunks {
             shift,
             capacity: u64::from(limits.chunks),
             heads: vec![NONE; buckets],
-            levels: Levels::new(buckets),
+            levels: MaxTree::new(buckets),
             nodes: Vec::new(),
         }
     }
 
-    /// So many free chunks in 1 to [`HIGHEST`]: more are never lower.
+    /// Free chunks on a scale from 1 to [`HIGHEST`], monotone.
     fn level(&self, chunks: u32) -> u8 {
         1 + (u64::from(chunks) * u64::from(HIGHEST - 1) / self.capacity) as u8
     }
 
-    /// Put a heap in place of a bucket's.
+    /// Replace the heap of a bucket.
     fn replace(&mut self, bucket: usize, head: u32) {
         self.heads[bucket] = head;
         let level = self.nodes.get(head as usize).map_or(0, |node| self.level(node.chunks));
         self.levels.set(bucket, level);
     }
 
-    /// Remove and return a bucket's head, which exists.
+    /// Remove and return the head of a bucket that is not empty.
     fn pop(&mut self, bucket: usize) -> u32 {
         let request = self.heads[bucket];
         let [left, right] = self.nodes[request as usize].below;
@@ -295,14 +295,14 @@ impl ByTokensAndChunks {
         request
     }
 
-    /// One heap of two, either of which may be empty.
+    /// Merge two heaps, which may be empty.
     fn merge(&mut self, a: u32, b: u32) -> u32 {
         if a == NONE || b == NONE {
             return a.min(b);
         }
         let (root, mut low) = self.ordered(a, b);
         let mut at = root;
-        // `low` goes below `at`: the left part becomes the right, and what was there is merged with `low` on the left.
+        // `low` goes below `at`: its left child becomes the right one, and `low` is merged with the former right child.
         loop {
             let [left, right] = self.nodes[at as usize].below;
             if right == NONE {
@@ -332,7 +332,7 @@ impl Open for ByTokensAndChunks {
             }
             start += 1;
         }
-        // A head of the same level may have a few chunks less, one of the next never has.
+        // A head of the same level may have slightly fewer chunks, one of the next level has enough.
         let level = self.level(chunks);
         for _ in 0..PARTIAL {
             let bucket = self.levels.first(start, level)?;
@@ -358,11 +358,11 @@ impl Open for ByTokensAndChunks {
 
 #[cfg(test)]
 mod tests {
-    use super::super::order::decreasing;
-    use super::super::search::Random;
+    use super::super::random::Random;
+    use super::super::sort::decreasing;
     use super::*;
 
-    /// Documents whose chunks vary as much as their tokens, or less.
+    /// Documents whose chunks vary at most as much as their tokens.
     fn instance(n: u32, spread: u32, seed: u64) -> Instance {
         let mut random = Random::new(seed);
         let limits = Limits { documents: 40, chunks: 2_000, tokens_per_document: 3_000, tokens: 12_000 };
@@ -376,11 +376,12 @@ mod tests {
     }
 
     #[test]
-    fn a_packing_is_given_up_only_if_it_needs_too_many_requests() {
+    fn a_packing_is_abandoned_only_if_it_needs_too_many_requests() {
         for (seed, spread) in (0..).zip([2, 20, 100, 200, 400, 500]) {
             let instance = instance(60_000, spread, seed);
             let order = decreasing(&instance);
-            let needs = in_order(&instance, &order, instance.len()).expect("a request a document is enough").requests;
+            let needs =
+                in_order(&instance, &order, instance.len()).expect("one request for each document is enough").requests;
             for most in [needs / 2, needs - needs / 20, needs - 1] {
                 assert!(in_order(&instance, &order, most).is_none(), "{needs} requests, at most {most}");
             }

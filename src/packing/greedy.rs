@@ -1,20 +1,20 @@
-//! Packings made in one go: the best of them is where a search starts, and what a million documents get.
+//! Greedy packings. The best of them is the start of a search, and the result for a million documents.
 
-use super::order::{by_descending, decreasing};
-use super::search::Clock;
-use super::{Assignment, Instance, Room, best_fit, next_fit};
+use super::budget::Budget;
+use super::instance::{Assignment, Instance, Room};
+use super::sort::{by_descending, decreasing};
+use super::{best_fit, next_fit};
 
-/// Documents up to which best-fit-decreasing costs nothing to speak of: it is made even where another packing is as
-/// good, as what people expect.
+/// Documents up to which best-fit-decreasing, as the usual heuristic, is preferred to another packing with as few requests.
 const FEW: usize = 10_000;
 
-/// Best-fit-decreasing, or a packing with fewer requests, or of many documents one with as few. Whatever has `bound`
-/// requests, which no packing undercuts, is good enough.
-pub(super) fn pack(instance: &Instance, bound: usize, clock: &mut Clock<'_>) -> Assignment {
+/// Best-fit-decreasing, or another packing with fewer requests. Of many documents, the first packing that meets the lower
+/// bound `bound`.
+pub(super) fn pack(instance: &Instance, bound: usize, budget: &mut Budget<'_>) -> Assignment {
     let mut found = next_fit::pack(instance);
     if found.requests > bound
         && let Some(scarce) = Dimension::scarce(instance)
-        && clock.spend(10 * instance.len() as u64)
+        && budget.spend(10 * instance.len() as u64)
     {
         let packing = mixed(instance, scarce);
         if packing.requests < found.requests {
@@ -29,26 +29,22 @@ pub(super) fn pack(instance: &Instance, bound: usize, clock: &mut Clock<'_>) -> 
     found
 }
 
-/// A packing with fewer requests, where other measures of size or evenness give one.
-pub(super) fn better(instance: &Instance, mut found: Assignment, bound: usize, clock: &mut Clock<'_>) -> Assignment {
-    if instance.has_chunks() {
-        found = best_of_orders(instance, found, clock);
-    }
-    // Evenness helps where requests hold many documents; where they hold few, it costs more than it finds.
-    if found.requests > bound
-        && (instance.len() <= 50_000 || instance.len() / bound >= 32)
-        && clock.spend(10 * instance.len() as u64)
-        && let Some(spread) = worst_fit(instance, bound)
+/// A packing that meets `bound`, if worst-fit finds one.
+pub(super) fn better(instance: &Instance, found: Assignment, bound: usize, budget: &mut Budget<'_>) -> Assignment {
+    // Worst-fit rarely succeeds if requests hold few documents, so it is skipped for many of those.
+    if (instance.len() <= 50_000 || instance.len() / bound >= 32)
+        && budget.spend(10 * instance.len() as u64)
+        && let Some(balanced) = worst_fit(instance, bound)
     {
-        found = spread;
+        return balanced;
     }
     found
 }
 
-/// Times that one dimension may need the requests of another for the other to matter.
+/// The second dimension matters if it needs more than the first's requests divided by this.
 const NEAR: f64 = 4.0;
 
-/// What a request holds, and a document costs.
+/// A dimension of requests and documents.
 #[derive(Clone, Copy)]
 enum Dimension {
     Tokens,
@@ -57,7 +53,7 @@ enum Dimension {
 }
 
 impl Dimension {
-    /// The two that need the most requests, where the second of them comes near the first.
+    /// The two dimensions that need the most requests, if the second is [`NEAR`] the first.
     fn scarce(instance: &Instance) -> Option<[Self; 2]> {
         let need = |of: Self| {
             let all: u64 = (0..instance.len()).map(|i| u64::from(of.cost(instance, i))).sum();
@@ -85,14 +81,14 @@ impl Dimension {
     }
 }
 
-/// Documents that [`mixed`] looks at on either side before it closes a request.
+/// Documents that [`mixed`] checks on either side before it closes a request.
 const AHEAD: usize = 32;
 
-/// One request after the other, in turn from documents that cost more of one dimension and documents that cost more of
-/// another, so that both run out together. Best-fit by either alone leaves documents at the end that fill requests in
-/// the other only.
+/// Fill one request after the other, alternating between documents that cost more of one dimension and documents that cost
+/// more of the other, so that both are used up together. Best-fit by one dimension leaves documents to the end that fill
+/// requests in the other only.
 fn mixed(instance: &Instance, of: [Dimension; 2]) -> Assignment {
-    // A share of a request, in parts of 2^20: finer ones would not change much, and take longer to sort.
+    // Shares of a request are in units of 2^-20, which sort faster than finer ones.
     const WHOLE: u32 = 1 << 20;
     let whole = of.map(|of| of.left(instance.room()));
     let parts = whole.map(|whole| (u64::from(WHOLE) << 31) / u64::from(whole));
@@ -115,7 +111,7 @@ fn mixed(instance: &Instance, of: [Dimension; 2]) -> Assignment {
             (0..AHEAD.min(end - first)).find(fits).map(|k| (near(k, head), head))
         };
         let head = if room == instance.room() {
-            // The larger of the two comes first: later it might not fit, nor those next to it.
+            // The larger document comes first, because later it might not fit.
             largest(&order, near(0, true)) >= largest(&order, near(0, false))
         } else {
             let left = of.map(|of| u64::from(of.left(room)));
@@ -140,30 +136,7 @@ fn mixed(instance: &Instance, of: [Dimension; 2]) -> Assignment {
     Assignment { request_of, requests: request as usize + 1 }
 }
 
-/// Best-fit by other measures of size: chunks, and each document's larger or summed share of a request.
-fn best_of_orders(instance: &Instance, mut found: Assignment, clock: &mut Clock<'_>) -> Assignment {
-    let limits = instance.limits;
-    let share = |i: usize| {
-        let tokens = f64::from(instance.tokens[i]) / f64::from(limits.tokens);
-        let chunks = f64::from(instance.chunks[i]) / f64::from(limits.chunks);
-        (tokens, chunks)
-    };
-    let scale = |share: f64| (share * f64::from(u32::MAX / 4)) as u32;
-    let measures: [&dyn Fn(usize) -> u32; 3] =
-        [&|i| instance.chunks[i], &|i| scale(share(i).0.max(share(i).1)), &|i| scale(share(i).0 + share(i).1)];
-    for measure in measures {
-        if !clock.spend(100 * instance.len() as u64) {
-            break;
-        }
-        let order = by_descending((0..instance.len()).map(measure));
-        if let Some(packing) = best_fit::in_order(instance, &order, found.requests - 1) {
-            found = packing;
-        }
-    }
-    found
-}
-
-/// Worst-fit-decreasing into `count` requests: evens out what each has left, which suits tight numbers of documents.
+/// Worst-fit-decreasing into `count` requests. It balances them, which suits a tight limit of documents.
 fn worst_fit(instance: &Instance, count: usize) -> Option<Assignment> {
     let mut rooms: std::collections::BinaryHeap<(u32, u32, u32)> =
         (0..count as u32).map(|request| (instance.limits.tokens, instance.limits.documents, request)).collect();

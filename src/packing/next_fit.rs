@@ -1,11 +1,11 @@
-//! Contiguous requests: greedy next-fit.
+//! Next-fit: contiguous requests in the order of the input.
 //!
-//! Greedy is optimal here. By induction, the k-th request of the greedy packing ends no earlier than the k-th of any
+//! Next-fit is optimal among contiguous packings. By induction, the k-th request of this packing ends no earlier than the k-th of any
 //! other contiguous packing: it starts no earlier, and every subset of a feasible request is feasible.
 
-use super::{Assignment, Instance};
+use super::instance::{Assignment, Instance};
 
-/// Fill one request after the other in input order.
+/// Fill one request after the other.
 pub(super) fn pack(instance: &Instance) -> Assignment {
     let mut request_of = Vec::with_capacity(instance.len());
     let mut request = 0;

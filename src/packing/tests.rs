@@ -1,4 +1,4 @@
-//! What every packing must keep, whatever the sizes.
+//! Tests of all packings: limits, numbering, errors.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn check(tokens: &[i64], chunks: Option<&[i64]>, limits: Limits, packing: &Packi
 }
 
 fn random_sizes(n: usize, low: u32, high: u32, seed: u64) -> Vec<i64> {
-    let mut random = search::Random::new(seed);
+    let mut random = random::Random::new(seed);
     (0..n).map(|_| i64::from(low + random.below(high - low + 1))).collect()
 }
 

@@ -1,17 +1,18 @@
-//! Bounded lookahead, for streams.
+//! Packing with bounded lookahead, for streams.
 //!
 //! Documents are read ahead until they would fill [`WINDOW_REQUESTS`] requests by tokens, chunks or number. Then one
-//! request leaves: the oldest document, and the largest others that fit. So the oldest never waits, requests leave in
-//! the order of their first documents, and memory is bounded by the window.
+//! request is completed: the oldest document, and the largest others that fit. So no document waits long, requests are
+//! completed in the order of their first documents, and the window bounds the memory.
 
 use std::collections::BTreeSet;
 
-use super::{Assignment, Instance, Room, next_fit};
+use super::instance::{Assignment, Instance, Room};
+use super::next_fit;
 
-/// Requests' worth of documents that are read ahead of the oldest one still waiting.
+/// The most that is read ahead of the oldest waiting document, as a number of full requests.
 pub const WINDOW_REQUESTS: u32 = 8;
 
-/// Pack with bounded lookahead; never more requests than next-fit.
+/// Pack with bounded lookahead, into no more requests than next-fit.
 pub(super) fn pack(instance: &Instance) -> Assignment {
     let assignment = look_ahead(instance);
     let greedy = next_fit::pack(instance);
@@ -32,18 +33,18 @@ fn look_ahead(instance: &Instance) -> Assignment {
         if oldest == n {
             break;
         }
-        window.release(oldest as u32, |i| request_of[i as usize] = request);
+        window.complete(oldest as u32, |i| request_of[i as usize] = request);
         request += 1;
     }
     Assignment { request_of, requests: request as usize }
 }
 
-/// Documents that are read and not yet released, by size.
+/// Documents that are read and not yet in a request.
 struct Window<'a> {
     instance: &'a Instance,
     /// The first document not read.
     next: usize,
-    /// (tokens, inverted position): the last is the largest, the earliest of equals.
+    /// (tokens, inverted position): the last is the largest document, of equals the first.
     waiting: BTreeSet<(u32, u32)>,
     tokens: u64,
     chunks: u64,
@@ -80,12 +81,12 @@ impl<'a> Window<'a> {
         room.take(tokens, chunks);
     }
 
-    /// Let one request go, with `oldest` in it.
-    fn release(&mut self, oldest: u32, mut sent: impl FnMut(u32)) {
+    /// Complete a request that starts with `oldest`; `assign` is called with each of its documents.
+    fn complete(&mut self, oldest: u32, mut assign: impl FnMut(u32)) {
         let mut room = self.instance.room();
         self.remove(oldest, &mut room);
-        sent(oldest);
-        // Every candidate lies below `end`, so each is looked at once a release.
+        assign(oldest);
+        // All candidates are below `end`, so each is considered once.
         let mut end = (room.tokens + 1, 0);
         while room.documents > 0
             && let Some(&(tokens, inverted)) = self.waiting.range(..end).next_back()
@@ -93,7 +94,7 @@ impl<'a> Window<'a> {
             let i = u32::MAX - inverted;
             if room.fits(tokens, self.instance.chunks_of(i as usize)) {
                 self.remove(i, &mut room);
-                sent(i);
+                assign(i);
             }
             end = (tokens, inverted).min((room.tokens + 1, 0));
         }

@@ -13,13 +13,13 @@ mod classes;
 mod codec;
 mod convert;
 mod errors;
+mod export;
 mod packing;
 mod scalars;
 mod search;
 mod tokens;
 
 use pyo3::prelude::*;
-use pyo3::types::PyCFunction;
 
 use crate::isa;
 
@@ -40,12 +40,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     packing::register(module)?;
     tokens::register(module)?;
     Ok(())
-}
-
-/// Add a function that the package `ctxembed` exports, with that package as its `__module__`.
-fn export<'py>(module: &Bound<'py, PyModule>, function: Bound<'py, PyCFunction>) -> PyResult<()> {
-    function.setattr("__module__", "ctxembed")?;
-    module.add_function(function)
 }
 
 /// The instruction set that each family of kernels uses in this process: `[("codec", "avx2"), ...]`.

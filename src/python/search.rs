@@ -10,7 +10,7 @@ mod results;
 
 use pyo3::prelude::*;
 
-use super::export;
+use super::export::export;
 
 /// Add the functions and classes of search to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

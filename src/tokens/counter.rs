@@ -1,4 +1,4 @@
-//! Exact counts: added tokens, NFC, words, merges.
+//! Exact counts: added tokens, NFC, words, BPE.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -6,30 +6,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::cache::Cache;
-use super::characters::{self, Characters};
-use super::load::{self, Definition};
-use super::merge::Merges;
-use super::split::Splitter;
+use super::bpe::Merges;
+use super::characters::Characters;
+use super::nfc::nfc;
+use super::pretokenizer::Splitter;
+use super::tokenizer_json::{self, Definition};
+use super::word_cache::WordCache;
 use crate::error::Error;
 
 /// Most caches that are kept between calls: 4 MB each when full.
 const CACHES: usize = 6;
-/// Texts that a thread takes at a time, at most.
-const TAKEN: usize = 32;
-/// Times that a thread takes texts, where they are few: one may be far longer than the others.
+/// Most texts that a thread takes at a time.
+const BATCH: usize = 32;
+/// Where texts are few, each thread takes some this many times, because one may be far longer than the others.
 const TIMES: usize = 8;
-/// Most threads of a call, whatever is asked for.
+/// Most threads of a call.
 const MOST_THREADS: usize = 256;
-/// Bytes that are worth a thread: about a millisecond of work.
-const WORTH_A_THREAD: usize = 200_000;
-/// Bytes between two looks for signals.
-const BETWEEN_LOOKS: usize = 4 << 20;
+/// Bytes that justify another thread: about a millisecond of work.
+const BYTES_PER_THREAD: usize = 200_000;
+/// Bytes between two calls of `check`.
+const CHECK_BYTES: usize = 4 << 20;
 
 /// Counts the tokens of texts as one tokenizer does.
 ///
-/// The tables never change. Each call, and each thread of a call, has a cache of words to itself, taken from a small
-/// pool and given back; so nothing is shared while counting, and a fork in the middle of a call harms nobody.
+/// The tables never change. Each thread of each call takes its own word cache from a small pool and puts it back, so
+/// nothing is shared while counting, and a fork in the middle of a call is safe.
 #[derive(Debug)]
 pub struct Counter {
     merges: Merges,
@@ -38,13 +39,13 @@ pub struct Counter {
     template: u64,
     entries: usize,
     characters: Characters,
-    caches: Mutex<Vec<Cache>>,
+    caches: Mutex<Vec<WordCache>>,
 }
 
 impl Counter {
-    /// Read a `tokenizer.json`. What would be counted otherwise than by the reference is refused with a reason.
+    /// Read a `tokenizer.json`. A file that would not be counted as the reference does is refused, with the reason.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
-        let Definition { nfc, added, template, merges, entries } = load::read(json).map_err(Error::Value)?;
+        let Definition { nfc, added, template, merges, entries } = tokenizer_json::read(json).map_err(Error::Value)?;
         Ok(Self {
             merges,
             added: Added::new(added),
@@ -56,17 +57,17 @@ impl Counter {
         })
     }
 
-    /// Tokens of the vocabulary, added ones included.
+    /// Tokens of the vocabulary, added tokens included.
     pub fn entries(&self) -> usize {
         self.entries + self.added.texts.len()
     }
 
-    /// Forget all words, as if none had been counted: for measuring.
+    /// Clear all word caches, for benchmarks.
     pub fn forget(&self) {
         self.caches.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The tokens of `text`.
+    /// The number of tokens of `text`.
     pub fn count(&self, text: &str) -> u64 {
         let mut cache = self.take();
         let count = self.count_with(text, &mut cache);
@@ -74,8 +75,8 @@ impl Counter {
         count
     }
 
-    /// The tokens of each text, on `threads` threads, or on as many as the work is worth. `check` is called now and
-    /// then, and its error ends the counting.
+    /// The number of tokens of each text. By default the work decides the number of threads. An error from `check`, which
+    /// is called now and then, ends the counting.
     pub fn count_batch(
         &self,
         texts: &[&str],
@@ -84,26 +85,26 @@ impl Counter {
     ) -> Result<Vec<u64>, Error> {
         let bytes: usize = texts.iter().map(|text| text.len()).sum();
         let threads = threads.map_or_else(
-            || thread::available_parallelism().map_or(1, NonZero::get).min(bytes / WORTH_A_THREAD),
+            || thread::available_parallelism().map_or(1, NonZero::get).min(bytes / BYTES_PER_THREAD),
             NonZero::get,
         );
         let threads = threads.min(MOST_THREADS).clamp(1, texts.len().max(1));
-        let taken = (texts.len() / (TIMES * threads)).clamp(1, TAKEN);
+        let batch = (texts.len() / (TIMES * threads)).clamp(1, BATCH);
         let mut counts = vec![0; texts.len()];
-        let work = Mutex::new(counts.chunks_mut(taken).zip(texts.chunks(taken)));
+        let work = Mutex::new(counts.chunks_mut(batch).zip(texts.chunks(batch)));
         let stopped = AtomicBool::new(false);
         let run = |check: &mut dyn FnMut() -> Result<(), Error>| {
             let mut cache = self.take();
             let mut since = 0;
             let mut outcome = Ok(());
             while !stopped.load(Ordering::Relaxed) {
-                let taken = work.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((counts, texts)) = taken else { break };
+                let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((counts, texts)) = next else { break };
                 for (to, text) in counts.iter_mut().zip(texts) {
                     *to = self.count_with(text, &mut cache);
                     since += text.len();
                 }
-                if since >= BETWEEN_LOOKS {
+                if since >= CHECK_BYTES {
                     since = 0;
                     outcome = check();
                     if outcome.is_err() {
@@ -116,7 +117,7 @@ impl Counter {
         };
         thread::scope(|scope| {
             for _ in 1..threads {
-                // Where the system has no thread left, those that there are do the work.
+                // Where the system starts no more threads, the present ones do the work.
                 let builder = thread::Builder::new().name("ctxembed-tokens".to_owned());
                 if builder.spawn_scoped(scope, || run(&mut || Ok(()))).is_err() {
                     break;
@@ -127,13 +128,13 @@ impl Counter {
         Ok(counts)
     }
 
-    /// A cache to use alone. A lock that is held elsewhere, or was when this process was forked, means a new one.
-    fn take(&self) -> Cache {
+    /// A cache from the pool; a new one if the pool is empty or locked, which it stays after a fork with the lock held.
+    fn take(&self) -> WordCache {
         let kept = self.caches.try_lock().ok().and_then(|mut caches| caches.pop());
-        kept.unwrap_or_else(Cache::new)
+        kept.unwrap_or_else(WordCache::new)
     }
 
-    fn give_back(&self, cache: Cache) {
+    fn give_back(&self, cache: WordCache) {
         if let Ok(mut caches) = self.caches.try_lock()
             && caches.len() < CACHES
         {
@@ -141,10 +142,10 @@ impl Counter {
         }
     }
 
-    fn count_with(&self, text: &str, cache: &mut Cache) -> u64 {
+    fn count_with(&self, text: &str, cache: &mut WordCache) -> u64 {
         let mut count = self.template;
         let mut rest = text;
-        // The pattern and NFC see nothing beyond an added token.
+        // The pattern and NFC do not look across an added token.
         while let Some(found) = self.added.find(rest) {
             count += self.count_plain(&rest[..found.start], cache) + 1;
             rest = &rest[found.end..];
@@ -152,38 +153,38 @@ impl Counter {
         count + self.count_plain(rest, cache)
     }
 
-    /// The tokens of text without added tokens.
-    fn count_plain(&self, text: &str, cache: &mut Cache) -> u64 {
+    /// The number of tokens of text without added tokens.
+    fn count_plain(&self, text: &str, cache: &mut WordCache) -> u64 {
         if !self.nfc {
             return self.count_words::<false>(text, cache).unwrap_or(0);
         }
         self.count_words::<true>(text, cache).unwrap_or_else(|| {
-            let normal = characters::nfc(text);
+            let normal = nfc(text);
             self.count_words::<false>(&normal, cache).unwrap_or(0)
         })
     }
 
-    /// The tokens of text in NFC. With `CHECK`, None where it may not be.
+    /// The number of tokens of text in NFC. With `CHECK`, None if the text may not be in NFC.
     #[inline]
-    fn count_words<const CHECK: bool>(&self, text: &str, cache: &mut Cache) -> Option<u64> {
+    fn count_words<const CHECK: bool>(&self, text: &str, cache: &mut WordCache) -> Option<u64> {
         let bytes = text.as_bytes();
         let mut count = 0;
         let mut splitter = Splitter::<CHECK>::new(text, &self.characters);
         while let Some((start, end)) = splitter.next_word() {
             count += if end - start == 1 { 1 } else { cache.get(bytes, start, end, |word| self.merges.count(word)) };
         }
-        (!splitter.suspect).then_some(count)
+        (!splitter.may_change).then_some(count)
     }
 }
 
-/// Texts that are one token wherever they stand; where several match, the leftmost and then the longest counts.
+/// Texts that are one token wherever they occur. The leftmost match counts, then the longest.
 #[derive(Debug)]
 struct Added {
-    /// By first byte, then the longest first.
+    /// Sorted by first byte, then by descending length.
     texts: Vec<String>,
     /// The texts that start with a byte.
     by_byte: Vec<Range<usize>>,
-    /// The first byte, where all have the same.
+    /// The first byte of all texts, if it is the same.
     only: Option<u8>,
 }
 
@@ -202,7 +203,7 @@ impl Added {
         Self { texts, by_byte, only }
     }
 
-    /// Where the first of the texts stands in `text`.
+    /// The first match in `text`.
     fn find(&self, text: &str) -> Option<Range<usize>> {
         let bytes = text.as_bytes();
         let mut at = 0;
@@ -217,12 +218,12 @@ impl Added {
         }
     }
 
-    /// The first byte that one of the texts starts with.
+    /// The first position whose byte one of the texts starts with.
     fn next_candidate(&self, bytes: &[u8]) -> Option<usize> {
         let Some(only) = self.only else {
             return bytes.iter().position(|&byte| !self.by_byte[usize::from(byte)].is_empty());
         };
-        // Blocks are passed over as one: the compiler makes a few comparisons of all their bytes.
+        // The compiler vectorises the comparison of a whole block.
         let holds = |block: &[u8; 64]| block.iter().fold(0, |found, &byte| found | u8::from(byte == only)) != 0;
         let clear = bytes.as_chunks::<64>().0.iter().take_while(|block| !holds(block));
         let at = 64 * clear.count();

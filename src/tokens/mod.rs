@@ -1,44 +1,52 @@
-//! Token counts: exact ones with a vocabulary; without, a proven upper bound, a proven lower bound, and an estimate
-//! between them.
+//! Token counts: exact with a vocabulary; without one, proven bounds and an estimate between them.
 //!
-//! The tokenizer is Qwen3's: NFC, then a splitting pattern, then byte-level BPE. [`Counter`] does all of it, but for the
-//! tokens themselves: [`load`] reads the file, [`characters`] has NFC and classes, [`split`] the pattern, [`merge`] the
-//! BPE, and [`cache`] remembers words. Every token is at least one byte of the NFC text, which gives the upper bound;
-//! [`bounds`] has the lower one, [`estimate`] what lies between: [`blocks`] goes over the bytes, [`classes`] counts what
-//! they are, [`pairs`] weighs letters.
+//! The tokenizer is Qwen3's: NFC, then a splitting pattern, then byte-level BPE.
+//!
+//! [`Counter`] counts exactly. [`tokenizer_json`] reads the file, [`nfc`] normalises, [`pretokenizer`] splits the text
+//! into words by the [`characters`]' classes, [`bpe`] merges each word's bytes, and [`word_cache`] keeps the counts of
+//! words.
+//!
+//! Without a vocabulary, [`bounds`] has the lower and the upper bound (every token is at least one byte of the NFC text)
+//! and [`estimate`] weighs what [`classes`] counts: [`scan`] goes over the bytes once, makes [`byte_masks`] of them, adds
+//! up the [`class_counts`] and the weights of [`letter_pairs`].
 
-mod blocks;
 mod bounds;
-mod cache;
+mod bpe;
+mod byte_masks;
 mod characters;
+mod class_counts;
 mod classes;
 mod counter;
 mod estimate;
-mod load;
-mod merge;
-mod pairs;
-mod split;
+mod letter_pairs;
+mod nfc;
+mod pretokenizer;
+mod scan;
+mod simd;
+mod tokenizer_json;
 mod unicode;
+mod word_cache;
 
 use memchr::memchr_iter;
 
 pub use bounds::upper;
-pub use classes::{Classes, NAMES};
+pub use class_counts::NAMES;
+pub use classes::Classes;
 pub use counter::Counter;
 
-/// What the model puts between the chunks of a document; within a chunk it would misalign every later one.
+/// What the model puts between the chunks of a document. Inside a chunk it would shift every later chunk.
 const SEPARATOR: &str = "<|endoftext|>";
 
 /// What is known of a text without a vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// The text has at least so many tokens. Proven.
+    /// Proven: the text has no fewer tokens.
     pub lower: u64,
-    /// About so many, with a margin: between the two others.
+    /// The estimate, with its margin; from `lower` to `upper`.
     pub estimate: u64,
-    /// The text has at most so many tokens: the UTF-8 bytes of its NFC form. Proven.
+    /// Proven: the text has no more tokens. The UTF-8 bytes of its NFC form.
     pub upper: u64,
-    /// Where the separator's literal text starts, in characters.
+    /// The position, in characters, at which the separator's literal text starts.
     pub separator: Option<usize>,
 }
 
@@ -51,7 +59,7 @@ pub fn inspect(text: &str) -> Inspection {
     Inspection { lower, estimate, upper, separator: find_separator(text) }
 }
 
-/// Where the separator's literal text starts, in characters.
+/// The position, in characters, at which the separator's literal text starts.
 pub fn find_separator(text: &str) -> Option<usize> {
     let mut openings = memchr_iter(SEPARATOR.as_bytes()[0], text.as_bytes());
     let at = openings.find(|&at| text.as_bytes()[at..].starts_with(SEPARATOR.as_bytes()))?;
@@ -63,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_separator_is_found_by_character_position() {
+    fn the_separator_is_found_by_its_character_position() {
         assert_eq!(inspect("한글<|endoftext|>").separator, Some(2));
         assert_eq!(inspect("<|endoftext|").separator, None);
         assert_eq!(inspect("<<|endoftext|>").separator, Some(1));

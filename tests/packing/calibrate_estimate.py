@@ -1,15 +1,15 @@
-"""Fit the weights of ``src/tokens/estimate.rs`` and ``pairs.rs`` against the real tokenizer, and say how well they do.
+"""Fit the weights of ``src/tokens/estimate.rs`` and ``letter_pairs.rs`` to the real tokenizer, and report the errors.
 
     python tests/packing/calibrate_estimate.py ../shared/data FOLDER...
 
 Least squares over passages of some 2,000 bytes, each weighted so that its relative error counts, with a small penalty
-on weights that the texts say little of. The texts are the corpora (four folders and Cranfield), and, with less mass,
+on weights that the texts hardly determine. The texts are the corpora (four folders and Cranfield), and, with less mass,
 those of further folders, for other languages and for code: catalogues of messages (``.po``, by language) and sources
 (``.rs``, ``.md``, ``.py``, ``.js``, ``.html``). The committed weights were fitted with the package Django 5.2.19,
 which has messages in some hundred languages (those of more than 8,000 characters are taken), and with the sources of
-some two hundred crates: those of ``Cargo.lock`` and others that cargo had at hand. Other crates give other weights.
+some two hundred crates: those of ``Cargo.lock`` and others in cargo's cache. Other crates give other weights.
 
-What to expect of new kinds of text is told by fits without one kind, on that kind. The last lines are the weights.
+Fits without one kind, judged on that kind, show what to expect of new kinds of text. The last lines are the weights.
 Needs ``tokenizers``.
 """
 
@@ -33,8 +33,8 @@ PASSAGE = 2_000
 SYMBOLS = 32
 ONE, UNIT, ROWS = 1024, 128, 28  # tokens in units of classes, of pairs; rows of the table
 
-# Scripts of several languages that differ much: not fitted (and such texts are left out), but nearer to the language
-# of more tokens a character.
+# Scripts whose languages differ much are not fitted, and their texts are left out. Their weights are close to those of
+# the language with more tokens a character.
 FIXED = {
     "CYRILLIC": 0.35,
     "CYRILLIC_RUN": 1.4,
@@ -67,7 +67,7 @@ def read(data: Path, folders: list[Path]) -> dict[str, list[str]]:
                 text = path.read_text(errors="replace")
                 if 2_000 < len(text) < 200_000:
                     kinds[suffix].append(text)
-    # What is no language, so that its long words are not taken for such: letters by chance, and base64.
+    # Random letters and base64, so that long words of no language get many tokens.
     rng = np.random.default_rng(1)
     for letters in ("abcdefghijklmnopqrstuvwxyz", "ACDEFGHIKLMNPQRSTVWY", string.ascii_letters + string.digits + "+/"):
         kinds["random"] += ["".join(rng.choice(list(letters), 4_000)) for _ in range(10)]
@@ -108,7 +108,7 @@ def features(texts: list[str]) -> np.ndarray:
 
 
 class Kind:
-    """Texts of one kind as normal equations, and whole documents to judge by."""
+    """The normal equations of the texts of one kind, and its whole documents to judge a fit by."""
 
     def __init__(self, name: str, names: list[str], tokenizer: Tokenizer, texts: list[str]) -> None:
         parts = [part for text in texts for part in passages(text)]
@@ -135,10 +135,10 @@ def fit(kinds: list[Kind], names: list[str]) -> np.ndarray:
 
 
 def rounded(weights: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the weights of the classes, those of the pairs as bytes, and the byte that stands for nothing."""
+    """Return the weights of the classes, those of the pairs as bytes, and the byte that stands for weight 0."""
     pairs = np.round(weights[classes:] * UNIT).astype(int)
-    nothing = -pairs.min()
-    return np.round(weights[:classes] * ONE).astype(int), np.clip(pairs + nothing, 0, 255), nothing
+    zero = -pairs.min()
+    return np.round(weights[:classes] * ONE).astype(int), np.clip(pairs + zero, 0, 255), zero
 
 
 def report(title: str, kind: Kind, weights: np.ndarray) -> None:
@@ -162,10 +162,10 @@ def main() -> None:
     for name, kind in kinds.items():
         others = [other for key, other in kinds.items() if key.split("_")[:2] != name.split("_")[:2]]
         report(f"{name}, fitted without", kind, fit(others, names))
-    classes, pairs, nothing = rounded(weights, len(names))
+    classes, pairs, zero = rounded(weights, len(names))
     for name, weight in zip(names, classes, strict=True):
         print(f"    {weight}, // {name}")
-    print(f"NOTHING: {nothing}")
+    print(f"ZERO: {zero}")
     for row in pairs.reshape(SYMBOLS, SYMBOLS)[:ROWS]:
         print(f"    {', '.join(map(str, row))},")
 

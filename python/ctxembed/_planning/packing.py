@@ -114,19 +114,18 @@ def pack(
 
     Notes
     -----
-    ``"any"`` starts with the best of best-fit-decreasing, contiguous requests, and an alternation of documents that
-    cost more of one limit and of another. While it is above the bound, it tries best-fit by other measures of size, and
-    worst-fit; repacking of pairs of requests by meeting in the middle (Horowitz and Sahni, 1974); where hardly a token
-    is to spare, exact cover over the sets of documents that fill a request (Knuth, 2000); requests filled by subset
-    sums, with tabu search at one request fewer; and rounding of the linear program over patterns (Gilmore and Gomory,
-    1961) where the documents have at most 700 different costs. It is never worse than best-fit-decreasing. ``"input"``
-    is greedy next-fit, which is optimal for contiguous requests: the k-th greedy request ends no earlier than the k-th
+    ``"any"`` is best-fit-decreasing under all limits, or, where they take fewer requests, contiguous requests or an
+    alternation of documents that cost more of one limit and of another. While it is above the bound, worst-fit
+    at the bound is tried, and then three methods take turns: two requests are divided anew by meeting in the middle
+    (Horowitz and Sahni, 1974) until none is too full; where hardly a token is to spare, exact cover (Knuth, 2000)
+    chooses among the sets of documents that fill a request; and the linear program over patterns (Gilmore and Gomory,
+    1961) is rounded, where the documents have at most 700 different costs. It is never worse than best-fit-decreasing.
+    ``"input"`` is next-fit, which is optimal for contiguous requests: its k-th request ends no earlier than the k-th
     of any other contiguous packing, because it starts no earlier and every part of a feasible request is feasible.
 
-    The bound is the best of: the ceilings of documents, chunks and tokens; "at most j documents larger than
-    limit / (j + 1) fit a request"; L2 of Martello and Toth (1990) and dual feasible functions of Fekete and Schepers
-    (2001), of Carlier, Clautiaux and Moukrim (2007) and of Lueker (1983), each together with the other limits; and,
-    with effort, the prices of the linear program, checked in integers.
+    The bound is the best of: the ceilings of documents, chunks and tokens; L2 of Martello and Toth (1990) and dual
+    feasible functions of Fekete and Schepers (2001), of Carlier, Clautiaux and Moukrim (2007) and of Lueker (1983),
+    each combined with the other limits; and, with effort, the dual prices of the linear program, checked in integers.
 
     Arrays of dtype int64 are borrowed, others copied. The GIL is released; Ctrl-C ends a long search.
 

@@ -1,5 +1,6 @@
 //! The codec for Python.
 
+mod encoding;
 mod new_rows;
 mod request_body;
 mod response_body;
@@ -12,10 +13,10 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use self::encoding::{encoding, row_bytes};
 use super::convert::{self, Out, Rows};
-use super::export;
+use super::export::export;
 use super::scalars::Argument;
-use crate::codec::response;
 use crate::codec::{Encoding, base64, bits, vectors};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
@@ -32,26 +33,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     export(module, wrap_pyfunction!(truncate, module)?)?;
     export(module, wrap_pyfunction!(normalize, module)?)?;
     Ok(())
-}
-
-fn encoding(name: Argument<'_, &str>) -> PyResult<Encoding> {
-    name.choice("encoding_format", &[("base64_int8", Encoding::Int8), ("base64_binary", Encoding::Binary)])
-}
-
-/// Bytes per row for `dimensions`, if given.
-fn row_bytes(encoding: Encoding, dimensions: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
-    let Some(dimensions) = dimensions else { return Ok(None) };
-    let dimensions = convert::integer("dimensions", dimensions, 1)?;
-    if encoding == Encoding::Binary && !dimensions.is_multiple_of(8) {
-        return Err(PyValueError::new_err(format!(
-            "dimensions must be a multiple of 8 for base64_binary, got {dimensions}"
-        )));
-    }
-    let most = encoding.dimensions(response::MOST_ROW_BYTES);
-    if dimensions > most {
-        return Err(PyValueError::new_err(format!("dimensions must be at most {most}, got {dimensions}")));
-    }
-    Ok(Some(encoding.row_bytes(dimensions)))
 }
 
 /// Decode base64 strings to one matrix of vectors.

@@ -12,10 +12,10 @@ use pyo3::{IntoPyObjectExt, intern};
 
 use super::super::classes::{EMBEDDINGS, USAGE};
 use super::super::convert::{self, Out};
-use super::super::export;
+use super::super::export::export;
 use super::super::scalars::Argument;
+use super::encoding::{encoding, row_bytes};
 use super::new_rows::NewRows;
-use super::{encoding, row_bytes};
 use crate::codec::Encoding;
 use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream, Usage};
 use crate::error::Error;

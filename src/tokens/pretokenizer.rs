@@ -1,21 +1,21 @@
-//! The splitting pattern of Qwen's tokenizers as a state machine: where each word ends.
+//! Pre-tokenization: the splitting pattern of Qwen's tokenizers as a state machine.
 //!
 //! The pattern tries, in this order:
 //!
 //! | | |
 //! |---|---|
 //! | `(?i:'s\|'t\|'re\|'ve\|'m\|'ll\|'d)` | an English contraction |
-//! | `[^\r\n\p{L}\p{N}]?\p{L}+` | letters, and one character before them that is no line end, letter or number |
+//! | `[^\r\n\p{L}\p{N}]?\p{L}+` | letters, and one character before them that is no newline, letter or number |
 //! | `\p{N}` | one number |
-//! | ` ?[^\s\p{L}\p{N}]+[\r\n]*` | other characters, a space before them, line ends after |
-//! | `\s*[\r\n]+` | white space up to its last line end |
+//! | ` ?[^\s\p{L}\p{N}]+[\r\n]*` | other characters, a space before them, newlines after |
+//! | `\s*[\r\n]+` | white space up to its last newline |
 //! | `\s+(?!\S)` | white space without its last character, or all of it at the end of the text |
 //! | `\s+` | white space |
 //!
-//! Every character is a letter, a number, white space or other, so each position starts a word, and one look at a
-//! character and the next tells which alternative it is.
+//! Every character is a letter, a number, white space or other, so some alternative matches at every position, and the
+//! classes of two characters decide which.
 
-use super::characters::{Characters, class};
+use super::characters::{Characters, class, decode};
 
 /// The pattern that this module implements, as the file spells it.
 pub(super) const PATTERN: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| \
@@ -31,7 +31,7 @@ const BYTES: [u8; 256] = {
             b'0'..=b'9' => class::NUMBER,
             b'\r' | b'\n' => class::NEWLINE,
             b' ' | b'\t' | 0x0B | 0x0C => class::SPACE,
-            0x80.. => class::WIDE,
+            0x80.. => class::NON_ASCII,
             _ => class::OTHER,
         };
         i += 1;
@@ -39,21 +39,21 @@ const BYTES: [u8; 256] = {
     classes
 };
 
-/// A text that is being split. `CHECK` stops at the first character that NFC may change.
+/// Splits a text into words. With `CHECK` it stops at the first character that NFC may change.
 pub(super) struct Splitter<'a, const CHECK: bool> {
     text: &'a [u8],
     characters: &'a Characters,
     at: usize,
-    /// Whether such a character was met. What was split before it may then be wrong.
-    pub(super) suspect: bool,
+    /// Whether NFC may change the text. Earlier words may then be wrong too.
+    pub(super) may_change: bool,
 }
 
 impl<'a, const CHECK: bool> Splitter<'a, CHECK> {
     pub(super) fn new(text: &'a str, characters: &'a Characters) -> Self {
-        Self { text: text.as_bytes(), characters, at: 0, suspect: false }
+        Self { text: text.as_bytes(), characters, at: 0, may_change: false }
     }
 
-    /// The next word's first byte and the one after its last.
+    /// The start and the end of the next word.
     #[inline]
     pub(super) fn next_word(&mut self) -> Option<(usize, usize)> {
         let start = self.at;
@@ -62,13 +62,13 @@ impl<'a, const CHECK: bool> Splitter<'a, CHECK> {
             class::LETTER => self.letters(start + 1),
             class::NUMBER => start + 1,
             class::SPACE => self.after_space(start, start + 1, first == b' '),
-            class::NEWLINE => self.white(start),
+            class::NEWLINE => self.white_space(start),
             class::OTHER => match if first == b'\'' { self.contraction(start) } else { None } {
                 Some(end) => end,
                 None => self.after_other(start + 1),
             },
             _ => {
-                let (kind, next) = self.wide(start);
+                let (kind, next) = self.non_ascii(start);
                 match kind {
                     class::LETTER => self.letters(next),
                     class::NUMBER => next,
@@ -78,35 +78,35 @@ impl<'a, const CHECK: bool> Splitter<'a, CHECK> {
             }
         };
         self.at = end;
-        if CHECK && self.suspect { None } else { Some((start, end)) }
+        if CHECK && self.may_change { None } else { Some((start, end)) }
     }
 
-    /// The class of the character at `at`, and where the next one starts; None at the end of the text.
+    /// The class and the end of the character at `at`; None at the end of the text.
     #[inline]
     fn class(&mut self, at: usize) -> Option<(u8, usize)> {
         let &byte = self.text.get(at)?;
         let kind = BYTES[usize::from(byte)];
-        Some(if kind == class::WIDE { self.wide(at) } else { (kind, at + 1) })
+        Some(if kind == class::NON_ASCII { self.non_ascii(at) } else { (kind, at + 1) })
     }
 
-    /// The same for a character of more than one byte.
+    /// The class and the end of the character at `at`, which is not ASCII.
     #[inline]
-    fn wide(&mut self, at: usize) -> (u8, usize) {
+    fn non_ascii(&mut self, at: usize) -> (u8, usize) {
         let (scalar, length) = decode(&self.text[at..]);
         let kind = self.characters.class(scalar);
-        if CHECK && kind & class::SUSPECT != 0 {
-            self.suspect = true;
+        if CHECK && kind & class::MAY_CHANGE != 0 {
+            self.may_change = true;
         }
-        (kind & !class::SUSPECT, at + length)
+        (kind & !class::MAY_CHANGE, at + length)
     }
 
-    /// The end of a word whose first character ends at `next` and is white space, but no line end.
+    /// The end of a word whose first character ends at `next` and is white space, but no newline.
     #[inline]
     fn after_space(&mut self, start: usize, next: usize, plain: bool) -> usize {
         match self.class(next) {
             Some((class::LETTER, end)) => self.letters(end),
             Some((class::OTHER, end)) if plain => self.others(end),
-            Some((class::SPACE | class::NEWLINE, _)) => self.white(start),
+            Some((class::SPACE | class::NEWLINE, _)) => self.white_space(start),
             _ => next,
         }
     }
@@ -120,7 +120,7 @@ impl<'a, const CHECK: bool> Splitter<'a, CHECK> {
         }
     }
 
-    /// The end of the letters that go on at `at`.
+    /// The end of the run of letters at `at`.
     #[inline]
     fn letters(&mut self, mut at: usize) -> usize {
         loop {
@@ -139,7 +139,7 @@ impl<'a, const CHECK: bool> Splitter<'a, CHECK> {
         }
     }
 
-    /// The end of the other characters that go on at `at`, and of the line ends after them.
+    /// The end of the run of other characters at `at`, and of the newlines after them.
     #[inline]
     fn others(&mut self, mut at: usize) -> usize {
         while let Some((class::OTHER, next)) = self.class(at) {
@@ -152,7 +152,7 @@ impl<'a, const CHECK: bool> Splitter<'a, CHECK> {
     }
 
     /// The end of a word of white space.
-    fn white(&mut self, start: usize) -> usize {
+    fn white_space(&mut self, start: usize) -> usize {
         let mut end = start;
         let mut last = start;
         let mut after_newline = None;
@@ -170,7 +170,7 @@ impl<'a, const CHECK: bool> Splitter<'a, CHECK> {
         }
     }
 
-    /// The end of the contraction whose apostrophe is at `at`. Letters match in either case, and the long s too.
+    /// The end of the contraction whose apostrophe is at `at`. Case does not matter, and the long s is an s.
     fn contraction(&self, at: usize) -> Option<usize> {
         let lower = |offset: usize| self.text.get(at + offset).map(u8::to_ascii_lowercase);
         match (lower(1)?, lower(2)) {
@@ -185,7 +185,7 @@ impl<'a, const CHECK: bool> Splitter<'a, CHECK> {
 const HIGH: u64 = 0x8080_8080_8080_8080;
 const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// Eight bytes at once: the high bit of each that is an ASCII letter.
+/// The high bit of each of eight bytes that is an ASCII letter.
 #[inline]
 fn letters_of(eight: u64) -> u64 {
     let lower = (eight & !HIGH) | (0x20 * ONES);
@@ -193,18 +193,6 @@ fn letters_of(eight: u64) -> u64 {
     let from_a = lower + (0x80 - u64::from(b'a')) * ONES;
     let beyond_z = lower + (0x7F - u64::from(b'z')) * ONES;
     from_a & !beyond_z & !eight & HIGH
-}
-
-/// The scalar value at the start of UTF-8 text that is not ASCII there, and its length.
-#[inline]
-pub(super) fn decode(text: &[u8]) -> (u32, usize) {
-    let bits = |byte: u8| u32::from(byte & 0x3F);
-    match *text {
-        [a @ 0xE0..=0xEF, b, c, ..] => (u32::from(a & 0x0F) << 12 | bits(b) << 6 | bits(c), 3),
-        [a @ 0xC0..=0xDF, b, ..] => (u32::from(a & 0x1F) << 6 | bits(b), 2),
-        [a, b, c, d, ..] => (u32::from(a & 0x07) << 18 | bits(b) << 12 | bits(c) << 6 | bits(d), 4),
-        _ => (0, text.len()), // never in UTF-8
-    }
 }
 
 #[cfg(test)]
@@ -222,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_take_one_character_before_them() {
+    fn a_word_of_letters_includes_one_character_before_it() {
         assert_eq!(words("two words"), ["two", " words"]);
         assert_eq!(words("(a) .b\tc"), ["(a", ")", " .", "b", "\tc"]);
         assert_eq!(words("\na"), ["\n", "a"]);
@@ -231,20 +219,20 @@ mod tests {
     }
 
     #[test]
-    fn a_number_stands_alone() {
+    fn each_number_is_a_word() {
         assert_eq!(words("a12 3"), ["a", "1", "2", " ", "3"]);
         assert_eq!(words("\u{0663}½"), ["\u{0663}", "½"]);
     }
 
     #[test]
-    fn marks_take_a_space_before_and_line_ends_after() {
+    fn other_characters_include_a_space_before_and_newlines_after() {
         assert_eq!(words(" !?\r\n\nx"), [" !?\r\n\n", "x"]);
         assert_eq!(words("\t!x"), ["\t", "!x"]);
         assert_eq!(words("!!x"), ["!!", "x"]);
     }
 
     #[test]
-    fn white_space_leaves_its_last_character_to_the_next_word() {
+    fn the_last_white_space_character_belongs_to_the_next_word() {
         assert_eq!(words("   x"), ["  ", " x"]);
         assert_eq!(words("   1"), ["  ", " ", "1"]);
         assert_eq!(words("x   "), ["x", "   "]);
@@ -259,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_of_eight_bytes_are_those_of_each() {
+    fn letters_are_found_in_eight_bytes_at_once() {
         for byte in 0..=255_u8 {
             for place in 0..8 {
                 let mut eight = *b"a0Z{@[`\x7F";

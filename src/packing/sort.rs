@@ -1,8 +1,8 @@
-//! Documents in order of a key.
+//! Sorting documents by a key.
 
-use super::Instance;
+use super::instance::Instance;
 
-/// Bits of a digit: its counts stay in the fastest cache.
+/// Bits of a digit. The counts of all digits fit the first-level cache.
 const DIGIT: u32 = 11;
 
 /// Documents up to which a comparison sort is as fast.
@@ -15,7 +15,7 @@ pub(super) fn decreasing(instance: &Instance) -> Vec<u32> {
 
 /// Positions by descending key, ties by position.
 pub(super) fn by_descending(keys: impl Iterator<Item = u32>) -> Vec<u32> {
-    // One word holds key and position: sorting words is several times faster than sorting positions through a key.
+    // Key and position in one integer: several times faster than sorting positions by a key function.
     let mut words: Vec<u64> = keys.enumerate().map(|(i, key)| (u64::from(u32::MAX - key) << 32) | i as u64).collect();
     if words.len() <= FEW {
         words.sort_unstable();
@@ -25,9 +25,9 @@ pub(super) fn by_descending(keys: impl Iterator<Item = u32>) -> Vec<u32> {
     words.iter().map(|&word| word as u32).collect()
 }
 
-/// Sort words whose low halves ascend: a counting sort by each digit of the high halves, from the last to the first.
+/// Radix sort by the high halves, from the lowest digit up. The low halves ascend and stay in order.
 fn by_digits(words: &mut Vec<u64>) {
-    // Leading bits that all have in common sort nothing.
+    // Leading bits that are equal everywhere need no pass.
     let varied = words.iter().fold(0, |bits, word| bits | (word ^ words[0])) >> 32;
     let bits = u64::BITS - varied.leading_zeros();
     let passes = bits.div_ceil(DIGIT);
@@ -54,11 +54,11 @@ fn by_digits(words: &mut Vec<u64>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::search::Random;
+    use super::super::random::Random;
     use super::*;
 
     #[test]
-    fn documents_descend_and_ties_keep_their_order() {
+    fn keys_descend_and_ties_keep_their_order() {
         let mut random = Random::new(5);
         for most in [1, 7, 2_000, 32_000, 1 << 22, u32::MAX] {
             for n in [0, 1, 100, FEW, FEW + 1, 20_000] {

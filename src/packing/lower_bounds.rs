@@ -1,26 +1,26 @@
-//! Lower bounds: how few requests any packing needs.
+//! Lower bounds on the requests of any packing.
 //!
-//! Every bound here holds for all packings under all limits. Sources: Martello and Toth, "Lower bounds and reduction
+//! Every bound holds for all packings under all limits. Sources: Martello and Toth, "Lower bounds and reduction
 //! procedures for the bin packing problem", Discrete Applied Mathematics 28 (1990), bound L2; Fekete and Schepers, "New
 //! classes of fast lower bounds for bin packing problems", Mathematical Programming 91 (2001), the dual feasible
 //! functions u(k) and their composition with the thresholds of L2; Carlier, Clautiaux and Moukrim, "New reduction
 //! procedures and lower bounds for the two-dimensional bin packing problem with fixed orientation", Computers &
 //! Operations Research 34 (2007), the function f2; Lueker, "Bin packing with items uniformly distributed over intervals
-//! [a, b]", Symposium on Foundations of Computer Science (1983), the capped line of `capped`. The documents and the
-//! other dimension are counted beside the thresholds of L2: where a document excludes all smaller ones that are left,
-//! it needs a request of its own, and what remains is bounded by each ceiling in turn.
+//! [a, b]", Symposium on Foundations of Computer Science (1983), the capped line of `capped`. The thresholds of L2
+//! also count documents and the other dimension: a document that excludes all remaining smaller ones needs a request of
+//! its own, and each dimension bounds the requests of the rest.
 
-use super::Instance;
-use super::order::by_descending;
+use super::instance::Instance;
+use super::sort::by_descending;
 
 /// Largest parameter of u(k). Beyond it the function hardly differs from the identity for documents of interest.
 const STEPS: u64 = 64;
 /// Largest number of documents a request that [`View::capped`] is tried for.
 const CAPS: u64 = 32;
-/// Evaluations of a function on a size that [`strong`] may spend on each dimension.
+/// Evaluations of functions on sizes, for each dimension, in [`strong`].
 const BUDGET: usize = 400_000;
 
-/// The ceilings: documents, tokens and chunks, each over what a request holds.
+/// The totals of documents, tokens and chunks, each divided by what a request holds and rounded up.
 pub(super) fn ceilings(instance: &Instance) -> usize {
     let limits = &instance.limits;
     let total = |values: &[u32]| values.iter().map(|&value| u64::from(value)).sum::<u64>();
@@ -30,7 +30,7 @@ pub(super) fn ceilings(instance: &Instance) -> usize {
     documents.max(tokens).max(chunks) as usize
 }
 
-/// The best bound found in bounded time; stops early at `known`, the requests of a packing at hand.
+/// The best bound found in bounded time. Stops at `known`, the requests of a known packing.
 pub(super) fn strong(instance: &Instance, known: usize) -> usize {
     let limits = &instance.limits;
     let of_tokens = View {
@@ -46,7 +46,7 @@ pub(super) fn strong(instance: &Instance, known: usize) -> usize {
     best as usize
 }
 
-/// All documents of one size.
+/// The documents of one size.
 #[derive(Clone, Copy, Debug)]
 struct Class {
     size: u64,
@@ -61,7 +61,7 @@ fn classes(sizes: &[u32], others: &[u32]) -> Vec<Class> {
     let largest = sizes.iter().max().map_or(0, |&size| size as usize);
     let mut classes: Vec<Class> = Vec::new();
     if largest <= sizes.len() {
-        // A tally by size is several times as fast as sorting.
+        // Counting by size is several times faster than sorting.
         classes.extend((0..=largest as u64).rev().map(|size| Class { size, count: 0, other: 0 }));
         for (i, &size) in sizes.iter().enumerate() {
             let class = &mut classes[largest - size as usize];
@@ -84,7 +84,7 @@ fn classes(sizes: &[u32], others: &[u32]) -> Vec<Class> {
     classes
 }
 
-/// One dimension, with what must hold beside it.
+/// One dimension, with the limits of the others.
 #[derive(Clone, Copy)]
 struct View {
     capacity: u64,
@@ -94,7 +94,7 @@ struct View {
 
 impl View {
     fn best(self, classes: &[Class], known: u64) -> u64 {
-        let mut best = self.largest(classes).max(self.thresholds(classes, self.capacity));
+        let mut best = self.thresholds(classes, self.capacity);
         let mut left = BUDGET;
         let mut spend = |cost: usize| {
             let affordable = left >= cost;
@@ -103,14 +103,14 @@ impl View {
         };
         let full = self.capacity;
         for k in 2..=CAPS.min(self.documents) {
-            // Sizes of which more than k fit are worth nothing here: where all are, so for every larger k.
+            // Sizes of which more than k fit have no worth here, nor for any larger k.
             if best >= known || !spend(2 * classes.len()) {
                 return best;
             }
             best = best.max(self.capped(classes, k));
         }
         let mut image = classes.to_vec();
-        // Sums of images stay below 2^63, whatever the number of documents.
+        // Sums of images stay below 2^63.
         let documents: u64 = classes.iter().map(|class| class.count).sum();
         let headroom = (u64::MAX / 2) / (documents * full);
         for k in 1..=STEPS.min(headroom) {
@@ -123,7 +123,7 @@ impl View {
             }
             best = best.max(self.thresholds(&image, k * full));
         }
-        // f2 changes where k divides a size or what a size leaves, so the sizes and their parts are the parameters.
+        // f2 changes where k divides a size or its complement, so sizes, complements and their parts are the parameters.
         for part in 1..=4 * u64::from(headroom > 2) {
             for class in classes {
                 for k in [class.size / part, (full - class.size) / part] {
@@ -143,27 +143,11 @@ impl View {
         best
     }
 
-    /// At most j documents larger than capacity / (j + 1) fit a request.
-    fn largest(self, classes: &[Class]) -> u64 {
-        let mut best = 0;
-        let mut count = 0;
-        let mut j = 1;
-        for class in classes {
-            // The largest j for which this size is still above capacity / (j + 1).
-            while class.size * (j + 1) <= self.capacity {
-                best = best.max(u64::div_ceil(count, j.min(self.documents)));
-                j = self.capacity / class.size;
-            }
-            count += class.count;
-        }
-        best.max(u64::div_ceil(count, j.min(self.documents)))
-    }
-
-    /// A line with a cap: at most k documents larger than capacity / (k + 1) fit a request.
+    /// A line with a cap, given that at most k documents larger than capacity / (k + 1) fit a request.
     ///
-    /// Such a size is worth 1/k + a (size / capacity - 1/k), but not more than 1/(k - 1): k of them that fit are worth
-    /// at most 1 by the line, fewer by the cap. Smaller sizes are worth nothing. The slope a is the best of those at
-    /// which the cap meets a size, or the steepest that keeps the least worth from falling below nothing.
+    /// Such a size is worth 1/k + a (size / capacity - 1/k), but no more than 1/(k - 1). The worth of k documents that fit
+    /// is at most 1 by the line, that of fewer by the cap. Smaller sizes are worth 0. The slope a is the best of those at
+    /// which the cap meets a size, and the steepest that leaves no worth negative.
     fn capped(self, classes: &[Class], k: u64) -> u64 {
         let full = self.capacity;
         let classes = &classes[..classes.partition_point(|class| class.size * (k + 1) > full)];
@@ -212,10 +196,10 @@ impl View {
         self.thresholds(&image, capacity)
     }
 
-    /// L2 over `classes` (descending sizes) and `capacity`, with the documents and the other dimension beside it.
+    /// L2 over `classes` (by descending size) and `capacity`, with documents and the other dimension.
     ///
-    /// For a threshold e: documents above `capacity - e` exclude every other of at least e; those above half the
-    /// capacity exclude each other; the rest of those at least e share what room there is.
+    /// For a threshold e: documents above `capacity - e` exclude all others of at least e, documents above half the
+    /// capacity exclude each other, and the rest of those of at least e share the remaining room.
     fn thresholds(self, classes: &[Class], capacity: u64) -> u64 {
         let half = classes.partition_point(|class| 2 * class.size > capacity);
         let mut alone = half; // classes[..alone] are above capacity - e
@@ -223,7 +207,7 @@ impl View {
         for class in &classes[..half] {
             count_alone += class.count;
         }
-        // e = just above half first: everything above half stands alone. Then e falls from size to size.
+        // First e is just above half, and everything above it is alone. Then e falls from size to size.
         let mut best = count_alone;
         for class in &classes[half..] {
             let e = class.size;
@@ -241,7 +225,7 @@ impl View {
             count_shared += class.count;
             sum += class.count * class.size;
             other += class.other;
-            // Products instead of quotients until one of them tells that the bound rises.
+            // Products are faster than quotients, which are needed only if the bound rises.
             let need = best.saturating_sub(count_alone);
             if count_shared > need * self.documents || sum > need * capacity || other > need * self.other_capacity {
                 let shared = count_shared

@@ -1,4 +1,4 @@
-//! Reading a `tokenizer.json`, and refusing what this crate would count otherwise than the reference.
+//! Reads a `tokenizer.json`. A file that this crate would not count as the reference does is refused.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -7,24 +7,24 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::merge::{self, Merges, Numbered};
-use super::split::PATTERN;
+use super::bpe::{self, Merges, Numbered};
+use super::pretokenizer::PATTERN;
 
-/// What counting needs of a file.
+/// The parts of a file that counting needs.
 #[derive(Debug)]
 pub(super) struct Definition {
-    /// Whether text is brought to NFC.
+    /// Whether text is normalised to NFC.
     pub(super) nfc: bool,
-    /// Texts that are one token each wherever they stand.
+    /// Texts that are one token each, wherever they occur.
     pub(super) added: Vec<String>,
-    /// Tokens that the file's template puts around every text.
+    /// Tokens that the file's template adds to every text.
     pub(super) template: u64,
     pub(super) merges: Merges,
     /// Entries of the vocabulary, added tokens not included.
     pub(super) entries: usize,
 }
 
-/// Why a file is not counted here.
+/// The reason why a file is refused.
 pub(super) type Refusal = String;
 
 pub(super) fn read(json: &[u8]) -> Result<Definition, Refusal> {
@@ -50,7 +50,7 @@ pub(super) fn read(json: &[u8]) -> Result<Definition, Refusal> {
                 token.content
             ));
         }
-        // The reference ignores empty ones.
+        // The reference ignores empty tokens.
         if !token.content.is_empty() {
             added.push(token.content);
         }
@@ -94,7 +94,7 @@ fn unknown(name: &str, value: &Value, expected: &str) -> Refusal {
     format!("{name} must be {expected}, got {shown}")
 }
 
-/// The pattern, then bytes.
+/// Refuse all but Qwen's pattern, then bytes.
 fn pre_tokenizer(value: &Value) -> Result<(), Refusal> {
     let refusal = || unknown("pre_tokenizer", value, "a Split by Qwen's pattern, isolated, then ByteLevel");
     let known = value["type"] == "Sequence"
@@ -147,11 +147,11 @@ fn template(value: &Value) -> Result<u64, Refusal> {
     Ok(found.unwrap_or(0))
 }
 
-/// The merges by number. Counting follows ranks alone, which is sound where every byte is in the vocabulary and every
-/// merge makes a token that no other makes.
+/// The merges by token id. Counting uses ranks alone, which is sound if every byte is in the vocabulary and no two merges
+/// make the same token.
 fn number(vocabulary: &Vocabulary, merges: &Strings) -> Result<Numbered, Refusal> {
-    if merges.len() / 2 > merge::MOST {
-        return Err(format!("model.merges has {} merges, at most {} are counted", merges.len() / 2, merge::MOST));
+    if merges.len() / 2 > bpe::MOST {
+        return Err(format!("model.merges has {} merges, at most {} are counted", merges.len() / 2, bpe::MOST));
     }
     let mut known: HashSet<&[u8]> = HashSet::with_capacity(vocabulary.0.len());
     for token in vocabulary.0.iter() {
@@ -175,13 +175,13 @@ fn number(vocabulary: &Vocabulary, merges: &Strings) -> Result<Numbered, Refusal
                 return Err(format!("model.merges[{rank}]: {:?} is not in model.vocab", String::from_utf8_lossy(part)));
             }
         }
-        numbered.look_at(left, right, rank as u32);
+        numbered.classify(left, right, rank as u32);
         if let Some(other) = made.insert(token, 256 + rank as u32) {
             let other = i64::from(other) - 256;
             return Err(format!("model.merges[{rank}] makes the token that model.merges[{other}] makes"));
         }
     }
-    // A merge of a token that no merge makes cannot happen.
+    // A merge never applies if no merge makes one of its tokens.
     numbered.merges.extend((0..merges.len() / 2).filter_map(|rank| {
         let part = |i: usize| made.get(merges.get(2 * rank + i)).copied();
         Some((part(0)?, part(1)?, rank as u32))
@@ -244,7 +244,7 @@ struct Model {
     merges: Strings,
 }
 
-/// Byte strings, one after the other in one allocation.
+/// Byte strings in one allocation.
 #[derive(Default)]
 struct Strings {
     bytes: Vec<u8>,
@@ -265,7 +265,7 @@ impl Strings {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// Add a token as the file spells it: a character a byte.
+    /// Add a token as the file spells it: one character for each byte.
     fn push(&mut self, token: &str) -> Result<(), Refusal> {
         for c in token.chars() {
             self.bytes.push(byte_of(c).ok_or_else(|| {
@@ -277,8 +277,8 @@ impl Strings {
     }
 }
 
-/// The byte that a character of a byte-level vocabulary stands for: printable characters of Latin-1 for themselves,
-/// the other 68 bytes in order from U+0100.
+/// The byte that a character of a byte-level vocabulary stands for. Printable Latin-1 characters stand for themselves, the
+/// characters from U+0100 for the other 68 bytes in order.
 fn byte_of(c: char) -> Option<u8> {
     match u32::from(c) {
         scalar @ (0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF) => Some(scalar as u8),
@@ -289,7 +289,7 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// `model.vocab`, of which the numbers only need to be distinct.
+/// `model.vocab`. Its ids only need to be distinct.
 struct Vocabulary(Strings);
 
 impl<'de> Deserialize<'de> for Vocabulary {
@@ -299,7 +299,7 @@ impl<'de> Deserialize<'de> for Vocabulary {
             type Value = Vocabulary;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tokens and their numbers")
+                f.write_str("an object of tokens and their ids")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocabulary, A::Error> {
@@ -342,7 +342,7 @@ impl<'de> Deserialize<'de> for Strings {
     }
 }
 
-/// One string, added to those before it.
+/// Reads one string and adds it.
 struct Token<'a>(&'a mut Strings);
 
 impl<'de> DeserializeSeed<'de> for Token<'_> {
@@ -365,7 +365,7 @@ impl Visitor<'_> for Token<'_> {
     }
 }
 
-/// Two strings: `["a", "b"]`, or `"a b"` as older files have it.
+/// Reads two strings: `["a", "b"]`, or `"a b"` as in older files.
 struct Merge<'a>(&'a mut Strings);
 
 impl<'de> DeserializeSeed<'de> for Merge<'_> {

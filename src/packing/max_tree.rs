@@ -1,16 +1,16 @@
-//! Small values with the highest of every range at hand.
+//! A tree of maxima over small values: it finds the next value that is high enough.
 
-/// The highest value: it leaves the high bit of its byte free for comparing.
+/// The highest value. It leaves the high bit of its byte free for comparisons.
 pub(super) const HIGHEST: u8 = 127;
 
 const ONES: u64 = u64::MAX / 255;
 const HIGH: u64 = ONES << 7;
 
-/// Values up to [`HIGHEST`] under a tree of maxima, eight to a word.
-pub(super) struct Levels(Vec<Vec<u64>>);
+/// Values up to [`HIGHEST`], eight to a word, below a tree of their maxima.
+pub(super) struct MaxTree(Vec<Vec<u64>>);
 
-impl Levels {
-    /// So many zeros, at least one.
+impl MaxTree {
+    /// A tree of `count` zeros, at least one.
     pub(super) fn new(count: usize) -> Self {
         let mut levels = Vec::new();
         let mut words = count;
@@ -36,7 +36,7 @@ impl Levels {
             rises = value > was;
             *word ^= u64::from(was ^ value) << shift;
             if !rises {
-                // Another of the word is as high as this one was, and the maximum stands.
+                // The maximum stays if another value of the word is as high as this one was.
                 value = most(*word);
                 if value >= was {
                     return;
@@ -46,7 +46,7 @@ impl Levels {
         }
     }
 
-    /// The first place from `start` on whose value is at least `least`, which is above 0.
+    /// The first position from `start` on whose value is at least `least`, which is above 0.
     pub(super) fn first(&self, start: usize, least: u8) -> Option<usize> {
         let mut at = start;
         for (height, level) in self.0.iter().enumerate() {
@@ -64,7 +64,7 @@ impl Levels {
     }
 }
 
-/// The high bit of each byte of `word` that is at least `least`: no difference borrows from the next byte.
+/// The high bit of each byte of `word` that is at least `least`. No subtraction borrows from the next byte.
 fn at_least(word: u64, least: u8) -> u64 {
     ((word | HIGH) - ONES * u64::from(least)) & HIGH
 }
@@ -76,24 +76,24 @@ fn most(word: u64) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::search::Random;
+    use super::super::random::Random;
     use super::*;
 
     #[test]
     fn the_first_value_that_is_high_enough_is_found() {
         let mut random = Random::new(3);
         for count in [1, 7, 8, 9, 64, 65, 513, 4_100] {
-            let mut levels = Levels::new(count);
+            let mut tree = MaxTree::new(count);
             let mut values = vec![0; count];
             for step in 0..4_000 {
                 let at = random.below(count as u32) as usize;
-                // Mostly empty, then mostly full, as buckets are.
+                // Mostly zeros first, as with buckets, then mostly others.
                 let value = if random.below(4_000) < step { random.below(128) as u8 } else { 0 };
-                levels.set(at, value);
+                tree.set(at, value);
                 values[at] = value;
                 let (start, least) = (random.below(count as u32 + 1) as usize, 1 + random.below(127) as u8);
                 let expected = (start..count).find(|&at| values[at] >= least);
-                assert_eq!(levels.first(start, least), expected, "{count} values, from {start}, at least {least}");
+                assert_eq!(tree.first(start, least), expected, "{count} values, from {start}, at least {least}");
             }
         }
     }

@@ -1,26 +1,23 @@
-//! Documents that fill a request in tokens and in chunks at once, by meeting in the middle.
+//! Subsets of documents that fill a request in tokens and in chunks at once, found by meeting in the middle.
 //!
-//! Of two dozen documents there are millions of sets. Those that come close to two limits at the same time are found
-//! without looking at the others: the sums of either half are sorted by one dimension, and for each of the first only
-//! those of the second are looked at that complete it (Horowitz and Sahni, "Computing partitions with applications to
-//! the knapsack problem", Journal of the ACM 21, 1974).
+//! Two dozen documents have millions of subsets. To find those close to two limits, the documents are divided into halves
+//! and the sums of both halves sorted by one dimension; each sum of the first half is combined only with the sums of the
+//! second half that complete it (Horowitz and Sahni, "Computing partitions with applications to the knapsack problem",
+//! Journal of the ACM 21, 1974).
 
-use super::fills::Waste;
+use super::dimensions::{Cost, Waste};
 
 /// Documents of each half.
 pub(super) const HALF: usize = 12;
 
-/// What a document costs in both dimensions.
-pub(super) type Cost = [u32; 2];
-
-/// The sum of some documents, and which.
+/// The costs of a subset in sum, and its members as bits.
 #[derive(Clone, Copy, Default)]
 struct Sum {
     cost: Cost,
-    which: u32,
+    members: u32,
 }
 
-/// Sums of the two halves, and memory to make them.
+/// The sums of both halves, and memory that is reused.
 #[derive(Default)]
 pub(super) struct Halves {
     halves: [Vec<Sum>; 2],
@@ -28,10 +25,9 @@ pub(super) struct Halves {
 }
 
 impl Halves {
-    /// The set of up to `most` documents that leaves the least of `free`, within `waste` of it in both dimensions.
+    /// The subset of up to `most` documents that wastes the least of `free`, and no more than `waste` in each dimension.
     ///
-    /// The least is that in sum, each as a part of what may be wasted. Returns which documents, and about how many
-    /// steps it took.
+    /// The waste of both dimensions is added, each relative to its limit. Returns the members, and the steps taken.
     pub(super) fn fullest(&mut self, costs: &[Cost], free: Cost, most: u32, waste: Waste) -> (Option<u32>, u64) {
         let middle = costs.len() / 2;
         let [left, right] = &mut self.halves;
@@ -39,7 +35,7 @@ impl Halves {
         sums(right, &mut self.spare, &costs[middle..], middle, free);
         let mut steps = 4 * (left.len() + right.len()) as u64;
         let mut best = None;
-        // Ascending sums of one half leave descending windows of the other.
+        // As the sums of one half ascend, the matching sums of the other half descend.
         let mut end = right.len();
         for one in left.iter() {
             let room = free[0] - one.cost[0];
@@ -53,22 +49,22 @@ impl Halves {
                     break;
                 }
                 let cost = one.cost[1] + other.cost[1];
-                let which = one.which | other.which;
-                if cost > free[1] || free[1] - cost > waste[1] || which.count_ones() > most {
+                let members = one.members | other.members;
+                if cost > free[1] || free[1] - cost > waste[1] || members.count_ones() > most {
                     continue;
                 }
                 let part = u64::from(wasted) * (u64::from(waste[1]) + 1)
                     + u64::from(free[1] - cost) * (u64::from(waste[0]) + 1);
                 if best.is_none_or(|(least, _)| part < least) {
-                    best = Some((part, which));
+                    best = Some((part, members));
                 }
             }
         }
-        (best.map(|(_, which)| which), steps)
+        (best.map(|(_, members)| members), steps)
     }
 }
 
-/// All sums of `costs` that fit `free`, ascending in the first dimension; bits from `first` on tell which.
+/// All sums of `costs` that fit `free`, ascending in the first dimension. Members are bits from `first` on.
 fn sums(to: &mut Vec<Sum>, spare: &mut Vec<Sum>, costs: &[Cost], first: usize, free: Cost) {
     to.clear();
     to.push(Sum::default());
@@ -86,7 +82,7 @@ fn sums(to: &mut Vec<Sum>, spare: &mut Vec<Sum>, costs: &[Cost], first: usize, f
             while let Some(sum) = without.next_if(|sum| sum.cost[0] <= with[0]) {
                 spare.push(sum);
             }
-            spare.push(Sum { cost: with, which: sum.which | 1 << (first + k) });
+            spare.push(Sum { cost: with, members: sum.members | 1 << (first + k) });
         }
         spare.extend(without);
         std::mem::swap(to, spare);
@@ -95,11 +91,11 @@ fn sums(to: &mut Vec<Sum>, spare: &mut Vec<Sum>, costs: &[Cost], first: usize, f
 
 #[cfg(test)]
 mod tests {
-    use super::super::search::Random;
+    use super::super::super::random::Random;
     use super::*;
 
     #[test]
-    fn the_fullest_set_is_that_of_all_sets() {
+    fn the_fullest_subset_is_found() {
         let mut random = Random::new(4);
         let mut halves = Halves::default();
         for case in 0..60 {
@@ -108,10 +104,10 @@ mod tests {
             let free = [20 + random.below(60), 20 + random.below(40)];
             let most = 1 + random.below(6);
             let waste = [random.below(12), random.below(12)];
-            let part = |which: u32| {
-                let sum = |d: usize| (0..count).filter(|k| which >> k & 1 == 1).map(|k| costs[k][d]).sum::<u32>();
+            let part = |members: u32| {
+                let sum = |d: usize| (0..count).filter(|k| members >> k & 1 == 1).map(|k| costs[k][d]).sum::<u32>();
                 let wasted = [free[0].checked_sub(sum(0))?, free[1].checked_sub(sum(1))?];
-                let fits = wasted[0] <= waste[0] && wasted[1] <= waste[1] && which.count_ones() <= most;
+                let fits = wasted[0] <= waste[0] && wasted[1] <= waste[1] && members.count_ones() <= most;
                 fits.then(|| wasted[0] * (waste[1] + 1) + wasted[1] * (waste[0] + 1))
             };
             let wanted = (0..1u32 << count).filter_map(part).min();

@@ -1,35 +1,35 @@
-//! Pairs of letters: those that are rare inside a token tell of more tokens than the lengths of the words do.
+//! Weights of letter pairs. A pair that is rare inside tokens means more tokens than the lengths of the words suggest.
 
-/// Rows of the table: one for no letter, 26 for the letters, one to make whole registers.
+/// Rows of the table: one for no letter, 26 for the letters, one to fill whole registers.
 pub(super) const ROWS: usize = 28;
 
 /// Weights are in units of 1 / ONE tokens.
 pub(super) const ONE: i64 = 128;
 
-/// What stands for a weight of nothing, so that no weight is negative.
-pub(super) const NOTHING: i64 = 81;
+/// The offset of the table, which makes every weight non-negative: the stored form of weight 0.
+pub(super) const ZERO: i64 = 81;
 
-/// 1 to 26 for a letter of either case, 0 for all else.
+/// 1 to 26 for a letter of either case, 0 for any other byte.
 #[inline(always)]
 pub(super) const fn symbol(byte: u8) -> u8 {
     if byte.is_ascii_alphabetic() { byte & 31 } else { 0 }
 }
 
-/// What a pair of symbols weighs.
+/// The weight of a pair of symbols.
 #[inline(always)]
 pub(super) fn weight(first: u8, second: u8) -> u8 {
     WEIGHTS[32 * usize::from(first) + usize::from(second)]
 }
 
-/// What each two bytes weigh, the first in the lower half of the place: one look for what would be two symbols and a
-/// look. Of its 64 KB a text touches few, since its bytes are few.
-pub(super) static OF_BYTES: [u8; 1 << 16] = {
+/// The weight of each two bytes, the first in the low half of the index: one load instead of three. A text has few
+/// distinct pairs, so it touches little of the 64 KB.
+pub(super) static BY_BYTES: [u8; 1 << 16] = {
     let mut table = [0; 1 << 16];
-    let mut place = 0;
-    while place < table.len() {
-        let [first, second] = [symbol(place as u8), symbol((place >> 8) as u8)];
-        table[place] = WEIGHTS[32 * first as usize + second as usize];
-        place += 1;
+    let mut index = 0;
+    while index < table.len() {
+        let [first, second] = [symbol(index as u8), symbol((index >> 8) as u8)];
+        table[index] = WEIGHTS[32 * first as usize + second as usize];
+        index += 1;
     }
     table
 };

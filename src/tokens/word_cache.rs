@@ -1,30 +1,31 @@
-//! A cache of words and their counts, of bounded size.
+//! A cache of the token counts of words, of bounded size.
 //!
-//! Keys are whole words, compared byte for byte: a collision costs time and never a count. An entry is N words of 64
-//! bits: up to 8 N - 2 bytes of text, the length, the count, and so no pointers and nothing to free. Two neighbours
-//! share a place; a new word takes the first, and what stood there moves to the second.
+//! Whole words are compared byte for byte, so a hash collision costs time but never a wrong count. An entry is N integers
+//! of 64 bits that hold up to 8 N - 2 bytes of text, the length and the count: no pointers, nothing to free. A set has two
+//! neighbouring entries; a new word takes the first, and its former word moves to the second.
 
 /// Bits of the number of entries of each of the three tables.
 const BITS: [u32; 3] = [16, 15, 15];
-/// Bytes of the longest word that a table of N words an entry holds.
+
+/// Bytes of the longest word that fits an entry of N integers.
 const fn longest(words: usize) -> usize {
     8 * words - 2
 }
 
 /// Words of up to 62 bytes and their counts: 4 MB when full.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(super) struct WordCache {
     short: Table<2>,
     middle: Table<4>,
     long: Table<8>,
 }
 
-impl Cache {
+impl WordCache {
     pub(super) fn new() -> Self {
         Self { short: Table::new(BITS[0]), middle: Table::new(BITS[1]), long: Table::new(BITS[2]) }
     }
 
-    /// The count of `text[start..end]`, which is not empty: remembered, or made by `count` and remembered.
+    /// The count of `text[start..end]`, which is not empty. Calls `count` where the word is not cached.
     #[inline]
     pub(super) fn get(&mut self, text: &[u8], start: usize, end: usize, count: impl FnMut(&[u8]) -> u64) -> u64 {
         let length = end - start;
@@ -47,15 +48,15 @@ struct Table<const N: usize> {
     shift: u32,
 }
 
-/// Where the count stands in the last word of an entry.
+/// The position of the count in the last integer of an entry.
 const COUNT_SHIFT: u32 = 56;
-/// The last word without the count.
+/// The last integer without the count.
 const KEY: u64 = (1 << COUNT_SHIFT) - 1;
 
 impl<const N: usize> Table<N> {
     fn new(bits: u32) -> Self {
-        // Zeroed by the system when first touched: what is never used takes no memory. No key is zero, for no word
-        // is empty.
+        // The system zeroes pages when they are first touched, so unused ones take no memory. No word is empty, so no
+        // key is zero.
         Self { entries: vec![[0; N]; 1 << bits], shift: 64 - bits }
     }
 
@@ -65,7 +66,7 @@ impl<const N: usize> Table<N> {
         let place = (hash(&key) >> self.shift) as usize;
         for place in [place, place ^ 1] {
             let entry = &self.entries[place];
-            // All words are compared whatever the first ones say: that is quicker than to stop.
+            // Comparing all integers is faster than stopping at the first difference.
             let text = entry[..N - 1].iter().zip(&key[..N - 1]).fold(0, |differ, (a, b)| differ | (a ^ b));
             if text | (entry[N - 1] ^ key[N - 1]) & KEY == 0 {
                 return entry[N - 1] >> COUNT_SHIFT;
@@ -81,8 +82,8 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// A word of at most 8 N - 2 bytes, zeros, and its length in the last byte but one. Read at once with what follows it,
-/// where there is enough.
+/// A word of at most 8 N - 2 bytes, zeros, and the length in the last byte but one. Where the text is long enough, whole
+/// integers are read and the bytes after the word masked.
 #[inline]
 fn key<const N: usize>(text: &[u8], start: usize, length: usize) -> [u64; N] {
     let mut key = [0; N];
@@ -104,7 +105,7 @@ fn key<const N: usize>(text: &[u8], start: usize, length: usize) -> [u64; N] {
     key
 }
 
-/// Mixes all bits into the high ones. The factors are the fractions of the golden ratio and of the square root of 3.
+/// Mix all bits into the high ones. The factors are the fractions of the golden ratio and of the square root of 3.
 #[inline]
 fn hash<const N: usize>(key: &[u64; N]) -> u64 {
     let mut state = 0;
@@ -114,7 +115,7 @@ fn hash<const N: usize>(key: &[u64; N]) -> u64 {
     state.wrapping_mul(0xBB67_AE85_84CA_A73B)
 }
 
-/// Both halves of a product.
+/// The exclusive or of both halves of a product.
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -126,9 +127,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_counted_once_and_remembered_whatever_stands_around_it() {
+    fn a_word_is_counted_once_whatever_surrounds_it() {
         for length in 1..=62 {
-            let mut cache = Cache::new();
+            let mut cache = WordCache::new();
             let word: Vec<u8> = (0..length).map(|i| (i * 7 % 251) as u8).collect();
             let mut calls = 0;
             for around in [0, 1, 40] {
@@ -147,8 +148,8 @@ mod tests {
     }
 
     #[test]
-    fn words_that_differ_in_zeros_alone_are_different() {
-        let mut cache = Cache::new();
+    fn words_of_zeros_differ_by_their_length() {
+        let mut cache = WordCache::new();
         let text = [0; 80];
         for length in 1..=70 {
             assert_eq!(cache.get(&text, 0, length, |_| length as u64 % 62), length as u64 % 62);
@@ -164,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn a_full_cache_forgets_and_stays_right() {
-        let mut cache = Cache::new();
+    fn counts_stay_right_when_a_full_cache_evicts() {
+        let mut cache = WordCache::new();
         for round in 0..2 {
             for i in 0..200_000_u64 {
                 let word = format!("{i}{}", "x".repeat(i as usize % 50));

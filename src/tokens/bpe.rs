@@ -1,53 +1,53 @@
-//! How many tokens byte-level BPE makes of a word.
+//! Byte-level BPE: the number of tokens of a word.
 //!
-//! The definition: the word's bytes are its first tokens; of all pairs of neighbours that a merge joins, the one whose
-//! merge comes first in the file is joined, the leftmost of equals, until no merge applies.
+//! The definition: a word starts as one token a byte. Of all neighbouring tokens that some merge joins, those whose merge
+//! comes first in the file are joined, the leftmost pair of equals first, until no merge applies.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::split::decode;
+use super::characters::decode;
 
-/// Bits of a token's number and of a merge's rank in an entry of [`Merges`].
+/// Bits of a token's id and of a merge's rank in an entry of [`Merges`].
 const BITS: u32 = 21;
-/// Most merges that entries have room for: tokens are the 256 bytes and one a merge.
+/// Most merges that fit the entries: the tokens are the 256 bytes and one for each merge.
 pub(super) const MOST: usize = (1 << BITS) - 257;
 /// The rank of a pair that no merge joins.
 const NONE: u32 = u32::MAX;
-/// A place of the table that is free. No entry has all bits set: ranks are below [`MOST`].
+/// A free slot of the table. No entry has all bits set, because ranks are below [`MOST`].
 const FREE: u64 = u64::MAX;
-/// Words of at most so many bytes are merged in an array that is searched from end to end.
+/// Words up to this many bytes are merged in an array, with a linear search for each merge.
 const SMALL: usize = 64;
 
-/// Bits of a pair's hash that the filter is indexed by.
+/// Bits of a pair's hash that index the filter.
 const FILTER: u32 = 21;
 
-/// A pair's hash, of which the high bits count.
+/// A hash of a pair, to be used by its high bits.
 #[inline]
-fn spread(pair: u64) -> u64 {
+fn hash(pair: u64) -> u64 {
     let product = u128::from(pair) * 0x9E37_79B9_7F4A_7C15_u128;
     ((product >> 64) as u64 ^ product as u64).wrapping_mul(0xBB67_AE85_84CA_A73B)
 }
 
-/// The merges of a file. Tokens are numbered by how they come about: a byte by its value, what the merge of rank r makes
-/// 256 + r.
+/// The merges of a file, with an id for each token: its value for a byte, 256 + r for the result of the merge of rank
+/// r.
 #[derive(Debug, Default)]
 pub(super) struct Numbered {
     /// Left, right and rank of each merge that can happen; the pairs are distinct.
     pub(super) merges: Vec<(u32, u32, u32)>,
-    /// The last byte of the left and the first of the right token of each merge that can join two characters and a part
-    /// of one of them is not in it.
+    /// The bytes on both sides of the join, for each merge that joins across a character boundary and has only a part of
+    /// one of the two characters.
     cuts: Vec<(u8, u8)>,
-    /// Characters of two or three bytes that a merge makes.
+    /// Characters of two or three bytes that are the result of a merge.
     characters: Vec<(char, u32)>,
 }
 
 impl Numbered {
-    /// Note what the merge of a rank is to characters.
-    pub(super) fn look_at(&mut self, left: &[u8], right: &[u8], rank: u32) {
+    /// Record the merge in `cuts` or `characters`, if it belongs there.
+    pub(super) fn classify(&mut self, left: &[u8], right: &[u8], rank: u32) {
         let (Some(&last), Some(&first)) = (left.last(), right.first()) else { return };
-        let continues = |byte: u8| byte & 0xC0 == 0x80;
-        if !continues(first) {
+        let is_continuation = |byte: u8| byte & 0xC0 == 0x80;
+        if !is_continuation(first) {
             if str::from_utf8(left).is_err() || str::from_utf8(right).is_err() {
                 self.cuts.push((last, first));
             }
@@ -62,21 +62,21 @@ impl Numbered {
 
 /// The merges as tables.
 ///
-/// A word need not be merged from its bytes. In a vocabulary that was trained, every merge comes after those that make
-/// its parts; then the merges within a character are the same whatever stands around it, unless a merge takes a part
-/// of it across its border. There are few of those (149 of Qwen3's 151,387 merges), and whether one may apply is told by
-/// the two bytes at the border. So a character between two harmless borders starts as the token that its bytes make.
+/// A word need not be merged from its bytes. In a trained vocabulary every merge comes after the merges that make its
+/// parts, so the merges within a character do not depend on its neighbours, unless a merge joins a part of it across its
+/// boundary. Few merges do (149 of Qwen3's 151,387), and the two bytes at the boundary show where one may apply. At all
+/// other boundaries a character starts as the token that its bytes merge to.
 #[derive(Debug)]
 pub(super) struct Merges {
-    /// Open addressing; an entry is left, right and rank of [`BITS`] bits each.
+    /// A hash table with open addressing. An entry is left, right and rank, of [`BITS`] bits each.
     entries: Vec<u64>,
     shift: u32,
-    /// A bit for each value of [`FILTER`] bits that a pair is hashed to: most pairs are joined by no merge, and this
-    /// tells it of most of them within the second level of the processor's cache.
+    /// A bit for each hash of [`FILTER`] bits that some pair has. No merge joins most pairs; the filter rejects most of
+    /// those, and fits the second-level cache.
     filter: Vec<u64>,
-    /// The token that each character below U+10000 starts as, or 0.
+    /// The token that each character below U+10000 merges to, or 0.
     characters: Vec<u32>,
-    /// A bit for each two bytes at a border that a merge may cut a character at.
+    /// A bit for each two bytes at a character boundary across which a merge may join a part of a character.
     cuts: Vec<u64>,
 }
 
@@ -91,7 +91,7 @@ impl Merges {
         let mask = table.entries.len() - 1;
         for &(left, right, rank) in merges {
             let pair = u64::from(left) << BITS | u64::from(right);
-            let hash = spread(pair);
+            let hash = hash(pair);
             let bit = (hash >> (64 - FILTER)) as usize;
             table.filter[bit / 64] |= 1 << (bit % 64);
             let mut place = (hash >> table.shift) as usize;
@@ -101,8 +101,8 @@ impl Merges {
             table.entries[place] = pair << BITS | u64::from(rank);
         }
         for &(last, first) in &numbered.cuts {
-            let border = usize::from(last) << 8 | usize::from(first);
-            table.cuts[border / 64] |= 1 << (border % 64);
+            let boundary = usize::from(last) << 8 | usize::from(first);
+            table.cuts[boundary / 64] |= 1 << (boundary % 64);
         }
         if merges.iter().all(|&(left, right, rank)| left.max(right) < 256 + rank) {
             let alone: Vec<_> = numbered
@@ -122,11 +122,11 @@ impl Merges {
 
     #[inline]
     fn cuts(&self, last: u8, first: u8) -> bool {
-        let border = usize::from(last) << 8 | usize::from(first);
-        self.cuts[border / 64] >> (border % 64) & 1 != 0
+        let boundary = usize::from(last) << 8 | usize::from(first);
+        self.cuts[boundary / 64] >> (boundary % 64) & 1 != 0
     }
 
-    /// The tokens that a word is merged from.
+    /// Push the tokens that merging a word starts from.
     #[inline]
     fn start(&self, word: &[u8], mut push: impl FnMut(u32)) {
         let mut at = 0;
@@ -150,12 +150,12 @@ impl Merges {
         }
     }
 
-    /// The rank of the merge that joins two tokens.
+    /// The rank of the merge that joins two tokens, or [`NONE`].
     #[inline]
     fn rank(&self, left: u32, right: u32) -> u32 {
         let pair = u64::from(left) << BITS | u64::from(right);
         let mask = self.entries.len() - 1;
-        let hash = spread(pair);
+        let hash = hash(pair);
         let bit = (hash >> (64 - FILTER)) as usize;
         if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
             return NONE;
@@ -173,7 +173,7 @@ impl Merges {
         }
     }
 
-    /// The tokens of `word`, which is UTF-8, counted.
+    /// The number of tokens of `word`, which is UTF-8.
     pub(super) fn count(&self, word: &[u8]) -> u64 {
         if word.len() <= SMALL { self.count_small(word) } else { self.count_long(word) }
     }
@@ -185,7 +185,7 @@ impl Merges {
             tokens[length] = token;
             length += 1;
         });
-        // ranks[i] is that of tokens i and i + 1; the last has none.
+        // ranks[i] belongs to tokens i and i + 1.
         let mut ranks = [NONE; SMALL];
         for (to, pair) in ranks.iter_mut().zip(tokens[..length].windows(2)) {
             *to = self.rank(pair[0], pair[1]);
@@ -213,8 +213,7 @@ impl Merges {
         }
     }
 
-    /// The pairs that can be joined in order, those of the start sorted, those that come about in a heap; and a linked
-    /// list of the tokens: O(n log n).
+    /// In O(n log n): a linked list of tokens, the first pairs in a sorted list, and later pairs in a heap.
     fn count_long(&self, word: &[u8]) -> u64 {
         let mut tokens = Vec::with_capacity(word.len());
         self.start(word, |token| tokens.push(token));
@@ -228,14 +227,14 @@ impl Merges {
         let mut later: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
         let mut length = end as u64;
         loop {
-            let taken = match (first.peek(), later.peek()) {
+            let next_key = match (first.peek(), later.peek()) {
                 (Some(&a), Some(&Reverse(b))) if a > b => later.pop().map(|Reverse(b)| b),
                 (None, _) => later.pop().map(|Reverse(b)| b),
                 _ => first.next(),
             };
-            let Some(key) = taken else { return length };
-            let (rank, at) = ((key >> PLACE_BITS) as u32, (key & ((1 << PLACE_BITS) - 1)) as usize);
-            // A token that is gone has no next, and one that changed makes no pair of this rank any more.
+            let Some(key) = next_key else { return length };
+            let (rank, at) = ((key >> POSITION_BITS) as u32, (key & ((1 << POSITION_BITS) - 1)) as usize);
+            // The pair is stale if a token of it was joined since: it has no next token, or makes no pair of this rank.
             let right = next[at];
             if right >= end || self.rank(tokens[at], tokens[right]) != rank {
                 continue;
@@ -263,12 +262,12 @@ impl Merges {
     }
 }
 
-/// Bits of a place in a word, which is more than memory has bytes.
-const PLACE_BITS: u32 = 64 - BITS;
+/// Bits of a position in a word: more than memory has bytes.
+const POSITION_BITS: u32 = 64 - BITS;
 
-/// A rank and a place as one number that is ordered by rank, then place.
-fn keyed(rank: u32, place: usize) -> u64 {
-    u64::from(rank) << PLACE_BITS | place as u64
+/// A key ordered by rank, then position.
+fn keyed(rank: u32, position: usize) -> u64 {
+    u64::from(rank) << POSITION_BITS | position as u64
 }
 
 #[cfg(test)]
@@ -292,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Merges over three letters, each of two tokens that exist by then or will later, no two alike.
+    /// Distinct merges over three letters, of tokens that other merges make before or after them.
     fn merges() -> impl Strategy<Value = Vec<(u32, u32, u32)>> {
         let part = prop_oneof![97..100_u32, 256..280_u32];
         proptest::collection::vec((part.clone(), part), 0..24).prop_map(|pairs| {
@@ -309,7 +308,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn both_ways_count_as_the_definition_does(
+        fn short_and_long_words_are_counted_by_the_definition(
             merges in merges(),
             word in proptest::collection::vec(97..100_u8, 1..=SMALL),
             longer in proptest::collection::vec(97..100_u8, SMALL..200),
@@ -324,14 +323,13 @@ mod tests {
     /// The bytes of a merge's tokens.
     type Pair = (Vec<u8>, Vec<u8>);
 
-    /// Merges over the bytes of characters that share some, such as "é" and "è", "中" and "丮"; in the order of training
-    /// or in any other.
+    /// Merges over characters that share bytes, such as "é" and "è", "中" and "丮"; in the order of training or reversed.
     fn merges_of_characters() -> impl Strategy<Value = (Vec<Pair>, String)> {
         let text =
             proptest::collection::vec(proptest::sample::select("aéèŠ中丮亭😀😁".chars().collect::<Vec<_>>()), 1..40);
         let text = text.prop_map(String::from_iter);
         (text, any::<bool>(), proptest::collection::vec(any::<u16>(), 0..40)).prop_map(|(text, trained, picks)| {
-            // Each merge joins two neighbours of the text as it is merged so far: what training would do.
+            // As training does, each merge joins two neighbours of the text merged so far.
             let mut tokens: Vec<Vec<u8>> = text.bytes().map(|byte| vec![byte]).collect();
             let mut merges: Vec<Pair> = Vec::new();
             for pick in picks {
@@ -363,7 +361,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
         #[test]
-        fn words_that_start_as_characters_count_as_those_that_start_as_bytes((pairs, text) in merges_of_characters()) {
+        fn merging_from_characters_counts_as_merging_from_bytes((pairs, text) in merges_of_characters()) {
             let number = |token: &[u8]| {
                 if let [byte] = token {
                     return Some(u32::from(*byte));
@@ -373,7 +371,7 @@ mod tests {
             };
             let mut numbered = Numbered::default();
             for (rank, (left, right)) in pairs.iter().enumerate() {
-                numbered.look_at(left, right, rank as u32);
+                numbered.classify(left, right, rank as u32);
                 if let (Some(left), Some(right)) = (number(left), number(right)) {
                     numbered.merges.push((left, right, rank as u32));
                 }
@@ -386,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leftmost_of_equals_is_joined_first() {
+    fn the_leftmost_of_equal_pairs_is_joined_first() {
         let (a, aa) = (97, 256);
         let table = Merges::new(&numbered(vec![(a, a, 0), (aa, aa, 1), (aa, a, 2)]));
         assert_eq!(table.count(b"aaa"), 1); // aa a
@@ -394,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn no_merges_leave_bytes() {
+    fn without_merges_every_byte_is_a_token() {
         let table = Merges::new(&numbered(vec![]));
         assert_eq!(table.count(b"word"), 4);
         assert_eq!(table.count(&[b'a'; 1000]), 1000);

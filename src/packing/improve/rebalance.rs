@@ -1,24 +1,24 @@
-//! Local search at a fixed number of requests with every document in one of them, some of them too full.
+//! Local search over packings with a fixed number of requests, some of which exceed their limits.
 //!
-//! A step takes a request that is too full and another at random, and divides their documents anew: among all ways to
-//! divide up to [`MOVED`] of them, found by meeting in the middle (Horowitz and Sahni, "Computing partitions with
-//! applications to the knapsack problem", Journal of the ACM 21, 1974), one that leaves the two least above their
-//! limits. Ways that are as good as the present one are taken too, so that an excess wanders until it meets room for
-//! exactly it; somewhat worse ones now and then. All three limits count alike, each as a share of a request, so
-//! documents that fill requests to the last token, chunk or place are no special case.
+//! A step takes a request that is too full and another at random, and divides up to [`MOVED`] of their documents anew.
+//! Among all divisions, found by meeting in the middle (Horowitz and Sahni, "Computing partitions with applications to the
+//! knapsack problem", Journal of the ACM 21, 1974), it takes one with the least excess of both. Divisions as good as the
+//! present one are accepted, so that an excess moves about until it meets enough room; somewhat worse ones now and then.
+//! All three limits count alike, as shares of a request.
 
-use super::Instance;
-use super::order::by_descending;
-use super::search::{Clock, Random};
+use super::super::budget::Budget;
+use super::super::instance::Instance;
+use super::super::random::Random;
+use super::super::sort::by_descending;
 
-/// Documents of two requests that are divided anew: their halves have at most 2^8 sums each.
+/// Documents that are divided anew. Each half of them has at most 2^8 sums.
 const MOVED: usize = 16;
-/// Ways to divide that are looked at in one step.
-const LOOKS: u32 = 400;
-/// A request is so much, in each dimension.
+/// Most divisions that a step accepts and compares.
+const CONSIDERED: u32 = 400;
+/// The worth of a whole request, in each dimension.
 const WHOLE: i64 = 1 << 32;
-/// One step in so many may make matters so much worse. Measured on triplets and on 1 to 700 into 1,000: without, one
-/// instance in five is not solved within a second; from 8 to 64 and from 1/1000 to 1/200 all are.
+/// One step in this many may increase the excess, by up to this much. Measured on triplets and on sizes 1 to 700 in 1,000:
+/// without it one instance in five is not solved within a second; from 8 to 64 and from 1/1000 to 1/200 all are.
 const SELDOM: u32 = 16;
 const SOMEWHAT: i64 = WHOLE / 500;
 /// Tokens, chunks, documents.
@@ -26,24 +26,24 @@ const DIMENSIONS: usize = 3;
 
 type Load = [i64; DIMENSIONS];
 
-/// The sum of some documents, and which.
+/// The load of a subset of documents, and its members as bits.
 #[derive(Clone, Copy, Default)]
 struct Sum {
     load: Load,
-    which: u32,
+    members: u32,
 }
 
-/// Every document in one of so many requests.
-pub(super) struct Balance {
+/// A packing whose requests may exceed their limits.
+pub(super) struct Rebalance {
     costs: Vec<Load>,
     limits: Load,
-    /// What one more than the limit costs.
+    /// What each unit above a limit adds to the excess.
     weights: Load,
     /// The dimension with the least room.
     tightest: usize,
     requests: Vec<Vec<u32>>,
     loads: Vec<Load>,
-    /// Requests above a limit, and where each stands in this list.
+    /// Requests above a limit, and the place of each request in this list.
     over: Vec<u32>,
     place: Vec<u32>,
     excess: i64,
@@ -54,8 +54,8 @@ pub(super) struct Balance {
 
 const NOWHERE: u32 = u32::MAX;
 
-impl Balance {
-    /// Documents by descending size, each into the request with the most room.
+impl Rebalance {
+    /// Start from worst-fit-decreasing: each document into the request with the most room.
     pub(super) fn new(instance: &Instance, count: usize) -> Self {
         let limits = &instance.limits;
         let limits = [i64::from(limits.tokens), i64::from(limits.chunks), i64::from(limits.documents)];
@@ -104,18 +104,18 @@ impl Balance {
             rooms.push((fullest, request));
         }
         for request in 0..count {
-            self.note(request, 0);
+            self.update(request, 0);
         }
     }
 
-    /// How much a request of this load is above its limits.
-    fn above(&self, load: &Load) -> i64 {
+    /// The excess of a request with this load.
+    fn excess_of(&self, load: &Load) -> i64 {
         (0..DIMENSIONS).map(|d| (load[d] - self.limits[d]).max(0) * self.weights[d]).sum()
     }
 
-    /// Account for a request whose excess was `before`.
-    fn note(&mut self, request: usize, before: i64) {
-        let now = self.above(&self.loads[request]);
+    /// Update the totals for a request whose excess was `before`.
+    fn update(&mut self, request: usize, before: i64) {
+        let now = self.excess_of(&self.loads[request]);
         self.excess += now - before;
         if now > 0 && self.place[request] == NOWHERE {
             self.place[request] = self.over.len() as u32;
@@ -129,30 +129,30 @@ impl Balance {
         }
     }
 
-    /// Search until every request keeps its limits, or for `patience` steps without a new least excess.
-    pub(super) fn run(&mut self, patience: u32, random: &mut Random, clock: &mut Clock<'_>) -> bool {
+    /// Search until all requests are within their limits: true. False after `patience` steps without progress.
+    pub(super) fn run(&mut self, patience: u32, random: &mut Random, budget: &mut Budget<'_>) -> bool {
         let mut least = self.excess;
-        let mut waited = 0;
+        let mut idle = 0;
         while !self.over.is_empty() {
-            if waited > patience || self.requests.len() < 2 {
+            if idle > patience || self.requests.len() < 2 {
                 return false;
             }
-            waited += 1;
+            idle += 1;
             let a = self.over[random.below(self.over.len() as u32) as usize] as usize;
             let b = (a + 1 + random.below(self.requests.len() as u32 - 1) as usize) % self.requests.len();
-            if !self.divide(a, b, random, clock) {
+            if !self.divide(a, b, random, budget) {
                 return false;
             }
             if self.excess < least {
                 least = self.excess;
-                waited = 0;
+                idle = 0;
             }
         }
         true
     }
 
-    /// Divide the documents of two requests anew; false when the clock ran out.
-    fn divide(&mut self, a: usize, b: usize, random: &mut Random, clock: &mut Clock<'_>) -> bool {
+    /// Divide the documents of two requests anew. False when the budget ran out.
+    fn divide(&mut self, a: usize, b: usize, random: &mut Random, budget: &mut Budget<'_>) -> bool {
         let of_a = choose(&mut self.requests[a], MOVED / 2, random);
         let of_b = choose(&mut self.requests[b], MOVED - of_a, random);
         let of_a = choose(&mut self.requests[a], MOVED - of_b, random).max(of_a);
@@ -160,7 +160,7 @@ impl Balance {
         let count = of_a + of_b;
         let at_a = self.requests[a].len() - of_a;
         let at_b = self.requests[b].len() - of_b;
-        // Alternately, so that both halves hold documents of both.
+        // Shuffled, so that both halves hold documents of both requests.
         moved[..of_a].copy_from_slice(&self.requests[a][at_a..]);
         moved[of_a..count].copy_from_slice(&self.requests[b][at_b..]);
         let mut present = (1u32 << of_a) - 1;
@@ -171,7 +171,7 @@ impl Balance {
             present = present & !(1 << k | 1 << l) | y << k | x << l;
         }
         let middle = count / 2;
-        if !clock.spend(40 + ((1 << middle) + (1 << (count - middle))) as u64 * 8) {
+        if !budget.spend(40 + ((1 << middle) + (1 << (count - middle))) as u64 * 8) {
             return false;
         }
         let tightest = self.tightest;
@@ -185,7 +185,7 @@ impl Balance {
             tightest,
         );
 
-        // What request a holds in any case, and the window of what it should take.
+        // What request a keeps in any case, and the range of loads that it should take.
         let mut fixed = self.loads[a];
         let mut total = self.loads[a];
         add(&mut total, &self.loads[b]);
@@ -202,15 +202,15 @@ impl Balance {
             high[d] = other.max(self.limits[d]) - fixed[d];
             base += (other - self.limits[d]).max(0) * self.weights[d];
         }
-        let before = (self.above(&self.loads[a]), self.above(&self.loads[b]));
+        let before = (self.excess_of(&self.loads[a]), self.excess_of(&self.loads[b]));
         let bar = before.0 + before.1 - base + if random.below(SELDOM) == 0 { SOMEWHAT } else { 0 };
-        let Some(which) = self.nearest(&low, &high, bar, present, random) else { return true };
+        let Some(members) = self.nearest(&low, &high, bar, present, random) else { return true };
 
         self.requests[a].truncate(at_a);
         self.requests[b].truncate(at_b);
         let mut load = fixed;
         for (k, &i) in moved[..count].iter().enumerate() {
-            if which >> k & 1 == 1 {
+            if members >> k & 1 == 1 {
                 add(&mut load, &self.costs[i as usize]);
                 self.requests[a].push(i);
             } else {
@@ -219,12 +219,12 @@ impl Balance {
         }
         sub(&mut total, &load);
         (self.loads[a], self.loads[b]) = (load, total);
-        self.note(a, before.0);
-        self.note(b, before.1);
+        self.update(a, before.0);
+        self.update(b, before.1);
         true
     }
 
-    /// Among the sums of a left and a right part, one nearest to the window, other than `present`, at most `bar` away.
+    /// The members of a sum of both halves nearest to the range, at most `bar` away and other than `present`.
     fn nearest(&self, low: &Load, high: &Load, bar: i64, present: u32, random: &mut Random) -> Option<u32> {
         let d = self.tightest;
         let weight = self.weights[d];
@@ -232,7 +232,7 @@ impl Balance {
         let mut reach = best / weight;
         let mut found = None;
         let mut ties = 0;
-        let mut looks = LOOKS;
+        let mut considered = CONSIDERED;
         let start = random.below(self.left.len() as u32) as usize;
         let (before, from) = self.left.split_at(start);
         for left in from.iter().chain(before) {
@@ -247,8 +247,8 @@ impl Balance {
                     let sum = left.load[d] + right.load[d];
                     distance += (low[d] - sum).max(sum - high[d]).max(0) * self.weights[d];
                 }
-                let which = left.which | right.which;
-                if distance > best || which == present {
+                let members = left.members | right.members;
+                if distance > best || members == present {
                     continue;
                 }
                 if distance < best {
@@ -258,10 +258,10 @@ impl Balance {
                 }
                 ties += 1;
                 if ties == 1 || random.below(ties) == 0 {
-                    found = Some(which);
+                    found = Some(members);
                 }
-                looks -= 1;
-                if looks == 0 {
+                considered -= 1;
+                if considered == 0 {
                     return found;
                 }
             }
@@ -299,7 +299,7 @@ fn sub(load: &mut Load, other: &Load) {
     }
 }
 
-/// All sums of `costs`, ascending in dimension `d`; bits from `first` on tell which.
+/// All sums of `costs`, ascending in dimension `d`. Members are bits from `first` on.
 fn sums(to: &mut Vec<Sum>, spare: &mut Vec<Sum>, costs: impl Iterator<Item = Load>, first: usize, d: usize) {
     to.clear();
     to.push(Sum::default());
@@ -309,7 +309,7 @@ fn sums(to: &mut Vec<Sum>, spare: &mut Vec<Sum>, costs: impl Iterator<Item = Loa
         let mut with = to.iter().map(|sum| {
             let mut load = sum.load;
             add(&mut load, &cost);
-            Sum { load, which: sum.which | 1 << (first + k) }
+            Sum { load, members: sum.members | 1 << (first + k) }
         });
         let mut next = with.next();
         while let Some(larger) = next {
@@ -325,11 +325,12 @@ fn sums(to: &mut Vec<Sum>, spare: &mut Vec<Sum>, costs: impl Iterator<Item = Loa
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Effort, Limits};
+    use super::super::super::budget::Effort;
+    use super::super::super::instance::Limits;
     use super::*;
 
     #[test]
-    fn sums_are_all_there_and_ascend() {
+    fn sums_are_complete_and_ascend() {
         let (mut to, mut spare) = (Vec::new(), Vec::new());
         let costs = [[5, 1, 1], [3, 9, 1], [5, 2, 1], [8, 0, 1]];
         sums(&mut to, &mut spare, costs.into_iter(), 2, 0);
@@ -338,11 +339,11 @@ mod tests {
         for sum in &to {
             let mut load = [0; DIMENSIONS];
             for (k, cost) in costs.iter().enumerate() {
-                if sum.which >> (k + 2) & 1 == 1 {
+                if sum.members >> (k + 2) & 1 == 1 {
                     add(&mut load, cost);
                 }
             }
-            assert_eq!((load, sum.which & 3), (sum.load, 0));
+            assert_eq!((load, sum.members & 3), (sum.load, 0));
         }
     }
 
@@ -361,10 +362,10 @@ mod tests {
             }
         }
         let instance = Instance { tokens: tokens.clone(), chunks: chunks.clone(), limits };
-        let mut balance = Balance::new(&instance, 20);
-        let mut clock = Clock::new(&Effort { seconds: 10.0, interrupted: &|| false });
-        assert!(balance.run(u32::MAX, &mut random, &mut clock));
-        let requests = balance.into_requests();
+        let mut rebalance = Rebalance::new(&instance, 20);
+        let mut budget = Budget::new(&Effort { seconds: 10.0, interrupted: &|| false });
+        assert!(rebalance.run(u32::MAX, &mut random, &mut budget));
+        let requests = rebalance.into_requests();
         assert_eq!(requests.iter().map(Vec::len).sum::<usize>(), 120);
         for request in requests {
             assert_eq!(request.len(), 6);

@@ -1,32 +1,29 @@
-//! The linear relaxation over patterns: the strongest bound, and a packing by rounding it.
+//! Column generation: the linear relaxation over patterns, which gives the strongest bound.
 //!
 //! A pattern is what one request may hold, counted by kind of document. Covering every document with the least sum of
-//! fractions of patterns is a linear program whose patterns are generated when they pay (Gilmore and Gomory, "A
-//! linear programming approach to the cutting-stock problem", Operations Research 9, 1961). Its prices are a dual
-//! feasible function: rounded to integers and divided by the exact most that a request may be worth, they prove a
-//! bound without a floating-point number in the proof. Fixing the patterns of the largest fractions and solving for
-//! what remains gives a packing (diving).
+//! fractions of patterns is a linear program whose patterns are generated when they improve it (Gilmore and Gomory, "A
+//! linear programming approach to the cutting-stock problem", Operations Research 9, 1961). Its dual prices are a dual
+//! feasible function: rounded to integers and divided by the exact maximum worth of a request, they prove a bound without
+//! a floating-point number in the proof.
 
-use super::order::decreasing;
-use super::pricing::{COARSE, DEAREST, ONE, Pricing};
-use super::search::{Clock, Random};
-use super::{Assignment, Instance, Limits};
+use super::super::budget::Budget;
+use super::super::instance::{Assignment, Instance, Limits};
+use super::super::sort::decreasing;
+use super::knapsack::{DEAREST, Knapsack, ONE};
 
-/// Kinds of documents up to which the program is small enough to solve.
+/// Most kinds of documents for which the program is solved.
 const KINDS: usize = 700;
-/// Branches that a search for a pattern that pays may take.
+/// Branches of the search for an improving pattern.
 const QUICK: u64 = 20_000;
-/// Patterns that are looked at again before the whole pool is.
+/// Patterns of the pool that are checked before all the others.
 const CANDIDATES: usize = 64;
-/// Patterns beyond which only the best is kept of each search.
-const POOL: usize = 10_000;
 /// Reduced costs and steps below this are rounding errors.
 const TINY: f64 = 1e-7;
 
-/// A kind of document and how many of it.
+/// Kinds of documents and the count of each.
 pub(super) type Pattern = Vec<(u32, u32)>;
 
-/// Documents by kind: those of equal tokens and chunks cannot be told apart.
+/// Documents by kind. A kind has equal tokens and chunks.
 pub(super) struct Kinds {
     limits: Limits,
     tokens: Vec<u32>,
@@ -36,9 +33,9 @@ pub(super) struct Kinds {
 }
 
 impl Kinds {
-    /// The kinds of an instance, if they are few enough.
+    /// The kinds of an instance, if there are no more than [`KINDS`].
     pub(super) fn of(instance: &Instance) -> Option<Self> {
-        // Most large inputs have too many kinds, which shows long before they are sorted.
+        // Most large inputs have too many kinds, which shows early, so they are not sorted.
         let mut seen = std::collections::HashSet::new();
         for i in 0..instance.len() {
             if seen.insert((instance.tokens[i], instance.chunks_of(i))) && seen.len() > KINDS {
@@ -63,7 +60,7 @@ impl Kinds {
         Some(Self { limits: instance.limits, tokens, chunks, members })
     }
 
-    /// What the requests of a packing hold.
+    /// The patterns of the requests of a packing.
     pub(super) fn patterns(&self, assignment: &Assignment) -> Vec<Pattern> {
         let mut patterns: Vec<Pattern> = vec![Vec::new(); assignment.requests];
         for (kind, members) in (0..).zip(&self.members) {
@@ -80,38 +77,38 @@ impl Kinds {
         patterns
     }
 
-    /// How many there are of each.
+    /// The number of documents of each kind.
     pub(super) fn demand(&self) -> Vec<u32> {
         self.members.iter().map(|members| members.len() as u32).collect()
     }
 
-    /// How many of one kind a request holds.
+    /// The most documents of one kind that a request holds.
     fn most(&self, kind: usize) -> u32 {
         let by_chunks = self.limits.chunks.checked_div(self.chunks[kind]).unwrap_or(u32::MAX);
         (self.limits.tokens / self.tokens[kind]).min(by_chunks).min(self.limits.documents)
     }
 }
 
-/// A solution of the program.
+/// A solution of the linear program.
 pub(super) struct Solution {
-    /// No packing of the demand needs fewer requests: proven in integers.
+    /// No packing of the demand needs fewer requests. Proven in integers.
     pub(super) bound: u64,
     /// Patterns and their fractions.
     pub(super) patterns: Vec<(Pattern, f64)>,
 }
 
-/// What is in the basis.
+/// A column of the basis.
 #[derive(Clone, Copy)]
 enum Column {
     /// A pattern of the pool.
     Pattern(usize),
-    /// More of a kind than there are: costs nothing.
+    /// More of a kind than the demand, at no cost.
     Surplus,
 }
 
-/// The revised simplex method with an explicit inverse: dense, small, and quick to update.
+/// The revised simplex method with an explicit inverse, which is dense and small.
 struct Simplex {
-    /// Kinds with a demand; rows of the program.
+    /// The kind of each row: those with a demand.
     rows: Vec<usize>,
     /// The row of each kind.
     row_of: Vec<usize>,
@@ -152,7 +149,7 @@ impl Simplex {
             .sum()
     }
 
-    /// What a pattern is worth at the current prices, never counting more of a kind than there are.
+    /// The worth of a pattern at the current prices. It never counts more of a kind than the demand.
     fn worth(&self, pattern: &[(u32, u32)], demand: &[u32]) -> f64 {
         pattern
             .iter()
@@ -161,27 +158,27 @@ impl Simplex {
             .sum()
     }
 
-    /// The dearest of some patterns of the pool, and what it is worth.
-    fn dearest(&self, which: impl Iterator<Item = usize>, demand: &[u32], pool: &[Pattern]) -> (f64, usize) {
+    /// The pattern of the pool with the highest worth, among `which`, after that worth.
+    fn best(&self, which: impl Iterator<Item = usize>, demand: &[u32], pool: &[Pattern]) -> (f64, usize) {
         which
             .map(|at| (self.worth(&pool[at], demand), at))
             .fold((0.0, 0), |best, next| if next.0 > best.0 { next } else { best })
     }
 
-    /// Refill `candidates` with the dearest patterns of the pool that pay.
-    fn promising(&self, demand: &[u32], pool: &[Pattern], candidates: &mut Vec<usize>) {
-        let mut paying: Vec<(f64, usize)> = pool
+    /// Refill `candidates` with the patterns of the pool that improve the solution most.
+    fn select(&self, demand: &[u32], pool: &[Pattern], candidates: &mut Vec<usize>) {
+        let mut improving: Vec<(f64, usize)> = pool
             .iter()
             .enumerate()
             .map(|(at, pattern)| (self.worth(pattern, demand), at))
             .filter(|&(worth, _)| worth > 1.0 + TINY)
             .collect();
-        paying.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        improving.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         candidates.clear();
-        candidates.extend(paying.iter().take(CANDIDATES).map(|&(_, at)| at));
+        candidates.extend(improving.iter().take(CANDIDATES).map(|&(_, at)| at));
     }
 
-    /// Bring a column with reduced cost `cost` into the basis; false where rounding errors forbid it.
+    /// Bring a column with reduced cost `cost` into the basis. False if rounding errors forbid it.
     fn enter(&mut self, column: Column, entries: &[(usize, f64)], cost: f64) -> bool {
         let m = self.rows.len();
         for (row, to) in self.direction.iter_mut().enumerate() {
@@ -231,18 +228,23 @@ impl Simplex {
     }
 }
 
-/// Solve for `demand`; None when the clock ran out first. `pool` keeps every pattern that was ever generated.
-pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, clock: &mut Clock<'_>) -> Option<Solution> {
+/// Solve the program for `demand`; None if the budget ends first. `pool` keeps all patterns that were generated.
+pub(super) fn solve(
+    kinds: &Kinds,
+    demand: &[u32],
+    pool: &mut Vec<Pattern>,
+    budget: &mut Budget<'_>,
+) -> Option<Solution> {
     let mut simplex = Simplex::new(kinds, demand, pool);
     let m = simplex.rows.len();
     let mut best_bound = 0;
     let mut candidates = Vec::new();
     loop {
-        if !clock.spend((m * m / 8 + m) as u64) {
+        if !budget.spend((m * m / 8 + m) as u64) {
             return None;
         }
         let objective = simplex.objective();
-        // Surplus first: a price below zero says that covering more is free.
+        // Surplus first: a negative price means that covering more improves the solution.
         if let Some(row) = (0..m)
             .filter(|&row| simplex.prices[row] < -TINY)
             .min_by(|&a, &b| simplex.prices[a].total_cmp(&simplex.prices[b]))
@@ -253,11 +255,11 @@ pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, cloc
             }
             return Some(simplex.finish(best_bound, demand, pool));
         }
-        // Then what was generated earlier, the most promising of it as long as it pays; then a new pattern.
-        let (mut worth, mut at) = simplex.dearest(candidates.iter().copied(), demand, pool);
+        // Then patterns of the pool, as long as one improves the solution; then a new pattern.
+        let (mut worth, mut at) = simplex.best(candidates.iter().copied(), demand, pool);
         if worth <= 1.0 + TINY {
-            simplex.promising(demand, pool, &mut candidates);
-            (worth, at) = simplex.dearest(candidates.iter().copied(), demand, pool);
+            simplex.select(demand, pool, &mut candidates);
+            (worth, at) = simplex.best(candidates.iter().copied(), demand, pool);
         }
         let (worth, at) = if worth > 1.0 + TINY {
             (worth, at)
@@ -267,49 +269,28 @@ pub(super) fn solve(kinds: &Kinds, demand: &[u32], pool: &mut Vec<Pattern>, cloc
                 .iter()
                 .map(|&kind| ((simplex.prices[simplex.row_of[kind]].max(0.0) * ONE as f64) as u64).min(DEAREST))
                 .collect();
-            let problem = Pricing::new(
+            let knapsack = Knapsack::new(
                 &kinds.limits,
                 simplex.rows.iter().map(|&kind| (kinds.tokens[kind], kinds.chunks[kind], demand[kind])),
                 &prices,
             );
-            let best = problem.solve(QUICK);
-            if !clock.spend(2 * best.nodes + m as u64) {
+            let best = knapsack.solve(QUICK);
+            if !budget.spend(2 * best.nodes + m as u64) {
                 return None;
             }
-            let total = |shift: u32| -> u128 {
-                let whole = simplex.rows.iter().zip(&prices);
-                whole.map(|(&kind, &price)| u128::from(demand[kind]) * u128::from(price >> shift)).sum()
-            };
-            best_bound = best_bound.max(total(0).div_ceil(u128::from(best.at_most.max(1))) as u64);
-            let mut worth = best.worth as f64 / ONE as f64;
-            let mut pattern = best.pattern;
-            // Where the search stopped short of a proof that is within reach, the exact most decides.
-            if best.nodes >= QUICK
-                && (objective / worth.max(1.0)).ceil() >= (objective - TINY).ceil()
-                && let Some(whole) = problem.whole()
-            {
-                if !clock.spend(whole.steps) {
-                    return None;
-                }
-                best_bound = best_bound.max(total(COARSE).div_ceil(u128::from(whole.at_most.max(1))) as u64);
-                if !whole.pattern.is_empty() {
-                    worth = whole.at_most as f64 / (ONE >> COARSE) as f64;
-                    pattern = whole.pattern;
-                }
-            }
-            // The bound has reached the value rounded up, or no pattern pays: no more can be proven.
+            let total: u128 = simplex
+                .rows
+                .iter()
+                .zip(&prices)
+                .map(|(&kind, &price)| u128::from(demand[kind]) * u128::from(price))
+                .sum();
+            best_bound = best_bound.max(total.div_ceil(u128::from(best.at_most.max(1))) as u64);
+            let worth = best.worth as f64 / ONE as f64;
+            // No more can be proven if the bound has reached the value rounded up, or if no pattern improves it.
             if worth <= 1.0 + TINY || best_bound as f64 >= objective - TINY {
                 return Some(simplex.finish(best_bound, demand, pool));
             }
-            let named = |pattern: &[(usize, u32)]| -> Pattern {
-                pattern.iter().map(|&(row, count)| (simplex.rows[row] as u32, count)).collect()
-            };
-            if pool.len() < POOL {
-                // Others at least half as good.
-                let above = ONE + ((worth - 1.0) / 2.0 * ONE as f64) as u64;
-                pool.extend(problem.seeded(above).iter().map(|pattern| named(pattern)));
-            }
-            pool.push(named(&pattern));
+            pool.push(best.pattern.iter().map(|&(row, count)| (simplex.rows[row] as u32, count)).collect());
             (simplex.worth(&pool[pool.len() - 1], demand), pool.len() - 1)
         };
         let entries: Vec<(usize, f64)> = pool[at]
@@ -344,41 +325,4 @@ impl Simplex {
         patterns.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         Solution { bound, patterns }
     }
-}
-
-/// Fix patterns of `solution` and take them from `demand`: whole parts, or else the largest fractions.
-///
-/// Returns the patterns that were fixed, one a request. `random` perturbs the choice after the first dive.
-pub(super) fn fix(solution: &Solution, demand: &mut [u32], dive: u32, random: &mut Random) -> Vec<Pattern> {
-    let mut fixed = Vec::new();
-    for (pattern, value) in &solution.patterns {
-        for _ in 0..(value + 1e-6).floor() as u32 {
-            if pattern.iter().any(|&(kind, count)| demand[kind as usize] < count) {
-                break;
-            }
-            for &(kind, count) in pattern {
-                demand[kind as usize] -= count;
-            }
-            fixed.push(pattern.clone());
-        }
-    }
-    if fixed.is_empty() {
-        // Several at a time where there are many, so that a dive takes few programs.
-        let wanted = 1 + solution.patterns.len() / 16;
-        for (pattern, value) in &solution.patterns {
-            if dive > 0 && random.below(4) == 0 && *value < 0.95 {
-                continue;
-            }
-            if pattern.iter().all(|&(kind, count)| demand[kind as usize] >= count) {
-                for &(kind, count) in pattern {
-                    demand[kind as usize] -= count;
-                }
-                fixed.push(pattern.clone());
-                if fixed.len() == wanted {
-                    break;
-                }
-            }
-        }
-    }
-    fixed
 }
