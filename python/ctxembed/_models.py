@@ -1,4 +1,4 @@
-"""The models that the API offers, and those that the caller registers."""
+"""The registry of models: those of the API, and those that the caller registers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = [
 ]
 
 EncodingFormat = Literal["base64_int8", "base64_binary"]
-"""How vectors travel: signed bytes, or one bit a dimension, least significant bit first."""
+"""Encoding of vectors in a response: signed bytes, or one bit a dimension, least significant bit first."""
 
 SEPARATOR: Final = "<|endoftext|>"
-"""What the model puts between the chunks of a document. A chunk that holds it would misalign every later one."""
+"""The model's separator between the chunks of a document. A chunk that holds it would misalign every later one."""
 
 MIN_DIMENSIONS: Final = 128
-"""The API's lower bound of ``dimensions`` (reference page of the endpoint)."""
+"""The API's minimum of ``dimensions`` (reference page of the endpoint)."""
 
 DEFAULT_MODEL: Final = "pplx-embed-context-v1-0.6b"
 DEFAULT_TEXT_MODEL: Final = "pplx-embed-v1-0.6b"
 
 
 def as_int(name: str, value: object, expected: str = "an int") -> int:
-    """Return an integer of any type, NumPy's too, as an int; a bool or anything else is a ``TypeError``."""
+    """Return an integer of any type, NumPy's included, as an int. Refuse a bool with a ``TypeError``."""
     if not isinstance(value, bool):
         try:
             return operator.index(value)  # type: ignore[arg-type]
@@ -44,18 +44,25 @@ def as_int(name: str, value: object, expected: str = "an int") -> int:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model the API offers.
+    """A model of the API.
 
     Parameters
     ----------
     name : str
-        As the request names it.
+        Name in requests.
     dimensions : int
-        Dimensions of a full vector; a request may ask for any number from 128 up to it.
+        Dimensions of a full vector. A request can ask for any number from 128 to this.
     usd_per_million_tokens : Decimal or None
-        List price; None where it is not known, which leaves a plan's cost unknown.
+        List price; None where unknown, which leaves the cost of a plan unknown.
     contextualized : bool
-        Whether it embeds chunks in the context of their document. The vectors of the two kinds never mix.
+        Whether it embeds chunks in the context of their document. Vectors of the two kinds cannot be compared.
+
+    Raises
+    ------
+    TypeError
+        A field has another type. A price must be a ``Decimal``.
+    ValueError
+        ``dimensions`` is below 128, or the price is negative or not finite.
     """
 
     name: str
@@ -73,7 +80,7 @@ class Model:
         price = self.usd_per_million_tokens
         if price is None:
             return
-        if not isinstance(price, Decimal):  # a float is no price: 0.1 is none of them
+        if not isinstance(price, Decimal):  # a float cannot hold most prices exactly
             raise TypeError(
                 f'Model.usd_per_million_tokens must be a Decimal, as Decimal("0.02"), or None, got {price!r}'
             )
@@ -81,7 +88,7 @@ class Model:
             raise ValueError(f"Model.usd_per_million_tokens must be finite and at least 0, got {price}")
 
     def cost(self, tokens: int) -> Decimal | None:
-        """List price of ``tokens`` in USD, exact; None where the price is not known."""
+        """Return the exact list price of ``tokens`` in USD; None where the price is unknown."""
         if self.usd_per_million_tokens is None:
             return None
         return self.usd_per_million_tokens * tokens / 1_000_000
@@ -99,17 +106,22 @@ _REGISTRY: Final[dict[str, Model]] = {
 
 
 def models() -> tuple[Model, ...]:
-    """All models that are known here, built in and registered."""
+    """Return all models: the API's and the registered ones."""
     return tuple(_REGISTRY.values())
 
 
 def register_model(model: Model) -> None:
-    """Make a model known, or replace what is known of it, in this process.
+    """Register a model in this process. It replaces a model of the same name.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
 
     Raises
     ------
     TypeError
-        ``model`` is no :class:`Model`.
+        ``model`` is not a :class:`Model`.
 
     Examples
     --------
@@ -122,19 +134,25 @@ def register_model(model: Model) -> None:
 
 
 def get_model(name: str, *, contextualized: bool | None = None) -> Model:
-    """Look a model up by name.
+    """Return the model with a name.
 
     Parameters
     ----------
     name : str
-        As the request names it.
+        Name in requests.
     contextualized : bool, optional
-        When given, the kind that the caller needs.
+        Kind of model that is required. Default: either.
+
+    Returns
+    -------
+    Model
 
     Raises
     ------
+    TypeError
+        ``name`` is not a str.
     ValueError
-        The name is not known, or names a model of the other kind; the message lists the names that fit.
+        The name is unknown, or the model is of the other kind. The message lists the valid names.
     """
     if not isinstance(name, str):
         raise TypeError(f"model must be a str, got {type(name).__name__}")
@@ -149,7 +167,7 @@ def get_model(name: str, *, contextualized: bool | None = None) -> Model:
 
 
 def check_dimensions(model: Model, dimensions: int | None, encoding_format: str) -> int:
-    """Return the dimensions a response will have, or raise ``ValueError`` for a request the API would refuse."""
+    """Return the dimensions of the response, or raise ``ValueError`` where the API would refuse the request."""
     if encoding_format not in ("base64_int8", "base64_binary"):
         raise ValueError(f"encoding_format must be 'base64_int8' or 'base64_binary', got {encoding_format!r}")
     if dimensions is None:

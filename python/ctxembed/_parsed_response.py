@@ -1,4 +1,4 @@
-"""Responses that another client has parsed, to the parts of an ``Embeddings``."""
+"""Converts a response that another client has parsed to the fields of an ``Embeddings``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["parse_response"]
 
 
 def parse_response(response: object, encoding_format: EncodingFormat) -> Fields:
-    """Read what another client has parsed: see :meth:`Embeddings.from_response`."""
+    """Return the fields of a parsed response: see :meth:`Embeddings.from_response`."""
     documents = _get(response, "data")
     if not isinstance(documents, list | tuple):
         raise TypeError(f"expected a response with data, got {type(response).__name__}")
@@ -39,16 +39,16 @@ def parse_response(response: object, encoding_format: EncodingFormat) -> Fields:
     except TypeError:
         row = next(row for row, text in enumerate(texts) if not isinstance(text, str))
         what = f"an embedding must be a base64 string, got {type(texts[row]).__name__}"
-        raise DecodeError(what, "structure", 0, *_place(rows, row)) from None
+        raise DecodeError(what, "structure", 0, *_position_of(rows, row)) from None
     except DecodeError as error:
         row = error.chunk or 0
-        raise DecodeError(error.message, error.kind, error.offset, *_place(rows, row)) from None
+        raise DecodeError(error.message, error.kind, error.offset, *_position_of(rows, row)) from None
     dimensions = vectors.shape[1] * (1 if encoding_format == "base64_int8" else 8)
     return vectors, rows, _get(response, "model"), dimensions, _usage(response)
 
 
-def _place(offsets: NDArray[np.int64], row: int) -> tuple[int, int]:
-    """Document and chunk of a row."""
+def _position_of(offsets: NDArray[np.int64], row: int) -> tuple[int, int]:
+    """Return the document and the chunk of a row."""
     document = int(np.searchsorted(offsets, row, side="right")) - 1
     return document, row - int(offsets[document])
 
@@ -58,7 +58,7 @@ def _get(item: object, name: str) -> Any:
 
 
 def _in_order(items: list[Any], document: int | None) -> list[Any]:
-    """Return ``items`` by their ``index``: each of ``0..n`` once, or absent from all."""
+    """Return ``items`` in the order of their ``index``, which each of them or none must have."""
     indexes = [_get(item, "index") for item in items]
     expected = list(range(len(items)))
     if indexes == expected or not any(index is not None for index in indexes):
@@ -68,10 +68,10 @@ def _in_order(items: list[Any], document: int | None) -> list[Any]:
         raise DecodeError(
             f"{what} indexes must be each of 0 to {len(items) - 1} once, got {indexes}", "index", 0, document
         )
-    placed = [None] * len(items)
+    ordered = [None] * len(items)
     for index, item in zip(indexes, items, strict=True):
-        placed[index] = item
-    return placed
+        ordered[index] = item
+    return ordered
 
 
 def _usage(response: object) -> tuple[int | None, int | None, Decimal | None]:
@@ -80,7 +80,7 @@ def _usage(response: object) -> tuple[int | None, int | None, Decimal | None]:
         return None, None, None
     cost = _get(usage, "cost")
     total = None if cost is None or _get(cost, "currency") not in (None, "USD") else _get(cost, "total_cost")
-    # A parsed number is a float already; its shortest spelling is what the response most likely said.
+    # The client has parsed the number as a float. Its shortest spelling is most likely that of the response.
     try:
         usd = None if total is None else Decimal(str(total))
     except InvalidOperation:

@@ -32,17 +32,16 @@ class Usage:
     Parameters
     ----------
     prompt_tokens, total_tokens : int or None
-        Tokens as reported; None where no response reported any.
+        Tokens as reported; None where no response reported them.
     cost_usd : Decimal or None
-        ``usage.cost.total_cost``, exact as spelled in the response; None where no response reported any.
+        ``usage.cost.total_cost``, exactly as in the response; None where no response reported it.
     requests : int
         Responses that these numbers come from.
     discarded : Usage or None
-        The part of it for responses that were discarded: responses that did not prove themselves, and hedges that
-        came second. None where there were none.
+        The part for discarded responses: invalid ones, and hedges that came second. None where there were none.
     unreported : int
-        Requests that ended without a usage: the connection broke, the request timed out, or it was a hedge that was
-        cancelled. They may have been charged.
+        Requests without a reported usage: the connection broke, the request timed out, or a hedge was cancelled. They
+        may have been charged.
 
     Examples
     --------
@@ -194,7 +193,7 @@ class Embeddings:
         response : object or dict
             The official package's response object (of either embeddings endpoint), or the same as a dict.
         encoding_format : {"base64_int8", "base64_binary"}
-            As requested. A response does not tell.
+            As requested. The response does not contain it.
 
         Raises
         ------
@@ -254,7 +253,7 @@ class Problem:
     document : int
         Position in the input.
     chunk : int or None
-        Position in the document, or None where the document as a whole is meant.
+        Position in the document; None for a problem of the whole document.
     reason : str
         What is wrong and what was expected.
     """
@@ -264,8 +263,8 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        place = f"document {self.document}" if self.chunk is None else f"document {self.document}, chunk {self.chunk}"
-        return f"{place}: {self.reason}"
+        chunk = "" if self.chunk is None else f", chunk {self.chunk}"
+        return f"document {self.document}{chunk}: {self.reason}"
 
 
 class EmbedError(CtxembedError):

@@ -1,9 +1,8 @@
-"""What the tests of the client share: one face for both clients, a clock that does not wait, a scripted server."""
+"""Fixtures of the client's tests: a driver for both clients, a clock that does not wait, and a scripted server."""
 
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import json
 import threading
@@ -19,12 +18,11 @@ import pytest
 from ctxembed._client import AsyncClient, Client
 
 KEY = "pplx-0123456789abcdefghijklmnopqrstuvwxyz"
-DOCUMENTS = "/v1/contextualizedembeddings"
 MODEL = "pplx-embed-context-v1-0.6b"
 
 
 class FakeClock:
-    """Seconds that pass only while somebody sleeps, and the middle of every random range."""
+    """A clock that advances only when something sleeps on it. Its random number is always 0.5."""
 
     def __init__(self, wall=1_000_000.0):
         self.slept = []
@@ -37,9 +35,12 @@ class FakeClock:
     def wall(self):
         return self._wall + self._now - 100.0
 
+    def advance(self, seconds):
+        self._now += seconds
+
     async def sleep(self, seconds):
         self.slept.append(round(seconds, 6))
-        self._now += seconds
+        self.advance(seconds)
         await anyio.sleep(0)
 
     def random(self):
@@ -47,7 +48,7 @@ class FakeClock:
 
 
 class Driver:
-    """Calls a client of one kind as if it were synchronous; each call has a client of its own."""
+    """Calls the methods of one kind of client as if they were synchronous. Each call creates a client."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -73,19 +74,16 @@ class Driver:
         return partial(self.call, method)
 
 
-def busy(client):
-    """The connections of a client that carry a request, whichever transport they belong to."""
-    transport = client._state.connections._transport
-    if client.transport == "httpx":
-        pool = transport._client._transport._pool
-        return [connection for connection in pool.connections if not connection.is_idle()]
-    return list(transport._session.connector._acquired)
-
-
 @pytest.fixture(params=["sync", "asyncio", "trio"])
 def driver(request):
-    """Each way to call the API: ``driver.embed(documents, _client={...constructor's options}, ...)``."""
+    """A driver for each kind of client: ``driver.embed(documents, _client={**constructor_options}, ...)``."""
     return Driver(request.param)
+
+
+@pytest.fixture
+def server_options(server):
+    """Options that connect a client to the shared server."""
+    return {"base_url": server.base_url}
 
 
 @pytest.fixture
@@ -94,8 +92,8 @@ def clock():
 
 
 @dataclass
-class Control:
-    """A server's own endpoints."""
+class ServerControl:
+    """The server's endpoints for tests."""
 
     base_url: str
     http: httpx.Client = field(repr=False, default=None)
@@ -109,52 +107,57 @@ class Control:
     def stats(self):
         return self.http.get(self.base_url + "/stats").json()
 
-    def settled(self):
-        """The counters, once the server has noticed the clients that did not wait for it."""
-        deadline = time.monotonic() + 10
-        while (stats := self.stats())["in_flight"] and time.monotonic() < deadline:
+    def wait_for_in_flight(self, count):
+        """Wait until the server handles ``count`` requests, and return its counters."""
+        for _ in range(3000):
+            if (stats := self.stats())["in_flight"] == count:
+                return stats
             time.sleep(0.01)
-        return stats
+        raise AssertionError(f"expected {count} requests in flight, got {stats}")
 
-    def clear(self):
-        """Counters at zero, and nothing of an earlier test that counts later."""
-        self.settled()
+    def wait_until_idle(self):
+        """Wait until the server has noticed every client that disconnected, and return its counters."""
+        return self.wait_for_in_flight(0)
+
+    def reset(self):
+        """Set the counters to zero, after all requests of earlier tests have ended."""
+        self.wait_until_idle()
         self.http.delete(self.base_url + "/stats").raise_for_status()
 
 
 @pytest.fixture
 def control(server):
-    """The shared server with counters at zero."""
+    """The control of the shared server, its counters at zero."""
     with httpx.Client(trust_env=False) as http:
-        one = Control(server.base_url, http)
-        one.clear()
+        one = ServerControl(server.base_url, http)
+        one.reset()
         yield one
 
 
 @pytest.fixture
 def control_of():
     with httpx.Client(trust_env=False) as http:
-        yield lambda server: Control(server.base_url, http)
+        yield lambda server: ServerControl(server.base_url, http)
 
 
-def documents_of(count, most=4):
-    """Documents of one to ``most`` chunks, all texts different."""
-    return [[f"document {i}, chunk {j}: text" for j in range(1 + i % most)] for i in range(count)]
+def make_documents(count, max_chunks=4):
+    """Return documents of one to ``max_chunks`` chunks; all texts differ."""
+    return [[f"document {i}, chunk {j}: text" for j in range(1 + i % max_chunks)] for i in range(count)]
 
 
-def rows_of(text, dimensions=1024):
-    """The vector that the scripted server gives a text."""
+def vector_of(text, dimensions=1024):
+    """Return the vector that the scripted server gives a text."""
     digest = hashlib.shake_128(text.encode()).digest(dimensions)
     return np.maximum(np.frombuffer(digest, np.int8), -127)
 
 
-def answer(documents, model=MODEL, **extra):
-    """A good response body."""
+def response_body(documents, model=MODEL, **extra):
+    """Return the body of a correct response."""
     data = [
         {
             "index": i,
             "data": [
-                {"index": j, "embedding": base64.b64encode(rows_of(text).tobytes()).decode()}
+                {"index": j, "embedding": base64.b64encode(vector_of(text).tobytes()).decode()}
                 for j, text in enumerate(chunks)
             ],
         }
@@ -165,12 +168,17 @@ def answer(documents, model=MODEL, **extra):
     return json.dumps({"data": data, "model": model, "usage": usage, **extra}).encode()
 
 
-class Scripted:
-    """A server whose answers a test writes: ``script(request) -> (status, headers, body)``."""
+class ScriptedServer:
+    """A server whose responses a test scripts: ``script(request)`` returns status, headers and body.
+
+    ``connections`` counts those that were opened; ``closed`` is set when the server has closed one.
+    """
 
     def __init__(self):
         self.requests = []
-        self.script = lambda request: (200, {}, answer(request["input"]))
+        self.connections = 0
+        self.closed = threading.Event()
+        self.script = lambda request: (200, {}, response_body(request["input"]))
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -193,8 +201,16 @@ class Scripted:
                 pass
 
         class Server(ThreadingHTTPServer):
+            def process_request(self, request, client_address):
+                outer.connections += 1
+                super().process_request(request, client_address)
+
+            def shutdown_request(self, request):
+                super().shutdown_request(request)
+                outer.closed.set()
+
             def handle_error(self, request, client_address):
-                pass  # clients leave as they like
+                pass  # clients may disconnect at any time
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -209,11 +225,7 @@ class Scripted:
 
 
 @pytest.fixture
-def scripted():
-    server = Scripted()
+def scripted_server():
+    server = ScriptedServer()
     yield server
     server.close()
-
-
-def squeezed(data):
-    return gzip.compress(data)

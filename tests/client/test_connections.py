@@ -16,7 +16,7 @@ import httpx
 import pytest
 from ctxembed._client import AsyncClient, Client
 
-from .conftest import KEY, Driver, FakeClock, answer, documents_of
+from .conftest import KEY, Driver, FakeClock, make_documents, response_body
 
 TRANSPORTS = ["aiohttp", "httpx"]
 COMBINATIONS = [("sync", "aiohttp"), ("asyncio", "aiohttp"), ("asyncio", "httpx"), ("trio", "httpx")]
@@ -25,14 +25,14 @@ COMBINATIONS = [("sync", "aiohttp"), ("asyncio", "aiohttp"), ("asyncio", "httpx"
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 @pytest.mark.parametrize("fault", ["none", "reset", "truncated", "truncated-chunked", "gzip", "429", "garbage"])
 def test_both_transports_give_the_same_result(server, control, kind, fault):
-    found = []
+    results = []
     for transport in TRANSPORTS:
         control.faults(fault, "none")
         events = []
         client = {"base_url": server.base_url, "on_response": events.append, "transport": transport}
-        emb = Driver(kind).embed(documents_of(9), _client=client, _clock=FakeClock())
-        found.append((emb.vectors.tobytes(), [(event.status_code, type(event.error)) for event in events]))
-    assert found[0] == found[1]
+        emb = Driver(kind).embed(make_documents(9), _client=client, _clock=FakeClock())
+        results.append((emb.vectors.tobytes(), [(event.status_code, type(event.error)) for event in events]))
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("fault", ["reset", {"delay": 20}])
@@ -49,7 +49,7 @@ def test_both_transports_raise_the_same_error(server, control, fault):
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_refused_connection_names_the_host_and_not_tls(transport):
+def test_the_error_of_a_refused_connection_names_the_host(transport):
     with (
         Client(KEY, base_url="http://127.0.0.1:1", max_retries=0, transport=transport) as client,
         pytest.raises(ctxembed.APIConnectionError) as caught,
@@ -60,13 +60,13 @@ def test_a_refused_connection_names_the_host_and_not_tls(transport):
     assert ("127.0.0.1" if transport == "aiohttp" else "All connection attempts failed") in message
 
 
-@pytest.mark.parametrize("how", ["asyncio.run", "a loop that is just closed"])
+@pytest.mark.parametrize("how", ["asyncio.run", "a loop that is only closed"])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_client_works_in_a_second_event_loop_without_warnings(server, caplog, transport, how):
     client = AsyncClient(KEY, base_url=server.base_url, transport=transport)
 
     async def once():
-        return len(await client.embed(documents_of(5)))
+        return len(await client.embed(make_documents(5)))
 
     def run(work):
         if how == "asyncio.run":
@@ -83,64 +83,62 @@ def test_a_client_works_in_a_second_event_loop_without_warnings(server, caplog, 
         run(client.aclose())
         client = None
         gc.collect()
-    # A loop that is closed without a shutdown leaves its sockets to the collector, which may warn.
+    # A loop that is closed without a shutdown leaves its sockets open. The garbage collector may warn of them.
     assert not warned or how != "asyncio.run"
     assert not caplog.records
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_connections_of_an_open_client_end_with_their_event_loop(server, transport):
+def test_connections_close_with_their_event_loop(server, transport):
     client = AsyncClient(KEY, base_url=server.base_url, transport=transport)
     gc.collect()
     descriptors = Path("/proc/self/fd")
     before = len([*descriptors.iterdir()])
     for _ in range(3):
-        asyncio.run(client.embed(documents_of(5)))
+        asyncio.run(client.embed(make_documents(5)))
     assert len([*descriptors.iterdir()]) == before
 
 
 @pytest.mark.parametrize(("kind", "transport"), COMBINATIONS[1:])
-def test_a_connection_that_the_server_closed_is_not_reused(scripted, kind, transport):
-    scripted.server.RequestHandlerClass.timeout = 0.05  # for the next request on a connection
+def test_a_connection_that_the_server_closed_is_not_reused(scripted_server, kind, transport):
+    scripted_server.server.RequestHandlerClass.timeout = 0.05  # seconds until an idle connection is closed
 
     async def main():
-        options = {"base_url": scripted.base_url, "max_retries": 0, "transport": transport}
+        options = {"base_url": scripted_server.base_url, "max_retries": 0, "transport": transport}
         async with AsyncClient(KEY, **options) as client:
             first = await client.create([["a"]])
-            await anyio.sleep(0.3)
+            await anyio.to_thread.run_sync(scripted_server.closed.wait)
+            await anyio.sleep(0.01)  # the event loop has read the end of the connection
             return len(first), len(await client.create([["b"]]))
 
     assert anyio.run(main, backend=kind) == (1, 1)
 
 
 @pytest.mark.parametrize(("kind", "transport"), COMBINATIONS[1:])
-def test_connections_are_reused(scripted, monkeypatch, kind, transport):
-    opened, handle = [], scripted.server.process_request
-    monkeypatch.setattr(scripted.server, "process_request", lambda *args: (opened.append(args), handle(*args)))
-
+def test_connections_are_reused(scripted_server, kind, transport):
     async def main():
-        options = {"base_url": scripted.base_url, "max_retries": 0, "transport": transport}
+        options = {"base_url": scripted_server.base_url, "max_retries": 0, "transport": transport}
         async with AsyncClient(KEY, **options) as client:
             for _ in range(4):
-                await client.create(documents_of(30))
+                await client.create(make_documents(30))
 
     anyio.run(main, backend=kind)
-    assert len(opened) == 1
+    assert scripted_server.connections == 1
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
-def test_http2_is_an_option(server, kind):
+def test_http2_falls_back_to_http1_without_tls(server, kind):
     pytest.importorskip("h2")
     # Without TLS there is no negotiation: the option must not break HTTP/1.1.
-    assert len(Driver(kind).embed(documents_of(3), _client={"base_url": server.base_url, "http2": True})) == 3
+    assert len(Driver(kind).embed(make_documents(3), _client={"base_url": server.base_url, "http2": True})) == 3
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
-def test_a_proxy_is_asked_and_is_no_secret_in_messages(scripted, kind):
-    # The scripted server takes any path: it plays the proxy, and the host behind it need not exist.
-    client = {"base_url": "http://127.0.0.1:9", "proxy": scripted.base_url.replace("//", "//user:hidden@")}
+def test_requests_go_through_the_proxy_and_errors_hide_its_password(scripted_server, kind):
+    # The scripted server is the proxy: it accepts any path, and the host behind it need not exist.
+    client = {"base_url": "http://127.0.0.1:9", "proxy": scripted_server.base_url.replace("//", "//user:hidden@")}
     assert len(Driver(kind).create([["a"]], _client=client)) == 1
-    [request] = scripted.requests
+    [request] = scripted_server.requests
     assert request["path"] == "http://127.0.0.1:9/v1/contextualizedembeddings"
     assert "proxy-authorization" in request["headers"]
     with pytest.raises(ValueError, match="proxy must begin") as caught:
@@ -149,16 +147,18 @@ def test_a_proxy_is_asked_and_is_no_secret_in_messages(scripted, kind):
 
 
 @pytest.mark.parametrize("way", ["proxy", "httpx", "aiohttp"])
-def test_no_cookie_is_kept(scripted, way):
-    scripted.script = lambda request: (200, {"set-cookie": "session=1; path=/"}, answer(request["input"]))
-    through = {"base_url": "http://127.0.0.1:9", "proxy": scripted.base_url}
-    with Client(KEY, **(through if way == "proxy" else {"base_url": scripted.base_url, "transport": way})) as client:
+def test_cookies_are_not_stored(scripted_server, way):
+    scripted_server.script = lambda request: (200, {"set-cookie": "session=1; path=/"}, response_body(request["input"]))
+    through = {"base_url": "http://127.0.0.1:9", "proxy": scripted_server.base_url}
+    with Client(
+        KEY, **(through if way == "proxy" else {"base_url": scripted_server.base_url, "transport": way})
+    ) as client:
         for _ in range(2):
             client.create([["a"]])
-    assert not [request for request in scripted.requests if "cookie" in request["headers"]]
+    assert not [request for request in scripted_server.requests if "cookie" in request["headers"]]
 
 
-def test_a_custom_authority_is_a_file_or_a_context(tmp_path):
+def test_verify_takes_a_path_or_a_context(tmp_path):
     with pytest.raises(ValueError, match="verify"):
         Client(KEY, verify=str(tmp_path / "missing.pem"))
     with pytest.raises(TypeError, match="verify"):
@@ -172,7 +172,7 @@ def test_a_custom_authority_is_a_file_or_a_context(tmp_path):
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    """A certificate for this machine that signs itself, and its key, in one file."""
+    """A folder with a self-signed certificate for this machine, and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl makes the certificate")
@@ -187,26 +187,26 @@ def authority(tmp_path_factory):
     ("kind", "transport", "http2"),
     [*((*combination, False) for combination in COMBINATIONS), ("asyncio", "httpx", True)],
 )
-def test_over_tls_the_server_must_be_trusted(scripted, authority, kind, transport, http2):
+def test_an_untrusted_certificate_is_refused(scripted_server, authority, kind, transport, http2):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "certificate.pem", authority / "key.pem")
-    scripted.server.socket = context.wrap_socket(scripted.server.socket, server_side=True)
-    base_url = scripted.base_url.replace("http:", "https:")
+    scripted_server.server.socket = context.wrap_socket(scripted_server.server.socket, server_side=True)
+    base_url = scripted_server.base_url.replace("http:", "https:")
     client = {"base_url": base_url, "max_retries": 0, "http2": http2, "transport": transport}
     trusting = {**client, "verify": authority / "certificate.pem"}
-    assert len(Driver(kind).create(documents_of(200), _client=trusting)) == 200
+    assert len(Driver(kind).create(make_documents(200), _client=trusting)) == 200
     with pytest.raises(ctxembed.APIConnectionError, match="(?i)certificate") as caught:
         Driver(kind).create([["a"]], _client=client)
     assert isinstance(caught.value.__cause__, httpx.ConnectError)
-    assert len(scripted.requests) == 1
+    assert len(scripted_server.requests) == 1
 
 
 @pytest.mark.parametrize(("kind", "transport"), COMBINATIONS)
-def test_a_request_of_megabytes_has_a_content_length(scripted, kind, transport):
+def test_a_large_request_has_a_content_length(scripted_server, kind, transport):
     documents = [[f"{i} " + "long " * 5_000] * 3 for i in range(40)]
-    client = {"base_url": scripted.base_url, "transport": transport}
+    client = {"base_url": scripted_server.base_url, "transport": transport}
     assert len(Driver(kind).create(documents, _client=client).vectors) == 120
-    [request] = scripted.requests
+    [request] = scripted_server.requests
     assert request["input"] == documents
     assert "content-length" in request["headers"]
     assert "transfer-encoding" not in request["headers"]

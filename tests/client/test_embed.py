@@ -1,4 +1,4 @@
-"""embed, create, embed_queries and embed_texts against the local server, by every kind of client."""
+"""``embed``, ``create``, ``embed_queries`` and ``embed_texts`` against the local server, with every kind of client."""
 
 from __future__ import annotations
 
@@ -7,47 +7,45 @@ from decimal import Decimal
 import ctxembed
 import numpy as np
 import pytest
+from ctxembed._client import Client
 
-from .conftest import documents_of
-
-
-@pytest.fixture
-def to(server):
-    return {"base_url": server.base_url}
+from .conftest import make_documents
 
 
 def reference(server, documents, **options):
-    """Each document in a request of its own: no packing, no order to get wrong."""
-    from ctxembed._client import Client
-
+    """Return the vectors of each document, embedded in a request of its own."""
     with Client("any-key", base_url=server.base_url) as client:
         return [client.create([document], **options).vectors for document in documents]
 
 
-def test_rows_stand_in_input_order_whatever_shares_a_request(driver, server, to):
-    documents = documents_of(23)
-    emb = driver.embed(documents, _client={**to, "limits": ctxembed.Limits(documents=5), "max_concurrency": 3})
+def test_rows_keep_input_order_when_documents_share_requests(driver, server, server_options):
+    documents = make_documents(23)
+    emb = driver.embed(
+        documents, _client={**server_options, "limits": ctxembed.Limits(documents=5), "max_concurrency": 3}
+    )
     assert len(emb) == 23
     assert emb.failures == ()
     for got, expected in zip(emb, reference(server, documents), strict=True):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_rows_stand_in_input_order_whatever_order_responses_land_in(driver, server, to, control):
+def test_rows_keep_input_order_when_responses_arrive_out_of_order(driver, server, server_options, control):
     control.faults({"delay": 0.4}, {"delay": 0.2}, {"delay": 0.1}, "none", {"shuffle": 7, "delay": 0.3})
-    documents = documents_of(20)
-    emb = driver.embed(documents, _client={**to, "limits": ctxembed.Limits(documents=4), "max_concurrency": 5})
+    documents = make_documents(20)
+    emb = driver.embed(
+        documents, _client={**server_options, "limits": ctxembed.Limits(documents=4), "max_concurrency": 5}
+    )
     for got, expected in zip(emb, reference(server, documents), strict=True):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_any_iterables_of_iterables_will_do(driver, to):
-    emb = driver.embed(((f"text {i}" for i in range(n)) for n in (1, 3, 2)), _client=to)
+def test_documents_can_be_generators(driver, server_options):
+    emb = driver.embed(((f"text {i}" for i in range(n)) for n in (1, 3, 2)), _client=server_options)
     assert np.diff(emb.offsets).tolist() == [1, 3, 2]
 
 
-def test_usage_and_cost_are_summed_exactly_over_the_requests(driver, to, control):
-    emb = driver.embed(documents_of(30), _client={**to, "limits": ctxembed.Limits(documents=7)})
+def test_usage_and_cost_are_summed_exactly_over_the_requests(driver, server_options, control):
+    emb = driver.embed(make_documents(30), _client={**server_options, "limits": ctxembed.Limits(documents=7)})
     stats = control.stats()
     assert emb.usage.requests == stats["requests"] == 5
     assert emb.usage.total_tokens == emb.usage.prompt_tokens == stats["tokens"]
@@ -64,8 +62,8 @@ def test_usage_and_cost_are_summed_exactly_over_the_requests(driver, to, control
         ({"model": "pplx-embed-context-v1-4b"}, np.int8, 2560),
     ],
 )
-def test_every_model_format_and_size(driver, to, options, dtype, width):
-    emb = driver.embed(documents_of(3), _client=to, **options)
+def test_shape_and_dtype_follow_model_format_and_dimensions(driver, server_options, options, dtype, width):
+    emb = driver.embed(make_documents(3), _client=server_options, **options)
     assert emb.vectors.dtype == dtype
     assert emb.vectors.shape == (6, width)
     assert emb.vectors.flags.c_contiguous
@@ -73,104 +71,100 @@ def test_every_model_format_and_size(driver, to, options, dtype, width):
     assert emb.dimensions == (width if dtype == np.int8 else width * 8)
 
 
-def test_at_most_max_concurrency_requests_are_in_flight_and_that_many_are(driver, to, control):
+def test_max_concurrency_is_reached_and_not_exceeded(driver, server_options, control):
     control.faults({"delay": 0.15, "times": 12})
-    client = {**to, "limits": ctxembed.Limits(documents=1), "max_concurrency": 4}
-    driver.embed(documents_of(12), _client=client)
+    client = {**server_options, "limits": ctxembed.Limits(documents=1), "max_concurrency": 4}
+    driver.embed(make_documents(12), _client=client)
     assert control.stats()["peak_in_flight"] == 4
 
 
-def test_a_query_has_one_row_and_is_a_document_of_one_chunk(driver, server, to, control):
+def test_a_query_is_embedded_as_a_document_of_one_chunk(driver, server, server_options, control):
     queries = ["how do I ...", "what is 日本語?", 'a "quoted" \\ one\n']
-    emb = driver.embed_queries(queries, _client=to, dimensions=128)
+    emb = driver.embed_queries(queries, _client=server_options, dimensions=128)
     assert emb.vectors.shape == (3, 128)
     assert control.stats()["requests"] == 1
     expected = reference(server, [[query] for query in queries], dimensions=128)
     np.testing.assert_array_equal(emb.vectors, np.concatenate(expected))
 
 
-def test_texts_go_to_the_other_endpoint(driver, to, control):
-    emb = driver.embed_texts([f"text {i}" for i in range(10)], _client={**to, "limits": ctxembed.Limits(documents=4)})
+def test_texts_are_sent_to_the_embeddings_endpoint(driver, server_options, control):
+    emb = driver.embed_texts(
+        [f"text {i}" for i in range(10)], _client={**server_options, "limits": ctxembed.Limits(documents=4)}
+    )
     assert emb.vectors.shape == (10, 1024)
     assert emb.model == "pplx-embed-v1-0.6b"
     assert control.stats()["by_path"] == {"/v1/embeddings": 3}
 
 
-def test_texts_keep_their_order(driver, to):
+def test_texts_keep_their_order(driver, server_options):
     texts = [f"text {i}" for i in range(9)]
-    all_at_once = driver.embed_texts(texts, _client=to)
-    in_threes = driver.embed_texts(texts[::-1], _client={**to, "limits": ctxembed.Limits(documents=3)})
+    all_at_once = driver.embed_texts(texts, _client=server_options)
+    in_threes = driver.embed_texts(texts[::-1], _client={**server_options, "limits": ctxembed.Limits(documents=3)})
     np.testing.assert_array_equal(all_at_once.vectors, in_threes.vectors[::-1])
 
 
-def test_create_is_exactly_one_request(driver, to, control):
-    emb = driver.create(documents_of(40), _client=to)
+def test_create_sends_exactly_one_request(driver, server_options, control):
+    emb = driver.create(make_documents(40), _client=server_options)
     assert len(emb) == 40
     assert control.stats()["requests"] == emb.usage.requests == 1
 
 
-def test_create_refuses_what_one_request_cannot_hold(driver, to, control):
+def test_create_refuses_documents_over_the_limits_of_a_request(driver, server_options, control):
     with pytest.raises(ValueError, match=r"3 documents, and limits\.documents = 2"):
-        driver.create(documents_of(3), _client={**to, "limits": ctxembed.Limits(documents=2)})
+        driver.create(make_documents(3), _client={**server_options, "limits": ctxembed.Limits(documents=2)})
     with pytest.raises(ValueError, match=r"6 chunks, and limits\.chunks = 5"):
-        driver.create(documents_of(3), _client={**to, "limits": ctxembed.Limits(chunks=5)})
+        driver.create(make_documents(3), _client={**server_options, "limits": ctxembed.Limits(chunks=5)})
     counted = {"token_counter": lambda texts: [10] * len(texts), "limits": ctxembed.Limits(tokens=50)}
     with pytest.raises(ValueError, match=r"tokens, and limits\.tokens = 50"):
-        driver.create(documents_of(3), _client={**to, **counted})
+        driver.create(make_documents(3), _client={**server_options, **counted})
     assert control.stats()["requests"] == 0
 
 
 @pytest.mark.parametrize(
-    ("call", "kind", "words"),
+    ("method", "argument", "options", "error", "message"),
     [
-        (lambda d, to: d.embed([], _client=to), ValueError, "at least one document"),
-        (lambda d, to: d.embed(["a", "b"], _client=to), TypeError, "embed_queries"),
-        (lambda d, to: d.embed("text", _client=to), TypeError, "one str"),
-        (lambda d, to: d.embed([["a", 3]], _client=to), TypeError, "document 0, chunk 1"),
-        (
-            lambda d, to: d.embed(None, _client=to),
-            TypeError,
-            "documents must be an iterable of documents, got NoneType",
-        ),
-        (lambda d, to: d.embed([["a"]], on_error="ignore", _client=to), ValueError, "'ignore'"),
-        (lambda d, to: d.embed([["a"]], progress=3, _client=to), TypeError, "progress"),
-        (lambda d, to: d.embed([["a"]], model="gpt-4", _client=to), ValueError, "gpt-4"),
-        (lambda d, to: d.embed([["a"]], model="pplx-embed-v1-0.6b", _client=to), ValueError, "not contextualized"),
-        (lambda d, to: d.embed([["a"]], dimensions=64, _client=to), ValueError, "64"),
-        (lambda d, to: d.embed([["a"]], dimensions=True, _client=to), TypeError, "True"),
-        (lambda d, to: d.embed([["a"]], encoding_format="float", _client=to), ValueError, "float"),
-        (lambda d, to: d.embed_queries("one", _client=to), TypeError, r"pass \[query\]"),
-        (lambda d, to: d.embed_queries(None, _client=to), TypeError, "queries must be a list of str, got NoneType"),
-        (lambda d, to: d.embed_queries([], _client=to), ValueError, "empty"),
-        (lambda d, to: d.embed_queries(["a", None], _client=to), TypeError, r"queries\[1\]"),
-        (lambda d, to: d.embed_texts("one", _client=to), TypeError, r"pass \[text\]"),
-        (lambda d, to: d.embed_texts(None, _client=to), TypeError, "texts must be an iterable of str, got NoneType"),
-        (lambda d, to: d.embed_texts([], _client=to), ValueError, "empty"),
-        (
-            lambda d, to: d.embed_texts(["a"], model="pplx-embed-context-v1-4b", _client=to),
-            ValueError,
-            "contextualized",
-        ),
-        (lambda d, to: d.stream(None, _client=to), TypeError, "documents must be an iterable of documents, got None"),
-        (lambda d, to: d.stream(3, _client=to), TypeError, "documents must be an iterable of documents, got int"),
-        (lambda d, to: d.stream("text", _client=to), TypeError, "documents must be an iterable of documents, got one"),
-        (lambda d, to: d.stream({"a": ["b"]}, _client=to), TypeError, "ordered iterable of documents, got dict"),
-        (lambda d, to: d.create(None, _client=to), TypeError, "input must be an iterable of documents, got NoneType"),
-        (lambda d, to: d.create("text", _client=to), TypeError, "input must be an iterable of documents, got one str"),
-        (lambda d, to: d.stream([["a"]], ordered="yes", _client=to), TypeError, "ordered"),
-        (lambda d, to: d.create([], _client=to), ValueError, "at least one document"),
+        ("embed", [], {}, ValueError, "at least one document"),
+        ("embed", ["a", "b"], {}, TypeError, "embed_queries"),
+        ("embed", "text", {}, TypeError, "one str"),
+        ("embed", [["a", 3]], {}, TypeError, "document 0, chunk 1"),
+        ("embed", None, {}, TypeError, "documents must be an iterable of documents, got NoneType"),
+        ("embed", [["a"]], {"on_error": "ignore"}, ValueError, "'ignore'"),
+        ("embed", [["a"]], {"progress": 3}, TypeError, "progress"),
+        ("embed", [["a"]], {"model": "gpt-4"}, ValueError, "gpt-4"),
+        ("embed", [["a"]], {"model": "pplx-embed-v1-0.6b"}, ValueError, "not contextualized"),
+        ("embed", [["a"]], {"dimensions": 64}, ValueError, "64"),
+        ("embed", [["a"]], {"dimensions": True}, TypeError, "True"),
+        ("embed", [["a"]], {"encoding_format": "float"}, ValueError, "float"),
+        ("embed_queries", "one", {}, TypeError, r"pass \[query\]"),
+        ("embed_queries", None, {}, TypeError, "queries must be a list of str, got NoneType"),
+        ("embed_queries", [], {}, ValueError, "empty"),
+        ("embed_queries", ["a", None], {}, TypeError, r"queries\[1\]"),
+        ("embed_texts", "one", {}, TypeError, r"pass \[text\]"),
+        ("embed_texts", None, {}, TypeError, "texts must be an iterable of str, got NoneType"),
+        ("embed_texts", [], {}, ValueError, "empty"),
+        ("embed_texts", ["a"], {"model": "pplx-embed-context-v1-4b"}, ValueError, "contextualized"),
+        ("stream", None, {}, TypeError, "documents must be an iterable of documents, got None"),
+        ("stream", 3, {}, TypeError, "documents must be an iterable of documents, got int"),
+        ("stream", "text", {}, TypeError, "documents must be an iterable of documents, got one"),
+        ("stream", {"a": ["b"]}, {}, TypeError, "ordered iterable of documents, got dict"),
+        ("stream", [["a"]], {"ordered": "yes"}, TypeError, "ordered"),
+        ("create", None, {}, TypeError, "input must be an iterable of documents, got NoneType"),
+        ("create", "text", {}, TypeError, "input must be an iterable of documents, got one str"),
+        ("create", [], {}, ValueError, "at least one document"),
     ],
 )
-def test_bad_arguments_are_named_before_anything_is_sent(driver, to, control, call, kind, words):
-    with pytest.raises(kind, match=words):
-        call(driver, to)
+def test_bad_arguments_raise_before_any_request(
+    driver, server_options, control, method, argument, options, error, message
+):
+    with pytest.raises(error, match=message):
+        driver.call(method, argument, _client=server_options, **options)
     assert control.stats()["requests"] == 0
 
 
-def test_problems_are_all_told_before_anything_is_sent(driver, to, control):
+def test_all_problems_are_reported_before_any_request(driver, server_options, control):
     documents = [["good"], ["a", ""], [], ["x <|endoftext|> y"]]
     with pytest.raises(ctxembed.InvalidDocumentsError) as caught:
-        driver.embed(documents, _client=to)
+        driver.embed(documents, _client=server_options)
     assert isinstance(caught.value, ValueError)
     assert [(problem.document, problem.chunk) for problem in caught.value.problems] == [(1, 1), (2, None), (3, 0)]
     assert [failure.document for failure in caught.value.failures] == [1, 2, 3]
@@ -179,69 +173,73 @@ def test_problems_are_all_told_before_anything_is_sent(driver, to, control):
     assert control.stats()["requests"] == 0
 
 
-def test_problems_become_failures_when_asked(driver, to, control):
-    emb = driver.embed([["good"], ["a", ""], ["also good", "b"], []], on_error="return", _client=to)
+def test_problems_become_failures_with_on_error_return(driver, server_options, control):
+    emb = driver.embed([["good"], ["a", ""], ["also good", "b"], []], on_error="return", _client=server_options)
     assert np.diff(emb.offsets).tolist() == [1, 0, 2, 0]
     assert [(failure.document, failure.attempts) for failure in emb.failures] == [(1, 0), (3, 0)]
     assert all(isinstance(failure.error, ctxembed.DocumentError) for failure in emb.failures)
     assert control.stats()["documents"] == 2
 
 
-def test_nothing_but_problems_is_no_request(driver, to, control):
-    emb = driver.embed([[], [""]], on_error="return", _client=to)
+def test_no_request_is_sent_when_every_document_is_invalid(driver, server_options, control):
+    emb = driver.embed([[], [""]], on_error="return", _client=server_options)
     assert len(emb) == len(emb.failures) == 2
     assert emb.vectors.shape == (0, 1024)
     assert control.stats()["requests"] == 0
 
 
-def test_progress_is_told_after_each_request(driver, to):
-    told = []
+def test_progress_is_reported_after_each_request(driver, server_options):
+    events = []
     limits = ctxembed.Limits(documents=5)
-    driver.embed([*documents_of(22), []], progress=told.append, on_error="return", _client={**to, "limits": limits})
-    assert len(told) == 5
-    assert [progress.requests_done for progress in told] == [1, 2, 3, 4, 5]
-    last = told[-1]
+    driver.embed(
+        [*make_documents(22), []],
+        progress=events.append,
+        on_error="return",
+        _client={**server_options, "limits": limits},
+    )
+    assert len(events) == 5
+    assert [event.requests_done for event in events] == [1, 2, 3, 4, 5]
+    last = events[-1]
     assert (last.documents_done, last.documents_total) == (23, 23)
-    assert last.chunks_done == last.chunks_total == sum(len(document) for document in documents_of(22))
+    assert last.chunks_done == last.chunks_total == sum(len(document) for document in make_documents(22))
     assert (last.requests_total, last.failures, last.retries) == (5, 1, 0)
     assert last.tokens > 0
     assert last.seconds > 0
 
 
-def test_what_progress_raises_is_raised(driver, to):
-    class EnoughError(Exception):
-        pass
+def test_an_exception_in_progress_is_raised(driver, server_options):
+    def stop(event):
+        raise LookupError
 
-    def stop(progress):
-        raise EnoughError
+    with pytest.raises(LookupError):
+        driver.embed(
+            make_documents(9), progress=stop, _client={**server_options, "limits": ctxembed.Limits(documents=1)}
+        )
 
-    with pytest.raises(EnoughError):
-        driver.embed(documents_of(9), progress=stop, _client={**to, "limits": ctxembed.Limits(documents=1)})
 
-
-def test_a_bar_is_silent_where_stderr_is_no_terminal(driver, to, capfd):
-    driver.embed(documents_of(3), progress=True, _client=to)
+def test_the_progress_bar_is_silent_without_a_terminal(driver, server_options, capfd):
+    driver.embed(make_documents(3), progress=True, _client=server_options)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_sharp_tongued_text_arrives_as_it_is(driver, scripted):
+def test_special_characters_arrive_unchanged(driver, scripted_server):
     texts = ['"', "\\", "\n\r\t\b\f", "\x00\x1d\x1e\x1f", "\x7f\u2028\ud7ff\ue000", "😀 日本語", "</script>", " "]
-    driver.embed([texts, *([text] for text in texts)], _client={"base_url": scripted.base_url})
-    assert scripted.requests[0]["input"] == [texts, *([text] for text in texts)]
+    driver.embed([texts, *([text] for text in texts)], _client={"base_url": scripted_server.base_url})
+    assert scripted_server.requests[0]["input"] == [texts, *([text] for text in texts)]
 
 
-def test_dimensions_are_sent_only_when_given_and_the_format_always(driver, scripted):
-    driver.create([["a"]], _client={"base_url": scripted.base_url})
-    assert {k: v for k, v in scripted.requests[0].items() if k not in ("headers", "path")} == {
+def test_dimensions_are_sent_only_when_given(driver, scripted_server):
+    driver.create([["a"]], _client={"base_url": scripted_server.base_url})
+    assert {k: v for k, v in scripted_server.requests[0].items() if k not in ("headers", "path")} == {
         "input": [["a"]],
         "model": "pplx-embed-context-v1-0.6b",
         "encoding_format": "base64_int8",
     }
-    driver.create([["a"]], dimensions=1024, _client={"base_url": scripted.base_url})
-    assert scripted.requests[1]["dimensions"] == 1024
+    driver.create([["a"]], dimensions=1024, _client={"base_url": scripted_server.base_url})
+    assert scripted_server.requests[1]["dimensions"] == 1024
 
 
-def test_numbers_of_numpy_are_as_good_as_those_of_python(driver, scripted):
+def test_options_accept_numpy_numbers(driver, scripted_server):
     options = {"max_retries": np.int8(0), "max_concurrency": np.uint16(2), "deadline": np.float32(60)}
-    emb = driver.create([["a"]], dimensions=np.int64(1024), _client={"base_url": scripted.base_url, **options})
-    assert (scripted.requests[0]["dimensions"], emb.dimensions, type(emb.dimensions)) == (1024, 1024, int)
+    emb = driver.create([["a"]], dimensions=np.int64(1024), _client={"base_url": scripted_server.base_url, **options})
+    assert (scripted_server.requests[0]["dimensions"], emb.dimensions, type(emb.dimensions)) == (1024, 1024, int)

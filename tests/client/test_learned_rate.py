@@ -19,7 +19,7 @@ from ctxembed._client._policy.rate_limiter import RateLimiter
 from ctxembed._server.rate_limiter import Bucket
 
 LATENCY = 0.05
-JITTER = 0.3  # share of the way back
+JITTER = 0.3  # maximum share that is added to the way back of a response
 CONCURRENCY = 16
 
 
@@ -138,7 +138,7 @@ def test_random_refusals_with_a_retry_after_do_not_block_other_requests(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_refusals_are_told_from_those_of_a_rate_limiter(seed):
+def test_random_refusals_are_distinguished_from_those_of_a_rate_limiter(seed):
     accepted, refused = steady(Simulation(50, 10, retry_after=True, noise=0.02, noise_retry_after=1.0, seed=seed), 360)
     assert accepted >= 0.1 * 50
     assert refused <= 0.1

@@ -1,15 +1,15 @@
-"""The transport: which one sends, the protocol, surplus bytes, errors of each library, and HTTP mocks."""
+"""The transports: selection, the protocol, surplus bytes, errors of each library, and HTTP mocks."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import re
 import socket
 import ssl
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 
 import aiohttp
@@ -23,25 +23,25 @@ from ctxembed._client._http import aiohttp_errors
 from ctxembed._client._http.credentials import Credentials
 from ctxembed._client._http.errors import translate
 
-from .conftest import KEY, Driver, answer, documents_of, rows_of
+from .conftest import KEY, Driver, make_documents, response_body, vector_of
 
-# Which one sends
+# Selection
 
 
-def test_aiohttp_sends_where_it_can():
+def test_aiohttp_is_the_default():
     assert Client(KEY).transport == "aiohttp"
     assert AsyncClient(KEY).transport == "aiohttp"
     assert Client(KEY, transport="httpx").transport == "httpx"
 
 
 @pytest.mark.parametrize("options", [{"http2": True}, {"proxy": "http://127.0.0.1:9"}])
-def test_httpx_sends_with_http2_and_proxies(options):
+def test_http2_and_proxies_select_httpx(options):
     assert Client(KEY, **options).transport == "httpx"
     with pytest.raises(ValueError, match="option of transport='httpx'"):
         Client(KEY, transport="aiohttp", **options)
 
 
-def test_httpx_sends_where_the_environment_names_a_proxy(monkeypatch):
+def test_a_proxy_in_the_environment_selects_httpx(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@127.0.0.1:9")
     assert Client(KEY).transport == "httpx"
     with pytest.raises(ValueError, match="HTTPS_PROXY") as caught:
@@ -49,7 +49,7 @@ def test_httpx_sends_where_the_environment_names_a_proxy(monkeypatch):
     assert "hidden" not in str(caught.value)
 
 
-def test_httpx_sends_on_trio(server):
+def test_trio_selects_httpx(server):
     async def main():
         async with AsyncClient(KEY, base_url=server.base_url) as client:
             assert client.transport == "httpx"
@@ -61,7 +61,7 @@ def test_httpx_sends_on_trio(server):
     anyio.run(main, backend="trio")
 
 
-def test_without_aiohttp_httpx_sends_and_the_extra_is_named(server):
+def test_without_aiohttp_httpx_is_used_and_errors_name_the_extra(server):
     code = f"""
 import sys
 import importlib.util
@@ -76,8 +76,8 @@ except ImportError as error:
     print(error)
 print("aiohttp" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines() == [
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [
         "httpx 1",
         "transport='aiohttp' needs aiohttp: pip install 'ctxembed[aiohttp]'",
         "False",
@@ -99,30 +99,19 @@ def test_other_transports_are_refused(transport, error):
         Client(KEY, transport=transport)
 
 
-def test_a_client_of_httpx_is_no_transport():
+def test_an_httpx_client_is_refused_as_transport():
     with pytest.raises(TypeError, match="pass it as http_client"):
         AsyncClient(KEY, transport=httpx.AsyncClient())
 
 
-def test_the_signature_shows_each_option():
-    for kind in (Client, AsyncClient):
-        shown = inspect.signature(kind).parameters
-        assert shown["transport"].default == "auto"
-        assert shown["max_retries"].default == 4
-        assert shown["transport"].kind is inspect.Parameter.KEYWORD_ONLY
-        assert next(iter(shown)) == "api_key"
-        documented = re.findall(r"^    ((?:\w+, )*\w+) : ", kind.__doc__, re.MULTILINE)
-        assert sorted(name for names in documented for name in names.split(", ")) == sorted(shown)
+# Custom transports
 
 
-# A transport of the caller's
-
-
-class Recorded:
-    """Responds to each request with its vectors, in pieces."""
+class RecordingTransport:
+    """Responds to each request with its vectors, in pieces, and counts what is closed."""
 
     def __init__(self):
-        self.requests, self.closed, self.released = [], 0, 0
+        self.requests, self.closed, self.closed_responses = [], 0, 0
 
     async def send(self, request):
         self.requests.append(request)
@@ -140,26 +129,26 @@ class Recorded:
                 return next(self.pieces, b"")
 
             async def aclose(self):
-                outer.released += 1
+                outer.closed_responses += 1
 
-        return Response(answer(json.loads(request.body)["input"]))
+        return Response(response_body(json.loads(request.body)["input"]))
 
     async def aclose(self):
         self.closed += 1
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
-def test_an_object_can_be_the_transport(kind):
-    transport = Recorded()
-    documents = documents_of(5)
+def test_a_custom_transport_is_used(kind):
+    transport = RecordingTransport()
+    documents = make_documents(5)
     emb = Driver(kind).embed(documents, _client={"transport": transport})
-    np.testing.assert_array_equal(emb.vectors, [rows_of(chunk) for document in documents for chunk in document])
+    np.testing.assert_array_equal(emb.vectors, [vector_of(chunk) for document in documents for chunk in document])
     [request] = transport.requests
     assert request.url == "https://api.perplexity.ai/v1/contextualizedembeddings"
     assert "authorization" not in request.headers
     assert KEY not in repr(request)
-    assert transport.released == 1
-    assert transport.closed == 0  # it is the caller's to close
+    assert transport.closed_responses == 1
+    assert transport.closed == 0  # the caller closes it
     assert Client(KEY, transport=transport).transport is transport
 
 
@@ -172,8 +161,8 @@ def test_an_object_can_be_the_transport(kind):
         (ZeroDivisionError("a bug"), ZeroDivisionError),
     ],
 )
-def test_exceptions_of_an_object_become_ours_or_pass_through(raised, expected):
-    class Failing(Recorded):
+def test_exceptions_of_a_custom_transport_are_translated(raised, expected):
+    class Failing(RecordingTransport):
         async def send(self, request):
             raise raised
 
@@ -182,12 +171,12 @@ def test_exceptions_of_an_object_become_ours_or_pass_through(raised, expected):
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
-def test_a_transport_of_httpx_can_be_given(kind):
+def test_an_httpx_transport_is_used(kind):
     seen = []
 
     def handle(request):
         seen.append(request.headers["authorization"])
-        return httpx.Response(200, content=answer(json.loads(request.content)["input"]))
+        return httpx.Response(200, content=response_body(json.loads(request.content)["input"]))
 
     assert len(Driver(kind).create([["a"]], _client={"transport": httpx.MockTransport(handle)})) == 1
     assert seen == [f"Bearer {KEY}"]
@@ -198,7 +187,7 @@ def test_a_transport_of_httpx_can_be_given(kind):
 
 SURPLUS = {
     "a response": lambda body: b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body,
-    "half a head": lambda body: b"HTTP/1.1 200 OK\r\ncontent-le",
+    "half a header": lambda body: b"HTTP/1.1 200 OK\r\ncontent-le",
     "garbage": lambda body: b"\0\1\2 surplus",
     "one byte": lambda body: b"\n",
 }
@@ -206,8 +195,11 @@ SURPLUS = {
 
 @contextmanager
 def surplus_server(surplus, *, later=False, chunked=False):
-    """A server whose first response is followed by bytes that belong to no request."""
-    connections, first = [], threading.Event()
+    """Run a server whose first response is followed by bytes that belong to no request.
+
+    Yields its URL, its connections, and an event that is set when those bytes were sent.
+    """
+    connections, first, surplus_sent = [], threading.Event(), threading.Event()
 
     def serve(connection):
         with connection, suppress(OSError):
@@ -218,18 +210,19 @@ def surplus_server(surplus, *, later=False, chunked=False):
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
                 documents = json.loads(stream.read(length))["input"]
-                body = answer(documents)
+                body = response_body(documents)
                 head = b"HTTP/1.1 200 OK\r\n"
                 if chunked:
                     payload = head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
                 else:
                     payload = head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
-                extra = b"" if first.is_set() else SURPLUS[surplus](answer([["of another request"]]))
+                extra = b"" if first.is_set() else SURPLUS[surplus](response_body([["of another request"]]))
                 first.set()
                 connection.sendall(payload if later else payload + extra)
                 if later and extra:
-                    threading.Event().wait(0.05)
+                    time.sleep(0.05)  # so that the client reads the response first
                     connection.sendall(extra)
+                surplus_sent.set()
 
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -244,12 +237,12 @@ def surplus_server(surplus, *, later=False, chunked=False):
 
     threading.Thread(target=accept, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections, surplus_sent
     finally:
         listener.close()
 
 
-WAYS = [
+CLIENTS = [
     "sync aiohttp",
     "sync httpx",
     "asyncio aiohttp",
@@ -263,17 +256,18 @@ WAYS = [
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("surplus", SURPLUS)
-@pytest.mark.parametrize("way", WAYS)
-def test_surplus_bytes_are_no_response_to_the_next_request(way, surplus, later, chunked):
-    kind, transport = way.split()
-    with surplus_server(surplus, later=later, chunked=chunked) as (base_url, connections):
+@pytest.mark.parametrize("client", CLIENTS)
+def test_surplus_bytes_are_not_read_as_the_next_response(client, surplus, later, chunked):
+    kind, transport = client.split()
+    with surplus_server(surplus, later=later, chunked=chunked) as (base_url, connections, surplus_sent):
 
         async def main():
             http_client = httpx.AsyncClient() if transport == "injected" else None
             options = {"http_client": http_client} if http_client else {"transport": transport}
             async with AsyncClient(KEY, base_url=base_url, **options) as client:
                 first = await client.create([["first"]])
-                await anyio.sleep(0.15 if later else 0)
+                await anyio.to_thread.run_sync(surplus_sent.wait)
+                await anyio.sleep(0.01)  # the event loop has read the surplus
                 second = await client.create([["second"]])
             if http_client:
                 await http_client.aclose()
@@ -284,15 +278,16 @@ def test_surplus_bytes_are_no_response_to_the_next_request(way, surplus, later, 
             options = {"http_client": http_client} if http_client else {"transport": transport}
             with Client(KEY, base_url=base_url, **options) as client:
                 first = client.create([["first"]])
-                threading.Event().wait(0.15 if later else 0)
+                surplus_sent.wait()
+                time.sleep(0.01)
                 second = client.create([["second"]])
             if http_client:
                 http_client.close()
         else:
             first, second = anyio.run(main, backend=kind)
-    np.testing.assert_array_equal(first.vectors, [rows_of("first")])
-    np.testing.assert_array_equal(second.vectors, [rows_of("second")])
-    # aiohttp drops blank lines and an incomplete head with its parser of the response, and keeps the connection.
+    np.testing.assert_array_equal(first.vectors, [vector_of("first")])
+    np.testing.assert_array_equal(second.vectors, [vector_of("second")])
+    # aiohttp drops blank lines and an incomplete header with its parser of the response, and keeps the connection.
     if transport != "aiohttp" or surplus in ("a response", "garbage"):
         assert len(connections) == 2
 
@@ -305,7 +300,7 @@ def exceptions_of(module):
     return {kind for kind in found if inspect.isclass(kind) and issubclass(kind, Exception)}
 
 
-def test_each_exception_of_httpx_becomes_one_of_ours():
+def test_every_httpx_exception_is_translated():
     unrelated = {httpx.CookieConflict}
     request = httpx.Request("POST", "http://127.0.0.1")
     for kind in exceptions_of(httpx) - unrelated:
@@ -320,14 +315,14 @@ def test_each_exception_of_httpx_becomes_one_of_ours():
         assert type(ours) is expected
 
 
-def test_each_exception_of_aiohttp_has_its_equivalent_of_httpx():
+def test_every_aiohttp_exception_maps_to_an_httpx_exception():
     unrelated = {"WSMessageTypeError", "WebSocketError", "EofStream", "BadContentDispositionHeader",
                  "BadContentDispositionParam"}  # fmt: skip
     exported = {kind for kind in exceptions_of(aiohttp) if kind.__name__ not in unrelated}
     assert exported == set(aiohttp_errors.BY_CLASS)
 
 
-def test_exceptions_of_aiohttp_are_translated_by_class():
+def test_aiohttp_exceptions_are_translated_by_class():
     refused = ConnectionRefusedError(111, "refused")
     key = aiohttp.client_reqrep.ConnectionKey("host", 443, True, True, None, None, None)
     errors = {
@@ -364,7 +359,7 @@ def test_other_exceptions_are_not_translated():
 def test_respx_sees_the_requests(kind):
     respx = pytest.importorskip("respx")
     with respx.mock(base_url="https://api.perplexity.ai") as mock:
-        route = mock.post("/v1/contextualizedembeddings").respond(200, content=answer([["a"]]))
+        route = mock.post("/v1/contextualizedembeddings").respond(200, content=response_body([["a"]]))
         assert len(Driver(kind).create([["a"]], _client={"transport": "httpx"})) == 1
     assert route.call_count == 1
     assert route.calls[0].request.headers["authorization"] == f"Bearer {KEY}"
@@ -374,20 +369,20 @@ def test_respx_sees_the_requests(kind):
 def test_pytest_httpx_sees_the_requests(kind, request):
     pytest.importorskip("pytest_httpx")
     mock = request.getfixturevalue("httpx_mock")
-    mock.add_response(url="https://api.perplexity.ai/v1/contextualizedembeddings", content=answer([["a"]]))
+    mock.add_response(url="https://api.perplexity.ai/v1/contextualizedembeddings", content=response_body([["a"]]))
     assert len(Driver(kind).create([["a"]], _client={"transport": "httpx"})) == 1
     [seen] = mock.get_requests()
     assert json.loads(seen.content)["input"] == [["a"]]
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
-def test_vcr_records_and_replays(kind, scripted, tmp_path):
+def test_vcr_records_and_replays(kind, scripted_server, tmp_path):
     vcr = pytest.importorskip("vcr")
     cassette = str(tmp_path / "cassette.yaml")
-    client = {"base_url": scripted.base_url, "transport": "httpx"}
+    client = {"base_url": scripted_server.base_url, "transport": "httpx"}
     for _ in range(2):
         with vcr.use_cassette(cassette, filter_headers=["authorization"]):
             emb = Driver(kind).create([["a"]], _client=client)
-        np.testing.assert_array_equal(emb.vectors, [rows_of("a")])
-    assert len(scripted.requests) == 1
+        np.testing.assert_array_equal(emb.vectors, [vector_of("a")])
+    assert len(scripted_server.requests) == 1
     assert KEY not in (tmp_path / "cassette.yaml").read_text(encoding="utf-8")

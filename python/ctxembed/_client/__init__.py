@@ -5,7 +5,7 @@
 3. ``batches.py``: the planned requests as batches, and the matrix that is assembled from their outcomes.
 4. ``dispatch.py``: a limited number of batches is in flight at once, and a refused batch is split.
 5. ``attempts.py``: one request is sent, retried and hedged until it succeeds or fails.
-6. ``endpoint.py``: the body of a request, and what its response must prove.
+6. ``endpoint.py``: the body of a request, and the checks of its response.
 
 ``_policy`` decides when attempts start and how often they are repeated; ``_http`` moves the bytes.
 """

@@ -60,8 +60,8 @@ class AsyncClient(BaseClient):
         Seconds for a call with all its requests, retries and waits; each call can override it. Documents without
         vectors by then fail with :class:`APITimeoutError`.
     max_retries : int
-        Attempts of a request after its first. Connection errors, timeouts, 408, 409, 429, 5xx and a 200 that does not
-        prove itself are retried: after the response's ``Retry-After``, else with exponential backoff and full jitter.
+        Attempts of a request after its first. Connection errors, timeouts, 408, 409, 429, 5xx and an invalid 200
+        are retried: after the response's ``Retry-After``, else with exponential backoff and full jitter.
     max_wait : float or None
         Seconds. A longer ``Retry-After`` is not waited for, and nothing more is sent. None waits any time.
     retry_budget : float or None
@@ -114,8 +114,8 @@ class AsyncClient(BaseClient):
     Notes
     -----
     A client belongs to one thread. It may be used in one event loop after another; close it in the last of them.
-    Cancelling the task that awaits a call cancels its requests. Documents of more than a million characters are checked
-    and counted in a worker thread, ``token_counter`` included. A client cannot be pickled.
+    Cancelling the task that awaits a call cancels its requests. :meth:`embed` checks and counts documents of more than
+    a million characters in all in a worker thread, ``token_counter`` included. A client cannot be pickled.
 
     Retries and failures are logged to ``logging.getLogger("ctxembed")`` with details in ``record.ctxembed``, without
     the key and texts. ``docs/failures.md`` describes what happens at each failure.
@@ -151,8 +151,8 @@ class AsyncClient(BaseClient):
         Returns
         -------
         AsyncClient
-            It shares the connections and, unless they change, the concurrency limit, the retry budget and the learned
-            rate. Closing it leaves the connections open; closing this one closes them.
+            It shares the connections, the concurrency limit, the retry budget and the learned rate, each unless an
+            option that it depends on changes. Closing it leaves shared connections open; closing this one closes them.
 
         Raises
         ------
@@ -213,7 +213,7 @@ class AsyncClient(BaseClient):
         Documents are checked, counted and packed before anything is sent. A request that is refused (400, 413, 422) is
         split until the refused document is alone, so that no document fails because of another. An error that every
         request would meet (401, 403, 404, no connection) keeps the rest from being sent. Documents are read in
-        the event loop; many of them are checked and counted in a worker thread.
+        the event loop. If they have more than a million characters, a worker thread checks and counts them.
         """
         started = self._deadline(deadline)
         rows = as_lists(documents)
@@ -328,7 +328,7 @@ class AsyncClient(BaseClient):
         Returns
         -------
         Embeddings
-            The vectors, proven as those of :meth:`embed`.
+            The vectors, checked as those of :meth:`embed`.
 
         Raises
         ------
@@ -362,8 +362,8 @@ class AsyncClient(BaseClient):
         Parameters
         ----------
         documents : iterable or async iterable of iterables of str
-            Of any length, also endless. An async iterable is read by a task of the stream, any other in the event
-            loop, which it must not block. It is never
+            Of any length, also endless. A task of the stream reads it in the event loop, which a plain iterable must
+            not block. It is never
             read further ahead than the documents of ``max_concurrency + 4`` requests.
         model : str
             A contextualized model.
@@ -381,7 +381,7 @@ class AsyncClient(BaseClient):
             As for :meth:`embed`; called before a part is returned.
         deadline : float, optional
             Seconds from now to the end. After them nothing more is read, the requests in flight are returned or fail,
-            and :class:`APITimeoutError` is raised.
+            and :class:`APITimeoutError` is raised, or the :class:`EmbedError` of a document that failed.
         flush_after : float, optional
             Maximum seconds to hold a partly filled request. Default: it is held until it is full.
 
@@ -418,7 +418,10 @@ class AsyncClient(BaseClient):
         )
 
     async def aclose(self) -> None:
-        """Close the connections. Later calls raise :class:`ClosedClientError`. Closing twice is no error."""
+        """Close the connections, which fails the requests in flight. Later calls raise :class:`ClosedClientError`.
+
+        Closing twice is no error. A copy of :meth:`with_options` leaves shared connections open.
+        """
         if self._closed:
             return
         self._closed = True
@@ -473,7 +476,7 @@ class AsyncStream:
 
     Notes
     -----
-    Leaving the loop drops the stream, which cancels its requests; ``async with`` also waits until they have ended.
+    Leaving the ``async for`` loop drops the stream, which cancels its requests; ``async with`` also waits for them.
     """
 
     def __init__(self, task: _StreamTask) -> None:
@@ -649,7 +652,7 @@ class _StreamTask:
 
 
 class _AutoResetEvent:
-    """An event that resets itself when a task has waited for it."""
+    """An event that is cleared when a task waits for it."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()

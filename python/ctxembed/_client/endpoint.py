@@ -1,4 +1,4 @@
-"""The API's two endpoints: the body of a request, and what its response must prove. No I/O."""
+"""The API's two endpoints: the body of a request, and the checks of its response. No I/O."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class RequestTemplate:
 
     @property
     def body_end(self) -> bytes:
-        """The end of a request's body, behind the documents."""
+        """The part of a request's body after the documents."""
         return _body_end(self)
 
     def body(self, documents: list[list[str]]) -> bytes:
@@ -133,7 +133,7 @@ def _body_end(template: RequestTemplate) -> bytes:
 def read_response(
     template: RequestTemplate, response: Response, credentials: Credentials
 ) -> Embeddings | APIStatusError | BadResponseError:
-    """Return the embeddings of a response that proves itself, or else its error.
+    """Return the embeddings of a valid response, or else its error.
 
     The error is returned and not raised, so that it has no frames with the request's locals.
     """
@@ -146,7 +146,7 @@ def read_response(
     elif response.fault is not None:
         message = f"the API's response cannot be read: {response.fault}"
     elif isinstance(result, DecodeError):
-        message, cause = f"the API's response does not prove itself: {result}", result
+        message, cause = f"the API's response is invalid: {result}", result
     elif not isinstance(result, Embeddings):
         message = "the API's response was not decoded"
     elif result.model is not None and result.model != template.model:
@@ -169,7 +169,7 @@ def _status_error(response: Response, credentials: Credentials) -> APIStatusErro
 
 
 def read_usage(body: bytes) -> Usage:
-    """Read the ``usage`` of a response that is of no other use, as far as possible: it was paid all the same.
+    """Read the ``usage`` of an invalid response, as far as possible: it was charged all the same.
 
     Parameters
     ----------

@@ -61,15 +61,15 @@ class ResponseEvent:
     request : RequestEvent
         The attempt.
     status_code : int or None
-        None where no response came.
+        None where there was no response.
     headers : mapping of str to str
         Headers of the response, names in lower case, without cookies.
     seconds : float
-        From the start of sending to the end of the response.
+        From the start of the attempt to the end of the response.
     usage : Usage
         As the response reported it.
     error : Exception or None
-        The error; None for a response that proved itself.
+        The error; None for a valid response.
     """
 
     request: RequestEvent

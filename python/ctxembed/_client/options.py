@@ -205,7 +205,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_int(name: str, value: object, least: int) -> int:
-    """Return an int of at least so much."""
+    """Return an int of at least ``least``."""
     number = as_int(name, value)
     if not least <= number < 2**31:
         raise ValueError(f"{name} must be from {least} to {2**31 - 1}, got {number}")

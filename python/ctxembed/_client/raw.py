@@ -21,7 +21,7 @@ __all__ = ["AsyncRawCalls", "RawCalls", "RawResponse"]
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """A response that proved itself: its headers and body, and its vectors.
+    """A valid response: its headers and body, and its vectors.
 
     Parameters
     ----------

@@ -55,8 +55,8 @@ class Client(BaseClient):
         Seconds for a call with all its requests, retries and waits; each call can override it. Documents without
         vectors by then fail with :class:`APITimeoutError`.
     max_retries : int
-        Attempts of a request after its first. Connection errors, timeouts, 408, 409, 429, 5xx and a 200 that does not
-        prove itself are retried: after the response's ``Retry-After``, else with exponential backoff and full jitter.
+        Attempts of a request after its first. Connection errors, timeouts, 408, 409, 429, 5xx and an invalid 200
+        are retried: after the response's ``Retry-After``, else with exponential backoff and full jitter.
     max_wait : float or None
         Seconds. A longer ``Retry-After`` is not waited for, and nothing more is sent. None waits any time.
     retry_budget : float or None
@@ -93,7 +93,7 @@ class Client(BaseClient):
         Trusted in place of the public authorities: a context, or a file or folder of certificates.
     on_request, on_response, on_retry : callable, optional
         Called for each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
-        thread that sends. Exceptions of a hook are logged and change nothing.
+        background thread. Exceptions of a hook are logged and change nothing.
     clock : Clock, optional
         Time, sleep and randomness. Tests pass one that does not wait.
     allow_insecure : bool
@@ -106,11 +106,13 @@ class Client(BaseClient):
     TypeError, ValueError
         An argument is not what it should be. The message never shows the key.
 
-    Notes ----- Thread-safe: any number of threads may share a client. Requests run in an event loop in a daemon thread.
-    It starts with the first call and ends with :meth:`close`, when the client is garbage collected, or with the
+    Notes
+    -----
+    Thread-safe: any number of threads may share a client. Requests run in an event loop in a daemon thread, which
+    starts with the first call and ends with :meth:`close`, when the client is garbage collected, or with the
     interpreter. Calls therefore work inside a running event loop too, for example in a notebook. Ctrl-C cancels the
-    requests of the call; the ``KeyboardInterrupt`` carries the vectors so far as ``.partial``. After ``fork()`` the
-    child creates a thread and connections of its own. A client cannot be pickled.
+    requests of the call; the ``KeyboardInterrupt`` of :meth:`embed` carries the vectors so far as ``.partial``. After
+    ``fork()`` the child creates a thread and connections of its own. A client cannot be pickled.
 
     Retries and failures are logged to ``logging.getLogger("ctxembed")`` with details in ``record.ctxembed``, without
     the key and texts. ``docs/failures.md`` describes what happens at each failure.
@@ -148,8 +150,8 @@ class Client(BaseClient):
         Returns
         -------
         Client
-            It shares the connections and, unless they change, the concurrency limit, the retry budget and the learned
-            rate. Closing it leaves the connections open; closing this one closes them.
+            It shares the connections, the concurrency limit, the retry budget and the learned rate, each unless an
+            option that it depends on changes. Closing it leaves shared connections open; closing this one closes them.
 
         Raises
         ------
@@ -324,7 +326,7 @@ class Client(BaseClient):
         Returns
         -------
         Embeddings
-            The vectors, proven as those of :meth:`embed`.
+            The vectors, checked as those of :meth:`embed`.
 
         Raises
         ------
@@ -376,10 +378,10 @@ class Client(BaseClient):
             As for :meth:`embed`; called before a part is returned.
         deadline : float, optional
             Seconds from now to the end. After them nothing more is read, the requests in flight are returned or fail,
-            and :class:`APITimeoutError` is raised.
+            and :class:`APITimeoutError` is raised, or the :class:`EmbedError` of a document that failed.
         flush_after : float, optional
-            Maximum seconds to hold a partly filled request, checked when the source gives its next document. An
-            :class:`AsyncClient` need not wait for that. Default: it is held until it is full.
+            Maximum seconds to hold a partly filled request, checked when the source gives its next document. Default:
+            it is held until it is full.
 
         Returns
         -------
@@ -423,7 +425,8 @@ class Client(BaseClient):
     def close(self) -> None:
         """Cancel the requests in flight and close the connections.
 
-        Later calls, and calls that it cancelled, raise :class:`ClosedClientError`. Closing twice is no error.
+        Later calls, and calls that it cancelled, raise :class:`ClosedClientError`. Closing twice is no error. A copy
+        of :meth:`with_options` leaves shared connections open.
         """
         if self._closed:
             return

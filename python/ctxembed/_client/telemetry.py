@@ -49,7 +49,7 @@ def _instruments() -> tuple[Any, Any, Any] | None:
 
 
 def _is_placeholder(provider: object) -> bool:
-    """Return whether a provider is one of the API's own, which stand in until one is set."""
+    """Return whether a provider is one of the API's own, the placeholders until one is set."""
     return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 

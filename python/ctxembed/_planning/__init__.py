@@ -1,1 +1,1 @@
-"""What is known before anything is sent: validation, limits, token counts, packing, splitting, the plan."""
+"""Planning before any request: validation, limits, token counts, packing, splitting and the plan. No I/O."""

@@ -1,4 +1,4 @@
-"""An estimate of tokens that learns from what the API has counted. Arithmetic alone: no I/O, no clock."""
+"""Calibrates the token estimate with the counts that the API reports. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ if TYPE_CHECKING:
 __all__ = ["CLASSES", "TokenCalibration", "classes_of"]
 
 _STEPS: Final = np.array([1.05, 1.5, 2.2])
-"""Bytes per character that divide the classes of text: ASCII, some of other scripts, about half, most."""
+"""Bytes per character that separate the classes of text: ASCII, some of other scripts, about half, most."""
 
 CLASSES: Final = len(_STEPS) + 1
-"""Classes of text, which err differently."""
+"""Number of classes of text. The error of the estimate differs between them."""
 
-# Before anything is learned the mean and its margin make 1: the estimate as it is, which has its own margin of nine
-# percent. Over the corpora, by folder, exact counts are 0.91 to 0.93 of it.
+# At first the mean and its margin make 1, so the estimate is used unchanged. It has a margin of nine percent of its
+# own: over the corpora, by folder, exact counts are 0.91 to 0.93 of it.
 _MEAN: Final = 0.92
 _DEVIATION: Final = (1 - _MEAN) / 3
-_MARGINS: Final = 4.5  # deviations above what is learned: packing by size puts documents together that err alike
+_MARGINS: Final = 4.5  # deviations above the mean: packing by size puts documents with similar errors together
 _REQUEST: Final = 120_000.0  # tokens of a full request, for which the noise is stated
-_NOISE: Final = 0.01  # of a full request, before any is seen: 0.03 of a document (measured), some 25 a request
-_NOISE_WEIGHT: Final = 4.0  # requests' worth that this guess counts
+_NOISE: Final = 0.01  # of a full request, before the first response: 0.03 of a document (measured), about 25 a request
+_NOISE_WEIGHT: Final = 4.0  # weight of this guess, in requests
 _LEAST_NOISE: Final = 0.003
-_MEMORY: Final = 0.98  # of what is known stays with each request, so that another kind of text is learned too
-_START: Final = np.eye(CLASSES) / _DEVIATION**2  # precision before any response
-_RANGE: Final = (0.6, 2.0)  # factors that are believed
+_MEMORY: Final = 0.98  # share of the knowledge that is kept at each response, so that a change of text is learned
+_START: Final = np.eye(CLASSES) / _DEVIATION**2  # precision before the first response
+_RANGE: Final = (0.6, 2.0)  # bounds of the factors
 
 
 def classes_of(characters: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Class of each document: its characters, and its bytes of UTF-8."""
+    """Return the class of each document, from its characters and its UTF-8 bytes."""
     per_character = size / np.maximum(characters, 1)
     return np.searchsorted(_STEPS, per_character).astype(np.int64)
 
 
 class TokenCalibration:
-    """How the API's counts compare with the estimate, by class of text, and how sure that is.
+    """Factors between the token estimate and the API's counts, by class of text.
 
     Notes
     -----
     Bayesian linear regression: a request's tokens are the sum over classes of factor times estimate, plus noise whose
-    variance falls with the request's size. The factors start at 0.92 with a deviation such that mean and three
-    deviations make 1; each response sharpens those of the classes it holds, a full request more than a short one. The
-    noise is the mean square of what the responses differed from what was expected of them, as far as that was known.
-    A factor in use is the mean and 4.5 deviations of both. What is known fades by 2 percent a response, so that a
-    change of text is followed.
+    variance falls with the request's size. The factors start at 0.92, with a deviation such that the mean and three
+    deviations make 1. Each response sharpens the factors of its classes, a full request more than a short one. The
+    noise is the mean square of the prediction errors, less the part that uncertain factors explain. A factor in use is
+    the mean and 4.5 deviations of both. Knowledge fades by 2 percent a response, so that the factors follow a change
+    of text.
 
-    Whether the API counts separators in ``usage`` is not published: its count is taken as that of the text alone,
+    Whether the API counts separators in ``usage`` is not published. Its count is taken as that of the text alone,
     which can only make the factors larger.
 
-    Safe to share between threads.
+    Thread-safe.
 
     Examples
     --------
@@ -79,11 +79,11 @@ class TokenCalibration:
 
     @property
     def factors(self) -> NDArray[np.float64]:
-        """What to multiply the estimate of each class with, margin included: shape (CLASSES,), read-only."""
+        """The factor of each class, margin included: shape (CLASSES,), read-only."""
         factors = self._factors
-        if factors is None:  # something was learned since they were asked for last
+        if factors is None:  # a response was observed since they were computed
             with self._lock:
-                factors = self._factors = self._learned()
+                factors = self._factors = self._compute_factors()
         return factors
 
     def observe(self, estimates: Sequence[float], tokens: int) -> None:
@@ -92,9 +92,9 @@ class TokenCalibration:
         Parameters
         ----------
         estimates : sequence of float
-            Estimate of the request's texts by class, before any factor, separators not included.
+            Estimated tokens of the request's texts by class, before any factor, without separators.
         tokens : int
-            What the API counted.
+            Tokens that the API counted.
         """
         total = float(sum(estimates))
         if total > 0 and tokens > 0:
@@ -102,11 +102,11 @@ class TokenCalibration:
                 self._learn(np.asarray(estimates, dtype=np.float64) / total, tokens / total, min(total / _REQUEST, 1.0))
 
     def _learn(self, shares: NDArray[np.float64], ratio: float, size: float) -> None:
-        # What was known fades towards the state before any response.
+        # Knowledge fades towards the initial state.
         known = _MEMORY * self._precision + (1 - _MEMORY) * _START
         fade = (1 - _MEMORY) / _DEVIATION**2 * (_MEAN - self._mean)
         difference = ratio - float(shares @ self._mean)
-        # Of the difference, the noise has its part, and what was not known yet of the factors the rest.
+        # The noise explains a part of the difference, the uncertainty of the factors the rest.
         variance = self._noise() ** 2 / size
         spread, drift = np.linalg.solve(known, np.stack([shares, fade], axis=1)).T
         unknown = float(shares @ spread)
@@ -114,38 +114,38 @@ class TokenCalibration:
         self._weight = _MEMORY * self._weight + 1.0
         variance = self._noise() ** 2 / size
         self._precision = known + np.outer(shares, shares) / variance
-        # The inverse of the new precision by that of the one before (Sherman and Morrison, 1950).
+        # The inverse of the new precision from the previous one (Sherman and Morrison, 1950).
         step = difference / variance
         step -= (float(shares @ drift) + unknown * step) / (variance + unknown)
         self._mean = self._mean + drift + spread * step
         self._factors = None
 
     def refuse(self, estimates: Sequence[float], planned: int) -> None:
-        """Learn from a refusal of a request as too large: it has more tokens than it was planned to have.
+        """Learn from a request that was refused as too large: it has more tokens than planned.
 
         Parameters
         ----------
         estimates : sequence of float
             As for :meth:`observe`.
         planned : int
-            Tokens that it was planned to have, which the limits allow.
+            Tokens that it was planned with.
         """
         total = float(sum(estimates))
         if total > 0:
             with self._lock:
                 shares = np.asarray(estimates, dtype=np.float64) / total
-                # How many more is not said: a little. A short request tells as much as a full one here.
+                # The refusal does not say how many more: assume a little. A short request counts like a full one.
                 self._learn(shares, 1.02 * max(float(shares @ self._mean), planned / total), 1.0)
 
     def _noise(self) -> float:
         return max(float(np.sqrt(self._squares / self._weight)), _LEAST_NOISE)
 
-    def _learned(self) -> NDArray[np.float64]:
+    def _compute_factors(self) -> NDArray[np.float64]:
         spread = np.sqrt(np.diag(np.linalg.inv(self._precision)))
         seen = spread < _DEVIATION * 0.999  # a class without a response keeps the estimate's own margin
         margin = np.where(seen, _MARGINS * np.hypot(spread, self._noise()), 1 - self._mean)
         factors: NDArray[np.float64] = np.clip(self._mean + margin, *_RANGE)
-        # Where little is known the estimate's own margin is enough, unless much more than usual was counted.
+        # Where little is known the estimate's own margin is enough, unless the API counted many more tokens.
         factors = np.minimum(factors, np.maximum(1.0, 1.05 * self._mean))
         factors.flags.writeable = False
         return factors

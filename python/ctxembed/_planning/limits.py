@@ -11,19 +11,26 @@ __all__ = ["Limits", "check_limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a request. The defaults are those that the API documents.
+    """The limits of a request. The defaults are the API's documented limits.
 
     Parameters
     ----------
     documents : int
-        Documents a request.
+        Maximum documents of a request.
     chunks : int
-        Chunks a request, over all its documents.
+        Maximum chunks of a request, over all its documents.
     tokens_per_document : int
-        Tokens a document, separators included. The API says 32K; whether that is 32,000 or 32,768 is not
-        published, so the smaller is assumed.
+        Maximum tokens of a document, separators included. The API documents 32K and does not say whether that is
+        32,000 or 32,768. The default is the smaller.
     tokens : int
-        Tokens a request, separators included.
+        Maximum tokens of a request, separators included.
+
+    Raises
+    ------
+    TypeError
+        A limit is not an int.
+    ValueError
+        A limit is not from 1 to 2**31 - 1.
 
     Examples
     --------
@@ -45,6 +52,6 @@ class Limits:
 
 
 def check_limits(limits: object) -> None:
-    """Raise ``TypeError`` for limits of another type."""
+    """Raise ``TypeError`` unless ``limits`` is a :class:`Limits`."""
     if not isinstance(limits, Limits):
         raise TypeError(f"limits must be a ctxembed.Limits, got {limits!r}")

@@ -1,4 +1,4 @@
-"""Packing documents into requests: the public face of the core's packing."""
+"""Packs documents into requests: the Python API of the core's packing."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["Packing", "as_counts", "pack", "pack_counts"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Packing:
-    """Which documents share a request, and what is proven of it.
+    """An assignment of documents to requests.
 
     Attributes
     ----------
     request_of : ndarray of int64, shape (n,)
         The request of each document. Read-only.
     lower_bound : int
-        No packing of the order asked for needs fewer requests.
+        Proven minimum of requests for the given order.
     optimal : bool
-        Whether that is proven of this one: it has ``lower_bound`` requests.
+        Whether this packing has ``lower_bound`` requests.
 
     Notes
     -----
-    Immutable, and so safe to share between threads. Pickles.
+    Immutable and thread-safe. Can be pickled.
     """
 
     request_of: NDArray[np.int64]
@@ -48,7 +48,7 @@ class Packing:
 
     @cached_property
     def requests(self) -> list[NDArray[np.int64]]:
-        """Document positions of each request, ascending: a list of int64 arrays, read-only views of one array."""
+        """Document positions of each request, ascending: int64 arrays, read-only views of one array."""
         ends = self._offsets.tolist()
         return [self._positions[start:end] for start, end in pairwise(ends)]
 
@@ -63,7 +63,7 @@ class Packing:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the constructor's arguments."""
+        """Pickle the constructor's arguments."""
         return type(self), (self.request_of, self.lower_bound, self.optimal, self._positions, self._offsets)
 
 
@@ -77,28 +77,27 @@ def pack(
 ) -> Packing:
     """Pack documents into as few requests as the limits allow.
 
-    Which documents share a request never changes a vector, so only the number of requests matters.
+    The documents of a request do not influence each other's vectors, so only the number of requests matters.
 
     Parameters
     ----------
     token_counts : array_like of int, shape (n,)
-        Tokens of each document's chunks, separators not included: a document costs ``chunk_counts - 1`` more. At
-        least 1. Any integer dtype, or a sequence of ints.
+        Tokens of each document's chunks, at least 1, without separators: ``chunk_counts - 1`` are added for them. Any
+        integer dtype, or a sequence of ints.
     chunk_counts : array_like of int, shape (n,), optional
-        Chunks of each document, at least 1. Ones where absent.
+        Chunks of each document, at least 1. Default: ones.
     limits : Limits
-        What a request and a document may hold.
+        The limits of a request and a document.
     order : {"any", "input", "window"}
         ``"any"``: any documents may share a request. ``"input"``: requests are contiguous ranges of the input.
-        ``"window"``: for streams; documents are read ahead until they would fill 8 requests by tokens, chunks or
-        number, and the next request takes the oldest of them and the largest others that fit, so a request leaves
-        after at most 8 requests' worth of documents was read, and the oldest document never waits.
+        ``"window"``, for streams: documents are read ahead until they would fill 8 requests by tokens, chunks or
+        number; the next request takes the oldest of them and the largest others that fit. So a request is complete
+        after at most 8 requests' worth of documents was read.
     effort : float
-        Seconds at most spent improving while a gap to the bound remains, for ``"any"``; 0 leaves best-fit-decreasing,
-        or contiguous requests where these are fewer. It buys 300 million steps a second, which a current core takes in
-        some 0.6 seconds, and the steps end the search: the result depends on the arguments alone, however busy the
-        machine is. The clock is a safety net for machines many times slower: it ends the search after ten times
-        ``effort``.
+        Maximum seconds to improve the packing while it is above the bound, for ``"any"``; 0 keeps
+        best-fit-decreasing, or contiguous requests where these are fewer. A second stands for 300 million steps, which
+        a current core does in about 0.6 seconds. The steps end the search, so the result depends on the arguments
+        alone, not on the load of the machine. On much slower machines the clock ends it after ten times ``effort``.
 
     Returns
     -------
@@ -108,19 +107,19 @@ def pack(
     Raises
     ------
     TypeError
-        Counts that are not integers (floats, bools and strings included), or an argument of another type.
+        Counts are not integers (floats, bools and strings are refused too), or an argument has another type.
     ValueError
-        A count below 1, arrays of other shapes, a document over a limit of its own (named, with its cost and the
-        limit), an unknown order, or an effort that is negative or not finite.
+        A count is below 1, the shapes differ, a document exceeds a limit by itself (named, with its cost and the
+        limit), the order is unknown, or the effort is negative or not finite.
 
     Notes
     -----
     ``"any"`` is best-fit-decreasing under all limits, or, where they take fewer requests, contiguous requests or an
-    alternation of documents that cost more of one limit and of another. While a gap to the bound remains, worst-fit
+    alternation of documents that cost more of one limit and of another. While it is above the bound, worst-fit
     at the bound is tried, and then three methods take turns: two requests are divided anew by meeting in the middle
     (Horowitz and Sahni, 1974) until none is too full; where hardly a token is to spare, exact cover (Knuth, 2000)
     chooses among the sets of documents that fill a request; and the linear program over patterns (Gilmore and Gomory,
-    1961) is rounded, where the documents have at most 700 different costs. Never worse than best-fit-decreasing.
+    1961) is rounded, where the documents have at most 700 different costs. It is never worse than best-fit-decreasing.
     ``"input"`` is next-fit, which is optimal for contiguous requests: its k-th request ends no earlier than the k-th
     of any other contiguous packing, because it starts no earlier and every part of a feasible request is feasible.
 
@@ -128,8 +127,7 @@ def pack(
     feasible functions of Fekete and Schepers (2001), of Carlier, Clautiaux and Moukrim (2007) and of Lueker (1983),
     each combined with the other limits; and, with effort, the dual prices of the linear program, checked in integers.
 
-    Integer arrays of dtype int64 are borrowed, others copied. The interpreter is released while packing; Ctrl-C
-    ends a long search.
+    Arrays of dtype int64 are borrowed, others copied. The GIL is released; Ctrl-C ends a long search.
 
     Examples
     --------
@@ -155,14 +153,14 @@ def pack(
 def pack_counts(
     tokens: NDArray[np.int64], chunks: NDArray[np.int64] | None, limits: Limits, order: str, effort: float
 ) -> Packing:
-    """Pack contiguous int64 counts; every argument but the counts themselves is known to be good."""
-    parts = (limits.documents, limits.chunks, limits.tokens_per_document, limits.tokens)
-    request_of, positions, offsets, bound = _core.pack(tokens, chunks, parts, order, effort)
+    """Pack contiguous int64 counts. The other arguments are checked already."""
+    values = (limits.documents, limits.chunks, limits.tokens_per_document, limits.tokens)
+    request_of, positions, offsets, bound = _core.pack(tokens, chunks, values, order, effort)
     return Packing(request_of, bound, bound == len(offsets) - 1, positions, offsets)
 
 
 def as_counts(name: str, values: object) -> NDArray[np.int64]:
-    """Return ``values`` as a contiguous int64 array, or raise an error that names the first entry that is no count."""
+    """Return ``values`` as a contiguous int64 array, or raise an error that names the first invalid entry."""
     if isinstance(values, (str, bytes, bytearray)):
         raise TypeError(f"{name} must be a sequence of ints, got {type(values).__name__}")
     if hasattr(values, "__array__"):
@@ -198,6 +196,6 @@ def as_counts(name: str, values: object) -> NDArray[np.int64]:
 
 
 def _refuse_mask(name: str, values: object) -> None:
-    # numpy loads numpy.ma late; whoever has such an array has loaded it.
+    # numpy imports numpy.ma lazily: only a subclass needs the check, and it has imported it.
     if isinstance(values, np.ndarray) and type(values) is not np.ndarray and isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be an array without a mask, got a MaskedArray: pass the entries that count")
+        raise TypeError(f"{name} must be an array without a mask, got a MaskedArray: pass the valid entries")

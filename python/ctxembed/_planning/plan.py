@@ -1,4 +1,4 @@
-"""What is known before anything is paid for: requests, tokens, price and problems. No I/O happens here."""
+"""The plan of a job before anything is paid for: requests, tokens, price and problems. No I/O."""
 
 from __future__ import annotations
 
@@ -26,33 +26,34 @@ __all__ = ["Plan", "plan", "plural", "token_upper_bound"]
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What embedding documents would take.
+    """The requests, tokens and cost of embedding some documents.
 
     Attributes
     ----------
     documents, chunks : int
-        All that were given.
+        All documents and their chunks, those with problems included.
     requests : int
-        Requests that would be made. Documents with problems are in none.
+        Requests to send. They hold the documents without problems.
     tokens, tokens_upper : int
-        Tokens that would be sent, separators included: best knowledge (exact with a counter, else an estimate with
-        its safety margin), and what they cannot exceed. Equal where exact.
+        Tokens to send, separators included, and their upper bound. ``tokens`` is exact with a token counter, else an
+        estimate with a margin. The two are equal where exact.
     exact_tokens : bool
-        Whether a counter counted.
+        Whether a token counter was used.
     lower_bound : int
-        For these counts no packing needs fewer requests.
+        Proven minimum of requests for these token counts.
     optimal : bool
-        Whether ``requests`` is proven to be the fewest, for these counts.
+        Whether ``requests`` equals ``lower_bound``.
     cost_usd, cost_usd_upper : Decimal or None
-        List price of ``tokens`` and ``tokens_upper``; None where the model's price is not known.
+        List price of ``tokens`` and ``tokens_upper``; None where the model's price is unknown.
     problems : tuple of Problem
         Everything that the API would refuse.
     model, dimensions, encoding_format : str, int, str
-        What would be asked for.
+        The options of the requests.
     fill : tuple of int
-        Requests by how full they are in tokens: up to a tenth, up to two tenths, and so on to all (ten counts).
+        Histogram of the requests by tokens, as a share of the limit: up to a tenth, up to two tenths, and so on (ten
+        counts).
     requests_per_minute, minutes : float or None
-        The rate that was given, and how long the requests take at it; None where none was given.
+        The rate that was passed, and the duration of the requests at that rate. None without a rate.
     """
 
     documents: int
@@ -74,7 +75,7 @@ class Plan:
     minutes: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON types; prices as strings, so that they stay exact."""
+        """Return all fields as JSON types. Prices are strings, which keeps them exact."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name in ("cost_usd", "cost_usd_upper"):
             fields[name] = None if fields[name] is None else format(fields[name], "f")
@@ -122,21 +123,21 @@ class Plan:
                 yield f"  {10 * tenth:3}-{10 * tenth + 10:<3}% full {bar} {count:,}"
 
 
-_SHOWN = 20  # problems that a plan's text shows; all of them are in the attribute
+_SHOWN = 20  # problems that the text of a plan shows; the attribute has all
 
 
 def _duration(minutes: float) -> str:
-    """Return minutes as people say them."""
+    """Format minutes as text."""
     return plural(round(60 * minutes), "second") if minutes < 1 else f"{minutes:,.1f} minutes"
 
 
 def plural(number: int, what: str) -> str:
-    """Return how many of what: one of a thing is not some."""
+    """Return a number with its noun, in singular or plural."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _usd(price: Decimal) -> str:
-    """Return a price with as many digits as tell something."""
+    """Format a price with at least two significant digits."""
     digits = max(2, 1 - price.adjusted()) if price else 2
     return f"{price:,.{digits}f}"
 
@@ -151,46 +152,46 @@ def plan(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     requests_per_minute: float | None = None,
 ) -> Plan:
-    """Say what embedding documents would take, without making a request.
+    """Plan the requests, tokens and cost of embedding documents. No request is sent.
 
     Parameters
     ----------
     documents : iterable of iterables of str
-        Documents as lists of chunks, of any length.
+        The chunks of each document in their order.
     model : str
-        A contextualized model's name.
+        A contextualized model.
     dimensions : int, optional
-        Dimensions to ask for; the model's own where absent.
+        From 128 to the model's. Default: the model's.
     encoding_format : {"base64_int8", "base64_binary"}
-        How vectors would travel.
+        int8 vectors, or one bit a dimension.
     token_counter : TokenCounter or callable, optional
-        Counts exactly: what has ``count_batch``, or a callable, list of str to counts. It is called once, over all
-        chunks. Where absent, an estimate with a safety margin: about 1.1 times the exact count for English, Chinese
-        and Korean.
+        Counts tokens exactly: a :class:`TokenCounter`, or a callable from a list of str to counts. It is called once,
+        with all chunks. Default: an estimate with a margin, about 1.1 times the exact count for English, Chinese and
+        Korean.
     limits : Limits
-        What a request and a document may hold.
+        The limits of a request and a document.
     requests_per_minute : float, optional
-        A rate that you keep; the plan then says how many minutes its requests take at it.
+        Rate for ``Plan.minutes``.
 
     Returns
     -------
     Plan
-        Its ``problems`` hold everything that the API would refuse, not the first only.
+        Its ``problems`` list everything that the API would refuse.
 
     Raises
     ------
     TypeError
-        Something that is not an iterable of iterables of str (a flat list of str included), or an argument of
-        another type.
+        ``documents`` is not an iterable of iterables of str (a flat list of str is refused), or another argument has
+        a wrong type.
     ValueError
-        No documents at all; a model that is not known or not contextualized; dimensions or an encoding that the API
-        would refuse; a counter's result that cannot be; a rate that is not above 0.
+        There are no documents; the model is unknown or not contextualized; the API would refuse the dimensions or the
+        encoding; the counter returned an invalid result; or the rate is not above 0.
 
     Notes
     -----
-    An iterator is used up. The documents are held while the plan is made, and the interpreter is released for the
-    counting and the packing. A document that is estimated to be too large but is not proven to be is planned for a
-    request of its own. One that is proven to be is a problem: :func:`split_long` cuts such documents.
+    An iterator is consumed, and all documents are held in memory. The GIL is released for counting and packing. A
+    document whose estimate exceeds a limit, but whose proven minimum does not, gets a request of its own. A document
+    that certainly exceeds a limit is a problem; :func:`split_long` cuts such documents.
 
     Examples
     --------
@@ -241,15 +242,15 @@ def _check_rate(value: object) -> float | None:
 
 
 def token_upper_bound(texts: Iterable[str]) -> NDArray[np.int64]:
-    """Count at most how many tokens each text has: the UTF-8 bytes of its NFC form.
+    """Return an upper bound of each text's tokens: the UTF-8 bytes of its NFC form.
 
-    The models' tokenizer, a byte-level BPE, works on the NFC form, and none of its tokens is shorter than a byte, so
-    this is never too small. English has between four and five bytes a token, Chinese about four.
+    The models' tokenizer is a byte-level BPE on the NFC form, and each of its tokens has at least one byte. English
+    has between four and five bytes a token, Chinese about four.
 
     Parameters
     ----------
     texts : iterable of str
-        The texts, of any length.
+        The texts.
 
     Returns
     -------
@@ -259,13 +260,13 @@ def token_upper_bound(texts: Iterable[str]) -> NDArray[np.int64]:
     Raises
     ------
     TypeError
-        ``texts`` is not an iterable of str; one str alone is an error too.
+        ``texts`` is not an iterable of str; a single str is refused.
     ValueError
         A text holds a lone surrogate, which UTF-8 cannot encode.
 
     Notes
     -----
-    The interpreter is released while counting.
+    The GIL is released.
 
     Examples
     --------

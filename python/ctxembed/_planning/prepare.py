@@ -1,4 +1,4 @@
-"""Documents made ready to be sent: looked at once, counted, packed, and each with what the API would refuse."""
+"""Prepares documents for sending: validates, counts and packs them, and lists what the API would refuse."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class CountsTokens(Protocol):
-    """What has the method ``count_batch``: list of str to (n,) ints."""
+    """A token counter: its method ``count_batch`` takes a list of str and returns (n,) ints."""
 
     def count_batch(self, texts: list[str], /) -> ArrayLike:
         """Count the tokens of each text."""
@@ -49,19 +49,19 @@ class CountsTokens(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PreparedDocuments:
-    """Documents that were validated, counted and packed, for whoever sends them.
+    """Documents that were validated, counted and packed.
 
     Attributes
     ----------
     documents : list of list of str
-        All documents, materialised. Those with problems are kept, so that positions stay.
+        All documents, as lists. Those with problems are kept, so that positions do not change.
     problems : tuple of Problem
-        Every problem, by document and chunk; ``Problem.document`` counts from ``first_document``.
+        All problems, by document and chunk; ``Problem.document`` counts from ``first_document``.
     sendable : ndarray of bool, shape (n,)
         Whether a document has no problem.
     tokens, tokens_upper : ndarray of int64, shape (n,)
-        Tokens of each document, separators included: best knowledge (exact with a counter, else the estimate with
-        its margin), and what it cannot exceed.
+        Tokens of each document, separators included, and their upper bound. ``tokens`` is exact with a token counter,
+        else an estimate with a margin.
     chunk_counts : ndarray of int64, shape (n,)
         Chunks of each document.
     offsets : ndarray of int64, shape (n + 1,)
@@ -69,14 +69,14 @@ class PreparedDocuments:
     requests : list of ndarray of int64
         Positions in ``documents`` that share a request. Every sendable document is in exactly one.
     lower_bound : int
-        For these counts no packing needs fewer requests.
+        Proven minimum of requests for these token counts.
     exact : bool
-        Whether a counter counted.
+        Whether a token counter was used.
     first_document : int
         The position of the first document in the whole input.
     estimates : ndarray of int64, shape (n, classes)
-        Without a counter, the estimate of each document's text by class, before any factor: what a calibration
-        learns from. No columns with one.
+        Estimated tokens of each document's text by class, before any factor, for the calibration. It has no columns
+        with a token counter or without a calibration.
     """
 
     documents: list[list[str]]
@@ -93,22 +93,22 @@ class PreparedDocuments:
     estimates: NDArray[np.int64]
 
     def estimate_of(self, positions: NDArray[np.int64]) -> tuple[int, ...]:
-        """Estimate of some documents' text, by class; empty where a counter counted."""
+        """Return the estimate of some documents' text, by class; empty where ``estimates`` is."""
         return tuple(self.estimates[positions].sum(axis=0).tolist())
 
 
 @dataclass(slots=True, eq=False)
 class PreparedRequest:
-    """Documents of one request, checked and written.
+    """The documents of one request, validated, with its body.
 
     Attributes
     ----------
     documents : list of list of str
-        As given.
+        The documents that were passed.
     body : bytes
-        The request.
+        The request body.
     chunk_counts, tokens_upper : list of int
-        As of :class:`PreparedDocuments`.
+        As in :class:`PreparedDocuments`.
     """
 
     documents: list[list[str]]
@@ -118,7 +118,7 @@ class PreparedRequest:
 
     @property
     def tokens(self) -> int:
-        """Rough: a quarter of the bytes."""
+        """Rough estimate: a quarter of the bytes."""
         return sum(self.tokens_upper) // 4 + 1
 
 
@@ -130,14 +130,14 @@ def prepare(
     first_document: int = 0,
     calibration: TokenCalibration | None = None,
 ) -> PreparedDocuments:
-    """Validate, count and pack documents, each chunk looked at once; estimates times what ``calibration`` has learned.
+    """Validate, count and pack documents. Estimates are multiplied by the factors of ``calibration``.
 
     Raises
     ------
     TypeError
-        Something that is not an iterable of iterables of str; a counter or its result of another type.
+        ``documents`` is not an iterable of iterables of str, or the counter or its result has a wrong type.
     ValueError
-        No documents at all; a counter's result of another length, or with a negative count.
+        There are no documents, or the counter's result has another length or a negative count.
     """
     check_limits(limits)
     rows = materialise_documents(documents, first_document)
@@ -168,22 +168,21 @@ def prepare_texts(
 
 
 def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedRequest | None:
-    """Prepare documents that go into one request whatever they count, without an estimate.
+    """Prepare the documents of one request, without estimating their tokens.
 
     Parameters
     ----------
     documents : list of list of str
-        Already materialised.
+        The documents.
     limits : Limits
-        Its tokens a document and its chunks are checked here.
+        Only its chunks and its tokens a document are checked.
     rest : bytes
-        The body's end, behind the documents.
+        The part of the body after the documents.
 
     Returns
     -------
     PreparedRequest or None
-        None where there is a problem, or where only a count could tell that there is none: then :func:`prepare` has
-        to look.
+        None where there is a problem, or where there may be one: call :func:`prepare` then.
     """
     check_limits(limits)
     found = _core.prepare_request(documents, rest) if isinstance(documents, list) else None
@@ -198,7 +197,7 @@ def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedRequest 
 
 
 def iterate(name: str, values: Iterable[Any], of: str = "str") -> Iterator[Any]:
-    """Return an iterator over an ordered iterable, or raise the error that says what was passed instead."""
+    """Return an iterator over an ordered iterable, or raise a ``TypeError`` that names the type."""
     if isinstance(values, (Mapping, AbstractSet)):
         raise TypeError(f"{name} must be an ordered iterable of {of}, got {type(values).__name__}")
     try:
@@ -208,7 +207,7 @@ def iterate(name: str, values: Iterable[Any], of: str = "str") -> Iterator[Any]:
 
 
 def documents_of(name: str, documents: Iterable[Any]) -> Iterator[Any]:
-    """Return an iterator over documents, or raise the error that says what was passed instead."""
+    """Return an iterator over documents, or raise a ``TypeError`` that names the type."""
     if isinstance(documents, (str, bytes, bytearray)):
         raise TypeError(f"{name} must be an iterable of documents, got one {type(documents).__name__}")
     return iterate(name, documents, "documents")
@@ -227,23 +226,23 @@ def as_lists(documents: Iterable[Iterable[str]]) -> Any:
 
 
 def has_more_characters(documents: Any, limit: int) -> bool:
-    """Return whether documents that were read have more than ``limit`` characters."""
+    """Return whether the documents have more than ``limit`` characters in all."""
     total = 0
     try:
         for document in documents:
             total += sum(map(len, document))
             if total > limit:
                 return True
-    except TypeError:  # no documents: the checks refuse them
+    except TypeError:  # not documents: the checks refuse them
         pass
     return False
 
 
 def materialise_documents(documents: Iterable[Iterable[str]], first_document: int = 0) -> list[list[str]]:
-    """Return the documents as lists of str; messages count them from ``first_document``."""
+    """Return the documents as lists of str. Error messages count documents from ``first_document``."""
     rows: list[list[str]] = []
     for position, document in enumerate(documents_of("documents", documents), first_document):
-        if type(document) is list:  # the usual case, without the question whether it is a mapping or a set
+        if type(document) is list:  # the common case, without the check for mappings and sets
             rows.append(document.copy())
             continue
         if isinstance(document, str):
@@ -265,7 +264,7 @@ def materialise_documents(documents: Iterable[Iterable[str]], first_document: in
 
 
 _ALONE = 16
-"""A document is suspected to be too large if it would be with a sixteenth more: of the corpora's it never is."""
+"""A document whose estimate and a sixteenth exceed a limit gets its own request. In the corpora no error is larger."""
 
 _FAULTS = {
     "empty": "is empty: a chunk needs at least one character",
@@ -297,7 +296,7 @@ def _prepare(
     ends = sums[:, offsets]
     texts = ends[:, 1:] - ends[:, :-1]  # of documents, separators not included
     least, tokens, tokens_upper = texts[:3] + separators
-    # One document alone errs more than a request of many.
+    # The estimate of one document has a larger error than that of a request.
     suspected = tokens if exact else tokens + tokens // _ALONE
     estimates = np.zeros((len(rows), CLASSES if learning else 0), dtype=np.int64)
     if learning and calibration is not None:
@@ -315,7 +314,7 @@ def _prepare(
     sendable = np.ones(len(rows), dtype=np.bool_)
     sendable[[problem.document - first_document for problem in problems]] = False
 
-    # Without a counter, a document that seems too large and is not proven to be goes alone, at its own risk.
+    # A document whose estimate exceeds a limit, but whose minimum does not, gets a request of its own.
     cap = min(limits.tokens_per_document, limits.tokens)
     alone = sendable & (np.maximum(suspected, tokens) > cap)
     shared = np.flatnonzero(sendable & ~alone)
@@ -365,8 +364,8 @@ def _chunk_problems(
 ) -> Iterable[Problem]:
     if not faults:
         return
-    places = np.array([position for position, _, _ in faults], dtype=np.int64)
-    rows = np.searchsorted(offsets, places, side="right") - 1
+    positions = np.array([position for position, _, _ in faults], dtype=np.int64)
+    rows = np.searchsorted(offsets, positions, side="right") - 1
     for (position, kind, character), row in zip(faults, rows.tolist(), strict=True):
         yield Problem(first_document + row, position - int(offsets[row]), _FAULTS[kind].format(character))
 
@@ -374,10 +373,10 @@ def _chunk_problems(
 def chunk_tokens(
     chunks: list[str], token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[tuple[int, str, int]]]:
-    """Tokens of each chunk: at least, best knowledge, at most (all the count, with a counter); and the faults."""
+    """Return minimum, estimate and maximum of each chunk's tokens, and the faults. With a counter the three agree."""
     if token_counter is None:
         return _core.inspect_chunks(chunks)
-    _, faults = _core.check_chunks(chunks)  # what counts needs no estimate
+    _, faults = _core.check_chunks(chunks)  # without the estimate
     counts = _count(token_counter, chunks, faults)
     return counts, counts, counts, faults
 
@@ -385,7 +384,7 @@ def chunk_tokens(
 def _count(
     counter: CountsTokens | Callable[[list[str]], ArrayLike], chunks: list[str], faults: list[tuple[int, str, int]]
 ) -> NDArray[np.int64]:
-    """Count with the caller's counter, in one call over all chunks that can be counted."""
+    """Count with the caller's counter, in one call for all chunks without a fault."""
     bad = {position for position, _, _ in faults}
     usable = [i for i in range(len(chunks)) if i not in bad] if bad else None
     texts = chunks if usable is None else [chunks[i] for i in usable]
@@ -393,10 +392,10 @@ def _count(
     call = method if callable(method) else counter
     if not callable(call):
         raise TypeError(
-            "token_counter must have the method count_batch, or be callable, list of str to counts; "
+            "token_counter must have the method count_batch, or be callable with a list of str, "
             f"got {type(counter).__name__}"
         )
-    # A copy, so that a counter that changes its argument changes nothing here.
+    # The counter receives a copy, which it may change.
     counts = as_counts("token_counter(chunks)", call(list(texts))) if texts else np.zeros(0, dtype=np.int64)
     if len(counts) != len(texts):
         raise ValueError(f"token_counter returned {len(counts)} counts for {len(texts)} chunks")
@@ -404,6 +403,6 @@ def _count(
         position = int(counts.argmin())
         raise ValueError(f"token_counter returned {counts[position]} for chunk {position} of {len(texts)}")
     result = np.zeros(len(chunks), dtype=np.int64)
-    # No text that has characters has no tokens, whatever a rough counter says.
+    # A text with characters has at least one token, whatever the counter returns.
     result[slice(None) if usable is None else usable] = np.maximum(counts, 1)
     return result

@@ -1,4 +1,4 @@
-"""Documents that are too long for the model, cut into windows that fit, and put together again. No I/O."""
+"""Splits documents that are too long into windows, and joins the vectors of the windows. No I/O."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = ["SplitDocuments", "Window", "split_long"]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A run of chunks of one document that is embedded as a document of its own.
+    """Consecutive chunks of a document that are embedded as a document of their own.
 
     Attributes
     ----------
     document : int
         Position of the original document.
     start, stop : int
-        The chunks whose vectors are kept: ``start:stop`` of the original's.
+        The chunks ``start:stop`` of the original document; their vectors are kept.
     before, after : int
-        Chunks sent as context before and after them, whose vectors are dropped.
+        Numbers of context chunks that are embedded before and after them; their vectors are dropped.
     """
 
     document: int
@@ -45,27 +45,27 @@ class Window:
 
     @property
     def chunks(self) -> slice:
-        """All that is sent, as a slice of the original's chunks."""
+        """The chunks to embed, context included, as a slice of the original document."""
         return slice(self.start - self.before, self.stop + self.after)
 
     @property
     def rows(self) -> slice:
-        """What is kept, as a slice of the window's own rows."""
+        """The rows to keep, as a slice of the window's rows."""
         return slice(self.before, self.before + self.stop - self.start)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SplitDocuments:
-    """Documents of which none is too long, and the way back to the originals.
+    """Documents that fit the limits, and how they map to the originals.
 
     Attributes
     ----------
     documents : list of list of str
-        What to embed: one document a window, in the order of the originals. Short documents are whole.
+        The documents to embed: one for each window, in the order of the originals. A document that fits is one window.
     windows : tuple of Window
-        Where each of ``documents`` comes from.
+        The origin of each of ``documents``.
     offsets : ndarray of int64, shape (n_originals + 1,)
-        Chunks of the originals: the i-th has ``offsets[i + 1] - offsets[i]``. Read-only.
+        Original document ``i`` has ``offsets[i + 1] - offsets[i]`` chunks. Read-only.
     """
 
     documents: list[list[str]]
@@ -77,7 +77,7 @@ class SplitDocuments:
 
     @property
     def split(self) -> NDArray[np.int64]:
-        """Positions of the originals that were cut, ascending, int64."""
+        """Positions of the original documents that were cut: ascending, int64."""
         counts = np.bincount([window.document for window in self.windows], minlength=len(self))
         return np.flatnonzero(counts > 1).astype(np.int64)
 
@@ -89,37 +89,37 @@ class SplitDocuments:
         return f"SplitDocuments({len(self)} documents in {len(self.windows)} windows, {len(self.split)} cut)"
 
     def join(self, embeddings: Embeddings) -> Embeddings:
-        """Put the windows' vectors together as those of the original documents.
+        """Join the vectors of the windows to those of the original documents.
 
         Parameters
         ----------
         embeddings : Embeddings
-            Of ``documents``, in their order, failures included.
+            The embeddings of ``documents``, in their order, failures included.
 
         Returns
         -------
         Embeddings
-            One document an original, one row a chunk; context rows are dropped. A document of which a window failed
-            has no rows and one failure, the first of its windows' with the most attempts of any. ``usage`` is that of
-            all windows, context included, since all of it was paid.
+            One row for each chunk of the original documents, without context rows. If a window failed, its document
+            has no rows and one failure: the error of its first failed window, with the largest number of attempts.
+            ``usage`` includes the context.
 
         Raises
         ------
         TypeError
-            Something else than ``Embeddings``.
+            ``embeddings`` is not an ``Embeddings``.
         ValueError
-            Another number of documents, or a document with another number of chunks than its window has.
+            The number of documents, or of a document's rows, differs from that of the windows.
 
         Notes
         -----
-        A copy, unless nothing was cut and nothing failed.
+        The vectors are a copy, unless nothing was cut and nothing failed.
         """
         if not isinstance(embeddings, Embeddings):
             raise TypeError(f"embeddings must be a ctxembed.Embeddings, got {type(embeddings).__name__}")
         if len(embeddings) != len(self.windows):
             raise ValueError(f"embeddings have {len(embeddings)} documents, expected one a window: {len(self.windows)}")
         failed: dict[int, Failure] = {}
-        lost = {failure.document for failure in embeddings.failures}
+        failed_windows = {failure.document for failure in embeddings.failures}
         for failure in embeddings.failures:
             document = self.windows[failure.document].document
             first = failed.get(document)
@@ -131,7 +131,7 @@ class SplitDocuments:
         starts = embeddings.offsets.tolist()
         for position, window in enumerate(self.windows):
             found = starts[position + 1] - starts[position]
-            expected = 0 if position in lost else window.chunks.stop - window.chunks.start
+            expected = 0 if position in failed_windows else window.chunks.stop - window.chunks.start
             if found != expected:
                 raise ValueError(
                     f"document {position} of the embeddings has {found} rows, its window {expected} chunks"
@@ -159,44 +159,44 @@ def split_long(
     overlap_chunks: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> SplitDocuments:
-    """Cut documents that are over the per-document limits, at chunk boundaries, into windows that fit.
+    """Split documents that exceed the limits of a document into windows that fit, at chunk boundaries.
 
-    **This changes vectors.** A chunk is embedded in the context of its window alone, not of its whole document: what
-    stands beyond the cut does not reach it. ``overlap_chunks`` softens the edges and is paid for. Documents that fit
-    are left whole, and their vectors stay what they are.
+    **This changes vectors.** A chunk is embedded in the context of its window, not of its whole document.
+    ``overlap_chunks`` adds context at the cuts, which is billed. Documents that fit stay whole, and so do their
+    vectors.
 
     Parameters
     ----------
     documents : iterable of iterables of str
-        Documents as lists of chunks, of any length.
+        The chunks of each document in their order.
     counter : TokenCounter or callable, optional
-        Counts exactly: what has ``count_batch``, or a callable, list of str to counts. Where absent, the estimate
-        with its margin that :func:`plan` uses.
+        Counts tokens exactly: a :class:`TokenCounter`, or a callable from a list of str to counts. Default: the
+        estimate that :func:`plan` uses, margin included.
     overlap_chunks : int
-        Chunks of the neighbouring windows that are sent with a window, before it and after it, as context: at most
-        so many on each side, fewer where they do not fit. Their vectors are dropped by ``join``.
+        Maximum number of chunks to add as context on each side of a window; fewer are added where they do not fit.
+        ``join`` drops their vectors.
     limits : Limits
-        A window keeps ``tokens_per_document``, ``tokens`` and ``chunks``, its context and separators included.
+        A window stays within ``tokens_per_document``, ``tokens`` and ``chunks``, context and separators included.
 
     Returns
     -------
     SplitDocuments
-        ``.documents`` to embed, ``.windows``, and ``.join(embeddings)`` for the way back.
+        Its ``documents`` are to be embedded; ``join(embeddings)`` returns the vectors of the originals.
 
     Raises
     ------
     DocumentError
-        A chunk that is too long by itself (named): no cut at chunk boundaries helps.
+        A chunk is too long by itself. The error names it.
     TypeError
-        Something that is not an iterable of iterables of str, or an argument of another type.
+        ``documents`` is not an iterable of iterables of str, or another argument has a wrong type.
     ValueError
-        No documents at all; a negative ``overlap_chunks``; a counter's result that cannot be.
+        There are no documents, ``overlap_chunks`` is negative, or the counter returned an invalid result.
 
     Notes
     -----
-    Windows of a document are as few as greedy cutting makes, and then as even as that number allows, so that no
-    short rest stands without context. A document with problems of another kind (no chunks, an empty chunk) passes
-    through; :func:`plan` and the client name them.
+    A document is cut into as few windows as greedy cutting needs, of sizes as even as possible, so that no short rest
+    loses its context. Documents with other problems (no chunks, an empty chunk) are passed through; :func:`plan` and
+    the client report them.
 
     Examples
     --------
@@ -234,7 +234,7 @@ _NO_END: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class _Cutter:
-    """Cuts one document after the other."""
+    """Cuts documents into windows."""
 
     tokens: int
     chunks: int
@@ -249,13 +249,13 @@ class _Cutter:
                 f"has {counts[chunk]} tokens, more than the {self.tokens} of a document: no cut between chunks helps"
             )
             raise DocumentError(document, chunk, reason)
-        # With its separator each chunk costs one more, and the whole one less: sums[b] - sums[a] - 1.
+        # A separator between two chunks costs a token: chunks a to b cost sums[b] - sums[a] - 1.
         sums = [0, *np.cumsum(counts + 1).tolist()]
         n = len(counts)
         if sums[n] - 1 <= self.tokens and n <= self.chunks:
             return [(0, n, 0, 0)]
         best = self._greedy(sums, self.tokens, _NO_END)
-        # The smallest limit that needs no more windows makes them even.
+        # The smallest limit that needs no more windows makes them most even.
         low, high = max(int(counts.max()), (sums[n] - 1) // len(best)), self.tokens
         while low < high:
             middle = (low + high) // 2
@@ -267,7 +267,7 @@ class _Cutter:
         return [self._with_context(sums, start, stop) for start, stop, _, _ in best]
 
     def _with_context(self, sums: list[int], start: int, stop: int) -> _Cut:
-        """Add what fits on both sides, in turn."""
+        """Add context on both sides in turn, as long as it fits."""
         first, last, n = start, stop, len(sums) - 1
         for _ in range(self.overlap):
             if first > 0 and self._fits(sums, first - 1, last, self.tokens):
@@ -295,7 +295,7 @@ class _Cutter:
             last = stop
             while last < min(n, stop + self.overlap) and fits(first, last + 1):
                 last += 1
-            # The context after moves with the window's end, so that growing costs one more chunk at the far end.
+            # The context after the window moves with its end, so growing adds one chunk behind that context.
             while stop < n and (last == n or (last - stop == self.overlap and fits(first, last + 1))):
                 stop += 1
                 last = min(n, stop + self.overlap)

@@ -1,4 +1,4 @@
-"""Exact token counts from a ``tokenizer.json``."""
+"""Counts tokens exactly, as a ``tokenizer.json`` defines them."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ __all__ = ["TokenCounter"]
 
 
 class TokenCounter:
-    r"""Count tokens exactly as one tokenizer does.
+    r"""Counts tokens exactly as a tokenizer does.
 
-    Made by :meth:`from_file` or :meth:`from_pretrained`. Pass it as ``token_counter`` to :func:`ctxembed.plan` or to a
-    client, and their counts are exact.
+    Create it with :meth:`from_file` or :meth:`from_pretrained`, and pass it as ``token_counter`` to
+    :func:`ctxembed.plan` or to a client.
 
-    What is counted is ``len(tokenizer.encode(text).ids)`` of the ``tokenizers`` package: special and other added tokens
-    that stand in the text are one token each, and the tokens that the file's own template puts around a text, if it
-    has one, are included (Qwen3's has none). Truncation and padding are never applied.
+    A count equals ``len(tokenizer.encode(text).ids)`` of the ``tokenizers`` package. A special or other added token in
+    the text counts as one. The tokens of the file's template are included, if it has one (Qwen3's has none).
+    Truncation and padding are never applied.
 
     Attributes
     ----------
     backend : {"native", "tokenizers"}
-        Who counts. ``"native"`` is ctxembed's own counter, for byte-level BPE with the normaliser and the splitting
-        pattern of Qwen2 and Qwen3. Any other file is counted by the ``tokenizers`` package, where that is installed.
+        ``"native"`` is ctxembed's own counter, for byte-level BPE with the normaliser and the splitting pattern of
+        Qwen2 and Qwen3. Other files need the ``tokenizers`` package.
     reason : str or None
-        Why the file is not counted natively.
+        Why the native counter does not support the file; None where it does.
     path : str
-        Where the file is.
+        Absolute path of the file.
 
     Notes
     -----
-    One counter may be used by any number of threads, and by a forked process. The native counter releases the
-    interpreter for all but the shortest texts, and keeps a cache of words: at most 24 MB in all, beside some 4 MB of
-    tables. A counter pickles as path and checksum, so it must be unpickled where the same file is.
+    Thread-safe; it also works in a forked process. The native counter releases the GIL for all but the shortest texts.
+    It caches words in at most 24 MB, beside about 4 MB of tables. A counter pickles as path and checksum, so
+    unpickling needs the same file.
 
-    Words are found by a state machine, as the splitting pattern would find them; a word's tokens are counted by joining
+    A state machine finds the words that the splitting pattern matches. The tokens of a word are counted by joining
     pairs in order of rank (Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016), with
-    a heap where the word is long: O(n log n) for a text of n bytes, whatever it holds.
+    a heap for long words: O(n log n) for any text of n bytes.
 
     Examples
     --------
-    A tokenizer that knows the 256 bytes and three merges:
+    A tokenizer with the 256 bytes and three merges:
 
     >>> import ctxembed, json
     >>> printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -99,7 +99,7 @@ class TokenCounter:
         Parameters
         ----------
         path : str or path-like
-            The file, as the ``tokenizers`` package writes it.
+            A file as the ``tokenizers`` package writes it.
 
         Returns
         -------
@@ -110,13 +110,13 @@ class TokenCounter:
         OSError
             The file cannot be read.
         ValueError
-            It is no such file; or it is of a kind that is not counted natively, and the ``tokenizers`` package is not
-            installed (the extra ``tokens``) or refuses it too; or its counts are random (dropout). The message says
-            what about the file it is.
+            The file is not a tokenizer; the native counter does not support it, and the ``tokenizers`` package (extra
+            ``tokens``) is not installed or refuses it too; or its counts are random (dropout). The message names the
+            part of the file.
 
         Notes
         -----
-        Reads the whole file: about 0.1 s for Qwen3's. The interpreter is released.
+        Reads the whole file, which takes about 0.1 s for Qwen3's. The GIL is released.
         """
         counter: TokenCounter = object.__new__(cls)
         counter.path = str(Path(path).absolute())
@@ -136,7 +136,7 @@ class TokenCounter:
     def from_pretrained(
         cls, name: str, *, revision: str | None = None, token: str | bool | None = None
     ) -> TokenCounter:
-        """Read the ``tokenizer.json`` of a repository on the Hugging Face Hub, downloaded once and then kept there.
+        """Read the ``tokenizer.json`` of a repository on the Hugging Face Hub. It is downloaded once and cached.
 
         Needs ``huggingface_hub`` (``pip install 'ctxembed[tokens]'``).
 
@@ -145,9 +145,9 @@ class TokenCounter:
         name : str
             The repository, ``"owner/name"``.
         revision : str, optional
-            A branch, tag or commit; the main branch where absent.
+            A branch, tag or commit. Default: the main branch.
         token : str or bool, optional
-            A token for private repositories, as ``huggingface_hub`` takes it.
+            Access token for private repositories, passed to ``huggingface_hub``.
 
         Returns
         -------
@@ -158,7 +158,7 @@ class TokenCounter:
         ModuleNotFoundError
             ``huggingface_hub`` is not installed.
         ValueError, OSError
-            As for :meth:`from_file`, and whatever ``huggingface_hub`` raises.
+            As for :meth:`from_file`, and the errors of ``huggingface_hub``.
         """
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
@@ -173,7 +173,7 @@ class TokenCounter:
 
     @property
     def backend(self) -> Literal["native", "tokenizers"]:
-        """Who counts."""
+        """The implementation that counts."""
         return "tokenizers" if self._native is None else "native"
 
     def count(self, text: str) -> int:
@@ -182,7 +182,7 @@ class TokenCounter:
         Parameters
         ----------
         text : str
-            Any text; an empty one has no tokens but those of the file's template.
+            Any text. An empty text has only the tokens of the file's template.
 
         Returns
         -------
@@ -193,7 +193,7 @@ class TokenCounter:
         TypeError
             ``text`` is not a str.
         ValueError
-            It holds a lone surrogate, which UTF-8 cannot encode.
+            ``text`` holds a lone surrogate, which UTF-8 cannot encode.
         """
         if self._native is not None:
             return self._native.count(text)
@@ -207,10 +207,10 @@ class TokenCounter:
         Parameters
         ----------
         texts : iterable of str
-            The texts, of any length.
+            The texts.
         threads : int, optional
-            Threads to count on; as many as there are CPUs and the work is worth, where absent. The ``tokenizers``
-            package has a number of its own.
+            Number of threads. Default: up to the number of CPUs, fewer for little work. The ``tokenizers`` package
+            ignores it.
 
         Returns
         -------
@@ -219,7 +219,7 @@ class TokenCounter:
         Raises
         ------
         TypeError
-            ``texts`` is not an iterable of str; one str alone is an error too.
+            ``texts`` is not an iterable of str; a single str is refused.
         ValueError
             A text holds a lone surrogate, which UTF-8 cannot encode; ``threads`` is less than one.
         """
@@ -243,7 +243,7 @@ class TokenCounter:
 
     @classmethod
     def _restore(cls, path: str, checksum: int) -> TokenCounter:
-        """Return the counter that was pickled, or say that the file is another one now."""
+        """Unpickle a counter, unless the file has changed."""
         counter: TokenCounter = cls.from_file(path)
         if counter._checksum != checksum:
             raise ValueError(f"{path} is not the file that the pickled TokenCounter was made from: checksums differ")
@@ -251,7 +251,7 @@ class TokenCounter:
 
 
 def _reference(path: str, reason: str) -> Any:
-    """Return the ``tokenizers`` package's own tokenizer, which counts what the native counter does not."""
+    """Return the tokenizer of the ``tokenizers`` package, for a file that the native counter does not support."""
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:

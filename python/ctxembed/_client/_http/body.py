@@ -44,7 +44,7 @@ class Response:
 
     @property
     def body(self) -> bytes:
-        """The decompressed body: the start of an error's, start and end of a 200's, or all of it where asked for."""
+        """The decompressed body: the start of an error's, start and end of a 200's, or all of it with ``keep_body``."""
         return b"".join(self.pieces)
 
 
@@ -109,7 +109,7 @@ class BodyReader:
         if self._whole is not None:
             self._whole += piece
             return
-        # The start shows what a body without vectors is. The end may hold `usage`, which was paid all the same.
+        # The start shows what a body without vectors is. The end may hold `usage`, which was charged all the same.
         room = _KEPT - len(self._start)
         if room > 0:
             self._start += piece[:room]

@@ -39,14 +39,14 @@ _INHERITED: Final[list[object]] = []
 
 @dataclass(frozen=True, slots=True)
 class TransportSettings:
-    """Which transport sends, and how its connections are made.
+    """The choice of the transport, and the options of its connections.
 
     Parameters
     ----------
     transport : {"auto", "httpx", "aiohttp"} or object
         As the caller chose.
     http_client : httpx.AsyncClient, httpx.Client or None
-        The caller's client, which sends in place of one of our own and is never closed here.
+        The caller's client, used in place of a transport. It is never closed here.
     trust_env : bool
         Whether proxies and certificates of the environment are used. They are not over plain http to this machine.
     http2 : bool
@@ -70,7 +70,7 @@ class TransportSettings:
             if chosen not in ("auto", "httpx", "aiohttp"):
                 raise ValueError(f"transport must be 'auto', 'httpx', 'aiohttp' or a transport, got {chosen!r}")
         elif isinstance(chosen, httpx.AsyncClient | httpx.Client):
-            raise TypeError(f"transport must be no {type(chosen).__name__}: pass it as http_client")
+            raise TypeError(f"transport must not be an {type(chosen).__name__}: pass it as http_client")
         elif isinstance(chosen, type) or not isinstance(
             chosen, Transport | httpx.AsyncBaseTransport | httpx.BaseTransport
         ):
@@ -160,7 +160,7 @@ class Connections:
 
     @property
     def _is_callers(self) -> bool:
-        """Whether the caller gave the transport, so that it is the caller's to close."""
+        """Whether the caller passed the transport, and so has to close it."""
         return self.settings.http_client is not None or not isinstance(self.settings.transport, str)
 
     async def send(

@@ -21,7 +21,7 @@ def translate(error: Exception, credentials: Credentials) -> APIConnectionError 
     The cause of the result is a copy that holds text only: the original refers to the request and to frames that hold
     the key.
     """
-    if isinstance(error, APIConnectionError):  # a transport of the caller's
+    if isinstance(error, APIConnectionError):  # raised by a custom transport
         return error
     known = _as_httpx(error)
     if known is None:
@@ -51,7 +51,7 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def _as_httpx(error: Exception) -> Exception | None:
-    """Return the exception that httpx raises for the same event; None where it is none of the network."""
+    """Return the exception that httpx raises for the same event; None where it does not come from the network."""
     aiohttp = sys.modules.get("aiohttp")
     if aiohttp is not None:
         from ctxembed._client._http import aiohttp_errors

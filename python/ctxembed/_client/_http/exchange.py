@@ -28,7 +28,7 @@ async def exchange(
     Parameters
     ----------
     transport : Transport
-        Sends it.
+        Sends the request.
     request : TransportRequest
         What to send.
     decoder, limit, keep_body
@@ -37,7 +37,7 @@ async def exchange(
     Raises
     ------
     Exception
-        An exception that is none of the network's.
+        An exception that does not come from the network.
     """
     credentials = request.credentials
     try:

@@ -29,9 +29,9 @@ _READ_SIZE: Final = 1 << 18  # bytes that are read from a connection at once
 
 
 def create_client(context: ssl.SSLContext, *, http2: bool, proxy: str | None, trust_env: bool) -> httpx.AsyncClient:
-    """Create the client of connections of our own.
+    """Create the httpx client of a transport.
 
-    With a proxy, also one of the environment, httpx creates the connections; else they read larger pieces.
+    httpx creates the connections where there is a proxy, also one of the environment. Others read larger pieces.
     """
     cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # keeps none
     # The concurrency limiter decides how many requests are in flight; a second limit here could only time out.
@@ -52,7 +52,7 @@ class HttpxTransport:
     client : httpx.AsyncClient
         Sends the requests.
     owned : bool
-        Whether the client is closed with this transport. A client of the caller's is not.
+        Whether the client is closed with this transport. The caller's client is not.
     """
 
     def __init__(self, client: httpx.AsyncClient, *, owned: bool) -> None:
@@ -198,9 +198,9 @@ class _Body(httpx.AsyncByteStream):
         return self._body
 
 
-# Neither httpx nor httpcore tells whether bytes are left over after a response, and the next request on that connection
-# would receive them as its response. The parser below knows. It is reached through private attributes: where they are
-# missing, the connection is closed after each response, which is slower and safe.
+# Neither httpx nor httpcore reports bytes that are left over after a response. The next request on that connection
+# would receive them as its response. The parser below has them. It is reached through private attributes; where these
+# are missing, the connection is closed after each response, which is slower and safe.
 
 
 def _http11_connection(response: httpx.Response) -> Any:
@@ -213,7 +213,7 @@ def _http11_connection(response: httpx.Response) -> Any:
 
 def _has_surplus(response: httpx.Response, connection: Any) -> bool:
     if "network_stream" not in response.extensions or response.http_version == "HTTP/2":
-        return False  # a mock, or frames that tell where they belong
+        return False  # a mock, or HTTP/2, whose frames name their request
     parser = getattr(connection, "_h11_state", None)
     return parser is None or bool(parser.trailing_data[0])
 
@@ -269,8 +269,8 @@ class _NetworkStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info != "is_readable":
             return self._stream.get_extra_info(info)
-        # httpcore asks it of every idle connection before each request, and the stream below collects all that it
-        # knows of its socket for each such question.
+        # httpcore asks every idle connection for it before each request, and for each the stream below collects all
+        # that it knows of its socket.
         if self._socket is None:
             self._socket = self._stream.get_extra_info("socket")
         if self._socket is None or (descriptor := self._socket.fileno()) < 0:

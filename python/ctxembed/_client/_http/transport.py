@@ -1,4 +1,4 @@
-"""The transport protocol: send a request, read the body of its response as it comes, close."""
+"""The transport protocol: send a request, read the body of its response as it arrives, close."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Timeouts", "Transport", "TransportRequest", "TransportResponse"]
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How many seconds an attempt may take; None for no limit.
+    """Maximum seconds of an attempt; None for no limit.
 
     Parameters
     ----------
     connect, read, write, pool : float or None
-        To connect, without a byte received, without a byte sent, and to wait for a connection.
+        To connect, between two reads, between two writes, and to wait for a free connection.
     total : float or None
-        In all. The client enforces it; a transport need not.
+        For the whole attempt. The client enforces it; a transport need not.
     """
 
     connect: float | None = 10.0
@@ -47,7 +47,7 @@ class TransportRequest:
     credentials : Credentials
         ``credentials.authorization()`` is the value of the ``Authorization`` header.
     timeouts : Timeouts
-        How long the attempt may take.
+        Time limits of the attempt.
     """
 
     url: str
@@ -84,7 +84,7 @@ class Transport(Protocol):
     One transport serves any number of requests at once, in one event loop. It must not follow redirects, retry, or keep
     cookies, and must not reuse a connection on which bytes are left over after a response. It raises
     :class:`APIConnectionError`, :class:`APITimeoutError`, ``OSError`` or an exception of httpx; any other exception
-    ends the call as it is.
+    ends the call unchanged.
     """
 
     async def send(self, request: TransportRequest) -> TransportResponse:

@@ -88,7 +88,7 @@ class ConcurrencyLimiter:
             self._waiting.popleft().set()
 
     def decrease(self, started: float, now: float) -> None:
-        """Halve the limit, unless the request started before the last decrease and so tells nothing new."""
+        """Halve the limit, unless the request started before the last decrease and so adds no information."""
         self._was_overloaded = True
         if started > self._last_decrease:
             self._last_decrease = now

@@ -47,8 +47,9 @@ class LearnedRate:
     """The rate of a rate limiter, learned from its refusals.
 
     A leaky bucket is empty whenever it refuses. The requests that it accepted since the refusal before, divided by
-    the time since, are therefore the rate at which it refills, whatever its size. From below that rate ours rises in
-    the shape of CUBIC (RFC 9438): fast at first, flat near the refused rate, then ever faster until the next refusal.
+    the time since, are therefore the rate at which it refills, whatever its size. The learned rate starts below that
+    and rises in the shape of CUBIC (RFC 9438): fast at first, flat near the refused rate, then faster and faster until
+    the next refusal.
 
     Notes
     -----
@@ -158,7 +159,7 @@ class LearnedRate:
             return Refusal.UNKNOWN
         rate, before, self._last_refusal = self.per_second(now), self._last_refusal, now
         if math.isinf(before) or now <= before:
-            return Refusal.RATE  # the bucket's level before is unknown: the next refusal will tell the rate
+            return Refusal.RATE  # the bucket's level before is unknown: the next refusal shows the rate
         accepted_rate, count = self._accepted_rate(before, now)
         confidence = 1.0
         if not known:
@@ -198,8 +199,8 @@ class LearnedRate:
         count = sum(at > since for at in self._accepted)
         if count < 5 and since > before:  # a slow rate: use all requests since the refusal before
             since, count = before, sum(at > before for at in self._accepted)
-        # In a pause a large bucket refills for what it accepts afterwards, while a small one is full soon. Which one it
-        # is is unknown: the geometric mean of both rates is 2% off either for a pause of 1 second 20 seconds ago.
+        # In a pause a large bucket refills for what it accepts afterwards, while a small one is full soon. The size is
+        # unknown: the geometric mean of both rates is 2% off either for a pause of 1 second 20 seconds ago.
         paused, end = self._pause
         seconds = max(now - since, 1e-3)
         active = max(seconds - max(0.0, min(now, end) - max(since, paused)), 1e-3)

@@ -1,4 +1,4 @@
-"""When attempts may start: the one place that reacts to what the API says about its load."""
+"""Decides when attempts may start. Only this module reacts to refusals and rate limits of the API."""
 
 from __future__ import annotations
 

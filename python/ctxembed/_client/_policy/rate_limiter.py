@@ -1,4 +1,4 @@
-"""When requests of one key to one host may start, shared by all clients of the process. It never waits itself."""
+"""When requests of one key to one host may start, shared by all clients of the process. It never waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Bucket", "RateLimiter", "RetryAfterScope", "shared_rate_limiter"]
 
 _LATEST: Final = 16
-"""Latest responses that tell whether a ``Retry-After`` means all requests."""
+"""Latest responses that decide whether a ``Retry-After`` means all requests."""
 
 
 class Bucket:
@@ -67,7 +67,7 @@ class Bucket:
 class RetryAfterScope:
     """Whether a ``Retry-After`` means all requests of the key, or only the request that it was sent for.
 
-    Requests that start after the refused one and complete before its ``Retry-After`` is over tell: a rate limiter that
+    Requests that start after the refused one and complete before its ``Retry-After`` ends decide: a rate limiter that
     means all requests refuses these too. Where nearly all of them are accepted, the refusals either come at random, or
     the rate limiter allows many requests a second and can only name whole seconds.
 
@@ -93,7 +93,7 @@ class RetryAfterScope:
     def __init__(self) -> None:
         self._started = -math.inf  # of the latest refused request
         self._until = -math.inf
-        self._refused_bits = 0  # the latest telling responses, one bit each: refused or not
+        self._refused_bits = 0  # the latest such responses, one bit each: refused or not
         self._count = 0
         self.one_request = self.unrelated_to_rate = False
 
@@ -127,8 +127,8 @@ class RateLimiter:
 
     Notes
     -----
-    Thread-safe: clients in several threads and event loops share one. It never waits. A caller that may not start yet
-    is told how long to wait, and asks again.
+    Thread-safe: clients in several threads and event loops share one. It never waits
+    itself: it returns the seconds to wait, after which the caller asks again.
     """
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ class RateLimiter:
             return Refusal.UNKNOWN if refusal is Refusal.RATE and self._scope.one_request else refusal
 
     def unavailable(self, retry_after: float, started: float, now: float) -> None:
-        """Record a 503 with a ``Retry-After``: no request starts for so long, unless it meant only the one."""
+        """Record a 503 with a ``Retry-After``: no request starts for that time, unless it means only one request."""
         with self._lock:
             self._record_response(started, now, accepted=False)
             self._block(retry_after, started, now)
