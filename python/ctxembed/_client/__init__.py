@@ -16,13 +16,15 @@ from ctxembed._client._http.connections import TransportName
 from ctxembed._client._http.credentials import Credentials
 from ctxembed._client._http.transport import Timeouts, Transport, TransportRequest, TransportResponse
 from ctxembed._client._policy.clock import Clock
-from ctxembed._client.asynchronous import AsyncClient, AsyncStream
+from ctxembed._client.async_stream import AsyncStream
+from ctxembed._client.asynchronous import AsyncClient
 from ctxembed._client.batches import EmbeddingsPart
 from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
 from ctxembed._client.options import AsyncClientOptions, ClientOptions
 from ctxembed._client.progress import Progress
 from ctxembed._client.raw import AsyncRawCalls, RawCalls, RawResponse
-from ctxembed._client.sync import Client, Stream
+from ctxembed._client.sync import Client
+from ctxembed._client.sync_stream import Stream
 
 __all__ = [
     "AsyncClient",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
@@ -12,6 +10,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from ctxembed._client._http.credentials import key_source
+from ctxembed._client.async_stream import AsyncStream, StreamTask
 from ctxembed._client.base import BaseClient
 from ctxembed._client.batches import attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
@@ -22,19 +21,16 @@ from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL
 from ctxembed._planning.prepare import as_lists, documents_of, has_more_characters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterable, Callable, Iterable
     from types import EllipsisType, TracebackType
 
     from ctxembed._client._policy.clock import Deadline
-    from ctxembed._client.batches import EmbeddingsPart, Outcome, PlannedCall
-    from ctxembed._client.dispatch import Dispatcher
+    from ctxembed._client.batches import Outcome, PlannedCall
     from ctxembed._client.progress import Progress
-    from ctxembed._client.state import ClientState
-    from ctxembed._client.stream import StreamState
     from ctxembed._models import EncodingFormat
     from ctxembed._results import Embeddings
 
-__all__ = ["AsyncClient", "AsyncStream"]
+__all__ = ["AsyncClient"]
 
 _MAX_INLINE: Final = 1_000_000
 """Characters that are checked and counted in the event loop. More would block it, and go to a thread."""
@@ -412,7 +408,7 @@ class AsyncClient(BaseClient):
         if not hasattr(documents, "__aiter__"):
             documents_of("documents", documents)  # refuses what cannot be iterated
         return AsyncStream(
-            _StreamTask(
+            StreamTask(
                 self._dispatcher, self._state, state, documents, closing=closing, deadline=self._deadline(deadline)
             )
         )
@@ -469,254 +465,3 @@ class AsyncClient(BaseClient):
             with attach_partial(assembly):
                 await self._dispatcher.run(Job(planned.template, meter.add, deadline), planned.batches)
         return result_or_error(assembly, on_error)
-
-
-class AsyncStream:
-    """The parts of :meth:`AsyncClient.stream`: an async iterator of :class:`EmbeddingsPart`, and a context manager.
-
-    Notes
-    -----
-    Leaving the ``async for`` loop drops the stream, which cancels its requests; ``async with`` also waits for them.
-    """
-
-    def __init__(self, task: _StreamTask) -> None:
-        self._task = task
-
-    def __aiter__(self) -> AsyncIterator[EmbeddingsPart]:
-        return self
-
-    async def __anext__(self) -> EmbeddingsPart:
-        """Return the next part as it arrives."""
-        task = self._task
-        try:
-            task.start()
-            part = await task.next_part()
-        except BaseException:
-            await self.aclose()
-            raise
-        if part is not None:
-            return part
-        await self.aclose()
-        if task.error is not None:
-            raise task.error
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Cancel the requests in flight and wait until they have ended."""
-        await self._task.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __del__(self) -> None:
-        # It runs in any thread, so it can only ask the task to end.
-        task = getattr(self, "_task", None)
-        if task is not None:
-            task.drop()
-
-
-class _StreamTask:
-    """The task of a stream. It holds no reference to the :class:`AsyncStream`, which can be dropped while it runs."""
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        client: ClientState,
-        state: StreamState,
-        source: Any,
-        *,
-        closing: Callable[[], object],
-        deadline: Deadline,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._client = client
-        self._state = state
-        self._source = source
-        self._closing = closing
-        self._job = Job(state.template, self._add_outcome, deadline)
-        self._scope, self._reading, self._flushing = anyio.CancelScope(), anyio.CancelScope(), anyio.CancelScope()
-        self._ended: anyio.Event | None = None
-        self._cancel: Callable[[], object] | None = None
-        self._arrived = _AutoResetEvent()
-        self._has_room = _AutoResetEvent()
-        self.error: BaseException | None = None
-        self._closed = False
-
-    def start(self) -> None:
-        """Start the task, once, in the event loop that runs."""
-        if self._ended is not None or self._closed:
-            return
-        self._ended = anyio.Event()
-        self._cancel = _spawn(self._run, self._scope)
-
-    async def _run(self) -> None:
-        try:
-            with self._scope:
-                async with anyio.create_task_group() as self._group:
-                    if self._state.flush_after is not None:
-                        self._group.start_soon(self._flush, self._state.flush_after)
-                    try:
-                        await self._read()
-                    except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
-                        self._state.exhaust(error)
-                        self._send()
-                    finally:
-                        self._flushing.cancel()
-        except Exception as error:  # noqa: BLE001  # raised by next_part()
-            self.error = error
-        finally:
-            self._state.exhaust()
-            if self._ended is not None:
-                self._ended.set()
-            self._arrived.set()
-
-    async def _flush(self, every: float) -> None:
-        """Send documents that were held for too long while the source is waited for."""
-        with self._flushing:
-            while True:
-                delay = self._state.flush_delay()
-                if delay == 0.0:
-                    self._send()
-                await self._client.clock.sleep(delay or every)
-
-    async def _read(self) -> None:
-        state = self._state
-        source = _Source(self._source)
-        with self._reading:
-            while not state.exhausted:
-                if not state.wants_document:
-                    await self._has_room.wait()
-                    continue
-                document = _LATE
-                with anyio.move_on_after(self._job.deadline.remaining(self._client.clock)):
-                    document = await source.next()
-                if document is _LATE:
-                    state.stop(self._job.deadline.error(None))
-                elif document is _END:
-                    state.exhaust()
-                else:
-                    state.feed(document)
-                self._send()
-
-    def _send(self) -> None:
-        batches = self._state.next_batches()
-        if batches and not self._state.raises:
-            self._job.fatal = None  # an outage may have ended: each new request finds out
-        for batch in batches:
-            self._group.start_soon(self._dispatcher.send, self._group, self._job, batch)
-        self._arrived.set()  # invalid documents are parts without a request
-
-    def _add_outcome(self, outcome: Outcome) -> None:
-        self._state.add_outcome(outcome)
-        self._send()
-        if self._state.exhausted:
-            self._reading.cancel()  # a failure ends the stream; the source is not waited for
-
-    async def next_part(self) -> EmbeddingsPart | None:
-        """Wait for the next part; return None at the end."""
-        while True:
-            if self._closed:
-                return None
-            part = self._state.next_part()
-            if part is not None:
-                self._has_room.set()
-                return part
-            if self._ended is not None and self._ended.is_set():
-                if self.error is None:
-                    self.error = self._state.error()
-                return None
-            await self._arrived.wait()
-
-    async def close(self) -> None:
-        """Cancel the task and wait until it has ended."""
-        if not self._closed:
-            self._closed = True
-            self._closing()
-        self._scope.cancel()
-        if self._ended is not None:
-            with anyio.CancelScope(shield=True):
-                await self._ended.wait()
-
-    def drop(self) -> None:
-        """Cancel the task, from any thread."""
-        if not self._closed:
-            self._closed = True
-            self._closing()
-        if self._cancel is not None and self._ended is not None and not self._ended.is_set():
-            self._cancel()
-
-
-class _AutoResetEvent:
-    """An event that is cleared when a task waits for it."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def set(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        if self._event.is_set():
-            self._event = anyio.Event()
-        await self._event.wait()
-
-
-_END: Final = object()
-_LATE: Final = object()
-
-
-class _Source:
-    """Read an iterable or an async iterable."""
-
-    def __init__(self, source: Any) -> None:
-        self._async = source.__aiter__() if hasattr(source, "__aiter__") else None
-        self._sync = iter(source) if self._async is None else iter(())
-        self._read = 0
-
-    async def next(self) -> Any:
-        """Return the next document, or ``_END``."""
-        self._read += 1
-        if self._read % 64 == 0:
-            await anyio.lowlevel.checkpoint()  # lets other tasks run while a source that never waits is read
-        if self._async is not None:
-            try:
-                return await self._async.__anext__()
-            except StopAsyncIteration:
-                return _END
-        return next(self._sync, _END)
-
-
-_RUNNING: Final[set[object]] = set()  # an event loop holds weak references to its tasks
-
-
-def _spawn(run: Callable[[], Coroutine[Any, Any, None]], scope: anyio.CancelScope) -> Callable[[], object]:
-    """Start a task that outlives the call, and return a callable that cancels it from any thread.
-
-    A task group must be left by the task that entered it, and an iterator may be dropped in any.
-    """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        import trio  # no dependency: it is running
-
-        token = trio.lowlevel.current_trio_token()
-        trio.lowlevel.spawn_system_task(run)
-
-        def cancel() -> None:
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(scope.cancel)
-    else:
-        task = loop.create_task(run())
-        _RUNNING.add(task)
-        task.add_done_callback(_RUNNING.discard)
-
-        def cancel() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(scope.cancel)
-
-    return cancel

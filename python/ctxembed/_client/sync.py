@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ctxembed._client._http.credentials import key_source
-from ctxembed._client.background import BackgroundLoop, BackgroundTask, TaskEnd
+from ctxembed._client.background import BackgroundLoop, TaskEnd
 from ctxembed._client.base import BaseClient
 from ctxembed._client.batches import attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
 from ctxembed._client.options import ClientOptions, show_options
 from ctxembed._client.progress import ProgressMeter, progress_callback
 from ctxembed._client.raw import RawCalls
-from ctxembed._errors import ClosedClientError
+from ctxembed._client.sync_stream import Stream
 from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL
 from ctxembed._planning.prepare import documents_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable
     from types import EllipsisType, TracebackType
 
     from ctxembed._client._policy.clock import Deadline
-    from ctxembed._client.batches import Batch, EmbeddingsPart, Outcome, PlannedCall
-    from ctxembed._client.dispatch import Dispatcher
+    from ctxembed._client.batches import Outcome, PlannedCall
     from ctxembed._client.progress import Progress
-    from ctxembed._client.state import ClientState
-    from ctxembed._client.stream import StreamState
     from ctxembed._models import EncodingFormat
     from ctxembed._results import Embeddings
 
-__all__ = ["Client", "Stream"]
+__all__ = ["Client"]
 
 
 class Client(BaseClient):
@@ -499,119 +494,3 @@ class Client(BaseClient):
             task.cancel()
             raise
         event.check()
-
-
-class Stream:
-    """The parts of :meth:`Client.stream`: an iterator of :class:`EmbeddingsPart`, and a context manager."""
-
-    def __init__(
-        self,
-        loop: BackgroundLoop,
-        dispatcher: Dispatcher,
-        client: ClientState,
-        state: StreamState,
-        source: Iterator[Iterable[str]],
-        *,
-        closing: Callable[[], object],
-        deadline: Deadline,
-    ) -> None:
-        self._loop = loop
-        self._dispatcher = dispatcher
-        self._client = client
-        self._state = state
-        self._source = source
-        self._closing = closing
-        self._events: SimpleQueue[Outcome | TaskEnd] = SimpleQueue()
-        self._job = Job(state.template, self._events.put, deadline)
-        self._inbox: asyncio.Queue[Batch] = asyncio.Queue()
-        self._task: BackgroundTask | None = None
-        self._closed = False
-
-    def __iter__(self) -> Iterator[EmbeddingsPart]:
-        return self
-
-    def __next__(self) -> EmbeddingsPart:
-        """Return the next part as it arrives."""
-        try:
-            part = self._next_part()
-        except BaseException:
-            self.close()
-            raise
-        if part is None:
-            error = None if self._closed else self._state.error()
-            self.close()
-            raise StopIteration if error is None else error
-        return part
-
-    def _next_part(self) -> EmbeddingsPart | None:
-        state = self._state
-        if self._task is not None and self._task.is_inherited():
-            raise RuntimeError("a stream does not survive fork(): its requests are the parent's")
-        while not self._closed:
-            self._take_outcomes(wait=False)
-            part = state.next_part()
-            if part is not None:
-                return part
-            if state.wants_document and self._job.deadline.remaining(self._client.clock) == 0:
-                state.stop(self._job.deadline.error(None))
-            if state.wants_document:
-                try:
-                    state.feed(next(self._source))
-                except StopIteration:
-                    state.exhaust()
-                except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
-                    state.exhaust(error)
-                self._send(state.next_batches())
-                continue
-            self._send(state.next_batches())
-            if state.is_over:
-                break
-            if state.waits_for_outcome:
-                self._take_outcomes(wait=True)
-        return None
-
-    def _send(self, batches: list[Batch]) -> None:
-        if not batches:
-            return
-        if self._task is None:
-            # The task holds no reference to self, so that a stream that is dropped can be collected.
-            dispatcher, job, inbox = self._dispatcher, self._job, self._inbox
-            self._task = self._loop.start_task(lambda: dispatcher.serve(job, inbox), self._events)
-        if not self._state.raises:
-            self._job.fatal = None  # an outage may have ended: each new request finds out
-        for batch in batches:
-            self._loop.call_soon(self._inbox.put_nowait, batch)
-
-    def _take_outcomes(self, *, wait: bool) -> None:
-        """Take all outcomes that have arrived; with ``wait`` at least one."""
-        with contextlib.suppress(Empty):
-            while True:
-                event = self._events.get(block=wait)
-                wait = False
-                if isinstance(event, TaskEnd):
-                    event.check()
-                    raise ClosedClientError("the client was closed")
-                self._state.add_outcome(event)
-
-    def close(self) -> None:
-        """Cancel the requests in flight and wait until they have ended."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if self._task is not None:
-                self._task.cancel()
-        finally:
-            self._closing()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_closed"):
-            self.close()
