@@ -1,6 +1,6 @@
 """The HTTP client. :meth:`Client.embed` is explained by six files, read in this order.
 
-1. ``sync.py``: the call itself. ``asynchronous.py`` is its twin.
+1. ``sync.py``: the call itself. ``asynchronous.py`` is its twin, and ``base.py`` holds their options.
 2. ``_planning/prepare.py``: documents are checked, counted and packed into requests.
 3. ``batches.py``: the planned requests as batches, and the matrix that is assembled from their outcomes.
 4. ``dispatch.py``: a limited number of batches is in flight at once, and a refused batch is split.
