@@ -132,7 +132,7 @@ impl Header {
         bytes.try_into().unwrap_or([0; HEADER])
     }
 
-    /// Parse the header of a file of `length` bytes; the error completes "<path> ...". The sections of a valid header
+    /// Parse the header of a file of `length` bytes; the error completes "PATH ...". The sections of a valid header
     /// lie in the file and have the lengths that its dimensions and rows imply.
     fn parse(bytes: &[u8], length: u64) -> Result<Self, String> {
         let magic = &bytes[..bytes.len().min(MAGIC.len())];

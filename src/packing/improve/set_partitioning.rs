@@ -1,6 +1,6 @@
 //! Set partitioning: packs documents that fill the wanted number of requests nearly to the last token.
 //!
-//! Few documents have few [`tight_subsets`](super::tight_subsets), and [`exact_cover`](super::exact_cover) chooses requests
+//! Few documents have few [`tight_subsets`], and [`exact_cover`](super::exact_cover) chooses requests
 //! among them all: first among the subsets of no more documents than a request holds on average (rounded up), which are
 //! far fewer than all and often enough. Each search has the subsets in random order and restarts after the number of steps
 //! that Luby, Sinclair and Zuckerman, "Optimal speedup of Las Vegas algorithms", Information Processing Letters 47 (1993),
