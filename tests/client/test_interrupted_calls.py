@@ -110,3 +110,47 @@ def test_closing_from_another_thread_carries_the_partial_result(server, control)
         with pytest.raises(ctxembed.ClosedClientError) as caught:
             call.result()
     assert np.diff(caught.value.partial.offsets).tolist() == [1, 0, 0]
+
+
+def test_ctrl_c_before_the_first_request_carries_an_empty_partial_result(server):
+    code = f"""
+        import os, signal, ctxembed
+        def documents():
+            yield ["a"]
+            os.kill(os.getpid(), signal.SIGINT)
+            yield ["b"]
+        def count(texts):
+            os.kill(os.getpid(), signal.SIGINT)
+            return [1] * len(texts)
+        for client, rows in [
+            (ctxembed.Client("key-1234", base_url={server.base_url!r}), documents()),
+            (ctxembed.Client("key-1234", base_url={server.base_url!r}, token_counter=count), [["a"]]),
+        ]:
+            try:
+                client.embed(rows, dimensions=128)
+            except KeyboardInterrupt as interrupt:
+                print(len(interrupt.partial), interrupt.partial.vectors.shape)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("0 (0, 128)\n" * 2, "")
+
+
+def test_cancelling_a_task_while_a_worker_thread_plans_carries_an_empty_partial_result(server):
+    counting, cancelled = threading.Event(), threading.Event()
+
+    def count(texts):
+        counting.set()
+        cancelled.wait()
+        return [1] * len(texts)
+
+    async def main():
+        async with AsyncClient(KEY, base_url=server.base_url, token_counter=count) as client:
+            task = asyncio.create_task(client.embed([["a" * 2_000_000]]))
+            await asyncio.to_thread(counting.wait)
+            task.cancel()
+            cancelled.set()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            return caught.value.partial
+
+    assert len(asyncio.run(main())) == 0

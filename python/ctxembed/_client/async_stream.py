@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import anyio
 import anyio.lowlevel
 
-from ctxembed._client.dispatch import Job
+from ctxembed._client.dispatch import Job, abort
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -118,8 +118,13 @@ class StreamTask:
                     except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
                         self._state.exhaust(error)
                         self._send()
+                    except BaseException as error:
+                        if isinstance(error, anyio.get_cancelled_exc_class()):
+                            raise
+                        abort(self._group, self._job, error)
                     finally:
                         self._flushing.cancel()
+            self.error = self._job.abort
         except Exception as error:  # noqa: BLE001  # raised by next_part()
             self.error = error
         finally:

@@ -12,8 +12,9 @@ import anyio.to_thread
 from ctxembed._client._http.credentials import key_source
 from ctxembed._client.async_stream import AsyncStream, StreamTask
 from ctxembed._client.base import BaseClient
-from ctxembed._client.batches import attach_partial, result_or_error, single_result
+from ctxembed._client.batches import attach_no_vectors, attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
+from ctxembed._client.endpoint import CONTEXTUALIZED, RequestTemplate
 from ctxembed._client.options import AsyncClientOptions, show_options
 from ctxembed._client.progress import ProgressMeter, progress_callback
 from ctxembed._client.raw import AsyncRawCalls
@@ -214,7 +215,11 @@ class AsyncClient(BaseClient):
         started = self._deadline(deadline)
         rows = as_lists(documents)
         plan = partial(self._plan_embed, rows, model, dimensions, encoding_format, on_error)
-        planned = await anyio.to_thread.run_sync(plan) if has_more_characters(rows, _MAX_INLINE) else plan()
+        if has_more_characters(rows, _MAX_INLINE):
+            with attach_no_vectors(RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)):
+                planned = await anyio.to_thread.run_sync(plan)
+        else:
+            planned = plan()
         return await self._run(planned, on_error, progress, started)
 
     async def embed_queries(

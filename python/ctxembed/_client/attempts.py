@@ -172,7 +172,7 @@ class BatchRequest:
             self._usage += attempt.usage if attempt.succeeded else attempt.usage.thrown_away()
             return attempt
         attempts: list[_Attempt] = []
-        crashes: list[Exception] = []
+        crashes: list[BaseException] = []
         in_flight = 1
         hedged = False
         done = anyio.Event()
@@ -181,7 +181,9 @@ class BatchRequest:
             nonlocal in_flight
             try:
                 attempts.append(await self._attempt(hedge=hedge))
-            except Exception as error:  # noqa: BLE001  # raised below when both attempts have ended
+            except BaseException as error:  # raised below when both attempts have ended
+                if isinstance(error, anyio.get_cancelled_exc_class()):
+                    raise
                 crashes.append(error)
             in_flight -= 1
             if not in_flight or (attempts and attempts[-1].succeeded):
@@ -220,7 +222,10 @@ class BatchRequest:
     async def _attempt(self, *, hedge: bool) -> _Attempt:
         """Send the request once, read its response, and record both where others learn from them."""
         state, template, batch, clock = self._state, self._template, self._batch, self._state.clock
-        credentials = state.key.get()
+        try:
+            credentials = state.key.get()
+        except anyio.get_cancelled_exc_class() as error:  # of another loop or thread; this request is not cancelled
+            raise RuntimeError(f"the api_key callable raised {type(error).__name__}") from error
         self._attempts += 1
         url = state.base_url + template.path
         chunks = sum(batch.shape)

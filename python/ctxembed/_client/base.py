@@ -21,7 +21,7 @@ from ctxembed._client._policy.pacing import Pacing
 from ctxembed._client._policy.rate_limiter import shared_rate_limiter
 from ctxembed._client._policy.retry import RetryBudget, RetryPolicy
 from ctxembed._client._runtime import current_event_loop, is_trio
-from ctxembed._client.batches import Batch, plan_call
+from ctxembed._client.batches import Batch, attach_no_vectors, plan_call
 from ctxembed._client.dispatch import Dispatcher
 from ctxembed._client.endpoint import CONTEXTUALIZED, TEXTS, RequestTemplate
 from ctxembed._client.hooks import Hooks
@@ -202,7 +202,8 @@ class BaseClient:
         self._check_open()
         check_on_error(on_error)
         template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
-        return plan_call(template, self._prepare(prepare, documents), on_error)
+        with attach_no_vectors(template):
+            return plan_call(template, self._prepare(prepare, documents), on_error)
 
     def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
         documents = [[query] for query in _check_queries(queries)]

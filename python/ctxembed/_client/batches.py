@@ -28,6 +28,7 @@ __all__ = [
     "EmbeddingsPart",
     "Outcome",
     "PlannedCall",
+    "attach_no_vectors",
     "attach_partial",
     "failures_of",
     "part_of",
@@ -317,6 +318,19 @@ def attach_partial(assembly: Assembly) -> Iterator[None]:
     except BaseException as error:
         with contextlib.suppress(Exception):  # a class that takes no attribute
             error.partial = assembly.interrupted_result()  # type: ignore[attr-defined]
+        raise
+
+
+@contextlib.contextmanager
+def attach_no_vectors(template: RequestTemplate) -> Iterator[None]:
+    """Attach a ``.partial`` without documents to an interruption, such as Ctrl-C, before anything was sent."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as interrupt:
+        with contextlib.suppress(Exception):
+            interrupt.partial = Assembly(template, np.zeros(1, np.int64)).result()  # type: ignore[attr-defined]
         raise
 
 

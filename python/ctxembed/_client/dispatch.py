@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ctxembed._client.endpoint import RequestTemplate
     from ctxembed._client.state import ClientState
 
-__all__ = ["Dispatcher", "Job"]
+__all__ = ["Dispatcher", "Job", "abort"]
 
 _SUSPICIOUS: Final = 16
 """Single documents of a planned request that were refused, with nothing accepted, before all of it is suspected."""
@@ -66,12 +66,16 @@ class Job:
         Of the call.
     fatal : Exception or None
         An error that every other request would meet. No request starts after it.
+    abort : BaseException or None
+        What a callable of the caller's raised to end more than its request, such as ``SystemExit``, or what ``emit``
+        raised. It cancels the requests in flight and ends the call.
     """
 
     template: RequestTemplate
     emit: Callable[[Outcome], object]
     deadline: Deadline = field(default_factory=Deadline)
     fatal: Exception | None = None
+    abort: BaseException | None = None
     succeeded: int = 0
     refusals: dict[int, _Refusals] = field(default_factory=dict)
 
@@ -135,16 +139,14 @@ class Dispatcher:
 
         An exception that ``emit`` raises cancels the requests in flight and is raised here.
         """
-        raised: list[BaseException] = []
         async with anyio.create_task_group() as group:
-            guarded = Job(job.template, _guard(job.emit, raised, group), job.deadline)
             for batch in batches:
-                if guarded.fatal is None and await self._acquire(guarded):
-                    group.start_soon(self._send, group, guarded, batch)
+                if job.fatal is None and await self._acquire(job):
+                    group.start_soon(self._send, group, job, batch)
                 else:
-                    guarded.emit(self._request(guarded, batch).outcome(guarded.fatal))
-        if raised:
-            raise raised[0]
+                    _emit(group, job, self._request(job, batch).outcome(job.fatal))
+        if job.abort is not None:
+            raise job.abort
 
     async def send_one(
         self, template: RequestTemplate, batch: Batch, deadline: Deadline, *, keep_body: bool = False
@@ -165,6 +167,8 @@ class Dispatcher:
             while True:
                 batch = await inbox.get()
                 group.start_soon(self.send, group, job, batch)
+        if job.abort is not None:
+            raise job.abort
 
     async def send(self, group: TaskGroup, job: Job, batch: Batch) -> None:
         """Wait for a slot, then send a batch and all pieces that it is split into."""
@@ -172,7 +176,7 @@ class Dispatcher:
         if await self._acquire(job, first=batch.attempts > 0 and not job.is_suspected(batch)):
             await self._send(group, job, batch)
         else:
-            job.emit(self._request(job, batch).outcome(job.fatal))
+            _emit(group, job, self._request(job, batch).outcome(job.fatal))
 
     async def _send(self, group: TaskGroup, job: Job, batch: Batch) -> None:
         """Send a batch that has a slot."""
@@ -183,6 +187,11 @@ class Dispatcher:
             outcome = await request.run() if given_up is None else request.outcome(given_up)
         except Exception as error:  # noqa: BLE001  # whatever it is, what others have paid for is kept
             outcome = request.outcome(error)
+        except BaseException as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
+            abort(group, job, error)
+            return
         finally:
             self._state.pacing.concurrency.release()
         refusal = outcome.error
@@ -194,7 +203,7 @@ class Dispatcher:
                     self._split(group, job, outcome, refusal, named)
                     return
         job.record(outcome, outage=self._state.budget.is_outage)
-        job.emit(outcome)
+        _emit(group, job, outcome)
 
     def _split(self, group: TaskGroup, job: Job, outcome: Outcome, refusal: Exception, named: list[int]) -> None:
         batch = outcome.batch
@@ -225,17 +234,16 @@ def _ignore(outcome: Outcome) -> None:
     del outcome
 
 
-def _guard(
-    emit: Callable[[Outcome], object], raised: list[BaseException], group: TaskGroup
-) -> Callable[[Outcome], object]:
-    """Keep what ``emit`` raises out of the task group, which would wrap it into an exception group."""
+def _emit(group: TaskGroup, job: Job, outcome: Outcome) -> None:
+    try:
+        if job.abort is None:
+            job.emit(outcome)
+    except BaseException as error:  # noqa: BLE001  # raised when the group has ended, which would wrap it
+        abort(group, job, error)
 
-    def guarded(outcome: Outcome) -> None:
-        try:
-            if not raised:
-                emit(outcome)
-        except BaseException as error:  # noqa: BLE001  # raised by run() when the group has ended
-            raised.append(error)
-            group.cancel_scope.cancel()
 
-    return guarded
+def abort(group: TaskGroup, job: Job, error: BaseException) -> None:
+    """Cancel all requests of a call. An exception group would hide ``error``, and asyncio's loop would end by it."""
+    if job.abort is None:
+        job.abort = error
+    group.cancel_scope.cancel()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ctxembed._client._http.credentials import key_source
-from ctxembed._client.background import BackgroundLoop, TaskEnd
+from ctxembed._client.background import BackgroundLoop, TaskEnd, TaskEvents
 from ctxembed._client.base import BaseClient
 from ctxembed._client.batches import attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
@@ -106,7 +105,9 @@ class Client(BaseClient):
     Thread-safe: any number of threads may share a client. Requests run in an event loop in a daemon thread, which
     starts with the first call and ends with :meth:`close`, when the client is garbage collected, or with the
     interpreter. Calls therefore work inside a running event loop too, for example in a notebook. Ctrl-C cancels the
-    requests of the call; the ``KeyboardInterrupt`` of :meth:`embed` carries the vectors so far as ``.partial``. After
+    requests of the call; the ``KeyboardInterrupt`` of :meth:`embed` carries the vectors so far as ``.partial``. Calls
+    work while the interpreter shuts down too, in other threads and ``atexit`` functions: where no thread can be
+    started, the caller's own sends the requests. After
     ``fork()`` the child creates a thread and connections of its own. A client cannot be pickled.
 
     Retries and failures are logged to ``logging.getLogger("ctxembed")`` with details in ``record.ctxembed``, without
@@ -484,7 +485,7 @@ class Client(BaseClient):
         report: Callable[[Progress], object] | None,
     ) -> None:
         """Run ``work`` in the background loop. This thread waits, receives Ctrl-C, and reports progress."""
-        events: SimpleQueue[Progress | TaskEnd] = SimpleQueue()
+        events = TaskEvents()
         task = self._loop.start_task(lambda: work(events.put), events)
         try:
             while not isinstance(event := events.get(), TaskEnd):

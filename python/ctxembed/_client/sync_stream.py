@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TYPE_CHECKING, Self
 
-from ctxembed._client.background import BackgroundTask, TaskEnd
+from ctxembed._client.background import BackgroundTask, TaskEnd, TaskEvents
 from ctxembed._client.dispatch import Job
 from ctxembed._errors import ClosedClientError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ctxembed._client._policy.clock import Deadline
     from ctxembed._client.background import BackgroundLoop
-    from ctxembed._client.batches import Batch, EmbeddingsPart, Outcome
+    from ctxembed._client.batches import Batch, EmbeddingsPart
     from ctxembed._client.dispatch import Dispatcher
     from ctxembed._client.state import ClientState
     from ctxembed._client.stream import StreamState
@@ -45,7 +45,7 @@ class Stream:
         self._state = state
         self._source = source
         self._closing = closing
-        self._events: SimpleQueue[Outcome | TaskEnd] = SimpleQueue()
+        self._events = TaskEvents()
         self._job = Job(state.template, self._events.put, deadline)
         self._inbox: asyncio.Queue[Batch] = asyncio.Queue()
         self._task: BackgroundTask | None = None
@@ -104,13 +104,13 @@ class Stream:
         if not self._state.raises:
             self._job.fatal = None  # an outage may have ended: each new request finds out
         for batch in batches:
-            self._loop.call_soon(self._inbox.put_nowait, batch)
+            self._task.call_soon(self._inbox.put_nowait, batch)
 
     def _take_outcomes(self, *, wait: bool) -> None:
         """Take all outcomes that have arrived; with ``wait`` at least one."""
         with contextlib.suppress(Empty):
             while True:
-                event = self._events.get(block=wait)
+                event = self._events.get(wait=wait)
                 wait = False
                 if isinstance(event, TaskEnd):
                     event.check()

@@ -6,6 +6,7 @@ import math
 import random as _random
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 __all__ = ["SYSTEM_CLOCK", "Clock", "Deadline"]
+
+# Tools that freeze time for tests replace time.monotonic, perhaps before this module is imported.
+_monotonic: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +40,7 @@ class Clock:
         Returns a float from 0 to 1; used for jitter.
     """
 
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = _monotonic
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[object]] = anyio.sleep
     random: Callable[[], float] = field(default=_random.random)
