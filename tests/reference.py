@@ -48,8 +48,9 @@ ROOMS = {
         "Clock",
     ),
     "Results": ("Embeddings", "Usage", "Failure"),
-    "Models and limits": ("Model", "models", "get_model", "register_model", "EncodingFormat", "Limits"),
+    "Models and limits": ("Model", "models", "get_model", "register_model", "EncodingFormat", "InputType", "Limits"),
     "Planning": (
+        "document_key",
         "plan",
         "Plan",
         "Problem",

@@ -9,7 +9,7 @@ The names by room:
   :class:`BinaryIndex`, and what they return: :class:`Matches`, :class:`RangeMatches`, :class:`Pairs`,
   :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :class:`TokenCounter`,
-  :func:`token_upper_bound`, :class:`Limits`
+  :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
 - client: :class:`Client`, :class:`AsyncClient`
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
@@ -62,7 +62,8 @@ from ctxembed._errors import (
     RateLimitError,
     UnprocessableEntityError,
 )
-from ctxembed._models import EncodingFormat, Model, get_model, models, register_model
+from ctxembed._models import EncodingFormat, InputType, Model, get_model, models, register_model
+from ctxembed._planning.document_key import document_key
 from ctxembed._planning.limits import Limits
 from ctxembed._planning.packing import Packing, pack
 from ctxembed._planning.plan import Plan, plan, token_upper_bound
@@ -128,6 +129,7 @@ __all__ = [
     "Failure",
     "Index",
     "IndexFileError",
+    "InputType",
     "InternalServerError",
     "InvalidDocumentsError",
     "Limits",
@@ -164,6 +166,7 @@ __all__ = [
     "cosine",
     "decode_base64",
     "decode_response",
+    "document_key",
     "dot",
     "encode_base64",
     "get_model",
