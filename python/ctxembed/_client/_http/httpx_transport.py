@@ -148,8 +148,20 @@ class _ThreadedResponse:
 
 
 async def _in_thread(work: Any) -> Any:
-    # The concurrency limiter bounds how many threads there are, so each call brings a limiter of its own.
-    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+    has_started = False
+
+    def run() -> Any:
+        nonlocal has_started
+        has_started = True
+        return work()
+
+    try:
+        # The concurrency limiter bounds how many threads there are, so each call brings a limiter of its own.
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+    except RuntimeError:
+        if has_started:
+            raise
+        return work()  # no thread can be started, as while the interpreter shuts down
 
 
 def _build(client: httpx.AsyncClient | httpx.Client, request: TransportRequest) -> httpx.Request:
