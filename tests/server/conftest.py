@@ -117,7 +117,7 @@ def in_process(clock):
             transport = httpx.ASGITransport(app, client=(address, 1))
             headers = {"authorization": "Bearer k"}
             responses = []
-            async with httpx.AsyncClient(transport=transport, base_url="http://app", headers=headers) as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
                 for call in calls:
                     if isinstance(call, tuple):
                         method, path, options = call
@@ -152,7 +152,7 @@ def open_request():
         content = json.dumps({"input": "a", "model": TEXT_MODEL, **body})
         opened.append(socket.create_connection((host, int(port)), timeout=10))
         opened[-1].sendall(
-            f"POST {TEXTS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\ncontent-type: application/json\r\n"
+            f"POST {TEXTS} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer k\r\ncontent-type: application/json\r\n"
             f"x-fault: {json.dumps(fault)}\r\ncontent-length: {len(content)}\r\n\r\n{content}".encode()
         )
         return opened[-1]

@@ -166,7 +166,8 @@ def test_invalid_options_are_rejected_by_name(api, endpoint, options, field, kin
 def test_a_model_of_the_other_endpoint_is_rejected_with_the_valid_names(api):
     documents = detail_of(api.documents([["a"]], model="pplx-embed-v1-4b"))
     texts = detail_of(api.texts(["a"], model="pplx-embed-context-v1-4b"))
-    assert "'pplx-embed-context-v1-0.6b' or 'pplx-embed-context-v1-4b'" in documents["msg"]
+    assert "'pplx-embed-context-v1-0.6b', 'pplx-embed-context-v1-4b', " in documents["msg"]
+    assert "'pplx-embed-v1-4b'" not in documents["msg"]
     assert "'pplx-embed-v1-0.6b' or 'pplx-embed-v1-4b'" in texts["msg"]
 
 

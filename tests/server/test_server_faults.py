@@ -394,7 +394,7 @@ def test_an_invalid_plan_is_rejected_with_the_step(api):
     assert response.status_code == 422
     assert "step 1" in response.json()["detail"][0]["msg"]
     assert api.http.post("/faults", json={"stops": []}).status_code == 422
-    assert api.http.post("/faults", content=b"{").status_code == 422
+    assert api.http.post("/faults", content=b"{", headers={"content-type": "application/json"}).status_code == 422
     assert api.http.get("/faults").json() == []
 
 

@@ -285,6 +285,9 @@ def serve(
     ] = None,
     *,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a host beyond this machine.")] = False,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A further name of this server; may be repeated.")
+    ] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request to stderr.")] = False,
 ) -> None:
     """Run a local server with the API's contract, limits and errors, and lexical vectors instead of a model's.
@@ -311,6 +314,7 @@ def serve(
             fail_rate=fail_rate,
             faults=faults,
             allow_remote=allow_remote,
+            allowed_hosts=tuple(allowed_host or ()),
             access_log=access_log,
         )
     except (OSError, ValueError) as error:

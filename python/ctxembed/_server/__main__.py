@@ -23,6 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 picks a free one (default %(default)s)")
     parser.add_argument("--allow-remote", action="store_true", help="allow a host that other machines can reach")
+    parser.add_argument("--allowed-hosts", default="", metavar="NAME,...", help="further names of this server")
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="minimum time to a response")
     parser.add_argument("--requests-per-minute", type=float, metavar="N", help="send 429 beyond this rate")
     parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="send 429 beyond this rate")
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     until_stdin_closes = options.pop("until_stdin_closes")
     limits = {limit.name: options.pop("limit_" + limit.name) for limit in fields(Limits)}
     options["fail_kinds"] = tuple(kind for kind in options["fail_kinds"].split(",") if kind)
+    options["allowed_hosts"] = tuple(name for name in options["allowed_hosts"].split(",") if name)
     options["key"] = os.environ.pop("CTXEMBED_SERVER_KEY", None)
     try:
         config = ServerConfig(limits=Limits(**limits), **options)

@@ -21,6 +21,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 
 from ctxembed._server import contract
+from ctxembed._server.access import AccessControl
 from ctxembed._server.clock import Clock, DisconnectedError
 from ctxembed._server.config import is_loopback
 from ctxembed._server.contract import Contract, CountTokens, EmbeddingRequest, InvalidRequestError, NotJsonError
@@ -49,8 +50,14 @@ logger = logging.getLogger("ctxembed.server")
 
 DOCUMENTS_PATH: Final = "/v1/contextualizedembeddings"
 TEXTS_PATH: Final = "/v1/embeddings"
+_PATHS: Final = frozenset({DOCUMENTS_PATH, TEXTS_PATH, "/healthz", "/stats", "/faults"})
 _JSON: Final = "application/json"
 _HTML: Final = "text/html"
+
+_BODY_TIMEOUT: Final = 60.0  # seconds without a byte of a body
+_DISCARD_TIMEOUT: Final = 30.0  # seconds for a body that is not used
+_MAX_PLAN: Final = 1 << 20  # bytes of a fault plan
+_CLOSES: Final = "ctxembed.closes"  # in the scope of a request whose body was not read to its end
 
 _PAYLOADS: Final = {
     "html": (_HTML, b"<html><head><title>Welcome</title></head><body>Sign in to continue</body></html>\n"),
@@ -58,10 +65,6 @@ _PAYLOADS: Final = {
     "garbage": (_JSON, b'{"object":"list","data":[{"object":"list","index":0,"data":[{"obj\x00\xff\xfe not json'),
 }
 """Content type and body of each ``payload`` fault."""
-
-
-class _TooLargeError(Exception):
-    """The request body is larger than the server accepts."""
 
 
 class _ErrorResponse(Exception):  # noqa: N818  # a response, not an error
@@ -89,7 +92,8 @@ class _Middleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(uuid.uuid4().hex, scope["path"], at=self._clock.monotonic())
+        path = scope["path"] if scope["path"] in _PATHS else "other"  # a client invents any number of them
+        record = RequestRecord(uuid.uuid4().hex, path, at=self._clock.monotonic())
         scope[RECORD] = record
         started = False
 
@@ -101,7 +105,7 @@ class _Middleware:
                 MutableHeaders(scope=message)["x-request-id"] = record.request_id
             await send(message)
 
-        counted = record.path.startswith("/v1/")
+        counted = scope["path"].startswith("/v1/")
         if counted:
             self._stats.begin()
         try:
@@ -189,6 +193,8 @@ class _Service:
         if status == 200 and not fault.hides_usage:
             record.reported = record.tokens
         headers = {**self._rate_limiter.headers(), **headers}
+        if _CLOSES in request.scope:
+            headers["connection"] = "close"
         return FaultyResponse(
             body,
             status_code=status,
@@ -201,16 +207,15 @@ class _Service:
 
     async def _embed(self, request: Request, fault: Fault, *, nested: bool) -> bytes:
         """Return the body of a 200, or raise another response."""
-        try:
-            body = await self._read(request)
-        except _TooLargeError:
-            raise _ErrorResponse(413, contract.error_body(413), {"connection": "close"}) from None
-        if fault.status is not None:
-            raise self._error_response(fault.status)
-        self._authorize(request)
+        status = fault.status
+        if status is None and not self._is_authorized(request):
+            status = 401
+        if status is not None:
+            await self._discard(request, aiter(request.stream()))
+            raise self._error_response(status)
+        body = await self._read(request)
         self._admit("requests", 1)
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != _JSON:
+        if not _is_json(request):
             problem = {"loc": ["header", "content-type"], "msg": f"Input should be '{_JSON}'", "type": "literal_error"}
             raise _ErrorResponse(422, contract.error_body(422, problems=[problem]))
 
@@ -233,24 +238,50 @@ class _Service:
         return content
 
     async def _read(self, request: Request) -> bytes:
+        """Return the body, or raise a 408 or a 413."""
         pieces: list[bytes] = []
         size = 0
-        async for piece in request.stream():
+        body = aiter(request.stream())
+        limit = self.config.max_body_bytes
+        while size <= limit:
+            try:
+                async with asyncio.timeout(_BODY_TIMEOUT):
+                    piece = await anext(body, b"")
+            except TimeoutError:
+                raise _ErrorResponse(408, contract.error_body(408), {"connection": "close"}) from None
+            if not piece:
+                return b"".join(pieces)
             size += len(piece)
-            if size > self.config.max_body_bytes:
-                raise _TooLargeError
             pieces.append(piece)
-        return b"".join(pieces)
+        pieces.clear()
+        await self._discard(request, body, size)
+        raise _ErrorResponse(413, contract.error_body(413))
 
-    def _authorize(self, request: Request) -> None:
+    async def _discard(self, request: Request, body: AsyncIterator[bytes], size: int = 0) -> None:
+        """Read the rest of a body without keeping it: many clients read the response when they have sent all.
+
+        What is left after a limit of bytes and time is not read, and the connection is closed.
+        """
+        try:
+            async with asyncio.timeout(_DISCARD_TIMEOUT):
+                async for piece in body:
+                    size += len(piece)
+                    if size > 2 * self.config.max_body_bytes:
+                        break
+                else:
+                    return
+        except TimeoutError:
+            pass
+        request.scope[_CLOSES] = True
+
+    def _is_authorized(self, request: Request) -> bool:
         given = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
         token = token.strip()
         accepted = scheme.lower() == b"bearer" and bool(token)
         if accepted and self._key is not None:
             accepted = hmac.compare_digest(token, self._key)
-        if not accepted:
-            raise self._error_response(401)
+        return accepted
 
     def _admit(self, kind: str, amount: float) -> None:
         headers = self._rate_limiter.admit(kind, amount)
@@ -276,6 +307,22 @@ class _Service:
     ) -> _Result:
         call = partial(function, *args, **options)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _is_json(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == _JSON
+
+
+async def _limited(request: Request, limit: int) -> bytes | None:
+    """Return the body, or None where it is larger."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _is_local(request: Request) -> bool:
@@ -312,6 +359,7 @@ def create_app(config: ServerConfig, embedder: Embedder, *, clock: Clock | None 
     # No documentation pages and no redirects: the API returns 404 for these paths.
     app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.stopping = service.stopping
+    app.add_middleware(AccessControl, config=config)
     app.add_middleware(_Middleware, stats=service.stats, clock=clock)
 
     @app.post(DOCUMENTS_PATH)
@@ -343,10 +391,18 @@ def create_app(config: ServerConfig, embedder: Embedder, *, clock: Clock | None 
     async def set_faults(request: Request) -> Response:
         if not _is_local(request):
             return Response(contract.error_body(403, "Faults can be set from this machine only"), 403, media_type=_JSON)
+        if not _is_json(request):  # a page of another site can send any other without asking
+            return Response(contract.error_body(415, f"The content type must be {_JSON}"), 415, media_type=_JSON)
         try:
-            plan = parse_plan(json.loads(await request.body()))
+            body = await asyncio.wait_for(_limited(request, _MAX_PLAN), _BODY_TIMEOUT)
+        except TimeoutError:
+            return Response(contract.error_body(408), 408, {"connection": "close"}, _JSON)
+        if body is None:
+            return Response(contract.error_body(413), 413, {"connection": "close"}, _JSON)
+        try:
+            plan = parse_plan(json.loads(body))
             service.set_plan(plan)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Response(contract.error_body(422, str(error)), 422, media_type=_JSON)
         return JSONResponse({"steps": len(plan.steps)})
 

@@ -64,6 +64,8 @@ class ServerConfig:
         The only accepted bearer token; None accepts any that is not empty. ``repr`` does not show it.
     allow_remote : bool
         Allow a ``host`` that other machines can reach.
+    allowed_hosts : tuple of str
+        Names that the ``Host`` of a request may have, besides addresses, ``localhost`` and ``host``.
     latency : float
         Minimum seconds from a request's arrival to its response.
     requests_per_minute, tokens_per_minute : float or None
@@ -107,6 +109,7 @@ class ServerConfig:
     port: int = 0
     key: str | None = field(default=None, repr=False)
     allow_remote: bool = False
+    allowed_hosts: tuple[str, ...] = ()
     latency: float = 0.0
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -142,6 +145,9 @@ class ServerConfig:
                 f"ServerConfig.host {self.host!r} is not a loopback address: expected 127.0.0.1, ::1 or localhost, "
                 "or allow_remote=True (--allow-remote)"
             )
+        for name in self.allowed_hosts:
+            if not isinstance(name, str) or not name or any(character in name for character in "/:,@ "):
+                raise ValueError(f"ServerConfig.allowed_hosts: expected host names without ports, got {name!r}")
         if self.key is not None and not isinstance(self.key, str):
             raise TypeError(f"ServerConfig.key must be a str or None, got {type(self.key).__name__}")
         if self.key == "":

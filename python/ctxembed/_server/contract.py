@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from ctxembed._models import MIN_DIMENSIONS, SEPARATOR
 
@@ -37,7 +38,10 @@ ENCODING_FORMATS: Final = ("base64_int8", "base64_binary")
 
 Problem = dict[str, Any]
 _Text = Annotated[str, Field(min_length=1)]
-_Texts = Annotated[list[_Text], Field(min_length=1)]
+_Texts = Annotated[list[_Text], Field(min_length=1, fail_fast=True)]
+
+_MAX_PROBLEMS: Final = 100
+"""Problems of an input that a response lists."""
 
 
 class NotJsonError(Exception):
@@ -95,7 +99,7 @@ class _Body(BaseModel):
 
 
 class _DocumentsBody(_Body):
-    input: Annotated[list[_Texts], Field(min_length=1)]
+    input: Annotated[list[_Texts], Field(min_length=1, fail_fast=True)]
 
 
 class _TextsBody(_Body):
@@ -230,7 +234,8 @@ def parse_request(body: bytes, contract: Contract, *, nested: bool) -> Embedding
         details = error.errors(include_url=False, include_context=False, include_input=False)
         if details[0]["type"] == "json_invalid":
             raise NotJsonError(details[0]["msg"]) from None
-        raise InvalidRequestError([_problem(d["type"], d["msg"], *d["loc"]) for d in details]) from None
+        problems = [_problem(d["type"], d["msg"], *d["loc"]) for d in details]
+        raise InvalidRequestError(_all_problems(problems, body, contract, nested=nested)) from None
     documents: Sequence[Sequence[str]]
     if isinstance(given, _DocumentsBody):
         documents = given.input
@@ -251,6 +256,52 @@ def parse_request(body: bytes, contract: Contract, *, nested: bool) -> Embedding
         encoding_format=cast("EncodingFormat", given.encoding_format),
         tokens=tokens,
     )
+
+
+def _all_problems(first: list[Problem], body: bytes, contract: Contract, *, nested: bool) -> list[Problem]:
+    """Return the problems of a body of which the first of its input is known, and no more than are of use."""
+    others = [problem for problem in first if problem["loc"][1:2] != ["input"]]
+    if len(others) == len(first):
+        return first
+    given = from_json(body).get("input")
+    if not isinstance(given, list):
+        return first
+    limits = contract.limits
+    if len(given) > limits.documents:
+        what = "documents" if nested else "texts"
+        message = f"List should have at most {limits.documents} {what}, not {len(given)}"
+        return [*others, _problem("too_long", message, "input")]
+    found: list[Problem] = []
+    for problem in _input_problems(given, nested=nested):
+        if len(found) == _MAX_PROBLEMS:
+            message = f"The input has more problems than these {_MAX_PROBLEMS}"
+            return [*others, *found, _problem("too_many_errors", message, "input")]
+        found.append(problem)
+    return [*others, *(found or [problem for problem in first if problem not in others])]
+
+
+def _input_problems(given: list[Any], *, nested: bool) -> Iterator[Problem]:
+    """Find the problems of an input one by one."""
+    for position, entry in enumerate(given):
+        if nested and isinstance(entry, list) and entry:
+            for number, text in enumerate(entry):
+                if not (isinstance(text, str) and text):
+                    yield from _problems_of(_TEXT, text, position, number)
+        elif not (not nested and isinstance(entry, str) and entry):
+            yield from _problems_of(_TEXTS if nested else _TEXT, entry, position)
+
+
+_STRICT: Final = ConfigDict(strict=True, hide_input_in_errors=True)
+_TEXT: Final = TypeAdapter[Any](_Text, config=_STRICT)
+_TEXTS: Final = TypeAdapter[Any](_Texts, config=_STRICT)
+
+
+def _problems_of(expected: TypeAdapter[Any], value: object, *place: int) -> Iterator[Problem]:
+    try:
+        expected.validate_python(value)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_context=False, include_input=False):
+            yield _problem(detail["type"], detail["msg"], "input", *place, *detail["loc"])
 
 
 def _decimal(number: Decimal) -> str:

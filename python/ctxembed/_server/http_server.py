@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -28,13 +29,17 @@ __all__ = ["serve"]
 
 _KEEP_ALIVE = 75  # seconds; longer than a client's connection pool, so the client closes idle connections first
 _GRACE = 5  # seconds that requests in flight get at shutdown
+_HEAD_TIMEOUT = 30.0  # seconds from the first byte of a request to the end of its headers, and for the first request
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that gives the application its connection, so that a fault can break it."""
+    """HTTP/1.1 that gives the application its connection, so that a fault can break it, and a time for headers."""
+
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares it so
         super().connection_made(transport)
+        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT, transport.close)
         app: Any = self.app
 
         async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,6 +47,20 @@ class _Protocol(H11Protocol):
             await app(scope, receive, send)
 
         self.app = with_transport
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waits_for_head = self.conn.their_state is h11.IDLE and not self.transport.is_closing()
+        if not waits_for_head and self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        elif waits_for_head and self._head_timer is None:
+            self._head_timer = self.loop.call_later(_HEAD_TIMEOUT, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
 
 
 class _Server(uvicorn.Server):

@@ -13,6 +13,7 @@ __all__ = ["RequestRecord", "Stats"]
 
 _RECENT_REQUESTS = 1024
 _SECONDS = 3600
+_FAULTS = 256  # labels that are counted each for itself
 
 
 @dataclass(slots=True)
@@ -87,7 +88,8 @@ class Stats:
         self._by_status[str(record.status)] += 1
         self._by_path[record.path] += 1
         if record.fault is not None:
-            self._by_fault[record.fault] += 1
+            label = record.fault if record.fault in self._by_fault or len(self._by_fault) < _FAULTS else "other"
+            self._by_fault[label] += 1
         second = int(record.at + record.seconds)
         self._by_second.setdefault(second, Counter())[str(record.status)] += 1
         if len(self._by_second) > _SECONDS:

@@ -1,0 +1,80 @@
+"""Which requests the server handles: for its own host names, and to its own endpoints from no other site's pages."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+
+from ctxembed._server.contract import error_body
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from ctxembed._server.config import ServerConfig
+
+__all__ = ["AccessControl"]
+
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class AccessControl:
+    """Refuse requests that a page of another site can cause.
+
+    A page may point its own host name at this machine and then read what the server responds (DNS rebinding), so the
+    ``Host`` of a request must be an address, a name of the loopback interface, or a name that the configuration
+    lists. The endpoints that change the server need no key, so a request to them that a browser marks as another
+    site's is refused (OWASP, Cross-Site Request Forgery Prevention).
+
+    Parameters
+    ----------
+    app : ASGIApp
+        The application.
+    config : ServerConfig
+        Its ``host`` and ``allowed_hosts``.
+    """
+
+    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+        self._app = app
+        self._hosts = frozenset(name.lower().rstrip(".") for name in (config.host, *config.allowed_hosts))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            refused = self._refusal(scope, headers)
+            if refused is not None:
+                status, message = refused
+                headers = {"connection": "close"}
+                await Response(error_body(status, message), status, headers, "application/json")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, str]) -> tuple[int, str] | None:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) > 1:
+            return 400, "A request must have one Host"
+        host = headers.get(b"host")
+        if host is not None and not self._is_own(host):  # HTTP/1.0 has none, and browsers always send it
+            return 421, "This server does not serve the host of the request: start it with --allowed-host NAME"
+        if scope["method"] in _READING or scope["path"].startswith("/v1/"):  # those need a key
+            return None
+        origin = headers.get(b"origin")
+        same_origin = origin is None or urlsplit(origin).netloc.lower() == (host or "").lower()
+        if not same_origin or headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
+            return 403, "Pages of other sites may not change this server"
+        return None
+
+    def _is_own(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        if name == "localhost" or name.endswith(".localhost") or name in self._hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
