@@ -29,7 +29,7 @@ pub fn scores<K: Kernels>(
 
 /// Write every cosine, each the float32 nearest to the true value.
 pub fn cosines(scan: &Scan<'_, Dot>, out: &mut [MaybeUninit<f32>], check: InterruptCheck<'_>) -> Result<(), Error> {
-    let norms = query_norms(scan);
+    let norms = query_norms(scan)?;
     fill(scan, true, out, check, |query, scores, rows, out| {
         for ((out, &score), &row) in out.iter_mut().zip(scores).zip(rows) {
             out.write(cosine(score, norms[query], (row, inverse_norm(row))));

@@ -66,6 +66,7 @@ impl<K: Kernels> Scan<'_, K> {
         check: InterruptCheck<'_>,
     ) -> Result<Within, Error> {
         let mut within = Within { offsets: vec![0], candidates: vec![] };
+        within.offsets.try_reserve_exact(self.query_count())?;
         let collect = |list: &mut Vec<Candidate>, candidate| {
             list.try_reserve(1).map(|()| list.push(candidate)).map_err(Error::from)
         };
@@ -84,7 +85,8 @@ impl<K: Kernels> Scan<'_, K> {
 
     /// The number of rows within the threshold of each query.
     pub fn count(&self, threshold: Threshold, norms: &[Norm], check: InterruptCheck<'_>) -> Result<Vec<u64>, Error> {
-        let mut counts = Vec::with_capacity(self.query_count());
+        let mut counts = vec![];
+        counts.try_reserve_exact(self.query_count())?;
         let increment = |count: &mut u64, _| {
             *count += 1;
             Ok(())

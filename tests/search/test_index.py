@@ -173,7 +173,7 @@ BAD = [
     ("ids set", lambda: INDEX.add(QUERY, {1}), TypeError, "ids must be a numpy array or a list of int, got set"),
     ("mask set", lambda: INDEX.search(QUERY, 1, mask={1}), TypeError, "a numpy array or a list of ids, got set"),
     ("threads", lambda: INDEX.search(QUERY, 1, threads=-1), ValueError, "threads must be at least 1, got -1"),
-    ("dims zero", lambda: cx.Index(0), ValueError, "dims must be at least 1, got 0"),
+    ("dims zero", lambda: cx.Index(0), ValueError, "dims must be from 1 to 131071, got 0"),
     ("dims large", lambda: cx.Index(131_072), ValueError, "dims must be from 1 to 131071, got 131072"),
     ("dims float", lambda: cx.Index(8.0), TypeError, "dims must be an int, got 8.0"),
     ("dims bool", lambda: cx.BinaryIndex(True), TypeError, "dims must be an int, got True"),

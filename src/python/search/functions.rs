@@ -1,11 +1,14 @@
 //! Similarities and searches of plain arrays.
 #![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
 
+use std::collections::TryReserveError;
+
 use numpy::{Element, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, short_repr, untyped};
+use super::super::errors;
 use super::super::scalars::choice;
 use super::arguments::{Mask, thread_count};
 use super::matches::{Matches, Scores};
@@ -14,7 +17,7 @@ use crate::search::order::{ByCosine, ByHamming, ByProduct, Order};
 use crate::search::query::{Filter, Metric, pad_queries};
 use crate::search::rows::{Ids, Part};
 use crate::search::scan::{Scan, query_norms};
-use crate::search::subset::Subset;
+use crate::search::subset::{Subset, SubsetMemory};
 use crate::search::top_k::TopK;
 use crate::similarity::asymmetric::Asymmetric;
 use crate::similarity::dot::Dot;
@@ -328,13 +331,13 @@ pub(super) fn top_k<'py>(
         Metric::Hamming => {
             let pair = Pair::binary(queries, database)?;
             let (parts, single) = ([pair.part()], pair.queries.is_single());
-            let (found, ()) = options.run::<Hamming, ByHamming, _>(py, &pair.scan(&parts), |_| ())?;
+            let (found, ()) = options.run::<Hamming, ByHamming, _>(py, &pair.scan(&parts), |_| Ok(()))?;
             Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Integers, true)
         }
         Metric::Dot => {
             let pair = Pair::int8(queries, database)?;
             let (parts, single) = ([pair.part()], pair.queries.is_single());
-            let (found, ()) = options.run::<Dot, ByProduct, _>(py, &pair.scan(&parts), |_| ())?;
+            let (found, ()) = options.run::<Dot, ByProduct, _>(py, &pair.scan(&parts), |_| Ok(()))?;
             Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Integers, true)
         }
         Metric::Cosine => {
@@ -353,10 +356,11 @@ pub(super) fn top_k<'py>(
                      {dims} columns and {width} bytes"
                 )));
             }
-            let padded = pad_queries(queries.values(), dims, 8 * width);
+            let padded =
+                pad_queries(queries.values(), dims, 8 * width).map_err(|error| errors::to_py(py, error.into()))?;
             let parts = [Part { rows: database.values(), norms: None, ids: Ids::Consecutive(0) }];
             let scan = scan_of(padded.as_deref().unwrap_or(queries.values()), width, &parts);
-            let (found, ()) = options.run::<Asymmetric, ByProduct, _>(py, &scan, |_| ())?;
+            let (found, ()) = options.run::<Asymmetric, ByProduct, _>(py, &scan, |_| Ok(()))?;
             Matches::wrap(py, &found, queries.len(), queries.is_single(), &Scores::Integers, true)
         }
     }
@@ -374,9 +378,9 @@ impl<'py> TopKArguments<'py> {
         &self,
         py: Python<'py>,
         scan: &Scan<'_, K>,
-        also: impl FnOnce(&Scan<'_, K>) -> T + Send,
+        also: impl FnOnce(&Scan<'_, K>) -> Result<T, TryReserveError> + Send,
     ) -> PyResult<(TopK, T)> {
-        let (rows, mut list) = (scan.row_count(), vec![]);
+        let (rows, mut memory) = (scan.row_count(), SubsetMemory::default());
         let filter = Mask::filter(self.mask.as_ref());
         if let Filter::Mask(mask) = filter
             && mask.len() != rows
@@ -391,11 +395,11 @@ impl<'py> TopKArguments<'py> {
             detached(py, || {
                 let subset = match filter {
                     Filter::None => Subset::All,
-                    Filter::Mask(mask) => Subset::of_mask(mask, &mut list),
-                    Filter::Ids(ids) => Subset::of_rows(ids, rows, &mut list),
+                    Filter::Mask(mask) => Subset::of_mask(mask, &mut memory)?,
+                    Filter::Ids(ids) => Subset::of_rows(ids, rows, &mut memory)?,
                 };
                 let scan = Scan { subset, threads, ..scan.clone() };
-                Ok((scan.top_k::<O>(k, check)?, also(&scan)))
+                Ok((scan.top_k::<O>(k, check)?, also(&scan)?))
             })
         })
     }
