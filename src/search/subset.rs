@@ -28,18 +28,23 @@ pub enum Subset<'a> {
 }
 
 impl<'a> Subset<'a> {
-    /// The subset of a mask.
-    ///
-    /// The mask is copied, so that its count and its rows agree if its owner changes it during the search.
+    /// The subset of a mask, as a list or as a copy: its owner may change it during the search, and the rows and their
+    /// number must agree.
     pub fn of_mask(mask: &[u8], memory: &'a mut SubsetMemory) -> Result<Self, TryReserveError> {
-        memory.mask = copied(mask)?;
-        let count = count(&memory.mask);
-        if count > memory.mask.len() / LISTED {
-            return Ok(Self::Mask(&memory.mask, count));
+        let expected = count(mask);
+        if expected > mask.len() / LISTED {
+            memory.mask = copied(mask)?;
+            return Ok(Self::Mask(&memory.mask, count(&memory.mask)));
         }
-        memory.rows.try_reserve_exact(count)?;
-        each(&memory.mask, |row| memory.rows.push(row));
-        Ok(Self::Rows(&memory.rows))
+        let (rows, mut result) = (&mut memory.rows, Ok(()));
+        rows.try_reserve_exact(expected)?;
+        each(mask, |row| {
+            // There may be more by now.
+            if result.is_ok() {
+                result = rows.try_reserve(1).map(|()| rows.push(row));
+            }
+        });
+        result.map(|()| Self::Rows(&memory.rows))
     }
 
     /// The rows of these numbers; numbers outside `0..count` are ignored.

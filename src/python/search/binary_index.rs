@@ -1,6 +1,5 @@
 //! The index of packed bits.
 #![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
-#![expect(clippy::needless_pass_by_value, reason = "PyO3 extracts owned values")]
 
 use numpy::PyUntypedArrayMethods;
 use pyo3::exceptions::PyTypeError;

@@ -1,6 +1,5 @@
 //! The index of int8 vectors.
 #![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
-#![expect(clippy::needless_pass_by_value, reason = "PyO3 extracts owned values")]
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
