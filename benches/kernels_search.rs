@@ -47,7 +47,7 @@ where
         group.bench_function(BenchmarkId::new("norms", isa.name()), |b| {
             b.iter(|| K::squared_norms(isa, matrix(&rows), &mut norms));
         });
-        let packed = K::pack_queries(isa, &queries, width);
+        let packed = K::pack_queries(isa, &queries, width).expect("memory");
         let mut panel = vec![];
         K::pack_rows(isa, matrix(&rows), &mut panel);
         group.throughput(Throughput::Elements((ROWS * BATCH) as u64));

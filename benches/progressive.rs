@@ -264,7 +264,7 @@ mod experiment {
         threads: usize,
     ) -> (Vec<Best>, usize) {
         let isa = Dot::isa();
-        let packed = Dot::pack_queries(isa, raw, DIMS);
+        let packed = Dot::pack_queries(isa, raw, DIMS).expect("memory");
         threaded(threads, planes.along.len(), queries.len(), |block, best| {
             let start = block * BLOCK;
             let count = BLOCK.min(planes.along.len() - start);

@@ -15,7 +15,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple};
 
 use super::errors;
 use crate::error::Error;
-use crate::search::memory::copied;
+use crate::memory::copied;
 
 /// Load what `rust-numpy` would load at its first use. That runs Python code, and `rust-numpy` panics if it raises, for
 /// instance on Ctrl-C; an interrupted import may fail.

@@ -4,6 +4,7 @@
 //!
 //! [`Part`]: super::rows::Part
 
+use std::collections::TryReserveError;
 use std::ops::Range;
 
 use super::rows::Ids;
@@ -52,7 +53,7 @@ struct PlannedPart {
 }
 
 impl<K: Kernels> BlockPlan<K> {
-    pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Self {
+    pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Result<Self, TryReserveError> {
         let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, MAX_BLOCK_ROWS);
         let share = if threads > 1 { scan.allowed().div_ceil(threads * MIN_BLOCKS_PER_THREAD).max(1) } else { most };
         let rows = most.min(share.next_multiple_of(2 * K::GROUP)) / K::GROUP * K::GROUP;
@@ -66,12 +67,8 @@ impl<K: Kernels> BlockPlan<K> {
             parts.push(planned);
         }
         let panels = scan.query_count() >= K::panel_from(scan.isa);
-        Self {
-            rows,
-            blocks,
-            parts,
-            queries: panels.then(|| K::pack_queries(scan.isa, scan.queries, scan.query_width())),
-        }
+        let queries = panels.then(|| K::pack_queries(scan.isa, scan.queries, scan.query_width())).transpose()?;
+        Ok(Self { rows, blocks, parts, queries })
     }
 
     /// The number of rows in each block of a scan of all rows.

@@ -9,9 +9,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::column::Column;
-use super::memory::collected;
 use super::segment::{Segment, SegmentIds, Snapshot};
 use crate::error::Error;
+use crate::memory::collected;
 use crate::similarity::{MAX_BYTES, MAX_DIMS};
 
 /// Bytes up to which rows are added to a segment. It bounds what an addition copies while a search holds the segment.

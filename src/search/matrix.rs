@@ -57,7 +57,7 @@ fn fill<K: Kernels, T: Send>(
         let width = scan.query_width();
         let scan = Scan { queries: &scan.queries[first * width..last * width], ..scan.clone() };
         let threads = scan.thread_count();
-        let plan = BlockPlan::new(&scan, threads);
+        let plan = BlockPlan::new(&scan, threads)?;
         let pieces = cut(out, columns, &plan.block_sizes());
         run(plan.blocks, threads, &mut interrupts, |for_each_block| {
             let mut scorer = BlockScorer::new(&scan, &plan);

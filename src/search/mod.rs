@@ -7,7 +7,7 @@
 //! | [`pairs`], [`range`], [`top_k`], [`matrix`] | find near pairs, all rows within a threshold, the best `k` rows, or all scores |
 //! | `blocks` | cut the rows into blocks and score one block on one thread |
 //! | [`scan`], [`rows`], [`subset`] | describe the rows, the queries and the rows to skip |
-//! | [`order`], [`limit`], `threads`, `temporary`, [`memory`] | ranking, the vectorised filter, threads of one call, atomic files, fallible vectors |
+//! | [`order`], [`limit`], `threads`, `temporary` | ranking, the vectorised filter, threads of one call, atomic files |
 //!
 //! A module uses only modules below its own row, or to its right in the same row. Nothing but the index outlives a
 //! call, so a forked process can go on searching.
@@ -18,7 +18,6 @@ pub mod file;
 pub mod index;
 pub mod limit;
 pub mod matrix;
-pub mod memory;
 pub mod order;
 pub mod pairs;
 pub mod query;

@@ -196,7 +196,7 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
             K::squared_norms(isa, Matrix::whole(queries, self.width), &mut norms);
         }
         let norms: Vec<Norm> = norms.into_iter().map(|norm| (norm, inverse_norm(norm))).collect();
-        let plan = BlockPlan::new(&scan, 1);
+        let plan = BlockPlan::new(&scan, 1)?;
         let mut scorer = BlockScorer::new(&scan, &plan);
         let mut result = Ok(());
         for block in 0..plan.blocks {

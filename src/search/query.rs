@@ -10,7 +10,6 @@ use std::collections::{HashMap, TryReserveError};
 use std::num::NonZero;
 
 use super::index::{Calibration, Index, Kind};
-use super::memory::{collected, zeros};
 use super::order::{ByCosine, ByHamming, ByProduct, Order};
 use super::pairs::{Pair, Triangle};
 use super::range::{Threshold, Within};
@@ -21,6 +20,7 @@ use super::subset::{Subset, SubsetMemory};
 use super::threads::{InterruptCheck, Interrupts, run};
 use super::top_k::{TopK, queries_together};
 use crate::error::Error;
+use crate::memory::{collected, filled};
 use crate::similarity::asymmetric::Asymmetric;
 use crate::similarity::dot::Dot;
 use crate::similarity::hamming::Hamming;
@@ -549,7 +549,7 @@ pub fn pad_queries(queries: &[i8], dims: usize, width: usize) -> Result<Option<V
     if width == dims {
         return Ok(None);
     }
-    let mut padded = zeros((queries.len() / dims).saturating_mul(width))?;
+    let mut padded = filled(0, (queries.len() / dims).saturating_mul(width))?;
     for (to, from) in padded.chunks_exact_mut(width).zip(queries.chunks_exact(dims)) {
         to[..dims].copy_from_slice(from);
     }

@@ -113,7 +113,7 @@ impl<K: Kernels> Scan<'_, K> {
             let scan = Self { queries, ..self.clone() };
             let norm = |query: usize| norms.get(group * MAX_QUERIES + query).copied().unwrap_or_default();
             let threads = scan.thread_count();
-            let plan = BlockPlan::new(&scan, threads);
+            let plan = BlockPlan::new(&scan, threads)?;
             let mut by_thread = run(plan.blocks, threads, &mut interrupts, |for_each_block| {
                 let mut scorer = BlockScorer::new(&scan, &plan);
                 let mut found = vec![T::default(); scan.query_count()];

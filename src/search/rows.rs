@@ -3,7 +3,7 @@
 use std::collections::TryReserveError;
 use std::ops::Range;
 
-use super::memory::{collected, zeros};
+use crate::memory::{collected, filled};
 use crate::similarity::cosine::inverse_norm;
 use crate::similarity::dot::Dot;
 use crate::similarity::{Kernels, Matrix};
@@ -59,7 +59,7 @@ pub type Norm = (u32, f64);
 
 /// The norm of each vector of `width` values.
 pub fn norms(vectors: &[i8], width: usize) -> Result<Vec<Norm>, TryReserveError> {
-    let mut squared = zeros(vectors.len() / width)?;
+    let mut squared = filled(0, vectors.len() / width)?;
     Dot::squared_norms(Dot::isa(), Matrix::whole(vectors, width), &mut squared);
     collected(squared.into_iter().map(|norm| (norm, inverse_norm(norm))))
 }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::column::{Column, ColumnBuilder, as_uninit};
-use super::memory::{collected, zeros};
 use super::rows::{Ids, Part};
 use crate::codec::bits;
 use crate::isa::Isa;
+use crate::memory::{collected, filled};
 use crate::similarity::dot::Dot;
 use crate::similarity::{Kernels, Matrix};
 
@@ -326,7 +326,7 @@ impl Snapshot {
 /// The sign bits of int8 vectors: 1 for a value of at least 0, least significant bit first. Each vector is padded with
 /// zero bits to whole bytes.
 pub fn sign_bits(rows: &[i8], dims: usize) -> Result<Vec<u8>, TryReserveError> {
-    let mut bits = zeros(rows.len() / dims * dims.div_ceil(8))?;
+    let mut bits = filled(0, rows.len() / dims * dims.div_ceil(8))?;
     write_sign_bits(rows, dims, &mut bits);
     Ok(bits)
 }

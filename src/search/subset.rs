@@ -3,7 +3,7 @@
 use std::collections::TryReserveError;
 use std::ops::Range;
 
-use super::memory::copied;
+use crate::memory::copied;
 
 /// A mask that allows at most one row in eight becomes a list, so that the scan reads no other rows. At 8 bytes per row
 /// the list is never larger than the mask.

@@ -59,7 +59,7 @@ impl<K: Kernels> Scan<'_, K> {
         out: &mut Vec<Candidate>,
     ) -> Result<(), Error> {
         let threads = self.thread_count();
-        let plan = BlockPlan::new(self, threads);
+        let plan = BlockPlan::new(self, threads)?;
         let ascending = self.ids_ascend();
         let by_thread = run(plan.blocks, threads, interrupts, |for_each_block| {
             let mut scorer = BlockScorer::new(self, &plan);

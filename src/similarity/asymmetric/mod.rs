@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 mod scalar;
 
+use std::collections::TryReserveError;
+
 use super::dot::{self, GROUP, Line, Word};
 use super::{Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
@@ -79,7 +81,7 @@ impl Kernels for Asymmetric {
         }
     }
 
-    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Interleaved<Word> {
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
         dot::pack_queries(isa, queries, width, 1)
     }
 
@@ -112,7 +114,7 @@ mod tests {
         let expected: Vec<Vec<i32>> =
             queries.chunks_exact(8 * width).map(|q| rows.iter().map(|r| oracle(q, r)).collect()).collect();
         for isa in Isa::ALL {
-            let packed = Asymmetric::pack_queries(isa, queries, 8 * width);
+            let packed = Asymmetric::pack_queries(isa, queries, 8 * width).expect("memory");
             for (query, expected) in queries.chunks_exact(8 * width).zip(&expected) {
                 let mut out = vec![-1; rows.len()];
                 Asymmetric::rows(isa, query, rows, &mut out);

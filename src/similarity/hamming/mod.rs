@@ -8,11 +8,14 @@ mod avx512;
 mod layout;
 mod scalar;
 
+use std::collections::TryReserveError;
+
 use layout::{AHEAD, GROUP, LANES, WORD, each_word};
 pub use layout::{Line, Word};
 
 use super::{BATCH, Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
+use crate::memory::filled;
 
 /// Hamming distance between packed vectors.
 #[derive(Clone, Copy, Debug)]
@@ -84,10 +87,10 @@ impl Kernels for Hamming {
         }
     }
 
-    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Interleaved<Word> {
+    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
         let (count, length) = (queries.len() / width, width.div_ceil(WORD));
         let batches = count.div_ceil(BATCH);
-        let mut words = vec![[0; BATCH * WORD]; batches * length];
+        let mut words = filled([0; BATCH * WORD], batches * length)?;
         for (q, query) in queries.chunks_exact(width).enumerate() {
             let (batch, q) = (&mut words[q / BATCH * length..][..length], q % BATCH);
             match isa.min(Isa::hamming()) {
@@ -96,7 +99,7 @@ impl Kernels for Hamming {
                 _ => each_word(query, |word, value| batch[word].as_chunks_mut().0[q] = value.to_ne_bytes()),
             }
         }
-        Interleaved::new(words, vec![0; batches * BATCH], count, length)
+        Ok(Interleaved::new(words, vec![0; batches * BATCH], count, length))
     }
 
     fn panel(
@@ -139,7 +142,7 @@ mod tests {
             .map(|q| row_data.chunks_exact(width).map(|r| oracle(q, r)).collect())
             .collect();
         for isa in Isa::ALL {
-            let packed = Hamming::pack_queries(isa, query_data, width);
+            let packed = Hamming::pack_queries(isa, query_data, width).expect("memory");
             for (q, query) in query_data.chunks_exact(width).enumerate() {
                 let mut out = vec![-1; rows];
                 Hamming::rows(isa, query, Matrix::whole(row_data, width), &mut out);
@@ -184,7 +187,7 @@ mod tests {
         let width = 33_000;
         let (query, rows) = (vec![0u8; width], vec![255u8; 3 * width]);
         for isa in Isa::ALL {
-            let packed = Hamming::pack_queries(isa, &query, width);
+            let packed = Hamming::pack_queries(isa, &query, width).expect("memory");
             let mut out = [0; 3];
             Hamming::rows(isa, &query, Matrix::whole(&rows, width), &mut out);
             assert_eq!(out, [width as i32 * 8; 3], "{isa:?}");

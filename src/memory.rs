@@ -18,10 +18,10 @@ pub fn collected<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>, 
     Ok(all)
 }
 
-/// `count` default values.
-pub fn zeros<T: Clone + Default>(count: usize) -> Result<Vec<T>, TryReserveError> {
-    let mut zeros = vec![];
-    zeros.try_reserve_exact(count)?;
-    zeros.resize(count, T::default());
-    Ok(zeros)
+/// `count` times `value`.
+pub fn filled<T: Clone>(value: T, count: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut values = vec![];
+    values.try_reserve_exact(count)?;
+    values.resize(count, value);
+    Ok(values)
 }
