@@ -25,3 +25,10 @@ pub fn filled<T: Clone>(value: T, count: usize) -> Result<Vec<T>, TryReserveErro
     values.resize(count, value);
     Ok(values)
 }
+
+/// Resize `values`; new ones are `value`.
+pub fn resize<T: Clone>(values: &mut Vec<T>, count: usize, value: T) -> Result<(), TryReserveError> {
+    values.try_reserve_exact(count.saturating_sub(values.len()))?;
+    values.resize(count, value);
+    Ok(())
+}

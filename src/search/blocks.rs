@@ -127,7 +127,7 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
     }
 
     /// Load a block for scoring; false if none of its rows may be found.
-    pub(super) fn load(&mut self, block: usize, norms: bool) -> bool {
+    pub(super) fn load(&mut self, block: usize, norms: bool) -> Result<bool, TryReserveError> {
         let number = self.plan.parts.partition_point(|part| part.blocks <= block) - 1;
         let part = &self.plan.parts[number];
         let start = part.items.start + (block - part.blocks) * self.plan.rows;
@@ -136,30 +136,31 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
         self.block = Block { part: number, range: items.clone(), first: part.first, count, ..Block::default() };
         match self.scan.subset {
             Subset::All => {}
-            Subset::Rows(list) => self.gather(list[items].iter().map(|row| row - part.first)),
+            Subset::Rows(list) => self.gather(list[items].iter().map(|row| row - part.first))?,
             Subset::Mask(mask, _) => {
                 let mask = &mask[part.first + items.start..part.first + items.end];
                 let allowed = subset::count(mask);
                 if allowed == 0 {
-                    return false;
+                    return Ok(false);
                 }
                 // If the mask hides most rows, the others are copied together.
                 if allowed * 2 <= count {
                     let mut rows = Vec::with_capacity(allowed);
                     subset::each(mask, |row| rows.push(items.start + row));
-                    self.gather(rows.into_iter());
+                    self.gather(rows.into_iter())?;
                 }
             }
         }
-        self.prepare(norms);
-        true
+        self.prepare(norms)?;
+        Ok(true)
     }
 
     /// Copy some rows of the block's part to one buffer.
-    fn gather(&mut self, rows: impl ExactSizeIterator<Item = usize> + Clone) {
+    fn gather(&mut self, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Result<(), TryReserveError> {
         let part = &self.scan.parts[self.block.part];
         let source = self.scan.matrix(part.rows);
         self.gathered.clear();
+        self.gathered.try_reserve_exact(rows.len() * self.scan.width)?;
         self.ids.clear();
         self.norms.clear();
         let mut ahead = rows.clone();
@@ -178,10 +179,11 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
             }
         }
         self.block.gathered = true;
+        Ok(())
     }
 
     /// Compute the block's norms and interleave its rows, as far as the kernels need them.
-    fn prepare(&mut self, norms: bool) {
+    fn prepare(&mut self, norms: bool) -> Result<(), TryReserveError> {
         let (scan, part) = (self.scan, &self.scan.parts[self.block.part]);
         let Block { range, count, gathered, .. } = self.block.clone();
         let data = if gathered {
@@ -211,8 +213,9 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
             }
         }
         if self.plan.queries.is_some() {
-            K::pack_rows(scan.isa, data, &mut self.panel);
+            K::pack_rows(scan.isa, data, &mut self.panel)?;
         }
+        Ok(())
     }
 
     /// Score the loaded block against all queries; `visit` gets the rows, a query and its scores.

@@ -63,7 +63,7 @@ fn fill<K: Kernels, T: Send>(
             let mut scorer = BlockScorer::new(&scan, &plan);
             for_each_block(&mut |block| {
                 let mut piece = std::mem::take(&mut *pieces[block].lock().unwrap_or_else(PoisonError::into_inner));
-                scorer.load(block, norms);
+                scorer.load(block, norms)?;
                 scorer.score(|rows, query, scores| write(first + query, scores, rows.norms, piece[query]));
                 Ok(())
             })

@@ -119,7 +119,7 @@ impl<K: Kernels> Scan<'_, K> {
                 let mut found = vec![T::default(); scan.query_count()];
                 for_each_block(&mut |block| {
                     let mut result = Ok(());
-                    if scorer.load(block, threshold.uses_norms()) {
+                    if scorer.load(block, threshold.uses_norms())? {
                         scorer.score(|rows, query, scores| {
                             let norm = norm(query);
                             let visited = visit_within(&scan, scores, rows, threshold, norm, |_, candidate| {

@@ -66,7 +66,7 @@ impl<K: Kernels> Scan<'_, K> {
             let mut selections = vec![Selection::new(k); self.query_count()];
             for_each_block(&mut |block| {
                 let mut result = Ok(());
-                if scorer.load(block, O::USES_NORMS) {
+                if scorer.load(block, O::USES_NORMS)? {
                     scorer.score(|rows, query, scores| {
                         if result.is_ok() {
                             result = selections[query].add_block::<O>(self.isa, scores, rows, ascending);

@@ -85,7 +85,8 @@ pub trait Kernels: Copy + Send + Sync {
 
     /// Interleave rows into `panel`, replacing its contents. A last group that is not full is filled up with zero rows,
     /// a last word with elements that score nothing. Rows that a path reads where they lie are left out.
-    fn pack_rows(isa: Isa, rows: Matrix<'_, Self::Element>, panel: &mut Vec<Self::Line>);
+    fn pack_rows(isa: Isa, rows: Matrix<'_, Self::Element>, panel: &mut Vec<Self::Line>)
+    -> Result<(), TryReserveError>;
 
     /// Interleave the queries of `width` elements each, batch by batch, filled up with zeros.
     fn pack_queries(isa: Isa, queries: &[Self::Query], width: usize) -> Result<Self::Queries, TryReserveError>;

@@ -120,7 +120,7 @@ impl PyBinaryIndex {
     ///     For "two-stage": candidates per requested row, at least 1. By default :attr:`oversample`.
     /// mask : numpy.ndarray or list of int, optional
     ///     The rows that may be found: bool of shape ``(len(index),)``, in the order in which rows were added, or int64
-    ///     ids. Ids that are not in the index are ignored.
+    ///     ids. Ids that are not in the index are ignored. An empty array that is not of bools holds no ids.
     /// dimensions : int, optional
     ///     Compare only the first so many dimensions. For "hamming" a multiple of 8.
     /// threads : int, optional

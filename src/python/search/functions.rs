@@ -282,7 +282,8 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
 ///     and a uint8 database, greatest first: the inner product of the query with a row's bits as +1 and -1. By default
 ///     "hamming" for uint8 and "cosine" for int8.
 /// mask : numpy.ndarray or list of int, optional
-///     The rows that may be found: bool of shape ``(n,)``, or int64 row numbers. Numbers that no row has are ignored.
+///     The rows that may be found: bool of shape ``(n,)``, or int64 row numbers. Numbers that no row has are ignored. An
+///     empty array that is not of bools holds no numbers.
 /// threads : int, optional
 ///     Threads to use, the calling one included. By default as many as are useful. The result does not depend on it.
 ///
@@ -304,8 +305,9 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
 /// Ties are ordered by the lower id. Cosines are compared exactly: rows with equal float32 scores are in their true
 /// order, and only equal cosines are ties. A zero vector has cosine 0.
 ///
-/// The inputs are not copied, and memory use grows with ``q * k`` only. The interpreter is released, threads live as
-/// long as the call, and Ctrl-C interrupts it.
+/// Queries and rows are not copied, and memory use grows with ``q * k`` only. If another thread changes them meanwhile,
+/// scores are of old and new values. The interpreter is released, threads live as long as the call, and Ctrl-C interrupts
+/// it.
 ///
 /// Examples
 /// --------

@@ -99,7 +99,7 @@ impl PyIndex {
     /// Parameters
     /// ----------
     /// ids : numpy.ndarray or list of int
-    ///     int64 of shape ``(n,)``, without repetitions.
+    ///     int64 of shape ``(n,)``, without repetitions. An empty array may have any dtype.
     ///
     /// Raises
     /// ------
@@ -168,7 +168,7 @@ impl PyIndex {
     ///     For "two-stage": candidates per requested row, at least 1. By default :attr:`oversample`.
     /// mask : numpy.ndarray or list of int, optional
     ///     The rows that may be found: bool of shape ``(len(index),)``, in the order in which rows were added, or int64
-    ///     ids. Ids that are not in the index are ignored.
+    ///     ids. Ids that are not in the index are ignored. An empty array that is not of bools holds no ids.
     /// dimensions : int, optional
     ///     Compare only the first so many dimensions, for models trained for it (Matryoshka). Cosines are those of
     ///     the shortened vectors. Where bits are compared with bits, a multiple of 8.
@@ -193,8 +193,9 @@ impl PyIndex {
     /// Ties are ordered by the lower id, and cosines are compared exactly, as in :func:`top_k`. Among rows that tie for
     /// the last candidate of a two-stage search, the one added first is taken.
     ///
-    /// A mask that allows few rows costs little more than reading those rows. Memory use grows with ``q * k`` only. The
-    /// interpreter is released, threads live as long as the call, and Ctrl-C interrupts it.
+    /// A mask that allows few rows costs little more than reading those rows. Queries and mask are copied, so another
+    /// thread may change them; beside that, memory use grows with ``q * k`` only. The interpreter is released, threads
+    /// live as long as the call, and Ctrl-C interrupts it.
     ///
     /// Examples
     /// --------
@@ -514,7 +515,7 @@ impl PyIndex {
     /// ------
     /// OSError
     ///     The system refused, or ``path`` is a device, a named pipe or a socket. An existing file is unchanged, and no
-    ///     temporary file is left.
+    ///     temporary file is left. A symbolic link is kept, and the file that it leads to is written.
     ///
     /// Notes
     /// -----
@@ -546,8 +547,8 @@ impl PyIndex {
     /// FileNotFoundError
     ///     There is no such file. If the system refuses otherwise, another ``OSError`` is raised.
     /// IndexFileError
-    ///     The file is not an index, holds vectors of another type, is damaged or truncated, or was written by a newer
-    ///     version.
+    ///     The file is not a regular file, not an index, holds vectors of another type, is damaged or truncated, or was
+    ///     written by a newer version.
     ///
     /// Notes
     /// -----

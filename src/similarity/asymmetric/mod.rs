@@ -15,6 +15,7 @@ use std::collections::TryReserveError;
 use super::dot::{self, GROUP, Line, Word};
 use super::{Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
+use crate::memory::resize;
 
 /// Elements of a query for each byte of a row.
 const RATIO: usize = 8;
@@ -58,10 +59,10 @@ impl Kernels for Asymmetric {
         }
     }
 
-    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
         // A byte has the bits of two words.
         let words = rows.width() * 2;
-        panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
+        resize(panel, rows.len().div_ceil(GROUP) * words, Line([0; GROUP]))?;
         let (groups, rest) = rows.groups::<GROUP>();
         let (full, last) = panel.split_at_mut(groups.len() * words);
         for (group, lines) in groups.zip(full.chunks_exact_mut(words)) {
@@ -79,6 +80,7 @@ impl Kernels for Asymmetric {
         for (lane, row) in rest.iter().enumerate() {
             scalar::spread(row, lane, last);
         }
+        Ok(())
     }
 
     fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
@@ -121,7 +123,7 @@ mod tests {
                 assert_eq!(&out, expected, "rows, {isa:?}, width {width}");
             }
             let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
-            Asymmetric::pack_rows(isa, rows, &mut panel);
+            Asymmetric::pack_rows(isa, rows, &mut panel).expect("memory");
             let stride = rows.len().next_multiple_of(GROUP);
             for batch in 0..packed.count() {
                 let mut out = vec![-1; BATCH * stride];

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::layout::{GROUP, Line, WORD, each_word};
-use crate::memory::filled;
+use crate::memory::{filled, resize};
 use crate::similarity::transpose::transpose_words;
 use crate::similarity::{Batches, Matrix};
 
@@ -73,13 +73,14 @@ fn in_place(rows: Matrix<'_, i8>) -> usize {
 }
 
 /// Copy the rows that cannot be read where they lie, filled up with zeros.
-pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
+pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
     let (first, steps) = (in_place(rows), rows.width().div_ceil(STEP));
     panel.clear();
-    panel.resize((rows.len() - first).next_multiple_of(PAIR) * steps, Line([0; TILE]));
+    resize(panel, (rows.len() - first).next_multiple_of(PAIR) * steps, Line([0; TILE]))?;
     for (row, lines) in rows.range(first..rows.len()).iter().zip(panel.chunks_exact_mut(steps)) {
         each_word(row, |word, value| lines[word / TILE].0[word % TILE] = value);
     }
+    Ok(())
 }
 
 /// See [`Kernels::panel`](crate::similarity::Kernels::panel); [`pack_rows`] made `panel` of the rows.

@@ -418,7 +418,7 @@ mod tests {
             let (queries, rows) = (value(random.int8(7 * width)), value(random.int8(40 * width)));
             let packed = pack_queries(Isa::Scalar, &queries, width, 128).expect("memory");
             let mut panel = vec![];
-            Dot::pack_rows(Isa::Avx2, Matrix::whole(&rows, width), &mut panel);
+            Dot::pack_rows(Isa::Avx2, Matrix::whole(&rows, width), &mut panel).expect("memory");
             let (words, count, bias) = packed.batch(0);
             let mut outs = [vec![0; BATCH * 48], vec![0; BATCH * 48]];
             scalar::panel(&panel, words, bias, count, &mut outs[0], 48);

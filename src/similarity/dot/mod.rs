@@ -21,7 +21,7 @@ pub use layout::{Line, Word};
 
 use super::{BATCH, Batches, Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
-use crate::memory::filled;
+use crate::memory::{filled, resize};
 
 /// Inner product of int8 vectors.
 #[derive(Clone, Copy, Debug)]
@@ -125,14 +125,14 @@ impl Kernels for Dot {
         }
     }
 
-    fn pack_rows(isa: Isa, rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: Matrix<'_, i8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::dot()) == Isa::Amx {
             return amx::pack_rows(rows, panel);
         }
         let words = rows.width().div_ceil(WORD);
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
-        panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
+        resize(panel, rows.len().div_ceil(GROUP) * words, Line([0; GROUP]))?;
         let (groups, rest) = rows.groups::<GROUP>();
         let (full, last) = panel.split_at_mut(groups.len() * words);
         for (at, (group, lines)) in groups.zip(full.chunks_exact_mut(words)).enumerate() {
@@ -154,6 +154,7 @@ impl Kernels for Dot {
         for (lane, row) in rest.iter().enumerate() {
             each_word(row, |word, value| last[word].0[lane] = value ^ BIAS);
         }
+        Ok(())
     }
 
     fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Queries, TryReserveError> {
@@ -275,7 +276,7 @@ mod tests {
                 assert_eq!((&both.0, &both.1), (expected, &norms), "both, {isa:?}, width {width}");
             }
             let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
-            Dot::pack_rows(isa, matrix, &mut panel);
+            Dot::pack_rows(isa, matrix, &mut panel).expect("memory");
             let stride = count.next_multiple_of(GROUP) + 3;
             let size = packed.size();
             for batch in 0..packed.count() {
@@ -347,7 +348,7 @@ mod tests {
                         Dot::rows(isa, query, rows, out);
                     }
                     let (mut panel, mut batch) = (vec![], vec![0; packed.size() * 80]);
-                    Dot::pack_rows(isa, rows, &mut panel);
+                    Dot::pack_rows(isa, rows, &mut panel).expect("memory");
                     Dot::panel(isa, rows, &panel, &packed, 0, &mut batch, 80);
                     for (scores, out) in batch.chunks_exact(80).zip(out.chunks_exact(77)) {
                         assert_eq!(&scores[..77], out, "panel, {isa:?}, {width} of {stride}");

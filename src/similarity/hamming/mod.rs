@@ -15,7 +15,7 @@ pub use layout::{Line, Word};
 
 use super::{BATCH, Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
-use crate::memory::filled;
+use crate::memory::{filled, resize};
 
 /// Hamming distance between packed vectors.
 #[derive(Clone, Copy, Debug)]
@@ -56,17 +56,18 @@ impl Kernels for Hamming {
         }
     }
 
-    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
         let (groups, words) = (rows.len().div_ceil(GROUP), rows.width().div_ceil(WORD));
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
         let zero = Line([0; LANES * WORD]);
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::hamming()) == Isa::Avx2 {
-            panel.resize(groups * words * avx2::LINES, zero);
+            resize(panel, groups * words * avx2::LINES, zero)?;
             // SAFETY: `Isa::hamming` names AVX2 only where AVX2 and POPCNT were detected.
-            return unsafe { avx2::pack(rows, panel) };
+            unsafe { avx2::pack(rows, panel) };
+            return Ok(());
         }
-        panel.resize(groups * words * (GROUP / LANES), zero);
+        resize(panel, groups * words * (GROUP / LANES), zero)?;
         let (groups, rest) = rows.groups::<LANES>();
         let (full, last) = panel.split_at_mut(groups.len() * words);
         for (at, (group, lines)) in groups.zip(full.chunks_exact_mut(words)).enumerate() {
@@ -85,6 +86,7 @@ impl Kernels for Hamming {
         for (lane, row) in rest.iter().enumerate() {
             each_word(row, |word, value| last[word].set(lane, value));
         }
+        Ok(())
     }
 
     fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
@@ -150,7 +152,7 @@ mod tests {
             }
             let matrix = Matrix::whole(row_data, width);
             let mut panel = vec![Line([!0; LANES * WORD]); 9]; // the contents of an earlier block
-            Hamming::pack_rows(isa, matrix, &mut panel);
+            Hamming::pack_rows(isa, matrix, &mut panel).expect("memory");
             let stride = rows.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.count() {
                 let mut out = vec![-1; BATCH * stride];
@@ -192,7 +194,7 @@ mod tests {
             Hamming::rows(isa, &query, Matrix::whole(&rows, width), &mut out);
             assert_eq!(out, [width as i32 * 8; 3], "{isa:?}");
             let (matrix, mut panel, mut out) = (Matrix::whole(&rows, width), vec![], [0; GROUP * BATCH]);
-            Hamming::pack_rows(isa, matrix, &mut panel);
+            Hamming::pack_rows(isa, matrix, &mut panel).expect("memory");
             Hamming::panel(isa, matrix, &panel, &packed, 0, &mut out, GROUP);
             assert_eq!(out[..3], [width as i32 * 8; 3], "{isa:?}");
         }
