@@ -55,7 +55,11 @@ struct PlannedPart {
 impl<K: Kernels> BlockPlan<K> {
     pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Result<Self, TryReserveError> {
         let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, MAX_BLOCK_ROWS);
-        let share = if threads > 1 { scan.allowed().div_ceil(threads * MIN_BLOCKS_PER_THREAD).max(1) } else { most };
+        let share = if threads > 1 {
+            scan.allowed().div_ceil(threads.saturating_mul(MIN_BLOCKS_PER_THREAD)).max(1)
+        } else {
+            most
+        };
         let rows = most.min(share.next_multiple_of(2 * K::GROUP)) / K::GROUP * K::GROUP;
         let mut parts = Vec::with_capacity(scan.parts.len());
         let (mut blocks, mut first) = (0, 0);

@@ -250,7 +250,12 @@ def test_a_bad_argument_raises_an_error_that_names_its_value(call, error, messag
 
 def test_ints_beyond_every_count_are_accepted_where_more_changes_nothing():
     huge = 2**200
-    assert INDEX.search(QUERY, huge, threads=huge).ids.tolist() == [0, 1, 2]
+    for many in (2**60 + 1, 2**61, 2**62, 2**63 - 1, huge):
+        assert INDEX.search(QUERY, many, threads=many).ids.tolist() == [0, 1, 2]
+        assert cx.top_k(QUERY, QUERY[None], many, threads=many).ids.tolist() == [0]
+        assert INDEX.search(QUERY, 1, stage="two-stage", oversample=many, threads=many).exact
+        assert INDEX.calibrate(QUERY, many, threads=many).recall == 1
+        assert len(INDEX.near_duplicates(0.5, limit=many, threads=many)) == INDEX.count(QUERY, 0.5, threads=many) == 3
     assert INDEX.search(QUERY, 1, stage="two-stage", oversample=huge).exact
     assert len(INDEX.near_duplicates(-huge, limit=huge)) == 3
     assert INDEX.count(QUERY, huge) == INDEX.count(QUERY, 10**400, metric="dot") == 0

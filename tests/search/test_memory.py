@@ -51,7 +51,7 @@ index.add(rows, order), bits.add(packed), small.add(rows[:1000])
 index.save(path)
 for name, call in calls.items():
     outcomes = []
-    for room in (0, 128 << 10, 512 << 10, 1 << 20, 3 << 20, 6 << 20, 12 << 20, 24 << 20, 48 << 20, 1 << 30):
+    for room in (0, 256 << 10, 1 << 20, 4 << 20, 12 << 20, 40 << 20, 1 << 30):
         child = os.fork()
         if child == 0:
             outcome = 3
