@@ -47,9 +47,9 @@ where
         group.bench_function(BenchmarkId::new("norms", isa.name()), |b| {
             b.iter(|| K::squared_norms(isa, matrix(&rows), &mut norms));
         });
-        let packed = K::pack_queries(isa, &queries, width);
+        let packed = K::pack_queries(isa, &queries, width).expect("memory");
         let mut panel = vec![];
-        K::pack_rows(isa, matrix(&rows), &mut panel);
+        K::pack_rows(isa, matrix(&rows), &mut panel).expect("memory");
         group.throughput(Throughput::Elements((ROWS * BATCH) as u64));
         group.bench_function(BenchmarkId::new("panel", isa.name()), |b| {
             b.iter(|| K::panel(isa, matrix(&rows), black_box(&panel), &packed, 0, &mut out, ROWS));

@@ -264,7 +264,7 @@ mod experiment {
         threads: usize,
     ) -> (Vec<Best>, usize) {
         let isa = Dot::isa();
-        let packed = Dot::pack_queries(isa, raw, DIMS);
+        let packed = Dot::pack_queries(isa, raw, DIMS).expect("memory");
         threaded(threads, planes.along.len(), queries.len(), |block, best| {
             let start = block * BLOCK;
             let count = BLOCK.min(planes.along.len() - start);
@@ -283,7 +283,7 @@ mod experiment {
             let batch_size = packed.size();
             let (mut panel, mut scores, mut kept, mut total) = (vec![], vec![0; batch_size * stride], vec![], 0);
             let wide = Matrix::whole(&wide, DIMS);
-            Dot::pack_rows(isa, wide, &mut panel);
+            Dot::pack_rows(isa, wide, &mut panel).expect("memory");
             for batch in 0..packed.count() {
                 Dot::panel(isa, wide, &panel, &packed, batch, &mut scores, stride);
                 let some = queries.iter().zip(best.iter_mut()).zip(raw.chunks_exact(DIMS)).skip(batch * batch_size);

@@ -1,5 +1,5 @@
-//! Arrays as arguments and results. Arguments are borrowed, never cast or copied; a result is one allocation that
-//! `NumPy` owns.
+//! Arrays as arguments and results. Vectors are borrowed, never cast or copied; ids are copied. A result is one allocation
+//! that `NumPy` owns.
 
 use std::mem::MaybeUninit;
 
@@ -15,6 +15,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple};
 
 use super::errors;
 use crate::error::Error;
+use crate::memory::copied;
 
 /// Load what `rust-numpy` would load at its first use. That runs Python code, and `rust-numpy` panics if it raises, for
 /// instance on Ctrl-C; an interrupted import may fail.
@@ -48,25 +49,40 @@ pub(super) fn interruptible<T>(
 
 /// `object` as an int, not a bool, of at least `minimum`. A value above the largest i64 becomes that.
 pub(super) fn integer(name: &str, object: &Bound<'_, PyAny>, minimum: usize) -> PyResult<usize> {
-    let below = || PyValueError::new_err(format!("{name} must be at least {minimum}, got {}", short_repr(object)));
+    let value = saturated(object)?
+        .ok_or_else(|| PyTypeError::new_err(format!("{name} must be an int, got {}", short_repr(object))))?;
+    usize::try_from(value)
+        .ok()
+        .filter(|&value| value >= minimum)
+        .ok_or_else(|| PyValueError::new_err(format!("{name} must be at least {minimum}, got {}", short_repr(object))))
+}
+
+/// The value of an int that is not a bool, or the i64 nearest to it. None for another type.
+pub(super) fn saturated(object: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
+    let py = object.py();
     if object.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err(format!("{name} must be an int, got {}", short_repr(object))));
+        return Ok(None);
     }
     match object.extract::<i64>() {
-        Ok(value) => usize::try_from(value).ok().filter(|&value| value >= minimum).ok_or_else(below),
-        Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
-            if object.lt(0)? {
-                Err(below())
-            } else {
-                Ok(i64::MAX as usize)
-            }
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => {
+            let exact = py.import("operator")?.call_method1("index", (object,))?;
+            Ok(Some(if exact.lt(0)? { i64::MIN } else { i64::MAX }))
         }
-        Err(_) => Err(PyTypeError::new_err(format!("{name} must be an int, got {}", short_repr(object)))),
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => Ok(None),
+        Err(error) => Err(error), // of the object's own `__index__`
     }
 }
 
 /// Rows borrowed from a C-contiguous array of one or two dimensions.
-pub(super) enum Rows<'py, T: Element> {
+pub(super) struct Rows<'py, T: Element> {
+    array: RowArray<'py, T>,
+    /// The shape at extraction. Another thread can give the array another one.
+    len: usize,
+    width: usize,
+}
+
+enum RowArray<'py, T: Element> {
     /// One vector: results have no row axis.
     One(PyReadonlyArray1<'py, T>),
     /// A matrix with one vector per row.
@@ -86,50 +102,58 @@ impl<'py, T: Element> Rows<'py, T> {
                 array.strides()
             )));
         }
-        match array.ndim() {
-            1 => Ok(Self::One(array.cast::<PyArray1<T>>()?.try_readonly().map_err(|e| borrowed(name, &e))?)),
-            2 => Ok(Self::Many(array.cast::<PyArray2<T>>()?.try_readonly().map_err(|e| borrowed(name, &e))?)),
-            n => Err(PyValueError::new_err(format!(
-                "{name} must have 1 or 2 dimensions, got {n} (shape {:?})",
-                array.shape()
+        // As a slice, such an array would have no values.
+        if !array.is_aligned() {
+            return Err(PyValueError::new_err(format!(
+                "{name} must be aligned in memory, got an array of {} at an odd address: pass {name}.copy()",
+                array.dtype()
+            )));
+        }
+        match *array.shape() {
+            [width] => {
+                let array = array.cast::<PyArray1<T>>()?.try_readonly().map_err(|e| borrowed(name, &e))?;
+                Ok(Self { array: RowArray::One(array), len: 1, width })
+            }
+            [len, width] => {
+                let array = array.cast::<PyArray2<T>>()?.try_readonly().map_err(|e| borrowed(name, &e))?;
+                Ok(Self { array: RowArray::Many(array), len, width })
+            }
+            ref shape => Err(PyValueError::new_err(format!(
+                "{name} must have 1 or 2 dimensions, got {} (shape {shape:?})",
+                shape.len()
             ))),
         }
     }
 
     /// Like [`Rows::extract`], but a vector without a row axis is an error.
     pub(super) fn extract_matrix(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
-        match Self::extract(name, object)? {
-            rows @ Self::Many(_) => Ok(rows),
-            Self::One(array) => Err(PyValueError::new_err(format!(
-                "{name} must be a matrix of shape (n, width), got one vector of shape {:?}: pass {name}[None, :]",
-                array.shape()
-            ))),
+        let rows = Self::extract(name, object)?;
+        if rows.is_single() {
+            return Err(PyValueError::new_err(format!(
+                "{name} must be a matrix of shape (n, width), got one vector of shape [{}]: pass {name}[None, :]",
+                rows.width
+            )));
         }
+        Ok(rows)
     }
 
     /// All values, row after row.
     pub(super) fn values(&self) -> &[T] {
-        // `extract` checked contiguity, so the fallback is never used.
-        match self {
-            Self::One(array) => array.as_slice().unwrap_or_default(),
-            Self::Many(array) => array.as_slice().unwrap_or_default(),
+        // `extract` checked contiguity and alignment, so the fallback is never used.
+        match &self.array {
+            RowArray::One(array) => array.as_slice().unwrap_or_default(),
+            RowArray::Many(array) => array.as_slice().unwrap_or_default(),
         }
     }
 
     /// Number of rows.
     pub(super) fn len(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Many(array) => array.shape()[0],
-        }
+        self.len
     }
 
     /// Values per row.
     pub(super) fn width(&self) -> usize {
-        match self {
-            Self::One(array) => array.shape()[0],
-            Self::Many(array) => array.shape()[1],
-        }
+        self.width
     }
 
     /// The shape of a result with `width` values for each of these rows.
@@ -139,7 +163,7 @@ impl<'py, T: Element> Rows<'py, T> {
 
     /// Whether the caller passed one vector without a row axis.
     pub(super) fn is_single(&self) -> bool {
-        matches!(self, Self::One(_))
+        matches!(self.array, RowArray::One(_))
     }
 }
 
@@ -202,40 +226,69 @@ pub(super) fn mask<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyRe
             array.strides()
         )));
     }
-    // Read as bytes: a boolean array of NumPy may hold any byte, a bool of Rust only 0 and 1.
-    let bytes = array.call_method1("view", (dtype::<u8>(array.py()),))?;
+    // Read as bytes: a boolean array of NumPy may hold any byte, a bool of Rust only 0 and 1. Not by a method of the
+    // array's own, which a subclass may override.
+    let py = array.py();
+    let bytes = py.get_type::<PyUntypedArray>().call_method1("view", (array, dtype::<u8>(py)))?;
     bytes.cast::<PyArray1<u8>>()?.try_readonly().map_err(|error| borrowed(name, &error))
 }
 
-/// Borrow an array of one dimension.
-pub(super) fn vector<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, T>> {
-    match Rows::extract(name, object)? {
-        Rows::One(array) => Ok(array),
-        Rows::Many(array) => {
-            Err(PyValueError::new_err(format!("{name} must have 1 dimension, got 2 (shape {:?})", array.shape())))
-        }
+/// A copy of ids, from an array or a list of int. They are small beside the vectors, and another thread may change the
+/// array. An empty array may have any dtype, because `numpy.array([])` has float64.
+pub(super) fn ids(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
+        return listed_ids(name, object);
     }
+    let py = object.py();
+    let array = array(name, object, "a numpy array or a list of int")?;
+    let (empty, shape) = (array.len() == 0, array.shape());
+    if !empty {
+        expect_dtype::<i64>(name, array)?;
+    }
+    if shape.len() != 1 {
+        let (dimensions, shape) = (shape.len(), shape);
+        return Err(PyValueError::new_err(format!("{name} must have 1 dimension, got {dimensions} (shape {shape:?})")));
+    }
+    if empty {
+        return Ok(vec![]);
+    }
+    let plain = if array.is_c_contiguous() && array.is_aligned() {
+        object.clone()
+    } else {
+        let options = PyDict::new(py);
+        options.set_item("order", "C")?;
+        py.import("numpy")?.call_method("array", (array,), Some(&options))?
+    };
+    let borrow = plain.cast::<PyArray1<i64>>()?.try_readonly().map_err(|error| borrowed(name, &error))?;
+    let values = borrow.as_slice()?;
+    let copy = || copied(values).map_err(Error::from);
+    if values.len() <= MAX_ATTACHED { copy().map_err(|error| errors::to_py(py, error)) } else { detached(py, copy) }
 }
 
-/// Ids, from an array or a list of int. They are small beside the vectors, so a list or a strided array is copied.
-pub(super) fn ids<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, i64>> {
-    if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
-        let id = |(i, id): (usize, PyResult<Bound<'py, PyAny>>)| {
-            let id = id?;
-            // Extraction uses `__index__`, so NumPy's integers are accepted. A bool has `__index__` too.
-            let value = if id.is_instance_of::<PyBool>() { None } else { id.extract::<i64>().ok() };
-            value.ok_or_else(|| {
-                PyTypeError::new_err(format!("{name}[{i}] must be an int of 64 bits, got {}", short_repr(&id)))
-            })
-        };
-        let listed = object.try_iter()?.enumerate().map(id).collect::<PyResult<Vec<i64>>>()?;
-        return Ok(PyArray1::from_vec(object.py(), listed).readonly());
+/// Up to this many ids are copied attached: releasing the interpreter would take longer.
+const MAX_ATTACHED: usize = 1000;
+
+fn listed_ids(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    let mut ids = vec![];
+    let reserve =
+        |ids: &mut Vec<i64>, more| ids.try_reserve(more).map_err(|error| errors::to_py(object.py(), error.into()));
+    reserve(&mut ids, object.len()?)?;
+    for (i, id) in object.try_iter()?.enumerate() {
+        let id = id?;
+        let wrong = || PyTypeError::new_err(format!("{name}[{i}] must be an int of 64 bits, got {}", short_repr(&id)));
+        if id.is_instance_of::<PyBool>() {
+            return Err(wrong());
+        }
+        // Extraction uses `__index__`, so NumPy's integers are accepted. Its own errors are passed on.
+        let value = id.extract().map_err(|error: PyErr| {
+            let py = id.py();
+            let unfit = error.is_instance_of::<PyTypeError>(py) || error.is_instance_of::<PyOverflowError>(py);
+            if unfit { wrong() } else { error }
+        })?;
+        reserve(&mut ids, 1)?;
+        ids.push(value);
     }
-    let array = array(name, object, "a numpy array or a list of int")?;
-    if has_dtype::<i64>(array) && array.ndim() == 1 && !array.is_c_contiguous() {
-        return vector(name, &object.call_method0("copy")?);
-    }
-    vector(name, object)
+    Ok(ids)
 }
 
 /// Whether `array` has the dtype of `T`.
@@ -530,6 +583,13 @@ impl<'py> Out<'py> {
 
 /// `repr(object)`, cut to 80 characters.
 pub(super) fn short_repr(object: &Bound<'_, PyAny>) -> String {
-    let text = object.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string_lossy().into_owned());
+    let text = object.repr().map_or_else(|_| unprintable(object), |repr| repr.to_string_lossy().into_owned());
     if text.chars().count() > 80 { text.chars().take(77).chain("...".chars()).collect() } else { text }
+}
+
+/// What stands for an object without a `repr`. An int has none if it has thousands of digits.
+fn unprintable(object: &Bound<'_, PyAny>) -> String {
+    let bits = object.call_method0("bit_length").and_then(|bits| bits.extract::<u64>());
+    let negative = if object.lt(0).unwrap_or(false) { "a negative int" } else { "an int" };
+    bits.map_or_else(|_| "an object without a repr".to_owned(), |bits| format!("{negative} of {bits} bits"))
 }

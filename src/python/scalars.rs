@@ -1,7 +1,7 @@
 //! Arguments that are not arrays: names, numbers and bools. An error names the argument, its value and what was
 //! expected.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 
@@ -41,8 +41,8 @@ impl Argument<'_, f64> {
             Self::Default(number) => return Ok(number),
             Self::Given(object) => object,
         };
-        let number = if object.is_instance_of::<PyBool>() { None } else { object.extract().ok() };
-        number.ok_or_else(|| PyTypeError::new_err(format!("{name} must be a float, got {}", short_repr(&object))))
+        number(&object)?
+            .ok_or_else(|| PyTypeError::new_err(format!("{name} must be a float, got {}", short_repr(&object))))
     }
 }
 
@@ -53,6 +53,22 @@ impl Argument<'_, bool> {
             Self::Default(value) => Ok(value),
             Self::Given(object) => boolean(name, &object),
         }
+    }
+}
+
+/// A number that is not a bool. An int beyond every float becomes infinite. None for another type.
+pub(super) fn number(object: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    let py = object.py();
+    if object.is_instance_of::<PyBool>() {
+        return Ok(None);
+    }
+    match object.extract::<f64>() {
+        Ok(number) => Ok(Some(number)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => {
+            Ok(Some(if object.lt(0)? { f64::NEG_INFINITY } else { f64::INFINITY }))
+        }
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => Ok(None),
+        Err(error) => Err(error), // of the object's own `__float__` or `__index__`
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! [`Part`]: super::rows::Part
 
+use std::collections::TryReserveError;
 use std::ops::Range;
 
 use super::rows::Ids;
@@ -52,9 +53,13 @@ struct PlannedPart {
 }
 
 impl<K: Kernels> BlockPlan<K> {
-    pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Self {
+    pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Result<Self, TryReserveError> {
         let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, MAX_BLOCK_ROWS);
-        let share = if threads > 1 { scan.allowed().div_ceil(threads * MIN_BLOCKS_PER_THREAD).max(1) } else { most };
+        let share = if threads > 1 {
+            scan.allowed().div_ceil(threads.saturating_mul(MIN_BLOCKS_PER_THREAD)).max(1)
+        } else {
+            most
+        };
         let rows = most.min(share.next_multiple_of(2 * K::GROUP)) / K::GROUP * K::GROUP;
         let mut parts = Vec::with_capacity(scan.parts.len());
         let (mut blocks, mut first) = (0, 0);
@@ -66,12 +71,8 @@ impl<K: Kernels> BlockPlan<K> {
             parts.push(planned);
         }
         let panels = scan.query_count() >= K::panel_from(scan.isa);
-        Self {
-            rows,
-            blocks,
-            parts,
-            queries: panels.then(|| K::pack_queries(scan.isa, scan.queries, scan.query_width())),
-        }
+        let queries = panels.then(|| K::pack_queries(scan.isa, scan.queries, scan.query_width())).transpose()?;
+        Ok(Self { rows, blocks, parts, queries })
     }
 
     /// The number of rows in each block of a scan of all rows.
@@ -130,7 +131,7 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
     }
 
     /// Load a block for scoring; false if none of its rows may be found.
-    pub(super) fn load(&mut self, block: usize, norms: bool) -> bool {
+    pub(super) fn load(&mut self, block: usize, norms: bool) -> Result<bool, TryReserveError> {
         let number = self.plan.parts.partition_point(|part| part.blocks <= block) - 1;
         let part = &self.plan.parts[number];
         let start = part.items.start + (block - part.blocks) * self.plan.rows;
@@ -139,30 +140,31 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
         self.block = Block { part: number, range: items.clone(), first: part.first, count, ..Block::default() };
         match self.scan.subset {
             Subset::All => {}
-            Subset::Rows(list) => self.gather(list[items].iter().map(|row| row - part.first)),
+            Subset::Rows(list) => self.gather(list[items].iter().map(|row| row - part.first))?,
             Subset::Mask(mask, _) => {
                 let mask = &mask[part.first + items.start..part.first + items.end];
                 let allowed = subset::count(mask);
                 if allowed == 0 {
-                    return false;
+                    return Ok(false);
                 }
                 // If the mask hides most rows, the others are copied together.
                 if allowed * 2 <= count {
                     let mut rows = Vec::with_capacity(allowed);
                     subset::each(mask, |row| rows.push(items.start + row));
-                    self.gather(rows.into_iter());
+                    self.gather(rows.into_iter())?;
                 }
             }
         }
-        self.prepare(norms);
-        true
+        self.prepare(norms)?;
+        Ok(true)
     }
 
     /// Copy some rows of the block's part to one buffer.
-    fn gather(&mut self, rows: impl ExactSizeIterator<Item = usize> + Clone) {
+    fn gather(&mut self, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Result<(), TryReserveError> {
         let part = &self.scan.parts[self.block.part];
         let source = self.scan.matrix(part.rows);
         self.gathered.clear();
+        self.gathered.try_reserve_exact(rows.len() * self.scan.width)?;
         self.ids.clear();
         self.norms.clear();
         let mut ahead = rows.clone();
@@ -181,10 +183,11 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
             }
         }
         self.block.gathered = true;
+        Ok(())
     }
 
     /// Compute the block's norms and interleave its rows, as far as the kernels need them.
-    fn prepare(&mut self, norms: bool) {
+    fn prepare(&mut self, norms: bool) -> Result<(), TryReserveError> {
         let (scan, part) = (self.scan, &self.scan.parts[self.block.part]);
         let Block { range, count, gathered, .. } = self.block.clone();
         let data = if gathered {
@@ -214,8 +217,9 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
             }
         }
         if self.plan.queries.is_some() {
-            K::pack_rows(scan.isa, data, &mut self.panel);
+            K::pack_rows(scan.isa, data, &mut self.panel)?;
         }
+        Ok(())
     }
 
     /// Score the loaded block against all queries; `visit` gets the rows, a query and its scores.

@@ -36,10 +36,10 @@
 //! until it is complete, if the file system supports that, so a killed process leaves nothing behind.
 
 use std::collections::TryReserveError;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
@@ -62,6 +62,8 @@ const ALIGN: usize = 64;
 const SECTIONS: usize = 4;
 /// The offset of the calibration in the header.
 const CALIBRATION: usize = 184;
+/// Symbolic links that are followed, as many as Linux does.
+const MAX_LINKS: usize = 40;
 /// Bytes that are written or verified between two interrupt checks.
 const STEP: usize = 8 << 20;
 
@@ -158,8 +160,8 @@ impl Header {
             (version, kind) => return Err(format!("has an unknown format: version {version}, kind {kind}")),
         };
         let (dims, rows, added) = (u64_at(16), u64_at(24), u64_at(32));
-        let valid = usize::try_from(dims).map_err(|_| format!("{dims}")).and_then(|dims| kind.check_dims(dims));
-        valid.map_err(|what| format!("is damaged: dimensions {what}"))?;
+        let valid = usize::try_from(dims).map_err(|_| "are too many".to_owned()).and_then(|dims| kind.check_dims(dims));
+        valid.map_err(|what| format!("is damaged: dimensions {what}, got {dims}"))?;
         if added < rows || i64::try_from(added).is_err() {
             return Err(format!("is damaged: {rows} rows of {added} ever added"));
         }
@@ -194,9 +196,7 @@ impl Header {
 pub fn save(index: &Index, path: &Path, check: InterruptCheck<'_>) -> Result<(), Error> {
     let failed = |error| Error::Io(error, format!("cannot save the index to {}", path.display()));
     let snapshot = index.snapshot();
-    // A symbolic link is kept, and the file it points to is replaced.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let existing = fs::metadata(&target).ok();
+    let (target, existing) = target_of(path).map_err(failed)?;
     // The system itself refuses to replace a directory.
     if let Some(other) = existing.as_ref().map(fs::Metadata::file_type).filter(|kind| !kind.is_file() && !kind.is_dir())
     {
@@ -213,7 +213,7 @@ pub fn save(index: &Index, path: &Path, check: InterruptCheck<'_>) -> Result<(),
     }
     write(index, &snapshot, temporary.file(), check).map_err(|error| match error {
         SaveError::Io(error) => failed(error),
-        SaveError::Interrupted(error) => error,
+        SaveError::Other(error) => error,
     })?;
     temporary.file().sync_all().map_err(failed)?;
     temporary.rename(directory, &target).map_err(failed)?;
@@ -223,10 +223,29 @@ pub fn save(index: &Index, path: &Path, check: InterruptCheck<'_>) -> Result<(),
     Ok(())
 }
 
+/// The file that `path` names, and its metadata if it exists. A symbolic link is kept: it names the file that it leads
+/// to, which need not exist yet.
+fn target_of(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
+    let mut target = path.to_owned();
+    match fs::metadata(path) {
+        Ok(existing) => return Ok((fs::canonicalize(path)?, Some(existing))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // The system has followed the links to a missing end, so they form no loop unless one was changed since.
+    for _ in 0..MAX_LINKS {
+        let Ok(next) = fs::read_link(&target) else { return Ok((target, None)) };
+        // Relative to the directory of the link. An absolute path replaces it.
+        target = target.parent().unwrap_or(Path::new("")).join(next);
+    }
+    Err(io::Error::other("it leads through too many symbolic links"))
+}
+
 #[cfg(unix)]
 fn describe(kind: fs::FileType) -> &'static str {
     use std::os::unix::fs::FileTypeExt;
     match kind {
+        kind if kind.is_dir() => "a directory",
         kind if kind.is_fifo() => "a named pipe",
         kind if kind.is_socket() => "a socket",
         _ => "a device",
@@ -234,13 +253,19 @@ fn describe(kind: fs::FileType) -> &'static str {
 }
 
 #[cfg(not(unix))]
-fn describe(_kind: fs::FileType) -> &'static str {
-    "no regular file"
+fn describe(kind: fs::FileType) -> &'static str {
+    if kind.is_dir() { "a directory" } else { "a device" }
 }
 
 enum SaveError {
     Io(io::Error),
-    Interrupted(Error),
+    Other(Error),
+}
+
+impl From<TryReserveError> for SaveError {
+    fn from(error: TryReserveError) -> Self {
+        Self::Other(error.into())
+    }
 }
 
 impl From<io::Error> for SaveError {
@@ -263,21 +288,22 @@ fn write(index: &Index, snapshot: &Snapshot, file: &mut File, check: InterruptCh
     for section in &mut header.sections {
         let mut crc = crc32fast::Hasher::new();
         for segment in &snapshot.segments {
-            let numbers: Vec<i64>;
+            let mut numbers = vec![];
             let bytes = match (section.tag, segment.ids()) {
                 (1, _) => column::bytes(segment.rows.values()),
                 (2, _) => segment.bits.values(),
                 (3, _) => column::bytes(segment.norms.values()),
                 (_, Ids::Listed(ids)) => column::bytes(ids),
                 (_, Ids::Consecutive(first)) => {
-                    numbers = (first..).take(segment.count).collect();
+                    numbers.try_reserve_exact(segment.count)?;
+                    numbers.extend((first..).take(segment.count));
                     column::bytes(&numbers)
                 }
             };
             for step in bytes.chunks(STEP) {
                 crc.update(step);
                 file.write_all(step)?;
-                check().map_err(SaveError::Interrupted)?;
+                check().map_err(SaveError::Other)?;
             }
         }
         let zeros = &[0; ALIGN][..(section.length.next_multiple_of(ALIGN as u64) - section.length) as usize];
@@ -322,11 +348,15 @@ fn load(
 ) -> Result<Index, Error> {
     let failed = |error| Error::Io(error, format!("cannot open the index {}", path.display()));
     let refused = |what: String| Error::IndexFile(format!("{} {what}", path.display()));
-    let mut file = File::open(path).map_err(failed)?;
+    let regular = |metadata: &Metadata| match metadata.file_type() {
+        kind if kind.is_file() => Ok(()),
+        kind => Err(refused(format!("is not a regular file: it is {}", describe(kind)))),
+    };
+    // Checked before too: to open a device can have effects, and a socket cannot be opened.
+    regular(&fs::metadata(path).map_err(failed)?)?;
+    let mut file = open_without_waiting(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(refused("is not a regular file".to_owned()));
-    }
+    regular(&metadata)?;
     let mut start = Vec::with_capacity(HEADER);
     (&mut file).take(HEADER as u64).read_to_end(&mut start).map_err(failed)?;
     let header = Header::parse(&start, metadata.len()).map_err(refused)?;
@@ -360,9 +390,21 @@ fn load(
             refused("is truncated: it became shorter while it was read".to_owned())
         }
         OpenError::Io(error) => failed(error),
-        OpenError::Interrupted(error) => error,
+        OpenError::Other(error) => error,
     })?;
     Ok(Index::from_snapshot(header.kind, header.dims as usize, snapshot, header.calibration))
+}
+
+/// Open for reading. A named pipe is opened without a writer, for which the system would wait.
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    options.open(path)
 }
 
 enum Source {
@@ -373,12 +415,12 @@ enum Source {
 enum OpenError {
     Damaged(String),
     Io(io::Error),
-    Interrupted(Error),
+    Other(Error),
 }
 
 impl From<TryReserveError> for OpenError {
     fn from(error: TryReserveError) -> Self {
-        Self::Interrupted(error.into())
+        Self::Other(error.into())
     }
 }
 
@@ -406,7 +448,7 @@ impl Loader<'_, '_> {
                 if self.verify {
                     for step in bytes.chunks(STEP) {
                         crc.update(step);
-                        (self.check)().map_err(OpenError::Interrupted)?;
+                        (self.check)().map_err(OpenError::Other)?;
                     }
                 }
                 Column::Mapped(Mapped::new(map, Range { start, end: start + length }).ok_or_else(too_large)?)
@@ -418,7 +460,7 @@ impl Loader<'_, '_> {
                     if self.verify {
                         crc.update(step);
                     }
-                    (self.check)().map_err(OpenError::Interrupted)
+                    (self.check)().map_err(OpenError::Other)
                 };
                 let column =
                     Column::filled(length / size_of::<T>(), |bytes| bytes.chunks_mut(STEP).try_for_each(&mut read))?;

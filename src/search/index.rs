@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::column::Column;
 use super::segment::{Segment, SegmentIds, Snapshot};
 use crate::error::Error;
+use crate::memory::collected;
 use crate::similarity::{MAX_BYTES, MAX_DIMS};
 
 /// Bytes up to which rows are added to a segment. It bounds what an addition copies while a search holds the segment.
@@ -26,17 +27,17 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Check that vectors of `dims` dimensions can be stored; the error completes "dims ...".
+    /// Check that vectors of `dims` dimensions can be stored; the error completes "dims ...", without the value.
     pub fn check_dims(self, dims: usize) -> Result<(), String> {
         let (most, step) = match self {
             Self::Int8 => (MAX_DIMS, 1),
             Self::Binary => (MAX_BYTES * 8, 8),
         };
         if !(1..=most).contains(&dims) {
-            return Err(format!("must be from {step} to {most}, got {dims}"));
+            return Err(format!("must be from {step} to {most}"));
         }
         if !dims.is_multiple_of(step) {
-            return Err(format!("must be a multiple of {step}, got {dims}"));
+            return Err(format!("must be a multiple of {step}"));
         }
         Ok(())
     }
@@ -235,7 +236,7 @@ impl Index {
                 changed.segments.push(Arc::clone(segment));
                 continue;
             }
-            let removed: Vec<usize> = here.iter().map(|&(_, row)| row).collect();
+            let removed = collected(here.iter().map(|&(_, row)| row))?;
             changed.segments.extend(segment.without(&removed)?.map(Arc::new));
         }
         if let Some(known) = known.as_mut() {
@@ -270,9 +271,9 @@ impl Index {
 
 /// The segment and row of each id, or an error that names the first unknown id.
 fn locate(snapshot: &Snapshot, ids: &[i64]) -> impl Iterator<Item = Result<(usize, usize), Error>> {
-    ids.iter()
-        .enumerate()
-        .map(|(at, &id)| snapshot.find(id).ok_or_else(|| Error::Value(format!("ids[{at}] = {id} is not in the index"))))
+    ids.iter().enumerate().map(|(at, &id)| {
+        snapshot.find(id)?.ok_or_else(|| Error::Value(format!("ids[{at}] = {id} is not in the index")))
+    })
 }
 
 /// The ids as a set, or an error that names the first that is already in the index or repeated.

@@ -29,7 +29,7 @@ pub fn scores<K: Kernels>(
 
 /// Write every cosine, each the float32 nearest to the true value.
 pub fn cosines(scan: &Scan<'_, Dot>, out: &mut [MaybeUninit<f32>], check: InterruptCheck<'_>) -> Result<(), Error> {
-    let norms = query_norms(scan);
+    let norms = query_norms(scan)?;
     fill(scan, true, out, check, |query, scores, rows, out| {
         for ((out, &score), &row) in out.iter_mut().zip(scores).zip(rows) {
             out.write(cosine(score, norms[query], (row, inverse_norm(row))));
@@ -57,13 +57,13 @@ fn fill<K: Kernels, T: Send>(
         let width = scan.query_width();
         let scan = Scan { queries: &scan.queries[first * width..last * width], ..scan.clone() };
         let threads = scan.thread_count();
-        let plan = BlockPlan::new(&scan, threads);
+        let plan = BlockPlan::new(&scan, threads)?;
         let pieces = cut(out, columns, &plan.block_sizes());
         run(plan.blocks, threads, &mut interrupts, |for_each_block| {
             let mut scorer = BlockScorer::new(&scan, &plan);
             for_each_block(&mut |block| {
                 let mut piece = std::mem::take(&mut *pieces[block].lock().unwrap_or_else(PoisonError::into_inner));
-                scorer.load(block, norms);
+                scorer.load(block, norms)?;
                 scorer.score(|rows, query, scores| write(first + query, scores, rows.norms, piece[query]));
                 Ok(())
             })

@@ -1,7 +1,7 @@
 //! Pairs of rows that are near each other: every row is compared with every later one, tile by tile.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, TryReserveError};
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -148,7 +148,7 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
                 let group = before.partition_point(|&tiles| tiles <= tile) - 1;
                 if queries.0 != group {
                     queries.0 = group;
-                    self.copy(group * TILE_QUERIES..count.min((group + 1) * TILE_QUERIES), &mut queries.1);
+                    self.copy(group * TILE_QUERIES..count.min((group + 1) * TILE_QUERIES), &mut queries.1)?;
                 }
                 let start = group * TILE_QUERIES + (tile - before[group]) * tile_rows;
                 self.compare_tile::<K>(&queries.1, group * TILE_QUERIES, start..count.min(start + tile_rows), &mut kept)
@@ -196,11 +196,11 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
             K::squared_norms(isa, Matrix::whole(queries, self.width), &mut norms);
         }
         let norms: Vec<Norm> = norms.into_iter().map(|norm| (norm, inverse_norm(norm))).collect();
-        let plan = BlockPlan::new(&scan, 1);
+        let plan = BlockPlan::new(&scan, 1)?;
         let mut scorer = BlockScorer::new(&scan, &plan);
         let mut result = Ok(());
         for block in 0..plan.blocks {
-            if scorer.load(block, threshold.uses_norms()) {
+            if scorer.load(block, threshold.uses_norms())? {
                 scorer.score(|rows, query, scores| {
                     let norm = norms.get(query).copied().unwrap_or_default();
                     let row = first + query;
@@ -236,13 +236,15 @@ impl<E: Copy + Default + Send + Sync> Triangle<'_, E> {
         cut
     }
 
-    fn copy(&self, rows: Range<usize>, out: &mut Vec<E>) {
+    fn copy(&self, rows: Range<usize>, out: &mut Vec<E>) -> Result<(), TryReserveError> {
         out.clear();
+        out.try_reserve_exact(rows.len() * self.width)?;
         for part in self.cut(rows) {
             for row in Matrix::new(part.rows, self.width, self.stride).iter() {
                 out.extend_from_slice(row);
             }
         }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 //! 480 candidates by distance, 10 ms with 200 by product, and 35 ms for the exact scan. For 64 queries at a time the
 //! product costs nearly as much as the exact scan (179 ms and 206 ms): both multiply bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, TryReserveError};
 use std::num::NonZero;
 
 use super::index::{Calibration, Index, Kind};
@@ -16,10 +16,11 @@ use super::range::{Threshold, Within};
 use super::rows::{Ids, Norm, Part, norms};
 use super::scan::{Scan, useful_threads};
 use super::segment::{Segment, Snapshot, sign_bits};
-use super::subset::Subset;
+use super::subset::{Subset, SubsetMemory};
 use super::threads::{InterruptCheck, Interrupts, run};
 use super::top_k::{TopK, queries_together};
 use crate::error::Error;
+use crate::memory::{collected, filled};
 use crate::similarity::asymmetric::Asymmetric;
 use crate::similarity::dot::Dot;
 use crate::similarity::hamming::Hamming;
@@ -83,7 +84,7 @@ impl Index {
         options: Options<'_>,
         check: InterruptCheck<'_>,
     ) -> Result<TopK, Error> {
-        self.run_by_metric(queries, metric, options, FindTopK { k, check })
+        self.view(options, |view| self.run_by_metric(queries, metric, view, FindTopK { k, check }))
     }
 
     /// The nearest `k` rows for packed bits by Hamming distance, every row compared.
@@ -94,7 +95,7 @@ impl Index {
         options: Options<'_>,
         check: InterruptCheck<'_>,
     ) -> Result<TopK, Error> {
-        self.run_hamming(queries, options, FindTopK { k, check })
+        self.view(options, |view| self.run_hamming(queries, view, FindTopK { k, check }))
     }
 
     /// All rows within the threshold of int8 queries, best first.
@@ -106,8 +107,9 @@ impl Index {
         options: Options<'_>,
         check: InterruptCheck<'_>,
     ) -> Result<Within, Error> {
-        let norms = query_norms(threshold, queries, options.dims);
-        self.run_by_metric(queries, metric, options, FindWithin { threshold, norms: &norms, check })
+        let norms = query_norms(threshold, queries, options.dims)?;
+        let task = FindWithin { threshold, norms: &norms, check };
+        self.view(options, |view| self.run_by_metric(queries, metric, view, task))
     }
 
     /// All rows within the threshold of packed bits, nearest first.
@@ -118,7 +120,7 @@ impl Index {
         options: Options<'_>,
         check: InterruptCheck<'_>,
     ) -> Result<Within, Error> {
-        self.run_hamming(queries, options, FindWithin { threshold, norms: &[], check })
+        self.view(options, |view| self.run_hamming(queries, view, FindWithin { threshold, norms: &[], check }))
     }
 
     /// The number of rows within the threshold of int8 queries.
@@ -130,8 +132,9 @@ impl Index {
         options: Options<'_>,
         check: InterruptCheck<'_>,
     ) -> Result<Vec<u64>, Error> {
-        let norms = query_norms(threshold, queries, options.dims);
-        self.run_by_metric(queries, metric, options, CountWithin { threshold, norms: &norms, check })
+        let norms = query_norms(threshold, queries, options.dims)?;
+        let task = CountWithin { threshold, norms: &norms, check };
+        self.view(options, |view| self.run_by_metric(queries, metric, view, task))
     }
 
     /// The number of rows within the threshold of packed bits.
@@ -142,7 +145,7 @@ impl Index {
         options: Options<'_>,
         check: InterruptCheck<'_>,
     ) -> Result<Vec<u64>, Error> {
-        self.run_hamming(queries, options, CountWithin { threshold, norms: &[], check })
+        self.view(options, |view| self.run_hamming(queries, view, CountWithin { threshold, norms: &[], check }))
     }
 
     /// All pairs of rows within the threshold, or the nearest `limit` of them, in the order of their ids.
@@ -183,40 +186,47 @@ impl Index {
         options: Options<'_>,
         check: InterruptCheck<'_>,
     ) -> Result<(TopK, bool), Error> {
-        let snapshot = self.snapshot();
         let oversample = oversample.unwrap_or_else(|| {
             self.calibration()
                 .map_or(DEFAULT_OVERSAMPLE, |found| usize::try_from(found.oversample).unwrap_or(usize::MAX))
         });
-        let candidates = k.saturating_mul(oversample);
-        let mut list = vec![];
-        let subset = subset_of(&snapshot, options.filter, &mut list)?;
+        self.view(options, |view| self.run_two_stages(queries, metric, k, k.saturating_mul(oversample), view, check))
+    }
+
+    fn run_two_stages(
+        &self,
+        queries: &[i8],
+        metric: Metric,
+        k: usize,
+        candidates: usize,
+        view: &View<'_>,
+        check: InterruptCheck<'_>,
+    ) -> Result<(TopK, bool), Error> {
+        let &View { snapshot, subset, dims, threads } = view;
         // The first stage compares whole bytes.
-        let bytes = if options.dims == self.dims() { self.bit_bytes() } else { options.dims / 8 };
+        let bytes = if dims == self.dims() { self.bit_bytes() } else { dims / 8 };
         if candidates >= subset.count(snapshot.count) || bytes == 0 {
-            return Ok((self.search(queries, metric, k, options, check)?, true));
+            return Ok((self.run_by_metric(queries, metric, view, FindTopK { k, check })?, true));
         }
         let mut found = TopK { columns: k, candidates: vec![] };
-        let count = queries.len() / options.dims;
-        found.candidates.try_reserve_exact(k.saturating_mul(count))?;
+        found.candidates.try_reserve_exact(k.saturating_mul(queries.len() / dims))?;
         let mut interrupts = Interrupts::new(check);
-        for queries in queries.chunks(queries_together(candidates) * options.dims) {
-            let bits = query_bits(queries, options.dims, bytes);
-            let first =
-                self.first_stage(&snapshot, &bits, bytes, candidates, (subset, options.threads), &mut interrupts)?;
-            let stage = SecondStage { snapshot: &snapshot, first: &first, k, options };
+        for queries in queries.chunks(queries_together(candidates) * dims) {
+            let bits = query_bits(queries, dims, bytes)?;
+            let first = self.first_stage(snapshot, &bits, bytes, candidates, (subset, threads), &mut interrupts)?;
+            let stage = SecondStage { view, first: &first, k };
             let (interrupts, found) = (&mut interrupts, &mut found);
             match metric {
                 Metric::Asymmetric => {
-                    let width = options.dims.div_ceil(8);
-                    let padded = pad_queries(queries, options.dims, 8 * width);
+                    let width = dims.div_ceil(8);
+                    let padded = pad_queries(queries, dims, 8 * width)?;
                     let queries = padded.as_deref().unwrap_or(queries);
                     self.second_stage::<Asymmetric, ByProduct>(&stage, queries, &Bits, width, interrupts, found)?;
                 }
                 Metric::Dot => {
-                    self.second_stage::<Dot, ByProduct>(&stage, queries, &Vectors, options.dims, interrupts, found)?;
+                    self.second_stage::<Dot, ByProduct>(&stage, queries, &Vectors, dims, interrupts, found)?;
                 }
-                _ => self.second_stage::<Dot, ByCosine>(&stage, queries, &Vectors, options.dims, interrupts, found)?,
+                _ => self.second_stage::<Dot, ByCosine>(&stage, queries, &Vectors, dims, interrupts, found)?,
             }
         }
         Ok((found, false))
@@ -242,7 +252,7 @@ impl Index {
     /// Append the best of each query's candidates to `found`.
     fn second_stage<K: Kernels, O: Order>(
         &self,
-        &SecondStage { snapshot, first, k, options }: &SecondStage<'_>,
+        &SecondStage { view, first, k }: &SecondStage<'_>,
         queries: &[K::Query],
         column: &impl ScannedColumn<K::Element>,
         width: usize,
@@ -250,10 +260,10 @@ impl Index {
         found: &mut TopK,
     ) -> Result<(), Error> {
         let (stride, query_width) = (column.stride(self), width * K::RATIO);
-        let parts = snapshot.parts(|segment| column.of(segment), self.norms_apply(options.dims));
+        let parts = view.snapshot.parts(|segment| column.of(segment), self.norms_apply(view.dims));
         let each = |query: usize, threads: Option<NonZero<usize>>, interrupts: &mut Interrupts<'_>| {
             let candidates = &first.candidates[query * first.columns..][..first.columns];
-            let mut rows: Vec<usize> = candidates.iter().map(|candidate| candidate.id as usize).collect();
+            let mut rows = collected(candidates.iter().map(|candidate| candidate.id as usize))?;
             rows.sort_unstable();
             let scan = Scan::<K> {
                 isa: K::isa(),
@@ -268,12 +278,12 @@ impl Index {
         };
         let count = queries.len() / query_width;
         if count == 1 {
-            found.candidates.extend(each(0, options.threads, interrupts)?.candidates);
+            found.candidates.extend(each(0, view.threads, interrupts)?.candidates);
             return Ok(());
         }
         // Scattered rows cost more to read than those of a scan.
-        let bytes = first.candidates.len().saturating_mul(options.dims * 4);
-        let threads = options.threads.map_or_else(|| useful_threads(bytes), NonZero::get);
+        let bytes = first.candidates.len().saturating_mul(view.dims * 4);
+        let threads = view.threads.map_or_else(|| useful_threads(bytes), NonZero::get);
         let mut all: Vec<(usize, TopK)> = run(count, threads, interrupts, |for_each_query| {
             let mut own = vec![];
             for_each_query(&mut |query| {
@@ -324,10 +334,11 @@ impl Index {
             let scan = Scan::<Asymmetric> { isa, width, stride: width, queries, parts: &parts, subset, threads };
             scan.select::<ByProduct>(k, &mut interrupts)?
         };
-        let bits = sign_bits(queries, dims);
+        let bits = sign_bits(queries, dims)?;
         // The oversample that each true row needs, as far as the first stage has reached.
         let (mut needed, mut oversample): (Vec<usize>, usize) = (vec![], 64);
         let total = best.candidates.len();
+        needed.try_reserve_exact(total)?;
         // The subtraction undoes rounding that puts the product just above a whole number.
         let wanted = ((recall * total as f64 - 1e-6).ceil() as usize).clamp(1, total.max(1));
         loop {
@@ -337,8 +348,9 @@ impl Index {
             for (group, bits) in bits.chunks(together * width).enumerate() {
                 let first = self.first_stage(&snapshot, bits, width, candidates, (subset, threads), &mut interrupts)?;
                 for (query, first) in first.candidates.chunks_exact(candidates).enumerate() {
-                    let ranks: HashMap<i64, usize> =
-                        first.iter().enumerate().map(|(rank, candidate)| (candidate.id, rank)).collect();
+                    let mut ranks = HashMap::new();
+                    ranks.try_reserve(first.len())?;
+                    ranks.extend(first.iter().enumerate().map(|(rank, candidate)| (candidate.id, rank)));
                     let query = group * together + query;
                     let best = &best.candidates[query * best.columns..][..best.columns];
                     needed.extend(best.iter().filter_map(|row| Some(ranks.get(&row.id)? / k + 1)));
@@ -362,29 +374,36 @@ impl Index {
         Ok(CalibrationReport { found, measured: tried.into_iter().map(|o| (o as u64, reached(o))).collect() })
     }
 
+    /// Run a search on the rows of this moment that the filter allows.
+    fn view<R>(&self, options: Options<'_>, search: impl FnOnce(&View<'_>) -> Result<R, Error>) -> Result<R, Error> {
+        let (snapshot, mut memory) = (self.snapshot(), SubsetMemory::default());
+        let subset = subset_of(&snapshot, options.filter, &mut memory)?;
+        search(&View { snapshot: &snapshot, subset, dims: options.dims, threads: options.threads })
+    }
+
     /// Run a task for int8 queries by any metric.
     fn run_by_metric<T: Task>(
         &self,
         queries: &[i8],
         metric: Metric,
-        options: Options<'_>,
+        view: &View<'_>,
         task: T,
     ) -> Result<T::Result, Error> {
         match metric {
-            Metric::Hamming => self.run_hamming(&sign_bits(queries, options.dims), options, task),
+            Metric::Hamming => self.run_hamming(&sign_bits(queries, view.dims)?, view, task),
             Metric::Asymmetric => {
-                let width = options.dims.div_ceil(8);
-                let padded = pad_queries(queries, options.dims, 8 * width);
+                let width = view.dims.div_ceil(8);
+                let padded = pad_queries(queries, view.dims, 8 * width)?;
                 let queries = padded.as_deref().unwrap_or(queries);
-                self.scan::<Asymmetric, ByProduct, _>(queries, &Bits, width, options, task)
+                self.scan::<Asymmetric, ByProduct, _>(queries, &Bits, width, view, task)
             }
-            Metric::Dot => self.scan::<Dot, ByProduct, _>(queries, &Vectors, options.dims, options, task),
-            Metric::Cosine => self.scan::<Dot, ByCosine, _>(queries, &Vectors, options.dims, options, task),
+            Metric::Dot => self.scan::<Dot, ByProduct, _>(queries, &Vectors, view.dims, view, task),
+            Metric::Cosine => self.scan::<Dot, ByCosine, _>(queries, &Vectors, view.dims, view, task),
         }
     }
 
-    fn run_hamming<T: Task>(&self, queries: &[u8], options: Options<'_>, task: T) -> Result<T::Result, Error> {
-        self.scan::<Hamming, ByHamming, _>(queries, &Bits, options.dims.div_ceil(8), options, task)
+    fn run_hamming<T: Task>(&self, queries: &[u8], view: &View<'_>, task: T) -> Result<T::Result, Error> {
+        self.scan::<Hamming, ByHamming, _>(queries, &Bits, view.dims.div_ceil(8), view, task)
     }
 
     /// Whether the stored norms are those of the compared dimensions.
@@ -397,24 +416,28 @@ impl Index {
         queries: &[K::Query],
         column: &impl ScannedColumn<K::Element>,
         width: usize,
-        options: Options<'_>,
+        &View { snapshot, subset, dims, threads }: &View<'_>,
         task: T,
     ) -> Result<T::Result, Error> {
-        let snapshot = self.snapshot();
-        let mut list = vec![];
-        let subset = subset_of(&snapshot, options.filter, &mut list)?;
-        let parts = snapshot.parts(|segment| column.of(segment), self.norms_apply(options.dims));
-        let (isa, stride, threads) = (K::isa(), column.stride(self), options.threads);
+        let parts = snapshot.parts(|segment| column.of(segment), self.norms_apply(dims));
+        let (isa, stride) = (K::isa(), column.stride(self));
         task.run::<K, O>(&Scan { isa, width, stride, queries, parts: &parts, subset, threads })
     }
 }
 
-/// The candidates of the first stage, and what to keep of them.
-struct SecondStage<'a> {
+/// The rows of an index at one moment, and how to search them.
+struct View<'a> {
     snapshot: &'a Snapshot,
+    subset: Subset<'a>,
+    dims: usize,
+    threads: Option<NonZero<usize>>,
+}
+
+/// The candidates of the first stage, and how many of them to keep.
+struct SecondStage<'a> {
+    view: &'a View<'a>,
     first: &'a TopK,
     k: usize,
-    options: Options<'a>,
 }
 
 /// The column of a segment that a scan reads.
@@ -494,8 +517,8 @@ impl Task for CountWithin<'_> {
     }
 }
 
-fn query_norms(threshold: Threshold, queries: &[i8], dims: usize) -> Vec<Norm> {
-    if threshold.uses_norms() { norms(queries, dims) } else { vec![] }
+fn query_norms(threshold: Threshold, queries: &[i8], dims: usize) -> Result<Vec<Norm>, TryReserveError> {
+    if threshold.uses_norms() { norms(queries, dims) } else { Ok(vec![]) }
 }
 
 /// The parts with row numbers over all of them as ids.
@@ -516,34 +539,32 @@ fn segment_starts(snapshot: &Snapshot) -> Vec<usize> {
 }
 
 /// The first `bytes` bytes of each query's sign bits.
-fn query_bits(queries: &[i8], dims: usize, bytes: usize) -> Vec<u8> {
-    let bits = sign_bits(queries, dims);
-    Matrix::new(&bits, bytes, dims.div_ceil(8)).packed().into_owned()
+fn query_bits(queries: &[i8], dims: usize, bytes: usize) -> Result<Vec<u8>, TryReserveError> {
+    let (bits, whole) = (sign_bits(queries, dims)?, dims.div_ceil(8));
+    if bytes == whole { Ok(bits) } else { Matrix::new(&bits, bytes, whole).copied() }
 }
 
 /// Queries of `dims` values, each padded with zeros to `width`; None if they have that width already.
-pub fn pad_queries(queries: &[i8], dims: usize, width: usize) -> Option<Vec<i8>> {
-    (width != dims).then(|| {
-        let mut padded = vec![0; queries.len() / dims * width];
-        for (to, from) in padded.chunks_exact_mut(width).zip(queries.chunks_exact(dims)) {
-            to[..dims].copy_from_slice(from);
-        }
-        padded
-    })
+pub fn pad_queries(queries: &[i8], dims: usize, width: usize) -> Result<Option<Vec<i8>>, TryReserveError> {
+    if width == dims {
+        return Ok(None);
+    }
+    let mut padded = filled(0, (queries.len() / dims).saturating_mul(width))?;
+    for (to, from) in padded.chunks_exact_mut(width).zip(queries.chunks_exact(dims)) {
+        to[..dims].copy_from_slice(from);
+    }
+    Ok(Some(padded))
 }
 
-/// The rows of a snapshot that a filter allows; `list` holds their numbers if needed.
-fn subset_of<'a>(snapshot: &Snapshot, filter: Filter<'a>, list: &'a mut Vec<usize>) -> Result<Subset<'a>, Error> {
+/// The rows of a snapshot that a filter allows.
+fn subset_of<'a>(snapshot: &Snapshot, filter: Filter<'_>, memory: &'a mut SubsetMemory) -> Result<Subset<'a>, Error> {
     match filter {
         Filter::None => Ok(Subset::All),
         Filter::Mask(mask) if mask.len() != snapshot.count => {
             let (count, got) = (snapshot.count, mask.len());
             Err(Error::Value(format!("mask must have one entry per row: shape ({count},), got ({got},)")))
         }
-        Filter::Mask(mask) => Ok(Subset::of_mask(mask, list)),
-        Filter::Ids(ids) => {
-            *list = snapshot.rows_of(ids);
-            Ok(Subset::Rows(list))
-        }
+        Filter::Mask(mask) => Ok(Subset::of_mask(mask, memory)?),
+        Filter::Ids(ids) => Ok(Subset::of_list(snapshot.rows_of(ids)?, memory)),
     }
 }

@@ -66,6 +66,7 @@ impl<K: Kernels> Scan<'_, K> {
         check: InterruptCheck<'_>,
     ) -> Result<Within, Error> {
         let mut within = Within { offsets: vec![0], candidates: vec![] };
+        within.offsets.try_reserve_exact(self.query_count())?;
         let collect = |list: &mut Vec<Candidate>, candidate| {
             list.try_reserve(1).map(|()| list.push(candidate)).map_err(Error::from)
         };
@@ -84,7 +85,8 @@ impl<K: Kernels> Scan<'_, K> {
 
     /// The number of rows within the threshold of each query.
     pub fn count(&self, threshold: Threshold, norms: &[Norm], check: InterruptCheck<'_>) -> Result<Vec<u64>, Error> {
-        let mut counts = Vec::with_capacity(self.query_count());
+        let mut counts = vec![];
+        counts.try_reserve_exact(self.query_count())?;
         let increment = |count: &mut u64, _| {
             *count += 1;
             Ok(())
@@ -111,13 +113,13 @@ impl<K: Kernels> Scan<'_, K> {
             let scan = Self { queries, ..self.clone() };
             let norm = |query: usize| norms.get(group * MAX_QUERIES + query).copied().unwrap_or_default();
             let threads = scan.thread_count();
-            let plan = BlockPlan::new(&scan, threads);
+            let plan = BlockPlan::new(&scan, threads)?;
             let mut by_thread = run(plan.blocks, threads, &mut interrupts, |for_each_block| {
                 let mut scorer = BlockScorer::new(&scan, &plan);
                 let mut found = vec![T::default(); scan.query_count()];
                 for_each_block(&mut |block| {
                     let mut result = Ok(());
-                    if scorer.load(block, threshold.uses_norms()) {
+                    if scorer.load(block, threshold.uses_norms())? {
                         scorer.score(|rows, query, scores| {
                             let norm = norm(query);
                             let visited = visit_within(&scan, scores, rows, threshold, norm, |_, candidate| {

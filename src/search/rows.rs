@@ -1,7 +1,9 @@
 //! Rows as a scan reads them.
 
+use std::collections::TryReserveError;
 use std::ops::Range;
 
+use crate::memory::{collected, filled};
 use crate::similarity::cosine::inverse_norm;
 use crate::similarity::dot::Dot;
 use crate::similarity::{Kernels, Matrix};
@@ -56,8 +58,8 @@ pub struct Part<'a, E> {
 pub type Norm = (u32, f64);
 
 /// The norm of each vector of `width` values.
-pub fn norms(vectors: &[i8], width: usize) -> Vec<Norm> {
-    let mut squared = vec![0; vectors.len() / width];
+pub fn norms(vectors: &[i8], width: usize) -> Result<Vec<Norm>, TryReserveError> {
+    let mut squared = filled(0, vectors.len() / width)?;
     Dot::squared_norms(Dot::isa(), Matrix::whole(vectors, width), &mut squared);
-    squared.into_iter().map(|norm| (norm, inverse_norm(norm))).collect()
+    collected(squared.into_iter().map(|norm| (norm, inverse_norm(norm))))
 }

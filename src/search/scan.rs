@@ -1,5 +1,6 @@
 //! The description of a scan: rows, queries and threads.
 
+use std::collections::TryReserveError;
 use std::num::NonZero;
 use std::thread;
 
@@ -86,7 +87,7 @@ impl<K: Kernels> Scan<'_, K> {
 }
 
 /// The norm of each query.
-pub fn query_norms(scan: &Scan<'_, Dot>) -> Vec<Norm> {
+pub fn query_norms(scan: &Scan<'_, Dot>) -> Result<Vec<Norm>, TryReserveError> {
     norms(scan.queries, scan.width)
 }
 

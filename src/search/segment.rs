@@ -8,6 +8,7 @@ use super::column::{Column, ColumnBuilder, as_uninit};
 use super::rows::{Ids, Part};
 use crate::codec::bits;
 use crate::isa::Isa;
+use crate::memory::{collected, filled};
 use crate::similarity::dot::Dot;
 use crate::similarity::{Kernels, Matrix};
 
@@ -43,7 +44,8 @@ impl Segment {
         Self { count, rows, bits, norms, ids, order: OnceLock::new() }
     }
 
-    /// A segment of int8 vectors; their bits and norms are computed while they are copied.
+    /// A segment of int8 vectors. Their bits and norms are computed from the copy, so that they fit it if `values` changes
+    /// meanwhile.
     pub(super) fn int8(values: &[i8], dims: usize, ids: SegmentIds) -> Result<Self, TryReserveError> {
         let (count, width) = (values.len() / dims, dims.div_ceil(8));
         let mut rows = ColumnBuilder::<i8>::new(values.len())?;
@@ -53,9 +55,9 @@ impl Segment {
         let parts = values.chunks(step * dims).zip(rows.values().chunks_mut(step * dims));
         let parts = parts.zip(bits.values().chunks_mut(step * width)).zip(norms.values().chunks_mut(step));
         for (((source, rows), bits), norms) in parts {
-            write_sign_bits(source, dims, bits);
-            Dot::squared_norms(Dot::isa(), Matrix::whole(source, dims), norms);
             rows.copy_from_slice(source);
+            write_sign_bits(rows, dims, bits);
+            Dot::squared_norms(Dot::isa(), Matrix::whole(rows, dims), norms);
         }
         Ok(Self::new(count, rows.finish(), bits.finish(), norms.finish(), ids))
     }
@@ -192,33 +194,55 @@ impl Segment {
     }
 
     /// The row of an id.
-    pub(super) fn find(&self, id: i64) -> Option<usize> {
-        match self.ids() {
-            Ids::Consecutive(first) => {
+    pub(super) fn find(&self, id: i64) -> Result<Option<usize>, TryReserveError> {
+        Ok(self.id_map()?.find(id))
+    }
+
+    /// The rows by their ids. The first call may need memory.
+    fn id_map(&self) -> Result<IdMap<'_>, TryReserveError> {
+        let ids = self.ids();
+        let order = if let Ids::Listed(ids) = ids { self.order(ids)? } else { None };
+        Ok(IdMap { ids, order, count: self.count })
+    }
+
+    fn order(&self, ids: &[i64]) -> Result<Option<&[u32]>, TryReserveError> {
+        if self.order.get().is_none() {
+            let order = if ids.is_sorted() {
+                None
+            } else {
+                // Fits: a segment has at most 2^26 rows, of one byte each.
+                let mut order: Vec<u32> = collected(ids.iter().enumerate().map(|(row, _)| row as u32))?;
+                order.sort_unstable_by_key(|&row| ids[row as usize]);
+                Some(order.into_boxed_slice())
+            };
+            // Another thread may have set the same order meanwhile.
+            let _ = self.order.set(order);
+        }
+        Ok(self.order.get().and_then(Option::as_deref))
+    }
+}
+
+/// The rows of a segment by their ids.
+struct IdMap<'a> {
+    ids: Ids<'a>,
+    /// Rows sorted by id; None: the rows are sorted already.
+    order: Option<&'a [u32]>,
+    count: usize,
+}
+
+impl IdMap<'_> {
+    fn find(&self, id: i64) -> Option<usize> {
+        match (self.ids, self.order) {
+            (Ids::Consecutive(first), _) => {
                 let row = usize::try_from(id.checked_sub(first)?).ok()?;
                 (row < self.count).then_some(row)
             }
-            Ids::Listed(ids) => match self.order(ids) {
-                None => ids.binary_search(&id).ok(),
-                Some(order) => {
-                    let place = order.binary_search_by_key(&id, |&row| ids[row as usize]).ok()?;
-                    Some(order[place] as usize)
-                }
-            },
-        }
-    }
-
-    fn order(&self, ids: &[i64]) -> Option<&[u32]> {
-        let order = self.order.get_or_init(|| {
-            if ids.is_sorted() {
-                return None;
+            (Ids::Listed(ids), None) => ids.binary_search(&id).ok(),
+            (Ids::Listed(ids), Some(order)) => {
+                let place = order.binary_search_by_key(&id, |&row| ids[row as usize]).ok()?;
+                Some(order[place] as usize)
             }
-            // Fits: a segment has at most 2^26 rows, of one byte each.
-            let mut order: Vec<u32> = (0..ids.len() as u32).collect();
-            order.sort_unstable_by_key(|&row| ids[row as usize]);
-            Some(order.into_boxed_slice())
-        });
-        order.as_deref()
+        }
     }
 }
 
@@ -277,29 +301,34 @@ impl Snapshot {
     }
 
     /// The segment of an id, and the row in it.
-    pub(super) fn find(&self, id: i64) -> Option<(usize, usize)> {
-        self.segments.iter().enumerate().find_map(|(number, segment)| Some((number, segment.find(id)?)))
+    pub(super) fn find(&self, id: i64) -> Result<Option<(usize, usize)>, TryReserveError> {
+        for (number, segment) in self.segments.iter().enumerate() {
+            if let Some(row) = segment.find(id)? {
+                return Ok(Some((number, row)));
+            }
+        }
+        Ok(None)
     }
 
-    /// The rows that have one of these ids, as ascending numbers over all segments, each once.
-    pub(super) fn rows_of(&self, ids: &[i64]) -> Vec<usize> {
-        let (mut rows, mut first) = (Vec::with_capacity(ids.len()), 0);
+    /// The rows that have one of these ids, as numbers over all segments, in no order. A repeated id repeats its row.
+    pub(super) fn rows_of(&self, ids: &[i64]) -> Result<Vec<usize>, TryReserveError> {
+        let (mut rows, mut first) = (vec![], 0);
+        rows.try_reserve_exact(ids.len())?;
         for segment in &self.segments {
-            rows.extend(ids.iter().filter_map(|&id| Some(first + segment.find(id)?)));
+            let map = segment.id_map()?;
+            rows.extend(ids.iter().filter_map(|&id| Some(first + map.find(id)?)));
             first += segment.count;
         }
-        rows.sort_unstable();
-        rows.dedup();
-        rows
+        Ok(rows)
     }
 }
 
 /// The sign bits of int8 vectors: 1 for a value of at least 0, least significant bit first. Each vector is padded with
 /// zero bits to whole bytes.
-pub fn sign_bits(rows: &[i8], dims: usize) -> Vec<u8> {
-    let mut bits = vec![0; rows.len() / dims * dims.div_ceil(8)];
+pub fn sign_bits(rows: &[i8], dims: usize) -> Result<Vec<u8>, TryReserveError> {
+    let mut bits = filled(0, rows.len() / dims * dims.div_ceil(8))?;
     write_sign_bits(rows, dims, &mut bits);
-    bits
+    Ok(bits)
 }
 
 #[expect(unsafe_code, reason = "initialised memory for a function that also takes memory that is not")]
@@ -327,14 +356,15 @@ mod tests {
         let mut random = Random(41);
         for dims in 1..=70 {
             let rows = random.int8(3 * dims);
-            let bits = sign_bits(&rows, dims);
+            let bits = sign_bits(&rows, dims).expect("memory");
             for (row, bits) in rows.chunks_exact(dims).zip(bits.chunks_exact(dims.div_ceil(8))) {
                 for (at, &value) in row.iter().enumerate() {
                     assert_eq!(bits[at / 8] >> (at % 8) & 1 == 1, value >= 0);
                 }
             }
         }
-        assert_eq!(sign_bits(&[0, -1, 127, -128, 0, -1, -1, -1, -1], 9), [0b0001_0101, 0]);
+        let bits = sign_bits(&[0, -1, 127, -128, 0, -1, -1, -1, -1], 9).expect("memory");
+        assert_eq!(bits, [0b0001_0101, 0]);
     }
 
     fn sample(ids: SegmentIds) -> Segment {
@@ -346,19 +376,17 @@ mod tests {
         let own = [5, -3, 9, 100, 7, 6, 0, 1 << 40, -8, 2];
         let mut segment = sample(SegmentIds::Listed(Column::Owned(own.to_vec())));
         for (row, id) in own.into_iter().enumerate() {
-            assert_eq!(segment.find(id), Some(row));
+            assert_eq!(segment.find(id), Ok(Some(row)));
         }
-        assert_eq!((segment.find(3), segment.find(i64::MIN)), (None, None));
+        assert_eq!([3, i64::MIN].map(|id| segment.find(id)), [Ok(None), Ok(None)]);
         let more = sample(SegmentIds::Consecutive(20));
         segment.reserve(&more).expect("memory");
         segment.append(&more);
-        assert_eq!(
-            (segment.find(9), segment.find(20), segment.find(29), segment.find(30)),
-            (Some(2), Some(10), Some(19), None)
-        );
+        let found = [9, 20, 29, 30].map(|id| segment.find(id).expect("memory"));
+        assert_eq!(found, [Some(2), Some(10), Some(19), None]);
         let plain = sample(SegmentIds::Consecutive(20));
-        assert_eq!((plain.find(19), plain.find(20), plain.find(29), plain.find(30)), (None, Some(0), Some(9), None));
-        assert_eq!((plain.find(i64::MIN), plain.find(i64::MAX)), (None, None));
+        let found = [19, 20, 29, 30, i64::MIN, i64::MAX].map(|id| plain.find(id).expect("memory"));
+        assert_eq!(found, [None, Some(0), Some(9), None, None, None]);
     }
 
     #[test]

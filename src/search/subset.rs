@@ -1,10 +1,20 @@
 //! The rows that a scan may find.
 
+use std::collections::TryReserveError;
 use std::ops::Range;
+
+use crate::memory::copied;
 
 /// A mask that allows at most one row in eight becomes a list, so that the scan reads no other rows. At 8 bytes per row
 /// the list is never larger than the mask.
 const LISTED: usize = 8;
+
+/// The memory of a [`Subset`].
+#[derive(Clone, Debug, Default)]
+pub struct SubsetMemory {
+    mask: Vec<u8>,
+    rows: Vec<usize>,
+}
 
 /// The rows that may be found, by their numbers over all parts.
 #[derive(Clone, Copy, Debug)]
@@ -18,23 +28,39 @@ pub enum Subset<'a> {
 }
 
 impl<'a> Subset<'a> {
-    /// The subset of a mask; `list` holds the row numbers if there are few.
-    pub fn of_mask(mask: &'a [u8], list: &'a mut Vec<usize>) -> Self {
-        let count = count(mask);
-        if count > mask.len() / LISTED {
-            return Self::Mask(mask, count);
+    /// The subset of a mask, as a list or as a copy: its owner may change it during the search, and the rows and their
+    /// number must agree.
+    pub fn of_mask(mask: &[u8], memory: &'a mut SubsetMemory) -> Result<Self, TryReserveError> {
+        let expected = count(mask);
+        if expected > mask.len() / LISTED {
+            memory.mask = copied(mask)?;
+            return Ok(Self::Mask(&memory.mask, count(&memory.mask)));
         }
-        list.reserve_exact(count);
-        each(mask, |row| list.push(row));
-        Self::Rows(list)
+        let (rows, mut result) = (&mut memory.rows, Ok(()));
+        rows.try_reserve_exact(expected)?;
+        each(mask, |row| {
+            // There may be more by now.
+            if result.is_ok() {
+                result = rows.try_reserve(1).map(|()| rows.push(row));
+            }
+        });
+        result.map(|()| Self::Rows(&memory.rows))
     }
 
     /// The rows of these numbers; numbers outside `0..count` are ignored.
-    pub fn of_rows(numbers: &[i64], count: usize, list: &'a mut Vec<usize>) -> Self {
-        list.extend(numbers.iter().filter_map(|&number| usize::try_from(number).ok().filter(|&row| row < count)));
-        list.sort_unstable();
-        list.dedup();
-        Self::Rows(list)
+    pub fn of_rows(numbers: &[i64], count: usize, memory: &'a mut SubsetMemory) -> Result<Self, TryReserveError> {
+        let mut rows = vec![];
+        rows.try_reserve_exact(numbers.len())?;
+        rows.extend(numbers.iter().filter_map(|&number| usize::try_from(number).ok().filter(|&row| row < count)));
+        Ok(Self::of_list(rows, memory))
+    }
+
+    /// The listed rows, in any order and possibly repeated.
+    pub(super) fn of_list(mut rows: Vec<usize>, memory: &'a mut SubsetMemory) -> Self {
+        rows.sort_unstable();
+        rows.dedup();
+        memory.rows = rows;
+        Self::Rows(&memory.rows)
     }
 
     /// How many of `all` rows may be found.
@@ -92,8 +118,8 @@ mod tests {
             for share in [0, 1, 10, 20, 100] {
                 let mask: Vec<u8> = (0..length).map(|_| u8::from(random.below(100) < share) * 255).collect();
                 let expected: Vec<usize> = (0..length).filter(|&row| mask[row] != 0).collect();
-                let mut list = vec![];
-                let subset = Subset::of_mask(&mask, &mut list);
+                let mut memory = SubsetMemory::default();
+                let subset = Subset::of_mask(&mask, &mut memory).expect("memory");
                 assert_eq!(subset.count(length), expected.len());
                 match subset {
                     Subset::Rows(rows) => assert_eq!(rows, expected),

@@ -6,6 +6,8 @@
 //! vectorised filter. The merge orders by score and id, so the result does not depend on which thread took which
 //! block. Memory beyond the rows is one block and `O(queries * k)` per thread.
 
+use std::collections::TryReserveError;
+
 use super::blocks::{BlockPlan, BlockRows, BlockScorer};
 use super::limit::{CHUNK, find_within};
 use super::order::{Candidate, Order};
@@ -57,25 +59,28 @@ impl<K: Kernels> Scan<'_, K> {
         out: &mut Vec<Candidate>,
     ) -> Result<(), Error> {
         let threads = self.thread_count();
-        let plan = BlockPlan::new(self, threads);
+        let plan = BlockPlan::new(self, threads)?;
         let ascending = self.ids_ascend();
         let by_thread = run(plan.blocks, threads, interrupts, |for_each_block| {
             let mut scorer = BlockScorer::new(self, &plan);
             let mut selections = vec![Selection::new(k); self.query_count()];
             for_each_block(&mut |block| {
-                if scorer.load(block, O::USES_NORMS) {
+                let mut result = Ok(());
+                if scorer.load(block, O::USES_NORMS)? {
                     scorer.score(|rows, query, scores| {
-                        selections[query].add_block::<O>(self.isa, scores, rows, ascending);
+                        if result.is_ok() {
+                            result = selections[query].add_block::<O>(self.isa, scores, rows, ascending);
+                        }
                     });
                 }
-                Ok(())
+                result.map_err(Error::from)
             })?;
             selections.iter_mut().for_each(Selection::finish::<O>);
             Ok(selections)
         })?;
         let mut by_thread: Vec<_> = by_thread.into_iter().map(Vec::into_iter).collect();
         for _ in 0..self.query_count() {
-            Selection::merge::<O>(by_thread.iter_mut().filter_map(Iterator::next), k, out);
+            Selection::merge::<O>(by_thread.iter_mut().filter_map(Iterator::next), k, out)?;
         }
         Ok(())
     }
@@ -107,22 +112,29 @@ impl Selection {
     }
 
     /// Add the rows of a block that may be among the best.
-    fn add_block<O: Order>(&mut self, isa: Isa, scores: &[i32], rows: &BlockRows<'_>, ascending: bool) {
+    fn add_block<O: Order>(
+        &mut self,
+        isa: Isa,
+        scores: &[i32],
+        rows: &BlockRows<'_>,
+        ascending: bool,
+    ) -> Result<(), TryReserveError> {
         let mut start = 0;
         while self.worst.is_none() && start < scores.len() {
-            self.push::<O>(rows, start, scores[start]);
+            self.push::<O>(rows, start, scores[start])?;
             start += 1;
         }
         let mut positions = [0; CHUNK];
         for (chunk, scores) in scores[start..].chunks(CHUNK).enumerate() {
-            let Some(worst) = self.worst else { return };
+            let Some(worst) = self.worst else { break };
             let base = start + chunk * CHUNK;
             let inverse = rows.inverse_norms.get(base..).unwrap_or_default();
             let found = find_within(isa, scores, inverse, O::limit(&worst, ascending), &mut positions);
             for &at in &positions[..found] {
-                self.push::<O>(rows, base + usize::from(at), scores[usize::from(at)]);
+                self.push::<O>(rows, base + usize::from(at), scores[usize::from(at)])?;
             }
         }
+        Ok(())
     }
 
     /// Drop all but the best `k`, so that the merge has less to do.
@@ -133,19 +145,21 @@ impl Selection {
     }
 
     #[inline]
-    fn push<O: Order>(&mut self, rows: &BlockRows<'_>, row: usize, score: i32) {
+    fn push<O: Order>(&mut self, rows: &BlockRows<'_>, row: usize, score: i32) -> Result<(), TryReserveError> {
         if rows.allowed.is_some_and(|allowed| allowed[row] == 0) {
-            return;
+            return Ok(());
         }
         let norm = if O::USES_NORMS { rows.norms[row] } else { 0 };
         let id = rows.ids.of(row);
         let candidate = Candidate { score, norm, id };
         if self.worst.is_none_or(|worst| O::compare(&candidate, &worst).is_lt()) {
+            self.candidates.try_reserve(1)?;
             self.candidates.push(candidate);
             if self.candidates.len() >= self.capacity {
                 self.shrink::<O>();
             }
         }
+        Ok(())
     }
 
     fn shrink<O: Order>(&mut self) {
@@ -158,9 +172,14 @@ impl Selection {
     }
 
     /// Append the best `k` of several selections to `out`, in order.
-    fn merge<O: Order>(selections: impl IntoIterator<Item = Self>, k: usize, out: &mut Vec<Candidate>) {
+    fn merge<O: Order>(
+        selections: impl IntoIterator<Item = Self>,
+        k: usize,
+        out: &mut Vec<Candidate>,
+    ) -> Result<(), TryReserveError> {
         let start = out.len();
         for selection in selections {
+            out.try_reserve(selection.candidates.len())?;
             out.extend_from_slice(&selection.candidates);
         }
         let candidates = &mut out[start..];
@@ -169,6 +188,7 @@ impl Selection {
             out.truncate(start + k);
         }
         out[start..].sort_unstable_by(O::compare);
+        Ok(())
     }
 }
 
@@ -181,7 +201,7 @@ mod tests {
 
     use super::super::order::{ByCosine, ByHamming, ByProduct};
     use super::super::rows::{Ids, Part};
-    use super::super::subset::{self, Subset};
+    use super::super::subset::{self, Subset, SubsetMemory};
     use super::*;
     use crate::similarity::asymmetric::Asymmetric;
     use crate::similarity::dot::Dot;
@@ -225,10 +245,11 @@ mod tests {
                     inverse_norms: &inverse[start..end],
                     allowed: Some(&allowed[start..end]),
                 };
-                selections[start / block % 2].add_block::<O>(isa, &scores[start..end], &part, !shuffled);
+                let selection = &mut selections[start / block % 2];
+                selection.add_block::<O>(isa, &scores[start..end], &part, !shuffled).expect("memory");
             }
             let mut got = vec![];
-            Selection::merge::<O>(selections, k, &mut got);
+            Selection::merge::<O>(selections, k, &mut got).expect("memory");
             assert_eq!(got, expected, "{isa:?}");
         }
     }
@@ -305,10 +326,13 @@ mod tests {
                 let parts = [part(0..1), part(1..1), part(1..800), part(800..1501)];
                 for share in [0, 1, 30, 70, 100] {
                     let mask: Vec<u8> = (0..1501).map(|_| u8::from(random.below(100) < share)).collect();
-                    let (mut list, mut all) = (vec![], vec![]);
+                    let (mut memory, mut all) = (SubsetMemory::default(), vec![]);
                     subset::each(&mask, |row| all.push(row));
-                    let subsets =
-                        [Subset::of_mask(&mask, &mut list), Subset::Mask(&mask, all.len()), Subset::Rows(&all)];
+                    let subsets = [
+                        Subset::of_mask(&mask, &mut memory).expect("memory"),
+                        Subset::Mask(&mask, all.len()),
+                        Subset::Rows(&all),
+                    ];
                     for (isa, subset) in Isa::ALL.into_iter().flat_map(|isa| subsets.map(|subset| (isa, subset))) {
                         let mut scan = Scan::<K> {
                             isa,

@@ -1,6 +1,6 @@
 //! Rows as a kernel sees them.
 
-use std::borrow::Cow;
+use std::collections::TryReserveError;
 use std::ops::Range;
 
 use super::prefetch::{distance, prefetch};
@@ -75,15 +75,19 @@ impl<'a, E> Matrix<'a, E> {
         self.data.chunks_exact(self.stride).map(move |row| &row[..width])
     }
 
-    /// The elements that are read, row after row; copied where others lie between them.
-    pub fn packed(&self) -> Cow<'a, [E]>
+    /// A copy of the elements that are read, row after row.
+    pub fn copied(&self) -> Result<Vec<E>, TryReserveError>
     where
         E: Copy,
     {
+        let mut copy = vec![];
+        copy.try_reserve_exact(self.len() * self.width)?;
         if self.width == self.stride {
-            return Cow::Borrowed(self.data);
+            copy.extend_from_slice(&self.data[..self.len() * self.width]);
+        } else {
+            self.iter().for_each(|row| copy.extend_from_slice(row));
         }
-        Cow::Owned(self.iter().flatten().copied().collect())
+        Ok(copy)
     }
 
     /// Bytes from an element to the one to prefetch while it is read: whole strides, where elements between rows are not
@@ -128,10 +132,10 @@ mod tests {
         assert_eq!(matrix.row(2), [6, 7]);
         assert_eq!(matrix.iter().map(|row| row[1]).collect::<Vec<_>>(), [1, 4, 7, 10, 13, 16, 19]);
         assert_eq!(matrix.range(3..5).iter().collect::<Vec<_>>(), [[9, 10], [12, 13]]);
-        assert_eq!(matrix.range(3..5).packed()[..], [9, 10, 12, 13]);
+        assert_eq!(matrix.range(3..5).copied().expect("memory"), [9, 10, 12, 13]);
         assert_eq!(matrix.from(6), [18, 19, 20, 21, 22]);
         assert_eq!([2, 3, 5, 6, 23, 24].map(|width| matrix.readable(width)), [7, 7, 7, 6, 1, 0]);
-        assert!(matches!(Matrix::whole(&data[..4], 2).packed(), Cow::Borrowed([0, 1, 2, 3])));
+        assert_eq!(Matrix::whole(&data[..4], 2).copied().expect("memory"), [0, 1, 2, 3]);
         let (groups, rest) = matrix.groups::<4>();
         assert_eq!(groups.collect::<Vec<_>>(), [[&[0, 1], &[3, 4], &[6, 7], &[9, 10]]]);
         assert_eq!(rest.iter().collect::<Vec<_>>(), [[12, 13], [15, 16], [18, 19]]);

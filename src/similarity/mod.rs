@@ -25,6 +25,8 @@ pub use matrix::Matrix;
 pub use prefetch::{prefetch, prefetch_ahead};
 pub use queries::{BATCH, Batches, Interleaved};
 
+use std::collections::TryReserveError;
+
 use crate::isa::Isa;
 
 /// Most dimensions of an int8 vector: the largest for which `128 * 128 * dims`, the greatest product or squared
@@ -83,10 +85,11 @@ pub trait Kernels: Copy + Send + Sync {
 
     /// Interleave rows into `panel`, replacing its contents. A last group that is not full is filled up with zero rows,
     /// a last word with elements that score nothing. Rows that a path reads where they lie are left out.
-    fn pack_rows(isa: Isa, rows: Matrix<'_, Self::Element>, panel: &mut Vec<Self::Line>);
+    fn pack_rows(isa: Isa, rows: Matrix<'_, Self::Element>, panel: &mut Vec<Self::Line>)
+    -> Result<(), TryReserveError>;
 
     /// Interleave the queries of `width` elements each, batch by batch, filled up with zeros.
-    fn pack_queries(isa: Isa, queries: &[Self::Query], width: usize) -> Self::Queries;
+    fn pack_queries(isa: Isa, queries: &[Self::Query], width: usize) -> Result<Self::Queries, TryReserveError>;
 
     /// Scores of the queries of one batch with all rows. [`Kernels::pack_rows`] made `panel` of them, on the same path.
     ///

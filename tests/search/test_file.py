@@ -7,14 +7,17 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ctxembed import _core as cx
 from ctxembed._errors import IndexFileError
 
+from . import mutate_files
 from .conftest import int8, packed
 
 
@@ -103,8 +106,6 @@ def test_opening_with_the_wrong_class_names_the_right_one(tmp_path, rng):
 def test_errors_name_a_missing_file_or_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         cx.Index.open(tmp_path / "nowhere")
-    with pytest.raises(IndexFileError, match="is not a regular file"):
-        cx.Index.open(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"cannot save the index to .*no/such"):
         cx.Index(8).save(tmp_path / "no" / "such" / "place")
     with pytest.raises(IsADirectoryError):
@@ -128,6 +129,40 @@ def test_saving_does_not_replace_pipes_sockets_and_devices(tmp_path, kind):
     after = path.stat()
     assert (before.st_mode, before.st_ino) == (after.st_mode, after.st_ino)
     assert names(tmp_path) == ["there"]
+
+
+OPEN = """
+import sys
+from ctxembed import BinaryIndex, Index, IndexFileError
+for kind in (Index, BinaryIndex):
+    for mmap in (False, True):
+        try:
+            kind.open(sys.argv[1], mmap)
+        except IndexFileError as error:
+            print(error)
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device", "a directory"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_opening_anything_but_a_regular_file_raises_at_once(tmp_path, kind, linked):
+    path = tmp_path / "there"
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.bind(str(path))
+    elif kind == "a device":
+        path = Path("/dev/zero")
+    else:
+        path.mkdir()
+    if linked:
+        (tmp_path / "link").symlink_to(path)
+        path = tmp_path / "link"
+    # In another process: an open of a pipe that waits cannot be interrupted here.
+    run = subprocess.run([sys.executable, "-c", OPEN, path], capture_output=True, text=True, check=True, timeout=30)
+    assert run.stdout.splitlines() == [f"{path} is not a regular file: it is {kind}"] * 4
 
 
 @pytest.mark.parametrize(
@@ -171,6 +206,15 @@ def test_verification_detects_every_changed_byte(tmp_path, rng, mmap, calibrated
         with pytest.raises(IndexFileError):
             cx.Index.open(path, mmap=mmap, verify=True)
         whole[at] ^= 0x55
+
+
+def test_a_changed_file_is_refused_or_has_the_saved_contents(tmp_path):
+    """A part of what ``python -m tests.search.mutate_files`` opens."""
+    changes = {name: mutate_files.CHANGES[name] for name in ("^ 0x80", "= 0x00")}
+    figures = mutate_files.run(tmp_path, step=23, changes=changes)
+    assert figures.wrong == []
+    assert figures.outcomes["refused"] > 0.6 * figures.mutations
+    assert figures.outcomes["unchanged"] > 0
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
@@ -230,6 +274,57 @@ def test_saving_to_a_symbolic_link_writes_its_target(tmp_path, rng):
     index.save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert_same_results(index, cx.Index.open(target), data[:3])
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("links", [1, 3])
+@pytest.mark.parametrize("existing", [False, True])
+def test_saving_through_symbolic_links_keeps_them_and_writes_the_file_at_their_end(
+    tmp_path, rng, monkeypatch, relative, links, existing
+):
+    index, data = make(cx.Index, rng, own_ids=False)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "links").mkdir()
+    target = tmp_path / "real" / "index"
+    if existing:
+        cx.Index(48).save(target)
+    following = target
+    for number in range(links):
+        link = tmp_path / "links" / str(number)
+        link.symlink_to(os.path.relpath(following, link.parent) if relative else following)
+        following = link
+    monkeypatch.chdir(tmp_path)
+    index.save(following.relative_to(tmp_path) if relative else following)
+    assert [entry.is_symlink() for entry in (tmp_path / "links").iterdir()] == [True] * links
+    assert not target.is_symlink()
+    assert_same_results(index, cx.Index.open(target, verify=True), data[:3])
+    assert_same_results(index, cx.Index.open(following), data[:3])
+    assert names(tmp_path / "real") == ["index"]
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs another file system")
+def test_saving_through_a_link_to_another_file_system_writes_there(tmp_path, rng):
+    index, data = make(cx.Index, rng, own_ids=False)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        target = Path(other) / "index"
+        (tmp_path / "link").symlink_to(target)
+        for _ in range(2):  # a missing file, then an existing one
+            index.save(tmp_path / "link")
+            assert_same_results(index, cx.Index.open(target), data[:3])
+        assert names(Path(other)) == ["index"]
+    assert names(tmp_path) == ["link"]
+
+
+def test_saving_through_a_link_that_leads_nowhere_raises_and_keeps_the_link(tmp_path):
+    links = {"loop": tmp_path / "loop", "missing": tmp_path / "no" / "index", "directory": tmp_path}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    for name, number in (("loop", errno.ELOOP), ("missing", errno.ENOENT), ("directory", errno.EISDIR)):
+        with pytest.raises(OSError, match=f"cannot save the index to {tmp_path / name}") as caught:
+            cx.Index(8).save(tmp_path / name)
+        assert caught.value.errno == number
+        assert (tmp_path / name).is_symlink()
+    assert names(tmp_path) == sorted(links)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs unnamed temporary files, which only Linux has")

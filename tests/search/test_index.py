@@ -173,7 +173,67 @@ BAD = [
     ("ids set", lambda: INDEX.add(QUERY, {1}), TypeError, "ids must be a numpy array or a list of int, got set"),
     ("mask set", lambda: INDEX.search(QUERY, 1, mask={1}), TypeError, "a numpy array or a list of ids, got set"),
     ("threads", lambda: INDEX.search(QUERY, 1, threads=-1), ValueError, "threads must be at least 1, got -1"),
-    ("dims zero", lambda: cx.Index(0), ValueError, "dims must be at least 1, got 0"),
+    ("dims zero", lambda: cx.Index(0), ValueError, "dims must be from 1 to 131071, got 0"),
+    ("dims huge", lambda: cx.Index(2**200), ValueError, f"dims must be from 1 to 131071, got {2**200}$"),
+    ("dims negative", lambda: cx.Index(-(2**200)), ValueError, f"dims must be from 1 to 131071, got -{2**200}$"),
+    (
+        "dims of many digits",
+        lambda: cx.Index(10**5000),
+        ValueError,
+        "dims must be from 1 to 131071, got an int of 16610",
+    ),
+    ("dims numpy bool", lambda: cx.Index(np.True_), TypeError, "dims must be an int, got np.True_"),
+    ("dims str", lambda: cx.BinaryIndex("8"), TypeError, "dims must be an int, got '8'"),
+    ("dims None", lambda: cx.Index(None), TypeError, "dims must be an int, got None"),
+    ("bits huge", lambda: cx.BinaryIndex(2**200), ValueError, f"dims must be from 8 to 2147483640, got {2**200}$"),
+    ("bits negative", lambda: cx.BinaryIndex(-8), ValueError, "dims must be from 8 to 2147483640, got -8"),
+    (
+        "k of digits",
+        lambda: INDEX.search(QUERY, -(2**20000)),
+        ValueError,
+        "k must be at least 1, got a negative int of",
+    ),
+    (
+        "threads huge",
+        lambda: INDEX.search(QUERY, 1, threads=-(2**200)),
+        ValueError,
+        "threads must be at least 1, got -16",
+    ),
+    (
+        "dimensions huge",
+        lambda: INDEX.search(QUERY, 1, dimensions=2**200),
+        ValueError,
+        f"dimensions must be at most 8, those of the index, got {2**200}$",
+    ),
+    ("ids huge", lambda: INDEX.vectors([2**200]), TypeError, rf"ids\[0\] must be an int of 64 bits, got {2**200}$"),
+    (
+        "mask huge",
+        lambda: INDEX.search(QUERY, 1, mask=[-(2**63) - 1]),
+        TypeError,
+        r"mask\[0\] must be an int of 64 bits",
+    ),
+    (
+        "recall huge",
+        lambda: INDEX.calibrate(QUERY, 1, 10**400),
+        ValueError,
+        "recall must be above 0 and at most 1, got inf",
+    ),
+    ("recall str", lambda: INDEX.calibrate(QUERY, 1, "1"), TypeError, "recall must be a float, got '1'"),
+    (
+        "found huge",
+        lambda: INDEX.search_range(QUERY, 0.5)[2**200],
+        IndexError,
+        f"query {2**200} is out of range for 1 q",
+    ),
+    ("found str", lambda: INDEX.search_range(QUERY, 0.5)["0"], TypeError, "query must be an int, got '0'"),
+    ("open int", lambda: cx.Index.open(3), TypeError, "path must be a str or os.PathLike, got 3"),
+    ("save bytes", lambda: INDEX.save(b"x"), TypeError, "path must be a str or os.PathLike, got b'x'"),
+    (
+        "open null",
+        lambda: cx.BinaryIndex.open("a\0b"),
+        ValueError,
+        r"path must not contain a null character, got 'a\\x00b'",
+    ),
     ("dims large", lambda: cx.Index(131_072), ValueError, "dims must be from 1 to 131071, got 131072"),
     ("dims float", lambda: cx.Index(8.0), TypeError, "dims must be an int, got 8.0"),
     ("dims bool", lambda: cx.BinaryIndex(True), TypeError, "dims must be an int, got True"),
@@ -186,6 +246,22 @@ def test_a_bad_argument_raises_an_error_that_names_its_value(call, error, messag
     with pytest.raises(error, match=message):
         call()
     assert len(INDEX) == 3
+
+
+def test_ints_beyond_every_count_are_accepted_where_more_changes_nothing():
+    huge = 2**200
+    for many in (2**60 + 1, 2**61, 2**62, 2**63 - 1, huge):
+        assert INDEX.search(QUERY, many, threads=many).ids.tolist() == [0, 1, 2]
+        assert cx.top_k(QUERY, QUERY[None], many, threads=many).ids.tolist() == [0]
+        assert INDEX.search(QUERY, 1, stage="two-stage", oversample=many, threads=many).exact
+        assert INDEX.calibrate(QUERY, many, threads=many).recall == 1
+        assert len(INDEX.near_duplicates(0.5, limit=many, threads=many)) == INDEX.count(QUERY, 0.5, threads=many) == 3
+    assert INDEX.search(QUERY, 1, stage="two-stage", oversample=huge).exact
+    assert len(INDEX.near_duplicates(-huge, limit=huge)) == 3
+    assert INDEX.count(QUERY, huge) == INDEX.count(QUERY, 10**400, metric="dot") == 0
+    assert INDEX.count(QUERY, -(10**400)) == BITS.count(QUERY, -huge) == BITS.count(QUERY.view(np.uint8)[:1], huge) == 3
+    assert cx.Index(np.int16(8)).dims == cx.BinaryIndex(np.uint64(8)).dims == 8
+    assert INDEX.search_range(QUERY, 0.5)[np.int64(-1)][0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("index", [cx.Index(8), cx.BinaryIndex(8)])

@@ -1,5 +1,6 @@
 //! Arguments that several searches share.
 
+use std::collections::TryReserveError;
 use std::num::NonZero;
 
 use numpy::{Element, PyReadonlyArray1, PyUntypedArrayMethods};
@@ -7,8 +8,8 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PyTuple};
 
-use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as row_mask, short_repr};
-use super::super::scalars::Argument;
+use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as row_mask, saturated, short_repr};
+use super::super::scalars::{Argument, number};
 use crate::search::index::Index;
 use crate::search::query::{Filter, Metric, Options};
 use crate::search::range::Threshold;
@@ -33,7 +34,7 @@ pub(super) enum Mask<'py> {
     /// One entry per row.
     Rows(PyReadonlyArray1<'py, u8>),
     /// The ids of the rows.
-    Ids(PyReadonlyArray1<'py, i64>),
+    Ids(Vec<i64>),
 }
 
 impl<'py> Mask<'py> {
@@ -51,10 +52,12 @@ impl<'py> Mask<'py> {
             };
         }
         let array = array("mask", mask, "a numpy array or a list of ids")?;
-        if has_dtype::<i64>(array) {
+        let (boolean, empty) = (has_dtype::<bool>(array), array.len() == 0);
+        // An empty array holds no ids, whatever its dtype, unless it is a mask of no rows.
+        if has_dtype::<i64>(array) || (empty && !boolean) {
             return ids("mask", mask).map(|ids| Some(Self::Ids(ids)));
         }
-        if !has_dtype::<bool>(array) {
+        if !boolean {
             return Err(PyTypeError::new_err(format!(
                 "mask must have dtype bool (one entry per row) or int64 (ids), got {}",
                 array.dtype()
@@ -68,7 +71,7 @@ impl<'py> Mask<'py> {
         match mask {
             None => Filter::None,
             Some(Self::Rows(rows)) => Filter::Mask(rows.as_slice().unwrap_or_default()),
-            Some(Self::Ids(ids)) => Filter::Ids(ids.as_slice().unwrap_or_default()),
+            Some(Self::Ids(ids)) => Filter::Ids(ids),
         }
     }
 }
@@ -118,8 +121,9 @@ pub(super) fn dimensions(dimensions: Option<&Bound<'_, PyAny>>, index: &Index, m
     let dims = integer("dimensions", given, 1)?;
     if dims > index.dims() {
         return Err(PyValueError::new_err(format!(
-            "dimensions must be at most {}, those of the index, got {dims}",
-            index.dims()
+            "dimensions must be at most {}, those of the index, got {}",
+            index.dims(),
+            short_repr(given)
         )));
     }
     if metric == Metric::Hamming && dims < index.dims() && !dims.is_multiple_of(8) {
@@ -149,7 +153,7 @@ impl<'py, T: Element + Copy> Queries<'py, T> {
         Ok(Self { rows, width })
     }
 
-    /// The columns that are compared.
+    /// The columns that are compared. A search copies them, so that all of it sees the same queries.
     pub(super) fn matrix(&self) -> Matrix<'_, T> {
         Matrix::new(self.rows.values(), self.width, self.rows.width())
     }
@@ -167,27 +171,15 @@ impl<'py, T: Element + Copy> Queries<'py, T> {
 pub(super) fn threshold(name: &str, object: &Bound<'_, PyAny>, metric: Metric) -> PyResult<Threshold> {
     let wrong = |expected: &str| PyTypeError::new_err(format!("{name} must be {expected}, got {}", short_repr(object)));
     if metric == Metric::Cosine {
-        if object.is_instance_of::<PyBool>() {
-            return Err(wrong("a float, the least cosine"));
-        }
-        let least: f64 = object.extract().map_err(|_| wrong("a float, the least cosine"))?;
+        let least = number(object)?.ok_or_else(|| wrong("a float, the least cosine"))?;
         if least.is_nan() {
             return Err(PyValueError::new_err(format!("{name} must be a number, got nan")));
         }
         return Ok(Threshold::Cosine(least));
     }
     let expected = if metric == Metric::Hamming { "an int, the largest distance" } else { "an int, the least product" };
-    if object.is_instance_of::<PyBool>() {
-        return Err(wrong(expected));
-    }
-    let bound: i64 = object.extract().or_else(|error: PyErr| {
-        // A bound beyond i64 is beyond every score.
-        if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(object.py()) {
-            Ok(if object.lt(0)? { i64::MIN } else { i64::MAX })
-        } else {
-            Err(wrong(expected))
-        }
-    })?;
+    // A bound beyond i64 is beyond every score.
+    let bound = saturated(object)?.ok_or_else(|| wrong(expected))?;
     let bound = bound.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
     Ok(if metric == Metric::Hamming { Threshold::AtMost(bound) } else { Threshold::AtLeast(bound) })
 }
@@ -209,13 +201,9 @@ impl<'py> SearchArguments<'py> {
         dims: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
-        let dims = dimensions(dims, index, metric)?;
-        Ok(Self {
-            queries: Queries::extract(queries, index.dims(), dims)?,
-            mask: Mask::extract(mask)?,
-            dims,
-            threads: thread_count(threads)?,
-        })
+        // The queries last: an `__index__` of the others could change their shape.
+        let (dims, threads, mask) = (dimensions(dims, index, metric)?, thread_count(threads)?, Mask::extract(mask)?);
+        Ok(Self { queries: Queries::extract(queries, index.dims(), dims)?, mask, dims, threads })
     }
 
     pub(super) fn options(&self) -> Options<'_> {
@@ -224,6 +212,6 @@ impl<'py> SearchArguments<'py> {
 }
 
 /// The queries' norms if scores are cosines.
-pub(super) fn cosine_norms(metric: Metric, queries: &[i8], dims: usize) -> Option<Vec<Norm>> {
-    (metric == Metric::Cosine).then(|| norms(queries, dims))
+pub(super) fn cosine_norms(metric: Metric, queries: &[i8], dims: usize) -> Result<Option<Vec<Norm>>, TryReserveError> {
+    (metric == Metric::Cosine).then(|| norms(queries, dims)).transpose()
 }

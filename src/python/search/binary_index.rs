@@ -1,13 +1,10 @@
 //! The index of packed bits.
 #![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
-#![expect(clippy::needless_pass_by_value, reason = "PyO3 extracts owned values")]
-
-use std::num::NonZero;
-use std::path::PathBuf;
 
 use numpy::PyUntypedArrayMethods;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use std::num::NonZero;
 
 use super::super::convert::{detached, has_dtype, integer, interruptible, untyped};
 use super::super::scalars::{Argument, choice};
@@ -99,8 +96,7 @@ impl PyBinaryIndex {
     /// Return a copy of the vectors of some ids, uint8 of shape ``(n, dims / 8)``, like :meth:`Index.vectors`.
     fn vectors<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let (index, ids) = (&self.0, ids_of(ids)?);
-        let values = ids.as_slice().unwrap_or_default();
-        vectors::<u8>(py, values.len(), index.dims() / 8, |visit| index.binary_vectors(values, visit))
+        vectors::<u8>(py, ids.len(), index.dims() / 8, |visit| index.binary_vectors(&ids, visit))
     }
 
     /// Find the ``k`` best rows for each query.
@@ -124,7 +120,7 @@ impl PyBinaryIndex {
     ///     For "two-stage": candidates per requested row, at least 1. By default :attr:`oversample`.
     /// mask : numpy.ndarray or list of int, optional
     ///     The rows that may be found: bool of shape ``(len(index),)``, in the order in which rows were added, or int64
-    ///     ids. Ids that are not in the index are ignored.
+    ///     ids. Ids that are not in the index are ignored. An empty array that is not of bools holds no ids.
     /// dimensions : int, optional
     ///     Compare only the first so many dimensions. For "hamming" a multiple of 8.
     /// threads : int, optional
@@ -176,16 +172,17 @@ impl PyBinaryIndex {
     ) -> PyResult<Matches> {
         let stage = self::stage(stage)?;
         let oversample = self::oversample(oversample, stage)?;
+        let (k, metric) = (integer("k", k, 1)?, metric_of(metric, queries)?);
         let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let (queries, k, options) = (arguments.values(), integer("k", k, 1)?, arguments.options());
+        let (queries, options) = (arguments.values(), arguments.options());
         let (found, exact) = interruptible(py, |py, check| {
             detached(py, || match queries {
-                QueryValues::Bits(queries) => Ok((self.0.search_bits(&queries.packed(), k, options, check)?, true)),
+                QueryValues::Bits(queries) => Ok((self.0.search_bits(&queries.copied()?, k, options, check)?, true)),
                 QueryValues::Int8(queries) if stage == SearchMode::TwoStage => {
-                    self.0.search_two_stage(&queries.packed(), Metric::Asymmetric, k, oversample, options, check)
+                    self.0.search_two_stage(&queries.copied()?, Metric::Asymmetric, k, oversample, options, check)
                 }
                 QueryValues::Int8(queries) => {
-                    Ok((self.0.search(&queries.packed(), Metric::Asymmetric, k, options, check)?, true))
+                    Ok((self.0.search(&queries.copied()?, Metric::Asymmetric, k, options, check)?, true))
                 }
             })
         })?;
@@ -228,18 +225,19 @@ impl PyBinaryIndex {
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<RangeMatches> {
+        let metric = metric_of(metric, queries)?;
+        let radius = threshold("radius", radius, metric)?;
         let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let radius = threshold("radius", radius, arguments.metric())?;
         let (queries, options) = (arguments.values(), arguments.options());
         let found = interruptible(py, |py, check| {
             detached(py, || match queries {
-                QueryValues::Bits(queries) => self.0.within_bits(&queries.packed(), radius, options, check),
+                QueryValues::Bits(queries) => self.0.within_bits(&queries.copied()?, radius, options, check),
                 QueryValues::Int8(queries) => {
-                    self.0.within(&queries.packed(), Metric::Asymmetric, radius, options, check)
+                    self.0.within(&queries.copied()?, Metric::Asymmetric, radius, options, check)
                 }
             })
         })?;
-        RangeMatches::wrap(py, &found, &Scores::Integers)
+        RangeMatches::wrap(py, found, &Scores::Integers)
     }
 
     /// Count the rows within a radius of each query, with the arguments of :meth:`search_range`: int64 of shape ``(q,)``,
@@ -256,14 +254,15 @@ impl PyBinaryIndex {
         dimensions: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let metric = metric_of(metric, queries)?;
+        let radius = threshold("radius", radius, metric)?;
         let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let radius = threshold("radius", radius, arguments.metric())?;
         let (queries, options) = (arguments.values(), arguments.options());
         let counts = interruptible(py, |py, check| {
             detached(py, || match queries {
-                QueryValues::Bits(queries) => self.0.count_within_bits(&queries.packed(), radius, options, check),
+                QueryValues::Bits(queries) => self.0.count_within_bits(&queries.copied()?, radius, options, check),
                 QueryValues::Int8(queries) => {
-                    self.0.count_within(&queries.packed(), Metric::Asymmetric, radius, options, check)
+                    self.0.count_within(&queries.copied()?, Metric::Asymmetric, radius, options, check)
                 }
             })
         })?;
@@ -307,12 +306,13 @@ impl PyBinaryIndex {
         recall: Argument<'py, f64>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Calibration> {
-        let recall = self::recall(recall)?;
-        let arguments = SearchArguments::extract(&self.0, queries, None, None, None, threads)?;
-        let (queries, k) = (arguments.values(), integer("k", k, 1)?);
+        let (k, recall) = (integer("k", k, 1)?, self::recall(recall)?);
+        let metric = metric_of(None, queries)?;
+        let arguments = SearchArguments::extract(&self.0, queries, metric, None, None, threads)?;
+        let queries = arguments.values();
         let report = interruptible(py, |py, check| {
             detached(py, || match queries {
-                QueryValues::Int8(queries) => self.0.calibrate(&queries.packed(), k, recall, arguments.threads, check),
+                QueryValues::Int8(queries) => self.0.calibrate(&queries.copied()?, k, recall, arguments.threads, check),
                 QueryValues::Bits(_) => {
                     let found = index::Calibration { oversample: 1, k: k as u64, recall: 1.0 };
                     Ok(query::CalibrationReport { found, measured: vec![(1, 1.0)] })
@@ -329,8 +329,8 @@ impl PyBinaryIndex {
     }
 
     /// Write the index to a file, replacing an existing one, like :meth:`Index.save`.
-    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        save(py, &self.0, &path)
+    fn save(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
+        save(py, &self.0, path)
     }
 
     /// Open an index that was saved, like :meth:`Index.open`.
@@ -341,11 +341,11 @@ impl PyBinaryIndex {
     )]
     fn open(
         py: Python<'_>,
-        path: PathBuf,
+        path: &Bound<'_, PyAny>,
         mmap: Argument<'_, bool>,
         verify: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        open(py, Kind::Binary, &path, mmap, verify).map(Self)
+        open(py, Kind::Binary, path, mmap, verify).map(Self)
     }
 
     /// Dimensions (bits) of every vector.
@@ -370,6 +370,20 @@ impl PyBinaryIndex {
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
         Err(not_picklable(slf))
+    }
+}
+
+/// The metric of a name, or the one for the dtype of the queries.
+fn metric_of(metric: Option<&Bound<'_, PyAny>>, queries: &Bound<'_, PyAny>) -> PyResult<Metric> {
+    let array = untyped("queries", queries)?;
+    match metric {
+        Some(name) => choice("metric", name, &[("hamming", Metric::Hamming), ("asymmetric", Metric::Asymmetric)]),
+        None if has_dtype::<i8>(array) => Ok(Metric::Asymmetric),
+        None if has_dtype::<u8>(array) => Ok(Metric::Hamming),
+        None => Err(PyTypeError::new_err(format!(
+            "queries must have dtype uint8 (packed bits) or int8, got {}",
+            array.dtype()
+        ))),
     }
 }
 
@@ -398,30 +412,20 @@ impl<'py> SearchArguments<'py> {
     fn extract(
         index: &Index,
         queries: &Bound<'py, PyAny>,
-        metric: Option<&Bound<'py, PyAny>>,
+        metric: Metric,
         mask: Option<&Bound<'py, PyAny>>,
         dims: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
-        let array = untyped("queries", queries)?;
-        let metric = match metric {
-            Some(name) => choice("metric", name, &[("hamming", Metric::Hamming), ("asymmetric", Metric::Asymmetric)])?,
-            None if has_dtype::<i8>(array) => Metric::Asymmetric,
-            None if has_dtype::<u8>(array) => Metric::Hamming,
-            None => {
-                return Err(PyTypeError::new_err(format!(
-                    "queries must have dtype uint8 (packed bits) or int8, got {}",
-                    array.dtype()
-                )));
-            }
-        };
-        let (dims, whole) = (dimensions(dims, index, metric)?, index.dims());
+        // The queries last: an `__index__` of the others could change their shape.
+        let (dims, threads, mask) = (dimensions(dims, index, metric)?, thread_count(threads)?, Mask::extract(mask)?);
+        let whole = index.dims();
         let queries = if metric == Metric::Hamming {
             QueryArrays::Bits(Queries::extract(queries, whole / 8, dims / 8)?)
         } else {
             QueryArrays::Int8(Queries::extract(queries, whole, dims)?)
         };
-        Ok(Self { queries, mask: Mask::extract(mask)?, dims, threads: thread_count(threads)? })
+        Ok(Self { queries, mask, dims, threads })
     }
 
     fn options(&self) -> Options<'_> {
@@ -432,13 +436,6 @@ impl<'py> SearchArguments<'py> {
         match &self.queries {
             QueryArrays::Bits(queries) => QueryValues::Bits(queries.matrix()),
             QueryArrays::Int8(queries) => QueryValues::Int8(queries.matrix()),
-        }
-    }
-
-    fn metric(&self) -> Metric {
-        match self.queries {
-            QueryArrays::Bits(_) => Metric::Hamming,
-            QueryArrays::Int8(_) => Metric::Asymmetric,
         }
     }
 

@@ -1,13 +1,13 @@
 //! Methods that both kinds of index share.
 
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path::PathBuf;
 
-use numpy::{Element, IntoPyArray, PyReadonlyArray1};
+use numpy::{Element, IntoPyArray};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::super::convert::{self, Rows, detached, filled, integer, interruptible};
+use super::super::convert::{self, Rows, collected, detached, filled, interruptible, saturated, short_repr};
 use super::super::errors;
 use super::super::scalars::{Argument, boolean};
 use crate::error::Error;
@@ -15,8 +15,12 @@ use crate::search::file;
 use crate::search::index::{Index, Kind};
 
 pub(super) fn create(kind: Kind, dims: &Bound<'_, PyAny>) -> PyResult<Index> {
-    let dims = integer("dims", dims, 1)?;
-    kind.check_dims(dims).map_err(|what| PyValueError::new_err(format!("dims {what}")))?;
+    let given = dims;
+    let wrong = |what| PyValueError::new_err(format!("dims {what}, got {}", short_repr(given)));
+    let dims = saturated(given)?
+        .ok_or_else(|| PyTypeError::new_err(format!("dims must be an int, got {}", short_repr(given))))?;
+    let dims = usize::try_from(dims).unwrap_or_default(); // out of range as the value is
+    kind.check_dims(dims).map_err(wrong)?;
     Ok(Index::new(kind, dims))
 }
 
@@ -28,26 +32,26 @@ pub(super) fn add<'py, T: Element + Sync>(
     work: impl FnOnce(&[T], Option<&[i64]>) -> Result<Vec<i64>, Error> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
     let width = if index.kind() == Kind::Binary { index.dims() / 8 } else { index.dims() };
+    // Before the rows: an `__index__` of an id could change their shape.
+    let ids = ids.map(ids_of).transpose()?;
     let rows = Rows::<T>::extract("vectors", vectors)?;
     if rows.width() != width {
         let got = rows.width();
         return Err(PyValueError::new_err(format!("vectors must have {width} columns, as the index has, got {got}")));
     }
-    let ids = ids.map(ids_of).transpose()?;
-    let (values, given) = (rows.values(), ids.as_ref().map(|ids| ids.as_slice().unwrap_or_default()));
-    let assigned = detached(py, || work(values, given))?;
+    let values = rows.values();
+    let assigned = detached(py, || work(values, ids.as_deref()))?;
     Ok(assigned.into_pyarray(py).into_any())
 }
 
 /// The `ids` argument.
-pub(super) fn ids_of<'py>(ids: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray1<'py, i64>> {
+pub(super) fn ids_of(ids: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     convert::ids("ids", ids)
 }
 
 pub(super) fn remove(py: Python<'_>, index: &Index, ids: &Bound<'_, PyAny>) -> PyResult<()> {
     let ids = ids_of(ids)?;
-    let values = ids.as_slice().unwrap_or_default();
-    detached(py, || index.remove(values))
+    detached(py, || index.remove(&ids))
 }
 
 /// A matrix of `count` rows, which `each` visits in turn.
@@ -80,21 +84,34 @@ pub(super) fn counts<'py>(py: Python<'py>, counts: &[u64], single: bool) -> PyRe
     if single {
         return Ok(counts.first().copied().unwrap_or_default().into_pyobject(py)?.into_any());
     }
-    let counts: Vec<i64> = counts.iter().map(|&count| count as i64).collect();
-    Ok(counts.into_pyarray(py).into_any())
+    collected(py, &[counts.len()], counts.iter().map(|&count| count as i64))
 }
 
-pub(super) fn save(py: Python<'_>, index: &Index, path: &Path) -> PyResult<()> {
-    interruptible(py, |py, check| detached(py, || file::save(index, path, check)))
+/// The `path` argument.
+fn path_of(path: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    let wrong = || PyTypeError::new_err(format!("path must be a str or os.PathLike, got {}", short_repr(path)));
+    let named: PathBuf = path
+        .extract()
+        .map_err(|error: PyErr| if error.is_instance_of::<PyTypeError>(path.py()) { wrong() } else { error })?;
+    if named.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(PyValueError::new_err(format!("path must not contain a null character, got {}", short_repr(path))));
+    }
+    Ok(named)
+}
+
+pub(super) fn save(py: Python<'_>, index: &Index, path: &Bound<'_, PyAny>) -> PyResult<()> {
+    let path = path_of(path)?;
+    interruptible(py, |py, check| detached(py, || file::save(index, &path, check)))
 }
 
 pub(super) fn open(
     py: Python<'_>,
     kind: Kind,
-    path: &Path,
+    path: &Bound<'_, PyAny>,
     mmap: Argument<'_, bool>,
     verify: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Index> {
+    let path = path_of(path)?;
     let mmap = mmap.boolean("mmap")?;
     let verify = verify.map_or(Ok(!mmap), |verify| boolean("verify", verify))?;
     let index = interruptible(py, |py, check| {
@@ -103,10 +120,10 @@ pub(super) fn open(
                 // SAFETY: `open` in Python asks its caller not to change the file while the index lives.
                 #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
                 unsafe {
-                    file::open_mapped(path, verify, check)
+                    file::open_mapped(&path, verify, check)
                 }
             } else {
-                file::open(path, verify, check)
+                file::open(&path, verify, check)
             }
         })
     })?;

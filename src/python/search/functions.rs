@@ -1,11 +1,14 @@
 //! Similarities and searches of plain arrays.
 #![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
 
+use std::collections::TryReserveError;
+
 use numpy::{Element, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::super::convert::{Rows, detached, filled, has_dtype, integer, interruptible, short_repr, untyped};
+use super::super::errors;
 use super::super::scalars::choice;
 use super::arguments::{Mask, thread_count};
 use super::matches::{Matches, Scores};
@@ -14,7 +17,7 @@ use crate::search::order::{ByCosine, ByHamming, ByProduct, Order};
 use crate::search::query::{Filter, Metric, pad_queries};
 use crate::search::rows::{Ids, Part};
 use crate::search::scan::{Scan, query_norms};
-use crate::search::subset::Subset;
+use crate::search::subset::{Subset, SubsetMemory};
 use crate::search::top_k::TopK;
 use crate::similarity::asymmetric::Asymmetric;
 use crate::similarity::dot::Dot;
@@ -279,7 +282,8 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
 ///     and a uint8 database, greatest first: the inner product of the query with a row's bits as +1 and -1. By default
 ///     "hamming" for uint8 and "cosine" for int8.
 /// mask : numpy.ndarray or list of int, optional
-///     The rows that may be found: bool of shape ``(n,)``, or int64 row numbers. Numbers that no row has are ignored.
+///     The rows that may be found: bool of shape ``(n,)``, or int64 row numbers. Numbers that no row has are ignored. An
+///     empty array that is not of bools holds no numbers.
 /// threads : int, optional
 ///     Threads to use, the calling one included. By default as many as are useful. The result does not depend on it.
 ///
@@ -301,8 +305,9 @@ fn metric_of(metric: Option<&Bound<'_, PyAny>>, database: &Bound<'_, PyAny>) -> 
 /// Ties are ordered by the lower id. Cosines are compared exactly: rows with equal float32 scores are in their true
 /// order, and only equal cosines are ties. A zero vector has cosine 0.
 ///
-/// The inputs are not copied, and memory use grows with ``q * k`` only. The interpreter is released, threads live as
-/// long as the call, and Ctrl-C interrupts it.
+/// Queries and rows are not copied, and memory use grows with ``q * k`` only. If another thread changes them meanwhile,
+/// scores are of old and new values. The interpreter is released, threads live as long as the call, and Ctrl-C interrupts
+/// it.
 ///
 /// Examples
 /// --------
@@ -328,13 +333,13 @@ pub(super) fn top_k<'py>(
         Metric::Hamming => {
             let pair = Pair::binary(queries, database)?;
             let (parts, single) = ([pair.part()], pair.queries.is_single());
-            let (found, ()) = options.run::<Hamming, ByHamming, _>(py, &pair.scan(&parts), |_| ())?;
+            let (found, ()) = options.run::<Hamming, ByHamming, _>(py, &pair.scan(&parts), |_| Ok(()))?;
             Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Integers, true)
         }
         Metric::Dot => {
             let pair = Pair::int8(queries, database)?;
             let (parts, single) = ([pair.part()], pair.queries.is_single());
-            let (found, ()) = options.run::<Dot, ByProduct, _>(py, &pair.scan(&parts), |_| ())?;
+            let (found, ()) = options.run::<Dot, ByProduct, _>(py, &pair.scan(&parts), |_| Ok(()))?;
             Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Integers, true)
         }
         Metric::Cosine => {
@@ -353,10 +358,11 @@ pub(super) fn top_k<'py>(
                      {dims} columns and {width} bytes"
                 )));
             }
-            let padded = pad_queries(queries.values(), dims, 8 * width);
+            let padded =
+                pad_queries(queries.values(), dims, 8 * width).map_err(|error| errors::to_py(py, error.into()))?;
             let parts = [Part { rows: database.values(), norms: None, ids: Ids::Consecutive(0) }];
             let scan = scan_of(padded.as_deref().unwrap_or(queries.values()), width, &parts);
-            let (found, ()) = options.run::<Asymmetric, ByProduct, _>(py, &scan, |_| ())?;
+            let (found, ()) = options.run::<Asymmetric, ByProduct, _>(py, &scan, |_| Ok(()))?;
             Matches::wrap(py, &found, queries.len(), queries.is_single(), &Scores::Integers, true)
         }
     }
@@ -374,9 +380,9 @@ impl<'py> TopKArguments<'py> {
         &self,
         py: Python<'py>,
         scan: &Scan<'_, K>,
-        also: impl FnOnce(&Scan<'_, K>) -> T + Send,
+        also: impl FnOnce(&Scan<'_, K>) -> Result<T, TryReserveError> + Send,
     ) -> PyResult<(TopK, T)> {
-        let (rows, mut list) = (scan.row_count(), vec![]);
+        let (rows, mut memory) = (scan.row_count(), SubsetMemory::default());
         let filter = Mask::filter(self.mask.as_ref());
         if let Filter::Mask(mask) = filter
             && mask.len() != rows
@@ -391,11 +397,11 @@ impl<'py> TopKArguments<'py> {
             detached(py, || {
                 let subset = match filter {
                     Filter::None => Subset::All,
-                    Filter::Mask(mask) => Subset::of_mask(mask, &mut list),
-                    Filter::Ids(ids) => Subset::of_rows(ids, rows, &mut list),
+                    Filter::Mask(mask) => Subset::of_mask(mask, &mut memory)?,
+                    Filter::Ids(ids) => Subset::of_rows(ids, rows, &mut memory)?,
                 };
                 let scan = Scan { subset, threads, ..scan.clone() };
-                Ok((scan.top_k::<O>(k, check)?, also(&scan)))
+                Ok((scan.top_k::<O>(k, check)?, also(&scan)?))
             })
         })
     }

@@ -1,8 +1,5 @@
 //! The index of int8 vectors.
 #![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
-#![expect(clippy::needless_pass_by_value, reason = "PyO3 extracts owned values")]
-
-use std::path::PathBuf;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -102,7 +99,7 @@ impl PyIndex {
     /// Parameters
     /// ----------
     /// ids : numpy.ndarray or list of int
-    ///     int64 of shape ``(n,)``, without repetitions.
+    ///     int64 of shape ``(n,)``, without repetitions. An empty array may have any dtype.
     ///
     /// Raises
     /// ------
@@ -149,8 +146,7 @@ impl PyIndex {
     ///     An id is not in the index; the message names it.
     fn vectors<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let (index, ids) = (&self.0, ids_of(ids)?);
-        let values = ids.as_slice().unwrap_or_default();
-        vectors::<i8>(py, values.len(), index.dims(), |visit| index.int8_vectors(values, visit))
+        vectors::<i8>(py, ids.len(), index.dims(), |visit| index.int8_vectors(&ids, visit))
     }
 
     /// Find the best ``k`` rows for each query.
@@ -172,7 +168,7 @@ impl PyIndex {
     ///     For "two-stage": candidates per requested row, at least 1. By default :attr:`oversample`.
     /// mask : numpy.ndarray or list of int, optional
     ///     The rows that may be found: bool of shape ``(len(index),)``, in the order in which rows were added, or int64
-    ///     ids. Ids that are not in the index are ignored.
+    ///     ids. Ids that are not in the index are ignored. An empty array that is not of bools holds no ids.
     /// dimensions : int, optional
     ///     Compare only the first so many dimensions, for models trained for it (Matryoshka). Cosines are those of
     ///     the shortened vectors. Where bits are compared with bits, a multiple of 8.
@@ -197,8 +193,9 @@ impl PyIndex {
     /// Ties are ordered by the lower id, and cosines are compared exactly, as in :func:`top_k`. Among rows that tie for
     /// the last candidate of a two-stage search, the one added first is taken.
     ///
-    /// A mask that allows few rows costs little more than reading those rows. Memory use grows with ``q * k`` only. The
-    /// interpreter is released, threads live as long as the call, and Ctrl-C interrupts it.
+    /// A mask that allows few rows costs little more than reading those rows. Queries and mask are copied, so another
+    /// thread may change them; beside that, memory use grows with ``q * k`` only. The interpreter is released, threads
+    /// live as long as the call, and Ctrl-C interrupts it.
     ///
     /// Examples
     /// --------
@@ -242,18 +239,19 @@ impl PyIndex {
             _ => requested,
         };
         let (oversample, exact) = (self::oversample(oversample, stage)?, stage == SearchMode::Exact);
+        let k = integer("k", k, 1)?;
         let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let (k, options) = (integer("k", k, 1)?, arguments.options());
+        let options = arguments.options();
         let (index, queries, dims) = (&self.0, arguments.queries.matrix(), arguments.dims);
         let (found, exact, norms) = interruptible(py, |py, check| {
             detached(py, || {
-                let values = queries.packed();
+                let values = queries.copied()?;
                 let (found, exact) = if stage == SearchMode::TwoStage {
                     index.search_two_stage(&values, metric, k, oversample, options, check)?
                 } else {
                     (index.search(&values, metric, k, options, check)?, exact)
                 };
-                Ok((found, exact, cosine_norms(metric, &values, dims)))
+                Ok((found, exact, cosine_norms(metric, &values, dims)?))
             })
         })?;
         Matches::wrap(
@@ -329,12 +327,12 @@ impl PyIndex {
         let (queries, options) = (arguments.queries.matrix(), arguments.options());
         let (found, norms) = interruptible(py, |py, check| {
             detached(py, || {
-                let values = queries.packed();
+                let values = queries.copied()?;
                 let found = index.within(&values, metric, threshold, options, check)?;
-                Ok((found, cosine_norms(metric, &values, options.dims)))
+                Ok((found, cosine_norms(metric, &values, options.dims)?))
             })
         })?;
-        RangeMatches::wrap(py, &found, &Scores::of(norms.as_deref()))
+        RangeMatches::wrap(py, found, &Scores::of(norms.as_deref()))
     }
 
     /// Count the rows within a radius of each query.
@@ -376,7 +374,7 @@ impl PyIndex {
             (&self.0, SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?);
         let (queries, options) = (arguments.queries.matrix(), arguments.options());
         let counts = interruptible(py, |py, check| {
-            detached(py, || index.count_within(&queries.packed(), metric, threshold, options, check))
+            detached(py, || index.count_within(&queries.copied()?, metric, threshold, options, check))
         })?;
         super::common::counts(py, &counts, arguments.queries.is_single())
     }
@@ -491,12 +489,11 @@ impl PyIndex {
         recall: Argument<'py, f64>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Calibration> {
-        let recall = self::recall(recall)?;
+        let (k, recall) = (integer("k", k, 1)?, self::recall(recall)?);
         let arguments = SearchArguments::extract(&self.0, queries, Metric::Cosine, None, None, threads)?;
-        let (k, threads) = (integer("k", k, 1)?, arguments.options().threads);
-        let (index, queries) = (&self.0, arguments.queries.matrix());
+        let (index, queries, threads) = (&self.0, arguments.queries.matrix(), arguments.options().threads);
         let report = interruptible(py, |py, check| {
-            detached(py, || index.calibrate(&queries.packed(), k, recall, threads, check))
+            detached(py, || index.calibrate(&queries.copied()?, k, recall, threads, check))
         })?;
         Ok(Calibration::wrap(py, &report, recall, arguments.queries.len()))
     }
@@ -518,14 +515,14 @@ impl PyIndex {
     /// ------
     /// OSError
     ///     The system refused, or ``path`` is a device, a named pipe or a socket. An existing file is unchanged, and no
-    ///     temporary file is left.
+    ///     temporary file is left. A symbolic link is kept, and the file that it leads to is written.
     ///
     /// Notes
     /// -----
     /// The file is replaced atomically: a temporary file beside it is written, flushed to the disk and renamed. Rows that
     /// are added during the call are not in the file. The interpreter is released, and Ctrl-C interrupts the call.
-    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        save(py, &self.0, &path)
+    fn save(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
+        save(py, &self.0, path)
     }
 
     /// Open an index that was saved.
@@ -550,8 +547,8 @@ impl PyIndex {
     /// FileNotFoundError
     ///     There is no such file. If the system refuses otherwise, another ``OSError`` is raised.
     /// IndexFileError
-    ///     The file is not an index, holds vectors of another type, is damaged or truncated, or was written by a newer
-    ///     version.
+    ///     The file is not a regular file, not an index, holds vectors of another type, is damaged or truncated, or was
+    ///     written by a newer version.
     ///
     /// Notes
     /// -----
@@ -565,11 +562,11 @@ impl PyIndex {
     )]
     fn open(
         py: Python<'_>,
-        path: PathBuf,
+        path: &Bound<'_, PyAny>,
         mmap: Argument<'_, bool>,
         verify: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        open(py, Kind::Int8, &path, mmap, verify).map(Self)
+        open(py, Kind::Int8, path, mmap, verify).map(Self)
     }
 
     /// Dimensions of every vector.

@@ -1,12 +1,12 @@
 //! The results of range searches, searches for near duplicates and calibrations.
 #![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
 
-use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{IntoPyArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PySlice, PyTuple};
 
-use super::super::convert::{collected, has_dtype, untyped};
+use super::super::convert::{self, collected, has_dtype, saturated, short_repr, untyped};
 use super::matches::Scores;
 use crate::search::pairs::Pair;
 use crate::search::query;
@@ -80,7 +80,7 @@ impl RangeMatches {
     fn new(offsets: &Bound<'_, PyAny>, ids: &Bound<'_, PyAny>, scores: &Bound<'_, PyAny>) -> PyResult<Self> {
         checked::<i64>("offsets", offsets, 1)?;
         let (found, scored) = (checked::<i64>("ids", ids, 1)?, checked_scores(scores)?);
-        let starts = offsets.cast::<PyArray1<i64>>()?.to_vec()?;
+        let starts = convert::ids("offsets", offsets)?;
         let fits = starts.first() == Some(&0) && starts.is_sorted() && starts.last() == Some(&(found as i64));
         if !fits || found != scored {
             return Err(PyValueError::new_err(format!(
@@ -118,12 +118,19 @@ impl RangeMatches {
         self.starts.len() - 1
     }
 
-    fn __getitem__<'py>(&self, py: Python<'py>, query: isize) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    fn __getitem__<'py>(
+        &self,
+        py: Python<'py>,
+        query: &Bound<'py, PyAny>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
         let count = self.starts.len() - 1;
-        let at = if query < 0 { query + count as isize } else { query };
+        let number = saturated(query)?
+            .ok_or_else(|| PyTypeError::new_err(format!("query must be an int, got {}", short_repr(query))))?;
+        let at = if number < 0 { number.saturating_add(count as i64) } else { number };
         let bounds = usize::try_from(at).ok().filter(|&at| at < count).map(|at| (self.starts[at], self.starts[at + 1]));
-        let (start, end) = bounds
-            .ok_or_else(|| PyIndexError::new_err(format!("query {query} is out of range for {count} queries")))?;
+        let (start, end) = bounds.ok_or_else(|| {
+            PyIndexError::new_err(format!("query {} is out of range for {count} queries", short_repr(query)))
+        })?;
         let slice = PySlice::new(py, start as isize, end as isize, 1);
         Ok((self.ids.bind(py).get_item(&slice)?, self.scores.bind(py).get_item(&slice)?))
     }
@@ -142,9 +149,8 @@ impl RangeMatches {
 }
 
 impl RangeMatches {
-    pub(super) fn wrap(py: Python<'_>, found: &Within, scores: &Scores<'_>) -> PyResult<Self> {
+    pub(super) fn wrap(py: Python<'_>, mut found: Within, scores: &Scores<'_>) -> PyResult<Self> {
         let shape = [found.candidates.len()];
-        let offsets: Vec<i64> = found.offsets.iter().map(|&offset| offset as i64).collect();
         let ids = collected(py, &shape, found.candidates.iter().map(|candidate| candidate.id))?;
         let scores = match scores {
             Scores::Integers => collected(py, &shape, found.candidates.iter().map(|candidate| candidate.score))?,
@@ -156,8 +162,9 @@ impl RangeMatches {
                 collected(py, &shape, cosines)?
             }
         };
-        let offsets = offsets.into_pyarray(py).into_any().unbind();
-        Ok(Self { offsets, ids: ids.unbind(), scores: scores.unbind(), starts: found.offsets.clone() })
+        let offsets = collected(py, &[found.offsets.len()], found.offsets.iter().map(|&offset| offset as i64))?;
+        let starts = std::mem::take(&mut found.offsets);
+        Ok(Self { offsets: offsets.unbind(), ids: ids.unbind(), scores: scores.unbind(), starts })
     }
 }
 

@@ -10,9 +10,12 @@ mod avx2;
 mod avx512;
 mod scalar;
 
+use std::collections::TryReserveError;
+
 use super::dot::{self, GROUP, Line, Word};
 use super::{Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
+use crate::memory::resize;
 
 /// Elements of a query for each byte of a row.
 const RATIO: usize = 8;
@@ -56,10 +59,10 @@ impl Kernels for Asymmetric {
         }
     }
 
-    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
         // A byte has the bits of two words.
         let words = rows.width() * 2;
-        panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
+        resize(panel, rows.len().div_ceil(GROUP) * words, Line([0; GROUP]))?;
         let (groups, rest) = rows.groups::<GROUP>();
         let (full, last) = panel.split_at_mut(groups.len() * words);
         for (group, lines) in groups.zip(full.chunks_exact_mut(words)) {
@@ -77,9 +80,10 @@ impl Kernels for Asymmetric {
         for (lane, row) in rest.iter().enumerate() {
             scalar::spread(row, lane, last);
         }
+        Ok(())
     }
 
-    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Interleaved<Word> {
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
         dot::pack_queries(isa, queries, width, 1)
     }
 
@@ -112,14 +116,14 @@ mod tests {
         let expected: Vec<Vec<i32>> =
             queries.chunks_exact(8 * width).map(|q| rows.iter().map(|r| oracle(q, r)).collect()).collect();
         for isa in Isa::ALL {
-            let packed = Asymmetric::pack_queries(isa, queries, 8 * width);
+            let packed = Asymmetric::pack_queries(isa, queries, 8 * width).expect("memory");
             for (query, expected) in queries.chunks_exact(8 * width).zip(&expected) {
                 let mut out = vec![-1; rows.len()];
                 Asymmetric::rows(isa, query, rows, &mut out);
                 assert_eq!(&out, expected, "rows, {isa:?}, width {width}");
             }
             let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
-            Asymmetric::pack_rows(isa, rows, &mut panel);
+            Asymmetric::pack_rows(isa, rows, &mut panel).expect("memory");
             let stride = rows.len().next_multiple_of(GROUP);
             for batch in 0..packed.count() {
                 let mut out = vec![-1; BATCH * stride];

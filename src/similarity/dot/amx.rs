@@ -8,10 +8,12 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::collections::TryReserveError;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::layout::{GROUP, Line, WORD, each_word};
+use crate::memory::{filled, resize};
 use crate::similarity::transpose::transpose_words;
 use crate::similarity::{Batches, Matrix};
 
@@ -34,15 +36,15 @@ pub struct Tiles {
 
 impl Tiles {
     /// Interleave queries of `width` elements each.
-    pub(super) fn new(queries: &[i8], width: usize) -> Self {
+    pub(super) fn new(queries: &[i8], width: usize) -> Result<Self, TryReserveError> {
         let (count, steps) = (queries.len() / width, width.div_ceil(STEP));
         let size = if count > TILE { 2 * TILE } else { TILE };
-        let mut lines = vec![[Line([0; TILE]); TILE]; count.next_multiple_of(size) / TILE * steps];
+        let mut lines = filled([Line([0; TILE]); TILE], count.next_multiple_of(size) / TILE * steps)?;
         for (q, query) in queries.chunks_exact(width).enumerate() {
             let own = lines[q / TILE * steps..][..steps].as_flattened_mut();
             each_word(query, |word, value| own[word].0[q % TILE] = value);
         }
-        Self { lines, steps, queries: count, size }
+        Ok(Self { lines, steps, queries: count, size })
     }
 
     /// The tiles of a batch's first sixteen queries, those of its others, and the number of its real queries.
@@ -71,13 +73,14 @@ fn in_place(rows: Matrix<'_, i8>) -> usize {
 }
 
 /// Copy the rows that cannot be read where they lie, filled up with zeros.
-pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
+pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
     let (first, steps) = (in_place(rows), rows.width().div_ceil(STEP));
     panel.clear();
-    panel.resize((rows.len() - first).next_multiple_of(PAIR) * steps, Line([0; TILE]));
+    resize(panel, (rows.len() - first).next_multiple_of(PAIR) * steps, Line([0; TILE]))?;
     for (row, lines) in rows.range(first..rows.len()).iter().zip(panel.chunks_exact_mut(steps)) {
         each_word(row, |word, value| lines[word / TILE].0[word % TILE] = value);
     }
+    Ok(())
 }
 
 /// See [`Kernels::panel`](crate::similarity::Kernels::panel); [`pack_rows`] made `panel` of the rows.

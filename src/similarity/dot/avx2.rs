@@ -10,6 +10,7 @@
 #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::x86_64::*;
+use std::collections::TryReserveError;
 
 use super::layout::{BIAS, GROUP, Line, WORD, Word};
 use super::scalar;
@@ -317,7 +318,7 @@ pub(super) fn vnni() -> bool {
 }
 
 /// For panels without VPDPBUSD, which take a word's four elements as 16-bit pairs: the even ones, then the odd ones.
-pub(super) fn widen_queries(words: &[Word]) -> Vec<Word> {
+pub(super) fn widen_queries(words: &[Word]) -> Result<Vec<Word>, TryReserveError> {
     let pair = |low: u8, high: u8| {
         let [low, high] = [low, high].map(|x| i16::from(x.cast_signed()).to_le_bytes());
         u32::from_le_bytes([low[0], low[1], high[0], high[1]])
@@ -326,7 +327,10 @@ pub(super) fn widen_queries(words: &[Word]) -> Vec<Word> {
         let bytes = word.map(u32::to_ne_bytes);
         [bytes.map(|[a, _, c, _]| pair(a, c)), bytes.map(|[_, b, _, d]| pair(b, d))]
     });
-    wide.collect()
+    let mut all = vec![];
+    all.try_reserve_exact(2 * words.len())?;
+    all.extend(wide);
+    Ok(all)
 }
 
 #[target_feature(enable = "avx2")]
@@ -412,14 +416,14 @@ mod tests {
             let value =
                 |values: Vec<i8>| values.into_iter().map(|x| if extreme { -128 } else { x }).collect::<Vec<i8>>();
             let (queries, rows) = (value(random.int8(7 * width)), value(random.int8(40 * width)));
-            let packed = pack_queries(Isa::Scalar, &queries, width, 128);
+            let packed = pack_queries(Isa::Scalar, &queries, width, 128).expect("memory");
             let mut panel = vec![];
-            Dot::pack_rows(Isa::Avx2, Matrix::whole(&rows, width), &mut panel);
+            Dot::pack_rows(Isa::Avx2, Matrix::whole(&rows, width), &mut panel).expect("memory");
             let (words, count, bias) = packed.batch(0);
             let mut outs = [vec![0; BATCH * 48], vec![0; BATCH * 48]];
             scalar::panel(&panel, words, bias, count, &mut outs[0], 48);
             // SAFETY: AVX2 was detected above.
-            unsafe { plain_panel(&panel, &widen_queries(words), bias, count, &mut outs[1], 48) };
+            unsafe { plain_panel(&panel, &widen_queries(words).expect("memory"), bias, count, &mut outs[1], 48) };
             assert_eq!(outs[0][..count * 48], outs[1][..count * 48]);
         }
     }

@@ -13,12 +13,15 @@ mod avx512;
 mod layout;
 mod scalar;
 
+use std::collections::TryReserveError;
+
 use layout::{BIAS, WORD, each_word};
 pub(super) use layout::{GROUP, sum};
 pub use layout::{Line, Word};
 
 use super::{BATCH, Batches, Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
+use crate::memory::{filled, resize};
 
 /// Inner product of int8 vectors.
 #[derive(Clone, Copy, Debug)]
@@ -122,14 +125,14 @@ impl Kernels for Dot {
         }
     }
 
-    fn pack_rows(isa: Isa, rows: Matrix<'_, i8>, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: Matrix<'_, i8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::dot()) == Isa::Amx {
             return amx::pack_rows(rows, panel);
         }
         let words = rows.width().div_ceil(WORD);
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
-        panel.resize(rows.len().div_ceil(GROUP) * words, Line([0; GROUP]));
+        resize(panel, rows.len().div_ceil(GROUP) * words, Line([0; GROUP]))?;
         let (groups, rest) = rows.groups::<GROUP>();
         let (full, last) = panel.split_at_mut(groups.len() * words);
         for (at, (group, lines)) in groups.zip(full.chunks_exact_mut(words)).enumerate() {
@@ -151,14 +154,15 @@ impl Kernels for Dot {
         for (lane, row) in rest.iter().enumerate() {
             each_word(row, |word, value| last[word].0[lane] = value ^ BIAS);
         }
+        Ok(())
     }
 
-    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Queries {
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Queries, TryReserveError> {
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::dot()) == Isa::Amx {
-            return Queries::Tiles(amx::Tiles::new(queries, width));
+            return Ok(Queries::Tiles(amx::Tiles::new(queries, width)?));
         }
-        Queries::Words(pack_queries(isa, queries, width, 128))
+        Ok(Queries::Words(pack_queries(isa, queries, width, 128)?))
     }
 
     fn panel(
@@ -206,10 +210,15 @@ pub(super) fn panel(
 }
 
 /// Interleave queries whose sums exceed their scores by `excess` times the sum of the query.
-pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) -> Interleaved<Word> {
+pub(super) fn pack_queries(
+    isa: Isa,
+    queries: &[i8],
+    width: usize,
+    excess: i32,
+) -> Result<Interleaved<Word>, TryReserveError> {
     let (count, length) = (queries.len() / width, width.div_ceil(WORD));
     let batches = count.div_ceil(BATCH);
-    let mut words = vec![[0; BATCH]; batches * length];
+    let mut words = filled([0; BATCH], batches * length)?;
     let mut bias = vec![0; batches * BATCH];
     for (q, query) in queries.chunks_exact(width).enumerate() {
         let batch = &mut words[q / BATCH * length..][..length];
@@ -219,10 +228,10 @@ pub(super) fn pack_queries(isa: Isa, queries: &[i8], width: usize, excess: i32) 
     }
     #[cfg(target_arch = "x86_64")]
     if isa.min(Isa::dot()) == Isa::Avx2 && !avx2::vnni() {
-        words = avx2::widen_queries(&words);
+        words = avx2::widen_queries(&words)?;
     }
     let length = words.len() / batches.max(1);
-    Interleaved::new(words, bias, count, length)
+    Ok(Interleaved::new(words, bias, count, length))
 }
 
 #[cfg(test)]
@@ -252,7 +261,7 @@ mod tests {
         let norms: Vec<u32> = rows.chunks_exact(width).map(|r| oracle(r, r) as u32).collect();
         let matrix = Matrix::whole(rows, width);
         for isa in Isa::ALL {
-            let packed = Dot::pack_queries(isa, queries, width);
+            let packed = Dot::pack_queries(isa, queries, width).expect("memory");
             for (query, expected) in queries.chunks_exact(width).zip(&expected) {
                 let mut out = vec![-1; count];
                 Dot::rows(isa, query, matrix, &mut out);
@@ -267,7 +276,7 @@ mod tests {
                 assert_eq!((&both.0, &both.1), (expected, &norms), "both, {isa:?}, width {width}");
             }
             let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
-            Dot::pack_rows(isa, matrix, &mut panel);
+            Dot::pack_rows(isa, matrix, &mut panel).expect("memory");
             let stride = count.next_multiple_of(GROUP) + 3;
             let size = packed.size();
             for batch in 0..packed.count() {
@@ -330,7 +339,7 @@ mod tests {
             let cut: Vec<i8> = rows.chunks_exact(stride).flat_map(|row| &row[..width]).copied().collect();
             let queries: Vec<i8> = queries.iter().map(|&x| x.max(-127)).collect();
             for isa in Isa::ALL {
-                let packed = Dot::pack_queries(isa, &queries, width);
+                let packed = Dot::pack_queries(isa, &queries, width).expect("memory");
                 let mut outs = [vec![0; 6 * 77], vec![0; 6 * 77]];
                 for (rows, out) in
                     [Matrix::new(&rows, width, stride), Matrix::whole(&cut, width)].into_iter().zip(&mut outs)
@@ -339,7 +348,7 @@ mod tests {
                         Dot::rows(isa, query, rows, out);
                     }
                     let (mut panel, mut batch) = (vec![], vec![0; packed.size() * 80]);
-                    Dot::pack_rows(isa, rows, &mut panel);
+                    Dot::pack_rows(isa, rows, &mut panel).expect("memory");
                     Dot::panel(isa, rows, &panel, &packed, 0, &mut batch, 80);
                     for (scores, out) in batch.chunks_exact(80).zip(out.chunks_exact(77)) {
                         assert_eq!(&scores[..77], out, "panel, {isa:?}, {width} of {stride}");

@@ -8,11 +8,14 @@ mod avx512;
 mod layout;
 mod scalar;
 
+use std::collections::TryReserveError;
+
 use layout::{AHEAD, GROUP, LANES, WORD, each_word};
 pub use layout::{Line, Word};
 
 use super::{BATCH, Interleaved, Kernels, Matrix};
 use crate::isa::Isa;
+use crate::memory::{filled, resize};
 
 /// Hamming distance between packed vectors.
 #[derive(Clone, Copy, Debug)]
@@ -53,17 +56,18 @@ impl Kernels for Hamming {
         }
     }
 
-    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) {
+    fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
         let (groups, words) = (rows.len().div_ceil(GROUP), rows.width().div_ceil(WORD));
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
         let zero = Line([0; LANES * WORD]);
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::hamming()) == Isa::Avx2 {
-            panel.resize(groups * words * avx2::LINES, zero);
+            resize(panel, groups * words * avx2::LINES, zero)?;
             // SAFETY: `Isa::hamming` names AVX2 only where AVX2 and POPCNT were detected.
-            return unsafe { avx2::pack(rows, panel) };
+            unsafe { avx2::pack(rows, panel) };
+            return Ok(());
         }
-        panel.resize(groups * words * (GROUP / LANES), zero);
+        resize(panel, groups * words * (GROUP / LANES), zero)?;
         let (groups, rest) = rows.groups::<LANES>();
         let (full, last) = panel.split_at_mut(groups.len() * words);
         for (at, (group, lines)) in groups.zip(full.chunks_exact_mut(words)).enumerate() {
@@ -82,12 +86,13 @@ impl Kernels for Hamming {
         for (lane, row) in rest.iter().enumerate() {
             each_word(row, |word, value| last[word].set(lane, value));
         }
+        Ok(())
     }
 
-    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Interleaved<Word> {
+    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
         let (count, length) = (queries.len() / width, width.div_ceil(WORD));
         let batches = count.div_ceil(BATCH);
-        let mut words = vec![[0; BATCH * WORD]; batches * length];
+        let mut words = filled([0; BATCH * WORD], batches * length)?;
         for (q, query) in queries.chunks_exact(width).enumerate() {
             let (batch, q) = (&mut words[q / BATCH * length..][..length], q % BATCH);
             match isa.min(Isa::hamming()) {
@@ -96,7 +101,7 @@ impl Kernels for Hamming {
                 _ => each_word(query, |word, value| batch[word].as_chunks_mut().0[q] = value.to_ne_bytes()),
             }
         }
-        Interleaved::new(words, vec![0; batches * BATCH], count, length)
+        Ok(Interleaved::new(words, vec![0; batches * BATCH], count, length))
     }
 
     fn panel(
@@ -139,7 +144,7 @@ mod tests {
             .map(|q| row_data.chunks_exact(width).map(|r| oracle(q, r)).collect())
             .collect();
         for isa in Isa::ALL {
-            let packed = Hamming::pack_queries(isa, query_data, width);
+            let packed = Hamming::pack_queries(isa, query_data, width).expect("memory");
             for (q, query) in query_data.chunks_exact(width).enumerate() {
                 let mut out = vec![-1; rows];
                 Hamming::rows(isa, query, Matrix::whole(row_data, width), &mut out);
@@ -147,7 +152,7 @@ mod tests {
             }
             let matrix = Matrix::whole(row_data, width);
             let mut panel = vec![Line([!0; LANES * WORD]); 9]; // the contents of an earlier block
-            Hamming::pack_rows(isa, matrix, &mut panel);
+            Hamming::pack_rows(isa, matrix, &mut panel).expect("memory");
             let stride = rows.next_multiple_of(GROUP) + 3;
             for batch in 0..packed.count() {
                 let mut out = vec![-1; BATCH * stride];
@@ -184,12 +189,12 @@ mod tests {
         let width = 33_000;
         let (query, rows) = (vec![0u8; width], vec![255u8; 3 * width]);
         for isa in Isa::ALL {
-            let packed = Hamming::pack_queries(isa, &query, width);
+            let packed = Hamming::pack_queries(isa, &query, width).expect("memory");
             let mut out = [0; 3];
             Hamming::rows(isa, &query, Matrix::whole(&rows, width), &mut out);
             assert_eq!(out, [width as i32 * 8; 3], "{isa:?}");
             let (matrix, mut panel, mut out) = (Matrix::whole(&rows, width), vec![], [0; GROUP * BATCH]);
-            Hamming::pack_rows(isa, matrix, &mut panel);
+            Hamming::pack_rows(isa, matrix, &mut panel).expect("memory");
             Hamming::panel(isa, matrix, &panel, &packed, 0, &mut out, GROUP);
             assert_eq!(out[..3], [width as i32 * 8; 3], "{isa:?}");
         }
