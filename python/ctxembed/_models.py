@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
+from ctxembed._costs import price_of
+
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_TEXT_MODEL",
@@ -91,7 +93,7 @@ class Model:
         """Return the exact list price of ``tokens`` in USD; None where the price is unknown."""
         if self.usd_per_million_tokens is None:
             return None
-        return self.usd_per_million_tokens * tokens / 1_000_000
+        return price_of(tokens, self.usd_per_million_tokens)
 
 
 _REGISTRY: Final[dict[str, Model]] = {

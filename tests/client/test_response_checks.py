@@ -118,6 +118,6 @@ def test_usage_of_a_discarded_response_is_counted(driver, server_options, contro
     ],
 )
 def test_usage_is_read_from_responses_without_vectors(body, expected):
-    usage = read_usage(body)
+    usage = read_usage(body.decode(errors="replace"))
     cost = None if usage.cost_usd is None else str(usage.cost_usd)
     assert (usage.prompt_tokens, usage.total_tokens, cost, usage.requests) == expected

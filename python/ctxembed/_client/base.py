@@ -42,6 +42,7 @@ from ctxembed._client.options import (
     check_timeouts,
     check_token_counter,
     check_verify,
+    hide_secrets,
 )
 from ctxembed._client.progress import progress_callback
 from ctxembed._client.state import ClientState
@@ -77,6 +78,7 @@ class BaseClient:
     _state: ClientState
 
     def __init__(self, options: Mapping[str, Any], key: KeySource, origin: BaseClient | None) -> None:
+        hide_secrets(options)
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
             raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {unknown[0]!r}")
@@ -105,6 +107,7 @@ class BaseClient:
             # A proxy would see the key of plain http, so none is used for this very machine.
             trust_env=base_url.lower().startswith("https:") or insecure,
             http2=check_bool("http2", options["http2"]),
+            origin="/".join(base_url.lower().split("/")[:3]),
             proxy=check_proxy(options["proxy"]),
             verify=check_verify(options["verify"]),
         )
@@ -160,6 +163,7 @@ class BaseClient:
 
     def _copy(self, api_key: Any, changed: Mapping[str, Any]) -> Self:
         """Create the copy of ``with_options``; ``...`` as the key keeps the key."""
+        hide_secrets(changed)
         unknown = sorted(set(changed) - set(DEFAULTS))
         if unknown:
             names = ", ".join(["api_key", *DEFAULTS])
