@@ -188,6 +188,8 @@ class BaseClient:
 
     def __repr__(self) -> str:
         """Show the URL, neither the key nor headers."""
+        if not hasattr(self, "_state"):
+            return f"{type(self).__name__}()"  # in the traceback of a constructor that failed
         state = ", closed" if self._closed else ""
         return f"{type(self).__name__}(base_url={self._state.base_url!r}{state})"
 

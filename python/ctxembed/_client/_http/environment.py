@@ -227,20 +227,20 @@ def environment_ssl_context() -> ssl.SSLContext:
     APIConnectionError
         The certificates cannot be loaded. The message names the variable and the path.
     """
+    variable, fault = "", ""
     try:
         if file := os.environ.get("SSL_CERT_FILE"):
+            variable = "SSL_CERT_FILE"
             return load_authorities(file, folder=False)
         if folders := os.environ.get("SSL_CERT_DIR"):
+            variable = "SSL_CERT_DIR"
             _check_folders(folders)
             return load_authorities(folders, folder=True)
-    except (OSError, ValueError) as error:
-        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
-        raise _unusable(f"{variable}:", str(error)) from None
-    try:
-        return httpx.create_ssl_context(trust_env=False)
-    except OSError as error:
         variable = "SSLKEYLOGFILE" if os.environ.get("SSLKEYLOGFILE") else "the bundle of the package certifi"
-        raise _unusable(variable, f"cannot be used: {error}") from None
+        return httpx.create_ssl_context(trust_env=False)
+    except (OSError, ValueError) as error:
+        fault = str(error)
+    raise _unusable(f"{variable}:", fault)
 
 
 def load_authorities(path: str, *, folder: bool) -> ssl.SSLContext:
