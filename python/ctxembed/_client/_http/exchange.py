@@ -48,7 +48,7 @@ async def exchange(
     try:
         response = await transport.send(request)
         try:
-            coding = response.headers.get("content-encoding", "")
+            coding = credentials.redact_text(response.headers.get("content-encoding", ""))
             body = BodyReader(response.status, coding, decoder, limit, keep_body=keep_body)
             while (piece := await response.read()) and body.feed(piece):
                 pass
@@ -66,5 +66,4 @@ async def exchange(
     pieces, decoded = body.finish()
     if isinstance(decoded, DecodeError):
         hide_key(decoded, credentials, handled)
-    fault = None if body.fault is None else credentials.redact_text(body.fault)
-    return Response(response.status, headers, fault, decoded, pieces, credentials)
+    return Response(response.status, headers, body.fault, decoded, pieces, credentials)

@@ -22,9 +22,9 @@ _PROBE: Final = 4  # every part of 8 characters contains one of the probes, whic
 
 # The spellings of one character in URLs, JSON, Python and HTML, and line breaks, which are dropped.
 _ENCODED: Final = re.compile(
-    r"%(?P<percent>[0-9a-fA-F]{2})|\\u(?P<unicode>[0-9a-fA-F]{4})|\\x(?P<hex>[0-9a-fA-F]{2})"
+    r"%(?P<percent>[0-9a-fA-F]{2})|\\+u(?P<unicode>[0-9a-fA-F]{4})|\\+x(?P<hex>[0-9a-fA-F]{2})"
     r"|&#[xX](?P<reference>[0-9a-fA-F]{1,6});|&#(?P<decimal>[0-9]{1,7});|&(?P<name>amp|lt|gt|quot|apos);"
-    r"|(?P<line>(?:[\r\n]|\\[rn])+[ \t]*)|\\(?P<escaped>.)"
+    r"|(?P<line>(?:[\r\n]|\\+[rn])+[ \t]*)|\\(?P<escaped>.)"
 )
 _NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
@@ -65,6 +65,8 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Replace the secret and its parts."""
+        if not text:
+            return text
         lowered = _lower(text)
         spans = [*self._part_spans(lowered)]
         if _ENCODED.search(text) is not None:
