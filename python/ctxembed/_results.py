@@ -268,10 +268,12 @@ class Problem:
     document: int
     chunk: int | None
     reason: str
+    subject: str = field(default="document", repr=False, compare=False)
+    """What a document is called in messages: ``"query"`` or ``"text"`` where each has one chunk."""
 
     def __str__(self) -> str:
-        chunk = "" if self.chunk is None else f", chunk {self.chunk}"
-        return f"document {self.document}{chunk}: {self.reason}"
+        chunk = "" if self.chunk is None or self.subject != "document" else f", chunk {self.chunk}"
+        return f"{self.subject} {self.document}{chunk}: {self.reason}"
 
 
 class EmbedError(CtxembedError):

@@ -208,16 +208,18 @@ class BaseClient:
         self._check_open()
         check_on_error(on_error)
         template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
-        return plan_call(template, self._prepare(prepare, documents), on_error)
+        return plan_call(template, self._prepare(prepare, documents, allow_empty=True), on_error)
 
     def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
         documents = [[query] for query in _check_queries(queries)]
-        return self._plan_embed(documents, model, dimensions, encoding_format, "raise")
+        self._check_open()
+        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
+        return plan_call(template, self._prepare(prepare, documents, allow_empty=True), "raise", "query")
 
     def _plan_texts(self, texts: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
         self._check_open()
         template = RequestTemplate.create(TEXTS, model, dimensions, encoding_format)
-        return plan_call(template, self._prepare(prepare_texts, texts), "raise")
+        return plan_call(template, self._prepare(prepare_texts, texts, allow_empty=True), "raise", "text")
 
     def _plan_create(
         self, documents: Any, model: str, dimensions: int | None, encoding_format: Any
@@ -279,7 +281,12 @@ class BaseClient:
         return state, stack.close
 
     def _prepare(
-        self, prepare: Callable[..., PreparedDocuments], documents: Any, first_document: int = 0
+        self,
+        prepare: Callable[..., PreparedDocuments],
+        documents: Any,
+        first_document: int = 0,
+        *,
+        allow_empty: bool = False,
     ) -> PreparedDocuments:
         return prepare(
             documents,
@@ -287,6 +294,7 @@ class BaseClient:
             limits=self._options["limits"],
             first_document=first_document,
             calibration=self._state.calibration,
+            allow_empty=allow_empty,
         )
 
 
@@ -312,8 +320,6 @@ def _check_queries(queries: Any) -> list[str]:
     if isinstance(queries, Mapping | AbstractSet) or not isinstance(queries, Iterable):
         raise TypeError(f"queries must be a list of str, got {type(queries).__name__}")
     items = list(queries)
-    if not items:
-        raise ValueError("queries is empty: expected at least one query")
     for position, query in enumerate(items):
         if not isinstance(query, str):
             raise TypeError(f"queries[{position}] must be a str, got {type(query).__name__}")

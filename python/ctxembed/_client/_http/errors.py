@@ -81,27 +81,29 @@ def _text_copy(error: BaseException, credentials: Credentials) -> BaseException:
         return Exception(f"{type(error).__name__}: {text}")
 
 
-def hide_key(error: BaseException, credentials: Credentials, handled: BaseException | None = None) -> None:
-    """Remove the key from an exception, its causes and contexts.
+def hide_key(error: BaseException, credentials: Credentials) -> None:
+    """Remove the key from an exception, and from the causes and contexts that were raised with it.
 
-    The frames of their tracebacks stay, without their locals.
+    The frames of their tracebacks stay, without their locals. Exceptions from elsewhere, such as one that the caller is
+    handling, are left as they are: clearing a frame that is suspended would end its coroutine.
 
     Parameters
     ----------
     error : BaseException
-        The exception.
+        The exception. The first frame of its traceback is the one that has caught it.
     credentials : Credentials
         The key.
-    handled : BaseException or None
-        An exception of the caller's, which is left as it is.
     """
-    seen: set[int] = set()
-    for found in _chain(handled):
-        seen.add(id(found))
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    known = {id(frame) for frame in frames}
     for found in _chain(error):
-        if id(found) in seen:
+        trace = found.__traceback__
+        if trace is not None and id(trace.tb_frame) not in known:
             continue
-        traceback.clear_frames(found.__traceback__)
+        for frame, _ in traceback.walk_tb(trace):
+            if frame is not frames[0]:
+                with contextlib.suppress(RuntimeError):  # it is running
+                    frame.clear()
         with contextlib.suppress(Exception):  # a foreign class may refuse any of this
             args = tuple(_redacted(argument, credentials) for argument in found.args)
             if args != found.args:

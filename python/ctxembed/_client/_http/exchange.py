@@ -7,7 +7,6 @@ HTTP library.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 from ctxembed._client._http.body import BodyReader, Response
@@ -44,7 +43,6 @@ async def exchange(
         An exception that does not come from the network, such as a cancellation.
     """
     credentials = request.credentials
-    handled = sys.exception()  # by the caller: it is the context of all exceptions below, and none of ours
     try:
         response = await transport.send(request)
         try:
@@ -57,7 +55,7 @@ async def exchange(
     except BaseException as error:
         translated = translate(error, credentials) if isinstance(error, Exception) else None
         if translated is None:
-            hide_key(error, credentials, handled)
+            hide_key(error, credentials)
             raise
         return translated
     headers = credentials.redact_headers(
@@ -65,5 +63,5 @@ async def exchange(
     )
     pieces, decoded = body.finish()
     if isinstance(decoded, DecodeError):
-        hide_key(decoded, credentials, handled)
+        hide_key(decoded, credentials)
     return Response(response.status, headers, body.fault, decoded, pieces, credentials)
