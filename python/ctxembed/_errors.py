@@ -329,5 +329,7 @@ def status_error(status_code: int, body: object, headers: Mapping[str, str]) -> 
     shown = " ".join(_TAG.sub(" ", body).split()) if isinstance(body, str) else repr(body)
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "..."
+    if not shown.isprintable():  # control characters would act on a terminal, and a surrogate cannot be written
+        shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in shown)
     note = " (redirects are not followed)" if status_code < 400 else ""
     return cls(f"the API returned {status_code}{note}: {shown}", status_code, body, headers)

@@ -110,7 +110,7 @@ def parse_proxy(url: str) -> Proxy | ProxyFault:
 def is_host(host: str) -> bool:
     """Return whether a URL's host is a name of ASCII labels, an IPv4 address, or an IPv6 address in brackets."""
     if host.startswith("["):
-        return _address(host) is not None
+        return ":" in host and _address(host) is not None
     return len(host) < 254 and _HOST.fullmatch(host) is not None
 
 
