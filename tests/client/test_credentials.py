@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import gc
+import gzip
 import html
 import io
 import pickle
@@ -25,7 +26,7 @@ from ctxembed._client import AsyncClient, Client
 from rich.console import Console
 from rich.traceback import Traceback
 
-from .conftest import KEY, Driver, make_documents
+from .conftest import KEY, Driver, make_documents, response_body
 
 CLIENTS = [Client, AsyncClient]
 
@@ -275,6 +276,17 @@ def test_a_key_at_the_cut_of_a_long_body_is_removed(scripted_server, kind, trans
                 _client={"base_url": scripted_server.base_url, "max_retries": 0, "transport": transport},
             )
         assert_hides_the_key(caught.value)
+
+
+def test_a_key_that_resembles_headers_changes_no_behaviour(driver, scripted_server):
+    body = gzip.compress(response_body([["a"]]))
+    scripted_server.script = lambda request: (200, {"content-encoding": "gzip", "x-request-id": "7"}, body)
+    client = {"base_url": scripted_server.base_url, "api_key": "x-request-id-gzip-identity"}
+    assert len(driver.create([["a"]], _client=client)) == 1
+    scripted_server.script = lambda request: (400, {"content-encoding": "identity", "x-request-id": "7"}, b"{}")
+    with pytest.raises(ctxembed.BadRequestError) as caught:
+        driver.create([["a"]], _client=client)
+    assert caught.value.request_id == "7"
 
 
 MALFORMED = {

@@ -78,7 +78,6 @@ class BaseClient:
     _state: ClientState
 
     def __init__(self, options: Mapping[str, Any], key: KeySource, origin: BaseClient | None) -> None:
-        hide_secrets(options)
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
             raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {unknown[0]!r}")

@@ -21,7 +21,9 @@ __all__ = ["AsyncRawCalls", "RawCalls", "RawResponse"]
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """A valid response: its headers and body, and its vectors. The key is redacted where the server has echoed it.
+    """A valid response: its headers and body, and its vectors.
+
+    The key is redacted where the server has echoed it.
 
     Parameters
     ----------

@@ -54,7 +54,8 @@ class Credentials:
         redact = self._redact
         if not redact.may_concern("\0".join([*headers, *headers.values()])):
             return dict(headers)
-        return {redact.text(name): redact.text(value) for name, value in headers.items()}
+        # A part of the key in a name is a word of both, such as "request", and the client looks headers up by name.
+        return {redact.body(name.encode()).decode(): redact.text(value) for name, value in headers.items()}
 
     @property
     def _redact(self) -> Redactor:

@@ -46,7 +46,7 @@ async def exchange(
     try:
         response = await transport.send(request)
         try:
-            coding = credentials.redact_text(response.headers.get("content-encoding", ""))
+            coding = response.headers.get("content-encoding", "")
             body = BodyReader(response.status, coding, decoder, limit, keep_body=keep_body)
             while (piece := await response.read()) and body.feed(piece):
                 pass
@@ -64,4 +64,5 @@ async def exchange(
     pieces, decoded = body.finish()
     if isinstance(decoded, DecodeError):
         hide_key(decoded, credentials)
-    return Response(response.status, headers, body.fault, decoded, pieces, credentials)
+    fault = None if body.fault is None else credentials.redact_text(body.fault)
+    return Response(response.status, headers, fault, decoded, pieces, credentials)
