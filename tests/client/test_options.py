@@ -141,6 +141,7 @@ def test_a_very_long_time_is_accepted(driver, scripted_server, name):
         "\u212aelvin.example", "localho\u017ft", "127.0.0.\u0661", "\uff11\uff12\uff17.0.0.1", "127\u30020.0.1",
         "ex\u00e4mple.com", "\u2460.example", "a\u00ad.example", "\u202elocalhost", "localhost\u2024example",
         "a..b", ".a", "a" * 64 + ".example", ".".join(["a" * 50] * 6), "[::g]", "[1.2.3.4]", "[::1]x", "[::1%25eth0]",
+        "xn--a.example",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("scheme", ["http", "https", "http\u017f"])

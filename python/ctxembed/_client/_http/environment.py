@@ -111,7 +111,13 @@ def is_host(host: str) -> bool:
     """Return whether a URL's host is a name of ASCII labels, an IPv4 address, or an IPv6 address in brackets."""
     if host.startswith("["):
         return ":" in host and _address(host) is not None
-    return len(host) < 254 and _HOST.fullmatch(host) is not None
+    if len(host) > 253 or _HOST.fullmatch(host) is None:
+        return False
+    try:
+        httpx.URL(f"http://{host}").host  # noqa: B018  # decodes labels that begin with xn--
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return True
 
 
 def _split_path(rest: str) -> tuple[str, str, str]:
@@ -135,7 +141,7 @@ def environment_proxy(base_url: str) -> Proxy | None:
     scheme, host = parts.scheme.lower(), parts.hostname or ""
     kind = scheme if proxies.get(scheme) else "all"
     url = proxies.get(kind)
-    if not url:
+    if not url or not url.strip():
         return None
     port = parts.port or (443 if scheme == "https" else 80)
     if _is_bypassed(proxies.get("no", ""), scheme, host, port):
