@@ -52,7 +52,7 @@ class Credentials:
     def redact_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Replace the key in the names and values of headers."""
         redact = self._redact
-        if not redact.may_concern("\0".join([*headers, *headers.values()])):
+        if not redact.concerns("\0".join([*headers, *headers.values()])):
             return dict(headers)
         # A part of the key in a name is a word of both, such as "request", and the client looks headers up by name.
         return {redact.body(name.encode()).decode(): redact.text(value) for name, value in headers.items()}

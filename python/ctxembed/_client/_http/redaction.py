@@ -69,15 +69,18 @@ class Redactor:
             return text
         lowered = _lower(text)
         spans = [*self._part_spans(lowered)]
-        if _ENCODED.search(text) is not None:
+        if _may_be_encoded(text):
             decoded = _Decoded(text)
             spans += [decoded.span(*span) for span in self._part_spans(decoded.text)]
         return _replace(text, spans)
 
-    def may_concern(self, text: str) -> bool:
-        """Return False for text that :meth:`text` leaves as it is, in most cases, at little cost."""
+    def concerns(self, text: str) -> bool:
+        """Return whether :meth:`text` may change the text, at less cost."""
         lowered = text.lower()
-        return any(probe in lowered for probe in self._probes) or _ENCODED.search(text) is not None
+        for probe in self._probes:
+            if probe in lowered:
+                return _may_be_encoded(text) or next(self._part_spans(_lower(text)), None) is not None
+        return _may_be_encoded(text)
 
     def body(self, body: bytes) -> bytes:
         """Replace the whole secret in a body of any size. Its vectors are left alone."""
@@ -102,6 +105,10 @@ class Redactor:
                 for start in range(max(0, found + len(probe) - size), found + 1):
                     if lowered[start : start + size] in self._parts:
                         yield start, start + size
+
+
+def _may_be_encoded(text: str) -> bool:
+    return "%" in text or "\\" in text or "&" in text or "\n" in text or "\r" in text
 
 
 def _base64_forms(secret: str) -> Iterator[str]:
