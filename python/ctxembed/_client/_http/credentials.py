@@ -23,11 +23,12 @@ _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 class Credentials:
     """An API key that only :meth:`authorization` shows."""
 
-    __slots__ = ("_redactor", "_value")
+    __slots__ = ("_clean_names", "_redactor", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
         self._redactor: Redactor | None = None
+        self._clean_names = ""
 
     def authorization(self) -> str:
         """Return the value of the ``Authorization`` header. Transports call it when they send."""
@@ -52,7 +53,10 @@ class Credentials:
     def redact_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Replace the key in the names and values of headers."""
         redact = self._redact
-        if not redact.concerns("\0".join([*headers, *headers.values()])):
+        names = "\0".join(headers)
+        known = names == self._clean_names  # responses of one server have the same names
+        if not (redact.concerns("\0".join(headers.values())) or (not known and redact.concerns(names))):
+            self._clean_names = names
             return dict(headers)
         # A part of the key in a name is a word of both, such as "request", and the client looks headers up by name.
         return {redact.body(name.encode()).decode(): redact.text(value) for name, value in headers.items()}
