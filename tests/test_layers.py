@@ -36,6 +36,7 @@ PACKAGE = (
     ("ctxembed._results",),
     ("ctxembed._parsed_response",),
     ("ctxembed._models",),
+    ("ctxembed._costs",),
     ("ctxembed._errors",),
     ("ctxembed._core",),
 )

@@ -259,19 +259,24 @@ class DocumentError(CtxembedError, ValueError):
         Position in the document, or None if the problem concerns the whole document.
     reason : str
         What is wrong, and what was expected.
+    subject : str
+        What a document is called in the message: ``"query"`` or ``"text"`` where each has one chunk.
     """
 
     code: ClassVar[str] = "CTX-015"
 
-    def __init__(self, document: int, chunk: int | None, reason: str) -> None:
-        place = f"document {document}" if chunk is None else f"document {document}, chunk {chunk}"
+    def __init__(self, document: int, chunk: int | None, reason: str, subject: str = "document") -> None:
+        place = f"{subject} {document}"
+        if chunk is not None and subject == "document":
+            place += f", chunk {chunk}"
         super().__init__(f"{place}: {reason}")
         self.document = document
         self.chunk = chunk
         self.reason = reason
+        self.subject = subject
 
     def _arguments(self) -> tuple[Any, ...]:
-        return (self.document, self.chunk, self.reason)
+        return (self.document, self.chunk, self.reason, self.subject)
 
 
 @_core.register_class
@@ -324,5 +329,7 @@ def status_error(status_code: int, body: object, headers: Mapping[str, str]) -> 
     shown = " ".join(_TAG.sub(" ", body).split()) if isinstance(body, str) else repr(body)
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "..."
+    if not shown.isprintable():  # control characters would act on a terminal, and a surrogate cannot be written
+        shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in shown)
     note = " (redirects are not followed)" if status_code < 400 else ""
     return cls(f"the API returned {status_code}{note}: {shown}", status_code, body, headers)

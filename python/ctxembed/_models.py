@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, Literal
 
+from ctxembed._costs import price_of
+
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_TEXT_MODEL",
@@ -143,7 +145,7 @@ class Model:
         """Return the exact list price of ``tokens`` in USD; None where the price is unknown."""
         if self.usd_per_million_tokens is None:
             return None
-        return self.usd_per_million_tokens * tokens / 1_000_000
+        return price_of(tokens, self.usd_per_million_tokens)
 
     def space_of(self, dimensions: int) -> str:
         """Return the space of vectors with that many dimensions.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 import numpy as np
 
 from ctxembed import _core
+from ctxembed._costs import add_costs
 from ctxembed._errors import CtxembedError
 from ctxembed._parsed_response import parse_response
 
@@ -34,7 +35,9 @@ class Usage:
     prompt_tokens, total_tokens : int or None
         Tokens as reported; None where no response reported them.
     cost_usd : Decimal or None
-        ``usage.cost.total_cost``, exactly as in the response; None where no response reported it.
+        ``usage.cost.total_cost``, exactly as in the response; None where no response reported it. A number that is no
+        plausible cost counts as not reported: one that is negative, or has more than 40 digits on either side of the
+        point. Sums are exact, whatever the decimal context.
     requests : int
         Responses that these numbers come from.
     discarded : Usage or None
@@ -68,7 +71,7 @@ class Usage:
         return Usage(
             _sum(self.prompt_tokens, other.prompt_tokens),
             _sum(self.total_tokens, other.total_tokens),
-            _sum(self.cost_usd, other.cost_usd),
+            self.cost_usd if other.cost_usd is None else _sum_of_costs(self.cost_usd, other.cost_usd),
             self.requests + other.requests,
             _sum(self.discarded, other.discarded),
             self.unreported + other.unreported,
@@ -82,13 +85,17 @@ class Usage:
 NO_USAGE: Final = Usage()
 """The usage of nothing. Adding to it creates no object."""
 
-_T = TypeVar("_T", int, "Decimal", Usage)
+_T = TypeVar("_T", int, Usage)
 
 
 def _sum(a: _T | None, b: _T | None) -> _T | None:
     if a is None or b is None:
         return b if a is None else a
     return a + b
+
+
+def _sum_of_costs(a: Decimal | None, b: Decimal) -> Decimal:
+    return b if a is None else add_costs(a, b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +268,12 @@ class Problem:
     document: int
     chunk: int | None
     reason: str
+    subject: str = field(default="document", repr=False, compare=False)
+    """What a document is called in messages: ``"query"`` or ``"text"`` where each has one chunk."""
 
     def __str__(self) -> str:
-        chunk = "" if self.chunk is None else f", chunk {self.chunk}"
-        return f"document {self.document}{chunk}: {self.reason}"
+        chunk = "" if self.chunk is None or self.subject != "document" else f", chunk {self.chunk}"
+        return f"{self.subject} {self.document}{chunk}: {self.reason}"
 
 
 class EmbedError(CtxembedError):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import gc
+import gzip
+import html
 import io
 import pickle
+import re
+import socket
+import threading
+import time
 import traceback
+import urllib.parse
+from contextlib import contextmanager, suppress
 
+import anyio
+import anyio.to_thread
 import ctxembed
 import httpx
 import pytest
@@ -15,7 +26,7 @@ from ctxembed._client import AsyncClient, Client
 from rich.console import Console
 from rich.traceback import Traceback
 
-from .conftest import KEY, make_documents
+from .conftest import KEY, Driver, make_documents, response_body
 
 CLIENTS = [Client, AsyncClient]
 
@@ -148,6 +159,227 @@ def test_a_key_that_the_server_echoes_is_removed_from_errors(driver, scripted_se
             driver.create([["a"]], _client={"base_url": scripted_server.base_url, "max_retries": 0})
         assert not [text for text in reachable_strings(caught.value) if KEY in text]
         assert "***" in repr(vars(caught.value))
+
+
+SPELLINGS = {
+    "plain": KEY,
+    "lower case": KEY.lower(),
+    "upper case": KEY.upper(),
+    "Bearer": f"Bearer {KEY}",
+    "Basic": "Basic " + base64.b64encode(f"user:{KEY}".encode()).decode(),
+    "Basic, shifted by one": base64.b64encode(f"u:{KEY}:".encode()).decode(),
+    "Basic, shifted by two": base64.urlsafe_b64encode(f"us:{KEY}::".encode()).decode(),
+    "quoted for a URL": "".join(f"%{ord(character):02x}" for character in KEY),
+    "escaped for JSON": "".join(f"\\u{ord(character):04x}" for character in KEY),
+    "escaped for HTML": "".join(f"&#{ord(character)};" for character in KEY),
+    "escaped for Python": "".join(f"\\x{ord(character):02x}" for character in KEY),
+    "first half": KEY[: len(KEY) // 2] + "...",
+    "last half": "..." + KEY[len(KEY) // 2 :],
+    "over two lines": KEY[:20] + "\r\n " + KEY[20:],
+}
+
+
+def key_parts(text):
+    """Return the parts of the key, of 8 characters, that a text shows in one of the spellings."""
+    texts = [text, urllib.parse.unquote(text), html.unescape(text), re.sub(r"\\\\*r|\\\\*n|\\s", "", text)]
+    texts.append(re.sub(r"\\\\*[ux](?:00)?([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text))
+    for word in set(re.findall(r"[A-Za-z0-9+/_-]{12,}", text)):
+        for start in range(4 if len(set(word)) > 4 else 0):
+            encoded = word[start:].replace("-", "+").replace("_", "/")
+            texts.append(base64.b64decode(encoded[: len(encoded) // 4 * 4]).decode("latin-1"))
+    lowered = "\n".join(texts).lower()
+    return [KEY[i : i + 8] for i in range(len(KEY) - 7) if KEY[i : i + 8].lower() in lowered]
+
+
+def assert_hides_the_key(error):
+    shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format()).split("  File ")
+    frames = [frame for frame in shown if "/tests/" not in frame.split("\n")[0]]
+    assert not key_parts("\n".join([*frames, *reachable_strings(error)]))
+
+
+@contextmanager
+def raw_server(respond):
+    """Run a server that sends the bytes of ``respond(key as it was received)`` and closes the connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with suppress(OSError), connection, connection.makefile("rb") as stream:
+                length = 0
+                while line := stream.readline().strip():
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                stream.read(length)
+                for piece in respond():
+                    connection.sendall(piece)
+                    time.sleep(0.01)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+TRANSPORTS = [("sync", "aiohttp"), ("sync", "httpx"), ("asyncio", "aiohttp"), ("asyncio", "httpx"), ("trio", "httpx")]
+
+
+@pytest.mark.parametrize(("kind", "transport"), [TRANSPORTS[0], *TRANSPORTS[3:]])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("where", ["text", "json", "header", "header name", "invalid 200", "content-encoding"])
+def test_a_key_that_the_server_spells_in_its_own_way_is_removed(scripted_server, kind, transport, spelling, where):
+    shown = SPELLINGS[spelling]
+    line = shown.replace("\r\n", "")
+    events = []
+
+    def script(request):
+        if where == "header":
+            return 401, {"x-echo": line}, b"{}"
+        if where == "header name":
+            name = re.sub(r"[^A-Za-z0-9-]", "", line)
+            return 401, {f"x-{name}": "1"}, b"{}"
+        if where == "content-encoding":
+            return 200, {"content-encoding": line}, b"{}"
+        if where == "json":
+            text = line.replace("\\x", "").replace("\r\n", "")
+            return 400, {}, f'{{"detail": [{{"msg": "{text}", "loc": ["{text}"]}}]}}'.encode()
+        return (200 if where == "invalid 200" else 500), {}, f"wrong key {shown}.".encode()
+
+    scripted_server.script = script
+    client = {"base_url": scripted_server.base_url, "max_retries": 0, "transport": transport}
+    client["on_response"] = events.append
+    with pytest.raises(ctxembed.APIError) as caught:
+        Driver(kind).create([["a"]], _client=client)
+    if where == "json" and "\\x" in shown:
+        return  # no JSON
+    if where == "header name":
+        assert KEY[8:30].lower() not in repr(caught.value.headers)
+        return
+    assert_hides_the_key(caught.value)
+    [event] = events
+    assert not key_parts(repr(event))
+
+
+@pytest.mark.parametrize(("kind", "transport"), [TRANSPORTS[0], *TRANSPORTS[3:]])
+@pytest.mark.parametrize("length", range(65_536 - 49, 65_536, 12))
+def test_a_key_at_the_cut_of_a_long_body_is_removed(scripted_server, kind, transport, length):
+    for status, cut in ((500, 65_536), (500, 8 * 1024), (500, 200), (200, 500), (200, 16 * 1024)):
+        body = b"x" * (cut - 65_536 + length) + KEY.encode() + b"y" * 60_000
+        scripted_server.script = lambda request, status=status, body=body: (status, {}, body)
+        with pytest.raises(ctxembed.APIError) as caught:
+            Driver(kind).create(
+                [["a"]],
+                _client={"base_url": scripted_server.base_url, "max_retries": 0, "transport": transport},
+            )
+        assert_hides_the_key(caught.value)
+
+
+def test_a_key_that_resembles_headers_changes_no_behaviour(driver, scripted_server):
+    body = gzip.compress(response_body([["a"]]))
+    scripted_server.script = lambda request: (200, {"content-encoding": "gzip", "x-request-id": "7"}, body)
+    client = {"base_url": scripted_server.base_url, "api_key": "x-request-id-gzip-identity"}
+    assert len(driver.create([["a"]], _client=client)) == 1
+    scripted_server.script = lambda request: (400, {"content-encoding": "identity", "x-request-id": "7"}, b"{}")
+    with pytest.raises(ctxembed.BadRequestError) as caught:
+        driver.create([["a"]], _client=client)
+    assert caught.value.request_id == "7"
+
+
+MALFORMED = {
+    "status line": [b"HTTP/1.1 " + KEY.encode() + b"\r\n\r\n"],
+    "no HTTP": [b"invalid key " + KEY.encode() + b"\r\n\r\n"],
+    "status line in two pieces": [b"HTTP/1.1 2" + KEY[:20].encode(), KEY[20:].encode() + b"\r\n\r\n"],
+    "header": [b"HTTP/1.1 200 OK\r\n" + KEY.encode() + b"\0: 1\r\n\r\n"],
+    "header value": [b"HTTP/1.1 200 OK\r\nx: \0" + KEY.encode() + b"\r\n\r\n"],
+    "header in lower case": [b"HTTP/1.1 200 OK\r\nx: \0bearer " + KEY.lower().encode() + b"\r\n\r\n"],
+    "content length": [b"HTTP/1.1 200 OK\r\ncontent-length: " + KEY.encode() + b"\r\n\r\n"],
+    "transfer coding": [b"HTTP/1.1 200 OK\r\ntransfer-encoding: " + KEY.encode() + b"\r\n\r\n"],
+    "chunk header": [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + KEY.encode() + b"\r\n\r\n"],
+    "long header": [b"HTTP/1.1 200 OK\r\nx: " + KEY.encode() * 3000 + b"\r\n\r\n"],
+}
+
+
+@pytest.mark.parametrize(("kind", "transport"), TRANSPORTS)
+@pytest.mark.parametrize("part", MALFORMED)
+def test_a_key_in_a_malformed_response_is_removed_from_error_and_cause(kind, transport, part):
+    with raw_server(lambda: MALFORMED[part]) as base_url, pytest.raises(ctxembed.APIError) as caught:
+        Driver(kind).create([["a"]], _client={"base_url": base_url, "max_retries": 0, "transport": transport})
+    assert_hides_the_key(caught.value)
+    assert not key_parts(repr(pickle.dumps(caught.value)))
+
+
+# Exceptions that end a call
+
+
+@pytest.mark.parametrize(("kind", "transport"), TRANSPORTS[2:])
+@pytest.mark.parametrize("method", ["create", "embed"])
+@pytest.mark.parametrize("when", ["before the response", "in the body"])
+def test_a_cancelled_call_does_not_show_the_key_in_the_locals_of_frames(kind, transport, method, when):
+    started = threading.Event()
+
+    def respond():
+        if when == "in the body":
+            yield b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\nx-echo: " + KEY.encode() + b"\r\n\r\n{"
+        started.set()
+        time.sleep(0.5)
+        yield b""
+
+    raised = []
+
+    async def call(client):
+        try:
+            await getattr(client, method)([["a"]])
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    async def main():
+        async with AsyncClient(KEY, base_url=base_url, transport=transport) as client:
+            with anyio.move_on_after(10) as scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(call, client)
+                    await anyio.to_thread.run_sync(started.wait)
+                    await anyio.sleep(0.05)
+                    group.cancel_scope.cancel()
+            assert not scope.cancelled_caught
+
+    with raw_server(respond) as base_url:
+        anyio.run(main, backend=kind)
+    [error] = raised
+    shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "exchange.py" in shown or method == "embed"  # where it happened is still there
+    ours = "\n".join(part for part in shown.split("  File ") if "/tests/" not in part.split("\n")[0])
+    assert not key_parts(ours)
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
+@pytest.mark.parametrize("exception", [KeyError, KeyboardInterrupt, SystemExit, ctxembed.APIConnectionError])
+def test_an_exception_of_a_custom_transport_does_not_show_the_key(kind, exception):
+    class Failing:
+        async def send(self, request):
+            header = request.credentials.authorization()
+            try:
+                raise ValueError(f"refused {header}")
+            except ValueError as error:
+                raise exception(f"bad header {header!r}") from error
+
+        async def aclose(self):
+            pass
+
+    if kind == "sync" and not issubclass(exception, Exception):
+        pytest.skip("the sync client's loop does not run in this thread")
+    with pytest.raises(exception, match=r"bad header 'Bearer \*\*\*'") as caught:
+        Driver(kind).create([["a"]], _client={"transport": Failing(), "max_retries": 0})
+    assert isinstance(caught.value.__cause__, ValueError)
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "in send" in shown
+    frames = shown.split("  File ")
+    ours = [part for part in frames if "/tests/" not in part.split("\n")[0] or "in send" in part.split("\n")[0]]
+    assert not key_parts("\n".join(ours))
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from decimal import Decimal
 
 import ctxembed
@@ -123,7 +124,6 @@ def test_create_refuses_documents_over_the_limits_of_a_request(driver, server_op
 @pytest.mark.parametrize(
     ("method", "argument", "options", "error", "message"),
     [
-        ("embed", [], {}, ValueError, "at least one document"),
         ("embed", ["a", "b"], {}, TypeError, "embed_queries"),
         ("embed", "text", {}, TypeError, "one str"),
         ("embed", [["a", 3]], {}, TypeError, "document 0, chunk 1"),
@@ -137,11 +137,9 @@ def test_create_refuses_documents_over_the_limits_of_a_request(driver, server_op
         ("embed", [["a"]], {"encoding_format": "float"}, ValueError, "float"),
         ("embed_queries", "one", {}, TypeError, r"pass \[query\]"),
         ("embed_queries", None, {}, TypeError, "queries must be a list of str, got NoneType"),
-        ("embed_queries", [], {}, ValueError, "empty"),
         ("embed_queries", ["a", None], {}, TypeError, r"queries\[1\]"),
         ("embed_texts", "one", {}, TypeError, r"pass \[text\]"),
         ("embed_texts", None, {}, TypeError, "texts must be an iterable of str, got NoneType"),
-        ("embed_texts", [], {}, ValueError, "empty"),
         ("embed_texts", ["a"], {"model": "pplx-embed-context-v1-4b"}, ValueError, "contextualized"),
         ("stream", None, {}, TypeError, "documents must be an iterable of documents, got None"),
         ("stream", 3, {}, TypeError, "documents must be an iterable of documents, got int"),
@@ -243,3 +241,37 @@ def test_options_accept_numpy_numbers(driver, scripted_server):
     options = {"max_retries": np.int8(0), "max_concurrency": np.uint16(2), "deadline": np.float32(60)}
     emb = driver.create([["a"]], dimensions=np.int64(1024), _client={"base_url": scripted_server.base_url, **options})
     assert (scripted_server.requests[0]["dimensions"], emb.dimensions, type(emb.dimensions)) == (1024, 1024, int)
+
+
+@pytest.mark.parametrize("method", ["embed", "embed_queries", "embed_texts"])
+def test_no_documents_give_an_empty_result_without_a_request(driver, server_options, control, method):
+    for empty in ([], iter(())):
+        emb = getattr(driver, method)(empty, dimensions=256, _client=server_options)
+        assert len(emb) == 0
+        assert emb.vectors.shape == (0, 256)
+        assert emb.vectors.dtype == np.int8
+        assert emb.offsets.tolist() == [0]
+        assert emb.usage == ctxembed.Usage()
+    assert control.stats()["requests"] == 0
+
+
+def test_create_refuses_to_send_no_documents(driver, server_options, control):
+    with pytest.raises(ValueError, match="empty"):
+        driver.create([], _client=server_options)
+    assert control.stats()["requests"] == 0
+
+
+@pytest.mark.parametrize(("method", "subject", "plural"), [
+    ("embed_queries", "query", "queries"),
+    ("embed_texts", "text", "texts"),
+])  # fmt: skip
+def test_errors_of_queries_and_texts_speak_of_these(driver, server_options, control, method, subject, plural):
+    with pytest.raises(ctxembed.InvalidDocumentsError, match=f"1 of 2 {plural}; {subject} 1: is empty") as caught:
+        getattr(driver, method)(["a", ""], _client=server_options)
+    assert str(caught.value.problems[0]).startswith(f"{subject} 1: is empty")
+    assert str(caught.value.failures[0].error).startswith(f"{subject} 1: is empty")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert str(copy.failures[0].error) == str(caught.value.failures[0].error)
+    control.faults("401")
+    with pytest.raises(ctxembed.EmbedError, match=f"2 of 2 {plural} were not embedded .*; {subject} 0: Auth"):
+        getattr(driver, method)(["a", "b"], _client=server_options)

@@ -217,3 +217,41 @@ def test_an_html_body_is_shown_as_text_and_kept_whole():
     error = ctxembed._errors.status_error(401, page, {})
     assert str(error) == "the API returned 401: 401 Authorization Required <!-- a < b -->"
     assert error.body == page
+
+
+# Bodies of errors
+
+
+@pytest.mark.parametrize("status", [400, 401, 422, 429, 500])
+@pytest.mark.parametrize("depth", [33, 500, 5_000, 30_000])
+@pytest.mark.parametrize("brackets", [("[", "]"), ('{"detail":', "}"), ('{"detail":[', "]}"), ("[", "")])
+def test_a_deeply_nested_error_body_is_kept_as_text(driver, scripted_server, status, depth, brackets):
+    text = brackets[0] * depth + "1" * (brackets[1] != "") + brackets[1] * depth
+    scripted_server.script = lambda request: (status, {}, text.encode())
+    with pytest.raises(ctxembed.APIStatusError) as caught:
+        driver.create([["a"], ["b"]], _client={"base_url": scripted_server.base_url, "max_retries": 0})
+    assert caught.value.status_code == status
+    assert caught.value.body == text[: 8 * 1024]
+    assert pickle.loads(pickle.dumps(caught.value)).body == caught.value.body
+    with pytest.raises(ctxembed.EmbedError, match=str(status)):
+        driver.embed([["a"], ["b"]], _client={"base_url": scripted_server.base_url, "max_retries": 0})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"1" * 5_000,
+        b"-1e999999",
+        b'{"detail": NaN}',
+        b'"\\ud800"',
+        b"\xff\xfe",
+        b"\x1b[2J\x1b]52;c;AA\x07",
+        b"[[1]]" * 9,
+    ],
+)
+def test_an_odd_error_body_is_a_status_error_that_can_be_printed(driver, scripted_server, body):
+    scripted_server.script = lambda request: (400, {}, body)
+    with pytest.raises(ctxembed.BadRequestError) as caught:
+        driver.create([["a"]], _client={"base_url": scripted_server.base_url, "max_retries": 0})
+    assert str(caught.value).isprintable()
+    str(caught.value).encode()

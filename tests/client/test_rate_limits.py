@@ -104,6 +104,17 @@ def test_a_cancelled_wait_reserves_nothing():
         ({"x-ratelimit-remaining-requests": "-1", "x-ratelimit-reset-requests": "2"}, {}),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"}, {}),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": ""}, {}),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9" * 400}, {"requests": (0, 604_800)}),
+        (
+            {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9" * 400 + "h"},
+            {"requests": (0, 604_800)},
+        ),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "2000000060500"}, {"requests": (0, 60.5)}),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "\u0661s"}, {}),
+        ({"x-ratelimit-remaining": "\u0660", "x-ratelimit-reset": "1s"}, {}),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1e400"}, {}),
+        ({"x-ratelimit-remaining": "NaN", "x-ratelimit-reset": "1"}, {}),
+        ({"x-ratelimit-remaining": "9" * 400, "x-ratelimit-reset": "1"}, {"requests": (float("inf"), 1)}),
         ({}, {}),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ctxembed._client import AsyncClient, Client
 
-from .conftest import KEY, make_documents
+from .conftest import KEY, make_documents, response_body
 
 
 def raw(driver, documents, clock=None, **options):
@@ -52,3 +52,23 @@ def test_a_raw_response_is_decompressed_and_checked(driver, server_options, cont
     control.faults("missing-chunk")
     with pytest.raises(ctxembed.BadResponseError):
         raw(driver, [["a", "b"]], **server_options, max_retries=0)
+
+
+def test_a_raw_response_hides_a_key_that_the_server_echoes(driver, scripted_server):
+    spellings = [KEY, KEY.upper(), "".join(f"\\u{ord(character):04x}" for character in KEY)]
+
+    def script(request):
+        body = response_body(request["input"], echo=[KEY, f"Bearer {KEY.lower()}"], other="@")
+        return 200, {"x-echo": KEY, "x-request-id": KEY.lower()}, body.replace(b"@", spelling.encode())
+
+    scripted_server.script = script
+    for spelling in spellings:
+        response = raw(driver, make_documents(5), base_url=scripted_server.base_url)
+        texts = [repr(response.headers), repr(response.json()), response.text(), repr(response), repr(response.content)]
+        assert KEY.lower() not in "".join(texts).lower()
+        assert spelling not in response.text()
+        assert response.json()["echo"] == ["***", "Bearer ***"]
+        assert response.json()["other"] == "***"
+        assert response.request_id == "***"
+        again = ctxembed.decode_response(response.content)
+        np.testing.assert_array_equal(again.vectors, response.parse().vectors)

@@ -6,12 +6,13 @@ from email.utils import formatdate
 
 import ctxembed
 import pytest
+from ctxembed._client import Client
 from ctxembed._client._policy.clock import Clock
 from ctxembed._client._policy.retry import RetryBudget, RetryPolicy, retry_after
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import make_documents
+from .conftest import KEY, make_documents
 
 ONE = ctxembed.Limits(documents=1)
 
@@ -42,6 +43,56 @@ def server_options(server):
 )
 def test_retry_after_is_parsed(value, expected):
     assert retry_after({"retry-after": value}, now=100.0) == expected
+
+
+WEEK = 604_800.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"retry-after": "9" * 309}, WEEK),
+        ({"retry-after": "9" * 10_000}, WEEK),
+        ({"retry-after": "604801"}, WEEK),
+        ({"retry-after": "604799"}, 604_799.0),
+        ({"retry-after": "0." + "0" * 400 + "1"}, 0.0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, WEEK),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"}, WEEK),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 +2359"}, 0.0),
+        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
+        ({"retry-after": "Fri, 31 Dec 2100 23:59:59 +" + "9" * 400}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after": "NaN"}, None),
+        ({"retry-after": "\u0661\u0662"}, None),
+        ({"retry-after": "\u00b2"}, None),
+        ({"retry-after": "."}, None),
+        ({"retry-after": "3, 5"}, None),
+        ({"retry-after": "x" * 100_000}, None),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
+        ({"retry-after-ms": "-3", "retry-after": "2"}, 2.0),
+        ({"retry-after-ms": "9" * 400}, WEEK),
+    ],
+)
+def test_an_absurd_retry_after_is_ignored_or_counts_as_a_week(headers, expected):
+    assert retry_after(headers, now=100.0) == expected
+
+
+@pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_retry_after_of_many_digits_does_not_break_later_calls_of_the_key(server, control, clock, name, status):
+    control.faults({"status": status, "headers": {name: "9" * 309}})
+    with Client(KEY, base_url=server.base_url, clock=clock) as client:
+        with pytest.raises(ctxembed.APIStatusError) as caught:
+            client.create([["a"]])
+        assert caught.value.status_code == status
+        for _ in range(2):
+            with pytest.raises(ctxembed.EmbedError, match=r"no request for another \d{6} seconds") as caught:
+                client.embed([["a"]])
+            assert isinstance(caught.value.__cause__, ctxembed.RateLimitError)
+        clock.advance(WEEK)
+        assert len(client.embed([["a"]])) == 1
 
 
 def test_retry_after_is_none_without_the_header():

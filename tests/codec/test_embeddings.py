@@ -16,6 +16,13 @@ from ctxembed import Embeddings
 from .conftest import response, to_json
 
 
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.fixture
 def emb(parsed):
     return ctxembed.decode_response(to_json(parsed))
@@ -153,3 +160,28 @@ def test_usage_sums_exactly_and_keeps_unknown_values_none():
     total = sum([ten_tokens] * 1000, ctxembed.Usage())
     assert total == ctxembed.Usage(10_000, 10_000, Decimal("0.00008"), 1000)
     assert (ctxembed.Usage(requests=1) + ctxembed.Usage(requests=1)).cost_usd is None
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ({"message": "quota exceeded", "code": 429}, "an error: quota exceeded"),
+        ("quota exceeded", "an error: 'quota exceeded'"),
+        ({"code": 429}, r"an error: \{'code': 429\}"),
+        ({"message": "x" * 100_000}, "an error: xxx"),
+        (nested(5_000), "an error: a list"),
+    ],
+    ids=["message", "text", "code", "long", "nested"],
+)
+def test_the_error_of_a_response_without_data_is_shown(error, shown):
+    with pytest.raises(TypeError, match=f"expected a response with data, got {shown}") as caught:
+        ctxembed.Embeddings.from_response({"error": error})
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("index", [nested(20_000), 10**5000, "x" * 100_000], ids=["nested", "many digits", "long"])
+def test_odd_indexes_of_a_parsed_response_are_a_decode_error(index):
+    data = [{"index": index, "data": [{"embedding": "AQID"}]}]
+    with pytest.raises(ctxembed.DecodeError, match="indexes must be") as caught:
+        ctxembed.Embeddings.from_response({"data": data})
+    assert len(str(caught.value)) < 700

@@ -15,7 +15,7 @@ from ctxembed._client.base import BaseClient
 from ctxembed._client.batches import attach_no_vectors, attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
 from ctxembed._client.endpoint import CONTEXTUALIZED, RequestTemplate
-from ctxembed._client.options import AsyncClientOptions, show_options
+from ctxembed._client.options import AsyncClientOptions, hide_secrets, show_options
 from ctxembed._client.progress import ProgressMeter, progress_callback
 from ctxembed._client.raw import AsyncRawCalls
 from ctxembed._models import DEFAULT_MODEL, DEFAULT_TEXT_MODEL
@@ -128,6 +128,7 @@ class AsyncClient(BaseClient):
 
     @show_options(AsyncClientOptions)
     def __init__(self, api_key: str | Callable[[], str] | None = None, **options: Unpack[AsyncClientOptions]) -> None:
+        hide_secrets(options)
         key = key_source(api_key)
         del api_key  # no frame of a traceback holds it from here on
         if isinstance(key, Exception):

@@ -300,7 +300,7 @@ class BatchRequest:
             return Usage() if is_unreachable(result) else Usage(unreported=1)
         if not isinstance(result, BadResponseError):
             return Usage()
-        found = read_usage(response.body)
+        found = read_usage(response.text)
         return found if found.requests else Usage(unreported=1)
 
     def outcome(self, error: Exception | None, attempt: _Attempt | None = None) -> Outcome:

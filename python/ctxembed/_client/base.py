@@ -42,6 +42,7 @@ from ctxembed._client.options import (
     check_timeouts,
     check_token_counter,
     check_verify,
+    hide_secrets,
 )
 from ctxembed._client.progress import progress_callback
 from ctxembed._client.state import ClientState
@@ -105,6 +106,7 @@ class BaseClient:
             # A proxy would see the key of plain http, so none is used for this very machine.
             trust_env=base_url.lower().startswith("https:") or insecure,
             http2=check_bool("http2", options["http2"]),
+            origin="/".join(base_url.lower().split("/")[:3]),
             proxy=check_proxy(options["proxy"]),
             verify=check_verify(options["verify"]),
         )
@@ -160,6 +162,7 @@ class BaseClient:
 
     def _copy(self, api_key: Any, changed: Mapping[str, Any]) -> Self:
         """Create the copy of ``with_options``; ``...`` as the key keeps the key."""
+        hide_secrets(changed)
         unknown = sorted(set(changed) - set(DEFAULTS))
         if unknown:
             names = ", ".join(["api_key", *DEFAULTS])
@@ -184,6 +187,8 @@ class BaseClient:
 
     def __repr__(self) -> str:
         """Show the URL, neither the key nor headers."""
+        if not hasattr(self, "_state"):
+            return f"{type(self).__name__}()"  # in the traceback of a constructor that failed
         state = ", closed" if self._closed else ""
         return f"{type(self).__name__}(base_url={self._state.base_url!r}{state})"
 
@@ -203,16 +208,18 @@ class BaseClient:
         check_on_error(on_error)
         template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
         with attach_no_vectors(template):
-            return plan_call(template, self._prepare(prepare, documents), on_error)
+            return plan_call(template, self._prepare(prepare, documents, allow_empty=True), on_error)
 
     def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
         documents = [[query] for query in _check_queries(queries)]
-        return self._plan_embed(documents, model, dimensions, encoding_format, "raise")
+        self._check_open()
+        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
+        return plan_call(template, self._prepare(prepare, documents, allow_empty=True), "raise", "query")
 
     def _plan_texts(self, texts: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
         self._check_open()
         template = RequestTemplate.create(TEXTS, model, dimensions, encoding_format)
-        return plan_call(template, self._prepare(prepare_texts, texts), "raise")
+        return plan_call(template, self._prepare(prepare_texts, texts, allow_empty=True), "raise", "text")
 
     def _plan_create(
         self, documents: Any, model: str, dimensions: int | None, encoding_format: Any
@@ -274,7 +281,12 @@ class BaseClient:
         return state, stack.close
 
     def _prepare(
-        self, prepare: Callable[..., PreparedDocuments], documents: Any, first_document: int = 0
+        self,
+        prepare: Callable[..., PreparedDocuments],
+        documents: Any,
+        first_document: int = 0,
+        *,
+        allow_empty: bool = False,
     ) -> PreparedDocuments:
         return prepare(
             documents,
@@ -282,6 +294,7 @@ class BaseClient:
             limits=self._options["limits"],
             first_document=first_document,
             calibration=self._state.calibration,
+            allow_empty=allow_empty,
         )
 
 
@@ -307,8 +320,6 @@ def _check_queries(queries: Any) -> list[str]:
     if isinstance(queries, Mapping | AbstractSet) or not isinstance(queries, Iterable):
         raise TypeError(f"queries must be a list of str, got {type(queries).__name__}")
     items = list(queries)
-    if not items:
-        raise ValueError("queries is empty: expected at least one query")
     for position, query in enumerate(items):
         if not isinstance(query, str):
             raise TypeError(f"queries[{position}] must be a str, got {type(query).__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -36,6 +36,9 @@ __all__ = [
     "result_or_error",
     "single_result",
 ]
+
+
+_PLURAL: Final = {"document": "documents", "query": "queries", "text": "texts"}
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -159,6 +162,8 @@ class PlannedCall:
         The planned requests.
     invalid : tuple of Failure
         Documents with problems, which are in no batch.
+    subject : str
+        What a document is called in messages: "document", "query" or "text".
     """
 
     template: RequestTemplate
@@ -166,6 +171,7 @@ class PlannedCall:
     offsets: NDArray[np.int64]
     batches: list[Batch]
     invalid: tuple[Failure, ...] = ()
+    subject: str = "document"
 
     @property
     def chunks(self) -> int:
@@ -174,12 +180,14 @@ class PlannedCall:
 
     def assembly(self) -> Assembly:
         """Create the assembly of the outcomes, which holds the invalid documents already."""
-        assembly = Assembly(self.template, self.offsets)
+        assembly = Assembly(self.template, self.offsets, self.subject)
         assembly.failures += self.invalid
         return assembly
 
 
-def plan_call(template: RequestTemplate, prepared: PreparedDocuments, on_error: str) -> PlannedCall:
+def plan_call(
+    template: RequestTemplate, prepared: PreparedDocuments, on_error: str, subject: str = "document"
+) -> PlannedCall:
     """Create the batches of prepared documents.
 
     Raises
@@ -192,14 +200,17 @@ def plan_call(template: RequestTemplate, prepared: PreparedDocuments, on_error: 
         documents = [prepared.documents[position] for position in positions.tolist()]
         tokens, estimate = int(prepared.tokens[positions].sum()), prepared.estimate_of(positions)
         batches.append(Batch(documents, positions, tokens, root, estimate=estimate))
-    planned = PlannedCall(template, prepared.documents, prepared.offsets, batches, failures_of(prepared.problems))
+    problems = prepared.problems
+    if subject != "document":
+        problems = tuple(replace(problem, subject=subject) for problem in problems)
+    planned = PlannedCall(template, prepared.documents, prepared.offsets, batches, failures_of(problems), subject)
     if planned.invalid and on_error == "raise":
         invalid = planned.invalid
         message = (
-            f"nothing was sent: the API would refuse {len(invalid)} of {len(planned.documents)} documents; "
+            f"nothing was sent: the API would refuse {len(invalid)} of {len(planned.documents)} {_PLURAL[subject]}; "
             f"{invalid[0].error}" + ("" if len(invalid) == 1 else f"; ... and {len(invalid) - 1} more in .problems")
         )
-        raise InvalidDocumentsError(message, planned.assembly().result(), invalid, tuple(prepared.problems))
+        raise InvalidDocumentsError(message, planned.assembly().result(), invalid, problems)
     return planned
 
 
@@ -207,7 +218,7 @@ def failures_of(problems: Sequence[Problem]) -> tuple[Failure, ...]:
     """Return one failure for each document with problems: its first problem."""
     first: dict[int, Failure] = {}
     for problem in problems:
-        error = DocumentError(problem.document, problem.chunk, problem.reason)
+        error = DocumentError(problem.document, problem.chunk, problem.reason, problem.subject)
         first.setdefault(problem.document, Failure(problem.document, error, 0))
     return tuple(first.values())
 
@@ -221,9 +232,12 @@ class Assembly:
         Width and dtype of the vectors.
     offsets : ndarray of int64, shape (n_documents + 1,)
         The rows of document ``i`` are ``offsets[i]:offsets[i + 1]``.
+    subject : str
+        As in :class:`PlannedCall`.
     """
 
-    def __init__(self, template: RequestTemplate, offsets: NDArray[np.int64]) -> None:
+    def __init__(self, template: RequestTemplate, offsets: NDArray[np.int64], subject: str = "document") -> None:
+        self.subject = subject
         self._template = template
         self._offsets = offsets
         self._vectors: NDArray[np.int8 | np.uint8] | None = None
@@ -296,8 +310,8 @@ def result_or_error(assembly: Assembly, on_error: str) -> Embeddings:
         return result
     first = next((failure for failure in result.failures if failure.attempts), result.failures[0])
     message = (
-        f"{len(result.failures)} of {len(result)} documents were not embedded (.partial holds the others); "
-        f"document {first.document}: {type(first.error).__name__}: {first.error}"
+        f"{len(result.failures)} of {len(result)} {_PLURAL[assembly.subject]} were not embedded "
+        f"(.partial holds the others); {assembly.subject} {first.document}: {type(first.error).__name__}: {first.error}"
     )
     raise EmbedError(message, result, result.failures) from first.error
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._codec import ResponseDecoder
+from ctxembed._costs import parse_cost
 from ctxembed._errors import APIStatusError, BadResponseError, DecodeError, status_error
 from ctxembed._models import check_dimensions, get_model
 from ctxembed._results import Embeddings, Usage
@@ -38,12 +39,21 @@ CONTEXTUALIZED: Final = "/v1/contextualizedembeddings"
 TEXTS: Final = "/v1/embeddings"
 
 _SHOWN_TEXT: Final = 8 * 1024  # characters of an error's body that an exception keeps
+_MAX_DEPTH: Final = 32  # levels of an error's JSON; a body that is nested deeper is kept as text
 _SHOWN_START: Final = 500  # characters of an invalid 200 that an exception keeps
 _SLACK: Final = 64 * 1024  # bytes that a response may have beside its rows, `usage` and whitespace included
 _ROW: Final = 512  # bytes of keys, indexes and whitespace around one vector
 
+
+class _Number(str):
+    """A JSON number as it is spelled."""
+
+    __slots__ = ()
+
+
 _USAGE: Final = re.compile(r'"usage"\s*:\s*(?=\{)')
-_EXACT: Final = json.JSONDecoder(parse_float=Decimal)
+_TOKENS: Final = re.compile(r"[0-9]{1,18}")
+_SPELLED: Final = json.JSONDecoder(parse_float=_Number, parse_int=_Number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ def read_response(
     The error is returned and not raised, so that it has no frames with the request's locals.
     """
     if not 200 <= response.status < 300:
-        return _status_error(response, credentials)
+        return _status_error(response)
     result = response.decoded
     cause: DecodeError | None = None
     if response.status != 200:
@@ -153,45 +163,66 @@ def read_response(
         message = f"the API responded with model {result.model!r} instead of {template.model!r}"
     else:
         return result
-    start = response.body[: 4 * _SHOWN_START].decode(errors="replace")[:_SHOWN_START]
-    error = BadResponseError(credentials.redact_text(message), credentials.redact_text(start))
+    error = BadResponseError(credentials.redact_text(message), response.text[:_SHOWN_START])
     error.__cause__ = cause
     return error
 
 
-def _status_error(response: Response, credentials: Credentials) -> APIStatusError:
-    text = response.body.decode(errors="replace")
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        body = text[:_SHOWN_TEXT]
-    return status_error(response.status, credentials.redact(body), response.headers)
+def _status_error(response: Response) -> APIStatusError:
+    text = response.text
+    body: object = text[:_SHOWN_TEXT]
+    with contextlib.suppress(ValueError, RecursionError):
+        parsed = json.loads(text)
+        if _is_shallow(parsed):
+            body = parsed
+    return status_error(response.status, body, response.headers)
 
 
-def read_usage(body: bytes) -> Usage:
+def _is_shallow(value: object) -> bool:
+    """Return whether a JSON value is nested so little that it can be shown, pickled and compared."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            entry
+            for container in level
+            if isinstance(container, dict | list)
+            for entry in (container.values() if isinstance(container, dict) else container)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def read_usage(text: str) -> Usage:
     """Read the ``usage`` of an invalid response, as far as possible: it was charged all the same.
 
     Parameters
     ----------
-    body : bytes
+    text : str
         The body, or its start and end.
     """
-    text = body.decode(errors="replace")
     for found in reversed([*_USAGE.finditer(text)]):
         try:
-            usage, _ = _EXACT.raw_decode(text, found.end())
-            prompt, total = usage.get("prompt_tokens"), usage.get("total_tokens")
-            price = usage.get("cost") or {}
-            cost = price.get("total_cost") if price.get("currency", "USD") == "USD" else None
-        except (ValueError, TypeError, AttributeError, RecursionError):
+            usage, _ = _SPELLED.raw_decode(text, found.end())
+        except (ValueError, RecursionError):
             continue
+        price = usage.get("cost")
+        cost = None
+        if isinstance(price, dict) and price.get("currency", "USD") == "USD":
+            cost = price.get("total_cost")
         return Usage(
-            prompt if type(prompt) is int else None,
-            total if type(total) is int else None,
-            Decimal(cost) if isinstance(cost, int | Decimal) and not isinstance(cost, bool) else None,
+            _tokens(usage.get("prompt_tokens")),
+            _tokens(usage.get("total_tokens")),
+            parse_cost(cost) if isinstance(cost, _Number) else None,
             1,
         )
     return Usage()
+
+
+def _tokens(value: object) -> int | None:
+    if isinstance(value, _Number) and _TOKENS.fullmatch(value):
+        return int(value)
+    return None
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import ipaddress
 import math
@@ -10,11 +11,13 @@ import re
 import ssl
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, cast
 
 import numpy as np
 
 from ctxembed import _core
+from ctxembed._client._http.environment import Proxy, ProxyFault, is_host, load_authorities, parse_proxy
+from ctxembed._client._http.redaction import REDACTED
 from ctxembed._client._http.transport import Timeouts
 from ctxembed._client._policy.retry import DEFAULT_MAX_WAIT
 from ctxembed._models import as_int
@@ -52,6 +55,7 @@ __all__ = [
     "check_timeouts",
     "check_token_counter",
     "check_verify",
+    "hide_secrets",
     "show_options",
 ]
 
@@ -161,8 +165,12 @@ def show_options(options: type) -> Callable[[_F], _F]:
 # Strict: a URL that two parsers could read in two ways is refused before the key is sent there.
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?(?P<path>/[a-z0-9._~%/-]*)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,  # else "k" would match U+212A too
 )
+_SHOWN: Final = 80  # characters of a value in a message
+_LEAST: Final = 1e-9  # of a duration or rate: less would be taken for 0, or for an infinite wait
+_MOST: Final = 1e9  # seconds, or units a minute: the operating system takes no timeout of 300 years
+_PUBLIC_HEADERS: Final = frozenset({"accept", "accept-encoding", "user-agent", "content-type"})
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWN_HEADERS: Final = frozenset({"authorization", "content-length", "transfer-encoding", "host"})
 
@@ -175,18 +183,25 @@ def check_base_url(value: object, *, allow_insecure: bool) -> str:
     TypeError, ValueError
         It is no plain http(s) URL, or it would send the key over plain http to another machine.
     """
+    name = "base_url"
     if value is None:
-        value = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+        value = os.environ.get(BASE_URL_VARIABLE)
+        name = f"base_url (from {BASE_URL_VARIABLE})" if value else name
+        value = value or DEFAULT_BASE_URL
     if not isinstance(value, str):
         raise TypeError(f"base_url must be a str or None, got {type(value).__name__}")
     if "@" in value:
-        raise ValueError("base_url must not hold a user name or password (it is not shown here); use api_key")
+        del value  # from the frame that a traceback shows
+        raise ValueError(f"{name} must not hold a user name or password (it is not shown here); use api_key")
     found = _URL.fullmatch(value)
-    if found is None or (found["port"] and not 0 < int(found["port"][1:]) < 65_536):
-        raise ValueError(f"base_url must be http(s)://host[:port][/path], without query or fragment, got {value!r}")
+    if found is None or (found["port"] and not 0 < int(found["port"][1:]) < 65_536) or not is_host(found["host"]):
+        # Escapes show which letter is not the ASCII one that it resembles. A name of other letters is written as xn--.
+        raise ValueError(
+            f"{name} must be http(s)://host[:port][/path] in ASCII, without query or fragment, got {_shown(value)}"
+        )
     if found["scheme"].lower() == "http" and not _is_loopback(found["host"]) and not allow_insecure:
         raise ValueError(
-            f"base_url {value!r} would send the API key unencrypted: use https, or a loopback host, or pass "
+            f"{name} {value!r} would send the API key unencrypted: use https, or a loopback host, or pass "
             "allow_insecure=True if the network in between is yours"
         )
     return value.rstrip("/").removesuffix("/v1").rstrip("/")
@@ -208,41 +223,57 @@ def check_int(name: str, value: object, least: int) -> int:
     """Return an int of at least ``least``."""
     number = as_int(name, value)
     if not least <= number < 2**31:
-        raise ValueError(f"{name} must be from {least} to {2**31 - 1}, got {number}")
+        raise ValueError(f"{name} must be from {least} to {2**31 - 1}, got {_shown(number)}")
     return number
+
+
+def _shown(value: object) -> str:
+    """Return a short text of a value for a message, in ASCII."""
+    try:
+        shown = ascii(value)
+    except ValueError:  # an int of too many digits to print
+        return "an int of more than 4,000 digits"
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}... ({len(shown)} characters)"
+
+
+def _real(name: str, value: object, what: str) -> float:
+    """Return a real number, NumPy's included, as a float; infinite where it is too large for one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be {what}, got {_shown(value)} ({type(value).__name__})")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def check_rate(name: str, value: object) -> float | None:
     """Return a finite number above 0, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name} must be a number or None, got {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
-    return float(value)
+    number = _real(name, value, "an int or float, or None")
+    if not _LEAST <= number < math.inf:
+        raise ValueError(f"{name} must be finite and above 0, got {_shown(value)}")
+    return min(number, _MOST)
 
 
 def check_seconds(name: str, value: object) -> float:
     """Return seconds from 0; infinite for None."""
     if value is None:
         return math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name} must be seconds or None, got {value!r}")
-    if not 0 <= value <= math.inf:
-        raise ValueError(f"{name} must be seconds from 0, got {value!r}")
-    return float(value)
+    number = _real(name, value, "seconds as an int or float, or None")
+    if not number >= 0:
+        raise ValueError(f"{name} must be seconds from 0, got {_shown(value)}")
+    return number
 
 
 def check_share(name: str, value: object) -> float | None:
     """Return a number from 0, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name} must be a number or None, got {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
-    return float(value)
+    number = _real(name, value, "an int or float, or None")
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} must be finite and at least 0, got {_shown(value)}")
+    return number
 
 
 def check_hedge(value: object) -> float | None:
@@ -251,22 +282,42 @@ def check_hedge(value: object) -> float | None:
         return None
     if value is True:
         return DEFAULT_HEDGE
-    if not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"hedge must be a share of the requests, a bool or None, got {value!r}")
-    if not 0 < value < 1:
-        raise ValueError(f"hedge must be a share of the requests, above 0 and below 1, got {value!r}")
-    return float(value)
+    share = _real("hedge", value, "a share of the requests, a bool or None")
+    if not 0 < share < 1:
+        raise ValueError(f"hedge must be a share of the requests, above 0 and below 1, got {_shown(value)}")
+    return share
 
 
-def check_proxy(value: object) -> str | None:
-    """Return a proxy's URL. Messages show no part of it, since it may hold a password."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise TypeError(f"proxy must be a URL or None, got {type(value).__name__}")
-    if not value.lower().startswith(("http://", "https://", "socks5://", "socks5h://")):
-        raise ValueError("proxy must begin with http://, https://, socks5:// or socks5h:// (it is not shown here)")
-    return value
+def hide_secrets(options: Mapping[str, Any]) -> None:
+    """Replace a proxy's URL and the values of headers by objects that do not show them.
+
+    It changes the keyword arguments of a call in place, before anything is raised: frames of a traceback refer to them.
+    """
+    arguments = cast("dict[str, Any]", options)
+    if isinstance(arguments.get("proxy"), str):
+        arguments["proxy"] = parse_proxy(arguments["proxy"])
+    headers = arguments.get("default_headers")
+    if headers is not None:
+        with contextlib.suppress(TypeError, ValueError):  # refused later
+            arguments["default_headers"] = _Headers(headers)
+
+
+class _Headers(dict[str, str]):
+    """Headers, whose values the repr does not show: they may be secrets of a gateway."""
+
+    def __repr__(self) -> str:
+        return repr({name: value if name in _PUBLIC_HEADERS else REDACTED for name, value in self.items()})
+
+
+def check_proxy(value: object) -> Proxy | None:
+    """Return a proxy. Messages show no part of its URL, since that may hold a password."""
+    proxy = parse_proxy(value) if isinstance(value, str) else value
+    del value
+    if proxy is None or isinstance(proxy, Proxy):
+        return proxy
+    if not isinstance(proxy, ProxyFault):
+        raise TypeError(f"proxy must be a URL or None, got {type(proxy).__name__}")
+    raise ValueError(f"proxy {proxy.reason} (it is not shown here)")
 
 
 def check_verify(value: object) -> ssl.SSLContext | None:
@@ -280,8 +331,10 @@ def check_verify(value: object) -> ssl.SSLContext | None:
     path = os.fspath(value)
     if not os.path.exists(path):  # noqa: PTH110  # a str is all that ssl takes
         raise ValueError(f"verify: there is no file or folder {path!r}")
-    folder = os.path.isdir(path)  # noqa: PTH112
-    return ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
+    try:
+        return load_authorities(os.fsdecode(path), folder=os.path.isdir(path))  # noqa: PTH112
+    except ValueError as error:
+        raise ValueError(f"verify: {error}") from None
 
 
 def check_headers(given: object) -> dict[str, str]:
@@ -289,7 +342,8 @@ def check_headers(given: object) -> dict[str, str]:
 
     Those of the environment's ``PERPLEXITY_CUSTOM_HEADERS`` (``Name: value``, one a line) come first, then ``given``.
     """
-    headers = {
+    headers = _Headers()
+    headers |= {
         "accept": "application/json",
         # Vectors are base64 of noise: compression saves a quarter of the bytes and costs more time than that.
         "accept-encoding": "identity",
@@ -361,12 +415,12 @@ def check_timeouts(timeout: object, total: float | None) -> Timeouts:
         default = Timeouts()
         return default if total is None else replace(default, total=total)
     if isinstance(timeout, httpx.Timeout):
-        return Timeouts(**timeout.as_dict(), total=total)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be seconds, an httpx.Timeout or None, got {timeout!r}")
-    if not 0 < timeout < math.inf:
-        raise ValueError(f"timeout must be a finite number of seconds above 0, got {timeout!r}")
-    seconds = float(timeout)
+        phases = {name: check_rate(f"timeout.{name}", seconds) for name, seconds in timeout.as_dict().items()}
+        return Timeouts(**phases, total=total)
+    number = _real("timeout", timeout, "seconds as an int or float, an httpx.Timeout or None")
+    if not _LEAST <= number < math.inf:
+        raise ValueError(f"timeout must be a finite number of seconds above 0, got {_shown(timeout)}")
+    seconds = min(number, _MOST)
     return Timeouts(seconds, seconds, seconds, seconds, seconds if total is None else total)
 
 

@@ -23,12 +23,14 @@ __all__ = ["AsyncRawCalls", "RawCalls", "RawResponse"]
 class RawResponse:
     """A valid response: its headers and body, and its vectors.
 
+    The key is redacted where the server has echoed it.
+
     Parameters
     ----------
     status_code : int
         200; any other status is raised.
     headers : mapping of str to str
-        Names in lower case, without cookies, the key redacted.
+        Names in lower case, without cookies.
     content : bytes
         The body, decompressed.
     attempts : int
@@ -74,7 +76,7 @@ def _raw_response(outcome: Outcome) -> RawResponse:
     response = outcome.response
     if response is None:
         raise RuntimeError("the body of the response was not kept")  # a bug: it was asked for
-    return RawResponse(response.status, response.headers, response.body, outcome.attempts, embeddings)
+    return RawResponse(response.status, response.headers, response.content, outcome.attempts, embeddings)
 
 
 class RawCalls:

@@ -9,7 +9,7 @@ from ctxembed._client.background import BackgroundLoop, TaskEnd, TaskEvents
 from ctxembed._client.base import BaseClient
 from ctxembed._client.batches import attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
-from ctxembed._client.options import ClientOptions, show_options
+from ctxembed._client.options import ClientOptions, hide_secrets, show_options
 from ctxembed._client.progress import ProgressMeter, progress_callback
 from ctxembed._client.raw import RawCalls
 from ctxembed._client.sync_stream import Stream
@@ -125,6 +125,7 @@ class Client(BaseClient):
 
     @show_options(ClientOptions)
     def __init__(self, api_key: str | Callable[[], str] | None = None, **options: Unpack[ClientOptions]) -> None:
+        hide_secrets(options)
         key = key_source(api_key)
         del api_key  # no frame of a traceback holds it from here on
         if isinstance(key, Exception):

@@ -129,6 +129,7 @@ def prepare(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     first_document: int = 0,
     calibration: TokenCalibration | None = None,
+    allow_empty: bool = False,
 ) -> PreparedDocuments:
     """Validate, count and pack documents. Estimates are multiplied by the factors of ``calibration``.
 
@@ -137,10 +138,13 @@ def prepare(
     TypeError
         ``documents`` is not an iterable of iterables of str, or the counter or its result has a wrong type.
     ValueError
-        There are no documents, or the counter's result has another length or a negative count.
+        There are no documents and ``allow_empty`` is False, or the counter's result has another length or a negative
+        count.
     """
     check_limits(limits)
     rows = materialise_documents(documents, first_document)
+    if not rows and not allow_empty:
+        raise ValueError("documents is empty: expected at least one document")
     return _prepare(rows, token_counter, limits, first_document, calibration)
 
 
@@ -151,15 +155,16 @@ def prepare_texts(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     first_document: int = 0,
     calibration: TokenCalibration | None = None,
+    allow_empty: bool = False,
 ) -> PreparedDocuments:
     """Prepare independent texts, each a document of one chunk. Raises as :func:`prepare` does."""
     check_limits(limits)
     if isinstance(texts, (str, bytes, bytearray)):
         raise TypeError(f"texts must be an iterable of str, got one {type(texts).__name__}: pass [text]")
     entries = list(iterate("texts", texts))
-    if not entries:
+    if not entries and not allow_empty:
         raise ValueError("texts is empty: expected at least one text")
-    if set(map(type, entries)) != {str}:
+    if not set(map(type, entries)) <= {str}:
         for position, entry in enumerate(entries):
             if not isinstance(entry, str):
                 hint = ": documents of several chunks go to embed" if isinstance(entry, (list, tuple)) else ""
@@ -253,8 +258,6 @@ def materialise_documents(documents: Iterable[Iterable[str]], first_document: in
         if isinstance(document, (bytes, bytearray)):
             raise TypeError(f"document {position} must be an iterable of str, got {type(document).__name__}")
         rows.append(list(iterate(f"document {position}", document)))
-    if not rows:
-        raise ValueError("documents is empty: expected at least one document")
     if not set(map(type, chain.from_iterable(rows))) <= {str}:
         for position, row in enumerate(rows, first_document):
             for number, chunk in enumerate(row):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ctxembed._errors import DecodeError
 
 if TYPE_CHECKING:
+    from ctxembed._client._http.credentials import Credentials
     from ctxembed._codec import ResponseDecoder
     from ctxembed._results import Embeddings
 
@@ -20,16 +21,14 @@ _KEPT: Final = 16 * 1024  # bytes from the start and from the end of a 200's bod
 
 @dataclass(slots=True)
 class Response:
-    """A response that was read.
+    """A response that was read, with the key redacted wherever the server has echoed it.
 
     Parameters
     ----------
     status : int
         HTTP status.
     headers : dict of str to str
-        Names in lower case, without cookies, the key redacted.
-    pieces : tuple of bytes
-        The parts of the body that were kept; see :attr:`body`.
+        Names in lower case, without cookies.
     fault : str or None
         Why the body is incomplete or unreadable.
     decoded : Embeddings, DecodeError or None
@@ -38,14 +37,20 @@ class Response:
 
     status: int
     headers: dict[str, str]
-    pieces: tuple[bytes | bytearray, ...]
-    fault: str | None = None
-    decoded: Embeddings | DecodeError | None = None
+    fault: str | None
+    decoded: Embeddings | DecodeError | None
+    _pieces: tuple[bytes | bytearray, ...] = field(repr=False)
+    _credentials: Credentials = field(repr=False)
 
     @property
-    def body(self) -> bytes:
-        """The decompressed body: the start of an error's, start and end of a 200's, or all of it with ``keep_body``."""
-        return b"".join(self.pieces)
+    def content(self) -> bytes:
+        """The whole body of a 200, which ``keep_body`` kept, decompressed."""
+        return self._credentials.redact_body(b"".join(self._pieces))
+
+    @property
+    def text(self) -> str:
+        """The decompressed body as text: the start of an error's, start and end of a 200's."""
+        return self._credentials.redact_text(b"".join(self._pieces).decode(errors="replace"))
 
 
 class BodyReader:

@@ -6,28 +6,29 @@ import os
 import re
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from ctxembed._client._http.redaction import REDACTED, Redactor
 from ctxembed._errors import MissingKeyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["KEY_VARIABLES", "Credentials", "KeySource", "key_source"]
 
 KEY_VARIABLES: Final = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
 """Environment variables that may hold the key; the first that is set and not empty is used."""
 
-_REDACTED: Final = "***"
-_MIN_REDACTED: Final = 4  # a shorter key is a test's, and redacting it would garble texts
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 class Credentials:
     """An API key that only :meth:`authorization` shows."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_clean_names", "_redactor", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._redactor: Redactor | None = None
+        self._clean_names = ""
 
     def authorization(self) -> str:
         """Return the value of the ``Authorization`` header. Transports call it when they send."""
@@ -37,22 +38,37 @@ class Credentials:
         """Return the digest of the key."""
         return digest(self._value.encode())
 
-    def redact(self, value: object) -> object:
-        """Replace the key in a string, or in all strings of a JSON value."""
-        if isinstance(value, str):
-            return self.redact_text(value)
-        if isinstance(value, dict):
-            return {self.redact(key): self.redact(entry) for key, entry in value.items()}
-        if isinstance(value, list):
-            return [self.redact(entry) for entry in value]
-        return value
+    def holds(self, value: str) -> bool:
+        """Return whether this is the key."""
+        return self._value == value
 
     def redact_text(self, text: str) -> str:
-        """Replace the key in a string."""
-        return text if len(self._value) < _MIN_REDACTED else text.replace(self._value, _REDACTED)
+        """Replace the key, and parts of it, in text from outside, in any of the spellings of :class:`Redactor`."""
+        return self._redact.text(text)
+
+    def redact_body(self, body: bytes) -> bytes:
+        """Replace the whole key in the body of a valid response."""
+        return self._redact.body(body)
+
+    def redact_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Replace the key in the names and values of headers."""
+        redact = self._redact
+        names = "\0".join(headers)
+        known = names == self._clean_names  # responses of one server have the same names
+        if not (redact.concerns("\0".join(headers.values())) or (not known and redact.concerns(names))):
+            self._clean_names = names
+            return dict(headers)
+        # A part of the key in a name is a word of both, such as "request", and the client looks headers up by name.
+        return {redact.body(name.encode()).decode(): redact.text(value) for name, value in headers.items()}
+
+    @property
+    def _redact(self) -> Redactor:
+        if self._redactor is None:
+            self._redactor = Redactor(self._value)
+        return self._redactor
 
     def __repr__(self) -> str:
-        return f"Credentials({_REDACTED!r})"
+        return f"Credentials({REDACTED!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an API key cannot be pickled or copied")
@@ -61,10 +77,11 @@ class Credentials:
 class KeySource:
     """The source of the key: a fixed string, or a callable that is called before each attempt."""
 
-    __slots__ = ("_source",)
+    __slots__ = ("_latest", "_source")
 
     def __init__(self, source: Credentials | Callable[[], str]) -> None:
         self._source = source
+        self._latest: Credentials | None = None
 
     @property
     def rotates(self) -> bool:
@@ -85,13 +102,14 @@ class KeySource:
         """
         if isinstance(self._source, Credentials):
             return self._source
-        checked = _check(self._source(), "the api_key callable returned")
+        checked = _check(self._source(), "the api_key callable returned", self._latest)
         if isinstance(checked, Credentials):
+            self._latest = checked
             return checked
         raise checked
 
     def __repr__(self) -> str:
-        return f"KeySource({_REDACTED!r})"
+        return f"KeySource({REDACTED!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client cannot be pickled or copied: it holds an API key and open connections")
@@ -119,8 +137,11 @@ def key_source(api_key: object) -> KeySource | Exception:
     return KeySource(checked) if isinstance(checked, Credentials) else checked
 
 
-def _check(value: object, subject: str) -> Credentials | Exception:
-    """Return the credentials, or the error to raise. It raises nothing itself, since its frame holds the key."""
+def _check(value: object, subject: str, latest: Credentials | None = None) -> Credentials | Exception:
+    """Return the credentials, or the error to raise. It raises nothing itself, since its frame holds the key.
+
+    ``latest`` is returned where it holds the same key.
+    """
     if not isinstance(value, str):
         return TypeError(f"{subject} a {type(value).__name__}: expected a str, or a callable that returns one")
     if not value:
@@ -131,4 +152,4 @@ def _check(value: object, subject: str) -> Credentials | Exception:
             f"{subject} not usable in a header: expected printable ASCII without spaces, and character {where} of "
             f"{len(value)} is not (a line break from a file? the key itself is not shown)"
         )
-    return Credentials(value)
+    return latest if latest is not None and latest.holds(value) else Credentials(value)

@@ -1,6 +1,8 @@
 """One HTTP exchange: a request out, a response or a connection error back.
 
-Errors are returned, not raised: a traceback through here would hold frames that know the key.
+All that comes from outside passes here, and the key is removed from it: from responses, from the errors of the
+network, which are returned, and from any other exception, whose traceback would show the key in the locals of the
+HTTP library.
 """
 
 from __future__ import annotations
@@ -8,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ctxembed._client._http.body import BodyReader, Response
-from ctxembed._client._http.errors import translate
+from ctxembed._client._http.errors import hide_key, translate
+from ctxembed._errors import DecodeError
 
 if TYPE_CHECKING:
     from ctxembed._client._http.transport import Transport, TransportRequest
@@ -36,8 +39,8 @@ async def exchange(
 
     Raises
     ------
-    Exception
-        An exception that does not come from the network.
+    BaseException
+        An exception that does not come from the network, such as a cancellation.
     """
     credentials = request.credentials
     try:
@@ -49,13 +52,17 @@ async def exchange(
                 pass
         finally:
             await response.aclose()
-    except Exception as error:
-        translated = translate(error, credentials)
+    except BaseException as error:
+        translated = translate(error, credentials) if isinstance(error, Exception) else None
         if translated is None:
+            hide_key(error, credentials)
             raise
         return translated
-    headers = {
-        name: credentials.redact_text(value) for name, value in response.headers.items() if name not in _WITHHELD
-    }
+    headers = credentials.redact_headers(
+        {name: value for name, value in response.headers.items() if name not in _WITHHELD}
+    )
     pieces, decoded = body.finish()
-    return Response(response.status, headers, pieces, body.fault, decoded)
+    if isinstance(decoded, DecodeError):
+        hide_key(decoded, credentials)
+    fault = None if body.fault is None else credentials.redact_text(body.fault)
+    return Response(response.status, headers, fault, decoded, pieces, credentials)

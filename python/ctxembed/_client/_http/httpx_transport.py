@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
     from ctxembed._client._http.credentials import Credentials
+    from ctxembed._client._http.environment import Proxy
     from ctxembed._client._http.transport import TransportRequest
 
 __all__ = ["KEEPALIVE", "HttpxTransport", "ThreadedHttpxTransport", "create_client"]
@@ -28,17 +29,17 @@ KEEPALIVE: Final = 30.0
 _READ_SIZE: Final = 1 << 18  # bytes that are read from a connection at once
 
 
-def create_client(context: ssl.SSLContext, *, http2: bool, proxy: str | None, trust_env: bool) -> httpx.AsyncClient:
+def create_client(context: ssl.SSLContext, *, http2: bool, proxy: Proxy | None) -> httpx.AsyncClient:
     """Create the httpx client of a transport.
 
-    httpx creates the connections where there is a proxy, also one of the environment. Others read larger pieces.
+    httpx creates the connections where there is a proxy. Others read larger pieces.
     """
     cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # keeps none
     # The concurrency limiter decides how many requests are in flight; a second limit here could only time out.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE)
-    if proxy is not None or trust_env:
+    if proxy is not None:
         return httpx.AsyncClient(
-            limits=limits, verify=context, http2=http2, proxy=proxy, trust_env=trust_env, cookies=cookies
+            limits=limits, verify=context, http2=http2, proxy=proxy.as_httpx(), trust_env=False, cookies=cookies
         )
     transport = _LargeReadsTransport(context, limits, http2=http2)
     return httpx.AsyncClient(transport=transport, trust_env=False, cookies=cookies)

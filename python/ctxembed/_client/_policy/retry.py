@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
+from ctxembed._client._policy.rate_headers import LONGEST_WAIT, parse_number
 from ctxembed._errors import APIConnectionError, APIStatusError, BadResponseError
 
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ __all__ = ["DEFAULT_MAX_WAIT", "RetryBudget", "RetryPolicy", "is_transient", "re
 DEFAULT_MAX_WAIT: Final = 300.0
 """Seconds. A longer ``Retry-After`` is not waited for; its error is raised at once."""
 
+_LONGEST_DATE: Final = 100  # characters
+
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Parse ``Retry-After`` (RFC 9110, 10.2.3), in seconds or as an HTTP date, to seconds from ``now``.
+
+    ``retry-after-ms``, in milliseconds, comes first where a response has both. A time of more than a week counts as a
+    week.
 
     Examples
     --------
@@ -29,27 +35,36 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     3.0
     >>> retry_after({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT"}, now=20.0)
     40.0
+    >>> retry_after({"retry-after": "9" * 400}, now=0.0)
+    604800.0
     >>> retry_after({"retry-after": "soon"}, now=0.0) is None
     True
     """
-    value = headers.get("retry-after", "").strip()
+    milliseconds = parse_number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return min(milliseconds / 1000, LONGEST_WAIT)
+    value = headers.get("retry-after", "")
     # RFC 9110 allows whole seconds only, but servers send fractions too. Signs, exponents and NaN are refused.
-    if value and value.isascii() and value.replace(".", "", 1).isdigit():
-        return float(value)
+    seconds = parse_number(value)
+    if seconds is not None:
+        return min(seconds, LONGEST_WAIT)
     try:
-        when = parsedate_to_datetime(value)
+        when = parsedate_to_datetime(value[:_LONGEST_DATE])
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        seconds = (when - datetime.fromtimestamp(now, UTC)).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.fromtimestamp(now, UTC)).total_seconds())
+    return min(max(0.0, seconds), LONGEST_WAIT)
 
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same request may succeed a little later."""
     if isinstance(error, APIStatusError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, APIConnectionError | BadResponseError)
+    if isinstance(error, APIConnectionError):
+        return type(error.__cause__) is not ValueError  # the environment cannot be used: a variable is wrong
+    return isinstance(error, BadResponseError)
 
 
 @dataclass(frozen=True, slots=True)
