@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 from itertools import takewhile
 from typing import Any
 
-from ctxembed._cli.errors import error_json, error_text
+from ctxembed._cli.errors import IncompleteError, error_json, error_text
 from ctxembed._cli.output import finish, open_streams, write_message
 
 __all__ = ["run"]
@@ -50,7 +51,7 @@ def _run(*, as_json: bool) -> int:
         if not _is_expected(error):
             raise
         _report(error, as_json=as_json)
-        return 1
+        return error.exit_code if isinstance(error, IncompleteError) else 1
     return code
 
 
@@ -62,14 +63,14 @@ def _command(*, as_json: bool) -> int:
     usage_error: Any = typer.BadParameter.__mro__[1]  # some versions of typer bring their own click
     try:
         # Not in standalone mode, in which typer prints usage errors itself, unescaped.
-        return app(prog_name="ctxembed", standalone_mode=False) or 0
+        code: int = app(prog_name="ctxembed", standalone_mode=False) or 0
     except usage_error as error:
         if as_json:
             write_message(json.dumps(error_json(error, error.format_message())))
         else:
             write_message(*_usage(error))
-        code: int = error.exit_code
-    if code == _INTERRUPTED:
+        code = error.exit_code
+    if code == _INTERRUPTED:  # typer's exit code for Ctrl-C too
         raise KeyboardInterrupt
     return code
 
@@ -88,7 +89,7 @@ def _usage(error: Any) -> list[str]:
 def _is_expected(error: BaseException) -> bool:
     from ctxembed._errors import CtxembedError
 
-    return isinstance(error, (CtxembedError, OSError, ValueError, ImportError, MemoryError))
+    return isinstance(error, (CtxembedError, IncompleteError, OSError, ValueError, ImportError, MemoryError))
 
 
 def _report(error: BaseException, *, as_json: bool) -> None:
@@ -101,3 +102,5 @@ def _end_at_next_interrupt() -> None:
     with contextlib.suppress(ValueError):  # not in the main thread
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+            # The interpreter restores the default at its very end, which would end the process by the signal.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from ctxembed._planning.token_counter import TokenCounter
     from ctxembed._results import Embeddings
 
-_HELP = "Contextualized embeddings: plan, embed, search. The API key is read from PERPLEXITY_API_KEY or PPLX_API_KEY."
+_INTERRUPTED: Final = 130
+_HELP: Final = (
+    "Contextualized embeddings: plan, embed, search. The API key is read from PERPLEXITY_API_KEY or PPLX_API_KEY."
+)
 
 app = typer.Typer(
     name="ctxembed",
@@ -101,7 +104,7 @@ def embed(
 ) -> None:
     """Embed documents and write the vectors to a folder."""
     from ctxembed._cli.documents import read
-    from ctxembed._cli.errors import request_error
+    from ctxembed._cli.errors import IncompleteError, request_error
     from ctxembed._cli.store import check_free, save
     from ctxembed._client import Client
     from ctxembed._planning.plan import plan as make_plan
@@ -130,8 +133,7 @@ def embed(
     if len(documents) == missing:
         if interrupted:
             raise KeyboardInterrupt
-        _print_error(f"nothing was embedded: {request_error(emb.failures[0].error, url)}")
-        raise typer.Exit(1)
+        raise IncompleteError(f"nothing was embedded: {request_error(emb.failures[0].error, url)}", 1)
     save(output, documents, emb, model)
     cost = "no cost reported" if emb.usage.cost_usd is None else f"USD {emb.usage.cost_usd:f}"
     write_message(
@@ -142,8 +144,9 @@ def embed(
         first = emb.failures[0]
         named = f"{documents[first.document].id}: {request_error(first.error, url)}"
         reason = "interrupted" if interrupted else f"the first: {named}"
-        _print_error(f"{plural(missing, 'document')} without vectors ({reason})")
-        raise typer.Exit(130 if interrupted else 1)
+        raise IncompleteError(
+            f"{plural(missing, 'document')} without vectors ({reason})", _INTERRUPTED if interrupted else 1
+        )
 
 
 def _embed(

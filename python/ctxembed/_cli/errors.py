@@ -10,7 +10,15 @@ from ctxembed._results import EmbedError, InvalidDocumentsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["error_code", "error_json", "error_text", "query_error", "request_error"]
+__all__ = ["IncompleteError", "error_code", "error_json", "error_text", "query_error", "request_error"]
+
+
+class IncompleteError(Exception):
+    """Documents are without vectors. It carries the exit code of the command."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def error_code(error: BaseException) -> str | None:

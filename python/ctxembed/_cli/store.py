@@ -15,6 +15,7 @@ import os
 import shutil
 import stat
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -211,7 +212,9 @@ def _vectors(path: Path, dimensions: int, encoding: str) -> NDArray[Any]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{path} is not a file")
-        vectors: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a header with absurd numbers
+            vectors: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}") from None
     except StoreError:
