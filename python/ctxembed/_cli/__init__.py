@@ -29,10 +29,13 @@ def run() -> None:
     try:
         code = _run(as_json=as_json)
     except KeyboardInterrupt as interrupt:
-        _end_at_next_interrupt()
+        _on_interrupt(signal.SIG_IGN)  # until it is reported
         _report(interrupt, as_json=as_json)
         code = _INTERRUPTED
-    _end_at_next_interrupt()
+    # Ctrl-C while the process ends is no traceback either. At its very end the interpreter restores the default, which
+    # would end the process by the signal.
+    _on_interrupt(lambda *_: os._exit(code))
+    atexit.register(_on_interrupt, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # reported before
         finish()
     sys.exit(code)
@@ -97,10 +100,6 @@ def _report(error: BaseException, *, as_json: bool) -> None:
     write_message(json.dumps(error_json(error, message)) if as_json else f"error: {message}")
 
 
-def _end_at_next_interrupt() -> None:
-    """Let Ctrl-C end the process at once, without a traceback, while it ends anyway."""
+def _on_interrupt(handler: Any) -> None:
     with contextlib.suppress(ValueError):  # not in the main thread
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
-            # The interpreter restores the default at its very end, which would end the process by the signal.
-            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, handler)
