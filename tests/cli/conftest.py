@@ -12,13 +12,13 @@ from tests.cli.process import DOCUMENTS, command, environment, write_documents
 
 
 @pytest.fixture
-def variables(server):
+def process_environment(server):
     """The environment of a command that uses the shared server."""
     return environment(PERPLEXITY_API_KEY="key-for-tests", PERPLEXITY_BASE_URL=server.base_url)
 
 
 @pytest.fixture
-def ctxembed(variables, tmp_path):
+def ctxembed(process_environment, tmp_path):
     """Return a function that runs a command with a key and the shared server, and returns the completed process."""
 
     def run(
@@ -26,7 +26,8 @@ def ctxembed(variables, tmp_path):
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command(*args, unprivileged=unprivileged),
-            env={**variables, **extra}, cwd=tmp_path, input=stdin.encode() if isinstance(stdin, str) else stdin,
+            env={**process_environment, **extra},
+            cwd=tmp_path, input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True, timeout=60, check=False,
         )  # fmt: skip
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -63,13 +63,14 @@ def test_hits_are_shown_without_control_characters(ctxembed, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
-def test_hits_are_shown_on_a_terminal_of_any_encoding(variables, tmp_path, encoding, ctxembed):
+def test_hits_are_shown_on_a_terminal_of_any_encoding(process_environment, tmp_path, encoding, ctxembed):
     write_documents(tmp_path / "docs.jsonl", [{"id": "caf\xe9", "chunks": ["caf\xe9 \u65e5\u672c \U0001f600"]}])
     assert ctxembed("embed", "docs.jsonl", "out").returncode == 0
     for options in ([], ["--json"]):
         done = subprocess.run(
             command("search", "out", "q", *options),
-            env={**variables, "PYTHONIOENCODING": encoding}, cwd=tmp_path, capture_output=True, timeout=60, check=False,
+            env={**process_environment, "PYTHONIOENCODING": encoding},
+            cwd=tmp_path, capture_output=True, timeout=60, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"caf" in done.stdout

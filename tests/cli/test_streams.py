@@ -15,14 +15,14 @@ from tests.cli.process import command
 
 
 @pytest.fixture
-def shell(variables, tmp_path):
+def shell(process_environment, tmp_path):
     """Return a function that runs a line of the shell, in which ``$ctxembed`` is the command."""
 
     def run(line: str, **extra: str) -> subprocess.CompletedProcess[str]:
         line = line.replace("$ctxembed", shlex.join(command()))
         return subprocess.run(
             ["bash", "-c", f"set -o pipefail; {line}"],
-            env={**variables, **extra}, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            env={**process_environment, **extra}, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     return run
@@ -74,11 +74,11 @@ def test_a_reader_that_leaves_ends_the_command_quietly(shell, output, line):
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_the_result_is_kept_when_the_terminal_goes_away(variables, lines, tmp_path):
+def test_the_result_is_kept_when_the_terminal_goes_away(process_environment, lines, tmp_path):
     terminal, side = pty.openpty()
     process = subprocess.Popen(
         ["setsid", *command("embed", "docs.jsonl", "new")],
-        env=variables, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=side,
+        env=process_environment, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=side,
     )  # fmt: skip
     os.close(side)
     os.close(terminal)
