@@ -1,19 +1,22 @@
-"""The command line: data on stdout, everything else on stderr; exit code 0, 1 (failed) or 2 (usage)."""
+"""The command line: data on stdout, everything else on stderr; exit code 0, 1 (failed), 2 (usage) or 130 (Ctrl-C)."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
+import signal
 import sys
 from itertools import takewhile
 from typing import Any
 
-from ctxembed._cli.errors import error_json
-from ctxembed._errors import CtxembedError, MissingKeyError
+from ctxembed._cli.errors import IncompleteError, error_json, error_text
+from ctxembed._cli.output import finish, open_streams, write_message
 
 __all__ = ["run"]
 
-_INTERRUPTED = 130  # typer's exit code for Ctrl-C
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def run() -> None:
@@ -21,38 +24,82 @@ def run() -> None:
 
     An expected error is one line on stderr, or a JSON object with ``--json``. A traceback is a bug.
     """
+    as_json = "--json" in takewhile(lambda argument: argument != "--", sys.argv[1:])
+    open_streams()
+    try:
+        code = _run(as_json=as_json)
+    except KeyboardInterrupt as interrupt:
+        _on_interrupt(signal.SIG_IGN)  # until it is reported
+        _report(interrupt, as_json=as_json)
+        code = _INTERRUPTED
+    # Ctrl-C while the process ends is no traceback either. At its very end the interpreter restores the default, which
+    # would end the process by the signal.
+    _on_interrupt(lambda *_: os._exit(code))
+    atexit.register(_on_interrupt, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # reported before
+        finish()
+    sys.exit(code)
+
+
+def _run(*, as_json: bool) -> int:
+    """Run the command and return its exit code."""
+    try:
+        code = _command(as_json=as_json)
+        finish()
+    except BrokenPipeError:  # the reader (head, less) has gone
+        return 1
+    except SystemExit as end:  # typer's, where it met a broken pipe before us
+        return end.code if isinstance(end.code, int) else 1
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        _report(error, as_json=as_json)
+        return error.exit_code if isinstance(error, IncompleteError) else 1
+    return code
+
+
+def _command(*, as_json: bool) -> int:
     import typer
 
     from ctxembed._cli.commands import app
 
     usage_error: Any = typer.BadParameter.__mro__[1]  # some versions of typer bring their own click
-    as_json = "--json" in takewhile(lambda argument: argument != "--", sys.argv[1:])
-    code: Any
     try:
-        code = app(standalone_mode=not as_json)  # in standalone mode typer prints usage errors itself
-    except SystemExit as end:
-        code = end.code
-    except KeyboardInterrupt:
-        code = _INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has gone. Without this, Python reports another error when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except MissingKeyError as error:
-        message = "no API key: set PERPLEXITY_API_KEY or PPLX_API_KEY (neither is set, or both are empty)"
-        code = _report(error, message, as_json=as_json)
-    except (CtxembedError, OSError, ValueError, ImportError) as error:
-        # The message names a Python argument, which is an option here.
-        message = str(error).replace("allow_insecure=True", "--allow-insecure")
-        code = _report(error, message, as_json=as_json)
+        # Not in standalone mode, in which typer prints usage errors itself, unescaped.
+        code: int = app(prog_name="ctxembed", standalone_mode=False) or 0
     except usage_error as error:
-        _report(error, error.format_message(), as_json=True)
+        if as_json:
+            write_message(json.dumps(error_json(error, error.format_message())))
+        else:
+            write_message(*_usage(error))
         code = error.exit_code
-    if code == _INTERRUPTED:
-        code = _report(KeyboardInterrupt(), "interrupted", as_json=as_json)
-    sys.exit(code)
+    if code == _INTERRUPTED:  # typer's exit code for Ctrl-C too
+        raise KeyboardInterrupt
+    return code
 
 
-def _report(error: BaseException, message: str, *, as_json: bool) -> int:
-    print(json.dumps(error_json(error, message)) if as_json else f"error: {message}", file=sys.stderr)
-    return 1
+def _usage(error: Any) -> list[str]:
+    """Return the lines of a usage error."""
+    message: str = error.format_message()
+    if error.ctx is None:
+        return [f"Error: {message}"]
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+        return message.split("\n")
+    hint = f"Try '{error.ctx.command_path} --help' for help."
+    return [*error.ctx.get_usage().split("\n"), hint, "", f"Error: {message}"]
+
+
+def _is_expected(error: BaseException) -> bool:
+    from ctxembed._errors import CtxembedError
+
+    return isinstance(error, (CtxembedError, IncompleteError, OSError, ValueError, ImportError, MemoryError))
+
+
+def _report(error: BaseException, *, as_json: bool) -> None:
+    message = error_text(error)
+    write_message(json.dumps(error_json(error, message)) if as_json else f"error: {message}")
+
+
+def _on_interrupt(handler: Any) -> None:
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, handler)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from ctxembed._cli.errors import error_text
+from ctxembed._cli.output import check_stdout, write, write_json, write_message
 from ctxembed._errors import DocumentError
-from ctxembed._models import DEFAULT_MODEL, EncodingFormat
+from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, get_model
 from ctxembed._planning.plan import plural
 
 if TYPE_CHECKING:
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from ctxembed._planning.token_counter import TokenCounter
     from ctxembed._results import Embeddings
 
+_INTERRUPTED: Final = 130
+_HELP: Final = (
+    "Contextualized embeddings: plan, embed, search. The API key is read from PERPLEXITY_API_KEY or PPLX_API_KEY."
+)
+
 app = typer.Typer(
     name="ctxembed",
-    help="Contextualized embeddings: plan, embed, search. The API key is read from PERPLEXITY_API_KEY or PPLX_API_KEY.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,26 +37,34 @@ def _show_version(value: bool) -> None:
     if value:
         from ctxembed import __version__
 
-        print(f"ctxembed {__version__}")
+        write(f"ctxembed {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+# Help texts are arguments: docstrings are absent under ``python -OO``.
+@app.callback(help=_HELP)
 def _options(
     *,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    """Take the options that stand before a command."""
+
+
+def _path(value: str) -> Path:
+    """Return a path. An empty argument, as of an unset variable of the shell, would be the current folder."""
+    if not value:
+        raise typer.BadParameter("the path is empty")
+    return Path(value)
 
 
 Input = Annotated[
     str,
     typer.Argument(
         metavar="INPUT",
-        help='JSON Lines with one {"id": ..., "chunks": [...]} per line ("-" for stdin), or a folder of .txt, .md '
-        "and .rst files, whose paragraphs are the chunks.",
+        help='JSON Lines with one {"id": ..., "chunks": [...]} per line ("-" for stdin), or a folder of .txt, .md, '
+        ".mdx and .rst files, whose paragraphs are the chunks.",
     ),
 ]
 ModelOption = Annotated[str, typer.Option(help="The contextualized model.")]
@@ -64,13 +76,22 @@ TokenizerOption = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help="The model's tokenizer.json, to count tokens exactly."),
 ]
+LinksOption = Annotated[bool, typer.Option("--follow-links", help="Read symbolic links that lead out of the folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; errors are JSON on stderr.")]
 
 
-@app.command()
+@app.command(
+    help="""Embed documents and write the vectors to a folder.
+
+    If documents fail, or you press Ctrl-C, everything else is still written: the exit code is 1 or 130, and meta.json
+    lists the missing documents."""
+)
 def embed(
     source: Input,
-    output: Annotated[Path, typer.Argument(help="Folder to write: vectors.npy, chunks.jsonl, meta.json.")],
+    output: Annotated[
+        Path,
+        typer.Argument(parser=_path, metavar="OUTPUT", help="Folder to write: vectors.npy, chunks.jsonl, meta.json."),
+    ],
     model: ModelOption = DEFAULT_MODEL,
     dimensions: DimensionsOption = None,
     encoding_format: EncodingOption = "base64_int8",
@@ -78,20 +99,21 @@ def embed(
     tokenizer: TokenizerOption = None,
     *,
     allow_insecure: InsecureOption = False,
+    follow_links: LinksOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier output.")] = False,
 ) -> None:
-    """Embed documents and write the vectors to a folder.
-
-    If documents fail, or you press Ctrl-C, everything else is still written: the exit code is 1, and meta.json lists
-    the missing documents.
-    """
+    """Embed documents and write the vectors to a folder."""
     from ctxembed._cli.documents import read
+    from ctxembed._cli.errors import IncompleteError, request_error
     from ctxembed._cli.store import check_free, save
     from ctxembed._client import Client
     from ctxembed._planning.plan import plan as make_plan
 
+    _check_options(model, dimensions, encoding_format, base_url, allow_insecure=allow_insecure)
     check_free(output, force=force)
-    documents = read(source)
+    documents, skipped = read(source, follow_links=follow_links)
+    if skipped:
+        write_message(str(skipped))
     counter = _counter(tokenizer)
     # Report all invalid documents before the first request is charged.
     planned = make_plan(
@@ -106,22 +128,25 @@ def embed(
         raise typer.Exit(1)
     with Client(base_url=base_url, allow_insecure=allow_insecure, token_counter=counter) as client:
         emb, interrupted = _embed(client, documents, model, dimensions, encoding_format)
+        url = client.base_url
     missing = len(emb.failures)
     if len(documents) == missing:
-        _print_error(f"nothing was embedded: {'interrupted' if interrupted else emb.failures[0].error}")
-        raise typer.Exit(1)
+        if interrupted:
+            raise KeyboardInterrupt
+        raise IncompleteError(f"nothing was embedded: {request_error(emb.failures[0].error, url)}", 1)
     save(output, documents, emb, model)
     cost = "no cost reported" if emb.usage.cost_usd is None else f"USD {emb.usage.cost_usd:f}"
-    print(
+    write_message(
         f"{plural(len(emb.vectors), 'vector')} of {plural(len(documents) - missing, 'document')} in {output} "
-        f"({plural(emb.usage.requests, 'request')}, {emb.usage.total_tokens} tokens, {cost})",
-        file=sys.stderr,
+        f"({plural(emb.usage.requests, 'request')}, {emb.usage.total_tokens} tokens, {cost})"
     )
     if missing:
         first = emb.failures[0]
-        reason = "interrupted" if interrupted else f"the first: {documents[first.document].id}: {first.error}"
-        _print_error(f"{plural(missing, 'document')} without vectors ({reason})")
-        raise typer.Exit(1)
+        named = f"{documents[first.document].id}: {request_error(first.error, url)}"
+        reason = "interrupted" if interrupted else f"the first: {named}"
+        raise IncompleteError(
+            f"{plural(missing, 'document')} without vectors ({reason})", _INTERRUPTED if interrupted else 1
+        )
 
 
 def _embed(
@@ -149,6 +174,25 @@ def _embed(
     return emb, False
 
 
+def _check_options(
+    model: str,
+    dimensions: int | None,
+    encoding_format: str,
+    base_url: str | None = None,
+    *,
+    allow_insecure: bool = True,
+) -> None:
+    """Refuse an option as an error of usage, before anything is read."""
+    try:
+        check_dimensions(get_model(model, contextualized=True), dimensions, encoding_format)
+        if base_url is not None:
+            from ctxembed._client.options import check_base_url
+
+            check_base_url(base_url, allow_insecure=allow_insecure)
+    except ValueError as error:
+        raise typer.BadParameter(error_text(error)) from None
+
+
 def _counter(tokenizer: Path | None) -> TokenCounter | None:
     if tokenizer is None:
         return None
@@ -157,7 +201,9 @@ def _counter(tokenizer: Path | None) -> TokenCounter | None:
     return TokenCounter.from_file(tokenizer)
 
 
-@app.command()
+@app.command(
+    help="Show requests, tokens, cost and problems. Nothing is sent. The exit code is 1 if there are problems."
+)
 def plan(
     source: Input,
     model: ModelOption = DEFAULT_MODEL,
@@ -166,15 +212,20 @@ def plan(
     rpm: Annotated[float | None, typer.Option(help="Requests per minute, to show how long they take.")] = None,
     tokenizer: TokenizerOption = None,
     *,
+    follow_links: LinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show requests, tokens, cost and problems. Nothing is sent. The exit code is 1 if there are problems."""
+    """Show requests, tokens, cost and problems."""
     from ctxembed._cli.documents import read
     from ctxembed._planning.plan import plan as make_plan
 
     if rpm is not None and not 0 < rpm < float("inf"):
         raise typer.BadParameter(f"--rpm must be finite and above 0, got {rpm:g}")
-    documents = read(source)
+    _check_options(model, dimensions, encoding_format)
+    check_stdout()
+    documents, skipped = read(source, follow_links=follow_links)
+    if skipped and not as_json:
+        write_message(str(skipped))
     planned = make_plan(
         [document.chunks for document in documents],
         model=model,
@@ -188,18 +239,22 @@ def plan(
         for problem in shown["problems"]:
             problem["id"] = documents[problem["document"]].id
             problem["code"] = DocumentError.code
-        print(json.dumps(shown, indent=2))
+        if skipped:
+            shown["skipped"] = skipped.to_dict()
+        write_json(shown, indent=2)
     else:
-        print(planned)
+        write(*str(planned).split("\n"))
     if planned.problems:
         if not as_json:
             _report_problems(documents, planned.problems)
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(help="Find the chunks nearest to a question, by cosine, or by Hamming distance for binary vectors.")
 def search(
-    folder: Annotated[Path, typer.Argument(help="A folder that `ctxembed embed` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=_path, metavar="FOLDER", help="A folder that `ctxembed embed` wrote.")
+    ],
     query: Annotated[list[str], typer.Argument(help="One or more questions.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Hits per question.")] = 10,
     base_url: BaseUrlOption = None,
@@ -207,45 +262,65 @@ def search(
     allow_insecure: InsecureOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the chunks nearest to a question, by cosine, or by Hamming distance for binary vectors."""
+    """Find the chunks nearest to a question."""
     from ctxembed import top_k
     from ctxembed._cli.documents import first_line
+    from ctxembed._cli.errors import query_error
     from ctxembed._cli.store import load
     from ctxembed._client import Client
+    from ctxembed._results import EmbedError
 
+    _check_queries(query)
+    _check_options(DEFAULT_MODEL, None, "base64_int8", base_url, allow_insecure=allow_insecure)
+    check_stdout()
     store = load(folder)
     with Client(base_url=base_url, allow_insecure=allow_insecure) as client:
-        queries = client.embed_queries(
-            query, model=store.model, dimensions=store.dimensions, encoding_format=store.encoding_format
-        )
+        try:
+            queries = client.embed_queries(
+                query, model=store.model, dimensions=store.dimensions, encoding_format=store.encoding_format
+            )
+        except EmbedError as error:
+            renamed = query_error(error, client.base_url)
+            raise renamed from renamed.__cause__
     metric: Literal["cosine", "hamming"] = "cosine" if store.encoding_format == "base64_int8" else "hamming"
-    matches = top_k(queries.vectors, store.vectors, k, metric=metric)
+    matches = top_k(queries.vectors, store.vectors, min(k, len(store.vectors)), metric=metric)
     for question, ids, scores in zip(query, matches.ids.tolist(), matches.scores.tolist(), strict=True):
         if as_json:
             hits = [{**store.chunks[row], metric: score} for row, score in zip(ids, scores, strict=True)]
-            print(json.dumps({"query": question, "hits": hits}, ensure_ascii=False))
+            write_json({"query": question, "hits": hits})
             continue
-        print(question)
+        write(question)
         for row, score in zip(ids, scores, strict=True):
             chunk = store.chunks[row]
             shown = f"{score:.4f}" if metric == "cosine" else f"{score:6d}"
-            print(f"  {shown}  {chunk['id']}[{chunk['chunk']}]  {first_line(chunk['text'])}")
+            write(f"  {shown}  {chunk['id']}[{chunk['chunk']}]  {first_line(chunk['text'])}")
 
 
-@app.command()
+def _check_queries(queries: list[str]) -> None:
+    for number, query in enumerate(queries, start=1):
+        named = "the query" if len(queries) == 1 else f"query {number}"
+        if not query:
+            raise typer.BadParameter(f"{named} is empty")
+        try:
+            query.encode()
+        except UnicodeEncodeError:  # an argument that is not UTF-8 has lone surrogates in Python
+            raise typer.BadParameter(f"{named} is not UTF-8: {query!r}") from None
+
+
+@app.command(help="Print versions, and the instruction set of each kernel.")
 def info(*, as_json: JsonOption = False) -> None:
     """Print versions, and the instruction set of each kernel."""
     facts = _facts()
     if as_json:
-        print(json.dumps(facts, indent=2))
+        write_json(facts, indent=2)
         return
     for name, value in facts.items():
         if isinstance(value, dict):
-            print(f"{name}:")
+            write(f"{name}:")
             for key, part in value.items():
-                print(f"  {key}: {'not installed' if part is None else part}")
+                write(f"  {key}: {'not installed' if part is None else part}")
         else:
-            print(f"{name}: {value}")
+            write(f"{name}: {value}")
 
 
 def _facts() -> dict[str, Any]:
@@ -272,7 +347,11 @@ def _facts() -> dict[str, Any]:
     }
 
 
-@app.command()
+@app.command(
+    help="""Run a local server with the API's contract, limits and errors, and lexical vectors instead of a model's.
+
+    If CTXEMBED_SERVER_KEY is set, only that key is accepted. The URL is printed to stdout. Ctrl-C stops the server."""
+)
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 picks a free one, which is printed.")] = 8765,
@@ -290,11 +369,9 @@ def serve(
     ] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request to stderr.")] = False,
 ) -> None:
-    """Run a local server with the API's contract, limits and errors, and lexical vectors instead of a model's.
-
-    If CTXEMBED_SERVER_KEY is set, only that key is accepted. The URL is printed to stdout. Ctrl-C stops the server.
-    """
+    """Run a local server."""
     import os
+    import sys
 
     from ctxembed._backends.hashed import NOTICE, HashedEmbedder
     from ctxembed._server import ServerConfig
@@ -319,39 +396,43 @@ def serve(
         )
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
+    if sys.stdout is None:  # a daemon's
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # until the process ends
     run_server(config, HashedEmbedder(config.models), notice=NOTICE)
 
 
-@app.command()
+@app.command(
+    help="""Measure decoding, search and packing on this machine, and check each result.
+
+    No network. CTXEMBED_ISA lowers the instruction set. The exit code is 1 if a result is wrong."""
+)
 def bench(
     seconds: Annotated[float, typer.Option(min=0.01, max=60, help="Time for each benchmark.")] = 0.5,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure decoding, search and packing on this machine, and check each result.
-
-    No network. CTXEMBED_ISA lowers the instruction set. The exit code is 1 if a result is wrong.
-    """
+    """Measure each kernel."""
     from ctxembed._cli.bench import results
 
+    check_stdout()
     paths = _facts()["paths"]
     measured = []
     if not as_json:
-        print("paths: " + ", ".join(f"{kernel} {path}" for kernel, path in paths.items()))
+        write("paths: " + ", ".join(f"{kernel} {path}" for kernel, path in paths.items()))
     for result in results(seconds):
         measured.append(result)
         if not as_json:
             wrong = "" if result.correct else "  WRONG"
-            print(f"{result.work:<44}{result.seconds * 1e3:>10.3f} ms{result.rate:>12,.1f} {result.unit}/s{wrong}")
+            write(f"{result.work:<44}{result.seconds * 1e3:>10.3f} ms{result.rate:>12,.1f} {result.unit}/s{wrong}")
     if as_json:
-        print(json.dumps({"paths": paths, "results": [result._asdict() for result in measured]}))
+        write_json({"paths": paths, "results": [result._asdict() for result in measured]})
     if not all(result.correct for result in measured):
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(help="Embed and search this interpreter's own documentation on a local server: no key, no network.")
 def demo() -> None:
-    """Embed and search this interpreter's own documentation on a local server: no key, no network."""
+    """Run the demo."""
     from ctxembed._cli.demo import run
 
     run()
@@ -365,4 +446,4 @@ def _report_problems(documents: list[Document], problems: Any) -> None:
 
 
 def _print_error(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    write_message(f"error: {message}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ctxembed._cli.documents import Document, first_line
+from ctxembed._cli.output import check_stdout, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,23 +59,25 @@ def run() -> None:
     """Run the demo. Progress goes to stderr, results to stdout."""
     from ctxembed._server import ServerProcess, create_app  # noqa: F401  # create_app: fails early without the extra
 
+    check_stdout()
     started = time.perf_counter()
     documents = list(collect(Path(sysconfig.get_paths()["stdlib"])))
-    print(
+    write(
         f"{len(documents)} modules with {sum(len(document.chunks) for document in documents)} docstrings "
-        f"of Python {sys.version.split()[0]}, read in {time.perf_counter() - started:.1f} s\n"
+        f"of Python {sys.version.split()[0]}, read in {time.perf_counter() - started:.1f} s",
+        "",
     )
     with ServerProcess() as server, tempfile.TemporaryDirectory() as folder:
-        print(f"local server at {server.base_url} (a stand-in: lexical vectors, not a model's)\n")
+        write(f"local server at {server.base_url} (a stand-in: lexical vectors, not a model's)", "")
         _embed_and_search(documents, server.base_url, Path(folder) / "docs.index", started)
-    print("server stopped")
+    write("server stopped")
 
 
 def _embed_and_search(documents: list[Document], base_url: str, path: Path, started: float) -> None:
     import ctxembed
 
     texts = [document.chunks for document in documents]
-    print(ctxembed.plan(texts))
+    write(*str(ctxembed.plan(texts)).split("\n"))
     with ctxembed.Client(api_key="demo", base_url=base_url) as client:
         embedding = time.perf_counter()
         emb = client.embed(texts, progress=True)
@@ -83,18 +86,18 @@ def _embed_and_search(documents: list[Document], base_url: str, path: Path, star
         index.add(emb.vectors)
         index.save(path)
         index = ctxembed.Index.open(path)
-        print(f"\n{emb}\nindex of {len(index)} vectors saved: {path.stat().st_size / 1e6:.1f} MB\n")
+        write("", *str(emb).split("\n"), f"index of {len(index)} vectors saved: {path.stat().st_size / 1e6:.1f} MB", "")
         matches = index.search(client.embed_queries(list(QUESTIONS)).vectors, 4)
 
     sources = [(document, chunk) for document in documents for chunk in range(len(document.chunks))]
     for question, ids, scores in zip(QUESTIONS, matches.ids.tolist(), matches.scores.tolist(), strict=True):
-        print(question)
+        write(question)
         for row, score in zip(ids, scores, strict=True):
             document, chunk = sources[row]
-            print(f"  {score:.3f}  {document.id}[{chunk}]  {first_line(document.chunks[chunk], 70)}")
-        print()
+            write(f"  {score:.3f}  {document.id}[{chunk}]  {first_line(document.chunks[chunk], 70)}")
+        write("")
     usage = emb.usage
-    print(
+    write(
         f"{len(emb.vectors)} chunks, {usage.requests} requests, {usage.total_tokens} tokens, "
         f"{embedding:.1f} s embedding, {time.perf_counter() - started:.1f} s in all, "
         f"USD {usage.cost_usd:f} as reported"

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ctxembed._errors import CtxembedError
+from ctxembed._errors import APIConnectionError, CtxembedError, MissingKeyError
+from ctxembed._results import EmbedError, InvalidDocumentsError
 
-__all__ = ["error_code", "error_json"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["IncompleteError", "error_code", "error_json", "error_text", "query_error", "request_error"]
+
+
+class IncompleteError(Exception):
+    """Documents are without vectors. It carries the exit code of the command."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def error_code(error: BaseException) -> str | None:
     """Return the code of one of the package's own errors, else None."""
     return error.code if isinstance(error, CtxembedError) else None
+
+
+def error_text(error: BaseException) -> str:
+    """Return the message of an error, in the words of the command line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, MissingKeyError):
+        return "no API key: set PERPLEXITY_API_KEY or PPLX_API_KEY (neither is set, or both are empty)"
+    # The message may name a Python argument, which is an option here.
+    return str(error).replace("allow_insecure=True", "--allow-insecure") or type(error).__name__
 
 
 def error_json(error: BaseException, message: str) -> dict[str, Any]:
@@ -20,3 +44,31 @@ def error_json(error: BaseException, message: str) -> dict[str, Any]:
     if isinstance(error.__cause__, CtxembedError):
         shown["cause"] = error_json(error.__cause__, str(error.__cause__))
     return shown
+
+
+def request_error(error: Exception, base_url: str) -> str:
+    """Return the message of a failed request."""
+    refused = any(isinstance(cause, ConnectionRefusedError) for cause in _chain(error))
+    if isinstance(error, APIConnectionError) and refused:
+        return f"cannot connect to {base_url}: connection refused"
+    return f"{type(error).__name__}: {error}"
+
+
+def query_error(error: EmbedError, base_url: str) -> EmbedError:
+    """Return the error of embedding queries, with a message that speaks of queries."""
+    if isinstance(error, InvalidDocumentsError):
+        message = "; ".join(f"query {problem.document + 1}: {problem.reason}" for problem in error.problems)
+        return InvalidDocumentsError(message, error.partial, error.failures, error.problems)
+    cause = error.failures[0].error
+    count = f"{len(error.failures)} of {len(error.partial)} queries" if len(error.partial) > 1 else "the query"
+    verb = "was" if len(error.partial) == 1 else "were"
+    message = f"{count} {verb} not embedded: {request_error(cause, base_url)}"
+    renamed = EmbedError(message, error.partial, error.failures)
+    renamed.__cause__ = error.__cause__
+    return renamed
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -9,20 +9,24 @@ The folder is written under a temporary name and renamed when it is complete, so
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import stat
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
 from ctxembed._cli.errors import error_code
+from ctxembed._models import check_dimensions, get_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -140,42 +144,102 @@ def load(folder: Path) -> Store:
         The folder is not an output of ``ctxembed embed``, or its files are inconsistent. The message names the file.
     """
     path = folder / "meta.json"
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = meta["version"]
-        model, dimensions, encoding = meta["model"], meta["dimensions"], meta["encoding_format"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"{folder} is not an output of ctxembed embed: it has no meta.json") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged: {error!r}") from None
-    if version != _VERSION:
-        raise StoreError(f"{path} has version {version!r}, this ctxembed reads {_VERSION}")
+    if not path.is_symlink() and not path.exists():
+        raise StoreError(f"{folder} is not an output of ctxembed embed: it has no meta.json")
+    model, dimensions, encoding, count = _meta_fields(path)
     vectors = _vectors(folder / "vectors.npy", dimensions, encoding)
+    if len(vectors) != count:
+        raise StoreError(f"{folder} is damaged: {len(vectors)} vectors, but meta.json says {count}")
     chunks = _chunks(folder / "chunks.jsonl")
     if len(chunks) != len(vectors):
         raise StoreError(f"{folder} is damaged: {len(vectors)} vectors, but {len(chunks)} lines in chunks.jsonl")
-    return Store(vectors, chunks, model, dimensions, cast("EncodingFormat", encoding))
+    return Store(vectors, chunks, model, dimensions, encoding)
+
+
+def _meta_fields(path: Path) -> tuple[str, int, EncodingFormat, int]:
+    """Return model, dimensions, encoding and number of chunks."""
+    meta = _parse(_content(path), str(path), {"version": int})
+    if meta["version"] != _VERSION:
+        raise StoreError(f"{path} has version {meta['version']!r}, this ctxembed reads {_VERSION}")
+    _check_fields(meta, str(path), {"model": str, "dimensions": int, "encoding_format": str, "chunks": int})
+    model, dimensions, encoding = meta["model"], meta["dimensions"], meta["encoding_format"]
+    try:
+        check_dimensions(get_model(model, contextualized=True), dimensions, encoding)
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: {error}") from None
+    return model, dimensions, cast("EncodingFormat", encoding), meta["chunks"]
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file. Anything else is refused: opening a pipe would block."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StoreError(f"{path} is not a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _parse(content: bytes, source: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return a JSON object that has fields of these types."""
+    try:
+        value: Any = json.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{source} is damaged: not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{source} is damaged: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise StoreError(f"{source} is damaged: expected a JSON object, got a {type(value).__name__}")
+    _check_fields(value, source, fields)
+    return value
+
+
+def _check_fields(value: dict[str, Any], source: str, fields: Mapping[str, type]) -> None:
+    for name, kind in fields.items():
+        if name not in value:
+            raise StoreError(f"{source} is damaged: no {name!r}")
+        if type(value[name]) is not kind:
+            raise StoreError(
+                f"{source} is damaged: {name!r} must be {_KINDS[kind]}, got a {type(value[name]).__name__}"
+            )
+
+
+_KINDS: Final = {str: "a string", int: "an integer"}
 
 
 def _vectors(path: Path, dimensions: int, encoding: str) -> NDArray[Any]:
     try:
-        vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise StoreError(f"{path} is damaged: {error}") from None
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{path} is not a file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a header with absurd numbers
+            vectors: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from None
+    except StoreError:
+        raise
+    except Exception as error:  # noqa: BLE001  # NumPy evaluates the header: nearly any exception
+        raise StoreError(f"{path} is damaged: {_first_line(str(error)) or type(error).__name__}") from None
+    if not isinstance(vectors, np.memmap):
+        raise StoreError(f"{path} is damaged: not a file of one array")
     dtype, width = ("int8", dimensions) if encoding == "base64_int8" else ("uint8", dimensions // 8)
     fits = vectors.dtype == dtype and vectors.ndim == 2 and vectors.shape[1] == width
     if not fits or not vectors.flags.c_contiguous:
         raise StoreError(f"{path} holds {vectors.dtype} {vectors.shape}, but meta.json says {encoding} x {dimensions}")
+    if vectors.offset + vectors.nbytes != status.st_size:
+        raise StoreError(f"{path} is damaged: {status.st_size} bytes, expected {vectors.offset + vectors.nbytes}")
     return vectors
+
+
+def _first_line(text: str) -> str:
+    return text.split("\n", 1)[0][:200]
 
 
 def _chunks(path: Path) -> list[dict[str, Any]]:
     chunks = []
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                row = json.loads(line)
-                chunks.append({"id": row["id"], "chunk": row["chunk"], "text": row["text"]})
-            except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{path}, line {number}, is damaged: {error!r}") from None
+    fields = {"id": str, "chunk": int, "text": str}
+    for number, line in enumerate(io.BytesIO(_content(path)), start=1):
+        row = _parse(line, f"{path}, line {number},", fields)
+        chunks.append({name: row[name] for name in fields})
     return chunks

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,10 +122,11 @@ def progress_callback(progress: object) -> Iterator[Callable[[Progress], object]
     if progress is None or progress is False:
         yield None
     elif progress is True:
-        if sys.stderr.isatty():
-            with _bar() as update:
+        stream = _Terminal(getattr(sys, "stderr", None))
+        if stream.isatty():
+            with _bar(stream) as update:
                 yield update
-        else:  # a log file or a pipe
+        else:  # a log file or a pipe, or none at all
             yield None
     elif callable(progress):
         yield progress
@@ -132,8 +134,55 @@ def progress_callback(progress: object) -> Iterator[Callable[[Progress], object]
         raise TypeError(f"progress must be a callable, a bool or None, got {progress!r}")
 
 
+class _Terminal(io.TextIOBase):
+    """A terminal that may go away at any time: from its first error on, nothing is written.
+
+    A bar must not end a call that is paid for.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._works = stream is not None
+        self._stream = self._get("rich_proxied_file") or stream  # another bar's, around the terminal
+        encoding = self._get("encoding")
+        self._encoding = encoding if isinstance(encoding, str) else "ascii"
+
+    def _get(self, name: str) -> Any:
+        with contextlib.suppress(Exception):  # the stream can be any object
+            return getattr(self._stream, name)
+        return None
+
+    def _call(self, method: str, *args: Any) -> Any:
+        if self._works:
+            try:
+                return getattr(self._stream, method)(*args)
+            except Exception:  # noqa: BLE001  # the stream can be any object
+                self._works = False
+        return None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # read-only
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return bool(self._call("isatty"))
+
+    def fileno(self) -> int:
+        raise OSError("not needed")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._call("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._call("flush")
+
+
 @contextlib.contextmanager
-def _bar() -> Iterator[Callable[[Progress], object]]:
+def _bar(stream: _Terminal) -> Iterator[Callable[[Progress], object]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -145,10 +194,17 @@ def _bar() -> Iterator[Callable[[Progress], object]]:
         TextColumn("documents, {task.fields[tokens]:,} tokens"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None, tokens=0)
+    bar = Bar(*columns, console=Console(file=cast("IO[str]", stream)))
+    task = bar.add_task("", total=None, tokens=0)
 
-        def update(progress: Progress) -> None:
-            bar.update(task, completed=progress.documents_done, total=progress.documents_total, tokens=progress.tokens)
+    def update(progress: Progress) -> None:
+        bar.update(task, completed=progress.documents_done, total=progress.documents_total, tokens=progress.tokens)
 
+    # It draws in a thread, which cannot start while the interpreter ends.
+    with contextlib.suppress(Exception):
+        bar.start()
+    try:
         yield update
+    finally:
+        with contextlib.suppress(Exception):
+            bar.stop()
