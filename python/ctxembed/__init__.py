@@ -60,6 +60,7 @@ from ctxembed._errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    SpaceError,
     UnprocessableEntityError,
 )
 from ctxembed._models import EncodingFormat, InputType, Model, get_model, models, register_model
@@ -151,6 +152,7 @@ __all__ = [
     "ResponseDecoder",
     "ResponseEvent",
     "RetryEvent",
+    "SpaceError",
     "SplitDocuments",
     "Stream",
     "Timeouts",

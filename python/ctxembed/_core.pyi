@@ -6,7 +6,7 @@ This module imports nothing of ``ctxembed``. Where a result is an ``Embeddings``
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, Literal, NoReturn, SupportsIndex, TypeAlias, TypeVar, final, overload
+from typing import Any, Literal, NoReturn, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -137,21 +137,35 @@ class Calibration:
     @property
     def recalls(self) -> NDArray[np.float64]: ...
 
+class _Embeddings(Protocol):
+    """``ctxembed.Embeddings``."""
+
+    @property
+    def vectors(self) -> NDArray[Any]: ...
+    @property
+    def dimensions(self) -> int: ...
+    @property
+    def space(self) -> str | None: ...
+    @property
+    def input_type(self) -> str | None: ...
+
 @final
 class Index:
-    def __new__(cls, dims: SupportsIndex) -> Index: ...
+    def __new__(cls, dims: SupportsIndex, *, space: str | None = None) -> Index: ...
+    @property
+    def space(self) -> str | None: ...
     @property
     def dims(self) -> int: ...
     @property
     def dimensions(self) -> int: ...
     @property
     def oversample(self) -> int: ...
-    def add(self, vectors: NDArray[np.int8], ids: _Ids | None = None) -> NDArray[np.int64]: ...
+    def add(self, vectors: NDArray[np.int8] | _Embeddings, ids: _Ids | None = None) -> NDArray[np.int64]: ...
     def remove(self, ids: _Ids) -> None: ...
     def vectors(self, ids: _Ids) -> NDArray[np.int8]: ...
     def search(
         self,
-        queries: NDArray[np.int8],
+        queries: NDArray[np.int8] | _Embeddings,
         k: SupportsIndex,
         *,
         metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
@@ -163,7 +177,7 @@ class Index:
     ) -> Matches: ...
     def search_range(
         self,
-        queries: NDArray[np.int8],
+        queries: NDArray[np.int8] | _Embeddings,
         radius: float,
         *,
         metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
@@ -173,7 +187,7 @@ class Index:
     ) -> RangeMatches: ...
     def count(
         self,
-        queries: NDArray[np.int8],
+        queries: NDArray[np.int8] | _Embeddings,
         radius: float,
         *,
         metric: Literal["cosine", "dot", "hamming", "asymmetric"] = "cosine",
@@ -192,7 +206,7 @@ class Index:
     ) -> Pairs: ...
     def calibrate(
         self,
-        queries: NDArray[np.int8],
+        queries: NDArray[np.int8] | _Embeddings,
         k: SupportsIndex,
         recall: float = 0.99,
         *,
@@ -206,19 +220,21 @@ class Index:
 
 @final
 class BinaryIndex:
-    def __new__(cls, dims: SupportsIndex) -> BinaryIndex: ...
+    def __new__(cls, dims: SupportsIndex, *, space: str | None = None) -> BinaryIndex: ...
+    @property
+    def space(self) -> str | None: ...
     @property
     def dims(self) -> int: ...
     @property
     def dimensions(self) -> int: ...
     @property
     def oversample(self) -> int: ...
-    def add(self, vectors: NDArray[np.uint8], ids: _Ids | None = None) -> NDArray[np.int64]: ...
+    def add(self, vectors: NDArray[np.uint8] | _Embeddings, ids: _Ids | None = None) -> NDArray[np.int64]: ...
     def remove(self, ids: _Ids) -> None: ...
     def vectors(self, ids: _Ids) -> NDArray[np.uint8]: ...
     def search(
         self,
-        queries: NDArray[np.uint8] | NDArray[np.int8],
+        queries: NDArray[np.uint8] | NDArray[np.int8] | _Embeddings,
         k: SupportsIndex,
         *,
         metric: Literal["hamming", "asymmetric"] | None = None,
@@ -230,7 +246,7 @@ class BinaryIndex:
     ) -> Matches: ...
     def search_range(
         self,
-        queries: NDArray[np.uint8] | NDArray[np.int8],
+        queries: NDArray[np.uint8] | NDArray[np.int8] | _Embeddings,
         radius: SupportsIndex,
         *,
         metric: Literal["hamming", "asymmetric"] | None = None,
@@ -240,7 +256,7 @@ class BinaryIndex:
     ) -> RangeMatches: ...
     def count(
         self,
-        queries: NDArray[np.uint8] | NDArray[np.int8],
+        queries: NDArray[np.uint8] | NDArray[np.int8] | _Embeddings,
         radius: SupportsIndex,
         *,
         metric: Literal["hamming", "asymmetric"] | None = None,
@@ -258,7 +274,7 @@ class BinaryIndex:
     ) -> Pairs: ...
     def calibrate(
         self,
-        queries: NDArray[np.uint8] | NDArray[np.int8],
+        queries: NDArray[np.uint8] | NDArray[np.int8] | _Embeddings,
         k: SupportsIndex,
         recall: float = 0.99,
         *,

@@ -286,6 +286,16 @@ class IndexFileError(CtxembedError):
     code: ClassVar[str] = "CTX-019"
 
 
+@_core.register_class
+class SpaceError(CtxembedError, ValueError):
+    """Vectors of another space, of other dimensions or of the wrong role were to be stored or compared.
+
+    The message names both sides and what to do.
+    """
+
+    code: ClassVar[str] = "CTX-021"
+
+
 class MissingKeyError(CtxembedError, ValueError):
     """No API key was given to a client, and the environment has none."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,6 +23,8 @@ __all__ = [
     "get_model",
     "models",
     "register_model",
+    "registered_space",
+    "space_of_prefix",
 ]
 
 EncodingFormat = Literal["base64_int8", "base64_binary"]
@@ -295,3 +298,14 @@ def check_input_type(model: Model, input_type: object, default: InputType) -> In
     if input_type in ("document", "query"):
         return input_type
     raise ValueError(f"input_type must be 'document', 'query' or None, got {input_type!r}")
+
+
+def registered_space(name: str, dimensions: int) -> str | None:
+    """Return the space of vectors of a model, or None where it is not registered."""
+    model = _REGISTRY.get(name)
+    return None if model is None else model.space_of(dimensions)
+
+
+def space_of_prefix(space: str, before: int, after: int) -> str:
+    """Return the space of the first ``after`` of ``before`` dimensions. A space may name its dimensions."""
+    return re.sub(rf"@{before}(?=$|#)", f"@{after}", space)

@@ -11,6 +11,7 @@ import numpy as np
 from ctxembed import _core
 from ctxembed._costs import add_costs
 from ctxembed._errors import CtxembedError
+from ctxembed._models import registered_space, space_of_prefix
 from ctxembed._parsed_response import parse_response
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from ctxembed._models import EncodingFormat
+    from ctxembed._models import EncodingFormat, InputType
 
 __all__ = ["NO_USAGE", "EmbedError", "Embeddings", "Failure", "InvalidDocumentsError", "Problem", "Usage"]
 
@@ -139,6 +140,10 @@ class Embeddings:
         Tokens and cost as reported, summed over the requests.
     failures : tuple of Failure
         The documents without vectors.
+    space : str or None
+        Name of the vector space: vectors of one space can be compared. None where it is not known.
+    input_type : {"document", "query"} or None
+        The role with which they were embedded; None for a model without input types.
 
     Notes
     -----
@@ -162,6 +167,8 @@ class Embeddings:
     encoding_format: EncodingFormat
     usage: Usage = Usage()
     failures: tuple[Failure, ...] = ()
+    space: str | None = None
+    input_type: InputType | None = None
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -192,7 +199,14 @@ class Embeddings:
         )
 
     @classmethod
-    def from_response(cls, response: object, *, encoding_format: EncodingFormat = "base64_int8") -> Self:
+    def from_response(
+        cls,
+        response: object,
+        *,
+        encoding_format: EncodingFormat = "base64_int8",
+        space: str | None = None,
+        input_type: InputType | None = None,
+    ) -> Self:
         """Create embeddings from a response that another client has parsed.
 
         Parameters
@@ -200,6 +214,11 @@ class Embeddings:
         response : object or dict
             The official package's response object (of either embeddings endpoint), or the same as a dict.
         encoding_format : {"base64_int8", "base64_binary"}
+            As requested. The response does not contain it.
+        space : str, optional
+            The vector space, if a server named it (header ``x-ctxembed-space``). Default: that of the model in the
+            response, if it is registered.
+        input_type : {"document", "query"}, optional
             As requested. The response does not contain it.
 
         Raises
@@ -210,17 +229,30 @@ class Embeddings:
             ``response`` has no ``data``.
         """
         vectors, offsets, model, dimensions, usage = parse_response(response, encoding_format)
-        return cls(vectors, offsets, model, dimensions, encoding_format, Usage(*usage, requests=1))
+        if space is None and model is not None:
+            space = registered_space(model, dimensions)
+        return cls(
+            vectors,
+            offsets,
+            model,
+            dimensions,
+            encoding_format,
+            Usage(*usage, requests=1),
+            space=space,
+            input_type=input_type,
+        )
 
     def truncate(self, dims: int) -> Self:
-        """Return a copy with the first ``dims`` dimensions of every vector (Matryoshka).
+        """Return a copy with the first ``dims`` dimensions of every vector (Matryoshka), in the space of these.
 
         Raises
         ------
         ValueError
             ``dims`` is not from 1 to :attr:`dimensions`, or not a multiple of 8 for bits.
         """
-        return replace(self, vectors=_core.truncate(self.vectors, dims), dimensions=int(dims))
+        vectors = _core.truncate(self.vectors, dims)
+        space = None if self.space is None else space_of_prefix(self.space, self.dimensions, int(dims))
+        return replace(self, vectors=vectors, dimensions=int(dims), space=space)
 
     def to_binary(self) -> Self:
         """Return the same documents as packed bits, least significant bit first: 1 where the value is >= 0.

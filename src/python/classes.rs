@@ -2,15 +2,26 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use numpy::PyUntypedArray;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 
 /// `ctxembed.Embeddings`.
-pub(super) static EMBEDDINGS: Dataclass<7> = Dataclass {
+pub(super) static EMBEDDINGS: Dataclass<9> = Dataclass {
     name: "Embeddings",
-    fields: ["vectors", "offsets", "model", "dimensions", "encoding_format", "usage", "failures"],
+    fields: [
+        "vectors",
+        "offsets",
+        "model",
+        "dimensions",
+        "encoding_format",
+        "usage",
+        "failures",
+        "space",
+        "input_type",
+    ],
     registered: Mutex::new(None),
 };
 
@@ -27,12 +38,16 @@ pub(super) static DECODE_ERROR: Exception = Exception { name: "DecodeError", reg
 /// `ctxembed.IndexFileError`.
 pub(super) static INDEX_FILE_ERROR: Exception = Exception { name: "IndexFileError", registered: Mutex::new(None) };
 
+/// `ctxembed.SpaceError`.
+pub(super) static SPACE_ERROR: Exception = Exception { name: "SpaceError", registered: Mutex::new(None) };
+
 /// Add the room's function to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register_class, module)?)
 }
 
-/// Register a class that this module instantiates: Embeddings, Usage, DecodeError or IndexFileError.
+/// Register a class that this module instantiates: Embeddings, Usage, DecodeError, IndexFileError or
+/// SpaceError.
 ///
 /// A class of the same name that was registered before is replaced. Returns the class, so this is a class decorator.
 ///
@@ -51,6 +66,7 @@ fn register_class<'py>(cls: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         "Usage" => USAGE.register(class)?,
         "DecodeError" => DECODE_ERROR.register(class)?,
         "IndexFileError" => INDEX_FILE_ERROR.register(class)?,
+        "SpaceError" => SPACE_ERROR.register(class)?,
         other => return Err(PyValueError::new_err(format!("no class named {other:?} is instantiated here"))),
     }
     Ok(cls.clone())
@@ -97,6 +113,14 @@ impl<const N: usize> Dataclass<N> {
         let names = self.fields.map(|field| PyString::intern(py, field).unbind());
         set(&self.registered, (class.clone().unbind(), names));
         Ok(())
+    }
+
+    /// Whether an object is an instance of the class or of a subclass.
+    pub(super) fn is_instance(&self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        if object.is_instance_of::<PyUntypedArray>() {
+            return Ok(false);
+        }
+        object.is_instance(get(&self.registered, self.name)?.0.bind(object.py()))
     }
 
     /// A new instance with these values for the fields, in their order.

@@ -3,6 +3,7 @@
 mod arguments;
 mod binary_index;
 mod common;
+mod embeddings;
 mod functions;
 mod index;
 mod matches;

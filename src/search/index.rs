@@ -64,17 +64,26 @@ pub struct Index {
     /// Locked for the whole of a change. The set of all ids, once ids can collide.
     writer: Mutex<Option<HashSet<i64>>>,
     calibration: Mutex<Option<Calibration>>,
+    /// The name of the vectors' space, if it is known.
+    space: Mutex<Option<String>>,
 }
 
 impl Index {
     /// An empty index; `dims` must have passed [`Kind::check_dims`].
-    pub fn new(kind: Kind, dims: usize) -> Self {
-        Self::from_snapshot(kind, dims, Snapshot::default(), None)
+    pub fn new(kind: Kind, dims: usize, space: Option<String>) -> Self {
+        Self::from_snapshot(kind, dims, Snapshot::default(), None, space)
     }
 
-    pub(super) fn from_snapshot(kind: Kind, dims: usize, snapshot: Snapshot, calibration: Option<Calibration>) -> Self {
+    pub(super) fn from_snapshot(
+        kind: Kind,
+        dims: usize,
+        snapshot: Snapshot,
+        calibration: Option<Calibration>,
+        space: Option<String>,
+    ) -> Self {
         let current = RwLock::new(Arc::new(snapshot));
-        Self { kind, dims, current, writer: Mutex::new(None), calibration: Mutex::new(calibration) }
+        let (calibration, space) = (Mutex::new(calibration), Mutex::new(space));
+        Self { kind, dims, current, writer: Mutex::new(None), calibration, space }
     }
 
     /// The type of its rows.
@@ -95,6 +104,33 @@ impl Index {
     /// Number of rows.
     pub fn count(&self) -> usize {
         self.snapshot().count
+    }
+
+    /// The name of the vectors' space, if it is known.
+    pub fn space(&self) -> Option<String> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Take over the space of the first vectors, and return whether that was done. It is not where there are vectors
+    /// of an unknown space. The error is the space of the index, if it is another one.
+    pub fn adopt_space(&self, space: &str) -> Result<bool, String> {
+        let mut current = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
+            Some(own) if own != space => Err(own.clone()),
+            None if self.count() == 0 => {
+                *current = Some(space.to_owned());
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Undo [`Index::adopt_space`] where the vectors were not added, if there are none.
+    pub fn forget_space(&self) {
+        let mut current = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.count() == 0 {
+            *current = None;
+        }
     }
 
     /// The result of the last calibration.
@@ -321,7 +357,7 @@ mod tests {
 
     #[test]
     fn given_ids_and_default_ids_mix_until_they_collide() {
-        let index = Index::new(Kind::Int8, 2);
+        let index = Index::new(Kind::Int8, 2, None);
         assert_eq!(index.add_int8(&[1; 4], None).expect("unused ids"), [0, 1]);
         assert_eq!(index.add_int8(&[1; 4], Some(&[-5, 5])).expect("unused ids"), [-5, 5]);
         assert_eq!(index.add_int8(&[1; 2], None).expect("unused ids"), [4]);
@@ -338,7 +374,7 @@ mod tests {
 
     #[test]
     fn removed_ids_can_be_given_again_and_default_ids_continue() {
-        let index = Index::new(Kind::Int8, 2);
+        let index = Index::new(Kind::Int8, 2, None);
         index.add_int8(&[1; 8], None).expect("unused ids");
         let refused = index.remove(&[1, 4]).expect_err("there is no 4");
         assert!(refused.to_string().contains("ids[1] = 4 is not"), "{refused}");
@@ -356,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_does_not_see_later_changes() {
-        let index = Index::new(Kind::Int8, 2);
+        let index = Index::new(Kind::Int8, 2, None);
         index.add_int8(&[1; 4], None).expect("unused ids");
         let before = index.snapshot();
         index.add_int8(&[1; 4], None).expect("unused ids");

@@ -187,7 +187,9 @@ fn embeddings<'py>(
     let encoding_format = encoding_name(py, encoding).clone().into_any();
     let usage = usage(py, decoded.usage.unwrap_or_default())?;
     let failures = PyTuple::empty(py).into_any();
-    EMBEDDINGS.instance(py, [vectors, offsets, model, dimensions, encoding_format, usage, failures])
+    // The client knows the space and the role.
+    let (space, input_type) = (py.None().into_bound(py), py.None().into_bound(py));
+    EMBEDDINGS.instance(py, [vectors, offsets, model, dimensions, encoding_format, usage, failures, space, input_type])
 }
 
 fn encoding_name(py: Python<'_>, encoding: Encoding) -> &Bound<'_, PyString> {

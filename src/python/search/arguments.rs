@@ -10,6 +10,7 @@ use pyo3::types::{PyBool, PyList, PyTuple};
 
 use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as row_mask, saturated, short_repr};
 use super::super::scalars::{Argument, number};
+use super::embeddings::{Given, Use};
 use crate::search::index::Index;
 use crate::search::query::{Filter, Metric, Options};
 use crate::search::range::Threshold;
@@ -203,7 +204,8 @@ impl<'py> SearchArguments<'py> {
     ) -> PyResult<Self> {
         // The queries last: an `__index__` of the others could change their shape.
         let (dims, threads, mask) = (dimensions(dims, index, metric)?, thread_count(threads)?, Mask::extract(mask)?);
-        Ok(Self { queries: Queries::extract(queries, index.dims(), dims)?, mask, dims, threads })
+        let given = Given::extract(index, queries, dims, Use::Compared)?;
+        Ok(Self { queries: Queries::extract(&given.array, index.dims(), dims)?, mask, dims, threads })
     }
 
     pub(super) fn options(&self) -> Options<'_> {

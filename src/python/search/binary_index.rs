@@ -12,6 +12,7 @@ use super::arguments::{
     Mask, Queries, SearchMode, dimensions, limit, oversample, recall, stage, thread_count, threshold,
 };
 use super::common::{add, create, ids_of, not_picklable, open, remove, save, vectors};
+use super::embeddings::{Given, Use, array_of};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{self, Index, Kind};
@@ -24,11 +25,14 @@ use crate::similarity::Matrix;
 /// ----------
 /// dims : int
 ///     Dimensions (bits) of every vector, a multiple of 8.
+/// space : str, optional
+///     Name of the space of the vectors. By default an empty index takes it from the first :class:`Embeddings` that are
+///     added; arrays are not checked.
 ///
 /// Raises
 /// ------
 /// TypeError
-///     ``dims`` is not an int.
+///     ``dims`` is not an int, or ``space`` is not a str.
 /// ValueError
 ///     ``dims`` is out of its range, or not a multiple of 8.
 ///
@@ -52,15 +56,16 @@ pub(super) struct PyBinaryIndex(Index);
 #[pymethods]
 impl PyBinaryIndex {
     #[new]
-    fn new(dims: &Bound<'_, PyAny>) -> PyResult<Self> {
-        create(Kind::Binary, dims).map(Self)
+    #[pyo3(signature = (dims, *, space=None))]
+    fn new(dims: &Bound<'_, PyAny>, space: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        create(Kind::Binary, dims, space).map(Self)
     }
 
     /// Add packed vectors.
     ///
     /// Parameters
     /// ----------
-    /// vectors : numpy.ndarray
+    /// vectors : numpy.ndarray or Embeddings
     ///     Packed bits, uint8 of shape ``(n, dims / 8)``, or ``(dims / 8,)`` for one vector, all in the same bit order.
     /// ids : numpy.ndarray or list of int, optional
     ///     int64 of shape ``(n,)``, unique and not yet in the index. By default consecutive numbers from the number
@@ -78,6 +83,8 @@ impl PyBinaryIndex {
     /// ValueError
     ///     The width is not ``dims / 8``, an array is not C-contiguous, or an id is repeated or already in the index.
     ///     Nothing was added.
+    /// SpaceError
+    ///     Embeddings of another space, of other dimensions, or of queries were given. Nothing was added.
     #[pyo3(signature = (vectors, ids=None))]
     fn add<'py>(
         &self,
@@ -103,7 +110,7 @@ impl PyBinaryIndex {
     ///
     /// Parameters
     /// ----------
-    /// queries : numpy.ndarray
+    /// queries : numpy.ndarray or Embeddings
     ///     Packed bits, uint8 of shape ``(q, dims / 8)``, or int8 vectors of shape ``(q, dims)``; without the first axis
     ///     for one query. With ``dimensions``, queries of that many dimensions are accepted too.
     /// k : int
@@ -193,7 +200,7 @@ impl PyBinaryIndex {
     ///
     /// Parameters
     /// ----------
-    /// queries : numpy.ndarray
+    /// queries : numpy.ndarray or Embeddings
     ///     As in :meth:`search`.
     /// radius : int
     ///     The largest distance for "hamming", the lowest product for "asymmetric".
@@ -375,7 +382,8 @@ impl PyBinaryIndex {
 
 /// The metric of a name, or the one for the dtype of the queries.
 fn metric_of(metric: Option<&Bound<'_, PyAny>>, queries: &Bound<'_, PyAny>) -> PyResult<Metric> {
-    let array = untyped("queries", queries)?;
+    let queries = array_of(queries)?;
+    let array = untyped("queries", &queries)?;
     match metric {
         Some(name) => choice("metric", name, &[("hamming", Metric::Hamming), ("asymmetric", Metric::Asymmetric)]),
         None if has_dtype::<i8>(array) => Ok(Metric::Asymmetric),
@@ -420,6 +428,7 @@ impl<'py> SearchArguments<'py> {
         // The queries last: an `__index__` of the others could change their shape.
         let (dims, threads, mask) = (dimensions(dims, index, metric)?, thread_count(threads)?, Mask::extract(mask)?);
         let whole = index.dims();
+        let queries = &Given::extract(index, queries, dims, Use::Compared)?.array;
         let queries = if metric == Metric::Hamming {
             QueryArrays::Bits(Queries::extract(queries, whole / 8, dims / 8)?)
         } else {

@@ -10,18 +10,32 @@ use pyo3::prelude::*;
 use super::super::convert::{self, Rows, collected, detached, filled, interruptible, saturated, short_repr};
 use super::super::errors;
 use super::super::scalars::{Argument, boolean};
+use super::embeddings::{Given, Use};
 use crate::error::Error;
 use crate::search::file;
 use crate::search::index::{Index, Kind};
 
-pub(super) fn create(kind: Kind, dims: &Bound<'_, PyAny>) -> PyResult<Index> {
+pub(super) fn create(kind: Kind, dims: &Bound<'_, PyAny>, space: Option<&Bound<'_, PyAny>>) -> PyResult<Index> {
+    let space = space.map(space_of).transpose()?;
     let given = dims;
     let wrong = |what| PyValueError::new_err(format!("dims {what}, got {}", short_repr(given)));
     let dims = saturated(given)?
         .ok_or_else(|| PyTypeError::new_err(format!("dims must be an int, got {}", short_repr(given))))?;
     let dims = usize::try_from(dims).unwrap_or_default(); // out of range as the value is
     kind.check_dims(dims).map_err(wrong)?;
-    Ok(Index::new(kind, dims))
+    Ok(Index::new(kind, dims, space))
+}
+
+/// The `space` argument.
+fn space_of(space: &Bound<'_, PyAny>) -> PyResult<String> {
+    let name: String = space
+        .extract()
+        .map_err(|_| PyTypeError::new_err(format!("space must be a str or None, got {}", short_repr(space))))?;
+    if name.is_empty() || name.len() > file::MAX_SPACE || name.contains('\0') {
+        let expected = format!("1 to {} bytes of UTF-8 without null characters", file::MAX_SPACE);
+        return Err(PyValueError::new_err(format!("space must have {expected}, got {}", short_repr(space))));
+    }
+    Ok(name)
 }
 
 pub(super) fn add<'py, T: Element + Sync>(
@@ -34,13 +48,19 @@ pub(super) fn add<'py, T: Element + Sync>(
     let width = if index.kind() == Kind::Binary { index.dims() / 8 } else { index.dims() };
     // Before the rows: an `__index__` of an id could change their shape.
     let ids = ids.map(ids_of).transpose()?;
-    let rows = Rows::<T>::extract("vectors", vectors)?;
+    let given = Given::extract(index, vectors, index.dims(), Use::Added)?;
+    let rows = Rows::<T>::extract("vectors", &given.array)?;
     if rows.width() != width {
         let got = rows.width();
         return Err(PyValueError::new_err(format!("vectors must have {width} columns, as the index has, got {got}")));
     }
     let values = rows.values();
-    let assigned = detached(py, || work(values, ids.as_deref()))?;
+    let adopted = given.adopt_space(py, index)?;
+    let assigned = detached(py, || work(values, ids.as_deref())).inspect_err(|_| {
+        if adopted {
+            index.forget_space();
+        }
+    })?;
     Ok(assigned.into_pyarray(py).into_any())
 }
 

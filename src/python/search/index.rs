@@ -22,11 +22,14 @@ use crate::search::query::{DEFAULT_OVERSAMPLE, Metric};
 /// ----------
 /// dims : int
 ///     Dimensions of every vector, from 1 to 131,071.
+/// space : str, optional
+///     Name of the space of the vectors. By default an empty index takes it from the first :class:`Embeddings` that are
+///     added; arrays are not checked.
 ///
 /// Raises
 /// ------
 /// TypeError
-///     ``dims`` is not an int.
+///     ``dims`` is not an int, or ``space`` is not a str.
 /// ValueError
 ///     ``dims`` is out of its range.
 ///
@@ -53,15 +56,16 @@ pub(super) struct PyIndex(Index);
 #[pymethods]
 impl PyIndex {
     #[new]
-    fn new(dims: &Bound<'_, PyAny>) -> PyResult<Self> {
-        create(Kind::Int8, dims).map(Self)
+    #[pyo3(signature = (dims, *, space=None))]
+    fn new(dims: &Bound<'_, PyAny>, space: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        create(Kind::Int8, dims, space).map(Self)
     }
 
     /// Add vectors.
     ///
     /// Parameters
     /// ----------
-    /// vectors : numpy.ndarray
+    /// vectors : numpy.ndarray or Embeddings
     ///     int8 of shape ``(n, dims)``, or ``(dims,)`` for one.
     /// ids : numpy.ndarray or list of int, optional
     ///     int64 of shape ``(n,)``, unique and not yet in the index. By default consecutive numbers from the number
@@ -79,6 +83,8 @@ impl PyIndex {
     /// ValueError
     ///     The width is not ``dims``, an array is not C-contiguous, or an id is repeated or already in the index.
     ///     Nothing was added.
+    /// SpaceError
+    ///     Embeddings of another space, of other dimensions, or of queries were given. Nothing was added.
     ///
     /// Notes
     /// -----
@@ -153,7 +159,7 @@ impl PyIndex {
     ///
     /// Parameters
     /// ----------
-    /// queries : numpy.ndarray
+    /// queries : numpy.ndarray or Embeddings
     ///     int8 of shape ``(q, dims)``, or ``(dims,)`` for one query. With ``dimensions``, ``(q, dimensions)`` too.
     /// k : int
     ///     Rows to find per query, at least 1. With fewer rows, or fewer allowed by the mask, there are fewer columns.
@@ -187,6 +193,8 @@ impl PyIndex {
     ///     An argument has another type or dtype than described.
     /// ValueError
     ///     A value is out of range or a shape does not fit; the message names it.
+    /// SpaceError
+    ///     Embeddings of another space, of other dimensions, or of documents were given.
     ///
     /// Notes
     /// -----
@@ -268,7 +276,7 @@ impl PyIndex {
     ///
     /// Parameters
     /// ----------
-    /// queries : numpy.ndarray
+    /// queries : numpy.ndarray or Embeddings
     ///     As in :meth:`search`.
     /// radius : float or int
     ///     The lowest score to find: a float for "cosine", compared with the float32 score, and an int for "dot" and
@@ -449,7 +457,7 @@ impl PyIndex {
     ///
     /// Parameters
     /// ----------
-    /// queries : numpy.ndarray
+    /// queries : numpy.ndarray or Embeddings
     ///     int8 of shape ``(q, dims)``: typical queries, not rows of the index, which would find themselves.
     /// k : int
     ///     Rows to find per query, at least 1.
@@ -567,6 +575,14 @@ impl PyIndex {
         verify: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         open(py, Kind::Int8, path, mmap, verify).map(Self)
+    }
+
+    /// Name of the space of the vectors, or None where it is not known.
+    ///
+    /// An empty index takes it from the first :class:`Embeddings` that are added.
+    #[getter]
+    fn space(&self) -> Option<String> {
+        self.0.space()
     }
 
     /// Dimensions of every vector.

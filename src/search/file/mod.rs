@@ -1,12 +1,13 @@
 //! An index on disk.
 //!
-//! All numbers are little-endian. A file is a header of 256 bytes and two to four sections. Each section starts at a
-//! multiple of 64 bytes; it and the end of the file are padded with zeros to such a multiple.
+//! All numbers are little-endian. A file is a header of 256 bytes, the name of the vector space if it is known, and two
+//! to four sections. Each section starts at a multiple of 64 bytes; it, the name and the end of the file are padded with
+//! zeros to such a multiple.
 //!
 //! | bytes | header |
 //! |---|---|
 //! | 0..8 | `CTXEMIDX` |
-//! | 8..12 | format version: 2 if the index is calibrated, else 1 |
+//! | 8..12 | format version: 3 with a space, else 2 with a calibration, else 1 |
 //! | 12..16 | kind: 1 int8, 2 binary |
 //! | 16..24 | dimensions |
 //! | 24..32 | rows |
@@ -15,10 +16,12 @@
 //! | 48..52 | number of sections |
 //! | 52..56 | 0 |
 //! | 56..184 | for each of four sections: tag (4), CRC-32 (4), offset (8), length (8), 0 (8) |
-//! | 184..192 | version 2: the oversample of a calibration, at least 1; else 0 |
-//! | 192..200 | version 2: its rows per query, at least 1; else 0 |
-//! | 200..208 | version 2: the recall it reached, f64 from 0 to 1; else 0 |
-//! | 208..252 | 0 |
+//! | 184..192 | from version 2, with a calibration: the oversample of a calibration, at least 1; else 0 |
+//! | 192..200 | from version 2, with a calibration: its rows per query, at least 1; else 0 |
+//! | 200..208 | from version 2, with a calibration: the recall it reached, f64 from 0 to 1; else 0 |
+//! | 208..216 | version 3: bytes of the space's name, UTF-8, 1 to 4096, which stands behind the header; else 0 |
+//! | 216..220 | version 3: CRC-32 of that name and the zeros after it; else 0 |
+//! | 220..252 | 0 |
 //! | 252..256 | CRC-32 of the 252 bytes before |
 //!
 //! | tag | section | bytes per row |
@@ -35,6 +38,8 @@
 //! old file or the new one, and a process that has the old one mapped keeps it. On Linux the temporary file has no name
 //! until it is complete, if the file system supports that, so a killed process leaves nothing behind.
 
+mod header;
+
 use std::collections::TryReserveError;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -44,153 +49,21 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use self::header::{ALIGN, HEADER, Header, Section};
 use super::column::{self, Column, Mapped, Memory, Plain};
-use super::index::{Calibration, Index, Kind};
+use super::index::Index;
 use super::rows::Ids;
 use super::segment::{Segment, SegmentIds, Snapshot};
 use super::temporary::TemporaryFile;
 use super::threads::InterruptCheck;
 use crate::error::Error;
 
-const MAGIC: &[u8; 8] = b"CTXEMIDX";
-/// The version of an index without a calibration.
-const UNCALIBRATED: u32 = 1;
-/// The newest version, of an index with a calibration.
-const NEWEST: u32 = 2;
-const HEADER: usize = 256;
-const ALIGN: usize = 64;
-const SECTIONS: usize = 4;
-/// The offset of the calibration in the header.
-const CALIBRATION: usize = 184;
+pub use self::header::MAX_SPACE;
+
 /// Symbolic links that are followed, as many as Linux does.
 const MAX_LINKS: usize = 40;
 /// Bytes that are written or verified between two interrupt checks.
 const STEP: usize = 8 << 20;
-
-/// An entry of the section table; `length` excludes the padding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Section {
-    tag: u32,
-    crc: u32,
-    offset: u64,
-    length: u64,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Header {
-    kind: Kind,
-    dims: u64,
-    rows: u64,
-    added: u64,
-    calibration: Option<Calibration>,
-    sections: Vec<Section>,
-}
-
-impl Header {
-    /// The header of an index, with the offset and length of each section; checksums are filled in later.
-    fn lay_out(kind: Kind, dims: u64, rows: u64, added: u64, ids: bool) -> Option<Self> {
-        let (int8, bits) = (kind == Kind::Int8, dims.div_ceil(8));
-        let a_row = [(1, dims, int8), (2, bits, true), (3, 4, int8), (4, 8, ids)];
-        let (mut sections, mut offset) = (vec![], HEADER as u64);
-        for (tag, bytes, present) in a_row {
-            if present {
-                let length = rows.checked_mul(bytes)?;
-                sections.push(Section { tag, crc: 0, offset, length });
-                offset = offset.checked_add(length)?.checked_next_multiple_of(ALIGN as u64)?;
-            }
-        }
-        Some(Self { kind, dims, rows, added, calibration: None, sections })
-    }
-
-    fn file_length(&self) -> u64 {
-        self.sections.last().map_or(HEADER as u64, |last| (last.offset + last.length).next_multiple_of(ALIGN as u64))
-    }
-
-    fn to_bytes(&self) -> [u8; HEADER] {
-        let mut bytes = Vec::with_capacity(HEADER);
-        bytes.extend_from_slice(MAGIC);
-        let version = if self.calibration.is_some() { NEWEST } else { UNCALIBRATED };
-        bytes.extend_from_slice(&version.to_le_bytes());
-        bytes.extend_from_slice(&u32::from(self.kind == Kind::Binary).wrapping_add(1).to_le_bytes());
-        for number in [self.dims, self.rows, self.added, self.file_length()] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        bytes.extend_from_slice(&(self.sections.len() as u64).to_le_bytes());
-        for section in &self.sections {
-            bytes.extend_from_slice(&section.tag.to_le_bytes());
-            bytes.extend_from_slice(&section.crc.to_le_bytes());
-            bytes.extend_from_slice(&section.offset.to_le_bytes());
-            bytes.extend_from_slice(&section.length.to_le_bytes());
-            bytes.extend_from_slice(&[0; 8]);
-        }
-        if let Some(Calibration { oversample, k, recall }) = self.calibration {
-            bytes.resize(CALIBRATION, 0);
-            for number in [oversample, k, recall.to_bits()] {
-                bytes.extend_from_slice(&number.to_le_bytes());
-            }
-        }
-        bytes.resize(HEADER - 4, 0);
-        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        bytes.try_into().unwrap_or([0; HEADER])
-    }
-
-    /// Parse the header of a file of `length` bytes; the error completes "PATH ...". The sections of a valid header
-    /// lie in the file and have the lengths that its dimensions and rows imply.
-    fn parse(bytes: &[u8], length: u64) -> Result<Self, String> {
-        let magic = &bytes[..bytes.len().min(MAGIC.len())];
-        if bytes.is_empty() || !MAGIC.starts_with(magic) {
-            return Err(format!("is not an index: it starts with {magic:02x?}, not with \"CTXEMIDX\""));
-        }
-        let Ok(bytes) = <&[u8; HEADER]>::try_from(bytes) else {
-            return Err(format!("is truncated: {length} bytes, and the header alone has {HEADER}"));
-        };
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        let version = u32_at(8);
-        if version > NEWEST {
-            return Err(format!("was written by a newer version: its format is {version}, known up to {NEWEST}"));
-        }
-        let (found, expected) = (crc32fast::hash(&bytes[..HEADER - 4]), u32_at(HEADER - 4));
-        if found != expected {
-            return Err(format!("is damaged: the header's checksum is {found:08x}, it should be {expected:08x}"));
-        }
-        let kind = match (version, u32_at(12)) {
-            (UNCALIBRATED..=NEWEST, 1) => Kind::Int8,
-            (UNCALIBRATED..=NEWEST, 2) => Kind::Binary,
-            (version, kind) => return Err(format!("has an unknown format: version {version}, kind {kind}")),
-        };
-        let (dims, rows, added) = (u64_at(16), u64_at(24), u64_at(32));
-        let valid = usize::try_from(dims).map_err(|_| "are too many".to_owned()).and_then(|dims| kind.check_dims(dims));
-        valid.map_err(|what| format!("is damaged: dimensions {what}, got {dims}"))?;
-        if added < rows || i64::try_from(added).is_err() {
-            return Err(format!("is damaged: {rows} rows of {added} ever added"));
-        }
-        let expected = |ids| Self::lay_out(kind, dims, rows, added, ids);
-        let count = u64_at(48);
-        let ids = expected(true).is_some_and(|with_ids| with_ids.sections.len() as u64 == count);
-        let mut header = expected(ids).ok_or_else(|| format!("is damaged: {rows} rows of {dims} dimensions"))?;
-        if version == NEWEST {
-            let (oversample, k) = (u64_at(CALIBRATION), u64_at(CALIBRATION + 8));
-            let recall = f64::from_bits(u64_at(CALIBRATION + 16));
-            if oversample == 0 || k == 0 || !(0.0..=1.0).contains(&recall) {
-                return Err(format!("is damaged: oversample {oversample} for k = {k} and recall {recall}"));
-            }
-            header.calibration = Some(Calibration { oversample, k, recall });
-        }
-        for (at, section) in header.sections.iter_mut().enumerate() {
-            section.crc = u32_at(60 + 32 * at);
-        }
-        // One comparison covers the whole section table, its zeros included.
-        if header.sections.len() > SECTIONS || header.to_bytes() != *bytes {
-            return Err("is damaged: the header's section table does not fit its numbers".to_owned());
-        }
-        if header.file_length() != length {
-            let what = if length < header.file_length() { "is truncated" } else { "has excess bytes" };
-            return Err(format!("{what}: {length} bytes, and the header says {}", header.file_length()));
-        }
-        Ok(header)
-    }
-}
 
 /// Write an index to `path`, replacing an existing file.
 pub fn save(index: &Index, path: &Path, check: InterruptCheck<'_>) -> Result<(), Error> {
@@ -281,10 +154,18 @@ fn write(index: &Index, snapshot: &Snapshot, file: &mut File, check: InterruptCh
         next += segment.count as i64;
         matches!(segment.ids(), Ids::Consecutive(id) if id == first)
     });
-    let header = Header::lay_out(index.kind(), index.dims() as u64, snapshot.count as u64, snapshot.added, !numbered);
+    let space = index.space().unwrap_or_default();
+    let (dims, rows) = (index.dims() as u64, snapshot.count as u64);
+    let header = Header::lay_out(index.kind(), dims, rows, snapshot.added, !numbered, space.len() as u64);
     let mut header = header.ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
     header.calibration = index.calibration();
     file.write_all(&[0; HEADER])?;
+    if !space.is_empty() {
+        let mut name = space.into_bytes();
+        name.resize(name.len().next_multiple_of(ALIGN), 0);
+        header.space.1 = crc32fast::hash(&name);
+        file.write_all(&name)?;
+    }
     for section in &mut header.sections {
         let mut crc = crc32fast::Hasher::new();
         for segment in &snapshot.segments {
@@ -360,6 +241,7 @@ fn load(
     let mut start = Vec::with_capacity(HEADER);
     (&mut file).take(HEADER as u64).read_to_end(&mut start).map_err(failed)?;
     let header = Header::parse(&start, metadata.len()).map_err(refused)?;
+    let space = read_space(&mut file, &header).map_err(failed)?.map_err(refused)?;
 
     let mut source = source(file).map_err(failed)?;
     let section = |tag: u32| header.sections.iter().find(|section| section.tag == tag).copied();
@@ -392,7 +274,27 @@ fn load(
         OpenError::Io(error) => failed(error),
         OpenError::Other(error) => error,
     })?;
-    Ok(Index::from_snapshot(header.kind, header.dims as usize, snapshot, header.calibration))
+    Ok(Index::from_snapshot(header.kind, header.dims as usize, snapshot, header.calibration, space))
+}
+
+/// The name of the space, which stands behind the header. It is always checked.
+fn read_space(file: &mut File, header: &Header) -> io::Result<Result<Option<String>, String>> {
+    let (length, crc) = (header.space.0 as usize, header.space.1);
+    if length == 0 {
+        return Ok(Ok(None));
+    }
+    let mut name = vec![0; length.next_multiple_of(ALIGN)];
+    file.read_exact(&mut name)?;
+    let found = crc32fast::hash(&name);
+    if found != crc {
+        let what = format!("is damaged: the checksum of its space is {found:08x}, it should be {crc:08x}");
+        return Ok(Err(what));
+    }
+    if name[length - 1] == 0 || name[length..].iter().any(|&byte| byte != 0) {
+        return Ok(Err(format!("is damaged: the name of its space has not {length} bytes")));
+    }
+    name.truncate(length);
+    Ok(String::from_utf8(name).map(Some).map_err(|_| "is damaged: the name of its space is no text".to_owned()))
 }
 
 /// Open for reading. A named pipe is opened without a writer, for which the system would wait.
@@ -482,11 +384,12 @@ impl Loader<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::index::{Calibration, Kind};
     use crate::similarity::testing::Random;
 
     fn sample(kind: Kind, ids: bool) -> Index {
         let mut random = Random(51);
-        let index = Index::new(kind, 24);
+        let index = Index::new(kind, 24, ids.then(|| "a space".to_owned()));
         let own = [7, -3, 1 << 40];
         match kind {
             Kind::Int8 => index.add_int8(&random.int8(72), ids.then_some(&own)),
@@ -494,62 +397,6 @@ mod tests {
         }
         .expect("unused ids");
         index
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Header, String> {
-        Header::parse(&bytes[..bytes.len().min(HEADER)], bytes.len() as u64)
-    }
-
-    #[test]
-    fn a_header_survives_a_round_trip() {
-        for kind in [Kind::Int8, Kind::Binary] {
-            for ids in [false, true] {
-                let header = Header::lay_out(kind, 24, 1000, 1001, ids).expect("small");
-                let mut file = header.to_bytes().to_vec();
-                file.resize(header.file_length() as usize, 0);
-                assert_eq!(parse(&file), Ok(header));
-            }
-        }
-    }
-
-    #[test]
-    fn a_calibration_makes_a_header_of_version_2() {
-        let mut header = Header::lay_out(Kind::Int8, 24, 1000, 1001, true).expect("small");
-        assert_eq!(header.to_bytes()[8], 1);
-        header.calibration = Some(Calibration { oversample: 12, k: 10, recall: 0.995 });
-        let mut file = header.to_bytes().to_vec();
-        assert_eq!(file[8], 2);
-        file.resize(header.file_length() as usize, 0);
-        assert_eq!(parse(&file), Ok(header.clone()));
-        for (oversample, k, recall) in [(0, 10, 0.5), (1, 0, 0.5), (1, 1, -0.5), (1, 1, 1.5), (1, 1, f64::NAN)] {
-            header.calibration = Some(Calibration { oversample, k, recall });
-            file[..HEADER].copy_from_slice(&header.to_bytes());
-            let refused = parse(&file).expect_err("an invalid calibration");
-            assert!(refused.starts_with("is damaged: oversample"), "{refused}");
-        }
-    }
-
-    #[test]
-    fn an_inconsistent_header_with_a_valid_checksum_is_refused() {
-        let header = Header::lay_out(Kind::Int8, 24, 1000, 1000, true).expect("small");
-        let mut file = header.to_bytes().to_vec();
-        file.resize(header.file_length() as usize, 0);
-        for at in 8..HEADER - 4 {
-            for change in [1, 0x80] {
-                // Section checksums are checked with their sections.
-                if (56..184).contains(&at) && (4..8).contains(&((at - 56) % 32)) {
-                    continue;
-                }
-                let mut file = file.clone();
-                file[at] ^= change;
-                let crc = crc32fast::hash(&file[..HEADER - 4]);
-                file[HEADER - 4..HEADER].copy_from_slice(&crc.to_le_bytes());
-                // After removals, more rows were added than there are.
-                let added = u64::from_le_bytes(*file[32..].first_chunk().expect("a header"));
-                let allowed = (32..40).contains(&at) && (1000..1 << 63).contains(&added);
-                assert_eq!(parse(&file).is_ok(), allowed, "byte {at} changed by {change}");
-            }
-        }
     }
 
     #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
