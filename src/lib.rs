@@ -9,6 +9,7 @@
 pub mod codec;
 pub mod error;
 pub mod isa;
+mod memory;
 pub mod packing;
 pub mod search;
 pub mod similarity;
