@@ -194,12 +194,18 @@ impl Counter {
         let mut count = 0;
         let mut next_poll = POLL_BYTES;
         let mut splitter = Splitter::<CHECK>::new(text, &self.characters);
-        while let Some((start, end)) = splitter.next_word() {
-            count += match end - start {
-                1 => 1,
-                2..=LONGEST => cache.get(bytes, start, end, |word| self.merges.count_small(word)),
-                _ => self.merges.count(&bytes[start..end], poll)?,
+        loop {
+            // The inner loop calls nothing that a word of usual length does not need.
+            let long = loop {
+                let Some((start, end)) = splitter.next_word() else { break None };
+                if end - start > LONGEST || end >= next_poll {
+                    break Some((start, end));
+                }
+                let count_small = |word: &[u8]| self.merges.count_small(word);
+                count += if end - start == 1 { 1 } else { cache.get(bytes, start, end, count_small) };
             };
+            let Some((start, end)) = long else { break };
+            count += self.merges.count(&bytes[start..end], poll)?;
             if end >= next_poll {
                 next_poll = end + POLL_BYTES;
                 poll()?;

@@ -15,24 +15,25 @@ pub(super) const POLL_BYTES: usize = 1 << 17;
 /// Calls a check for interrupts about every 50 milliseconds.
 pub struct Interrupts<'a> {
     check: &'a mut Poll<'a>,
-    due: Instant,
+    /// None before the first look at the clock.
+    due: Option<Instant>,
     /// Bytes since the last look at the clock.
     bytes: usize,
 }
 
 impl<'a> Interrupts<'a> {
-    /// The first call of `check` is due in 50 milliseconds.
+    /// The first call of `check` is due 50 milliseconds after the first poll.
     pub fn new(check: &'a mut Poll<'a>) -> Self {
-        Self { check, due: Instant::now() + INTERVAL, bytes: 0 }
+        Self { check, due: None, bytes: 0 }
     }
 
     /// Call the check if it is due.
     pub fn poll(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        if now < self.due {
+        if now < *self.due.get_or_insert(now + INTERVAL) {
             return Ok(());
         }
-        self.due = now + INTERVAL;
+        self.due = Some(now + INTERVAL);
         (self.check)()
     }
 
@@ -61,7 +62,7 @@ mod tests {
         };
         let mut interrupts = Interrupts::new(&mut check);
         interrupts.poll().expect("no interrupt");
-        interrupts.due = Instant::now();
+        interrupts.due = Some(Instant::now());
         interrupts.after(POLL_BYTES - 1).expect("no interrupt");
         interrupts.after(1).expect("no interrupt");
         interrupts.poll().expect("no interrupt");

@@ -88,6 +88,7 @@ def reference_response(body: bytes) -> tuple[list[bytes], list[int]]:
         raise RefusedError from None
     top = _known(value, {"data", "model", "usage"})
     _check(isinstance(top.get("model", ""), str))
+    _check(not any("\ud800" <= letter <= "\udfff" for letter in top.get("model", "")))
     if "usage" in top:
         usage = _known(top["usage"], {"prompt_tokens", "total_tokens", "cost"})
         for name in ("prompt_tokens", "total_tokens"):

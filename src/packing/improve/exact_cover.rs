@@ -34,8 +34,6 @@ pub(super) struct ExactCover {
     frames: Vec<Frame>,
     chosen: Vec<u128>,
     is_covered: bool,
-    /// Steps of choices without an alternative, which are not paid for yet.
-    owed: u64,
 }
 
 impl ExactCover {
@@ -49,7 +47,7 @@ impl ExactCover {
         let (once, twice) = sets.iter().fold((0, 0), |(once, twice), &set| (once | set, twice | (once & set)));
         let end = sets.len();
         let mut this =
-            Self { sets, wastes, slack, backwards, frames: Vec::new(), chosen: Vec::new(), is_covered: false, owed: 0 };
+            Self { sets, wastes, slack, backwards, frames: Vec::new(), chosen: Vec::new(), is_covered: false };
         this.is_covered = this.enter(Node { open, waste, start: 0, end, once, twice });
         this
     }
@@ -63,7 +61,7 @@ impl ExactCover {
                 continue;
             }
             let subsets = (frame.rest - frame.start) as u64;
-            let cost = BRANCH + subsets + subsets / 4 + std::mem::take(&mut self.owed);
+            let cost = BRANCH + subsets + subsets / 4;
             if steps < cost || !budget.spend(cost) {
                 return Status::OutOfSteps;
             }
@@ -139,7 +137,6 @@ impl ExactCover {
                 self.branch(&node);
                 return false;
             }
-            self.owed += 2 * (node.end - node.start) as u64;
             let mut taken = 0;
             for at in node.start..node.end {
                 let set = self.sets[at];

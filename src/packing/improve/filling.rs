@@ -10,9 +10,6 @@ use super::tight_subsets::{Enumeration, MAX_DOCUMENTS};
 const ENOUGH: usize = 12;
 /// Attempts to choose all but two documents of a request, before one more document is allowed.
 const TRIES: u32 = 200;
-/// Steps to choose a document, and documents that are compared in a step.
-const STEPS_TO_CHOOSE: usize = 8;
-const COMPARED: usize = 8;
 /// Average documents a request from which on a request is filled in tokens and in chunks from a random sample.
 const SAMPLED: u64 = 5;
 /// Samples for one request.
@@ -81,9 +78,6 @@ impl Filling<'_> {
                 _ => {
                     let tries = if others == 2 { 1 } else { TRIES };
                     for _ in 0..tries {
-                        if budget.is_exhausted() {
-                            return None;
-                        }
                         if let Some(request) = self.fill_with_pair(others, random, budget) {
                             return Some(request);
                         }
@@ -101,8 +95,6 @@ impl Filling<'_> {
         let size = |at: usize| self.dimensions.sizes[left[at] as usize];
         let mut free = self.dimensions.capacity - size(0);
         let mut chosen = vec![0];
-        // Each of the others is found by bisection, and compared with those before it.
-        budget.spend((others * (STEPS_TO_CHOOSE + others / COMPARED)) as u64);
         for missing in (3..=others as u32).rev() {
             let even = left.partition_point(|&i| {
                 u64::from(self.dimensions.sizes[i as usize]) * u64::from(missing) > u64::from(free)
@@ -146,7 +138,7 @@ impl Filling<'_> {
                 smaller += 1;
             }
         }
-        budget.spend(steps * (1 + (chosen.len() / COMPARED) as u64));
+        budget.spend(steps);
         chosen.extend(found?);
         chosen.sort_unstable();
         Some(chosen)

@@ -99,10 +99,10 @@ impl Knapsack {
             limit,
         };
         search.descend(0, self.tokens, self.chunks, self.documents, 0);
-        let at_most = if !search.is_over() {
-            search.best
-        } else {
+        let at_most = if search.is_over() {
             self.entries.first().map_or(0, |first| bound(first, self.tokens, self.documents)).max(search.best)
+        } else {
+            search.best
         };
         let pattern = search.pattern.iter().map(|&(entry, count)| (self.entries[entry].at, count)).collect();
         Best { worth: search.best, at_most, pattern, nodes: search.nodes.max(search.choices / CHOICES_PER_NODE) }

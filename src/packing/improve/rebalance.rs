@@ -204,12 +204,7 @@ impl Rebalance {
         }
         let before = (self.excess_of(&self.loads[a]), self.excess_of(&self.loads[b]));
         let bar = before.0 + before.1 - base + if random.below(SELDOM) == 0 { SOMEWHAT } else { 0 };
-        let (found, compared) = self.nearest(&low, &high, bar, present, random);
-        // The steps above include the usual comparisons. Sums that differ little in the tightest dimension take more.
-        if !budget.spend(compared) {
-            return false;
-        }
-        let Some(members) = found else { return true };
+        let Some(members) = self.nearest(&low, &high, bar, present, random) else { return true };
 
         self.requests[a].truncate(at_a);
         self.requests[b].truncate(at_b);
@@ -229,9 +224,8 @@ impl Rebalance {
         true
     }
 
-    /// The members of a sum of both halves nearest to the range, at most `bar` away and other than `present`; and the
-    /// comparisons beyond [`CONSIDERED`].
-    fn nearest(&self, low: &Load, high: &Load, bar: i64, present: u32, random: &mut Random) -> (Option<u32>, u64) {
+    /// The members of a sum of both halves nearest to the range, at most `bar` away and other than `present`.
+    fn nearest(&self, low: &Load, high: &Load, bar: i64, present: u32, random: &mut Random) -> Option<u32> {
         let d = self.tightest;
         let weight = self.weights[d];
         let mut best = bar;
@@ -239,7 +233,6 @@ impl Rebalance {
         let mut found = None;
         let mut ties = 0;
         let mut considered = CONSIDERED;
-        let mut compared = 0_u64;
         let start = random.below(self.left.len() as u32) as usize;
         let (before, from) = self.left.split_at(start);
         for left in from.iter().chain(before) {
@@ -249,7 +242,6 @@ impl Rebalance {
                 && right.load[d] + left.load[d] <= high[d] + reach
             {
                 at += 1;
-                compared += 1;
                 let mut distance = 0;
                 for d in 0..DIMENSIONS {
                     let sum = left.load[d] + right.load[d];
@@ -270,11 +262,11 @@ impl Rebalance {
                 }
                 considered -= 1;
                 if considered == 0 {
-                    return (found, compared.saturating_sub(u64::from(CONSIDERED)));
+                    return found;
                 }
             }
         }
-        (found, compared.saturating_sub(u64::from(CONSIDERED)))
+        found
     }
 
     pub(super) fn into_requests(self) -> Vec<Vec<u32>> {
