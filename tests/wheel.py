@@ -28,4 +28,4 @@ def faults(wheel: Path) -> list[str]:
 
 if __name__ == "__main__":
     wrong = [f"{wheel}: {fault}" for wheel in sys.argv[1:] for fault in faults(Path(wheel))]
-    sys.exit("\n".join(wrong))
+    sys.exit("\n".join(wrong) or 0)

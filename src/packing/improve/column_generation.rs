@@ -239,8 +239,6 @@ pub(super) fn solve(
     let m = simplex.rows.len();
     let mut best_bound = 0;
     let mut candidates = Vec::new();
-    // The kinds in all patterns of the pool: what it takes to check them all.
-    let mut parts: u64 = pool.iter().map(|pattern| pattern.len() as u64).sum();
     loop {
         if !budget.spend((m * m / 8 + m) as u64) {
             return None;
@@ -260,9 +258,6 @@ pub(super) fn solve(
         // Then patterns of the pool, as long as one improves the solution; then a new pattern.
         let (mut worth, mut at) = simplex.best(candidates.iter().copied(), demand, pool);
         if worth <= 1.0 + TINY {
-            if !budget.spend(parts) {
-                return None;
-            }
             simplex.select(demand, pool, &mut candidates);
             (worth, at) = simplex.best(candidates.iter().copied(), demand, pool);
         }
@@ -295,7 +290,6 @@ pub(super) fn solve(
             if worth <= 1.0 + TINY || best_bound as f64 >= objective - TINY {
                 return Some(simplex.finish(best_bound, demand, pool));
             }
-            parts += best.pattern.len() as u64;
             pool.push(best.pattern.iter().map(|&(row, count)| (simplex.rows[row] as u32, count)).collect());
             (simplex.worth(&pool[pool.len() - 1], demand), pool.len() - 1)
         };
