@@ -13,7 +13,7 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage demo docs wheel clean
+	coverage demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -137,8 +137,15 @@ docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
 	$(BIN)/python -m pdoc -d numpy -o docs/_build ctxembed
 
+# Messages of panics name source files: those of crates by their folder in cargo's registry, without the path before it.
+CARGO_HOME ?= $(HOME)/.cargo
+PORTABLE := --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=/ctxembed
 wheel: $(VENV)/.base  ## Build a wheel to dist/
-	$(BIN)/maturin build --release --locked --out dist
+	RUSTFLAGS='$(PORTABLE)' $(BIN)/maturin build --release --locked --out dist
+	$(BIN)/python -m tests.wheel dist/*.whl
+
+notices: $(VENV)/.base  ## Write the licenses of the linked crates, after a change of Cargo.lock
+	$(BIN)/python -m tests.notices
 
 clean:  ## Remove everything that was built
 	cargo clean

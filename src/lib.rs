@@ -9,7 +9,7 @@
 pub mod codec;
 pub mod error;
 pub mod isa;
-pub mod memory;
+mod memory;
 pub mod packing;
 pub mod search;
 pub mod similarity;

@@ -15,6 +15,7 @@ import ctxembed
 import numpy as np
 import pytest
 
+from . import notices
 from .codec.conftest import chunk_vectors, response, to_json
 
 
@@ -155,3 +156,9 @@ def test_an_interrupt_while_numpy_is_imported_does_not_panic(tmp_path):
     )
     assert run.stderr.splitlines()[-1] == "KeyboardInterrupt"
     assert "panicked" not in run.stderr
+
+
+def test_the_notices_are_those_of_the_linked_crates():
+    """Where this fails after a change of Cargo.lock, run ``make notices``."""
+    assert notices.NOTICES.read_text(encoding="utf-8") == notices.notices()
+    assert notices.COMPONENTS.read_text(encoding="utf-8") == notices.components()

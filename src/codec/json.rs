@@ -17,6 +17,12 @@ pub(crate) enum Stop {
     Error(Error),
 }
 
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
 impl From<DecodeError> for Stop {
     fn from(error: DecodeError) -> Self {
         Self::Error(Error::Decode(error))

@@ -1,6 +1,7 @@
 //! What is packed, and an assignment of it to requests.
 
 use crate::error::Error;
+use crate::memory;
 
 /// What one request may hold, and what one document may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,22 +42,27 @@ impl Instance {
         if u32::try_from(token_counts.len()).is_err() {
             return Err(Error::Value(format!("{} documents are too many to pack at once", token_counts.len())));
         }
-        let tokens = token_counts
-            .iter()
-            .enumerate()
-            .map(|(i, &tokens)| cost(i, tokens, chunk_counts.map_or(1, |chunks| chunks[i]), &limits))
-            .collect::<Result<Vec<u32>, Error>>()?;
-        // Chunks cannot bind if even requests of the largest counts stay within the limit. `cost` has checked that each count
-        // is from 1 to limits.chunks.
-        let (low, high) = chunk_counts.map_or((1, 1), |chunks| {
-            chunks.iter().fold((i64::MAX, 1), |(low, high), &count| (low.min(count), high.max(count)))
-        });
-        let (low, high) = (low.min(high) as u32, high as u32);
-        let mut chunks = Vec::new();
-        if low == high {
+        let mut tokens = memory::vector(token_counts.len())?;
+        let mut chunks = memory::vector(chunk_counts.map_or(0, <[i64]>::len))?;
+        let (mut low, mut high) = (u32::MAX, 1);
+        // Each count is read once: another thread may write to the caller's arrays meanwhile.
+        for (i, &token_count) in token_counts.iter().enumerate() {
+            let count = chunk_counts.map_or(1, |chunks| chunks[i]);
+            tokens.push(cost(i, token_count, count, &limits)?);
+            if chunk_counts.is_some() {
+                // `cost` has checked that the count is from 1 to limits.chunks.
+                let count = count as u32;
+                (low, high) = (low.min(count), high.max(count));
+                chunks.push(count);
+            }
+        }
+        // Chunks cannot bind if even requests of the largest counts stay within the limit.
+        let binds = u64::from(high) * u64::from(limits.documents) > u64::from(limits.chunks);
+        if low.min(high) == high {
             limits.documents = limits.documents.min(limits.chunks / high);
-        } else if u64::from(high) * u64::from(limits.documents) > u64::from(limits.chunks) {
-            chunks = chunk_counts.unwrap_or_default().iter().map(|&count| count as u32).collect();
+            chunks = Vec::new();
+        } else if !binds {
+            chunks = Vec::new();
         }
         Ok(Self { tokens, chunks, limits })
     }

@@ -24,12 +24,22 @@ mod window;
 use std::mem::MaybeUninit;
 
 use crate::error::Error;
+use crate::memory;
 use budget::Budget;
 use instance::{Assignment, Instance};
 
 pub use budget::Effort;
 pub use instance::Limits;
 pub use window::WINDOW_REQUESTS;
+
+/// Bytes of memory for each document, to pack greedily and to improve a packing, where each is a request of its own.
+const GREEDY: usize = 128;
+const IMPROVING: usize = 384;
+/// Bytes of memory that do not depend on the number of documents: buckets by tokens, and sums of tokens.
+const BUCKETS: usize = 12 << 20;
+const SUMS: usize = 40 << 20;
+/// Bytes of those sums for each token of a request.
+const SUM_BYTES: usize = 64;
 
 /// Which documents may share a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,21 +83,22 @@ impl Packing {
     /// Write the positions of the documents to `positions`, request by request. `positions` is as long as `request_of`.
     ///
     /// Returns the start of each request, and the end of the last.
-    pub fn write_requests(&self, positions: &mut [MaybeUninit<i64>]) -> Vec<i64> {
-        let mut starts = vec![0; self.requests + 1];
+    pub fn write_requests(&self, positions: &mut [MaybeUninit<i64>]) -> Result<Vec<i64>, Error> {
+        let mut starts = memory::vector(self.requests + 1)?;
+        starts.resize(self.requests + 1, 0);
         for &request in &self.request_of {
             starts[request as usize + 1] += 1;
         }
         for request in 0..self.requests {
             starts[request + 1] += starts[request];
         }
-        let mut next = starts.clone();
+        let mut next = memory::collected(starts.iter().copied())?;
         for (i, &request) in self.request_of.iter().enumerate() {
             let at = &mut next[request as usize];
             positions[*at as usize].write(i as i64);
             *at += 1;
         }
-        starts
+        Ok(starts)
     }
 }
 
@@ -103,6 +114,8 @@ pub fn pack(
     effort: &Effort<'_>,
 ) -> Result<Packing, Error> {
     let instance = Instance::new(token_counts, chunk_counts, limits)?;
+    let buckets = BUCKETS.min(limits.tokens as usize * 6);
+    memory::check(buckets + GREEDY.saturating_mul(instance.len()))?;
     if instance.len() == 0 {
         return Ok(Packing { request_of: Vec::new(), requests: 0, lower_bound: 0 });
     }
@@ -124,6 +137,9 @@ pub fn pack(
             let bound = prove(&instance, simple, assignment.requests);
             if assignment.requests > bound {
                 assignment = greedy::better(&instance, assignment, bound, &mut budget);
+            }
+            if assignment.requests > bound && effort.seconds > 0.0 {
+                memory::check(SUMS.min(SUM_BYTES * limits.tokens as usize) + IMPROVING.saturating_mul(instance.len()))?;
             }
             let (assignment, bound) = improve::improve(&instance, assignment, bound, &mut budget)?;
             Ok(Packing::new(assignment, bound))

@@ -24,3 +24,9 @@ pub(super) fn to_py(py: Python<'_>, error: Error) -> PyErr {
         Error::Interrupted => py.check_signals().err().unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
     }
 }
+
+/// The Python exception for short memory, where no interpreter token is at hand.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn memory_error(error: Error) -> PyErr {
+    PyMemoryError::new_err(error.to_string())
+}

@@ -72,7 +72,7 @@ fn pack<'py>(
     let request_of = collected(py, &[n], packing.request_of.iter().map(|&request| i64::from(request)))?;
     // SAFETY: `write_requests` writes the position of each of the `n` documents to a place of its own.
     #[expect(unsafe_code, reason = "every element is written")]
-    let (positions, starts) = unsafe { filled(py, &[n], |memory| Ok(packing.write_requests(memory))) }?;
+    let (positions, starts) = unsafe { filled(py, &[n], |memory| packing.write_requests(memory)) }?;
     let offsets = collected(py, &[starts.len()], starts.iter().copied())?;
     Ok((request_of, positions, offsets, packing.lower_bound))
 }
@@ -84,6 +84,9 @@ fn borrowed<'py>(name: &str, array: &Bound<'py, PyArray1<i64>>) -> PyResult<PyRe
 }
 
 fn values<'a>(name: &str, array: &'a PyReadonlyArray1<'_, i64>) -> PyResult<&'a [i64]> {
+    if !array.data().is_aligned() {
+        return Err(PyValueError::new_err(format!("{name} must be aligned to 8 bytes: pass a copy")));
+    }
     array
         .as_slice()
         .map_err(|_| PyValueError::new_err(format!("{name} must be C-contiguous, got strides {:?}", array.strides())))

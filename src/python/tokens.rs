@@ -1,6 +1,8 @@
 //! Token counts for Python.
 
+use std::io::ErrorKind;
 use std::num::NonZero;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
@@ -8,8 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
 use super::convert::{collected, detached, integer, interruptible};
+use super::errors::{self, memory_error};
 use crate::error::Error;
-use crate::tokens::{self, Classes, Counter, Inspection};
+use crate::memory;
+use crate::tokens::{self, Classes, Counter, Inspection, Interrupts};
 
 /// Add the functions and the class to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -34,7 +38,7 @@ impl<'py> Texts<'py> {
             let got = object.get_type().name()?;
             return Err(PyTypeError::new_err(format!("{name} must be a list of str, got {got}")));
         };
-        let mut texts = Vec::with_capacity(list.len());
+        let mut texts = reserved(list)?;
         for (i, item) in list.iter().enumerate() {
             match item.cast_into::<PyString>() {
                 Ok(text) => texts.push(text),
@@ -49,18 +53,55 @@ impl<'py> Texts<'py> {
 
     /// All strings as UTF-8. A string that cannot be encoded is an error that names it.
     fn utf8(&self, name: &str) -> PyResult<Vec<&str>> {
-        self.0
-            .iter()
-            .enumerate()
-            .map(|(i, text)| {
-                encoded(text)?.map_err(|at| {
-                    PyValueError::new_err(format!(
-                        "{name}[{i}] has a lone surrogate at character {at}: it cannot be encoded as UTF-8"
-                    ))
-                })
-            })
-            .collect()
+        let mut texts = self.reserved()?;
+        for (i, text) in self.0.iter().enumerate() {
+            texts.push(encoded(text)?.map_err(|at| {
+                PyValueError::new_err(format!(
+                    "{name}[{i}] has a lone surrogate at character {at}: it cannot be encoded as UTF-8"
+                ))
+            })?);
+        }
+        Ok(texts)
     }
+
+    /// All strings as UTF-8, or the position of the first character of each that cannot be encoded.
+    fn encoded(&self) -> PyResult<Vec<Result<&str, usize>>> {
+        let mut texts = self.reserved()?;
+        for text in &self.0 {
+            texts.push(encoded(text)?);
+        }
+        Ok(texts)
+    }
+
+    /// An empty vector with room for a value of each text.
+    fn reserved<T>(&self) -> PyResult<Vec<T>> {
+        memory::vector(self.0.len()).map_err(memory_error)
+    }
+}
+
+/// Work on each of `texts` with the interpreter released. Ctrl-C ends it, also within a long text.
+fn each<'a, A: Sync, T: Send>(
+    py: Python<'_>,
+    texts: &'a [A],
+    mut work: impl FnMut(usize, &'a A, &mut tokens::Poll<'_>) -> Result<T, Error> + Send,
+    length: impl Fn(&A) -> usize + Sync,
+) -> PyResult<Vec<T>> {
+    interruptible(py, |py, check| {
+        detached(py, || {
+            let mut found = memory::vector(texts.len())?;
+            let mut interrupts = Interrupts::new(check);
+            for (i, text) in texts.iter().enumerate() {
+                found.push(work(i, text, &mut || interrupts.poll())?);
+                interrupts.after(length(text))?;
+            }
+            Ok(found)
+        })
+    })
+}
+
+/// An empty vector with room for what `list` holds.
+fn reserved<T>(list: &Bound<'_, PyList>) -> PyResult<Vec<T>> {
+    memory::vector(list.len()).map_err(memory_error)
 }
 
 /// `text` as UTF-8, or the position of the first character that cannot be encoded.
@@ -83,7 +124,8 @@ fn int64(py: Python<'_>, values: impl ExactSizeIterator<Item = u64> + Send) -> P
 fn token_upper_bound<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let texts = Texts::extract("texts", texts)?;
     let texts = texts.utf8("texts")?;
-    int64(py, texts.iter().map(|text| tokens::upper(text)))
+    let upper = each(py, &texts, |_, text, poll| tokens::upper(text, poll), |text| text.len())?;
+    int64(py, upper.into_iter())
 }
 
 /// Three int64 arrays of one value per text.
@@ -94,7 +136,7 @@ type Triple<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 fn token_estimate<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Triple<'py>> {
     let texts = Texts::extract("texts", texts)?;
     let texts = texts.utf8("texts")?;
-    let found = detached(py, || Ok(texts.iter().map(|text| tokens::inspect(text)).collect::<Vec<_>>()))?;
+    let found = each(py, &texts, |_, text, poll| tokens::inspect(text, poll), |text| text.len())?;
     triple(py, &found)
 }
 
@@ -113,7 +155,8 @@ fn token_classes<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<(V
     let texts = texts.utf8("texts")?;
     let names: Vec<_> = tokens::NAMES.iter().map(|&name| name.to_owned()).collect();
     let width = names.len();
-    let counts = texts.iter().flat_map(|text| Classes::of(text).counts).map(|count| count as i64);
+    let counts = each(py, &texts, |_, text, _| Ok(Classes::of(text).counts), |text| text.len())?;
+    let counts = counts.iter().flatten().map(|&count| count as i64);
     let counts = collected(py, &[texts.len(), width], counts)?;
     Ok((names, counts))
 }
@@ -131,30 +174,19 @@ type Inspected<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, 
 #[pyfunction]
 fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<Inspected<'py>> {
     let chunks = Texts::extract("chunks", chunks)?;
-    let texts = chunks.0.iter().map(encoded).collect::<PyResult<Vec<_>>>()?;
-    let (found, faults) = detached(py, || {
-        let mut faults: Vec<Fault> = Vec::new();
-        let found: Vec<Inspection> = texts
-            .iter()
-            .enumerate()
-            .map(|(i, text)| match text {
-                Ok(text) => {
-                    let found = tokens::inspect(text);
-                    if text.is_empty() {
-                        faults.push((i, "empty", 0));
-                    } else if let Some(at) = found.separator {
-                        faults.push((i, "separator", at));
-                    }
-                    found
-                }
-                Err(at) => {
-                    faults.push((i, "surrogate", *at));
-                    tokens::inspect("")
-                }
-            })
-            .collect();
-        Ok::<_, Error>((found, faults))
-    })?;
+    let texts = chunks.encoded()?;
+    let mut faults: Vec<Fault> = Vec::new();
+    let inspect = |i, text: &Result<&str, usize>, poll: &mut tokens::Poll<'_>| {
+        let found = tokens::inspect(text.unwrap_or(""), poll)?;
+        let fault = match *text {
+            Ok("") => Some((i, "empty", 0)),
+            Ok(_) => found.separator.map(|at| (i, "separator", at)),
+            Err(at) => Some((i, "surrogate", at)),
+        };
+        fault.map_or(Ok(()), |fault| memory::push(&mut faults, fault))?;
+        Ok(found)
+    };
+    let found = each(py, &texts, inspect, |text| text.map_or(0, str::len))?;
     let (lower, estimate, upper) = triple(py, &found)?;
     Ok((lower, estimate, upper, faults))
 }
@@ -163,20 +195,18 @@ fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<
 #[pyfunction]
 fn check_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Vec<Fault>)> {
     let chunks = Texts::extract("chunks", chunks)?;
-    let texts = chunks.0.iter().map(encoded).collect::<PyResult<Vec<_>>>()?;
-    let (found, faults) = detached(py, || {
-        let mut faults: Vec<Fault> = Vec::new();
-        let mut found = Vec::with_capacity(texts.len());
-        for (i, text) in texts.iter().enumerate() {
-            found.push(text.as_ref().map_or(0, |text| tokens::upper(text)));
-            match text {
-                Ok("") => faults.push((i, "empty", 0)),
-                Ok(text) => faults.extend(tokens::find_separator(text).map(|at| (i, "separator", at))),
-                Err(at) => faults.push((i, "surrogate", *at)),
-            }
-        }
-        Ok::<_, Error>((found, faults))
-    })?;
+    let texts = chunks.encoded()?;
+    let mut faults: Vec<Fault> = Vec::new();
+    let check = |i, text: &Result<&str, usize>, poll: &mut tokens::Poll<'_>| {
+        let fault = match *text {
+            Ok("") => Some((i, "empty", 0)),
+            Ok(text) => tokens::find_separator(text).map(|at| (i, "separator", at)),
+            Err(at) => Some((i, "surrogate", at)),
+        };
+        fault.map_or(Ok(()), |fault| memory::push(&mut faults, fault))?;
+        text.map_or(Ok(0), |text| tokens::upper(text, poll))
+    };
+    let found = each(py, &texts, check, |text| text.map_or(0, str::len))?;
     Ok((int64(py, found.into_iter())?, faults))
 }
 
@@ -194,8 +224,14 @@ impl NativeCounter {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         detached(py, || {
-            let json = std::fs::read(&path).map_err(|error| Error::Io(error, path.display().to_string()))?;
-            Ok(Self { counter: Counter::from_json(&json)?, checksum: crc32fast::hash(&json) })
+            let json = std::fs::read(&path).map_err(|error| match error.kind() {
+                ErrorKind::OutOfMemory => Error::Memory(format!("no memory for {}", path.display())),
+                _ => Error::Io(error, path.display().to_string()),
+            })?;
+            // A panic is a bug of the reader, but the file is what the caller can change.
+            let counter = catch_unwind(|| Counter::from_json(&json))
+                .unwrap_or_else(|_| Err(Error::Value("the file cannot be read: its form is unexpected".to_owned())))?;
+            Ok(Self { counter, checksum: crc32fast::hash(&json) })
         })
     }
 
@@ -207,10 +243,11 @@ impl NativeCounter {
         let utf8 = encoded(text)?.map_err(|at| {
             PyValueError::new_err(format!("text has a lone surrogate at character {at}: it cannot be encoded as UTF-8"))
         })?;
+        let py = text.py();
         if utf8.len() <= MAX_ATTACHED {
-            return Ok(self.counter.count(utf8));
+            return self.counter.count(utf8, &mut || Ok(())).map_err(|error| errors::to_py(py, error));
         }
-        detached(text.py(), || Ok(self.counter.count(utf8)))
+        interruptible(py, |py, check| detached(py, || self.counter.count(utf8, check)))
     }
 
     /// Count the tokens of each text: int64 of shape (n,).

@@ -2,16 +2,18 @@
 
 use memchr::memchr_iter;
 
-use super::nfc::{all_inert, nfc};
+use super::interrupts::Poll;
+use super::nfc::{all_inert, nfc_length};
+use crate::error::Error;
 use crate::isa::Isa;
 
 /// Bytes of the longest token of the Qwen3 vocabulary: 128 spaces. Measured over the 151,643 entries of its
 /// `tokenizer.json`; the longest special token has 20 bytes.
 const LONGEST_TOKEN: u64 = 128;
 
-/// UTF-8 bytes of the NFC form. No token is shorter than a byte.
-pub fn upper(text: &str) -> u64 {
-    if all_inert(Isa::codec(), text) { text.len() as u64 } else { nfc(text).len() as u64 }
+/// UTF-8 bytes of the NFC form. No token is shorter than a byte. An error is one of `poll`, or of short memory.
+pub fn upper(text: &str, poll: &mut Poll<'_>) -> Result<u64, Error> {
+    Ok(if all_inert(Isa::codec(), text) { text.len() } else { nfc_length(text, poll)? } as u64)
 }
 
 /// The larger of two bounds. `upper` is the text's [`upper`], `pieces` its [`Classes::pieces`].
@@ -39,6 +41,10 @@ pub(super) fn lower(text: &str, upper: u64, pieces: u64) -> u64 {
 mod tests {
     use super::super::Classes;
     use super::*;
+
+    fn upper(text: &str) -> u64 {
+        super::upper(text, &mut || Ok(())).expect("memory")
+    }
 
     #[test]
     fn the_upper_bound_counts_composed_text() {

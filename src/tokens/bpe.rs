@@ -5,8 +5,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use super::characters::decode;
+use super::interrupts::Poll;
+use crate::error::Error;
+use crate::memory;
 
 /// Bits of a token's id and of a merge's rank in an entry of [`Merges`].
 const BITS: u32 = 21;
@@ -18,6 +22,10 @@ const NONE: u32 = u32::MAX;
 const FREE: u64 = u64::MAX;
 /// Words up to this many bytes are merged in an array, with a linear search for each merge.
 const SMALL: usize = 64;
+/// Pairs that are sorted at once: a few milliseconds of work.
+const RUN: usize = 1 << 17;
+/// Merges between two polls, a power of two.
+const POLL_MERGES: usize = 1 << 12;
 
 /// Bits of a pair's hash that index the filter.
 const FILTER: u32 = 21;
@@ -110,7 +118,7 @@ impl Merges {
                 .iter()
                 .filter(|(c, _)| {
                     let mut bytes = [0; 4];
-                    table.count(c.encode_utf8(&mut bytes).as_bytes()) == 1
+                    table.count_small(c.encode_utf8(&mut bytes).as_bytes()) == 1
                 })
                 .collect();
             for &&(c, token) in &alone {
@@ -173,12 +181,13 @@ impl Merges {
         }
     }
 
-    /// The number of tokens of `word`, which is UTF-8.
-    pub(super) fn count(&self, word: &[u8]) -> u64 {
-        if word.len() <= SMALL { self.count_small(word) } else { self.count_long(word) }
+    /// The number of tokens of `word`, which is UTF-8. An error is one of `poll`, or of short memory.
+    pub(super) fn count(&self, word: &[u8], poll: &mut Poll<'_>) -> Result<u64, Error> {
+        if word.len() <= SMALL { Ok(self.count_small(word)) } else { self.count_long(word, poll) }
     }
 
-    fn count_small(&self, word: &[u8]) -> u64 {
+    /// The number of tokens of `word`, of at most [`SMALL`] bytes.
+    pub(super) fn count_small(&self, word: &[u8]) -> u64 {
         let mut tokens = [0_u32; SMALL];
         let mut length = 0;
         self.start(word, |token| {
@@ -213,26 +222,38 @@ impl Merges {
         }
     }
 
-    /// In O(n log n): a linked list of tokens, the first pairs in a sorted list, and later pairs in a heap.
-    fn count_long(&self, word: &[u8]) -> u64 {
-        let mut tokens = Vec::with_capacity(word.len());
+    /// In O(n log n): a linked list of tokens, the first pairs in sorted runs, and later pairs in a heap.
+    fn count_long(&self, word: &[u8], poll: &mut Poll<'_>) -> Result<u64, Error> {
+        let mut tokens = memory::vector(word.len())?;
         self.start(word, |token| tokens.push(token));
         let end = tokens.len();
-        let mut next: Vec<usize> = (1..=end).collect();
-        let mut before: Vec<usize> = (0..end).map(|i| i.wrapping_sub(1)).collect();
-        let pairs = tokens.windows(2).enumerate().map(|(at, pair)| (self.rank(pair[0], pair[1]), at));
-        let mut first: Vec<u64> = pairs.filter(|&(rank, _)| rank != NONE).map(|(rank, at)| keyed(rank, at)).collect();
-        first.sort_unstable();
-        let mut first = first.into_iter().peekable();
+        let mut next: Vec<usize> = memory::collected((0..end).map(|i| i + 1))?;
+        let mut before: Vec<usize> = memory::collected((0..end).map(|i| i.wrapping_sub(1)))?;
+        let mut first = Runs::new(end)?;
+        for (number, pairs) in tokens[..end.saturating_sub(1)].chunks(RUN).enumerate() {
+            let start = number * RUN;
+            let pairs = tokens[start..=start + pairs.len()].windows(2).zip(start..);
+            let ranked = pairs.map(|(pair, at)| (self.rank(pair[0], pair[1]), at));
+            first.push(ranked.filter(|&(rank, _)| rank != NONE).map(|(rank, at)| keyed(rank, at)))?;
+            poll()?;
+        }
         let mut later: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
         let mut length = end as u64;
+        let mut merges = 0_usize;
         loop {
+            merges += 1;
+            if merges.is_multiple_of(POLL_MERGES) {
+                poll()?;
+            }
+            if later.capacity() < later.len() + 2 {
+                later.try_reserve(2)?;
+            }
             let next_key = match (first.peek(), later.peek()) {
-                (Some(&a), Some(&Reverse(b))) if a > b => later.pop().map(|Reverse(b)| b),
+                (Some(a), Some(&Reverse(b))) if a > b => later.pop().map(|Reverse(b)| b),
                 (None, _) => later.pop().map(|Reverse(b)| b),
                 _ => first.next(),
             };
-            let Some(key) = next_key else { return length };
+            let Some(key) = next_key else { return Ok(length) };
             let (rank, at) = ((key >> POSITION_BITS) as u32, (key & ((1 << POSITION_BITS) - 1)) as usize);
             // The pair is stale if a token of it was joined since: it has no next token, or makes no pair of this rank.
             let right = next[at];
@@ -262,6 +283,49 @@ impl Merges {
     }
 }
 
+/// Keys in ascending order, sorted in runs: to sort all at once would take seconds that no signal can interrupt.
+struct Runs {
+    keys: Vec<u64>,
+    /// The next key of each run that has one, its place in `keys`, and the end of the run.
+    heads: BinaryHeap<Reverse<(u64, usize, usize)>>,
+}
+
+impl Runs {
+    /// Room for `most` keys.
+    fn new(most: usize) -> Result<Self, Error> {
+        Ok(Self { keys: memory::vector(most)?, heads: BinaryHeap::new() })
+    }
+
+    /// Add a run of keys, in any order.
+    fn push(&mut self, keys: impl Iterator<Item = u64>) -> Result<(), Error> {
+        let start = self.keys.len();
+        self.keys.extend(keys);
+        self.keys[start..].sort_unstable();
+        if let Some(&key) = self.keys.get(start) {
+            self.heads.try_reserve(1)?;
+            self.heads.push(Reverse((key, start, self.keys.len())));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn peek(&self) -> Option<u64> {
+        self.heads.peek().map(|&Reverse((key, ..))| key)
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<u64> {
+        let mut head = self.heads.peek_mut()?;
+        let Reverse((key, at, end)) = *head;
+        if at + 1 < end {
+            *head = Reverse((self.keys[at + 1], at + 1, end));
+        } else {
+            PeekMut::pop(head);
+        }
+        Some(key)
+    }
+}
+
 /// Bits of a position in a word: more than memory has bytes.
 const POSITION_BITS: u32 = 64 - BITS;
 
@@ -275,6 +339,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn count(table: &Merges, word: &[u8]) -> u64 {
+        table.count(word, &mut || Ok(())).expect("memory")
+    }
+
+    fn count_long(table: &Merges, word: &[u8]) -> u64 {
+        table.count_long(word, &mut || Ok(())).expect("memory")
+    }
 
     fn numbered(merges: Vec<(u32, u32, u32)>) -> Numbered {
         Numbered { merges, ..Numbered::default() }
@@ -315,8 +387,8 @@ mod tests {
         ) {
             let table = Merges::new(&numbered(merges.clone()));
             prop_assert_eq!(table.count_small(&word), textbook(&merges, &word));
-            prop_assert_eq!(table.count_long(&word), textbook(&merges, &word));
-            prop_assert_eq!(table.count(&longer), textbook(&merges, &longer));
+            prop_assert_eq!(count_long(&table, &word), textbook(&merges, &word));
+            prop_assert_eq!(count(&table, &longer), textbook(&merges, &longer));
         }
     }
 
@@ -378,8 +450,8 @@ mod tests {
             }
             let expected = textbook(&numbered.merges, text.as_bytes());
             let table = Merges::new(&numbered);
-            prop_assert_eq!(table.count(text.as_bytes()), expected);
-            prop_assert_eq!(table.count_long(text.as_bytes()), expected);
+            prop_assert_eq!(count(&table, text.as_bytes()), expected);
+            prop_assert_eq!(count_long(&table, text.as_bytes()), expected);
         }
     }
 
@@ -387,14 +459,30 @@ mod tests {
     fn the_leftmost_of_equal_pairs_is_joined_first() {
         let (a, aa) = (97, 256);
         let table = Merges::new(&numbered(vec![(a, a, 0), (aa, aa, 1), (aa, a, 2)]));
-        assert_eq!(table.count(b"aaa"), 1); // aa a
-        assert_eq!(table.count(b"aaaaaaa"), 2); // aaaa aaa
+        assert_eq!(count(&table, b"aaa"), 1); // aa a
+        assert_eq!(count(&table, b"aaaaaaa"), 2); // aaaa aaa
     }
 
     #[test]
     fn without_merges_every_byte_is_a_token() {
         let table = Merges::new(&numbered(vec![]));
-        assert_eq!(table.count(b"word"), 4);
-        assert_eq!(table.count(&[b'a'; 1000]), 1000);
+        assert_eq!(count(&table, b"word"), 4);
+        assert_eq!(count(&table, &[b'a'; 1000]), 1000);
+    }
+
+    #[test]
+    fn a_word_of_several_runs_is_merged_in_order_of_rank() {
+        let (a, b, ab) = (97, 98, 256);
+        let table = Merges::new(&numbered(vec![(a, b, 0), (ab, ab, 1)]));
+        let word = b"ab".repeat(RUN + 3);
+        assert_eq!(count(&table, &word), (RUN as u64 + 3).div_ceil(2));
+        let word = b"ba".repeat(RUN + 3);
+        assert_eq!(count(&table, &word), 2 + (RUN as u64 + 2).div_ceil(2));
+    }
+
+    #[test]
+    fn an_error_of_the_poll_ends_the_count() {
+        let table = Merges::new(&numbered(vec![(97, 97, 0)]));
+        assert!(matches!(table.count(&[b'a'; 1000], &mut || Err(Error::Interrupted)), Err(Error::Interrupted)));
     }
 }

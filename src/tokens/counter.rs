@@ -3,16 +3,19 @@
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::bpe::Merges;
 use super::characters::Characters;
+use super::interrupts::{Interrupts, POLL_BYTES, Poll};
 use super::nfc::nfc;
 use super::pretokenizer::Splitter;
 use super::tokenizer_json::{self, Definition};
-use super::word_cache::WordCache;
+use super::word_cache::{LONGEST, WordCache};
 use crate::error::Error;
+use crate::memory;
 
 /// Most caches that are kept between calls: 4 MB each when full.
 const CACHES: usize = 6;
@@ -24,8 +27,13 @@ const TIMES: usize = 8;
 const MOST_THREADS: usize = 256;
 /// Bytes that justify another thread: about a millisecond of work.
 const BYTES_PER_THREAD: usize = 200_000;
-/// Bytes between two calls of `check`.
-const CHECK_BYTES: usize = 4 << 20;
+/// Time between two calls of `check` while the other threads still count.
+const WAIT: Duration = Duration::from_millis(50);
+/// Candidates of added tokens between two polls, a power of two.
+const POLL_CANDIDATES: usize = 1 << 12;
+/// Memory of reading a file: the tables, and a multiple of the file's bytes. Measured for vocabularies of Qwen.
+const TABLES: usize = 8 << 20;
+const READING: usize = 6;
 
 /// Counts the tokens of texts as one tokenizer does.
 ///
@@ -45,6 +53,7 @@ pub struct Counter {
 impl Counter {
     /// Read a `tokenizer.json`. A file that would not be counted as the reference does is refused, with the reason.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
+        memory::check(TABLES + json.len().saturating_mul(READING))?;
         let Definition { nfc, added, template, merges, entries } = tokenizer_json::read(json).map_err(Error::Value)?;
         Ok(Self {
             merges,
@@ -67,10 +76,11 @@ impl Counter {
         self.caches.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The number of tokens of `text`.
-    pub fn count(&self, text: &str) -> u64 {
-        let mut cache = self.take();
-        let count = self.count_with(text, &mut cache);
+    /// The number of tokens of `text`. An error from `check`, which is called now and then, ends the counting.
+    pub fn count(&self, text: &str, check: &mut Poll<'_>) -> Result<u64, Error> {
+        let mut cache = self.take()?;
+        let mut interrupts = Interrupts::new(check);
+        let count = self.count_with(text, &mut cache, &mut || interrupts.poll());
         self.give_back(cache);
         count
     }
@@ -90,48 +100,55 @@ impl Counter {
         );
         let threads = threads.min(MOST_THREADS).clamp(1, texts.len().max(1));
         let batch = (texts.len() / (TIMES * threads)).clamp(1, BATCH);
-        let mut counts = vec![0; texts.len()];
+        let mut counts = memory::vector(texts.len())?;
+        counts.resize(texts.len(), 0);
         let work = Mutex::new(counts.chunks_mut(batch).zip(texts.chunks(batch)));
         let stopped = AtomicBool::new(false);
-        let run = |check: &mut dyn FnMut() -> Result<(), Error>| {
-            let mut cache = self.take();
-            let mut since = 0;
+        let run = |check: &mut Poll<'_>| {
+            let mut cache = self.take()?;
+            let mut check = || if stopped.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { check() };
+            let mut interrupts = Interrupts::new(&mut check);
             let mut outcome = Ok(());
-            while !stopped.load(Ordering::Relaxed) {
+            while outcome.is_ok() && !stopped.load(Ordering::Relaxed) {
                 let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((counts, texts)) = next else { break };
-                for (to, text) in counts.iter_mut().zip(texts) {
-                    *to = self.count_with(text, &mut cache);
-                    since += text.len();
-                }
-                if since >= CHECK_BYTES {
-                    since = 0;
-                    outcome = check();
-                    if outcome.is_err() {
-                        stopped.store(true, Ordering::Relaxed);
-                    }
-                }
+                outcome = counts.iter_mut().zip(texts).try_for_each(|(to, text)| {
+                    *to = self.count_with(text, &mut cache, &mut || interrupts.poll())?;
+                    interrupts.after(text.len())
+                });
             }
             self.give_back(cache);
             outcome
         };
-        thread::scope(|scope| {
+        let run = |check: &mut Poll<'_>| run(check).inspect_err(|_| stopped.store(true, Ordering::Relaxed));
+        let failed: Mutex<Option<Error>> = Mutex::new(None);
+        let others = Others::default();
+        let outcome = thread::scope(|scope| {
             for _ in 1..threads {
+                let counting = others.enter();
+                let help = || {
+                    let _counting = counting;
+                    if let Err(error @ Error::Memory(_)) = run(&mut || Ok(())) {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                };
                 // Where the system starts no more threads, the present ones do the work.
                 let builder = thread::Builder::new().name("ctxembed-tokens".to_owned());
-                if builder.spawn_scoped(scope, || run(&mut || Ok(()))).is_err() {
+                if builder.spawn_scoped(scope, help).is_err() {
                     break;
                 }
             }
-            run(check)
-        })?;
-        Ok(counts)
+            let mine = run(check);
+            let waited = others.wait(&mut || if stopped.load(Ordering::Relaxed) { Ok(()) } else { check() });
+            mine.and(waited.inspect_err(|_| stopped.store(true, Ordering::Relaxed)))
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(outcome, Err).map(|()| counts)
     }
 
     /// A cache from the pool; a new one if the pool is empty or locked, which it stays after a fork with the lock held.
-    fn take(&self) -> WordCache {
+    fn take(&self) -> Result<WordCache, Error> {
         let kept = self.caches.try_lock().ok().and_then(|mut caches| caches.pop());
-        kept.unwrap_or_else(WordCache::new)
+        kept.map_or_else(WordCache::new, Ok)
     }
 
     fn give_back(&self, cache: WordCache) {
@@ -142,38 +159,98 @@ impl Counter {
         }
     }
 
-    fn count_with(&self, text: &str, cache: &mut WordCache) -> u64 {
+    fn count_with(&self, text: &str, cache: &mut WordCache, poll: &mut Poll<'_>) -> Result<u64, Error> {
         let mut count = self.template;
         let mut rest = text;
         // The pattern and NFC do not look across an added token.
-        while let Some(found) = self.added.find(rest) {
-            count += self.count_plain(&rest[..found.start], cache) + 1;
+        while let Some(found) = self.added.find(rest, poll)? {
+            count += self.count_plain(&rest[..found.start], cache, poll)? + 1;
             rest = &rest[found.end..];
         }
-        count + self.count_plain(rest, cache)
+        Ok(count + self.count_plain(rest, cache, poll)?)
     }
 
     /// The number of tokens of text without added tokens.
-    fn count_plain(&self, text: &str, cache: &mut WordCache) -> u64 {
-        if !self.nfc {
-            return self.count_words::<false>(text, cache).unwrap_or(0);
+    fn count_plain(&self, text: &str, cache: &mut WordCache, poll: &mut Poll<'_>) -> Result<u64, Error> {
+        if self.nfc {
+            if let Some(count) = self.count_words::<true>(text, cache, poll)? {
+                return Ok(count);
+            }
+            let normal = nfc(text, poll)?;
+            return Ok(self.count_words::<false>(&normal, cache, poll)?.unwrap_or(0));
         }
-        self.count_words::<true>(text, cache).unwrap_or_else(|| {
-            let normal = nfc(text);
-            self.count_words::<false>(&normal, cache).unwrap_or(0)
-        })
+        Ok(self.count_words::<false>(text, cache, poll)?.unwrap_or(0))
     }
 
     /// The number of tokens of text in NFC. With `CHECK`, None if the text may not be in NFC.
     #[inline]
-    fn count_words<const CHECK: bool>(&self, text: &str, cache: &mut WordCache) -> Option<u64> {
+    fn count_words<const CHECK: bool>(
+        &self,
+        text: &str,
+        cache: &mut WordCache,
+        poll: &mut Poll<'_>,
+    ) -> Result<Option<u64>, Error> {
         let bytes = text.as_bytes();
         let mut count = 0;
+        let mut next_poll = POLL_BYTES;
         let mut splitter = Splitter::<CHECK>::new(text, &self.characters);
-        while let Some((start, end)) = splitter.next_word() {
-            count += if end - start == 1 { 1 } else { cache.get(bytes, start, end, |word| self.merges.count(word)) };
+        loop {
+            // The inner loop calls nothing that a word of usual length does not need.
+            let long = loop {
+                let Some((start, end)) = splitter.next_word() else { break None };
+                if end - start > LONGEST || end >= next_poll {
+                    break Some((start, end));
+                }
+                let count_small = |word: &[u8]| self.merges.count_small(word);
+                count += if end - start == 1 { 1 } else { cache.get(bytes, start, end, count_small) };
+            };
+            let Some((start, end)) = long else { break };
+            count += self.merges.count(&bytes[start..end], poll)?;
+            if end >= next_poll {
+                next_poll = end + POLL_BYTES;
+                poll()?;
+            }
         }
-        (!splitter.may_change).then_some(count)
+        Ok((!splitter.may_change).then_some(count))
+    }
+}
+
+/// The other threads of a call that still count.
+#[derive(Default)]
+struct Others {
+    counting: Mutex<usize>,
+    finished: Condvar,
+}
+
+/// One of them, until it is dropped.
+struct Counting<'a>(&'a Others);
+
+impl Others {
+    fn enter(&self) -> Counting<'_> {
+        *self.counting.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Counting(self)
+    }
+
+    /// Wait until no other thread counts. `check` is called now and then; its error ends the waiting.
+    fn wait(&self, check: &mut Poll<'_>) -> Result<(), Error> {
+        let mut counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        while *counting > 0 {
+            let waited = self.finished.wait_timeout(counting, WAIT).unwrap_or_else(PoisonError::into_inner);
+            counting = waited.0;
+            if waited.1.timed_out() {
+                drop(counting);
+                check()?;
+                counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        *self.0.counting.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.finished.notify_all();
     }
 }
 
@@ -204,14 +281,20 @@ impl Added {
     }
 
     /// The first match in `text`.
-    fn find(&self, text: &str) -> Option<Range<usize>> {
+    fn find(&self, text: &str, poll: &mut Poll<'_>) -> Result<Option<Range<usize>>, Error> {
         let bytes = text.as_bytes();
         let mut at = 0;
+        let mut candidates = 0_usize;
         loop {
-            at += self.next_candidate(&bytes[at..])?;
+            let Some(skipped) = self.next_candidate(&bytes[at..]) else { return Ok(None) };
+            at += skipped;
+            candidates += 1;
+            if candidates.is_multiple_of(POLL_CANDIDATES) {
+                poll()?;
+            }
             for token in &self.texts[self.by_byte[usize::from(bytes[at])].clone()] {
                 if bytes[at..].starts_with(token.as_bytes()) {
-                    return Some(at..at + token.len());
+                    return Ok(Some(at..at + token.len()));
                 }
             }
             at += 1;

@@ -18,6 +18,7 @@ mod class_counts;
 mod classes;
 mod counter;
 mod estimate;
+mod interrupts;
 mod letter_pairs;
 mod nfc;
 mod pretokenizer;
@@ -33,6 +34,9 @@ pub use bounds::upper;
 pub use class_counts::NAMES;
 pub use classes::Classes;
 pub use counter::Counter;
+pub use interrupts::{Interrupts, Poll};
+
+use crate::error::Error;
 
 /// What the model puts between the chunks of a document. Inside a chunk it would shift every later chunk.
 const SEPARATOR: &str = "<|endoftext|>";
@@ -50,13 +54,13 @@ pub struct Inspection {
     pub separator: Option<usize>,
 }
 
-/// Bounds, estimate and separator of `text`.
-pub fn inspect(text: &str) -> Inspection {
+/// Bounds, estimate and separator of `text`. An error is one of `poll`, or of short memory.
+pub fn inspect(text: &str, poll: &mut Poll<'_>) -> Result<Inspection, Error> {
     let classes = Classes::of(text);
-    let upper = if classes.is_ascii() { text.len() as u64 } else { upper(text) };
+    let upper = if classes.is_ascii() { text.len() as u64 } else { upper(text, poll)? };
     let lower = bounds::lower(text, upper, classes.pieces());
     let estimate = estimate::estimate(&classes, text.len()).clamp(lower, upper);
-    Inspection { lower, estimate, upper, separator: find_separator(text) }
+    Ok(Inspection { lower, estimate, upper, separator: find_separator(text) })
 }
 
 /// The position, in characters, at which the separator's literal text starts.
@@ -69,6 +73,10 @@ pub fn find_separator(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn inspect(text: &str) -> Inspection {
+        super::inspect(text, &mut || Ok(())).expect("memory")
+    }
 
     #[test]
     fn the_separator_is_found_by_its_character_position() {

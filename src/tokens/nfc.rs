@@ -9,22 +9,98 @@ use std::borrow::Cow;
 use unicode_normalization::char::canonical_combining_class;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
+use super::interrupts::Poll;
+use crate::error::Error;
 use crate::isa::Isa;
+use crate::memory;
+
+/// Characters between two polls, a power of two.
+const POLL_CHARACTERS: usize = 1 << 14;
+/// Bytes of memory for each mark after a character: marks are sorted together.
+const BYTES_PER_MARK: usize = 32;
+/// Marks after a character whose memory is negligible.
+const FEW_MARKS: usize = 1 << 12;
 
 /// The reference's NFC of `text`.
-pub(super) fn nfc(text: &str) -> Cow<'_, str> {
-    if is_nfc_quick(text.chars().filter(|&c| !is_foreign(c))) == IsNormalized::Yes {
-        return Cow::Borrowed(text);
+///
+/// An error is one of `poll`, or of short memory.
+pub(super) fn nfc<'a>(text: &'a str, poll: &mut Poll<'_>) -> Result<Cow<'a, str>, Error> {
+    if is_normal(text, poll)? {
+        return Ok(Cow::Borrowed(text));
     }
-    let mut normal = String::with_capacity(text.len());
+    let mut normal = String::new();
+    normal.try_reserve_exact(text.len())?;
+    compose(text, poll, |c| {
+        if normal.capacity() - normal.len() < c.len_utf8() {
+            normal.try_reserve(c.len_utf8())?;
+        }
+        normal.push(c);
+        Ok(())
+    })?;
+    Ok(Cow::Owned(normal))
+}
+
+/// UTF-8 bytes of the reference's NFC of `text`. Errors are those of [`nfc`].
+pub(super) fn nfc_length(text: &str, poll: &mut Poll<'_>) -> Result<usize, Error> {
+    if is_normal(text, poll)? {
+        return Ok(text.len());
+    }
+    let mut length = 0;
+    compose(text, poll, |c| {
+        length += c.len_utf8();
+        Ok(())
+    })?;
+    Ok(length)
+}
+
+/// Whether `text` is in NFC, as far as a quick check shows.
+fn is_normal(text: &str, poll: &mut Poll<'_>) -> Result<bool, Error> {
+    let mut polled = Ok(());
+    let mut count = 0_usize;
+    let chars = text.chars().take_while(|_| {
+        count += 1;
+        if count.is_multiple_of(POLL_CHARACTERS) {
+            polled = poll();
+        }
+        polled.is_ok()
+    });
+    let normal = is_nfc_quick(chars.filter(|&c| !is_foreign(c))) == IsNormalized::Yes;
+    polled.map(|()| normal)
+}
+
+/// Call `push` with each character of the reference's NFC of `text`.
+fn compose(text: &str, poll: &mut Poll<'_>, mut push: impl FnMut(char) -> Result<(), Error>) -> Result<(), Error> {
+    let marks = if text.len() < FEW_MARKS { 0 } else { most_marks(text, poll)? };
+    if marks > FEW_MARKS {
+        memory::check(marks.saturating_mul(BYTES_PER_MARK))?;
+    }
+    let mut count = 0_usize;
     // To the reference a foreign character is a starter that composes with nothing, so the parts between are independent.
     for part in text.split_inclusive(is_foreign) {
         let last = part.chars().next_back().filter(|&c| is_foreign(c));
         let rest = &part[..part.len() - last.map_or(0, char::len_utf8)];
-        normal.extend(rest.nfc());
-        normal.extend(last);
+        for c in rest.nfc().chain(last) {
+            count += 1;
+            if count.is_multiple_of(POLL_CHARACTERS) {
+                poll()?;
+            }
+            push(c)?;
+        }
     }
-    Cow::Owned(normal)
+    Ok(())
+}
+
+/// The most marks after one character.
+fn most_marks(text: &str, poll: &mut Poll<'_>) -> Result<usize, Error> {
+    let (mut most, mut run) = (0_usize, 0_usize);
+    for (count, c) in text.chars().enumerate() {
+        if count.is_multiple_of(POLL_CHARACTERS) {
+            poll()?;
+        }
+        run = if c >= '\u{300}' && canonical_combining_class(c) != 0 { run + 1 } else { 0 };
+        most = most.max(run);
+    }
+    Ok(most)
 }
 
 /// Whether NFC may change `c`, or a character before it.
@@ -157,6 +233,12 @@ mod tests {
     use unicode_normalization_alignments::UnicodeNormalization as Reference;
 
     use super::*;
+
+    fn nfc(text: &str) -> String {
+        let normal = super::nfc(text, &mut || Ok(())).expect("memory").into_owned();
+        assert_eq!(nfc_length(text, &mut || Ok(())).expect("memory"), normal.len());
+        normal
+    }
 
     /// The crate that the reference uses.
     fn expected(text: &str) -> String {

@@ -267,6 +267,9 @@ impl Strings {
 
     /// Add a token as the file spells it: one character for each byte.
     fn push(&mut self, token: &str) -> Result<(), Refusal> {
+        let short = |_| "memory is short".to_owned();
+        self.bytes.try_reserve(token.len()).map_err(short)?;
+        self.ends.try_reserve(1).map_err(short)?;
         for c in token.chars() {
             self.bytes.push(byte_of(c).ok_or_else(|| {
                 format!("token {token:?} has the character {c:?}, which stands for no byte: not byte-level BPE")

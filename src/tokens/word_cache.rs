@@ -4,6 +4,9 @@
 //! of 64 bits that hold up to 8 N - 2 bytes of text, the length and the count: no pointers, nothing to free. A set has two
 //! neighbouring entries; a new word takes the first, and its former word moves to the second.
 
+use crate::error::Error;
+use crate::memory;
+
 /// Bits of the number of entries of each of the three tables.
 const BITS: [u32; 3] = [16, 15, 15];
 
@@ -11,6 +14,9 @@ const BITS: [u32; 3] = [16, 15, 15];
 const fn longest(words: usize) -> usize {
     8 * words - 2
 }
+
+/// Bytes of the longest word that is cached.
+pub(super) const LONGEST: usize = longest(8);
 
 /// Words of up to 62 bytes and their counts: 4 MB when full.
 #[derive(Debug)]
@@ -21,8 +27,8 @@ pub(super) struct WordCache {
 }
 
 impl WordCache {
-    pub(super) fn new() -> Self {
-        Self { short: Table::new(BITS[0]), middle: Table::new(BITS[1]), long: Table::new(BITS[2]) }
+    pub(super) fn new() -> Result<Self, Error> {
+        Ok(Self { short: Table::new(BITS[0])?, middle: Table::new(BITS[1])?, long: Table::new(BITS[2])? })
     }
 
     /// The count of `text[start..end]`, which is not empty. Calls `count` where the word is not cached.
@@ -54,10 +60,11 @@ const COUNT_SHIFT: u32 = 56;
 const KEY: u64 = (1 << COUNT_SHIFT) - 1;
 
 impl<const N: usize> Table<N> {
-    fn new(bits: u32) -> Self {
+    fn new(bits: u32) -> Result<Self, Error> {
+        memory::check(size_of::<[u64; N]>() << bits)?;
         // The system zeroes pages when they are first touched, so unused ones take no memory. No word is empty, so no
         // key is zero.
-        Self { entries: vec![[0; N]; 1 << bits], shift: 64 - bits }
+        Ok(Self { entries: vec![[0; N]; 1 << bits], shift: 64 - bits })
     }
 
     #[inline]
@@ -129,7 +136,7 @@ mod tests {
     #[test]
     fn a_word_is_counted_once_whatever_surrounds_it() {
         for length in 1..=62 {
-            let mut cache = WordCache::new();
+            let mut cache = WordCache::new().expect("memory");
             let word: Vec<u8> = (0..length).map(|i| (i * 7 % 251) as u8).collect();
             let mut calls = 0;
             for around in [0, 1, 40] {
@@ -149,7 +156,7 @@ mod tests {
 
     #[test]
     fn words_of_zeros_differ_by_their_length() {
-        let mut cache = WordCache::new();
+        let mut cache = WordCache::new().expect("memory");
         let text = [0; 80];
         for length in 1..=70 {
             assert_eq!(cache.get(&text, 0, length, |_| length as u64 % 62), length as u64 % 62);
@@ -166,7 +173,7 @@ mod tests {
 
     #[test]
     fn counts_stay_right_when_a_full_cache_evicts() {
-        let mut cache = WordCache::new();
+        let mut cache = WordCache::new().expect("memory");
         for round in 0..2 {
             for i in 0..200_000_u64 {
                 let word = format!("{i}{}", "x".repeat(i as usize % 50));

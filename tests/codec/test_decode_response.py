@@ -6,7 +6,8 @@ import copy
 import json
 import pickle
 import random
-from decimal import Decimal
+import re
+from decimal import Decimal, FloatOperation, Inexact, InvalidOperation, Overflow, Rounded, localcontext
 
 import ctxembed
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from . import fuzz_differential
 from .conftest import chunk_vectors, response, to_json
 
 
@@ -79,6 +81,103 @@ def test_the_cost_keeps_all_digits_of_the_body(vectors):
     body = to_json(response([6], vectors, usage={"cost": {"total_cost": 0}}))
     body = body.replace(b'"total_cost":0', b'"total_cost":0.12345678901234567890123')
     assert ctxembed.decode_response(body).usage.cost_usd == Decimal("0.12345678901234567890123")
+
+
+def cost_of(text: str) -> Decimal | None:
+    """Decode a response whose cost is spelled like this, whole and in parts."""
+    body = (
+        b'{"data":[{"index":0,"embedding":"AQID"}],"usage":{"total_tokens":3,"cost":{"total_cost":%s}}}' % text.encode()
+    )
+    emb = ctxembed.decode_response(body)
+    decoder = ctxembed.ResponseDecoder()
+    for start in range(0, len(body), 7):
+        decoder.feed(body[start : start + 7])
+    assert decoder.finish().usage == emb.usage
+    assert (emb.vectors.tolist(), emb.usage.total_tokens) == ([[1, 2, 3]], 3)
+    return emb.usage.cost_usd
+
+
+def plausible_cost(text: str) -> Decimal | None:
+    """Return the number if it is finite, not negative, and has at most 40 digits before and after the point."""
+    if re.fullmatch(r"[0-9]{1,100}(\.[0-9]{1,100})?([eE][+-]?0{0,20}[0-9]{1,3})?", text) is None:
+        return None
+    number = Decimal(text)
+    exponent = number.as_tuple().exponent
+    return number if -40 <= exponent <= 40 and number.adjusted() < 40 else None
+
+
+DIGITS = st.one_of(
+    st.sampled_from(["0", "1", "40", "41", "9" * 40, "1" + "0" * 39]), st.from_regex(r"[0-9]{1,45}", fullmatch=True)
+)
+WHOLE = DIGITS.map(lambda digits: digits.lstrip("0") or "0")
+EXPONENT = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from("eE"),
+    st.sampled_from(["", "+", "-"]),
+    st.sampled_from(["", "0", "0" * 20, "0" * 30]),
+    st.integers(0, 100).map(str) | st.sampled_from(["1000", "9" * 18, "1" + "0" * 19, "9" * 300]),
+)
+NUMBERS = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["", "", "", "-"]),
+    WHOLE,
+    st.just("") | DIGITS.map(lambda digits: f".{digits}") | st.integers(0, 120).map(lambda zeros: f".{'0' * zeros}1"),
+    st.just("") | EXPONENT,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(NUMBERS)
+def test_a_number_is_a_cost_within_forty_digits_on_either_side_of_the_point(number):
+    cost = cost_of(number)
+    assert str(cost) == str(plausible_cost(number))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-1",
+        "-0.0",
+        "1e400",
+        "1e1000000000000000000",
+        "1e-1000000000000000000",
+        "9" * 500,
+        '"0.5"',
+        '"NaN"',
+        "true",
+        "{}",
+        "[1]",
+        '{"a":[0.5]}',
+        "null",
+    ],
+)
+def test_what_is_no_cost_counts_as_not_reported(value):
+    assert cost_of(value) is None
+    body = b'{"data":[{"index":0,"embedding":"AQID"}],"usage":{"cost":%s}}' % value.encode()
+    assert value == "{}" or ctxembed.decode_response(body).usage == ctxembed.Usage(None, None, None, 1)
+
+
+def test_the_decimal_context_of_the_caller_does_not_matter():
+    digits = "0.1234567890123456789012345678901234567890"
+    with localcontext(prec=3, Emax=2, Emin=-2, traps=[Inexact, Rounded, InvalidOperation, Overflow, FloatOperation]):
+        cost = cost_of(digits)
+    assert str(cost) == digits
+
+
+@pytest.mark.parametrize("currency", ["5", "null", '"eur"', "[]", '"%s"' % ("U" * 5000), '"USD "'])
+def test_only_a_cost_in_usd_is_reported(currency):
+    body = (
+        b'{"data":[{"index":0,"embedding":"AQID"}],"usage":{"cost":{"total_cost":1,"currency":%s}}}' % currency.encode()
+    )
+    assert ctxembed.decode_response(body).usage.cost_usd == (1 if currency == "null" else None)
+
+
+@pytest.mark.parametrize("count", ["-1", "1.5", "1e400", "1180591620717411303424", "true", '"3"', "9" * 400])
+def test_a_token_count_that_is_none_is_a_decode_error(count):
+    body = b'{"data":[{"index":0,"embedding":"AQID"}],"usage":{"total_tokens":%s}}' % count.encode()
+    with pytest.raises(ctxembed.DecodeError) as raised:
+        ctxembed.decode_response(body)
+    assert raised.value.kind == "structure"
 
 
 def test_out_is_filled_and_returned(shape, vectors, parsed):
@@ -276,3 +375,8 @@ def test_equivalent_json_decodes_to_the_same_rows(case):
     emb = ctxembed.decode_response(body, shape=shape)
     np.testing.assert_array_equal(emb.vectors, vectors)
     assert np.diff(emb.offsets).tolist() == shape
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_and_mutated_inputs_are_read_as_the_standard_library_reads_them(seed):
+    assert fuzz_differential.run(2.0, seed) > 50

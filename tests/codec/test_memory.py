@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import short_memory
+
 PROGRAM = """
 import base64, ctypes, gc
 from pathlib import Path
@@ -58,3 +60,53 @@ def test_decoding_allocates_the_matrix_and_nothing_else_that_grows_with_the_body
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     # The allocators of Rust and Python keep up to 2 MB in reserve, regardless of the size of the body.
     assert most <= int(result.stdout) <= most + 2048
+
+
+BODIES = """
+import base64
+text = base64.b64encode(bytes(range(256))).decode()
+chunks = ['{"index":%d,"embedding":"%s"}' % (c, text) for c in range(60_000)]
+in_order = ('{"data":[{"index":0,"data":[' + ",".join(chunks) + "]}]}").encode()
+backwards = ('{"data":[{"index":0,"data":[' + ",".join(reversed(chunks)) + "]}]}").encode()
+
+def fed(body):
+    decoder = ctxembed.ResponseDecoder()
+    for start in range(0, len(body), 65_536):
+        decoder.feed(body[start : start + 65_536])
+    return decoder.finish()
+"""
+CALLS = {
+    "decode_response": (BODIES, "ctxembed.decode_response(in_order)"),
+    "decode_response, backwards": (BODIES, "ctxembed.decode_response(backwards)"),
+    "ResponseDecoder": (BODIES, "fed(in_order)"),
+    "ResponseDecoder, backwards": (BODIES, "fed(backwards)"),
+    "shape": ("shape = np.ones(20_000_000, np.int64)", "ctxembed.ResponseDecoder(shape=shape)"),
+    "encode_base64": ("vectors = np.ones((200_000, 300), np.int8)", "ctxembed.encode_base64(vectors)"),
+    "encode_base64 of one vector": ("vector = np.ones(60_000_000, np.int8)", "ctxembed.encode_base64(vector)"),
+    "decode_base64": ('texts = ["A" * 400] * 300_000', "ctxembed.decode_base64(iter(texts))"),
+    "encode_request": ('documents = [["heron"] * 2_000_000]', '_core.encode_request(documents, b"}")'),
+    "prepare_request": ('documents = [["heron"] * 2_000_000]', '_core.prepare_request(documents, b"}")'),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_short_memory_is_a_memory_error(call):
+    outcomes = short_memory.outcomes(*CALLS[call])
+    assert outcomes[0] == "MemoryError"
+
+
+def test_a_stream_that_ran_out_of_memory_raises_the_error_again():
+    again = """
+def fails_again(decoder, part):
+    failed = 0
+    for _ in range(3):
+        try:
+            decoder.feed(part)
+        except MemoryError:
+            failed += 1
+    if failed < 3:
+        raise ValueError(failed)
+    decoder.finish()
+"""
+    setup = BODIES + again + "decoder = ctxembed.ResponseDecoder()"
+    assert set(short_memory.outcomes(setup, "fails_again(decoder, in_order)", [0, 3])) == {"MemoryError"}

@@ -10,11 +10,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from ctxembed import Limits, Packing, pack
+from ctxembed import Limits, Packing, _core, pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_families import FAMILIES, both_exact
 
+from tests import short_memory
 from tests.threads import once_released
 
 ORDERS = ("any", "input", "window")
@@ -394,3 +395,32 @@ def test_concurrent_calls_give_the_same_packing():
     for thread in threads:
         thread.join()
     assert all(np.array_equal(expected, one) for one in found)
+
+
+SHORT = {
+    "any": "ctxembed.pack(tokens)",
+    "any, chunks": "ctxembed.pack(tokens, chunks)",
+    "any, improved": "ctxembed.pack(tokens % 300 + 9_000, effort=0.2, limits=ctxembed.Limits(tokens=32_000))",
+    "input": 'ctxembed.pack(tokens, order="input")',
+    "window": 'ctxembed.pack(tokens, order="window")',
+}
+
+
+@pytest.mark.parametrize("call", SHORT)
+def test_short_memory_is_a_memory_error(call):
+    setup = """
+rng = np.random.default_rng(1)
+tokens, chunks = rng.integers(1_000, 30_000, 200_000), rng.integers(1, 1_000, 200_000)
+"""
+    assert short_memory.outcomes(setup, SHORT[call])[0] == "MemoryError"
+
+
+def test_counts_that_are_not_aligned_are_copied():
+    memory = np.zeros(8 * 100 + 1, np.uint8)
+    counts = memory[1:].view(np.int64)
+    counts[:] = np.arange(1, 101)
+    assert not counts.flags.aligned
+    aligned = counts.copy()
+    assert pack(counts, counts).request_of.tolist() == pack(aligned, aligned).request_of.tolist()
+    with pytest.raises(ValueError, match="token_counts must be aligned"):
+        _core.pack(counts, None, (512, 16_000, 32_000, 120_000), "any", 0.0)

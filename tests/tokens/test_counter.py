@@ -15,6 +15,7 @@ import ctxembed
 import numpy as np
 import pytest
 
+from tests import short_memory
 from tests.samples import FOLDERS, corpus, paragraphs, sample_texts
 from tests.threads import releases_the_interpreter
 
@@ -238,3 +239,71 @@ print(loaded, resident() - before)
     loaded, after = map(float, done.stdout.split())
     assert loaded < 64
     assert after < 64
+
+
+# Each call takes many seconds if nothing interrupts it.
+LONG_CALLS = {
+    "a text of words": "counter.count('heron ' * 60_000_000)",
+    "a text of one word": "counter.count('ab' * 20_000_000)",
+    "a text of marks": "counter.count('e\\u0301 ' * 40_000_000)",
+    "a text like an added token": "counter.count('<' * 300_000_000)",
+    "texts on other threads": "counter.count_batch(['heron', 'ab' * 10_000_000, 'ab' * 10_000_000], threads=3)",
+    "an estimate": "_core.token_estimate(['e\\u0301 ' * 60_000_000] * 4)",
+    "an upper bound": "ctxembed.token_upper_bound(['e\\u0301 ' * 60_000_000] * 4)",
+}
+INTERRUPTED = """
+import signal, sys, threading, time
+import ctxembed
+from ctxembed import _core
+counter = ctxembed.TokenCounter.from_file(sys.argv[1])
+raised = []
+
+def interrupt():
+    time.sleep(1.0)
+    raised.append(time.process_time())
+    signal.raise_signal(signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    {call}
+except KeyboardInterrupt:
+    print(time.process_time() - raised[0])
+else:
+    print("not interrupted" if not raised else "too late")
+"""
+
+
+@pytest.mark.parametrize("call", LONG_CALLS)
+def test_ctrl_c_interrupts_a_long_count(heron, call):
+    program = INTERRUPTED.format(call=LONG_CALLS[call])
+    run = subprocess.run([sys.executable, "-c", program, heron.path], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 2.0  # seconds of the processor: the work that one step does at most
+
+
+COUNTED = {
+    "from_file": ("path = {path!r}", "ctxembed.TokenCounter.from_file(path)"),
+    "count": ("counter = ctxembed.TokenCounter.from_file({path!r})\ntext = 'heron'", "counter.count(text * 10)"),
+    "a long word": (
+        "counter = ctxembed.TokenCounter.from_file({path!r})\ntext = 'ab' * 5_000_000",
+        "counter.count(text)",
+    ),
+    "marks": (
+        "counter = ctxembed.TokenCounter.from_file({path!r})\ntext = 'e' + '\\u0301' * 9_000_000",
+        "counter.count(text)",
+    ),
+    "NFC": (
+        "counter = ctxembed.TokenCounter.from_file({path!r})\ntext = 'e\\u0301 ' * 40_000_000",
+        "counter.count(text)",
+    ),
+    "many texts": (
+        "counter = ctxembed.TokenCounter.from_file({path!r})\ntexts = ['heron'] * 12_000_000",
+        "counter.count_batch(texts, threads=4)",
+    ),
+    "chunks": ("texts = ['heron'] * 9_000_000", "[_core.inspect_chunks(texts), _core.check_chunks(texts)]"),
+}
+
+
+@pytest.mark.parametrize("call", COUNTED)
+def test_short_memory_is_a_memory_error(heron, call):
+    setup, counted = COUNTED[call]
+    assert short_memory.outcomes(setup.format(path=heron.path), counted)[0] == "MemoryError"

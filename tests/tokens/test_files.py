@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import socket
 import sys
 
 import ctxembed
@@ -10,6 +13,7 @@ import pytest
 
 from tests.samples import sample_texts
 
+from . import fuzz_files
 from .conftest import BYTE_CHARACTERS
 
 TEXTS = ["heron", "the  heron's <end> e\u0301 HE 12\n", "\u4e2d\u6587 [x] <endless>\ud7ff", "", " "]
@@ -187,3 +191,44 @@ def test_merges_in_the_older_spelling_give_the_same_counts(vocabulary, counter, 
     assert older.backend == "native"
     texts = [*TEXTS, *sample_texts().values()]
     assert older.count_batch(texts).tolist() == counter.count_batch(texts).tolist()
+
+
+def test_a_path_that_is_no_regular_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        kinds = {"fifo": "FIFO", "link": "FIFO", "folder": "directory", "socket": "socket"}
+        for path, kind in [
+            *((tmp_path / name, kind) for name, kind in kinds.items()),
+            ("/dev/zero", "character device"),
+        ]:
+            with pytest.raises(OSError, match=f"must be a regular file, got a {kind}") as raised:
+                ctxembed.TokenCounter.from_file(path)
+            assert raised.value.filename == str(path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mutated_files_are_read_or_rejected_by_name(seed):
+    outcomes = fuzz_files.run(200, seed)
+    assert outcomes["native"] > 0
+    assert outcomes["refused"] > 100
+
+
+def test_a_panic_of_the_tokenizers_package_is_an_error_that_names_the_file(tiny, write_tokenizer, monkeypatch):
+    tokenizers = pytest.importorskip("tokenizers")
+
+    class PanicException(BaseException):
+        """As PyO3 raises it: no Exception."""
+
+    class Tokenizer:
+        @staticmethod
+        def from_file(path):
+            raise PanicException("index out of bounds")
+
+    monkeypatch.setattr(tokenizers, "Tokenizer", Tokenizer)
+    tiny["version"] = "2.0"
+    path = write_tokenizer(tiny)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: .*fails to read it: index out of bounds"):
+        ctxembed.TokenCounter.from_file(path)

@@ -172,7 +172,7 @@ def as_counts(name: str, values: object) -> NDArray[np.int64]:
             position = int(array.argmax())
             raise ValueError(f"{name}[{position}] = {array[position]} does not fit int64")
         if array.dtype.kind in "iu":
-            return np.ascontiguousarray(array, dtype=np.int64)
+            return np.require(array, np.int64, ("C_CONTIGUOUS", "ALIGNED"))
         if not array.size:
             return np.zeros(0, dtype=np.int64)
         if array.dtype.kind == "f":

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import zlib
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex, cast
 
 import numpy as np
 
 from ctxembed import _core
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
 __all__ = ["TokenCounter"]
@@ -108,7 +109,7 @@ class TokenCounter:
         Raises
         ------
         OSError
-            The file cannot be read.
+            The file cannot be read, or is not a regular file.
         ValueError
             The file is not a tokenizer; the native counter does not support it, and the ``tokenizers`` package (extra
             ``tokens``) is not installed or refuses it too; or its counts are random (dropout). The message names the
@@ -121,6 +122,7 @@ class TokenCounter:
         counter: TokenCounter = object.__new__(cls)
         counter.path = str(Path(path).absolute())
         counter._tokenizer = counter.reason = None
+        _check_regular(counter.path)
         try:
             counter._native = _core.NativeCounter(counter.path)
         except ValueError as error:
@@ -250,6 +252,30 @@ class TokenCounter:
         return counter
 
 
+_KINDS: Final = (
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "character device"),
+    (stat.S_ISBLK, "block device"),
+)
+
+
+def _check_regular(path: str) -> None:
+    """Raise an OSError for anything but a regular file: reading it might never end."""
+    mode = os.stat(path).st_mode  # noqa: PTH116 - Path.stat raises no different error
+    if stat.S_ISREG(mode):
+        return
+    kind = next((name for has_kind, name in _KINDS if has_kind(mode)), "special file")
+    code = errno.EISDIR if kind == "directory" else errno.EINVAL
+    raise OSError(code, f"a tokenizer.json must be a regular file, got a {kind}", path)
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Return whether a package written in Rust has failed: PyO3's exception for that is no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
 def _reference(path: str, reason: str) -> Any:
     """Return the tokenizer of the ``tokenizers`` package, for a file that the native counter does not support."""
     try:
@@ -261,6 +287,10 @@ def _reference(path: str, reason: str) -> Any:
         tokenizer = Tokenizer.from_file(path)
     except Exception as error:  # it raises nothing more specific
         raise ValueError(f"{path}: {reason}; the tokenizers package refuses it too: {error}") from error
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        raise ValueError(f"{path}: {reason}; the tokenizers package fails to read it: {error}") from error
     if getattr(tokenizer.model, "dropout", None):
         raise ValueError(f"{path}: model.dropout is set: counts would be random")
     tokenizer.no_truncation()

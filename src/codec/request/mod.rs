@@ -14,7 +14,9 @@ use std::mem::MaybeUninit;
 
 use kernel::{BLOCK, Found, Kernel, Task};
 
+use crate::error::Error;
 use crate::isa::Isa;
+use crate::memory;
 
 /// Run `task` on the best path up to `isa`.
 fn run<T: Task>(isa: Isa, task: T) -> T::Output {
@@ -226,13 +228,13 @@ const START: &[u8] = b"{\"input\":";
 
 impl Body<'_> {
     /// Measure each text.
-    pub fn measure(&self, isa: Isa) -> Vec<Measured> {
+    pub fn measure(&self, isa: Isa) -> Result<Vec<Measured>, Error> {
         struct Measure<'a>(&'a [&'a str]);
         impl Task for Measure<'_> {
-            type Output = Vec<Measured>;
+            type Output = Result<Vec<Measured>, Error>;
             #[inline(always)]
-            fn run(self, kernel: impl Kernel) -> Vec<Measured> {
-                self.0.iter().map(|text| Measured::of(kernel, text.as_bytes())).collect()
+            fn run(self, kernel: impl Kernel) -> Self::Output {
+                Ok(memory::collected(self.0.iter().map(|text| Measured::of(kernel, text.as_bytes())))?)
             }
         }
         run(isa, Measure(self.texts))

@@ -4,6 +4,7 @@
 //! objects that are spelled like the one before; [`row_order`] checks the indexes and, where documents or chunks came in
 //! another order, moves rows to their places. A chunk costs no allocation beyond its row.
 
+mod cost;
 mod decoded;
 mod expected;
 mod parser;
@@ -30,7 +31,7 @@ pub fn decode(isa: Isa, body: &[u8], expected: Expected, rows: &mut impl Rows) -
     let mut parser = Parser::new(isa, expected);
     let window = Window { bytes: body, base: 0, last: true };
     match parser.run(&window, &mut 0, rows) {
-        Ok(()) => Ok(parser.finish(rows)),
+        Ok(()) => parser.finish(rows),
         Err(Stop::Error(error)) => Err(error),
         // Not reached: a last window never asks for more.
         Err(Stop::More) => Err(DecodeError::new(DecodeKind::Truncated, body.len(), "the body ends early").into()),

@@ -5,6 +5,7 @@
 
 use memchr::memchr2;
 
+use super::cost::is_plausible;
 use super::decoded::{Decoded, Usage};
 use super::expected::{Expected, MOST_ROW_BYTES};
 use super::row_order::RowOrder;
@@ -14,6 +15,7 @@ use crate::codec::base64::{self, Check};
 use crate::codec::json::{Skipper, Stop, Window, integer, plain_run, trailing};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
+use crate::memory;
 
 /// Bytes, as spelled, of the longest key that can still be a known one: 17 letters, each a six-byte escape.
 const LONGEST_KEY: usize = 128;
@@ -175,9 +177,9 @@ impl Parser {
     }
 
     /// The result, once [`Parser::run`] has returned `Ok`.
-    pub fn finish(self, rows: &mut impl Rows) -> Decoded {
+    pub fn finish(self, rows: &mut impl Rows) -> Result<Decoded, Error> {
         let row_bytes = if self.began { self.expected.row_bytes } else { None };
-        Decoded { offsets: self.order.finish(row_bytes, rows), row_bytes, model: self.model, usage: self.usage }
+        Ok(Decoded { offsets: self.order.finish(row_bytes, rows)?, row_bytes, model: self.model, usage: self.usage })
     }
 
     /// The open document and chunk.
@@ -210,7 +212,7 @@ impl Parser {
         }
         let byte = window.peek(pos)?;
         match self.state {
-            State::Start if byte == b'{' => self.open(Container::Top, window, pos),
+            State::Start if byte == b'{' => self.open(Container::Top, window, pos)?,
             State::Start => return Err(wrong_type("a JSON object", window, *pos)),
             State::KeyOrEnd if byte == b'}' => self.close(window, pos)?,
             State::KeyOrEnd | State::Key if byte == b'"' => self.key(window, pos)?,
@@ -223,7 +225,7 @@ impl Parser {
             State::Colon(_) => return Err(window.unexpected(*pos, "':'")),
             State::Value(field) => self.value(field, byte, window, pos, rows)?,
             State::ItemOrEnd if byte == b']' => self.close(window, pos)?,
-            State::ItemOrEnd | State::Item if byte == b'{' => self.item(window, pos, rows),
+            State::ItemOrEnd | State::Item if byte == b'{' => self.item(window, pos, rows)?,
             State::ItemOrEnd | State::Item => return Err(wrong_type("an object", window, *pos)),
             State::CommaOrEnd if byte == b',' => {
                 *pos += 1;
@@ -241,10 +243,10 @@ impl Parser {
     }
 
     /// Enter the object or array whose bracket is at `pos`.
-    fn open(&mut self, container: Container, window: &Window<'_>, pos: &mut usize) {
+    fn open(&mut self, container: Container, window: &Window<'_>, pos: &mut usize) -> Result<(), Stop> {
         match container {
-            Container::Document => self.order.begin_document(window.base + *pos),
-            Container::Chunk => self.order.begin_chunk(window.base + *pos),
+            Container::Document => self.order.begin_document(window.base + *pos)?,
+            Container::Chunk => self.order.begin_chunk(window.base + *pos)?,
             Container::Usage => self.usage = Some(Usage::default()),
             _ => {}
         }
@@ -252,6 +254,7 @@ impl Parser {
         self.seen[container as usize] = 0;
         self.state = if container.is_array() { State::ItemOrEnd } else { State::KeyOrEnd };
         *pos += 1;
+        Ok(())
     }
 
     /// Leave the object or array whose closing bracket is at `pos`.
@@ -293,7 +296,7 @@ impl Parser {
     }
 
     /// Enter the element of `data` at `pos`, or read it and the following ones as far as they match the template.
-    fn item(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) {
+    fn item(&mut self, window: &Window<'_>, pos: &mut usize, rows: &mut impl Rows) -> Result<(), Stop> {
         const USUAL: u32 = 1 << Field::Data as u32 | 1 << Field::Index as u32;
         let chunk = self.container == Container::Chunks;
         let first = matches!(self.state, State::ItemOrEnd);
@@ -306,6 +309,7 @@ impl Parser {
             Some(Resume::ItemOrEnd) => State::ItemOrEnd,
             None => return self.open(if chunk { Container::Chunk } else { Container::Document }, window, pos),
         };
+        Ok(())
     }
 
     /// Read the key whose opening quote is at `pos`.
@@ -368,19 +372,17 @@ impl Parser {
         match (field, byte) {
             (Field::Data, b'[') => {
                 let container = if self.container == Container::Top { Container::Documents } else { Container::Chunks };
-                self.open(container, window, pos);
-                return Ok(());
+                return self.open(container, window, pos);
             }
             (Field::Usage | Field::Cost, b'{') => {
-                self.open(if field == Field::Usage { Container::Usage } else { Container::Cost }, window, pos);
-                return Ok(());
+                return self.open(if field == Field::Usage { Container::Usage } else { Container::Cost }, window, pos);
             }
             (Field::Embedding, b'"') => self.embedding(window, pos, rows)?,
             (Field::Model, b'"') => self.model = Some(window.string(pos, LONGEST_NAME, "model")?),
-            (Field::Currency, b'"') => {
-                let currency = window.string(pos, LONGEST_NAME, "currency")?;
-                self.usage.get_or_insert_default().currency = Some(currency);
-            }
+            (Field::Currency, b'"') => match window.string(pos, LONGEST_NAME, "currency") {
+                Ok(currency) => self.usage.get_or_insert_default().currency = Some(currency),
+                Err(stop) => return self.skip_where_structural(stop),
+            },
             (Field::Index, b'-' | b'0'..=b'9') => self.index(window, pos)?,
             (Field::PromptTokens | Field::TotalTokens, b'-' | b'0'..=b'9') => {
                 let start = *pos;
@@ -393,19 +395,43 @@ impl Parser {
                 *(if field == Field::PromptTokens { &mut usage.prompt_tokens } else { &mut usage.total_tokens }) =
                     Some(tokens);
             }
-            (Field::TotalCost, b'-' | b'0'..=b'9') => {
-                let cost = window.number(pos, LONGEST_NUMBER, "total_cost")?.to_owned();
-                self.usage.get_or_insert_default().total_cost = Some(cost);
+            (Field::TotalCost, b'-' | b'0'..=b'9') => match window.number(pos, LONGEST_NUMBER, "total_cost") {
+                Ok(cost) if is_plausible(cost) => {
+                    self.usage.get_or_insert_default().total_cost = Some(cost.to_owned());
+                }
+                Ok(_) => {}
+                Err(stop) => return self.skip_where_structural(stop),
+            },
+            // Vectors are not lost because of a cost that is none: it counts as not reported.
+            (Field::Cost | Field::TotalCost | Field::Currency, _) => {
+                if field == Field::Currency {
+                    self.usage.get_or_insert_default().currency = Some(String::new());
+                }
+                self.state = State::Skipped(Skipper::new(self.container.depth()));
+                return Ok(());
             }
             (Field::Data, _) => return Err(wrong_type("an array for \"data\"", window, *pos)),
-            (Field::Usage | Field::Cost, _) => return Err(wrong_type("an object", window, *pos)),
-            (Field::Embedding | Field::Model | Field::Currency, _) => {
-                return Err(wrong_type("a string", window, *pos));
-            }
+            (Field::Usage, _) => return Err(wrong_type("an object", window, *pos)),
+            (Field::Embedding | Field::Model, _) => return Err(wrong_type("a string", window, *pos)),
             _ => return Err(wrong_type("a number", window, *pos)),
         }
         self.state = State::CommaOrEnd;
         Ok(())
+    }
+
+    /// Skip a value that is too long; any other error stays one.
+    fn skip_where_structural(&mut self, stop: Stop) -> Result<(), Stop> {
+        match stop {
+            Stop::Error(Error::Decode(error)) if error.kind == DecodeKind::Structure => {
+                // A currency that is skipped is no known one.
+                if let State::Value(Field::Currency) = self.state {
+                    self.usage.get_or_insert_default().currency = Some(String::new());
+                }
+                self.state = State::Skipped(Skipper::new(self.container.depth()));
+                Ok(())
+            }
+            stop => Err(stop),
+        }
     }
 
     fn index(&mut self, window: &Window<'_>, pos: &mut usize) -> Result<(), Stop> {
@@ -464,7 +490,7 @@ impl Parser {
         self.begin(row_bytes, rows)?;
         let index = self.order.rows();
         let Some(row) = rows.row(index) else {
-            return Err(Stop::Error(Error::Value(format!("out has {index} rows, the response has more"))));
+            return Err(Stop::Error(rows.no_room(index)));
         };
         base64::decode_exact(self.isa, &plain, row)?;
         *pos = start + raw + 1;
@@ -502,7 +528,7 @@ fn checked_text(window: &Window<'_>, start: usize, row_bytes: Option<usize>) -> 
             Some(&byte) => (byte, 1),
         };
         check.push(byte, offset)?;
-        plain.push(byte);
+        memory::push(&mut plain, byte)?;
         pos += length;
     }
     check.finish(window.base + pos)?;

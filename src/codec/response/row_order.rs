@@ -6,7 +6,8 @@
 use std::mem::MaybeUninit;
 
 use super::rows::Rows;
-use crate::error::{DecodeError, DecodeKind};
+use crate::error::{DecodeError, DecodeKind, Error};
+use crate::memory;
 
 /// From and to, in bytes of the body.
 pub(super) type Span = (usize, usize);
@@ -99,15 +100,16 @@ impl RowOrder {
         Some((before.start, open.start, open.index?.1))
     }
 
-    pub(super) fn begin_document(&mut self, start: usize) {
-        self.documents.push(Entry { index: None, start, row: self.rows });
+    pub(super) fn begin_document(&mut self, start: usize) -> Result<(), Error> {
+        memory::push(&mut self.documents, Entry { index: None, start, row: self.rows })?;
         self.leading = 0;
         self.chunks.clear();
         self.requested = None;
+        Ok(())
     }
 
-    pub(super) fn begin_chunk(&mut self, start: usize) {
-        self.chunks.push(Entry { index: None, start, row: self.rows });
+    pub(super) fn begin_chunk(&mut self, start: usize) -> Result<(), Error> {
+        memory::push(&mut self.chunks, Entry { index: None, start, row: self.rows })
     }
 
     pub(super) fn document_index(
@@ -160,7 +162,7 @@ impl RowOrder {
     }
 
     /// Add a whole chunk (or document of a flat list) and its row; false, and nothing done, where the request does not
-    /// have its index.
+    /// have its index, or memory is short.
     #[inline]
     pub(super) fn push_item(
         &mut self,
@@ -177,14 +179,16 @@ impl RowOrder {
             }
             if value == self.leading && self.chunks.is_empty() {
                 self.leading += 1;
-            } else {
-                self.chunks.push(entry);
+            } else if memory::push(&mut self.chunks, entry).is_err() {
+                return false;
             }
         } else {
             if shape.is_some_and(|shape| shape.get(value) != Some(&1)) {
                 return false;
             }
-            self.documents.push(entry);
+            if memory::push(&mut self.documents, entry).is_err() {
+                return false;
+            }
         }
         self.rows += 1;
         true
@@ -197,27 +201,28 @@ impl RowOrder {
     }
 
     /// The open document ends at `offset`: check its chunks.
-    pub(super) fn end_document(&mut self, flat: bool, offset: usize) -> Result<(), DecodeError> {
+    pub(super) fn end_document(&mut self, flat: bool, offset: usize) -> Result<(), Error> {
         if *self.flat.get_or_insert(flat) != flat {
             let message = "some documents hold chunks and some a vector of their own";
-            return Err(DecodeError::new(DecodeKind::Structure, offset, message));
+            return Err(DecodeError::new(DecodeKind::Structure, offset, message).into());
         }
         let count = if flat { 1 } else { self.leading + self.chunks.len() };
         if let Some(requested) = self.requested
             && requested != count
         {
-            return Err(wrong_count(offset, count, requested));
+            return Err(wrong_count(offset, count, requested).into());
         }
         if flat {
             return Ok(());
         }
         let first = self.rows - count;
-        let in_order =
-            check(self.leading, &self.chunks, "chunk").map_err(|(chunk, error)| error.at(None, Some(chunk)))?;
+        let in_order = check(self.leading, &self.chunks, "chunk", |chunk, error| error.at(None, Some(chunk)))?;
         if !in_order && self.moves.is_empty() {
+            self.moves.try_reserve(self.rows)?;
             self.moves.extend(0..first);
         }
         if !self.moves.is_empty() || !in_order {
+            self.moves.try_reserve(count)?;
             let after = first + self.leading;
             self.moves.extend(first..after);
             let target = |(i, entry): (usize, &Entry)| entry.index.map_or(after + i, |(value, _)| first + value);
@@ -227,21 +232,21 @@ impl RowOrder {
     }
 
     /// The list of documents ends at `offset`: check it.
-    pub(super) fn end_documents(&mut self, offset: usize, shape: Option<&[usize]>) -> Result<(), DecodeError> {
+    pub(super) fn end_documents(&mut self, offset: usize, shape: Option<&[usize]>) -> Result<(), Error> {
         let found = self.documents.len();
         if let Some(shape) = shape
             && shape.len() != found
         {
             let message = format!("response has {found} documents, {} were requested", shape.len());
-            return Err(DecodeError::new(DecodeKind::Shape, offset, message));
+            return Err(DecodeError::new(DecodeKind::Shape, offset, message).into());
         }
-        check(0, &self.documents, "document").map_err(|(document, error)| error.at(Some(document), None))?;
+        check(0, &self.documents, "document", |document, error| error.at(Some(document), None))?;
         // Only now is it certain that no document has an index, and that each one's position is its index.
         if let Some(shape) = shape {
             for (position, (&requested, entry)) in shape.iter().zip(&self.documents).enumerate() {
                 let count = self.count(position);
                 if entry.index.is_none() && count != requested {
-                    return Err(wrong_count(offset, count, requested).at(Some(position), None));
+                    return Err(wrong_count(offset, count, requested).at(Some(position), None).into());
                 }
             }
         }
@@ -254,7 +259,7 @@ impl RowOrder {
     }
 
     /// Move rows to their places; returns the first row of each document, and the number of rows.
-    pub(super) fn finish(self, row_bytes: Option<usize>, rows: &mut impl Rows) -> Vec<i64> {
+    pub(super) fn finish(self, row_bytes: Option<usize>, rows: &mut impl Rows) -> Result<Vec<i64>, Error> {
         let in_order =
             self.documents.iter().enumerate().all(|(i, entry)| entry.index.is_none_or(|(value, _)| value == i));
         let total = std::iter::once(self.rows as i64);
@@ -262,18 +267,21 @@ impl RowOrder {
             if let (false, Some(row_bytes)) = (self.moves.is_empty(), row_bytes) {
                 permute(rows.rows(self.rows), row_bytes, self.moves);
             }
-            return self.documents.iter().map(|entry| entry.row as i64).chain(total).collect();
+            let mut offsets = memory::vector(self.documents.len() + 1)?;
+            offsets.extend(self.documents.iter().map(|entry| entry.row as i64).chain(total));
+            return Ok(offsets);
         }
-        let places: Vec<usize> =
-            self.documents.iter().enumerate().map(|(i, entry)| entry.index.map_or(i, |(value, _)| value)).collect();
-        let mut offsets = vec![0; places.len() + 1];
+        let places = self.documents.iter().enumerate().map(|(i, entry)| entry.index.map_or(i, |(value, _)| value));
+        let places: Vec<usize> = memory::collected(places)?;
+        let mut offsets = memory::vector(places.len() + 1)?;
+        offsets.resize(places.len() + 1, 0);
         for (position, &place) in places.iter().enumerate() {
             offsets[place + 1] = self.count(position) as i64;
         }
         for i in 1..offsets.len() {
             offsets[i] += offsets[i - 1];
         }
-        let mut targets = Vec::with_capacity(self.rows);
+        let mut targets = memory::vector(self.rows)?;
         for (position, &place) in places.iter().enumerate() {
             let first = self.documents[position].row;
             for row in first..first + self.count(position) {
@@ -284,7 +292,7 @@ impl RowOrder {
         if let Some(row_bytes) = row_bytes {
             permute(rows.rows(self.rows), row_bytes, targets);
         }
-        offsets
+        Ok(offsets)
     }
 }
 
@@ -293,8 +301,13 @@ fn wrong_count(offset: usize, found: usize, requested: usize) -> DecodeError {
 }
 
 /// Check that the indexes are all absent, or each of `0..n` once, of which the first `leading` came in order; returns
-/// whether they are in order. An error comes with the index or position at fault.
-fn check(leading: usize, entries: &[Entry], what: &str) -> Result<bool, (usize, DecodeError)> {
+/// whether they are in order. `locate` adds the index or position at fault to an error.
+fn check(
+    leading: usize,
+    entries: &[Entry],
+    what: &str,
+    locate: impl Fn(usize, DecodeError) -> DecodeError,
+) -> Result<bool, Error> {
     let mut positions = (leading..).zip(entries);
     if positions.all(|(i, entry)| entry.index.is_some_and(|(value, _)| value == i)) {
         return Ok(true);
@@ -303,12 +316,13 @@ fn check(leading: usize, entries: &[Entry], what: &str) -> Result<bool, (usize, 
         return Ok(true);
     }
     let count = leading + entries.len();
-    let mut seen = vec![false; count];
-    seen[..leading].fill(true);
+    let mut seen = memory::vector(count)?;
+    seen.resize(leading, true);
+    seen.resize(count, false);
     for (position, entry) in (leading..).zip(entries) {
         let Some((value, span)) = entry.index else {
             let message = format!("{what} has no index, but another has");
-            return Err((position, DecodeError::new(DecodeKind::Index, entry.start, message)));
+            return Err(locate(position, DecodeError::new(DecodeKind::Index, entry.start, message)).into());
         };
         let message = match seen.get_mut(value) {
             None => format!("{what} index {value} of {count} {what}s"),
@@ -318,7 +332,7 @@ fn check(leading: usize, entries: &[Entry], what: &str) -> Result<bool, (usize, 
                 continue;
             }
         };
-        return Err((value, DecodeError::new(DecodeKind::Index, span.0, message)));
+        return Err(locate(value, DecodeError::new(DecodeKind::Index, span.0, message)).into());
     }
     Ok(false)
 }

@@ -12,6 +12,10 @@ pub trait Rows {
     fn row(&mut self, index: usize) -> Option<&mut [MaybeUninit<u8>]>;
     /// Memory of the first `count` rows, all of which were written.
     fn rows(&mut self, count: usize) -> &mut [MaybeUninit<u8>];
+    /// Why [`Rows::row`] has no memory for row `index`.
+    fn no_room(&self, index: usize) -> Error {
+        Error::Value(format!("out has {index} rows, the response has more"))
+    }
 }
 
 /// Rows in memory that the caller provides.
@@ -83,12 +87,16 @@ impl Rows for GrowingRows {
             let most = self.most.map(|most| most.saturating_mul(self.row_bytes));
             let doubled = (2 * self.memory.capacity()).min(most.unwrap_or(usize::MAX));
             let wanted = doubled.max(end).max(most.unwrap_or(0).min(AT_ONCE));
-            self.memory.reserve_exact(wanted - self.memory.len());
+            self.memory.try_reserve_exact(wanted - self.memory.len()).ok()?;
         }
         if end > self.memory.len() {
             self.memory.resize(end, MaybeUninit::new(0));
         }
         self.memory.get_mut(start..end)
+    }
+
+    fn no_room(&self, index: usize) -> Error {
+        Error::Memory(format!("no memory for row {index} of {} bytes", self.row_bytes))
     }
 
     fn rows(&mut self, count: usize) -> &mut [MaybeUninit<u8>] {

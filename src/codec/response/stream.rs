@@ -26,26 +26,55 @@ pub struct Stream {
     /// Bytes of the body before `kept`.
     base: usize,
     /// The error that ended the stream early; every later call returns it again.
-    error: Option<DecodeError>,
+    failure: Option<Failure>,
+}
+
+/// An error that can be returned again.
+#[derive(Clone, Debug)]
+enum Failure {
+    Decode(DecodeError),
+    Memory(String),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Decode(error) => Self::Decode(error),
+            Failure::Memory(message) => Self::Memory(message),
+        }
+    }
 }
 
 impl Stream {
     /// A response of which nothing has arrived.
     pub fn new(isa: Isa, expected: Expected) -> Self {
         let rows = GrowingRows::up_to(expected.total());
-        Self { parser: Parser::new(isa, expected), rows, kept: Vec::new(), base: 0, error: None }
+        Self { parser: Parser::new(isa, expected), rows, kept: Vec::new(), base: 0, failure: None }
     }
 
     /// Decode the next part, of any length.
     pub fn feed(&mut self, part: &[u8]) -> Result<(), Error> {
-        if let Some(error) = &self.error {
-            return Err(error.clone().into());
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone().into());
         }
+        let fed = self.feed_next(part);
+        if let Err(error) = &fed {
+            // Bytes of the part are lost, so the stream cannot go on.
+            self.failure = match error {
+                Error::Decode(error) => Some(Failure::Decode(error.clone())),
+                error => Some(Failure::Memory(error.to_string())),
+            };
+        }
+        fed
+    }
+
+    fn feed_next(&mut self, part: &[u8]) -> Result<(), Error> {
         let mut part = part;
         let mut addition = FIRST_ADDITION;
         while !self.kept.is_empty() && !part.is_empty() {
             let kept = self.kept.len();
             let (added, _) = part.split_at(addition.min(part.len()));
+            self.kept.try_reserve(added.len())?;
             self.kept.extend_from_slice(added);
             let bytes = std::mem::take(&mut self.kept);
             let done = self.run(&bytes, false)?;
@@ -61,6 +90,7 @@ impl Stream {
         }
         if !part.is_empty() {
             let done = self.run(part, false)?;
+            self.kept.try_reserve(part.len() - done)?;
             self.kept.extend_from_slice(&part[done..]);
         }
         Ok(())
@@ -68,12 +98,12 @@ impl Stream {
 
     /// Take the end of the body, check the whole, and return the result and its rows.
     pub fn finish(mut self) -> Result<(Decoded, Vec<MaybeUninit<u8>>), Error> {
-        if let Some(error) = self.error {
-            return Err(error.into());
+        if let Some(failure) = self.failure {
+            return Err(failure.into());
         }
         let bytes = std::mem::take(&mut self.kept);
         self.run(&bytes, true)?;
-        let decoded = self.parser.finish(&mut self.rows);
+        let decoded = self.parser.finish(&mut self.rows)?;
         let rows = decoded.rows();
         Ok((decoded, self.rows.into_memory(rows)))
     }
@@ -81,18 +111,18 @@ impl Stream {
     /// Parse `bytes`, which start at `base`; returns how many of them are done with.
     fn run(&mut self, bytes: &[u8], last: bool) -> Result<usize, Error> {
         let mut pos = 0;
-        let error = match self.parser.run(&Window { bytes, base: self.base, last }, &mut pos, &mut self.rows) {
-            Ok(()) => return Ok(pos),
+        match self.parser.run(&Window { bytes, base: self.base, last }, &mut pos, &mut self.rows) {
+            Ok(()) => Ok(pos),
             Err(Stop::More) if !last => {
                 self.base += pos;
-                return Ok(pos);
+                Ok(pos)
             }
             // Not reached: a last window never asks for more.
-            Err(Stop::More) => DecodeError::new(DecodeKind::Truncated, self.base + bytes.len(), "the body ends early"),
-            Err(Stop::Error(Error::Decode(error))) => error,
-            Err(Stop::Error(other)) => return Err(other),
-        };
-        self.error = Some(error.clone());
-        Err(error.into())
+            Err(Stop::More) => {
+                let end = self.base + bytes.len();
+                Err(DecodeError::new(DecodeKind::Truncated, end, "the body ends early").into())
+            }
+            Err(Stop::Error(error)) => Err(error),
+        }
     }
 }

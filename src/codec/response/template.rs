@@ -273,8 +273,9 @@ fn next_document(
     if shape.is_some_and(|shape| index >= shape.len()) || order.end_document(false, offset + header.close).is_err() {
         return false;
     }
-    order.begin_document(offset + header.open);
-    if order.document_index(index, (offset + start, offset + end), shape).is_err() {
+    if order.begin_document(offset + header.open).is_err()
+        || order.document_index(index, (offset + start, offset + end), shape).is_err()
+    {
         // Not reached: the index was compared with the shape above.
         return false;
     }

@@ -10,6 +10,9 @@ use super::column_generation::{Kinds, Pattern, Solution, solve};
 /// Kinds of documents up to which a dive precedes the local search.
 const SMALL: usize = 128;
 
+/// Steps of best-fit for each document.
+const STEPS_PER_DOCUMENT: u64 = 20;
+
 /// Dives, each of which reuses the patterns that the others generated.
 pub(super) struct Diving {
     kinds: Kinds,
@@ -64,6 +67,9 @@ impl Diving {
                 requests.push(request);
             }
             let rest: Vec<u32> = left.iter().flatten().copied().collect();
+            if !budget.spend(STEPS_PER_DOCUMENT * rest.len() as u64) {
+                return None;
+            }
             if let Some(last) = goal.checked_sub(requests.len())
                 && let Some(tail) = pack_rest(instance, &rest, last)
             {

@@ -30,6 +30,11 @@ struct Entry {
     least: u64,
 }
 
+/// Choices of a count that take as long as a node.
+const CHOICES_PER_NODE: u64 = 2;
+/// Choices of a count for each branch that a search may take.
+const MOST_CHOICES: u64 = 16;
+
 /// A knapsack problem. Entries are sorted by descending price per token.
 pub(super) struct Knapsack {
     entries: Vec<Entry>,
@@ -44,6 +49,8 @@ struct Search<'a> {
     pattern: Vec<(usize, u32)>,
     chosen: Vec<(usize, u32)>,
     nodes: u64,
+    /// Choices of a count: many for a node, where a request holds many documents of a kind.
+    choices: u64,
     limit: u64,
 }
 
@@ -82,16 +89,23 @@ impl Knapsack {
 
     /// Depth-first branch and bound, the highest price per token first, for at most `limit` branches.
     pub(super) fn solve(&self, limit: u64) -> Best {
-        let mut search =
-            Search { entries: &self.entries, best: 0, pattern: Vec::new(), chosen: Vec::new(), nodes: 0, limit };
+        let mut search = Search {
+            entries: &self.entries,
+            best: 0,
+            pattern: Vec::new(),
+            chosen: Vec::new(),
+            nodes: 0,
+            choices: 0,
+            limit,
+        };
         search.descend(0, self.tokens, self.chunks, self.documents, 0);
-        let at_most = if search.nodes < limit {
-            search.best
-        } else {
+        let at_most = if search.is_over() {
             self.entries.first().map_or(0, |first| bound(first, self.tokens, self.documents)).max(search.best)
+        } else {
+            search.best
         };
         let pattern = search.pattern.iter().map(|&(entry, count)| (self.entries[entry].at, count)).collect();
-        Best { worth: search.best, at_most, pattern, nodes: search.nodes }
+        Best { worth: search.best, at_most, pattern, nodes: search.nodes.max(search.choices / CHOICES_PER_NODE) }
     }
 }
 
@@ -102,6 +116,10 @@ fn bound(entry: &Entry, tokens: u64, documents: u32) -> u64 {
 }
 
 impl Search<'_> {
+    fn is_over(&self) -> bool {
+        self.nodes >= self.limit || self.choices >= self.limit * MOST_CHOICES
+    }
+
     fn descend(&mut self, from: usize, tokens: u64, chunks: u64, documents: u32, worth: u64) {
         if worth > self.best {
             self.best = worth;
@@ -111,7 +129,7 @@ impl Search<'_> {
             let entry = self.entries[at];
             if documents == 0
                 || entry.least > tokens
-                || self.nodes >= self.limit
+                || self.is_over()
                 || worth + bound(&entry, tokens, documents) <= self.best
             {
                 return;
@@ -120,6 +138,10 @@ impl Search<'_> {
             let by_chunks = chunks.checked_div(entry.chunks).unwrap_or(u64::MAX);
             let most = (tokens / entry.tokens).min(by_chunks).min(u64::from(documents.min(entry.available))) as u32;
             for count in (1..=most).rev() {
+                if self.is_over() {
+                    return;
+                }
+                self.choices += 1;
                 let taken = u64::from(count);
                 self.chosen.push((at, count));
                 self.descend(

@@ -9,17 +9,20 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use numpy::{PyArrayDescr, PyArrayDescrMethods, dtype};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyList, PyString};
 
 use self::encoding::{encoding, row_bytes};
 use super::convert::{self, Out, Rows};
+use super::errors::memory_error;
 use super::export::export;
 use super::scalars::Argument;
 use crate::codec::{Encoding, base64, bits, vectors};
 use crate::error::{DecodeError, DecodeKind, Error};
 use crate::isa::Isa;
+use crate::memory;
 
 /// Add the functions and classes of the codec to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -98,10 +101,16 @@ fn decode_base64<'py>(
         if strings.is_instance_of::<PyBytes>() {
             return Err(wrong()); // iterating would give ints
         }
-        let entries = strings.try_iter().map_err(|_| wrong())?;
-        entries.collect::<PyResult<_>>()?
+        let mut listed = Vec::new();
+        for entry in strings.try_iter().map_err(|_| wrong())? {
+            memory::push(&mut listed, entry?).map_err(memory_error)?;
+        }
+        listed
     };
-    let texts = strings.iter().enumerate().map(|(i, string)| text_of(i, string)).collect::<PyResult<Vec<&[u8]>>>()?;
+    let mut texts = memory::vector(strings.len()).map_err(memory_error)?;
+    for (i, string) in strings.iter().enumerate() {
+        texts.push(text_of(i, string)?);
+    }
     let signed = encoding == Encoding::Int8;
     if let Some(array) = out {
         let mut out = Out::extract(&if one { convert::as_row("out", array)? } else { array.clone() }, signed)?;
@@ -145,7 +154,10 @@ fn text_of<'a>(position: usize, string: &'a Bound<'_, PyAny>) -> PyResult<&'a [u
     let wrong =
         || PyTypeError::new_err(format!("strings[{position}] must be str, got {}", convert::short_repr(string)));
     let string = string.cast::<PyString>().map_err(|_| wrong())?;
-    string.to_str().map(str::as_bytes).map_err(|_| {
+    string.to_str().map(str::as_bytes).map_err(|error| {
+        if !error.is_instance_of::<PyUnicodeEncodeError>(string.py()) {
+            return error;
+        }
         PyValueError::new_err(format!(
             "strings[{position}] holds a lone surrogate, which is not in the base64 alphabet"
         ))
@@ -183,8 +195,9 @@ fn encode<'py, T: convert::Byte>(py: Python<'py>, rows: &Rows<'py, T>) -> PyResu
     let width = rows.width();
     let bytes = T::bytes(rows.values());
     let isa = Isa::codec();
+    let length = base64::encoded_len(width).unwrap_or(0);
     let text = convert::detached(py, || {
-        let mut text = Vec::new();
+        let mut text = memory::vector(bytes.len() / width.max(1) * length)?;
         for row in bytes.chunks_exact(width.max(1)) {
             base64::encode_into(isa, row, &mut text);
         }
@@ -192,12 +205,24 @@ fn encode<'py, T: convert::Byte>(py: Python<'py>, rows: &Rows<'py, T>) -> PyResu
     })?;
     // Base64 text is ASCII, so the default is never used.
     let text = std::str::from_utf8(&text).unwrap_or_default();
-    let length = base64::encoded_len(width).unwrap_or(0);
-    let row = |i: usize| &text[Range { start: i * length, end: (i + 1) * length }];
+    let row = |i: usize| PyString::from_bytes(py, text[Range { start: i * length, end: (i + 1) * length }].as_bytes());
     if rows.is_single() {
-        return Ok(PyString::new(py, row(0)).into_any());
+        return Ok(row(0)?.into_any());
     }
-    Ok(pyo3::types::PyList::new(py, (0..rows.len()).map(row))?.into_any())
+    let list = unset_list(py, rows.len())?;
+    for i in 0..rows.len() {
+        list.set_item(i, row(i)?)?;
+    }
+    Ok(list.into_any())
+}
+
+/// A list of `length` entries that are not set yet. PyO3 panics where memory is short.
+#[expect(unsafe_code, reason = "the C API's allocation")]
+fn unset_list(py: Python<'_>, length: usize) -> PyResult<Bound<'_, PyList>> {
+    let length = isize::try_from(length).map_err(|_| memory_error(Error::Memory(format!("{length} strings"))))?;
+    // SAFETY: the call takes any length; a null result carries a Python error, which `_or_err` takes, and any other is an
+    // exact list.
+    unsafe { Ok(Bound::from_owned_ptr_or_err(py, ffi::PyList_New(length))?.cast_into_unchecked()) }
 }
 
 /// Pack int8 vectors to one bit per dimension: 1 for a value >= 0, least significant bit first.

@@ -1,13 +1,15 @@
 //! Encoding of request bodies.
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyMemoryError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::codec::request::{Body, Measured};
 use crate::isa::Isa;
-use crate::python::convert::{detached, filled_pybytes};
-use crate::tokens;
+use crate::memory;
+use crate::python::convert::{detached, filled_pybytes, interruptible};
+use crate::python::errors::memory_error;
+use crate::tokens::{self, Interrupts};
 
 /// Add the functions to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -33,16 +35,15 @@ impl<'py> Documents<'py> {
     fn extract(documents: &Bound<'py, PyAny>) -> PyResult<Self> {
         let documents = list("documents", documents)?;
         let mut chunks: Vec<Bound<'py, PyString>> = Vec::new();
-        let mut counts = Vec::with_capacity(documents.len());
+        let mut counts = memory::vector(documents.len()).map_err(memory_error)?;
         for (i, document) in documents.iter().enumerate() {
             let document = list("a document", &document)?;
-            chunks.reserve(document.len());
+            chunks.try_reserve(document.len()).map_err(|error| memory_error(error.into()))?;
             for (j, chunk) in document.iter().enumerate() {
-                chunks.push(
-                    chunk
-                        .cast_into()
-                        .map_err(|_| PyTypeError::new_err(format!("document {i}, chunk {j}: must be a str")))?,
-                );
+                let chunk = chunk
+                    .cast_into()
+                    .map_err(|_| PyTypeError::new_err(format!("document {i}, chunk {j}: must be a str")))?;
+                memory::push(&mut chunks, chunk).map_err(memory_error)?;
             }
             counts.push(document.len());
         }
@@ -50,7 +51,11 @@ impl<'py> Documents<'py> {
     }
 
     fn texts(&self) -> PyResult<Vec<&str>> {
-        self.chunks.iter().map(|chunk| chunk.to_str()).collect()
+        let mut texts = memory::vector(self.chunks.len()).map_err(memory_error)?;
+        for chunk in &self.chunks {
+            texts.push(chunk.to_str()?);
+        }
+        Ok(texts)
     }
 }
 
@@ -80,8 +85,17 @@ fn encode_request<'py>(
     let documents = Documents::extract(documents)?;
     let texts = documents.texts()?;
     let body = Body { texts: &texts, counts: (!flat).then_some(&documents.counts), rest };
-    let measured = detached(py, || Ok(body.measure(Isa::codec())))?;
+    let measured = detached(py, || body.measure(Isa::codec()))?;
     write(py, &body, &measured)
+}
+
+/// None for an error of invalid documents; short memory stays an error.
+fn valid<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyMemoryError>(py) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// A body, the number of chunks of each document, and an upper bound of its tokens.
@@ -98,26 +112,31 @@ fn prepare_request<'py>(
     documents: &Bound<'py, PyAny>,
     rest: &[u8],
 ) -> PyResult<Option<Prepared<'py>>> {
-    let Ok(documents) = Documents::extract(documents) else { return Ok(None) };
-    let Ok(texts) = documents.texts() else { return Ok(None) };
+    let Some(documents) = valid(py, Documents::extract(documents))? else { return Ok(None) };
+    let Some(texts) = valid(py, documents.texts())? else { return Ok(None) };
     if documents.counts.contains(&0) || texts.contains(&"") {
         return Ok(None);
     }
     let body = Body { texts: &texts, counts: Some(&documents.counts), rest };
-    let found = detached(py, || {
-        let measured = body.measure(Isa::codec());
+    let prepare = |check: &mut tokens::Poll<'_>| {
+        let mut interrupts = Interrupts::new(check);
+        let measured = body.measure(Isa::codec())?;
         let mut pairs = texts.iter().zip(&measured);
         if pairs.clone().any(|(text, measured)| measured.less_than && tokens::find_separator(text).is_some()) {
             return Ok(None);
         }
         // What is ASCII is its own NFC form.
-        let upper = |(text, measured): (&&str, &Measured)| {
-            if measured.ascii { text.len() as u64 } else { tokens::upper(text) }
-        };
-        let sums = documents.counts.iter().map(|&count| pairs.by_ref().take(count).map(upper).sum::<u64>());
-        let upper: Vec<u64> = sums.zip(&documents.counts).map(|(sum, &count)| sum + count as u64 - 1).collect();
+        let mut upper = memory::vector(documents.counts.len())?;
+        for &count in &documents.counts {
+            let mut sum = count as u64 - 1;
+            for (text, measured) in pairs.by_ref().take(count) {
+                sum += if measured.ascii { text.len() as u64 } else { tokens::upper(text, &mut || interrupts.poll())? };
+            }
+            upper.push(sum);
+        }
         Ok(Some((measured, upper)))
-    })?;
+    };
+    let found = interruptible(py, |py, check| detached(py, || prepare(check)))?;
     let Some((measured, upper)) = found else { return Ok(None) };
     let body = write(py, &body, &measured)?;
     Ok(Some((body, documents.counts, upper)))

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
-use numpy::{PyArray1, PyArrayMethods, PyUntypedArray, ToPyArray};
+use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -12,6 +12,7 @@ use pyo3::{IntoPyObjectExt, intern};
 
 use super::super::classes::{EMBEDDINGS, USAGE};
 use super::super::convert::{self, Out};
+use super::super::errors::memory_error;
 use super::super::export::export;
 use super::super::scalars::Argument;
 use super::encoding::{encoding, row_bytes};
@@ -20,6 +21,7 @@ use crate::codec::Encoding;
 use crate::codec::response::{self, Decoded, Expected, SliceRows, Stream, Usage};
 use crate::error::Error;
 use crate::isa::Isa;
+use crate::memory;
 
 /// Add the function and the class to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -182,7 +184,7 @@ fn embeddings<'py>(
     row_bytes: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let dimensions = encoding.dimensions(decoded.row_bytes.or(row_bytes).unwrap_or(0));
-    let offsets = decoded.offsets.to_pyarray(py).into_any();
+    let offsets = convert::collected(py, &[decoded.offsets.len()], decoded.offsets.iter().copied())?;
     let (model, dimensions) = (decoded.model.into_bound_py_any(py)?, dimensions.into_bound_py_any(py)?);
     let encoding_format = encoding_name(py, encoding).clone().into_any();
     let usage = usage(py, decoded.usage.unwrap_or_default())?;
@@ -218,19 +220,38 @@ fn chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     }
     if let Ok(array) = shape.cast::<PyArray1<i64>>()
         && let Ok(array) = array.try_readonly()
-        && let Some(counts) = array.as_array().iter().map(|&count| usize::try_from(count).ok()).collect()
+        && array.data().is_aligned()
     {
+        let array = array.as_array();
+        let mut counts = memory::vector(array.len()).map_err(memory_error)?;
+        counts.extend(array.iter().map_while(|&count| usize::try_from(count).ok()));
+        if counts.len() == array.len() {
+            return Ok(counts);
+        }
+    }
+    if let Ok(list) = shape.cast::<PyList>() {
+        let mut counts = memory::vector(list.len()).map_err(memory_error)?;
+        for count in list {
+            match count.extract() {
+                Ok(count) => memory::push(&mut counts, count).map_err(memory_error)?,
+                Err(_) => return named_chunk_counts(shape),
+            }
+        }
         return Ok(counts);
     }
-    if let Ok(list) = shape.cast::<PyList>()
-        && let Ok(counts) = list.iter().map(|count| count.extract()).collect()
-    {
-        return Ok(counts);
-    }
+    named_chunk_counts(shape)
+}
+
+/// The counts, or an error that names the first invalid entry.
+fn named_chunk_counts(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let entries = shape.try_iter().map_err(|_| {
         PyTypeError::new_err(format!("shape must be the chunks of each document, got {}", convert::short_repr(shape)))
     })?;
-    entries.enumerate().map(|(i, entry)| convert::integer(&format!("shape[{i}]"), &entry?, 0)).collect()
+    let mut counts = Vec::new();
+    for (i, entry) in entries.enumerate() {
+        memory::push(&mut counts, convert::integer(&format!("shape[{i}]"), &entry?, 0)?).map_err(memory_error)?;
+    }
+    Ok(counts)
 }
 
 /// Decode and validate the body of one API response while it arrives.
