@@ -55,7 +55,8 @@ fn text(criterion: &mut Criterion) {
     let chinese = "研究人员证明,经常运动能改善健康。公司宣布利润有所增加。\n".repeat(12_000);
     for (name, text) in [("English", &english), ("Chinese", &chinese)] {
         group.throughput(Throughput::Bytes(text.len() as u64));
-        group.bench_function(format!("{name}: inspect"), |bencher| bencher.iter(|| inspect(text, &mut || Ok(()))));
+        group
+            .bench_function(format!("{name}: inspect"), |bencher| bencher.iter(|| inspect(text, None, &mut || Ok(()))));
         group.bench_function(format!("{name}: upper bound"), |bencher| bencher.iter(|| upper(text, &mut || Ok(()))));
     }
     group.finish();

@@ -105,6 +105,7 @@ ROOMS = {
         "InvalidDocumentsError",
         "DecodeError",
         "IndexFileError",
+        "SpaceError",
         "MissingKeyError",
         "ClosedClientError",
     ),

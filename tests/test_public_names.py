@@ -23,6 +23,8 @@ OTHER_PACKAGES = sys.stdlib_module_names | {"httpx", "numpy", "pyarrow"}
 # Only a client creates these, so their constructors are internal.
 CREATED_BY_CLIENTS = {"AsyncRawCalls", "AsyncStream", "RawCalls", "Stream"}
 PUBLIC = [name for name in ctxembed.__all__ if name != "__version__"]
+# The stub of the core imports nothing of the package. This stands there for `Embeddings`.
+PROTOCOLS = {"_Embeddings"}
 
 Annotation: TypeAlias = "tuple[Module, ast.expr]"
 
@@ -118,7 +120,7 @@ def names_in(annotation: ast.expr) -> Iterator[str]:
 def unknown_names(module: Module, annotation: ast.expr) -> Iterator[str]:
     """Yield the names in an annotation that are neither public, nor built in, nor of another package."""
     for name in names_in(annotation):
-        if name in PUBLIC or hasattr(builtins, name):
+        if name in PUBLIC or name in PROTOCOLS or hasattr(builtins, name):
             continue
         if (found := definition_of(module, name)) is None:
             source = module.imports.get(name, (name, ""))[0]

@@ -136,7 +136,7 @@ type Triple<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 fn token_estimate<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Triple<'py>> {
     let texts = Texts::extract("texts", texts)?;
     let texts = texts.utf8("texts")?;
-    let found = each(py, &texts, |_, text, poll| tokens::inspect(text, poll), |text| text.len())?;
+    let found = each(py, &texts, |_, text, poll| tokens::inspect(text, None, poll), |text| text.len())?;
     triple(py, &found)
 }
 
@@ -172,12 +172,17 @@ type Inspected<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, 
 /// A fault is `(position, "empty" | "separator" | "surrogate", character)`. Faults are in order of position. A chunk
 /// that cannot be encoded has zero tokens.
 #[pyfunction]
-fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<Inspected<'py>> {
+#[pyo3(signature = (chunks, separator))]
+fn inspect_chunks<'py>(
+    py: Python<'py>,
+    chunks: &Bound<'py, PyAny>,
+    separator: Option<&str>,
+) -> PyResult<Inspected<'py>> {
     let chunks = Texts::extract("chunks", chunks)?;
     let texts = chunks.encoded()?;
     let mut faults: Vec<Fault> = Vec::new();
     let inspect = |i, text: &Result<&str, usize>, poll: &mut tokens::Poll<'_>| {
-        let found = tokens::inspect(text.unwrap_or(""), poll)?;
+        let found = tokens::inspect(text.unwrap_or(""), separator, poll)?;
         let fault = match *text {
             Ok("") => Some((i, "empty", 0)),
             Ok(_) => found.separator.map(|at| (i, "separator", at)),
@@ -193,14 +198,19 @@ fn inspect_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<
 
 /// Like `inspect_chunks`, without the estimate and so much faster: `(upper, faults)`.
 #[pyfunction]
-fn check_chunks<'py>(py: Python<'py>, chunks: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Vec<Fault>)> {
+#[pyo3(signature = (chunks, separator))]
+fn check_chunks<'py>(
+    py: Python<'py>,
+    chunks: &Bound<'py, PyAny>,
+    separator: Option<&str>,
+) -> PyResult<(Bound<'py, PyAny>, Vec<Fault>)> {
     let chunks = Texts::extract("chunks", chunks)?;
     let texts = chunks.encoded()?;
     let mut faults: Vec<Fault> = Vec::new();
     let check = |i, text: &Result<&str, usize>, poll: &mut tokens::Poll<'_>| {
         let fault = match *text {
             Ok("") => Some((i, "empty", 0)),
-            Ok(text) => tokens::find_separator(text).map(|at| (i, "separator", at)),
+            Ok(text) => tokens::find_separator(text, separator).map(|at| (i, "separator", at)),
             Err(at) => Some((i, "surrogate", at)),
         };
         fault.map_or(Ok(()), |fault| memory::push(&mut faults, fault))?;

@@ -38,9 +38,6 @@ pub use interrupts::{Interrupts, Poll};
 
 use crate::error::Error;
 
-/// What the model puts between the chunks of a document. Inside a chunk it would shift every later chunk.
-const SEPARATOR: &str = "<|endoftext|>";
-
 /// What is known of a text without a vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inspection {
@@ -50,23 +47,25 @@ pub struct Inspection {
     pub estimate: u64,
     /// Proven: the text has no more tokens. The UTF-8 bytes of its NFC form.
     pub upper: u64,
-    /// The position, in characters, at which the separator's literal text starts.
+    /// The position, in characters, at which the text of the separator starts.
     pub separator: Option<usize>,
 }
 
-/// Bounds, estimate and separator of `text`. An error is one of `poll`, or of short memory.
-pub fn inspect(text: &str, poll: &mut Poll<'_>) -> Result<Inspection, Error> {
+/// Bounds and estimate of `text`, and where it holds the separator that the model puts between chunks. Inside a chunk it
+/// would shift every later chunk. An error is one of `poll`, or of short memory.
+pub fn inspect(text: &str, separator: Option<&str>, poll: &mut Poll<'_>) -> Result<Inspection, Error> {
     let classes = Classes::of(text);
     let upper = if classes.is_ascii() { text.len() as u64 } else { upper(text, poll)? };
     let lower = bounds::lower(text, upper, classes.pieces());
     let estimate = estimate::estimate(&classes, text.len()).clamp(lower, upper);
-    Ok(Inspection { lower, estimate, upper, separator: find_separator(text) })
+    Ok(Inspection { lower, estimate, upper, separator: find_separator(text, separator) })
 }
 
-/// The position, in characters, at which the separator's literal text starts.
-pub fn find_separator(text: &str) -> Option<usize> {
-    let mut openings = memchr_iter(SEPARATOR.as_bytes()[0], text.as_bytes());
-    let at = openings.find(|&at| text.as_bytes()[at..].starts_with(SEPARATOR.as_bytes()))?;
+/// The position, in characters, at which the text of the separator starts. An empty separator is in no text.
+pub fn find_separator(text: &str, separator: Option<&str>) -> Option<usize> {
+    let separator = separator?.as_bytes();
+    let mut openings = memchr_iter(*separator.first()?, text.as_bytes());
+    let at = openings.find(|&at| text.as_bytes()[at..].starts_with(separator))?;
     Some(text[..at].chars().count())
 }
 
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     fn inspect(text: &str) -> Inspection {
-        super::inspect(text, &mut || Ok(())).expect("memory")
+        super::inspect(text, Some("<|endoftext|>"), &mut || Ok(())).expect("memory")
     }
 
     #[test]
@@ -83,6 +82,10 @@ mod tests {
         assert_eq!(inspect("한글<|endoftext|>").separator, Some(2));
         assert_eq!(inspect("<|endoftext|").separator, None);
         assert_eq!(inspect("<<|endoftext|>").separator, Some(1));
+        assert_eq!(find_separator("a<|chunk_sep|>b", Some("<|chunk_sep|>")), Some(1));
+        assert_eq!(find_separator("aSEPb", Some("SEP")), Some(1));
+        assert_eq!(find_separator("<|endoftext|>", None), None);
+        assert_eq!(find_separator("<|endoftext|>", Some("")), None);
     }
 
     #[test]

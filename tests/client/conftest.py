@@ -187,6 +187,7 @@ class ScriptedServer:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
                 request = json.loads(body)
+                request["raw"] = body
                 request["path"], request["headers"] = self.path, {k.lower(): v for k, v in self.headers.items()}
                 outer.requests.append(request)
                 status, headers, payload = outer.script(request)

@@ -160,6 +160,7 @@ def test_every_error_pickles_with_its_attributes(server):
         ctxembed.InvalidDocumentsError("x", emb, (failure,), (problem,)),
         ctxembed.MissingKeyError("x"),
         ctxembed.IndexFileError("x"),
+        ctxembed.SpaceError("x"),
         ctxembed.ClosedClientError("x"),
     ]
     tree = {ctxembed.CtxembedError}

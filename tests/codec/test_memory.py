@@ -65,7 +65,7 @@ def test_decoding_allocates_the_matrix_and_nothing_else_that_grows_with_the_body
 BODIES = """
 import base64
 text = base64.b64encode(bytes(range(256))).decode()
-chunks = ['{"index":%d,"embedding":"%s"}' % (c, text) for c in range(60_000)]
+chunks = ['{"index":%d,"embedding":"%s"}' % (c, text) for c in range(160_000)]  # a matrix too large for the heap
 in_order = ('{"data":[{"index":0,"data":[' + ",".join(chunks) + "]}]}").encode()
 backwards = ('{"data":[{"index":0,"data":[' + ",".join(reversed(chunks)) + "]}]}").encode()
 
@@ -85,7 +85,7 @@ CALLS = {
     "encode_base64 of one vector": ("vector = np.ones(60_000_000, np.int8)", "ctxembed.encode_base64(vector)"),
     "decode_base64": ('texts = ["A" * 400] * 300_000', "ctxembed.decode_base64(iter(texts))"),
     "encode_request": ('documents = [["heron"] * 2_000_000]', '_core.encode_request(documents, b"}")'),
-    "prepare_request": ('documents = [["heron"] * 2_000_000]', '_core.prepare_request(documents, b"}")'),
+    "prepare_request": ('documents = [["heron"] * 2_000_000]', '_core.prepare_request(documents, b"}", None)'),
 }
 
 

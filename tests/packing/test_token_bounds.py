@@ -210,6 +210,6 @@ def test_estimates_of_repetitive_text_lie_within_the_bounds(text):
 
 def test_inspect_chunks_reports_problems_by_chunk_and_character():
     chunks = ["fine", "", "\u4e2d<|endoftext|>", "a\udfff", "<|endoftext"]
-    lower, estimate, upper, faults = _core.inspect_chunks(chunks)
+    lower, estimate, upper, faults = _core.inspect_chunks(chunks, "<|endoftext|>")
     assert faults == [(1, "empty", 0), (2, "separator", 1), (3, "surrogate", 1)]
     assert lower.tolist()[1] == estimate.tolist()[3] == upper.tolist()[3] == 0

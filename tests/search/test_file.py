@@ -171,7 +171,7 @@ def test_opening_anything_but_a_regular_file_raises_at_once(tmp_path, kind, link
         (b"", "is not an index"),
         (b"CTX", "is truncated: 3 bytes"),
         (b"PK\x03\x04" + bytes(1000), "is not an index: it starts with"),
-        (b"CTXEMIDX" + (3).to_bytes(4, "little") + bytes(500), "newer version: its format is 3, known up to 2"),
+        (b"CTXEMIDX" + (4).to_bytes(4, "little") + bytes(500), "newer version: its format is 4, known up to 3"),
         (b"CTXEMIDX" + (1).to_bytes(4, "little") + bytes(500), "is damaged: the header's checksum"),
     ],
     ids=["empty", "short", "foreign", "newer", "blank"],

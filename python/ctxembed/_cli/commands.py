@@ -10,11 +10,12 @@ import typer
 from ctxembed._cli.errors import error_text
 from ctxembed._cli.output import check_stdout, write, write_json, write_message
 from ctxembed._errors import DocumentError
-from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, get_model
+from ctxembed._models import DEFAULT_MODEL, EncodingFormat, check_dimensions, get_model, models
 from ctxembed._planning.plan import plural
 
 if TYPE_CHECKING:
     from ctxembed._cli.documents import Document
+    from ctxembed._cli.store import Store
     from ctxembed._client import Client
     from ctxembed._planning.token_counter import TokenCounter
     from ctxembed._results import Embeddings
@@ -257,6 +258,9 @@ def search(
     ],
     query: Annotated[list[str], typer.Argument(help="One or more questions.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Hits per question.")] = 10,
+    model: Annotated[
+        str | None, typer.Option(help="Embeds the questions (default: the model of the documents).")
+    ] = None,
     base_url: BaseUrlOption = None,
     *,
     allow_insecure: InsecureOption = False,
@@ -268,20 +272,27 @@ def search(
     from ctxembed._cli.errors import query_error
     from ctxembed._cli.store import load
     from ctxembed._client import Client
+    from ctxembed._errors import SpaceError
     from ctxembed._results import EmbedError
 
     _check_queries(query)
     _check_options(DEFAULT_MODEL, None, "base64_int8", base_url, allow_insecure=allow_insecure)
     check_stdout()
     store = load(folder)
+    model = _query_model(store, model)
     with Client(base_url=base_url, allow_insecure=allow_insecure) as client:
         try:
             queries = client.embed_queries(
-                query, model=store.model, dimensions=store.dimensions, encoding_format=store.encoding_format
+                query, model=model, dimensions=store.dimensions, encoding_format=store.encoding_format
             )
         except EmbedError as error:
             renamed = query_error(error, client.base_url)
             raise renamed from renamed.__cause__
+    if store.space is not None and queries.space != store.space:
+        raise SpaceError(
+            f"the documents in {folder} are of the space {store.space!r}, and {client.base_url} embeds in the space "
+            f"{queries.space!r}: they cannot be compared. Use the API or server that embedded the documents"
+        )
     metric: Literal["cosine", "hamming"] = "cosine" if store.encoding_format == "base64_int8" else "hamming"
     matches = top_k(queries.vectors, store.vectors, min(k, len(store.vectors)), metric=metric)
     for question, ids, scores in zip(query, matches.ids.tolist(), matches.scores.tolist(), strict=True):
@@ -294,6 +305,21 @@ def search(
             chunk = store.chunks[row]
             shown = f"{score:.4f}" if metric == "cosine" else f"{score:6d}"
             write(f"  {shown}  {chunk['id']}[{chunk['chunk']}]  {first_line(chunk['text'])}")
+
+
+def _query_model(store: Store, model: str | None) -> str:
+    """Return the model of the queries. One of another space is refused before anything is paid for."""
+    if model is None:
+        return store.model
+    _check_options(model, store.dimensions, store.encoding_format)
+    expected = get_model(store.model).space_of(store.dimensions)
+    found = get_model(model).space_of(store.dimensions)
+    if found != expected:
+        raise typer.BadParameter(
+            f"the documents were embedded by {store.model}, whose vectors (space {expected}) cannot be compared with "
+            f"those of {model} (space {found})"
+        )
+    return model
 
 
 def _check_queries(queries: list[str]) -> None:
@@ -355,6 +381,9 @@ def _facts() -> dict[str, Any]:
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 picks a free one, which is printed.")] = 8765,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Serve this model only; may be repeated (default: all models).")
+    ] = None,
     latency: Annotated[float, typer.Option(help="Minimum seconds from a request to its response.")] = 0.0,
     requests_per_minute: Annotated[float | None, typer.Option(help="Send 429 beyond this rate.")] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(help="Send 429 beyond this rate.")] = None,
@@ -382,6 +411,7 @@ def serve(
         if faults is not None:
             load_plan(faults)
         config = ServerConfig(
+            models=tuple(map(get_model, model)) if model else models(),
             host=host,
             port=port,
             key=os.environ.get("CTXEMBED_SERVER_KEY") or None,

@@ -55,6 +55,8 @@ class Store:
         ``id``, ``chunk`` and ``text`` of each row.
     model, dimensions, encoding_format
         Options of the vectors, which queries must share.
+    space : str or None
+        Space of the vectors; None in an output of an older version.
     """
 
     vectors: NDArray[np.int8] | NDArray[np.uint8]
@@ -62,6 +64,7 @@ class Store:
     model: str
     dimensions: int
     encoding_format: EncodingFormat
+    space: str | None
 
 
 def check_free(folder: Path, *, force: bool) -> None:
@@ -112,6 +115,7 @@ def _meta(documents: Sequence[Document], emb: Embeddings, model: str) -> dict[st
     return {
         "version": _VERSION,
         "model": model,
+        "space": emb.space,
         "dimensions": emb.dimensions,
         "encoding_format": emb.encoding_format,
         "documents": len(documents),
@@ -146,18 +150,18 @@ def load(folder: Path) -> Store:
     path = folder / "meta.json"
     if not path.is_symlink() and not path.exists():
         raise StoreError(f"{folder} is not an output of ctxembed embed: it has no meta.json")
-    model, dimensions, encoding, count = _meta_fields(path)
+    model, dimensions, encoding, count, space = _meta_fields(path)
     vectors = _vectors(folder / "vectors.npy", dimensions, encoding)
     if len(vectors) != count:
         raise StoreError(f"{folder} is damaged: {len(vectors)} vectors, but meta.json says {count}")
     chunks = _chunks(folder / "chunks.jsonl")
     if len(chunks) != len(vectors):
         raise StoreError(f"{folder} is damaged: {len(vectors)} vectors, but {len(chunks)} lines in chunks.jsonl")
-    return Store(vectors, chunks, model, dimensions, encoding)
+    return Store(vectors, chunks, model, dimensions, encoding, space)
 
 
-def _meta_fields(path: Path) -> tuple[str, int, EncodingFormat, int]:
-    """Return model, dimensions, encoding and number of chunks."""
+def _meta_fields(path: Path) -> tuple[str, int, EncodingFormat, int, str | None]:
+    """Return model, dimensions, encoding, number of chunks, and space."""
     meta = _parse(_content(path), str(path), {"version": int})
     if meta["version"] != _VERSION:
         raise StoreError(f"{path} has version {meta['version']!r}, this ctxembed reads {_VERSION}")
@@ -167,7 +171,10 @@ def _meta_fields(path: Path) -> tuple[str, int, EncodingFormat, int]:
         check_dimensions(get_model(model, contextualized=True), dimensions, encoding)
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}") from None
-    return model, dimensions, cast("EncodingFormat", encoding), meta["chunks"]
+    space = meta.get("space")
+    if space is not None and not isinstance(space, str):
+        raise StoreError(f"{path} is damaged: 'space' must be a string, got a {type(space).__name__}")
+    return model, dimensions, cast("EncodingFormat", encoding), meta["chunks"], space
 
 
 def _content(path: Path) -> bytes:

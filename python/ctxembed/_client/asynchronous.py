@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ctxembed._client._policy.clock import Deadline
     from ctxembed._client.batches import Outcome, PlannedCall
     from ctxembed._client.progress import Progress
-    from ctxembed._models import EncodingFormat
+    from ctxembed._models import EncodingFormat, InputType
     from ctxembed._results import Embeddings
 
 __all__ = ["AsyncClient"]
@@ -232,12 +232,12 @@ class AsyncClient(BaseClient):
         encoding_format: EncodingFormat = "base64_int8",
         deadline: float | None = None,
     ) -> Embeddings:
-        """Embed queries, to search among documents of the same model.
+        """Embed queries, to search among documents of the same model, or of another of its space.
 
         Parameters
         ----------
         queries : list of str
-            Each is sent as a document of one chunk.
+            Each is sent as a document of one chunk; with the role ``"query"``, if the model has input types.
         model : str
             A contextualized model: that of the documents.
         dimensions : int, optional
@@ -310,6 +310,7 @@ class AsyncClient(BaseClient):
         model: str = DEFAULT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        input_type: InputType | None = None,
         deadline: float | None = None,
     ) -> Embeddings:
         """Send exactly one request.
@@ -324,6 +325,8 @@ class AsyncClient(BaseClient):
             From 128 to the model's. Default: the model's.
         encoding_format : {"base64_int8", "base64_binary"}
             int8 vectors, or one bit a dimension.
+        input_type : {"document", "query"}, optional
+            The role of the input, for a model with input types. Default: "document".
         deadline : float, optional
             Seconds for this call. Default: the client's.
 
@@ -339,7 +342,9 @@ class AsyncClient(BaseClient):
         ValueError
             ``input`` exceeds the limits of a request, or the API would refuse it.
         """
-        return single_result(await self._create(input, model, dimensions, encoding_format, deadline))
+        return single_result(
+            await self._create(input, model, dimensions, encoding_format, deadline, input_type=input_type)
+        )
 
     @property
     def with_raw_response(self) -> AsyncRawCalls:
@@ -451,10 +456,11 @@ class AsyncClient(BaseClient):
         encoding_format: Any,
         deadline: float | None,
         *,
+        input_type: Any,
         keep_body: bool = False,
     ) -> Outcome:
         started = self._deadline(deadline)
-        template, batch = self._plan_create(documents, model, dimensions, encoding_format)
+        template, batch = self._plan_create(documents, model, dimensions, encoding_format, input_type)
         return await self._dispatcher.send_one(template, batch, started, keep_body=keep_body)
 
     async def _run(

@@ -122,7 +122,7 @@ class BatchRequest:
             if isinstance(attempt.result, Embeddings):
                 counted = attempt.result.usage.total_tokens
                 state.pacing.settle(batch.tokens, counted)
-                state.calibration.observe(batch.estimate, counted or 0)
+                state.calibrations.of(self._template.model).observe(batch.estimate, counted or 0)
                 return self.outcome(None, attempt)
             error = attempt.result
             unauthorized = isinstance(error, APIStatusError) and error.status_code == 401

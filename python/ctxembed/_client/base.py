@@ -48,7 +48,8 @@ from ctxembed._client.progress import progress_callback
 from ctxembed._client.state import ClientState
 from ctxembed._client.stream import StreamState
 from ctxembed._errors import ClosedClientError
-from ctxembed._planning.calibration import TokenCalibration
+from ctxembed._models import get_model
+from ctxembed._planning.calibration import ModelCalibrations
 from ctxembed._planning.limits import check_limits
 from ctxembed._planning.prepare import as_lists, documents_of, prepare, prepare_one, prepare_texts
 
@@ -115,10 +116,10 @@ class BaseClient:
         options.update(base_url=base_url, verify=settings.verify)
         limiter = ConcurrencyLimiter(concurrency, current_event_loop)
         budget = RetryBudget(share, max(_RETRY_RESERVE, 2 * concurrency))
-        hedging, calibration, connections = HedgingPolicy(hedge), TokenCalibration(), Connections(settings)
+        hedging, calibrations, connections = HedgingPolicy(hedge), ModelCalibrations(), Connections(settings)
         if origin is not None:
             before, state = origin._options, origin._state  # noqa: SLF001  # the same class
-            calibration = state.calibration
+            calibrations = state.calibrations
             if state.connections.settings == settings:
                 connections = state.connections
             if before["max_concurrency"] == concurrency:
@@ -147,7 +148,7 @@ class BaseClient:
             pacing=pacing,
             connections=connections,
             clock=clock,
-            calibration=calibration,
+            calibrations=calibrations,
         )
 
     @property
@@ -208,35 +209,35 @@ class BaseClient:
         check_on_error(on_error)
         template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
         with attach_no_vectors(template):
-            return plan_call(template, self._prepare(prepare, documents, allow_empty=True), on_error)
+            return plan_call(template, self._prepare(prepare, template, documents, allow_empty=True), on_error)
 
     def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
         documents = [[query] for query in _check_queries(queries)]
         self._check_open()
-        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
-        return plan_call(template, self._prepare(prepare, documents, allow_empty=True), "raise", "query")
+        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format, role="query")
+        return plan_call(template, self._prepare(prepare, template, documents, allow_empty=True), "raise", "query")
 
     def _plan_texts(self, texts: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
         self._check_open()
         template = RequestTemplate.create(TEXTS, model, dimensions, encoding_format)
-        return plan_call(template, self._prepare(prepare_texts, texts, allow_empty=True), "raise", "text")
+        return plan_call(template, self._prepare(prepare_texts, template, texts, allow_empty=True), "raise", "text")
 
     def _plan_create(
-        self, documents: Any, model: str, dimensions: int | None, encoding_format: Any
+        self, documents: Any, model: str, dimensions: int | None, encoding_format: Any, input_type: Any
     ) -> tuple[RequestTemplate, Batch]:
         """Plan exactly one request."""
         limits: Limits = self._options["limits"]
-        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
+        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format, input_type)
         self._check_open()
         documents = documents if type(documents) is list else list(documents_of("input", documents))
         if self._options["token_counter"] is None and self._options["tokens_per_minute"] is None:
             documents = as_lists(documents)  # they may have to be read twice
             # The caller has packed the request, so nothing depends on an estimate of its tokens.
-            found = prepare_one(documents, limits, template.body_end)
+            found = prepare_one(documents, limits, template.body_end, template.separator)
             if found is not None and len(found.documents) <= limits.documents:
                 positions = np.arange(len(documents), dtype=np.int64)
                 return template, Batch(documents, positions, found.tokens, body=found.body, shape=found.chunk_counts)
-        planned = plan_call(template, self._prepare(prepare, documents), "raise")
+        planned = plan_call(template, self._prepare(prepare, template, documents), "raise")
         tokens = sum(batch.tokens for batch in planned.batches)
         sizes = {"documents": len(planned.documents), "chunks": planned.chunks}
         if self._options["token_counter"] is not None:  # an estimate is no reason to refuse
@@ -269,7 +270,7 @@ class BaseClient:
         stack = ExitStack()
         state = StreamState(
             template,
-            partial(self._prepare, prepare),
+            partial(self._prepare, prepare, template),
             self._options["limits"],
             self._options["max_concurrency"],
             ordered=ordered,
@@ -283,6 +284,7 @@ class BaseClient:
     def _prepare(
         self,
         prepare: Callable[..., PreparedDocuments],
+        template: RequestTemplate,
         documents: Any,
         first_document: int = 0,
         *,
@@ -293,7 +295,8 @@ class BaseClient:
             token_counter=self._options["token_counter"],
             limits=self._options["limits"],
             first_document=first_document,
-            calibration=self._state.calibration,
+            calibration=self._state.calibrations.of(template.model),
+            model=get_model(template.model),
             allow_empty=allow_empty,
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ctxembed._errors import ClosedClientError, CtxembedError, DocumentError
+from ctxembed._errors import ClosedClientError, CtxembedError, DocumentError, SpaceError
 from ctxembed._results import NO_USAGE, Embeddings, EmbedError, Failure, InvalidDocumentsError, Usage
 
 if TYPE_CHECKING:
@@ -242,6 +242,7 @@ class Assembly:
         self._offsets = offsets
         self._vectors: NDArray[np.int8 | np.uint8] | None = None
         self._has_rows = np.zeros(len(offsets) - 1, np.bool_)
+        self._space: str | None = None
         self.failures: list[Failure] = []
         self.usage = NO_USAGE
 
@@ -253,6 +254,14 @@ class Assembly:
         if found is None:
             return
         positions = outcome.batch.positions
+        if self._space is None:
+            self._space = found.space
+        elif found.space != self._space:  # servers behind one address may differ
+            error = SpaceError(
+                f"the response holds vectors of the space {found.space!r}, and those before it of {self._space!r}"
+            )
+            self.failures += [Failure(position, error, outcome.attempts) for position in positions.tolist()]
+            return
         self._has_rows[positions] = True
         if len(positions) == len(self._has_rows):  # one request holds all documents: its matrix is the call's
             self._vectors = found.vectors
@@ -294,6 +303,8 @@ class Assembly:
             encoding_format=self._template.encoding_format,
             usage=self.usage,
             failures=tuple(sorted(self.failures, key=lambda failure: failure.document)),
+            space=self._template.space if self._space is None else self._space,
+            input_type=self._template.input_type,
         )
 
 
@@ -362,5 +373,7 @@ def part_of(template: RequestTemplate, outcome: Outcome) -> EmbeddingsPart:
         encoding_format=template.encoding_format,
         usage=outcome.usage,
         failures=tuple(outcome.failures()),
+        space=found.space,
+        input_type=template.input_type,
         documents=documents,
     )

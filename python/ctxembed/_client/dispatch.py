@@ -208,7 +208,7 @@ class Dispatcher:
     def _split(self, group: TaskGroup, job: Job, outcome: Outcome, refusal: Exception, named: list[int]) -> None:
         batch = outcome.batch
         if not named:  # the request as a whole may be too large
-            self._state.calibration.refuse(batch.estimate, batch.tokens)
+            self._state.calibrations.of(job.template.model).refuse(batch.estimate, batch.tokens)
         message = "a request of %(documents)d documents was refused (%(error)s): split"
         log(message, job.template, batch, refusal, attempts=outcome.attempts)
         for piece in batch.split(named, outcome.attempts, outcome.usage):

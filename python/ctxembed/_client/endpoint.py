@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,15 +15,15 @@ from ctxembed import _core
 from ctxembed._codec import ResponseDecoder
 from ctxembed._costs import parse_cost
 from ctxembed._errors import APIStatusError, BadResponseError, DecodeError, status_error
-from ctxembed._models import check_dimensions, get_model
+from ctxembed._models import check_dimensions, check_input_type, get_model
 from ctxembed._results import Embeddings, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ctxembed._client._http.body import Response
     from ctxembed._client._http.credentials import Credentials
-    from ctxembed._models import EncodingFormat
+    from ctxembed._models import EncodingFormat, InputType
 
 __all__ = [
     "CONTEXTUALIZED",
@@ -37,6 +37,8 @@ __all__ = [
 
 CONTEXTUALIZED: Final = "/v1/contextualizedembeddings"
 TEXTS: Final = "/v1/embeddings"
+SPACE_HEADER: Final = "x-ctxembed-space"
+_MAX_SPACE: Final = 4096  # bytes, as in an index file
 
 _SHOWN_TEXT: Final = 8 * 1024  # characters of an error's body that an exception keeps
 _MAX_DEPTH: Final = 32  # levels of an error's JSON; a body that is nested deeper is kept as text
@@ -72,6 +74,12 @@ class RequestTemplate:
         Dimensions that the response must have.
     encoding_format : {"base64_int8", "base64_binary"}
         Encoding of the vectors.
+    input_type : {"document", "query"} or None
+        ``input_type`` in the request; None leaves it out.
+    separator : str or None
+        The text that no chunk may hold.
+    space : str
+        The space of the vectors, unless the server names another.
     """
 
     path: str
@@ -79,19 +87,40 @@ class RequestTemplate:
     requested_dimensions: int | None
     dimensions: int
     encoding_format: EncodingFormat
+    input_type: InputType | None
+    separator: str | None
+    space: str
 
     @classmethod
-    def create(cls, path: str, model: str, dimensions: int | None, encoding_format: Any) -> RequestTemplate:
-        """Check the arguments of a call.
+    def create(
+        cls,
+        path: str,
+        model: str,
+        dimensions: int | None,
+        encoding_format: Any,
+        input_type: object = None,
+        *,
+        role: InputType = "document",
+    ) -> RequestTemplate:
+        """Check the arguments of a call. ``role`` is the input type where none is given and the model has them.
 
         Raises
         ------
         TypeError, ValueError
-            The model is unknown or of the other kind, or it does not offer the dimensions or the format.
+            The model is unknown or of the other kind, or it does not offer the dimensions, the format or the role.
         """
         known = get_model(model, contextualized=path == CONTEXTUALIZED)
         expected = check_dimensions(known, dimensions, encoding_format)
-        return cls(path, known.name, None if dimensions is None else expected, expected, encoding_format)
+        return cls(
+            path,
+            known.name,
+            None if dimensions is None else expected,
+            expected,
+            encoding_format,
+            check_input_type(known, input_type, role),
+            known.separator,
+            known.space_of(expected),
+        )
 
     @property
     def is_flat(self) -> bool:
@@ -137,6 +166,8 @@ def _body_end(template: RequestTemplate) -> bytes:
     options: dict[str, object] = {"model": template.model, "encoding_format": template.encoding_format}
     if template.requested_dimensions is not None:
         options["dimensions"] = template.requested_dimensions
+    if template.input_type is not None:
+        options["input_type"] = template.input_type
     return json.dumps(options, separators=(",", ":")).encode()[1:]
 
 
@@ -162,10 +193,16 @@ def read_response(
     elif result.model is not None and result.model != template.model:
         message = f"the API responded with model {result.model!r} instead of {template.model!r}"
     else:
-        return result
+        return replace(result, space=_space_of(response.headers) or template.space, input_type=template.input_type)
     error = BadResponseError(credentials.redact_text(message), response.text[:_SHOWN_START])
     error.__cause__ = cause
     return error
+
+
+def _space_of(headers: Mapping[str, str]) -> str | None:
+    """Return the space that a server names, such as a stand-in or a local model."""
+    space = headers.get(SPACE_HEADER, "").strip()
+    return space if space and len(space.encode()) <= _MAX_SPACE else None
 
 
 def _status_error(response: Response) -> APIStatusError:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ctxembed._client.batches import Outcome
-    from ctxembed._models import EncodingFormat
+    from ctxembed._models import EncodingFormat, InputType
     from ctxembed._results import Embeddings
 
 __all__ = ["AsyncRawCalls", "RawCalls", "RawResponse"]
@@ -92,10 +92,13 @@ class RawCalls:
         model: str = DEFAULT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        input_type: InputType | None = None,
         deadline: float | None = None,
     ) -> RawResponse:
         """Send exactly one request. Arguments and errors are those of :meth:`Client.create`."""
-        return _raw_response(self._send(input, model, dimensions, encoding_format, deadline, keep_body=True))
+        return _raw_response(
+            self._send(input, model, dimensions, encoding_format, deadline, input_type=input_type, keep_body=True)
+        )
 
 
 class AsyncRawCalls:
@@ -111,7 +114,10 @@ class AsyncRawCalls:
         model: str = DEFAULT_MODEL,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        input_type: InputType | None = None,
         deadline: float | None = None,
     ) -> RawResponse:
         """Send exactly one request. Arguments and errors are those of :meth:`AsyncClient.create`."""
-        return _raw_response(await self._send(input, model, dimensions, encoding_format, deadline, keep_body=True))
+        return _raw_response(
+            await self._send(input, model, dimensions, encoding_format, deadline, input_type=input_type, keep_body=True)
+        )

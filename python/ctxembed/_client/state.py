@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ctxembed._client._policy.pacing import Pacing
     from ctxembed._client._policy.retry import RetryBudget, RetryPolicy
     from ctxembed._client.hooks import Hooks
-    from ctxembed._planning.calibration import TokenCalibration
+    from ctxembed._planning.calibration import ModelCalibrations
 
 __all__ = ["ClientState"]
 
@@ -37,7 +37,7 @@ class ClientState:
         Asked before each attempt.
     deadline : float or None
         Seconds that a call may take, unless the call says otherwise.
-    timeouts, retry, budget, hedging, hooks, pacing, connections, clock, calibration
+    timeouts, retry, budget, hedging, hooks, pacing, connections, clock, calibrations
         See their classes.
     """
 
@@ -53,7 +53,7 @@ class ClientState:
     pacing: Pacing
     connections: Connections
     clock: Clock
-    calibration: TokenCalibration
+    calibrations: ModelCalibrations
 
     def deadline_after(self, seconds: float | None) -> Deadline:
         """Start the deadline of a call that may take that many seconds; None for the client's."""

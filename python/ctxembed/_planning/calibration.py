@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ctxembed._models import get_model
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "TokenCalibration", "classes_of"]
+__all__ = ["CLASSES", "ModelCalibrations", "TokenCalibration", "classes_of"]
 
 _STEPS: Final = np.array([1.05, 1.5, 2.2])
 """Bytes per character that separate the classes of text: ASCII, some of other scripts, about half, most."""
@@ -149,3 +151,14 @@ class TokenCalibration:
         factors = np.minimum(factors, np.maximum(1.0, 1.05 * self._mean))
         factors.flags.writeable = False
         return factors
+
+
+class ModelCalibrations:
+    """A calibration for each vocabulary. Models with the same separator have the same one."""
+
+    def __init__(self) -> None:
+        self._by_separator: dict[str | None, TokenCalibration] = {}
+
+    def of(self, model: str) -> TokenCalibration:
+        """Return the calibration of a model's vocabulary."""
+        return self._by_separator.setdefault(get_model(model).separator, TokenCalibration())

@@ -167,7 +167,7 @@ def plan(
     token_counter : TokenCounter or callable, optional
         Counts tokens exactly: a :class:`TokenCounter`, or a callable from a list of str to counts. It is called once,
         with all chunks. Default: an estimate with a margin, about 1.1 times the exact count for English, Chinese and
-        Korean.
+        Korean. For a model of another vocabulary than that of the v1 models it is a quarter larger.
     limits : Limits
         The limits of a request and a document.
     requests_per_minute : float, optional
@@ -205,7 +205,7 @@ def plan(
     rate = _check_rate(requests_per_minute)
     entry = get_model(model, contextualized=True)
     dimensions = check_dimensions(entry, dimensions, encoding_format)
-    prepared = prepare(documents, token_counter=token_counter, limits=limits)
+    prepared = prepare(documents, token_counter=token_counter, limits=limits, model=entry)
     tokens = int(prepared.tokens[prepared.sendable].sum())
     tokens_upper = int(prepared.tokens_upper[prepared.sendable].sum())
     loads = np.array([prepared.tokens[request].sum() for request in prepared.requests], dtype=np.int64)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ctxembed import _core
-from ctxembed._models import SEPARATOR
+from ctxembed._models import DEFAULT_MODEL, SEPARATOR, get_model
 from ctxembed._planning.calibration import CLASSES, classes_of
 from ctxembed._planning.limits import Limits, check_limits
 from ctxembed._planning.packing import as_counts, pack_counts
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from ctxembed._models import Model
     from ctxembed._planning.calibration import TokenCalibration
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "as_lists",
     "chunk_tokens",
     "documents_of",
+    "has_known_vocabulary",
     "has_more_characters",
     "iterate",
     "materialise_documents",
@@ -129,9 +131,12 @@ def prepare(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     first_document: int = 0,
     calibration: TokenCalibration | None = None,
+    model: Model | None = None,
     allow_empty: bool = False,
 ) -> PreparedDocuments:
     """Validate, count and pack documents. Estimates are multiplied by the factors of ``calibration``.
+
+    The separator and the vocabulary are those of ``model``, by default of the default model.
 
     Raises
     ------
@@ -145,7 +150,7 @@ def prepare(
     rows = materialise_documents(documents, first_document)
     if not rows and not allow_empty:
         raise ValueError("documents is empty: expected at least one document")
-    return _prepare(rows, token_counter, limits, first_document, calibration)
+    return _prepare(rows, token_counter, limits, first_document, calibration=calibration, model=model)
 
 
 def prepare_texts(
@@ -155,6 +160,7 @@ def prepare_texts(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     first_document: int = 0,
     calibration: TokenCalibration | None = None,
+    model: Model | None = None,
     allow_empty: bool = False,
 ) -> PreparedDocuments:
     """Prepare independent texts, each a document of one chunk. Raises as :func:`prepare` does."""
@@ -169,10 +175,14 @@ def prepare_texts(
             if not isinstance(entry, str):
                 hint = ": documents of several chunks go to embed" if isinstance(entry, (list, tuple)) else ""
                 raise TypeError(f"texts[{position}] must be a str, got {type(entry).__name__}{hint}")
-    return _prepare([[entry] for entry in entries], token_counter, limits, first_document, calibration)
+    return _prepare(
+        [[entry] for entry in entries], token_counter, limits, first_document, calibration=calibration, model=model
+    )
 
 
-def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedRequest | None:
+def prepare_one(
+    documents: Any, limits: Limits, rest: bytes, separator: str | None = SEPARATOR
+) -> PreparedRequest | None:
     """Prepare the documents of one request, without estimating their tokens.
 
     Parameters
@@ -183,6 +193,8 @@ def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedRequest 
         Only its chunks and its tokens a document are checked.
     rest : bytes
         The part of the body after the documents.
+    separator : str or None
+        The model's.
 
     Returns
     -------
@@ -190,7 +202,7 @@ def prepare_one(documents: Any, limits: Limits, rest: bytes) -> PreparedRequest 
         None where there is a problem, or where there may be one: call :func:`prepare` then.
     """
     check_limits(limits)
-    found = _core.prepare_request(documents, rest) if isinstance(documents, list) else None
+    found = _core.prepare_request(documents, rest, separator) if isinstance(documents, list) else None
     if found is None:
         return None
     body, chunk_counts, tokens_upper = found
@@ -269,9 +281,12 @@ def materialise_documents(documents: Iterable[Iterable[str]], first_document: in
 _ALONE = 16
 """A document whose estimate and a sixteenth exceed a limit gets its own request. In the corpora no error is larger."""
 
+_OTHER_VOCABULARY = 4
+"""A quarter is added to the estimate for a model of another vocabulary, of which no counts are known here."""
+
 _FAULTS = {
     "empty": "is empty: a chunk needs at least one character",
-    "separator": f"holds the separator {SEPARATOR!r} (character {{0}}), which would misalign every later chunk",
+    "separator": "holds the separator {1!r} (character {0}), which would misalign every later chunk",
     "surrogate": "holds a lone surrogate (character {0}), which UTF-8 cannot encode",
 }
 
@@ -281,13 +296,16 @@ def _prepare(
     token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None,
     limits: Limits,
     first_document: int,
-    calibration: TokenCalibration | None = None,
+    *,
+    calibration: TokenCalibration | None,
+    model: Model | None,
 ) -> PreparedDocuments:
+    model = get_model(DEFAULT_MODEL) if model is None else model
     flat = list(chain.from_iterable(rows))
     chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum(chunk_counts, out=offsets[1:])
-    lower, best, upper, faults = chunk_tokens(flat, token_counter)
+    lower, best, upper, faults = chunk_tokens(flat, token_counter, model)
     separators = np.maximum(chunk_counts - 1, 0)
     exact = token_counter is not None
     learning = not exact and calibration is not None
@@ -310,7 +328,7 @@ def _prepare(
         tokens = np.clip(learned + separators, least, tokens_upper)
     problems = [
         *_document_problems(chunk_counts, least, limits, exact=exact, first_document=first_document),
-        *_chunk_problems(faults, offsets, first_document),
+        *_chunk_problems(faults, offsets, first_document, model.separator),
     ]
     # The sort is stable and None sorts first: a document's own problems come before its chunks'.
     problems.sort(key=lambda problem: (problem.document, -1 if problem.chunk is None else problem.chunk))
@@ -363,25 +381,34 @@ def _document_problems(
 
 
 def _chunk_problems(
-    faults: list[tuple[int, str, int]], offsets: NDArray[np.int64], first_document: int
+    faults: list[tuple[int, str, int]], offsets: NDArray[np.int64], first_document: int, separator: str | None
 ) -> Iterable[Problem]:
     if not faults:
         return
     positions = np.array([position for position, _, _ in faults], dtype=np.int64)
     rows = np.searchsorted(offsets, positions, side="right") - 1
     for (position, kind, character), row in zip(faults, rows.tolist(), strict=True):
-        yield Problem(first_document + row, position - int(offsets[row]), _FAULTS[kind].format(character))
+        yield Problem(first_document + row, position - int(offsets[row]), _FAULTS[kind].format(character, separator))
 
 
 def chunk_tokens(
-    chunks: list[str], token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
+    chunks: list[str], token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None, model: Model
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[tuple[int, str, int]]]:
     """Return minimum, estimate and maximum of each chunk's tokens, and the faults. With a counter the three agree."""
     if token_counter is None:
-        return _core.inspect_chunks(chunks)
-    _, faults = _core.check_chunks(chunks)  # without the estimate
+        lower, estimate, upper, faults = _core.inspect_chunks(chunks, model.separator)
+        if not has_known_vocabulary(model):
+            lower = np.minimum(lower, 1)  # the minimum is proven for the vocabulary of v1
+            estimate = np.minimum(estimate + estimate // _OTHER_VOCABULARY, upper)
+        return lower, estimate, upper, faults
+    _, faults = _core.check_chunks(chunks, model.separator)  # without the estimate
     counts = _count(token_counter, chunks, faults)
     return counts, counts, counts, faults
+
+
+def has_known_vocabulary(model: Model) -> bool:
+    """Return whether the token estimate is made for the vocabulary of a model: that of the v1 models."""
+    return model.separator == SEPARATOR
 
 
 def _count(

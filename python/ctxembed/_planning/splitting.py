@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ctxembed._errors import DocumentError
+from ctxembed._models import DEFAULT_MODEL, get_model
 from ctxembed._planning.limits import Limits, check_limits
 from ctxembed._planning.prepare import chunk_tokens, materialise_documents
 from ctxembed._results import Embeddings, Failure
@@ -158,6 +159,7 @@ def split_long(
     *,
     overlap_chunks: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    model: str = DEFAULT_MODEL,
 ) -> SplitDocuments:
     """Split documents that exceed the limits of a document into windows that fit, at chunk boundaries.
 
@@ -177,6 +179,8 @@ def split_long(
         ``join`` drops their vectors.
     limits : Limits
         A window stays within ``tokens_per_document``, ``tokens`` and ``chunks``, context and separators included.
+    model : str
+        The model that will embed the windows. The estimate depends on its vocabulary.
 
     Returns
     -------
@@ -214,8 +218,9 @@ def split_long(
         raise TypeError(f"overlap_chunks must be an int, got {overlap_chunks!r}")
     if overlap_chunks < 0:
         raise ValueError(f"overlap_chunks must be at least 0, got {overlap_chunks}")
+    known = get_model(model)
     rows = materialise_documents(documents)
-    tokens = chunk_tokens(list(chain.from_iterable(rows)), counter)[1]
+    tokens = chunk_tokens(list(chain.from_iterable(rows)), counter, known)[1]
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     cutter = _Cutter(min(limits.tokens_per_document, limits.tokens), limits.chunks, int(overlap_chunks))

@@ -107,10 +107,12 @@ type Prepared<'py> = (Bound<'py, PyBytes>, Vec<usize>, Vec<u64>);
 /// documents are not valid: not a list of lists of str, an empty document or chunk, or a chunk that holds the separator
 /// or a lone surrogate. The caller then finds the error by a full check.
 #[pyfunction]
+#[pyo3(signature = (documents, rest, separator))]
 fn prepare_request<'py>(
     py: Python<'py>,
     documents: &Bound<'py, PyAny>,
     rest: &[u8],
+    separator: Option<&str>,
 ) -> PyResult<Option<Prepared<'py>>> {
     let Some(documents) = valid(py, Documents::extract(documents))? else { return Ok(None) };
     let Some(texts) = valid(py, documents.texts())? else { return Ok(None) };
@@ -122,7 +124,9 @@ fn prepare_request<'py>(
         let mut interrupts = Interrupts::new(check);
         let measured = body.measure(Isa::codec())?;
         let mut pairs = texts.iter().zip(&measured);
-        if pairs.clone().any(|(text, measured)| measured.less_than && tokens::find_separator(text).is_some()) {
+        // It is known which texts have a `<`, with which most separators begin.
+        let may_hold = |measured: &Measured| measured.less_than || separator.is_some_and(|text| !text.starts_with('<'));
+        if pairs.clone().any(|(text, found)| may_hold(found) && tokens::find_separator(text, separator).is_some()) {
             return Ok(None);
         }
         // What is ASCII is its own NFC form.

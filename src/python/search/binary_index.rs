@@ -355,6 +355,12 @@ impl PyBinaryIndex {
         open(py, Kind::Binary, path, mmap, verify).map(Self)
     }
 
+    /// Name of the space of the vectors, or None where it is not known, like :attr:`Index.space`.
+    #[getter]
+    fn space(&self) -> Option<String> {
+        self.0.space()
+    }
+
     /// Dimensions (bits) of every vector.
     #[getter]
     fn dims(&self) -> usize {
