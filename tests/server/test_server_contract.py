@@ -6,11 +6,15 @@ import json
 import time
 from decimal import Decimal
 
+import ctxembed
 import httpx
 import pytest
 
 CONTEXT_MODELS = {"pplx-embed-context-v1-0.6b": (1024, "0.008"), "pplx-embed-context-v1-4b": (2560, "0.05")}
 TEXT_MODELS = {"pplx-embed-v1-0.6b": (1024, "0.004"), "pplx-embed-v1-4b": (2560, "0.03")}
+SMALL_ROLE_MODEL = "pplx-embed-v2-context-0.6b"
+ROLE_MODEL = "pplx-embed-v2-context-9b"
+TEXT_ROLE_MODEL = ctxembed.Model("texts-with-roles", 512, None, contextualized=False, input_types=True)
 
 
 def detail_of(response):
@@ -73,6 +77,18 @@ def test_cost_is_exact_and_has_no_exponent(api, endpoint, model, price):
     expected = Decimal(price) * 2 / 1_000_000
     assert usage["cost"] == {"input_cost": expected, "total_cost": expected, "currency": "USD"}
     assert b"e-" not in response.content[-200:].lower()
+
+
+def test_a_model_without_a_price_has_usage_without_cost(api):
+    usage = api.documents([["one two"]], model=SMALL_ROLE_MODEL, input_type="document").json()["usage"]
+    assert usage == {"prompt_tokens": 2, "total_tokens": 2}
+
+
+@pytest.mark.parametrize("input_type", ["document", "query"])
+def test_roles_do_not_change_the_cost(api, input_type):
+    response = api.documents([["one", "two"]], model=ROLE_MODEL, input_type=input_type)
+    usage = json.loads(response.content, parse_float=Decimal)["usage"]
+    assert (usage["total_tokens"], usage["cost"]["total_cost"]) == (3, Decimal("0.12") * 3 / 1_000_000)
 
 
 def test_usage_includes_the_separators_between_chunks(api):
@@ -175,6 +191,92 @@ def test_the_larger_model_accepts_more_dimensions(api):
     assert api.vectors([["a"]], model="pplx-embed-context-v1-4b", dimensions=2560).shape == (1, 2560)
     detail = detail_of(api.documents([["a"]], model="pplx-embed-context-v1-4b", dimensions=2561))
     assert detail["type"] == "less_than_equal"
+
+
+@pytest.mark.parametrize(("model", "dimensions"), [(SMALL_ROLE_MODEL, 1024), (ROLE_MODEL, 1024), (ROLE_MODEL, 2048)])
+@pytest.mark.parametrize("input_type", ["document", "query"])
+def test_a_model_with_input_types_accepts_both_roles(api, model, dimensions, input_type):
+    assert api.vectors([["a", "b"]], model=model, dimensions=dimensions, input_type=input_type).shape == (2, dimensions)
+
+
+def test_a_model_with_input_types_has_its_largest_dimensions_by_default(api):
+    assert api.vectors([["a"]], model=SMALL_ROLE_MODEL, input_type="query").shape == (1, 1024)
+    assert api.vectors([["a"]], model=ROLE_MODEL, input_type="query").shape == (1, 2048)
+    bits = api.vectors([["a"]], model=ROLE_MODEL, input_type="query", encoding_format="base64_binary")
+    assert bits.shape == (1, 256)
+
+
+@pytest.mark.parametrize("model", [SMALL_ROLE_MODEL, ROLE_MODEL])
+def test_a_model_with_input_types_requires_one(api, model):
+    detail = detail_of(api.documents([["a"]], model=model))
+    assert (detail["loc"], detail["type"]) == (["body", "input_type"], "missing")
+    assert detail["msg"].startswith("Field required")
+
+
+@pytest.mark.parametrize("value", [None, 1, True, 0.5, "", "Query", "passage", "query ", ["query"], {"query": "query"}])
+def test_an_unknown_input_type_is_rejected(api, value):
+    detail = detail_of(api.documents([["a"]], model=ROLE_MODEL, input_type=value))
+    assert (detail["loc"], detail["type"]) == (["body", "input_type"], "literal_error")
+    assert detail["msg"] == "Input should be 'document' or 'query'"
+
+
+@pytest.mark.parametrize("value", ["document", "query", "passage", None, 1])
+@pytest.mark.parametrize(("endpoint", "model"), [
+    *[("documents", name) for name in CONTEXT_MODELS],
+    *[("texts", name) for name in TEXT_MODELS],
+])  # fmt: skip
+def test_an_input_type_is_rejected_for_a_model_without(api, endpoint, model, value):
+    given = [["a"]] if endpoint == "documents" else ["a"]
+    detail = detail_of(getattr(api, endpoint)(given, model=model, input_type=value))
+    assert (detail["loc"], detail["type"]) == (["body", "input_type"], "extra_forbidden")
+    assert model in detail["msg"]
+
+
+@pytest.mark.parametrize(("model", "dimensions", "message"), [
+    (SMALL_ROLE_MODEL, 512, "Input should be 1024"),
+    (SMALL_ROLE_MODEL, 2048, "Input should be 1024"),
+    (ROLE_MODEL, 64, "Input should be 1024 or 2048"),
+    (ROLE_MODEL, 1025, "Input should be 1024 or 2048"),
+    (ROLE_MODEL, 2560, "Input should be 1024 or 2048"),
+])  # fmt: skip
+@pytest.mark.parametrize("encoding_format", ["base64_int8", "base64_binary"])
+def test_only_a_models_choices_of_dimensions_are_accepted(api, model, dimensions, message, encoding_format):
+    options = {"dimensions": dimensions, "encoding_format": encoding_format}
+    detail = detail_of(api.documents([["a"]], model=model, input_type="document", **options))
+    assert (detail["loc"], detail["type"]) == (["body", "dimensions"], "literal_error")
+    assert detail["msg"] == message
+
+
+def test_all_problems_of_a_model_with_input_types_are_reported_at_once(api):
+    response = api.documents([["a"]], model=ROLE_MODEL, dimensions=128, encoding_format="float")
+    places = {detail["loc"][1] for detail in response.json()["detail"]}
+    assert places == {"input_type", "dimensions", "encoding_format"}
+
+
+def test_texts_of_a_model_with_input_types_have_a_role(in_process):
+    roles = [{"input_type": "document"}, {"input_type": "query"}, {}, {"input_type": "other"}]
+    bodies = [{"input": ["a"], "model": TEXT_ROLE_MODEL.name, **role} for role in roles]
+    responses = in_process(*[("POST", "/v1/embeddings", {"json": body}) for body in bodies], models=(TEXT_ROLE_MODEL,))
+    assert [response.status_code for response in responses] == [200, 200, 422, 422]
+    first, second = (response.json()["data"][0]["embedding"] for response in responses[:2])
+    assert first != second
+    assert [detail_of(response)["type"] for response in responses[2:]] == ["missing", "literal_error"]
+
+
+@pytest.mark.parametrize(("endpoint", "given", "options"), [
+    *[("documents", [["a"]], {"model": name}) for name in CONTEXT_MODELS],
+    *[("documents", [["a"]], {"model": name, "input_type": role})
+      for name in (SMALL_ROLE_MODEL, ROLE_MODEL) for role in ("document", "query")],
+    *[("texts", "a", {"model": name}) for name in TEXT_MODELS],
+])  # fmt: skip
+def test_every_response_with_vectors_names_their_space(api, endpoint, given, options):
+    response = getattr(api, endpoint)(given, **options)
+    assert response.headers["x-ctxembed-space"] == f"stand-in:{options['model']}"
+
+
+def test_an_error_names_no_space(api):
+    for response in (api.texts(""), api.texts("x", headers={"authorization": ""}), api.http.get("/healthz")):
+        assert "x-ctxembed-space" not in response.headers
 
 
 @pytest.mark.parametrize("field", ["input", "model"])
@@ -299,3 +401,16 @@ def test_cached_responses_equal_computed_ones(fresh_server, connect):
     assert caching.documents([["a"]]).content == plain.documents([["a"]]).content
     assert caching.texts(["a"], headers={"authorization": ""}).status_code == 401
     assert caching.stats()["documents"] == plain.stats()["documents"]
+
+
+def test_a_cached_response_names_the_space(fresh_server, connect):
+    api = connect(fresh_server(cache=2))
+    spaces = [api.texts("a").headers["x-ctxembed-space"] for _ in range(2)]
+    assert spaces == ["stand-in:pplx-embed-v1-0.6b"] * 2
+
+
+def test_cached_responses_keep_roles_apart(fresh_server, connect):
+    api = connect(fresh_server(cache=4))
+    rows = {role: api.vectors([["a"]], model=ROLE_MODEL, input_type=role).tobytes() for role in ("document", "query")}
+    assert rows["document"] != rows["query"]
+    assert rows == {role: api.vectors([["a"]], model=ROLE_MODEL, input_type=role).tobytes() for role in rows}

@@ -5,16 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import ctxembed
 import numpy as np
 import pytest
 from ctxembed._backends.hashed import embed_documents
 from ctxembed._backends.token_estimate import estimate_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.samples import sample_texts
+from tests.server.conftest import DOCUMENTS, matrix
 
 CHUNKS = [
     "The packing of documents into requests is a bin packing problem with two limits.",
@@ -26,8 +31,10 @@ CHUNKS = [
 ]
 
 
-def embed(documents, *, model="m", full=1024, dimensions=1024, binary=False):
-    return embed_documents(documents, model=model, full_dimensions=full, dimensions=dimensions, binary=binary)
+def embed(documents, *, model="m", full=1024, dimensions=1024, binary=False, role=None):
+    return embed_documents(
+        documents, model=model, full_dimensions=full, dimensions=dimensions, binary=binary, input_type=role
+    )
 
 
 def cosine(a, b):
@@ -54,8 +61,9 @@ def test_vectors_are_not_normalised():
 def test_every_process_computes_the_same_bytes():
     code = (
         "import sys, hashlib; from ctxembed._backends.hashed import embed_documents;"
-        "v = embed_documents([sys.argv[1:], sys.argv[1:2]], model='m', full_dimensions=1024, dimensions=1024,"
-        " binary=False); print(hashlib.sha256(v.tobytes()).hexdigest())"
+        "vs = [embed_documents([sys.argv[1:], sys.argv[1:2]], model='m', full_dimensions=1024, dimensions=1024,"
+        " binary=False, input_type=role) for role in (None, 'document', 'query')];"
+        "print(hashlib.sha256(b''.join(v.tobytes() for v in vs)).hexdigest())"
     )
     digests = set()
     for seed, threads in (("0", "1"), ("1", "2"), ("random", "1")):
@@ -175,6 +183,71 @@ def test_a_chunk_with_the_separator_misaligns_later_chunks(api):
     assert np.array_equal(shifted, plain)
 
 
+@pytest.mark.parametrize("input_type", ["document", "query"])
+def test_the_separator_of_another_model_shifts_nothing(api, input_type):
+    options = {"model": "pplx-embed-v2-context-9b", "input_type": input_type}
+    plain = api.vectors([["one two", "three", "four"]], **options)
+    other = api.vectors([["one<|endoftext|>two", "three", "four"]], **options)
+    assert not np.array_equal(other[0], plain[0])
+    assert cosine(other[1], plain[1]) > 0.9
+    v1 = api.vectors([["one<|chunk_sep|>two", "three", "four"]])
+    assert cosine(v1[1], api.vectors([["one two", "three", "four"]])[1]) > 0.9
+
+
+def test_a_document_with_its_models_separator_misaligns_later_chunks(api):
+    options = {"model": "pplx-embed-v2-context-9b", "input_type": "document"}
+    plain = api.vectors([["one", "two", "three"]], **options)
+    assert np.array_equal(api.vectors([["one<|chunk_sep|>two", "three", "four"]], **options), plain)
+
+
+def test_a_query_is_pooled_whole_whatever_it_holds(api):
+    options = {"model": "pplx-embed-v2-context-9b", "input_type": "query"}
+    cut = api.vectors([["herons fish"]], **options)
+    assert not np.array_equal(api.vectors([["herons fish<|chunk_sep|>in rivers"]], **options), cut)
+
+
+def test_a_model_that_places_its_separator_by_id_is_never_misaligned(in_process):
+    model = ctxembed.Model("by-id", 256, None, separator=None)
+    bodies = [{"input": [[first, "three"]], "model": "by-id"}
+              for first in ("one two", "one<|endoftext|>two", "one<|chunk_sep|>two")]  # fmt: skip
+    responses = in_process(*[("POST", DOCUMENTS, {"json": body}) for body in bodies], models=(model,))
+    plain, *others = (matrix(response.json()["data"]) for response in responses)
+    assert all(cosine(other[1], plain[1]) > 0.9 for other in others)
+
+
+def embed_role(documents, role, *, model="m", full=1024, **options):
+    return embed(documents, model=model, full=full, role=role, **options)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("role", ["document", "query"])
+def test_fewer_dimensions_are_a_prefix_with_a_role_too(role, binary):
+    full = embed_role([CHUNKS], role, full=2048, dimensions=2048, binary=binary)
+    half = embed_role([CHUNKS], role, full=2048, dimensions=1024, binary=binary)
+    assert np.array_equal(half, full[:, : half.shape[1]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(documents=documents, role=st.sampled_from(["document", "query"]))
+def test_vectors_of_a_role_do_not_depend_on_the_other_documents_of_a_request(documents, role):
+    together = embed_role(documents, role, dimensions=256)
+    apart = [embed_role([document], role, dimensions=256) for document in documents]
+    assert np.array_equal(together, np.concatenate(apart))
+
+
+def test_roles_move_the_vectors():
+    plain, document, query = (embed_role([CHUNKS], role) for role in (None, "document", "query"))
+    for a, b in ((plain, document), (plain, query), (document, query)):
+        assert all(0.7 < cosine(x, y) < 0.97 for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("role", ["document", "query"])
+@pytest.mark.parametrize("text", ["!", " ", "\u200b", "a", "a" * 10_000])
+def test_no_text_has_a_zero_vector_in_a_role(text, role):
+    values = embed_role([[text]], role).astype(int)
+    assert 20 < values.std() < 60
+
+
 def ndcg(scores, relevant, k=10):
     """Mean normalised discounted cumulative gain at k; ``relevant`` is a boolean matrix like ``scores``."""
     top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -184,7 +257,43 @@ def ndcg(scores, relevant, k=10):
     return float(np.mean(gains / ideal))
 
 
-def test_on_cranfield_cosine_ranks_better_than_inner_product():
+def cosines(a, b):
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    return a @ b.T / np.linalg.norm(a, axis=1)[:, np.newaxis] / np.linalg.norm(b, axis=1)
+
+
+ROLE_MODELS = [("pplx-embed-v2-context-0.6b", 1024, 1024), ("pplx-embed-v2-context-9b", 2048, 1024),
+               ("pplx-embed-v2-context-9b", 2048, 2048)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "full", "dimensions"), ROLE_MODELS)
+def test_a_query_that_is_sent_as_a_document_ranks_worse(model, full, dimensions):
+    sentences = re.split(r"(?<=[.!?]) +|\n", "\n".join(sample_texts().values()))
+    texts = [sentence for sentence in sentences if len(sentence.split()) > 5]
+    queries = [" ".join(text.split()[2:4]) for text in texts]
+    options = {"model": model, "full": full, "dimensions": dimensions}
+    stored = embed_role([[text] for text in texts], "document", **options)
+    relevant = np.eye(len(texts), dtype=bool)
+    by_role = {
+        role: ndcg(cosines(embed_role([[query] for query in queries], role, **options), stored), relevant)
+        for role in ("query", "document")
+    }
+    assert by_role["query"] > by_role["document"] + 0.05, by_role
+
+
+@pytest.mark.parametrize(("model", "full", "dimensions"), ROLE_MODELS)
+def test_on_cranfield_a_query_that_is_sent_as_a_document_ranks_worse(model, full, dimensions):
+    documents, queries, relevant = cranfield()
+    options = {"model": model, "full": full, "dimensions": dimensions}
+    stored = embed_role(documents, "document", **options)
+    by_role = {role: ndcg(cosines(embed_role(queries, role, **options), stored), relevant)
+               for role in ("query", "document")}  # fmt: skip
+    assert by_role["query"] > 0.25
+    assert by_role["query"] > by_role["document"] + 0.05, by_role
+
+
+def cranfield():
+    """Return Cranfield's documents and queries, and which documents are relevant to each query."""
     data = Path(__file__).parents[3] / "shared" / "data" / "ir" / "cranfield"
     if not data.is_dir():
         pytest.skip(f"{data} is absent")
@@ -196,9 +305,14 @@ def test_on_cranfield_cosine_ranks_better_than_inner_product():
     for line in (data / "qrels" / "test.tsv").read_text().splitlines()[1:]:
         query, document, score = line.split("\t")
         relevant[row_of[query], column_of[document]] = int(score) > 0
+    documents = [[f"{entry['title']} {entry['text']}"] for entry in corpus]
+    return documents, [[query["text"]] for query in queries], relevant
 
-    documents = embed([[f"{entry['title']} {entry['text']}"] for entry in corpus]).astype(np.float32)
-    wanted = embed([[query["text"]] for query in queries]).astype(np.float32)
+
+def test_on_cranfield_cosine_ranks_better_than_inner_product():
+    texts, queries, relevant = cranfield()
+    documents = embed(texts).astype(np.float32)
+    wanted = embed(queries).astype(np.float32)
     inner = wanted @ documents.T
     lengths = np.linalg.norm(wanted, axis=1)[:, np.newaxis] * np.linalg.norm(documents, axis=1)
     by_cosine = ndcg(inner / lengths, relevant)

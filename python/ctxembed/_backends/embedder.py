@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ctxembed._models import EncodingFormat
+    from ctxembed._models import EncodingFormat, InputType
     from ctxembed._results import Embeddings
 
 __all__ = ["Embedder"]
@@ -21,7 +21,7 @@ class Embedder(Protocol):
 
     Notes
     -----
-    The server calls both methods from several threads at once.
+    The server calls all methods from several threads at once.
     """
 
     def embed(
@@ -31,6 +31,7 @@ class Embedder(Protocol):
         model: str | None = None,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        input_type: InputType | None = None,
     ) -> Embeddings:
         """Embed chunks in the context of their documents.
 
@@ -44,6 +45,8 @@ class Embedder(Protocol):
             Dimensions of the vectors; None for the model's.
         encoding_format : {"base64_int8", "base64_binary"}
             int8 values, or packed bits.
+        input_type : {"document", "query"} or None
+            Role of the input; None for ``"document"`` where the model has input types.
 
         Returns
         -------
@@ -54,7 +57,23 @@ class Embedder(Protocol):
         Raises
         ------
         ValueError
-            The embedder does not know the model, or cannot produce the dimensions or the format.
+            The embedder does not know the model, or cannot produce the dimensions, the format or the role.
+        """
+
+    def space(self, model: str, dimensions: int) -> str:
+        """Return the name of the space of a model's vectors, which the server sends with every response.
+
+        Parameters
+        ----------
+        model : str
+            Name of a model.
+        dimensions : int
+            Dimensions of the vectors.
+
+        Returns
+        -------
+        str
+            Equal for vectors that can be compared.
         """
 
     def count_tokens(self, documents: Sequence[Sequence[str]]) -> NDArray[np.int64]:

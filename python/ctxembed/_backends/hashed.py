@@ -14,7 +14,12 @@ Algorithm
 3. A fixed matrix of integers from -127 to 127, drawn from SHAKE-256 of the model's name, projects the sketch onto
    the dimensions.
 4. The sum of the document's rows is added to each of its rows at a quarter of its length.
-5. The result is scaled to ``x``, a multiple of 1/512. The scale varies from chunk to chunk by a factor of 1 to 1.5,
+5. For a model with input types, a summary of the row is added, as the prefix of a role changes the vectors of a real
+   model: the row's values on four axes, each along a direction of its own. Axes and directions are drawn from
+   SHAKE-256 of the model's name and the role; the length is 0.6 of the row's for a document, 0.3 for a query. The
+   summaries of a document and of a query are unrelated and hardly change the ranking. A query that is sent as a
+   document is compared by summary too, which says little about its words, and ranks worse.
+6. The result is scaled to ``x``, a multiple of 1/512. The scale varies from chunk to chunk by a factor of 1 to 1.5,
    as the lengths of real vectors do, so ranking by inner product gives wrong results here too.
 
 Every sum is a sum of integers that its float type represents exactly. The order of summation, and with it the number
@@ -31,12 +36,12 @@ import zlib
 from collections import Counter
 from functools import cache, lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from ctxembed._backends.token_estimate import estimate_tokens
-from ctxembed._models import check_dimensions
+from ctxembed._models import check_dimensions, check_input_type
 from ctxembed._results import Embeddings
 
 if TYPE_CHECKING:
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ctxembed._models import EncodingFormat, Model
+    from ctxembed._models import EncodingFormat, InputType, Model
 
 __all__ = ["NOTICE", "HashedEmbedder", "embed_documents"]
 
@@ -60,6 +65,8 @@ _ROW_LENGTH: Final = 2048
 _FACTOR: Final = 127
 _SPREAD: Final = math.sqrt(_FACTOR * (_FACTOR + 1) / 3)  # standard deviation of the integers -127 to 127
 _CONTEXT: Final = 0.25
+_AXES: Final = 4
+_SHARES: Final = {"document": 0.6, "query": 0.3}
 _GRID: Final = 512
 _LAST: Final = 4 * _GRID  # 127 * tanh(4) rounds to 127
 _BLOCK: Final = 1024  # chunks embedded at a time, rounded up to whole documents; bounds memory
@@ -92,9 +99,41 @@ def _table() -> NDArray[np.int8]:
 @lru_cache(maxsize=8)
 def _matrix(model: str, dimensions: int) -> NDArray[np.float32]:
     """Return a model's matrix of integers from -127 to 127, buckets by dimensions."""
-    stream = hashlib.shake_256(f"ctxembed stand-in {model}".encode()).digest(_BUCKETS * dimensions)
+    return _drawn(f"ctxembed stand-in {model}", _BUCKETS, dimensions)
+
+
+def _drawn(seed: str, rows: int, columns: int) -> NDArray[np.float32]:
+    stream = hashlib.shake_256(seed.encode()).digest(rows * columns)
     drawn = np.frombuffer(stream, dtype=np.uint8) % (2 * _FACTOR + 1)
-    return (drawn.astype(np.float32) - _FACTOR).reshape(_BUCKETS, dimensions)
+    return (drawn.astype(np.float32) - _FACTOR).reshape(rows, columns)
+
+
+class _Prefix(NamedTuple):
+    """What a role adds: a summary at a share of the row's length.
+
+    ``axes`` are buckets by axes, ``directions`` axes by dimensions.
+    """
+
+    share: float
+    axes: NDArray[np.float32]
+    directions: NDArray[np.float32]
+
+    def summaries(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return an integer row for each row, 127 times as long as a row of the matrix."""
+        on_axes = (rows @ self.axes).astype(np.float64)  # exact in float32: a product with a row of the matrix is
+        length = np.sqrt(np.einsum("ij,ij->i", on_axes, on_axes))
+        length[length == 0] = 1
+        whole = np.rint(on_axes * (_FACTOR / length)[:, np.newaxis]).astype(np.float32)
+        summaries: NDArray[np.float32] = whole @ self.directions  # sums below 4 * 127 * 127
+        return summaries
+
+
+@lru_cache(maxsize=8)
+def _prefix(model: str, input_type: InputType, dimensions: int) -> _Prefix:
+    seed = f"ctxembed stand-in {model} {input_type}"
+    return _Prefix(
+        _SHARES[input_type], _drawn(f"{seed} axes", _BUCKETS, _AXES), _drawn(f"{seed} directions", _AXES, dimensions)
+    )
 
 
 def _hash(kind: str, feature: str) -> int:
@@ -178,7 +217,9 @@ def _scale(texts: Sequence[str]) -> NDArray[np.float64]:
     return 0.28 + 0.14 / 2**32 * np.array(sums, dtype=np.float64)
 
 
-def _embed_block(texts: list[str], starts: NDArray[np.int64], matrix: NDArray[np.float32]) -> NDArray[np.int16]:
+def _embed_block(
+    texts: list[str], starts: NDArray[np.int64], matrix: NDArray[np.float32], prefix: _Prefix | None
+) -> NDArray[np.int16]:
     """Embed the documents that start at ``starts``; return ``512 * x`` from -2,048 to 2,048."""
     rows = _sketch(texts)
     counts = np.diff(starts, append=len(texts))
@@ -192,16 +233,27 @@ def _embed_block(texts: list[str], starts: NDArray[np.int64], matrix: NDArray[np
     whole_length = np.sqrt(np.einsum("ij,ij->i", whole, whole))
     whole_length[whole_length == 0] = 1  # rows that cancel out: no context
     cosine = np.einsum("ij,ij->i", exact, whole[document]) / (row_length * whole_length[document])
-    factor = _GRID / _SPREAD * _scale(texts) / np.sqrt(1 + _CONTEXT**2 + 2 * _CONTEXT * cosine)
+    scale = _GRID / _SPREAD * _scale(texts)
+    if prefix is not None:
+        scale /= math.sqrt(1 + prefix.share**2)
+    factor = scale / np.sqrt(1 + _CONTEXT**2 + 2 * _CONTEXT * cosine)
 
     unit_context = (context / whole_length[:, np.newaxis]).astype(np.float32)
     x: NDArray[np.float32] = projected * (factor / row_length).astype(np.float32)[:, np.newaxis]
     x += unit_context[document] * (_CONTEXT * factor).astype(np.float32)[:, np.newaxis]
+    if prefix is not None:
+        x += prefix.summaries(rows) * (prefix.share / _FACTOR * scale).astype(np.float32)[:, np.newaxis]
     return np.clip(np.rint(x, out=x), -_LAST, _LAST, out=x).astype(np.int16)
 
 
 def embed_documents(
-    documents: Sequence[Sequence[str]], *, model: str, full_dimensions: int, dimensions: int, binary: bool
+    documents: Sequence[Sequence[str]],
+    *,
+    model: str,
+    full_dimensions: int,
+    dimensions: int,
+    binary: bool,
+    input_type: InputType | None = None,
 ) -> NDArray[Any]:
     """Embed chunks in the context of their documents.
 
@@ -215,6 +267,8 @@ def embed_documents(
         Dimensions of the model and of the result; the second is at most the first.
     binary : bool
         Return packed bits instead of int8.
+    input_type : {"document", "query"}, optional
+        Role of a model with input types.
 
     Returns
     -------
@@ -234,6 +288,10 @@ def embed_documents(
     ((128,), dtype('int8'))
     """
     matrix = _matrix(model, full_dimensions)[:, :dimensions]
+    prefix = None
+    if input_type is not None:
+        prefix = _prefix(model, input_type, full_dimensions)
+        prefix = prefix._replace(directions=prefix.directions[:, :dimensions])
     table = _table()
     results: list[NDArray[Any]] = []
     texts: list[str] = []
@@ -242,7 +300,7 @@ def embed_documents(
         starts.append(len(texts))
         texts += chunks
         if len(texts) >= _BLOCK or position == len(documents) - 1:
-            x = _embed_block(texts, np.array(starts, dtype=np.int64), matrix)
+            x = _embed_block(texts, np.array(starts, dtype=np.int64), matrix, prefix)
             results.append(np.packbits(x >= 0, axis=1, bitorder="little") if binary else table[x + _LAST])
             texts, starts = [], []
     return np.concatenate(results)
@@ -277,6 +335,7 @@ class HashedEmbedder:
         model: str | None = None,
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
+        input_type: InputType | None = None,
     ) -> Embeddings:
         """Embed chunks in the context of their documents.
 
@@ -287,9 +346,11 @@ class HashedEmbedder:
         model : str or None
             One of the embedder's models; None for the first.
         dimensions : int or None
-            From 128 to the model's; None for the model's.
+            From 128 to the model's, or one of its choices; None for the model's.
         encoding_format : {"base64_int8", "base64_binary"}
             int8 values, or packed bits with the least significant bit first.
+        input_type : {"document", "query"} or None
+            Role of the input; None for ``"document"`` where the model has input types.
 
         Returns
         -------
@@ -298,22 +359,45 @@ class HashedEmbedder:
         Raises
         ------
         ValueError
-            The model is unknown, or it does not have the dimensions.
+            The model is unknown, or it does not have the dimensions or the role.
         """
         chosen = self._default if model is None else self._models.get(model)
         if chosen is None:
             raise ValueError(f"model {model!r} is unknown: expected one of {', '.join(self._models)}")
         size = check_dimensions(chosen, dimensions, encoding_format)
+        role = check_input_type(chosen, input_type, "document")
         vectors = embed_documents(
             documents,
             model=chosen.name,
             full_dimensions=chosen.dimensions,
             dimensions=size,
             binary=encoding_format == "base64_binary",
+            input_type=role,
         )
         offsets = np.zeros(len(documents) + 1, np.int64)
         np.cumsum([len(chunks) for chunks in documents], out=offsets[1:])
-        return Embeddings(vectors, offsets, chosen.name, size, encoding_format)
+        space = self.space(chosen.name, size)
+        return Embeddings(vectors, offsets, chosen.name, size, encoding_format, space=space, input_type=role)
+
+    def space(self, model: str, dimensions: int) -> str:  # noqa: ARG002  # one space for all dimensions
+        """Return ``stand-in:`` and the model's name.
+
+        Parameters
+        ----------
+        model : str
+            One of the embedder's models.
+        dimensions : int
+            Not used: fewer dimensions are a prefix.
+
+        Returns
+        -------
+        str
+
+        Notes
+        -----
+        Vectors of two models cannot be compared, even where the API's models share a space.
+        """
+        return f"stand-in:{model}"
 
     def count_tokens(self, documents: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """Estimate the tokens of each document, one separator between two chunks included.

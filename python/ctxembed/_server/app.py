@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -57,7 +59,10 @@ _HTML: Final = "text/html"
 _BODY_TIMEOUT: Final = 60.0  # seconds without a byte of a body
 _DISCARD_TIMEOUT: Final = 30.0  # seconds for a body that is not used
 _MAX_PLAN: Final = 1 << 20  # bytes of a fault plan
+_SPACE: Final = "x-ctxembed-space"
 _CLOSES: Final = "ctxembed.closes"  # in the scope of a request whose body was not read to its end
+
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^ +| +$")
 
 _PAYLOADS: Final = {
     "html": (_HTML, b"<html><head><title>Welcome</title></head><body>Sign in to continue</body></html>\n"),
@@ -134,7 +139,7 @@ class _Service:
         self.stopping = asyncio.Event()
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="embed")
         self._embedder = embedder
-        self._cache: OrderedDict[bytes, tuple[bytes, tuple[int, int, int]]] = OrderedDict()
+        self._cache: OrderedDict[bytes, tuple[bytes, dict[str, str], tuple[int, int, int]]] = OrderedDict()
         self._key = None if config.key is None else config.key.encode()
         self.set_plan(FaultPlan() if config.faults is None else load_plan(config.faults))
 
@@ -183,7 +188,7 @@ class _Service:
             record.fault = fault_label(fault)
         status, headers, media_type = 200, dict[str, str](), _JSON
         try:
-            body = await self._embed(request, fault, nested=nested)
+            body, headers = await self._embed(request, fault, nested=nested)
         except _ErrorResponse as error:
             status, body, headers, media_type = error.status, error.body, error.headers, error.media_type
         if status == 200 and fault.payload is not None:
@@ -205,8 +210,8 @@ class _Service:
             clock=self.clock,
         )
 
-    async def _embed(self, request: Request, fault: Fault, *, nested: bool) -> bytes:
-        """Return the body of a 200, or raise another response."""
+    async def _embed(self, request: Request, fault: Fault, *, nested: bool) -> tuple[bytes, dict[str, str]]:
+        """Return the body and the headers of a 200, or raise another response."""
         status = fault.status
         if status is None and not self._is_authorized(request):
             status = 401
@@ -225,17 +230,18 @@ class _Service:
             cache_key = hashlib.blake2b(body, person=b"nested" if nested else b"flat").digest()
             if cache_key in self._cache:
                 self._cache.move_to_end(cache_key)
-                cached, (record.documents, record.chunks, record.tokens) = self._cache[cache_key]
-                return cached
+                content, headers, (record.documents, record.chunks, record.tokens) = self._cache[cache_key]
+                return content, headers
         parsed = await self._parse(body, nested=nested)
         self._admit("tokens", parsed.tokens)
         record.documents, record.chunks, record.tokens = len(parsed.documents), parsed.chunks, parsed.tokens
         content = await self._in_thread(response_body, parsed, self._embedder, fault)
+        headers = {_SPACE: _header_value(self._embedder.space(parsed.model.name, parsed.dimensions))}
         if cache_key:
-            self._cache[cache_key] = content, (record.documents, record.chunks, record.tokens)
+            self._cache[cache_key] = content, headers, (record.documents, record.chunks, record.tokens)
             while len(self._cache) > self.config.cache:
                 self._cache.popitem(last=False)
-        return content
+        return content, headers
 
     async def _read(self, request: Request) -> bytes:
         """Return the body, or raise a 408 or a 413."""
@@ -313,6 +319,12 @@ def _is_json(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == _JSON
 
 
+def _header_value(text: str) -> str:
+    """Return a text as the Latin-1 form of its UTF-8 bytes. What no header can hold is percent-encoded."""
+    fitting = _UNFIT.sub(lambda match: quote(match[0], safe="", errors="surrogatepass"), text)
+    return fitting.encode().decode("latin-1")
+
+
 async def _limited(request: Request, limit: int) -> bytes | None:
     """Return the body, or None where it is larger."""
     pieces: list[bytes] = []
@@ -345,7 +357,8 @@ def create_app(config: ServerConfig, embedder: Embedder, *, clock: Clock | None 
     Returns
     -------
     FastAPI
-        ``POST /v1/contextualizedembeddings`` and ``POST /v1/embeddings``. The server's own endpoints need no key:
+        ``POST /v1/contextualizedembeddings`` and ``POST /v1/embeddings``, whose responses name the space of the
+        vectors in ``x-ctxembed-space``. The server's own endpoints need no key:
         ``GET /healthz``; ``GET /stats``, ``DELETE /stats`` to reset; ``GET /faults``, ``POST /faults`` with a plan
         (:mod:`ctxembed._server.faults.plan`), ``DELETE /faults``, which only clients on this machine may change.
         Set the event ``app.state.stopping`` before the server shuts down: it ends all pauses.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from ctxembed._models import MIN_DIMENSIONS, SEPARATOR
+from ctxembed._models import MIN_DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ctxembed._models import EncodingFormat, Model
+    from ctxembed._models import EncodingFormat, InputType, Model
     from ctxembed._planning.limits import Limits
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 ENCODING_FORMATS: Final = ("base64_int8", "base64_binary")
+INPUT_TYPES: Final = ("document", "query")
 
 Problem = dict[str, Any]
 _Text = Annotated[str, Field(min_length=1)]
@@ -96,6 +97,7 @@ class _Body(BaseModel):
     model: str
     dimensions: int = 0  # used only if the request has the field
     encoding_format: str = ENCODING_FORMATS[0]
+    input_type: Any = None  # the model decides whether the request must have it or must not
 
 
 class _DocumentsBody(_Body):
@@ -124,6 +126,8 @@ class EmbeddingRequest:
         Format of the vectors.
     tokens : int
         Tokens of all documents, separators included.
+    input_type : {"document", "query"} or None
+        Role of the documents; None for a model without input types.
     """
 
     documents: Sequence[Sequence[str]]
@@ -132,6 +136,7 @@ class EmbeddingRequest:
     dimensions: int
     encoding_format: EncodingFormat
     tokens: int
+    input_type: InputType | None
 
     @property
     def chunks(self) -> int:
@@ -144,12 +149,14 @@ class EmbeddingRequest:
         Notes
         -----
         The model joins the chunks of a document with a separator and pools each span between two separators. A chunk
-        that contains the separator's text adds a span, and every later chunk gets the vector of its predecessor.
+        that contains the separator's text adds a span, and every later chunk gets the vector of its predecessor. A
+        query is pooled whole.
         """
+        separator = self.model.separator if self.nested and self.input_type != "query" else None
         spans: list[list[str]] = []
         for chunks in self.documents:
-            if self.nested and any(SEPARATOR in chunk for chunk in chunks):
-                spans.append(SEPARATOR.join(chunks).split(SEPARATOR)[: len(chunks)])
+            if separator is not None and any(separator in chunk for chunk in chunks):
+                spans.append(separator.join(chunks).split(separator)[: len(chunks)])
             else:
                 spans.append(list(chunks))
         return spans
@@ -159,22 +166,27 @@ def _problem(kind: str, message: str, *place: str | int) -> Problem:
     return {"loc": ["body", *place], "msg": message, "type": kind}
 
 
-def _names(names: Sequence[str]) -> str:
-    quoted = [f"'{name}'" for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+def _choices(choices: Sequence[str | int]) -> str:
+    written = [repr(choice) if isinstance(choice, int) else f"'{choice}'" for choice in choices]
+    return written[0] if len(written) == 1 else f"{', '.join(written[:-1])} or {written[-1]}"
 
 
 def _check_options(body: _Body, offered: dict[str, Model]) -> Iterator[Problem]:
     model = offered.get(body.model)
     if model is None:
-        yield _problem("literal_error", f"Input should be {_names(list(offered))}", "model")
+        yield _problem("literal_error", f"Input should be {_choices(list(offered))}", "model")
+    else:
+        yield from _check_role(body, model)
     if body.encoding_format not in ENCODING_FORMATS:
-        yield _problem("literal_error", f"Input should be {_names(ENCODING_FORMATS)}", "encoding_format")
+        yield _problem("literal_error", f"Input should be {_choices(ENCODING_FORMATS)}", "encoding_format")
     if "dimensions" not in body.model_fields_set:
         return
     largest = max(m.dimensions for m in offered.values()) if model is None else model.dimensions
     of_model = "" if model is None else f" for {model.name}"
-    if body.dimensions < MIN_DIMENSIONS:
+    choices = None if model is None else model.dimension_choices
+    if choices is not None and body.dimensions not in choices:
+        yield _problem("literal_error", f"Input should be {_choices(choices)}", "dimensions")
+    elif body.dimensions < MIN_DIMENSIONS:
         kind, message = "greater_than_equal", f"Input should be greater than or equal to {MIN_DIMENSIONS}"
         yield _problem(kind, message, "dimensions")
     elif body.dimensions > largest:
@@ -182,6 +194,17 @@ def _check_options(body: _Body, offered: dict[str, Model]) -> Iterator[Problem]:
         yield _problem(kind, message, "dimensions")
     elif body.encoding_format == "base64_binary" and body.dimensions % 8:
         yield _problem("multiple_of", "Input should be a multiple of 8 for base64_binary", "dimensions")
+
+
+def _check_role(body: _Body, model: Model) -> Iterator[Problem]:
+    given = "input_type" in body.model_fields_set
+    if model.input_types and not given:
+        yield _problem("missing", f"Field required for {model.name}", "input_type")
+    elif model.input_types and body.input_type not in INPUT_TYPES:
+        yield _problem("literal_error", f"Input should be {_choices(INPUT_TYPES)}", "input_type")
+    elif given and not model.input_types:
+        message = f"Extra inputs are not permitted: {model.name} has no input types"
+        yield _problem("extra_forbidden", message, "input_type")
 
 
 def _check_input(documents: Sequence[Sequence[str]], contract: Contract, *, nested: bool) -> tuple[list[Problem], int]:
@@ -255,6 +278,7 @@ def parse_request(body: bytes, contract: Contract, *, nested: bool) -> Embedding
         dimensions=given.dimensions if "dimensions" in given.model_fields_set else model.dimensions,
         encoding_format=cast("EncodingFormat", given.encoding_format),
         tokens=tokens,
+        input_type=given.input_type,
     )
 
 

@@ -33,6 +33,7 @@ def response_body(request: EmbeddingRequest, embedder: Embedder, fault: Fault) -
         model=request.model.name,
         dimensions=request.dimensions,
         encoding_format=request.encoding_format,
+        input_type=request.input_type,
     ).vectors
     data, width = vectors.tobytes(), vectors.shape[1]
     raw_rows = iter([data[start : start + width] for start in range(0, len(data), width)])
