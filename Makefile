@@ -140,8 +140,10 @@ docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
 # Messages of panics name source files: those of crates by their folder in cargo's registry, without the path before it.
 CARGO_HOME ?= $(HOME)/.cargo
 PORTABLE := --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=/ctxembed
-wheel: $(VENV)/.base  ## Build a wheel to dist/
-	RUSTFLAGS='$(PORTABLE)' $(BIN)/maturin build --release --locked --out dist
+# A folder of its own: other flags would build everything anew, here and at the next `make extension`.
+wheel: $(VENV)/.base  ## Build a wheel to dist/, and check its licenses and paths
+	rm -rf dist
+	CARGO_TARGET_DIR=$(CURDIR)/target/wheel RUSTFLAGS='$(PORTABLE)' $(BIN)/maturin build --release --locked --out dist
 	$(BIN)/python -m tests.wheel dist/*.whl
 
 notices: $(VENV)/.base  ## Write the licenses of the linked crates, after a change of Cargo.lock

@@ -245,7 +245,7 @@ def read_usage(text: str) -> Usage:
             continue
         price = usage.get("cost")
         cost = None
-        if isinstance(price, dict) and price.get("currency", "USD") == "USD":
+        if isinstance(price, dict) and price.get("currency") in (None, "USD"):
             cost = price.get("total_cost")
         return Usage(
             _tokens(usage.get("prompt_tokens")),

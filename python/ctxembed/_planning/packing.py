@@ -97,7 +97,8 @@ def pack(
         Maximum seconds to improve the packing while it is above the bound, for ``"any"``; 0 keeps
         best-fit-decreasing, or contiguous requests where these are fewer. A second stands for 300 million steps, which
         a current core does in about 0.6 seconds. The steps end the search, so the result depends on the arguments
-        alone, not on the load of the machine. On much slower machines the clock ends it after ten times ``effort``.
+        alone, not on the load of the machine. On a slower machine the clock ends it after ``effort`` seconds, and not
+        before half a second: of processor time on Linux, elsewhere of time.
 
     Returns
     -------
