@@ -228,7 +228,7 @@ def test_special_characters_arrive_unchanged(driver, scripted_server):
 
 def test_dimensions_are_sent_only_when_given(driver, scripted_server):
     driver.create([["a"]], _client={"base_url": scripted_server.base_url})
-    assert {k: v for k, v in scripted_server.requests[0].items() if k not in ("headers", "path")} == {
+    assert {k: v for k, v in scripted_server.requests[0].items() if k not in ("headers", "path", "raw")} == {
         "input": [["a"]],
         "model": "pplx-embed-context-v1-0.6b",
         "encoding_format": "base64_int8",

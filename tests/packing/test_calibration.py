@@ -177,11 +177,11 @@ def test_requests_of_a_corpus_stay_within_the_limit(count_with_tokenizers, folde
 def test_a_client_calibrates_from_its_responses(server):
     documents = [[f"word{i} and some more words of it. " * 200] for i in range(60)]
     with ctxembed.Client("key", base_url=server.base_url) as client:
-        before = client._state.calibration.factors  # not visible in a response
+        before = client._state.calibrations.of("pplx-embed-context-v1-0.6b").factors  # not visible in a response
         client.embed(documents, dimensions=128)
-        after = client._state.calibration.factors
+        after = client._state.calibrations.of("pplx-embed-context-v1-0.6b").factors
         twin = client.with_options(max_retries=0)
-        assert twin._state.calibration is client._state.calibration
+        assert twin._state.calibrations is client._state.calibrations
     assert before.tolist() == [1.0] * CLASSES
     assert after is not before
 
@@ -192,7 +192,7 @@ def test_a_request_rejected_as_too_large_is_split_and_nothing_is_paid_twice(fres
     strict, lenient = fresh_server(limits=Limits(tokens=20_000)), fresh_server()
     with ctxembed.Client("key", base_url=strict.base_url) as client:
         halved = client.embed(documents, dimensions=128)
-        assert client._state.calibration.factors[0] > 1.0  # not visible in a response
+        assert client._state.calibrations.of("pplx-embed-context-v1-0.6b").factors[0] > 1.0  # not visible in a response
     with ctxembed.Client("key", base_url=lenient.base_url) as client:
         whole = client.embed(documents, dimensions=128)
     assert not halved.failures
