@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import ctxembed
@@ -76,3 +77,16 @@ def test_a_plan_refuses_dimensions_that_the_model_does_not_offer(name, refused, 
         ctxembed.plan([["a"]], model=name, dimensions=refused)
     with pytest.raises(ValueError, match="multiple of 8"):
         ctxembed.plan([["a"]], model=V1[0], dimensions=129, encoding_format="base64_binary")
+
+
+@pytest.mark.parametrize(
+    ("name", "space"), [("pplx-embed-v2-context-0.6b", "pplx-embed-v2-context@3"), ("unknown", None)]
+)
+def test_a_decoded_response_is_of_the_space_of_its_model(name, space):
+    row = b'{"data":[{"index":0,"data":[{"index":0,"embedding":"AQID"}]}]'
+    body = row + b',"model":"' + name.encode() + b'"}'
+    decoder = ctxembed.ResponseDecoder()
+    decoder.feed(body)
+    for emb in (ctxembed.decode_response(body), decoder.finish(), ctxembed.Embeddings.from_response(json.loads(body))):
+        assert (emb.model, emb.space, emb.input_type) == (name, space, None)
+    assert ctxembed.decode_response(row + b"}").space is None

@@ -4,7 +4,7 @@ This module imports nothing of ``ctxembed``. Where a result is an ``Embeddings``
 ``ctxembed._codec`` declares the real one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal, NoReturn, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
 
@@ -15,10 +15,12 @@ __version__: str
 
 _EncodingFormat: TypeAlias = Literal["base64_int8", "base64_binary"]
 _Class = TypeVar("_Class", bound=type)
+_SpaceOf = TypeVar("_SpaceOf", bound=Callable[[str, int], str | None])
 _Ids: TypeAlias = NDArray[np.int64] | list[int] | list[np.int64] | tuple[SupportsIndex, ...]
 
 def isa_paths() -> list[tuple[str, str]]: ...
 def register_class(cls: _Class) -> _Class: ...
+def register_space_of(function: _SpaceOf) -> _SpaceOf: ...
 
 # --- codec ---
 

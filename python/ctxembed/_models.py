@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, Literal
 
+from ctxembed import _core
 from ctxembed._costs import price_of
 
 __all__ = [
@@ -300,6 +301,7 @@ def check_input_type(model: Model, input_type: object, default: InputType) -> In
     raise ValueError(f"input_type must be 'document', 'query' or None, got {input_type!r}")
 
 
+@_core.register_space_of
 def registered_space(name: str, dimensions: int) -> str | None:
     """Return the space of vectors of a model, or None where it is not registered."""
     model = _REGISTRY.get(name)

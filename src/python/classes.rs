@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use numpy::PyUntypedArray;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -41,9 +40,30 @@ pub(super) static INDEX_FILE_ERROR: Exception = Exception { name: "IndexFileErro
 /// `ctxembed.SpaceError`.
 pub(super) static SPACE_ERROR: Exception = Exception { name: "SpaceError", registered: Mutex::new(None) };
 
-/// Add the room's function to the module.
+/// The Python function that knows the space of a model's vectors.
+static SPACE_OF: Registered<Py<PyAny>> = Mutex::new(None);
+
+/// Add the room's functions to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(register_class, module)?)
+    module.add_function(wrap_pyfunction!(register_class, module)?)?;
+    module.add_function(wrap_pyfunction!(register_space_of, module)?)
+}
+
+/// Register the function that names the space of decoded vectors: it takes the name of the model and the dimensions, and
+/// returns a str or None. Returns the function, so this is a decorator.
+#[pyfunction]
+fn register_space_of(function: Bound<'_, PyAny>) -> Bound<'_, PyAny> {
+    set(&SPACE_OF, function.clone().unbind());
+    function
+}
+
+/// The space of a model's vectors, or None where the model is not known.
+pub(super) fn space_of<'py>(model: &Bound<'py, PyAny>, dimensions: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = model.py();
+    if model.is_none() {
+        return Ok(model.clone());
+    }
+    get(&SPACE_OF, "space_of")?.bind(py).call1((model, dimensions))
 }
 
 /// Register a class that this module instantiates: Embeddings, Usage, DecodeError, IndexFileError or
@@ -113,14 +133,6 @@ impl<const N: usize> Dataclass<N> {
         let names = self.fields.map(|field| PyString::intern(py, field).unbind());
         set(&self.registered, (class.clone().unbind(), names));
         Ok(())
-    }
-
-    /// Whether an object is an instance of the class or of a subclass.
-    pub(super) fn is_instance(&self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
-        if object.is_instance_of::<PyUntypedArray>() {
-            return Ok(false);
-        }
-        object.is_instance(get(&self.registered, self.name)?.0.bind(object.py()))
     }
 
     /// A new instance with these values for the fields, in their order.

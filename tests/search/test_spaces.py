@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,3 +227,28 @@ def test_parts_of_a_stream_are_embeddings_too():
     index = Index(1024)
     index.add(part)
     assert (len(index), index.space) == (6, V1)
+
+
+def test_embeddings_of_before_a_reload_of_the_package_are_taken_too():
+    code = """
+        import sys, ctxembed
+        body = b'{"data":[{"index":0,"data":[{"index":0,"embedding":"AQID"}]}]}'
+        before = ctxembed.decode_response(body)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "ctxembed"]:
+            del sys.modules[name]
+        import ctxembed
+        index = ctxembed.Index(3)
+        index.add(before)
+        index.add(ctxembed.decode_response(body))
+        print(len(index))
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert result.stdout == "2\n"
+
+
+@pytest.mark.parametrize("argument", [None, "text", [1, 2], object(), 5])
+def test_neither_an_array_nor_embeddings_is_a_type_error(argument):
+    for index in (Index(16), BinaryIndex(16)):
+        for call in (index.add, lambda argument, index=index: index.search(argument, 1)):
+            with pytest.raises(TypeError, match="numpy array"):
+                call(argument)

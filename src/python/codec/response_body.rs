@@ -10,7 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
-use super::super::classes::{EMBEDDINGS, USAGE};
+use super::super::classes::{EMBEDDINGS, USAGE, space_of};
 use super::super::convert::{self, Out};
 use super::super::errors::memory_error;
 use super::super::export::export;
@@ -189,8 +189,8 @@ fn embeddings<'py>(
     let encoding_format = encoding_name(py, encoding).clone().into_any();
     let usage = usage(py, decoded.usage.unwrap_or_default())?;
     let failures = PyTuple::empty(py).into_any();
-    // The client knows the space and the role.
-    let (space, input_type) = (py.None().into_bound(py), py.None().into_bound(py));
+    let space = space_of(&model, &dimensions)?;
+    let input_type = py.None().into_bound(py); // the response does not say it
     EMBEDDINGS.instance(py, [vectors, offsets, model, dimensions, encoding_format, usage, failures, space, input_type])
 }
 

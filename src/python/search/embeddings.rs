@@ -1,13 +1,23 @@
 //! Arguments that are arrays or `ctxembed.Embeddings`, whose space, dimensions and role are checked.
 
+use numpy::PyUntypedArray;
 use pyo3::prelude::*;
 
-use super::super::classes::{EMBEDDINGS, SPACE_ERROR};
+use super::super::classes::SPACE_ERROR;
 use crate::search::index::Index;
 
 /// The array of an argument, unchecked.
 pub(super) fn array_of<'py>(argument: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    if EMBEDDINGS.is_instance(argument)? { argument.getattr("vectors") } else { Ok(argument.clone()) }
+    if is_embeddings(argument)? { argument.getattr("vectors") } else { Ok(argument.clone()) }
+}
+
+/// Whether an argument has the attributes of `Embeddings`. Its class is not asked for: after a reload of the package there
+/// are two.
+fn is_embeddings(argument: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if argument.is_instance_of::<PyUntypedArray>() {
+        return Ok(false);
+    }
+    Ok(argument.hasattr("vectors")? && argument.hasattr("dimensions")? && argument.hasattr("space")?)
 }
 
 /// What is done with embeddings.
@@ -33,7 +43,7 @@ impl<'py> Given<'py> {
         compared: usize,
         purpose: Use,
     ) -> PyResult<Self> {
-        if !EMBEDDINGS.is_instance(argument)? {
+        if !is_embeddings(argument)? {
             return Ok(Self { array: argument.clone(), space: None });
         }
         let py = argument.py();
