@@ -311,7 +311,7 @@ def _query_model(store: Store, model: str | None) -> str:
     """Return the model of the queries. One of another space is refused before anything is paid for."""
     if model is None:
         return store.model
-    _check_options(model, store.dimensions, store.encoding_format)
+    _check_options(model, None, store.encoding_format)
     expected = get_model(store.model).space_of(store.dimensions)
     found = get_model(model).space_of(store.dimensions)
     if found != expected:
@@ -319,6 +319,7 @@ def _query_model(store: Store, model: str | None) -> str:
             f"the documents were embedded by {store.model}, whose vectors (space {expected}) cannot be compared with "
             f"those of {model} (space {found})"
         )
+    _check_options(model, store.dimensions, store.encoding_format)
     return model
 
 

@@ -293,10 +293,8 @@ impl PyIndex {
     ///
     /// Raises
     /// ------
-    /// TypeError
-    ///     An argument has another type or dtype than described.
-    /// ValueError
-    ///     A value is out of range or a shape does not fit; the message names it.
+    /// TypeError, ValueError
+    ///     As in :meth:`search`.
     /// MemoryError
     ///     The rows do not fit in memory. :meth:`count` returns how many there are.
     ///
@@ -357,10 +355,8 @@ impl PyIndex {
     ///
     /// Raises
     /// ------
-    /// TypeError
-    ///     An argument has another type or dtype than described.
-    /// ValueError
-    ///     A value is out of range or a shape does not fit; the message names it.
+    /// TypeError, ValueError
+    ///     As in :meth:`search`.
     #[pyo3(
         signature = (queries, radius, *, metric=Argument::Default("cosine"), mask=None, dimensions=None, threads=None),
         text_signature = "($self, queries, radius, *, metric='cosine', mask=None, dimensions=None, threads=None)",
@@ -407,10 +403,8 @@ impl PyIndex {
     ///
     /// Raises
     /// ------
-    /// TypeError
-    ///     An argument has another type than described.
-    /// ValueError
-    ///     A value is out of range; the message names it.
+    /// TypeError, ValueError
+    ///     As in :meth:`search`.
     /// MemoryError
     ///     The pairs do not fit in memory: use a stricter threshold or a ``limit``.
     ///
@@ -474,10 +468,8 @@ impl PyIndex {
     ///
     /// Raises
     /// ------
-    /// TypeError
-    ///     An argument has another type or dtype than described.
-    /// ValueError
-    ///     A value is out of range or a shape does not fit; the message names it. Or there is no query or no row.
+    /// TypeError, ValueError
+    ///     As in :meth:`search`, or there is no query or no row.
     ///
     /// Notes
     /// -----
