@@ -421,9 +421,6 @@ impl PyIndex {
     /// >>> ids = index.add(np.array([[6, 8], [-4, 3], [4, 3]], dtype=np.int8))
     /// >>> index.near_duplicates(0.9).ids
     /// array([[0, 2]])
-    /// >>> index.near_duplicates(-1.0, limit=2).ids
-    /// array([[0, 1],
-    ///        [0, 2]])
     #[pyo3(
         signature = (threshold, *, metric=Argument::Default("cosine"), limit=None, dimensions=None, threads=None),
         text_signature = "($self, threshold, *, metric='cosine', limit=None, dimensions=None, threads=None)",
