@@ -270,11 +270,13 @@ def test_ssl_cert_file_is_trusted(scripted_server, authority, monkeypatch, drive
 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
-@pytest.mark.parametrize("what", ["missing", "not PEM", "empty", "a folder", "half a certificate"])
+@pytest.mark.parametrize("what", ["missing", "not PEM", "empty", "a folder", "half a certificate", "a named pipe"])
 def test_a_bad_ssl_cert_file_is_an_error_that_names_variable_and_path(tmp_path, monkeypatch, transport, what):
     path = tmp_path / "authority.pem"
     if what == "a folder":
         path.mkdir()
+    elif what == "a named pipe":
+        os.mkfifo(path)
     elif what != "missing":
         half = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         path.write_text({"not PEM": "{}", "empty": "", "half a certificate": half}[what])

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import ssl
+import stat
 import urllib.request
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -259,6 +260,8 @@ def load_authorities(path: str, *, folder: bool) -> ssl.SSLContext:
     """
     try:
         if not folder:
+            if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116  # opening it would wait for a writer
+                raise ValueError(f"{path!r} is a named pipe")
             with open(path, "rb"):  # noqa: PTH123  # `ssl` raises an error without the path
                 pass
         return ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
