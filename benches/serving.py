@@ -36,7 +36,8 @@ def server(config: ServerConfig) -> str:
 def call_server(base_url: str, method: str, path: str, body: Any = None) -> Any:
     """Call one of the server's own endpoints."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(base_url + path, data, method=method)
+    headers = {"content-type": "application/json"} if data is not None else {}
+    request = urllib.request.Request(base_url + path, data, headers, method=method)
     with _DIRECT.open(request) as response:
         text = response.read()
     return json.loads(text) if text else None
