@@ -90,3 +90,11 @@ def test_a_decoded_response_is_of_the_space_of_its_model(name, space):
     for emb in (ctxembed.decode_response(body), decoder.finish(), ctxembed.Embeddings.from_response(json.loads(body))):
         assert (emb.model, emb.space, emb.input_type) == (name, space, None)
     assert ctxembed.decode_response(row + b"}").space is None
+
+
+def test_a_model_that_is_registered_again_has_its_new_space():
+    body = b'{"data":[{"index":0,"data":[{"index":0,"embedding":"AQID"}]}],"model":"registered-twice"}'
+    for digest in (None, "5f3a", "5f3b"):
+        ctxembed.register_model(Model("registered-twice", 128, None, digest=digest))
+        expected = "registered-twice" + (f"#{digest}" if digest else "")
+        assert ctxembed.decode_response(body).space == expected

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, Literal
 
 from ctxembed import _core
@@ -227,6 +228,7 @@ def register_model(model: Model) -> None:
     if not isinstance(model, Model):
         raise TypeError(f"model must be a ctxembed.Model, got {model!r}")
     _REGISTRY[model.name] = model
+    registered_space.cache_clear()
 
 
 def get_model(name: str, *, contextualized: bool | None = None) -> Model:
@@ -302,6 +304,7 @@ def check_input_type(model: Model, input_type: object, default: InputType) -> In
 
 
 @_core.register_space_of
+@lru_cache(maxsize=256)  # each decoded response asks for it
 def registered_space(name: str, dimensions: int) -> str | None:
     """Return the space of vectors of a model, or None where it is not registered."""
     model = _REGISTRY.get(name)
