@@ -70,7 +70,7 @@ class Skipped:
         if self.links:
             parts.append(f"{plural(self.links, 'symlink')} out of the folder (--follow-links reads them)")
         if self.repeated:
-            parts.append(f"{plural(self.repeated, 'symlink')} that repeat a folder")
+            parts.append(f"{plural(self.repeated, 'symlink')} into folders that are read elsewhere")
         if self.empty:
             parts.append(plural(self.empty, "empty file"))
         return f"skipped: {', '.join(parts)}"
