@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -26,7 +25,6 @@ __all__ = [
     "models",
     "register_model",
     "registered_space",
-    "space_of_prefix",
 ]
 
 EncodingFormat = Literal["base64_int8", "base64_binary"]
@@ -309,8 +307,3 @@ def registered_space(name: str, dimensions: int) -> str | None:
     """Return the space of vectors of a model, or None where it is not registered."""
     model = _REGISTRY.get(name)
     return None if model is None else model.space_of(dimensions)
-
-
-def space_of_prefix(space: str, before: int, after: int) -> str:
-    """Return the space of the first ``after`` of ``before`` dimensions. A space may name its dimensions."""
-    return re.sub(rf"@{before}(?=$|#)", f"@{after}", space)

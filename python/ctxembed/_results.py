@@ -11,7 +11,7 @@ import numpy as np
 from ctxembed import _core
 from ctxembed._costs import add_costs
 from ctxembed._errors import CtxembedError
-from ctxembed._models import registered_space, space_of_prefix
+from ctxembed._models import registered_space
 from ctxembed._parsed_response import parse_response
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class Embeddings:
             ``dims`` is not from 1 to :attr:`dimensions`, or not a multiple of 8 for bits.
         """
         vectors = _core.truncate(self.vectors, dims)
-        space = None if self.space is None else space_of_prefix(self.space, self.dimensions, int(dims))
+        space = None if self.space is None else _core.space_of_prefix(self.space, self.dimensions, int(dims))
         return replace(self, vectors=vectors, dimensions=int(dims), space=space)
 
     def to_binary(self) -> Self:

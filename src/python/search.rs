@@ -25,5 +25,5 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<results::RangeMatches>()?;
     module.add_class::<results::Pairs>()?;
     module.add_class::<results::Calibration>()?;
-    Ok(())
+    module.add_function(wrap_pyfunction!(embeddings::space_of_prefix, module)?)
 }

@@ -218,7 +218,7 @@ class _Service:
         if status is not None:
             await self._discard(request, aiter(request.stream()))
             raise self._error_response(status)
-        body = await self._read(request)
+        body = await self.read(request, self.config.max_body_bytes)
         self._admit("requests", 1)
         if not _is_json(request):
             problem = {"loc": ["header", "content-type"], "msg": f"Input should be '{_JSON}'", "type": "literal_error"}
@@ -243,12 +243,11 @@ class _Service:
                 self._cache.popitem(last=False)
         return content, headers
 
-    async def _read(self, request: Request) -> bytes:
-        """Return the body, or raise a 408 or a 413."""
+    async def read(self, request: Request, limit: int) -> bytes:
+        """Return a body of at most ``limit`` bytes, or raise a 408 or a 413."""
         pieces: list[bytes] = []
         size = 0
         body = aiter(request.stream())
-        limit = self.config.max_body_bytes
         while size <= limit:
             try:
                 async with asyncio.timeout(_BODY_TIMEOUT):
@@ -325,18 +324,6 @@ def _header_value(text: str) -> str:
     return fitting.encode().decode("latin-1")
 
 
-async def _limited(request: Request, limit: int) -> bytes | None:
-    """Return the body, or None where it is larger."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit:
-            return None
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
 def _is_local(request: Request) -> bool:
     """Whether the client is on this machine. Other clients may not set faults."""
     return request.client is not None and is_loopback(request.client.host)
@@ -407,11 +394,9 @@ def create_app(config: ServerConfig, embedder: Embedder, *, clock: Clock | None 
         if not _is_json(request):  # a page of another site can send any other without asking
             return Response(contract.error_body(415, f"The content type must be {_JSON}"), 415, media_type=_JSON)
         try:
-            body = await asyncio.wait_for(_limited(request, _MAX_PLAN), _BODY_TIMEOUT)
-        except TimeoutError:
-            return Response(contract.error_body(408), 408, {"connection": "close"}, _JSON)
-        if body is None:
-            return Response(contract.error_body(413), 413, {"connection": "close"}, _JSON)
+            body = await service.read(request, _MAX_PLAN)
+        except _ErrorResponse as error:
+            return Response(error.body, error.status, {"connection": "close"}, error.media_type)
         try:
             plan = parse_plan(json.loads(body))
             service.set_plan(plan)

@@ -95,8 +95,9 @@ fn other_space(py: Python<'_>, own: &str, given: &str, purpose: Use) -> PyErr {
     SPACE_ERROR.instance(py, (message,)).unwrap_or_else(|failed| failed)
 }
 
-/// The space of the first `to` of `from` dimensions: a space that names its dimensions has another name.
-fn space_of_prefix(space: String, from: usize, to: usize) -> String {
-    let Some((start, end)) = space.rsplit_once(&format!("@{from}")) else { return space };
-    if end.is_empty() || end.starts_with('#') { format!("{start}@{to}{end}") } else { space }
+/// The space of the first `after` of `before` dimensions: a space that names its dimensions has another name.
+#[pyfunction]
+pub(super) fn space_of_prefix(space: String, before: usize, after: usize) -> String {
+    let Some((start, end)) = space.rsplit_once(&format!("@{before}")) else { return space };
+    if end.is_empty() || end.starts_with('#') { format!("{start}@{after}{end}") } else { space }
 }
