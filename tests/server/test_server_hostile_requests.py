@@ -224,3 +224,9 @@ def test_a_local_or_allowed_host_is_accepted(api, host):
 )
 def test_a_page_of_another_site_cannot_set_faults(api, headers, status):
     assert api.http.post("/faults", content=b'{"steps":[]}', headers=headers).status_code == status
+
+
+def test_a_fault_plan_that_is_too_large_is_refused(api):
+    response = api.http.post("/faults", content=b"[" + b"{}," * 1_000_000 + b"{}]", headers=JSON)
+    assert (response.status_code, response.headers["connection"]) == (413, "close")
+    assert api.http.get("/faults").json() == []
