@@ -21,6 +21,8 @@
     │   └── InvalidDocumentsError    also a ValueError: documents rejected before anything was sent
     ├── MissingKeyError              also a ValueError: no API key, neither given nor in the environment
     ├── IndexFileError               a file that is not an index, is damaged, or is of a newer version
+    ├── CollectionError              a folder that is not a collection, is damaged, or is of a newer version
+    │   └── CollectionLockedError    another process writes to the collection
     └── ClosedClientError            also a RuntimeError: a call on a client after ``close()``
 
 Invalid arguments raise ``TypeError`` or ``ValueError``, and failing disk operations raise ``OSError``. Every exception
@@ -50,6 +52,8 @@ __all__ = [
     "BadRequestError",
     "BadResponseError",
     "ClosedClientError",
+    "CollectionError",
+    "CollectionLockedError",
     "CtxembedError",
     "DecodeError",
     "DocumentError",
@@ -294,6 +298,41 @@ class SpaceError(CtxembedError, ValueError):
     """
 
     code: ClassVar[str] = "CTX-021"
+
+
+class CollectionError(CtxembedError):
+    """A folder that is not a collection, is damaged, was written by a newer version, or cannot be used here.
+
+    The message names the folder or the file, and what to do.
+    """
+
+    code: ClassVar[str] = "CTX-022"
+
+
+class CollectionLockedError(CollectionError):
+    """Another process writes to the collection.
+
+    Attributes
+    ----------
+    host, since : str or None
+        Where the writer runs, and when it opened the collection (ISO 8601). None where it has not said so yet.
+    pid : int or None
+        Its process.
+    """
+
+    code: ClassVar[str] = "CTX-023"
+
+    def __init__(
+        self, message: str, host: str | None = None, pid: int | None = None, since: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.host = host
+        self.pid = pid
+        self.since = since
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.host, self.pid, self.since)
 
 
 class MissingKeyError(CtxembedError, ValueError):

@@ -1,0 +1,15 @@
+"""Collections: documents, their metadata and their vectors in one folder.
+
+| modules | what they do |
+|---|---|
+| ``collection`` | the public class |
+| ``verify``, ``store`` | compare all checksums; what a job writes to: one transaction a response |
+| ``compact`` | rewrite a collection without removed rows |
+| ``view`` | what is read: one committed state, its index, its documents |
+| ``fields``, ``where`` | metadata columns, and the expressions that filter by them |
+| ``state``, ``rows`` | which vectors count; vectors on disk: sealed segments and the tail |
+| ``catalogue`` | the SQLite database: schema, connections, checksums |
+| ``folder``, ``lock`` | the folder and its writer |
+
+A module imports only modules in rows below its own, or to its right in the same row.
+"""

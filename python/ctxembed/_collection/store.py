@@ -1,0 +1,587 @@
+"""What a job writes to a collection: one transaction a response, behind the rows that it refers to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ctxembed._collection import rows as row_files
+from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors, transaction
+from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
+from ctxembed._collection.fields import add_columns
+from ctxembed._collection.folder import free_bytes
+from ctxembed._collection.rows import Segment, TailWriter, vectors_checksum
+from ctxembed._collection.state import read_generation, read_segments, read_setting, write_setting
+from ctxembed._errors import SpaceError
+from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument, StoredDocument
+from ctxembed._results import NO_USAGE, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ctxembed._collection.folder import Folder
+    from ctxembed._collection.view import View
+    from ctxembed._models import EncodingFormat
+
+__all__ = ["Store"]
+
+_RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
+"""Bytes that must be free before a job: the tail is written once more, with bits and norms, when it is sealed."""
+
+_READ_AHEAD: Final = 256
+"""Documents that are looked up at once, where ids come in the order in which they are stored."""
+
+_OWN_FILE: Final = re.compile(r"tail-\d{6,}\.rows|segments/\d{6,}\.idx")
+
+_DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_CHUNK: Final = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
+_FOUND: Final = "SELECT number, id, key, details, first_row, rows FROM documents"
+
+
+class Store:
+    """The writer of a collection. It implements :class:`~ctxembed._jobs.store.DocumentStore`.
+
+    Parameters
+    ----------
+    folder : Folder
+        Of the collection, which this process has locked.
+
+    Raises
+    ------
+    CollectionError
+        The collection is damaged, or of a newer version.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._lock = threading.RLock()  # of the connection that writes
+        self._connection = connect(folder.catalogue, read_only=False)
+        self._tail: TailWriter | None = None
+        self.commits = 0
+        """Transactions so far: readers of this process see by it that there is something new."""
+        try:
+            with sqlite_errors(folder.catalogue):
+                generation = read_generation(self._connection, folder)
+                self._generation = generation
+                self.layout = generation.layout
+                segments = read_segments(self._connection, folder, generation.number)
+                self._tail_first = segments[-1].first_row + segments[-1].rows if segments else 0
+                known = self._connection.execute(
+                    "SELECT coalesce(sum(rows), 0) FROM tail_parts WHERE generation = ?", (generation.number,)
+                ).fetchone()[0]
+                self._fields = {name for (name,) in self._connection.execute("SELECT name FROM fields")}
+                self.field_types = dict(
+                    self._connection.execute("SELECT name, declared FROM fields WHERE declared IS NOT NULL")
+                )
+                self._store_text = bool(read_setting(self._connection, folder, "store_text"))
+            self._tail = TailWriter(folder, self.layout, generation.tail, known)
+            self._finder = _Finder(folder)
+            self._clean_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close all files. The log is folded into the database, so that the folder can be copied or made read-only."""
+        with self._lock:
+            if self._tail is not None:
+                self._tail.close()
+            finder = getattr(self, "_finder", None)
+            if finder is not None:
+                finder.close()
+            with contextlib.suppress(sqlite3.Error):  # readers that hold the log keep it
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.close()
+
+    def _clean_up(self) -> None:
+        """Delete files that earlier writers had no time for, and record what was in flight when one was killed."""
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            for (name,) in self._connection.execute("SELECT name FROM retired_files").fetchall():
+                self._delete_retired(name)
+            lost = read_setting(self._connection, self._folder, "in_flight")
+        if lost:
+            requests, documents, chunks = (int(number) for number in str(lost).split())
+            with self._write() as connection:
+                self._charge(connection, Usage(unreported=requests), "lost in flight", documents, chunks)
+                write_setting(connection, "in_flight", None)
+
+    # --- the model ---
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._generation.model
+
+    @property
+    def dimensions(self) -> int:
+        """Of the vectors."""
+        return self._generation.dimensions
+
+    @property
+    def encoding_format(self) -> EncodingFormat:
+        """Of the vectors."""
+        return self._generation.encoding_format
+
+    @property
+    def space(self) -> str | None:
+        """The space of the vectors that are stored."""
+        return self._generation.space
+
+    # --- what a job reads ---
+
+    def begin(self) -> int:
+        """Check that a segment's worth can be written, and return the first number for new documents."""
+        free = free_bytes(self._folder.path)
+        if free is not None and free < _RESERVE:
+            raise OSError(
+                28,
+                f"a collection needs {_RESERVE >> 20} MiB for its next segment, and {free / (1 << 20):,.1f} MiB are free",
+                str(self._folder.path),
+            )
+        with self._write() as connection:
+            write_setting(connection, "in_flight", None)
+            found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone()
+        self._finder.restart()
+        return found[0] + 1 if found else 1
+
+    def find(self, id: str) -> StoredDocument | None:  # noqa: A002
+        """Return the stored document with an id."""
+        return self._finder.find(id)
+
+    def failed_key(self, id: str) -> bytes | None:  # noqa: A002
+        """Return the key with which a document failed; None where it did not, or has no key."""
+        return self._finder.failed_key(id)
+
+    def vectors_of(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[Any]]:
+        """Return the rows of the stored documents and windows that have one of these keys."""
+        found: dict[bytes, NDArray[Any]] = {}
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            for key in keys:
+                row = self._connection.execute(
+                    "SELECT first_row, rows, vectors_checksum FROM documents WHERE substr(key, 1, 8) = ? AND key = ?",
+                    (key[:8], key),
+                ).fetchone()
+                if row is not None:
+                    found[key] = self._read_rows(*row)
+                    continue
+                window = self._connection.execute(
+                    "SELECT rows, vectors, checksum FROM windows WHERE key = ?", (key,)
+                ).fetchone()
+                if window is not None and checksum(key, window[0], window[1]) == window[2]:
+                    found[key] = np.frombuffer(window[1], self.layout.dtype).reshape(window[0], self.layout.width)
+        return found
+
+    def _read_rows(self, first: int, count: int, expected: int) -> NDArray[Any]:
+        """Read rows from the tail or a segment."""
+        width = self.layout.width
+        if first >= self._tail_first:
+            path, start = self._folder.tail(self._generation.tail), (first - self._tail_first) * width
+        else:
+            number, header, at = self._connection.execute(
+                "SELECT file, header, first_row FROM segments WHERE generation = ? AND first_row <= ? "
+                "ORDER BY first_row DESC LIMIT 1",
+                (self._generation.number, first),
+            ).fetchone()
+            path, start = self._folder.segment(number), _first_section(header) + (first - at) * width
+        with path.open("rb") as file:
+            content = os.pread(file.fileno(), count * width, start)
+        if len(content) != count * width:
+            raise damaged(path, f"it ends within rows {first} to {first + count - 1}")
+        vectors = np.frombuffer(content, self.layout.dtype).reshape(count, width)
+        if vectors_checksum(vectors) != expected:
+            raise damaged(path, f"the checksum of rows {first} to {first + count - 1} differs")
+        return vectors
+
+    # --- what a job writes ---
+
+    @contextlib.contextmanager
+    def _write(self) -> Any:
+        with self._lock, transaction(self._connection, self._folder.catalogue) as connection:
+            yield connection
+        self.commits += 1
+
+    def commit(
+        self,
+        documents: Sequence[NewDocument],
+        vectors: Sequence[NDArray[Any]],
+        *,
+        usage: Usage,
+        space: str | None,
+        windows: Mapping[bytes, NDArray[Any]],
+        spent_windows: Sequence[bytes],
+        in_flight: InFlight,
+    ) -> None:
+        """Store documents with their rows, windows of documents that are not complete, and what they cost."""
+        with self._lock:
+            if space is not None:
+                self._check_space(space)
+            count = sum(len(rows) for rows in vectors)
+            tail = self._writable_tail(count * self.layout.width)
+            first, before = self._tail_first + tail.rows, self._generation
+            if count:
+                together = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+                tail.append(together)
+            try:
+                with self._write() as connection:
+                    self._insert(connection, documents, vectors, first)
+                    if count:
+                        self._insert_tail_part(connection, first, count, vectors_checksum(together))
+                    if space is not None and self._generation.space is None:
+                        self._generation = self._generation.replace(connection, space=space)
+                    self._store_windows(connection, windows, spent_windows)
+                    if usage is not NO_USAGE:
+                        self._charge(connection, usage, "stored", len(documents), count)
+                    write_setting(
+                        connection, "in_flight", f"{in_flight.requests} {in_flight.documents} {in_flight.chunks}"
+                    )
+            except BaseException:
+                self._generation = before
+                tail.discard()
+                raise
+            tail.rows += count
+            if tail.bytes >= row_files.SEAL_BYTES:
+                self.seal()
+
+    def _check_space(self, space: str) -> None:
+        own = self._generation.space
+        if own is not None and own != space:
+            raise SpaceError(
+                f"{self._folder.path} holds vectors of the space {own!r}, and these are of {space!r}: they cannot be "
+                "compared. Use the API, server or model that embedded the collection, or make a new collection"
+            )
+
+    def _writable_tail(self, more: int) -> TailWriter:
+        assert self._tail is not None  # noqa: S101  # until the store is closed
+        if self._tail.rows and self._tail.bytes + more > row_files.TAIL_BYTES:
+            self.seal()
+        return self._tail
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        documents: Sequence[NewDocument],
+        vectors: Sequence[NDArray[Any]],
+        first: int,
+    ) -> None:
+        document_rows, chunk_rows, removed = [], [], []
+        keep_text = self._store_text
+        for document, rows in zip(documents, vectors, strict=True):
+            found = vectors_checksum(rows)
+            number, spans, row = document.number, document.spans, first
+            values = (
+                number, document.id, document.key, document.details, document.source, document.metadata, first,
+                len(rows), found,
+            )  # fmt: skip
+            document_rows.append((*values, checksum(*values)))
+            for chunk, text in enumerate(document.chunks):
+                start, stop = (None, None) if spans is None else spans[chunk]
+                kept = text if keep_text else None
+                chunk_rows.append(
+                    (row, number, chunk, kept, start, stop, chunk_checksum(row, number, chunk, kept, start, stop))
+                )
+                row += 1
+            if document.replaces is not None:
+                removed.append(document.replaces)
+            first = row
+        if removed:
+            self._remove(connection, removed)
+        connection.executemany(_DOCUMENT, document_rows)
+        connection.executemany(_CHUNK, chunk_rows)
+        if self._finder.has_failures:
+            connection.executemany("DELETE FROM failures WHERE id = ?", ((document.id,) for document in documents))
+        self._add_fields(connection, documents)
+        self._count(connection, len(documents) - len(removed), len(chunk_rows) - sum(old.rows for old in removed))
+
+    def _add_fields(self, connection: sqlite3.Connection, documents: Iterable[NewDocument]) -> None:
+        new = {name for document in documents for name in document.fields} - self._fields
+        connection.executemany("INSERT OR IGNORE INTO fields (name) VALUES (?)", [(name,) for name in new])
+        self._fields |= new
+
+    def _count(self, connection: sqlite3.Connection, documents: int, chunks: int) -> None:
+        """Add to the numbers of documents and chunks that can be found."""
+        for name, more in (("documents", documents), ("chunks", chunks)):
+            if more:
+                write_setting(connection, name, int(read_setting(connection, self._folder, name) or 0) + more)
+
+    def _remove(self, connection: sqlite3.Connection, documents: Sequence[StoredDocument]) -> None:
+        connection.executemany(
+            "INSERT INTO removed VALUES (?, ?, ?)",
+            ((old.first_row, old.rows, checksum(old.first_row, old.rows)) for old in documents),
+        )
+        connection.executemany("DELETE FROM documents WHERE number = ?", ((old.number,) for old in documents))
+        connection.executemany(
+            "DELETE FROM chunks WHERE row >= ? AND row < ?",
+            ((old.first_row, old.first_row + old.rows) for old in documents),
+        )
+
+    def _insert_tail_part(self, connection: sqlite3.Connection, first: int, count: int, found: int) -> None:
+        values = (self._generation.number, first, count, found)
+        connection.execute("INSERT INTO tail_parts VALUES (?, ?, ?, ?, ?)", (*values, checksum(*values)))
+
+    def _store_windows(
+        self, connection: sqlite3.Connection, windows: Mapping[bytes, NDArray[Any]], spent: Sequence[bytes]
+    ) -> None:
+        for key, rows in windows.items():
+            content = np.ascontiguousarray(rows).tobytes()
+            values = (key, len(rows), content)
+            connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?)", (*values, checksum(*values)))
+        connection.executemany("DELETE FROM windows WHERE key = ?", [(key,) for key in spent])
+
+    def _charge(
+        self, connection: sqlite3.Connection, usage: Usage, note: str, documents: int, chunks: int
+    ) -> None:
+        """Add a row to the ledger."""
+        wasted = usage.discarded or NO_USAGE
+        values = (
+            time.time(), note, documents, chunks, usage.requests, usage.unreported, usage.prompt_tokens,
+            usage.total_tokens, _text(usage.cost_usd), wasted.requests, wasted.total_tokens, _text(wasted.cost_usd),
+        )  # fmt: skip
+        places = ", ".join("?" * (len(values) + 1))
+        connection.execute(f"INSERT INTO responses VALUES (NULL, {places})", (*values, checksum(*values)))  # noqa: S608
+
+    def change_details(self, documents: Sequence[NewDocument]) -> None:
+        """Store metadata, source and spans of documents whose chunks are unchanged."""
+        with self._write() as connection:
+            for document in documents:
+                old = document.replaces
+                if old is None:
+                    continue
+                row = connection.execute("SELECT vectors_checksum FROM documents WHERE number = ?", (old.number,))
+                values = (
+                    old.number, document.id, document.key, document.details, document.source, document.metadata,
+                    old.first_row, old.rows, row.fetchone()[0],
+                )  # fmt: skip
+                connection.execute("DELETE FROM documents WHERE number = ?", (old.number,))
+                connection.execute(_DOCUMENT, (*values, checksum(*values)))
+                self._change_spans(connection, document, old)
+            self._add_fields(connection, documents)
+
+    def _change_spans(self, connection: sqlite3.Connection, document: NewDocument, old: StoredDocument) -> None:
+        for chunk, text in enumerate(document.chunks):
+            row = old.first_row + chunk
+            start, stop = (None, None) if document.spans is None else document.spans[chunk]
+            kept = text if self._store_text else None
+            found = chunk_checksum(row, old.number, chunk, kept, start, stop)
+            connection.execute(
+                "UPDATE chunks SET start = ?, stop = ?, checksum = ? WHERE row = ?", (start, stop, found, row)
+            )
+
+    def record_failures(self, failures: Sequence[FailureRecord], usage: Usage) -> None:
+        """Store why documents failed, and what that cost."""
+        now = time.time()
+        with self._write() as connection:
+            for failure in failures:
+                values = (failure.id, failure.key, failure.error, failure.attempts, now)
+                connection.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", (*values, checksum(*values)))
+            if usage is not NO_USAGE and (usage.requests or usage.unreported):
+                self._charge(connection, usage.thrown_away(), "failed", len(failures), 0)
+        self._finder.has_failures = self._finder.has_failures or bool(failures)
+
+    def delete_unseen(self, seen: bytes | bytearray, before: int) -> int:
+        """Delete the documents numbered below ``before`` whose byte in ``seen`` is 0, and return how many."""
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            missing = [
+                StoredDocument(number, b"", b"", first, rows)
+                for number, first, rows in self._connection.execute(
+                    "SELECT number, first_row, rows FROM documents WHERE number < ?", (before,)
+                )
+                if not seen[number]
+            ]
+        return self._delete(missing)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete documents by id, also what is known of their failures, and return how many there were."""
+        wanted = list(dict.fromkeys(ids))
+        found = [document for name in wanted if (document := self._finder.find(name)) is not None]
+        deleted = self._delete(found)
+        with self._write() as connection:
+            connection.executemany("DELETE FROM failures WHERE id = ?", [(name,) for name in wanted])
+        return deleted
+
+    def _delete(self, documents: Sequence[StoredDocument]) -> int:
+        if documents:
+            with self._write() as connection:
+                self._remove(connection, documents)
+                self._count(connection, -len(documents), -sum(document.rows for document in documents))
+        return len(documents)
+
+    def end(self) -> None:
+        """Record that nothing is in flight."""
+        with self._write() as connection:
+            write_setting(connection, "in_flight", None)
+
+    def set_calibration(self, oversample: int, k: int, recall: float) -> None:
+        """Keep the result of a calibration."""
+        with self._write() as connection:
+            self._generation = self._generation.replace(connection, calibration=(oversample, k, recall))
+
+    def add_columns(self, names: Sequence[str]) -> None:
+        """Make columns and indexes for metadata fields."""
+        with self._write() as connection:
+            add_columns(connection, names)
+
+    # --- files ---
+
+    def seal(self) -> None:
+        """Write the tail as a segment and begin a new one."""
+        with self._lock:
+            tail, generation = self._writable_tail(0), self._generation
+            if not tail.rows:
+                return
+            header = tail.seal(self._folder.segment(tail.number), generation.space)
+            following = TailWriter(self._folder, self.layout, tail.number + 1, 0)
+            try:
+                with self._write() as connection:
+                    segment = Segment(self._tail_first, tail.rows, tail.number, header)
+                    self._insert_segment(connection, generation.number, segment)
+                    connection.execute("DELETE FROM tail_parts WHERE generation = ?", (generation.number,))
+                    self._retire(connection, tail.path.name)
+                    self._generation = generation.replace(connection, tail=tail.number + 1)
+            except BaseException:
+                self._generation = generation
+                following.close()
+                raise
+            self._tail, self._tail_first = following, self._tail_first + tail.rows
+            tail.close()
+            self._delete_retired(tail.path.name)
+
+    def compact(self, view: View) -> int:
+        """Rewrite the collection without removed rows, and return how many there were.
+
+        Parameters
+        ----------
+        view : View
+            The last committed state.
+        """
+        if view.chunks == view.rows:
+            return 0
+        with self._lock:
+            tail, before = self._writable_tail(0), self._generation
+            ranges = view.query("SELECT first_row, rows FROM documents ORDER BY number")
+            files = new_files(view, tail.number + 1)
+            following_file = tail.number + 1 + len(files)
+            written = [f"{self._folder.segments.name}/{self._folder.segment(file).name}" for file, _, _ in files]
+            raw = [self._folder.tail(file).name for file, _, _ in files]
+            with self._write() as connection:  # deleted by the next writer, if this one is killed
+                for name in (*written, *raw):
+                    self._retire(connection, name)
+            segments = list(write_segments(self._folder, view, files, row_numbers(ranges)))
+            following = TailWriter(self._folder, self.layout, following_file, 0)
+            old = [f"{self._folder.segments.name}/{self._folder.segment(old.file).name}" for old in view.segments]
+            try:
+                with self._write() as connection:
+                    renumber(connection, self._folder)
+                    connection.execute("DELETE FROM segments WHERE generation = ?", (before.number,))
+                    connection.execute("DELETE FROM tail_parts WHERE generation = ?", (before.number,))
+                    for segment in segments:
+                        self._insert_segment(connection, before.number, segment)
+                    connection.execute("DELETE FROM retired_files")
+                    for name in (*old, tail.path.name):
+                        self._retire(connection, name)
+                    self._generation = before.replace(connection, tail=following_file)
+            except BaseException:
+                self._generation = before
+                following.close()
+                raise
+            self._tail, self._tail_first = following, view.chunks
+            tail.close()
+            for name in (*old, tail.path.name):
+                self._delete_retired(name)
+            with contextlib.suppress(sqlite3.Error):  # no room, or readers: the next compaction tries again
+                self._connection.execute("VACUUM")
+        return view.rows - view.chunks
+
+    @staticmethod
+    def _insert_segment(connection: sqlite3.Connection, generation: int, segment: Segment) -> None:
+        values = (generation, segment.first_row, segment.rows, segment.file, segment.header)
+        connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", (*values, checksum(*values)))
+
+    @staticmethod
+    def _retire(connection: sqlite3.Connection, name: str) -> None:
+        """Record that a file is to be deleted once the transaction is on disk."""
+        connection.execute("INSERT OR REPLACE INTO retired_files VALUES (?)", (name,))
+
+    def _delete_retired(self, name: str) -> None:
+        if _OWN_FILE.fullmatch(name) is None:
+            raise damaged(self._folder.catalogue, f"{name!r} is to be deleted, and is no file of a collection")
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder.path / name).unlink()
+        with contextlib.suppress(OSError):
+            with self._write() as connection:
+                connection.execute("DELETE FROM retired_files WHERE name = ?", (name,))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _first_section(header: bytes) -> int:
+    """Return the offset of the first section of an index file: its vectors, or its bits where it has only these."""
+    return int.from_bytes(header[64:72], "little")
+
+
+class _Finder:
+    """Looks documents up, on a connection of its own: it never waits for a commit.
+
+    Where ids come in the order in which they are stored, as in an unchanged run, documents are read ahead.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._path = folder.catalogue
+        self._lock = threading.Lock()
+        self._connection = connect(folder.catalogue, read_only=True)
+        self.has_failures = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was read ahead."""
+        self._ahead: list[tuple[Any, ...]] = []  # the next documents, last one first
+        self._size = 1
+        self._last = -1  # number of the document that was found last
+        with self._lock, sqlite_errors(self._path):
+            self.has_failures = self._connection.execute("SELECT 1 FROM failures LIMIT 1").fetchone() is not None
+
+    def find(self, id: str) -> StoredDocument | None:  # noqa: A002
+        with self._lock:
+            if self._ahead and self._ahead[-1][1] == id:
+                number, _, key, details, first, rows = self._ahead.pop()
+                self._last = number
+                return StoredDocument(number, key, details, first, rows)
+            with sqlite_errors(self._path):
+                if not self._ahead and self._last >= 0:
+                    # All that was read ahead was asked for: read on, more at a time.
+                    self._size = min(2 * self._size, _READ_AHEAD)
+                    statement = f"{_FOUND} WHERE number > ? ORDER BY number LIMIT ?"
+                    self._ahead = self._connection.execute(statement, (self._last, self._size)).fetchall()[::-1]
+                    if self._ahead and self._ahead[-1][1] == id:
+                        number, _, key, details, first, rows = self._ahead.pop()
+                        self._last = number
+                        return StoredDocument(number, key, details, first, rows)
+                found = self._connection.execute(f"{_FOUND} WHERE id = ?", (id,)).fetchone()
+            self._ahead, self._size = [], 1
+            if found is None:
+                self._last = -1
+                return None
+            number, _, key, details, first, rows = found
+            self._last = number
+            return StoredDocument(number, key, details, first, rows)
+
+    def failed_key(self, id: str) -> bytes | None:  # noqa: A002
+        if not self.has_failures:
+            return None
+        with self._lock, sqlite_errors(self._path):
+            found = self._connection.execute("SELECT key FROM failures WHERE id = ?", (id,)).fetchone()
+        return None if found is None else found[0]
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()

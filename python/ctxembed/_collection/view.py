@@ -1,0 +1,275 @@
+"""What is read from a collection: one committed state, held by an open read transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors
+from ctxembed._collection.fields import FieldColumns, rows_mask, select_documents
+from ctxembed._collection.rows import HEADER_BYTES, check_size, open_index, read_tail, vectors_checksum
+from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
+from ctxembed._documents import Document
+from ctxembed._errors import CollectionError, IndexFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from ctxembed._collection.folder import Folder
+
+__all__ = ["View"]
+
+_MASKS: Final = 16
+"""Filters whose masks are kept."""
+
+_DOCUMENT: Final = "number, id, key, details, source, metadata, first_row, rows, vectors_checksum, checksum"
+_CHUNK: Final = "row, document, chunk, text, start, stop, checksum"
+_AT_ONCE: Final = 256
+
+
+class View:
+    """One committed state of a collection. Any thread may use it.
+
+    Parameters
+    ----------
+    folder : Folder
+        Of the collection.
+    immutable : bool
+        Whether no process can write to it.
+
+    Notes
+    -----
+    The state is held by a read transaction, so it stays as it is until :meth:`refresh`, whatever a writer commits. The
+    files that it refers to are open, so a writer may delete them.
+    """
+
+    def __init__(self, folder: Folder, *, immutable: bool = False) -> None:
+        self._folder = folder
+        self._lock = threading.RLock()
+        self._connection = connect(folder.catalogue, read_only=True, immutable=immutable)
+        self._tail_descriptor = -1
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        """Take the last committed state."""
+        while True:
+            try:
+                self._read_state()
+            except (FileNotFoundError, IndexFileError, CollectionError):
+                # A writer may have sealed the tail or compacted since the transaction began.
+                before = self._connection.execute("PRAGMA data_version").fetchone()
+                self._end()
+                if self._connection.execute("PRAGMA data_version").fetchone() == before:
+                    raise
+                continue
+            return
+
+    def _read_state(self) -> None:
+        folder, connection = self._folder, self._connection
+        with sqlite_errors(folder.catalogue):
+            connection.execute("BEGIN")
+            self.generation = generation = read_generation(connection, folder)
+            self.layout = generation.layout
+            self.segments = read_segments(connection, folder, generation.number)
+            self._tail_first = self.segments[-1].first_row + self.segments[-1].rows if self.segments else 0
+            self._parts = read_tail_parts(connection, folder, generation.number, self._tail_first)
+            self.store_text = bool(read_setting(connection, folder, "store_text"))
+            self.documents = int(read_setting(connection, folder, "documents") or 0)
+            self.chunks = int(read_setting(connection, folder, "chunks") or 0)
+            self.columns = FieldColumns.read(connection)
+        self.rows = self._tail_first + sum(rows for rows, _ in self._parts)
+        # Mapped now, since a compaction deletes files: it takes no time.
+        try:
+            self._index = open_index(folder, self.layout, self.segments, generation.space, generation.calibration)
+        except FileNotFoundError as error:
+            raise CollectionError(f"{error.filename or folder.segments}: a segment is missing") from error
+        path = folder.tail(generation.tail)
+        if self._parts:
+            self._tail_descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            check_size(path, self._tail_descriptor, (self.rows - self._tail_first) * self.layout.width)
+        self._tail_is_read = not self._parts
+        self._masks: OrderedDict[Any, NDArray[np.bool_] | None] = OrderedDict()
+
+    def _end(self) -> None:
+        if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+        descriptor, self._tail_descriptor = self._tail_descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def refresh(self) -> None:
+        """Move on to the last committed state."""
+        with self._lock:
+            self._end()
+            self._begin()
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            self._end()
+            self._connection.close()
+
+    @property
+    def segment_count(self) -> int:
+        """Number of sealed files."""
+        return len(self.segments)
+
+    # --- vectors ---
+
+    @property
+    def index(self) -> Any:
+        """The index of all rows. The tail is read at first use."""
+        with self._lock:
+            if not self._tail_is_read:
+                path = self._folder.tail(self.generation.tail)
+                self._index.add(read_tail(path, self._tail_descriptor, self.layout, self._parts))
+                self._tail_is_read = True
+            return self._index
+
+    def mask(self, where: str | None, params: object) -> NDArray[np.bool_] | None:
+        """Return the rows that may be found: bool, shape (rows,); None for all."""
+        with self._lock:
+            try:
+                key = (where, repr(params))
+            except Exception:  # noqa: BLE001  # a repr of the caller's: it is refused below
+                key = None
+            if key is not None and key in self._masks:
+                self._masks.move_to_end(key)
+                return self._masks[key]
+            if where is not None:
+                found = select_documents(self._connection, self._folder, self.columns, where, params)
+                mask: NDArray[np.bool_] | None = rows_mask(found, self.rows)
+            else:
+                mask = self._alive()
+            if key is not None:
+                self._masks[key] = mask
+                if len(self._masks) > _MASKS:
+                    self._masks.popitem(last=False)
+            return mask
+
+    def _alive(self) -> NDArray[np.bool_] | None:
+        if self.chunks == self.rows:
+            return None
+        removed = []
+        with sqlite_errors(self._folder.catalogue):
+            for first, rows, found in self._connection.execute("SELECT first_row, rows, checksum FROM removed"):
+                if checksum(first, rows) != found:
+                    raise damaged(self._folder.catalogue, f"the row of the removed rows from {first} is changed")
+                removed.append((first, rows))
+        mask = ~rows_mask(removed, self.rows)
+        if int(mask.sum()) != self.chunks:
+            raise damaged(self._folder.catalogue, "the removed rows and the number of chunks do not fit")
+        return mask
+
+    # --- documents ---
+
+    def chunks_at(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Return (document number, chunk, text, start, stop) of each row, and check it."""
+        found = []
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            for row in rows:
+                values = self._connection.execute(f"SELECT {_CHUNK} FROM chunks WHERE row = ?", (row,)).fetchone()  # noqa: S608
+                if values is None:
+                    raise damaged(self._folder.catalogue, f"it has no chunk for row {row}")
+                found.append(self._checked_chunk(values))
+        return found
+
+    def _checked_chunk(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        row, document, chunk, text, start, stop, expected = values
+        try:
+            fits = chunk_checksum(row, document, chunk, text, start, stop) == expected
+        except (AttributeError, TypeError, ValueError):  # of another type than was stored
+            fits = False
+        if not fits:
+            raise damaged(self._folder.catalogue, f"the chunk of row {row} is changed")
+        return values[1:-1]
+
+    def document_at(self, number: int) -> tuple[Any, ...]:
+        """Return the checked row of a document by its number."""
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            statement = f"SELECT {_DOCUMENT} FROM documents WHERE number = ?"  # noqa: S608
+            values = self._connection.execute(statement, (number,)).fetchone()
+        if values is None:
+            raise damaged(self._folder.catalogue, f"it has no document {number}")
+        return self._checked_document(values)
+
+    def _checked_document(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        try:
+            fits = checksum(*values[:-1]) == values[-1]
+        except (AttributeError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise damaged(self._folder.catalogue, f"the document number {values[0]} is changed")
+        return values[:-1]
+
+    def find(self, id: str) -> tuple[Any, ...] | None:  # noqa: A002
+        """Return the checked row of a document by its id."""
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            statement = f"SELECT {_DOCUMENT} FROM documents WHERE id = ?"  # noqa: S608
+            values = self._connection.execute(statement, (id,)).fetchone()
+        return None if values is None else self._checked_document(values)
+
+    def document(self, values: tuple[Any, ...]) -> Document:
+        """Return the document of a checked row, with its chunks."""
+        number, name, _, _, source, metadata, first, rows, _ = values
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            statement = f"SELECT {_CHUNK} FROM chunks WHERE row >= ? AND row < ? ORDER BY row"  # noqa: S608
+            found = self._connection.execute(statement, (first, first + rows)).fetchall()
+        chunks = [self._checked_chunk(chunk) for chunk in found]
+        if [(document, chunk) for document, chunk, *_ in chunks] != [(number, chunk) for chunk in range(rows)]:
+            raise damaged(self._folder.catalogue, f"the document {name!r} has other chunks than its {rows}")
+        has_spans = bool(chunks) and chunks[0][3] is not None
+        return Document(
+            name,
+            [chunk[2] for chunk in chunks] if self.store_text else [],
+            None if metadata is None else json.loads(metadata),
+            [(chunk[3], chunk[4]) for chunk in chunks] if has_spans else None,
+            source,
+        )
+
+    def all_documents(self, where: str | None = None, params: object = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the checked rows of the documents in order of ingestion."""
+        if where is not None:
+            with self._lock:
+                numbers = select_documents(
+                    self._connection, self._folder, self.columns, where, params, "number", "ORDER BY number"
+                )
+            for (number,) in numbers:
+                yield self.document_at(number)
+            return
+        last = -1
+        while True:
+            with self._lock, sqlite_errors(self._folder.catalogue):
+                statement = f"SELECT {_DOCUMENT} FROM documents WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608
+                found = self._connection.execute(statement, (last, _AT_ONCE)).fetchall()
+            for values in found:
+                yield self._checked_document(values)
+            if len(found) < _AT_ONCE:
+                return
+            last = found[-1][0]
+
+    def check_vectors(self, values: tuple[Any, ...]) -> None:
+        """Compare the rows of a document with their checksum."""
+        first, rows, expected = values[6:9]
+        found = vectors_checksum(self.index.vectors(np.arange(first, first + rows)))
+        if found != expected:
+            raise damaged(self._folder.path, f"the vectors of the document {values[1]!r} are changed")
+
+    def query(self, statement: str, params: object = ()) -> list[tuple[Any, ...]]:
+        """Run a statement of ours."""
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            return self._connection.execute(statement, params).fetchall()  # type: ignore[arg-type]

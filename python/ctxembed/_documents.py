@@ -1,0 +1,166 @@
+"""Documents of a collection, and what a collection returns: hits, reports, statistics. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ctxembed._results import NO_USAGE, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+__all__ = ["CollectionStats", "Document", "FailedDocument", "Hit", "IngestReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document to store in a collection, or one that is stored.
+
+    Parameters
+    ----------
+    id : str
+        Unique in the collection.
+    chunks : list of str
+        The chunks in their order. A document from a collection without text (``store_text=False``) has an empty list.
+    metadata : mapping of str to JSON values, optional
+        Top-level strings, numbers, bools and None can be filtered by ``where``. No field is named ``id`` or ``source``.
+    spans : sequence of (int, int), optional
+        Where each chunk stands in its source, in characters.
+    source : str, optional
+        Where the document comes from, such as a path or a URL.
+
+    Notes
+    -----
+    Nothing is checked here: a document that cannot be stored fails alone when it is ingested.
+    """
+
+    id: str
+    chunks: Sequence[str]
+    metadata: Mapping[str, Any] | None = None
+    spans: Sequence[tuple[int, int]] | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that a search found.
+
+    Parameters
+    ----------
+    document : str
+        Id of the document.
+    chunk : int
+        Position of the chunk in the document.
+    score : float
+        What hits are ranked by, higher first.
+    text : str or None
+        The chunk; None in a collection without text.
+    metadata : dict
+        Of the document; empty where it has none.
+    span : (int, int) or None
+        Where the chunk stands in its source, in characters.
+    vector_score : float or None
+        Cosine of int8 vectors. Of packed bits ``1 - distance / dimensions``, or the cosine of an int8 query with the
+        bits as +1 and -1.
+    text_score : float or None
+        Score of the text, where it was searched.
+    source : str or None
+        Source of the document.
+    """
+
+    document: str
+    chunk: int
+    score: float
+    text: str | None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
+    vector_score: float | None = None
+    text_score: float | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDocument:
+    """A document that could not be embedded.
+
+    Parameters
+    ----------
+    id : str
+        Its id.
+    error : str
+        Class and message of the error.
+    attempts : int
+        Requests sent for it; 0 where it was refused before.
+    when : datetime
+        When it failed, in UTC.
+    """
+
+    id: str
+    error: str
+    attempts: int
+    when: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What :meth:`Collection.ingest` did.
+
+    Parameters
+    ----------
+    added, updated, unchanged, deleted, failed : int
+        Documents: new ones, ones with other chunks or metadata than before, ones that stay as they are, ones that
+        ``prune=True`` deleted, ones that could not be embedded, or failed before and were not sent again.
+    usage : Usage
+        Tokens and cost of the requests.
+    stopped : {None, "max_cost_usd", "max_errors", "interrupted"}
+        Why it ended before the last document. None: it did not.
+    """
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    failed: int = 0
+    usage: Usage = NO_USAGE
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStats:
+    """The size of a collection, and what it has cost.
+
+    Parameters
+    ----------
+    documents, chunks : int
+        What can be found.
+    deleted_chunks : int
+        Rows of deleted and replaced documents, which ``compact`` removes.
+    failed : int
+        Documents that could not be embedded.
+    segments : int
+        Sealed files of vectors.
+    bytes : int
+        Size of all files.
+    model, encoding_format : str
+        How documents are embedded.
+    dimensions : int
+        Of each vector.
+    space : str or None
+        Name of the vector space, once vectors are stored.
+    usage : Usage
+        Tokens and cost of all responses. ``usage.discarded`` is the part that was paid for nothing.
+    """
+
+    documents: int
+    chunks: int
+    deleted_chunks: int
+    failed: int
+    segments: int
+    bytes: int
+    model: str
+    dimensions: int
+    encoding_format: str
+    space: str | None
+    usage: Usage

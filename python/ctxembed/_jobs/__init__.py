@@ -1,0 +1,1 @@
+"""Jobs that survive: reading input, ingestion into a store, budget, progress, signals."""

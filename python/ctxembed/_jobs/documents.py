@@ -1,0 +1,191 @@
+"""Turns what a caller gives as a document into one that can be stored, or says why it cannot be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ctxembed._documents import Document
+from ctxembed._jobs.store import NewDocument
+
+if TYPE_CHECKING:
+    from ctxembed._planning.document_key import DocumentKeys
+
+__all__ = ["InvalidDocumentError", "check_document", "document_of"]
+
+_KEYS: Final = ("id", "chunks", "metadata", "spans", "source")
+_RESERVED: Final = ("id", "source")
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ASCII: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+class InvalidDocumentError(ValueError):
+    """A document that cannot be stored.
+
+    Attributes
+    ----------
+    id : str or None
+        Its id, if that is one.
+    """
+
+    def __init__(self, reason: str, id: str | None) -> None:  # noqa: A002
+        super().__init__(reason)
+        self.id = id
+
+
+def document_of(value: object) -> Document:
+    """Return what a caller gave as a :class:`Document`: that, a mapping with its fields, or a pair (id, chunks).
+
+    Raises
+    ------
+    TypeError
+        It is none of these.
+    """
+    if isinstance(value, Document):
+        return value
+    if isinstance(value, Mapping):
+        unknown = [key for key in value if key not in _KEYS]
+        if unknown or "id" not in value or "chunks" not in value:
+            got = ", ".join(repr(key) for key in value)
+            raise TypeError(f"a document as a dict has the keys {', '.join(_KEYS)} (the last three optional), got {got}")
+        return Document(**value)
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return Document(value[0], value[1])
+    raise TypeError(f"a document must be a Document, a dict or a pair (id, chunks), got {value!r:.100}")
+
+
+def check_document(document: Document, number: int, keys: DocumentKeys, types: Mapping[str, str]) -> NewDocument:
+    """Check a document, and return it in the form in which it is stored.
+
+    Parameters
+    ----------
+    document : Document
+        The document.
+    number : int
+        Its number.
+    keys : DocumentKeys
+        For its key.
+    types : mapping of str to str
+        The declared metadata fields.
+
+    Raises
+    ------
+    InvalidDocumentError
+        It cannot be stored.
+    """
+    name = _id(document.id)
+    try:
+        chunks = _chunks(document.chunks)
+        key = keys.key(chunks)
+        spans = _spans(document.spans, len(chunks))
+        source = _source(document.source)
+        metadata, fields = _metadata(document.metadata, types)
+    except (TypeError, ValueError) as error:
+        raise InvalidDocumentError(str(error), name) from None
+    if metadata is None and spans is None and source is None:
+        details = b""
+    else:
+        details = hashlib.blake2b(_ASCII.encode([metadata, source, spans]).encode(), digest_size=16).digest()
+    return NewDocument(number, name, key, details, chunks, metadata, fields, spans, source)
+
+
+def _id(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidDocumentError(f"an id must be a non-empty str, got {value!r:.100}", None)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidDocumentError(
+                f"the id {value!r:.100} holds a lone surrogate (character {error.start}), which is no text", None
+            ) from None
+    return str(value)
+
+
+def _chunks(value: object) -> list[str]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise TypeError(f"chunks must be a list of str, got {type(value).__name__}")
+    chunks = list(value)
+    if not chunks:
+        raise ValueError("a document must have at least one chunk")
+    for number, chunk in enumerate(chunks):
+        if not isinstance(chunk, str):
+            raise TypeError(f"chunks[{number}] must be a str, got {type(chunk).__name__}")
+        if not chunk:
+            raise ValueError(f"chunks[{number}] is empty")
+    return chunks
+
+
+def _spans(value: Any, count: int) -> list[tuple[int, int]] | None:
+    if value is None:
+        return None
+    try:
+        spans = [(int(start), int(stop)) for start, stop in value]
+    except (TypeError, ValueError):
+        raise TypeError(f"spans must be a sequence of (start, stop), got {value!r:.100}") from None
+    if len(spans) != count:
+        raise ValueError(f"spans must have one entry per chunk: {len(spans)} spans, {count} chunks")
+    for number, (start, stop) in enumerate(spans):
+        if not 0 <= start <= stop < 1 << 62:
+            raise ValueError(f"spans[{number}] must be 0 <= start <= stop, got ({start}, {stop})")
+    return spans
+
+
+def _source(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"source must be a str or None, got {type(value).__name__}")
+    # The bytes of a path that are no UTF-8 stand as lone surrogates in Python.
+    return str(value) if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
+def _metadata(value: Any, types: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the metadata as JSON, and the names of the fields that can be filtered."""
+    if value is None:
+        return None, ()
+    if not isinstance(value, Mapping):
+        raise TypeError(f"metadata must be a mapping, got {type(value).__name__}")
+    fields = []
+    for name, content in value.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a metadata field must be named by a str, got {name!r:.100}")
+        if name in _RESERVED:
+            raise ValueError(f"a metadata field may not be named {name!r}")
+        if content is None or isinstance(content, str | int | float):
+            fields.append(name)
+        if name in types:
+            _check_type(name, content, types[name])
+    value = value if type(value) is dict else dict(value)
+    try:
+        text = _JSON.encode(value)
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
+        try:
+            text, fields = _ASCII.encode(value), [name for name in fields if _is_text(name)]
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"metadata must be JSON: {error}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        found = [name for name, content in value.items() if isinstance(content, float) and not math.isfinite(content)]
+        named = f" (field {found[0]!r})" if found else ""
+        raise ValueError(f"metadata must be JSON{named}: {error}") from None
+    return text, tuple(fields)
+
+
+def _check_type(name: str, content: object, declared: str) -> None:
+    fits = isinstance(content, _TYPES[declared]) and (declared == "bool") == isinstance(content, bool)
+    if content is not None and not fits:
+        raise TypeError(f"the metadata field {name!r} is declared as {declared}, got {content!r:.100}")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

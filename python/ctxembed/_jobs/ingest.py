@@ -1,0 +1,504 @@
+"""Ingestion: documents are read, checked, embedded where they are new, and stored as responses arrive.
+
+:class:`Ingestion` decides; it does no I/O but that of its store. The drivers in ``run`` move documents and parts between
+it and a client.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ctxembed._client.dispatch import NotAdmittedError, affects_all
+from ctxembed._client.endpoint import is_refusal
+from ctxembed._client._policy.retry import is_transient
+from ctxembed._documents import IngestReport
+from ctxembed._errors import DocumentError
+from ctxembed._jobs.budget import Budget
+from ctxembed._jobs.documents import InvalidDocumentError, check_document, document_of
+from ctxembed._jobs.progress import IngestProgress
+from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument
+from ctxembed._planning.document_key import DocumentKeys
+from ctxembed._planning.splitting import split_long
+from ctxembed._results import NO_USAGE, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ctxembed._client.batches import Batch, Outcome
+    from ctxembed._jobs.control import JobControl
+    from ctxembed._jobs.store import DocumentStore
+    from ctxembed._planning.splitting import Window
+    from ctxembed._results import Embeddings, Failure
+
+__all__ = ["Entry", "Ingestion", "IngestOptions", "Journal"]
+
+_CHANGES: Final = 256
+"""Documents whose metadata changed, or that failed, that are stored in one transaction."""
+
+_OUTAGE: Final = 8
+"""Requests in a row that fail in a way that may pass, before the API is taken to be down."""
+
+_TRIES: Final = 2
+"""Failures of a document, while others succeed, before it is given up."""
+
+_LONGEST_BACKOFF: Final = 15.0
+_SHORT: Final = 8_000
+"""Characters of a document that is not split: a token has at least a byte, and a character at most four."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """The options of an ingestion.
+
+    Parameters
+    ----------
+    prune : bool
+        Whether documents that the input no longer has are deleted.
+    max_cost_usd : number or None
+        See :class:`~ctxembed._jobs.budget.Budget`.
+    max_errors : int or None
+        Failed documents after which it stops.
+    retry_failed : bool
+        Whether documents that failed before are sent again.
+    split_long : bool
+        Whether documents that are too long are embedded in windows.
+    max_wait : float
+        Seconds for which an API that is down is waited for.
+    token_counter : TokenCounter or callable, optional
+        For the windows.
+    """
+
+    prune: bool = False
+    max_cost_usd: Any = None
+    max_errors: int | None = None
+    retry_failed: bool = False
+    split_long: bool = False
+    max_wait: float = 0.0
+    token_counter: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A document, or a window of one, that is with the client.
+
+    Parameters
+    ----------
+    document : NewDocument
+        The document.
+    key : bytes
+        Of what is sent.
+    chunks : list of str
+        What is sent.
+    window : Window or None
+        The window that it is.
+    windows : _Windows or None
+        The windows of its document.
+    """
+
+    document: NewDocument
+    key: bytes
+    chunks: list[str]
+    window: Window | None = None
+    windows: _Windows | None = None
+    successes: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Windows:
+    """The rows of a document's windows so far."""
+
+    keys: list[bytes]
+    rows: dict[int, NDArray[Any]] = field(default_factory=dict)
+    failed: bool = False
+
+
+class Ingestion:
+    """The state of one ingestion.
+
+    Parameters
+    ----------
+    store : DocumentStore
+        What is written to.
+    options : IngestOptions
+        See there.
+    control : JobControl
+        Stops it.
+    progress : callable or None
+        Called with an :class:`IngestProgress` from the thread that drives the job.
+    """
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        options: IngestOptions,
+        control: JobControl,
+        progress: Callable[[IngestProgress], object] | None = None,
+    ) -> None:
+        self.store = store
+        self.options = options
+        self.control = control
+        self.budget = Budget(store.model, options.max_cost_usd)
+        self._keys = DocumentKeys(store.model, store.dimensions, store.encoding_format)
+        self._progress = progress
+        self._started = time.monotonic()
+        self._first_number = self._next_number = store.begin()
+        self._seen = bytearray(self._first_number)
+        self._lock = threading.Lock()  # of what the thread that stores and the one that reads share
+        self._waiting: dict[bytes, list[Entry]] = {}
+        self._waiting_ids: set[str] = set()
+        self._failed_ids: set[str] = set()
+        self._fed: dict[int, Entry] = {}
+        self._positions = 0
+        self._again: deque[tuple[Entry, Failure]] = deque()
+        self._exhausted = False
+        self._changed: list[NewDocument] = []
+        self._failures: list[FailureRecord] = []
+        self._failure_usage = NO_USAGE
+        self._added = self._updated = self._unchanged = self._deleted = self._failed = 0
+        self._chunks = self._read = 0
+        self._usage = NO_USAGE
+        self._successes = 0  # requests
+        self._failed_in_a_row = 0
+        self._down_since: float | None = None
+        self._backoff = 0.0
+        self._wait = False
+        self._stopped: str | None = None
+        self.error: Exception | None = None
+        self.retries = 0
+        self.requests_in_flight: Callable[[], int] = lambda: 0
+
+    # --- reading ---
+
+    def ends(self) -> bool:
+        """Return whether no more documents are sent."""
+        if self._stopped is None:
+            if self.budget.reached:
+                self._stopped = "max_cost_usd"
+            elif self.options.max_errors is not None and self._failed > self.options.max_errors:
+                self._stopped = "max_errors"
+            elif self.control.stopped:
+                self._stopped = "interrupted"
+        return self._stopped is not None or self.error is not None
+
+    def pause(self) -> float:
+        """Return the seconds to wait before the next document is sent: 0 unless the API is down."""
+        if not self._wait:
+            return 0.0
+        self._wait = False
+        self._backoff = min(max(1.0, 2 * self._backoff), _LONGEST_BACKOFF)
+        return self._backoff
+
+    def take(self, value: object) -> list[Entry]:
+        """Take the next document of the input, and return what is to be sent for it.
+
+        Raises
+        ------
+        TypeError
+            It is no document.
+        ValueError
+            Its id came before.
+        """
+        document = document_of(value)
+        number = self._next_number
+        self._next_number += 1
+        self._read += 1
+        try:
+            new = check_document(document, number, self._keys, self.store.field_types)
+        except InvalidDocumentError as error:
+            self._refuse(error)
+            return []
+        stored = self.store.find(new.id)
+        self._check_first(new.id, None if stored is None else stored.number)
+        if stored is not None:
+            self._seen[stored.number] = 1
+            new.replaces = stored
+            if stored.key == new.key:
+                if stored.details == new.details:
+                    self._unchanged += 1
+                else:
+                    self._updated += 1
+                    self._change(new)
+                return []
+        if not self.options.retry_failed and self.store.failed_key(new.id) == new.key:
+            self._failed += 1
+            self._failed_ids.add(new.id)
+            return []
+        entries = self._entries(new)
+        with self._lock:
+            self._waiting_ids.add(new.id)
+            for entry in entries:
+                self._waiting.setdefault(entry.key, []).append(entry)
+        return entries
+
+    def _check_first(self, name: str, number: int | None) -> None:
+        with self._lock:
+            repeated = name in self._waiting_ids or name in self._failed_ids
+        if repeated or (number is not None and (number >= self._first_number or self._seen[number])):
+            raise ValueError(f"the id {name!r} came twice in one input: the ids of documents must be unique")
+
+    def _refuse(self, error: InvalidDocumentError) -> None:
+        self._failed += 1
+        if error.id is None:
+            return
+        stored = self.store.find(error.id)
+        self._check_first(error.id, None if stored is None else stored.number)
+        if stored is not None:
+            self._seen[stored.number] = 1
+        self._failed_ids.add(error.id)
+        self._record(FailureRecord(error.id, None, f"{DocumentError.__name__}: {error}", 0))
+
+    def _entries(self, new: NewDocument) -> list[Entry]:
+        if self.options.split_long and sum(map(len, new.chunks)) > _SHORT:
+            split = split_long([new.chunks], token_counter=self.options.token_counter, model=self.store.model)
+            if len(split.windows) > 1:
+                keys = [self._keys.key(chunks) for chunks in split.documents]
+                windows = _Windows(keys)
+                return [
+                    Entry(new, key, chunks, window, windows)
+                    for key, chunks, window in zip(keys, split.documents, split.windows, strict=True)
+                ]
+        return [Entry(new, new.key, new.chunks)]
+
+    def feed(self, entry: Entry) -> list[str]:
+        """Count an entry as the next document of the stream, and return its chunks."""
+        entry.successes = self._successes
+        self._fed[self._positions] = entry
+        self._positions += 1
+        return entry.chunks
+
+    def again(self) -> Entry | None:
+        """Return a document that is to be sent once more, or None."""
+        return self._again.popleft()[0] if self._again else None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the API is taken to be down."""
+        return self._down_since is not None
+
+    def new_stream(self) -> None:
+        """Begin to count positions anew."""
+        self._fed, self._positions = {}, 0
+
+    def _change(self, new: NewDocument) -> None:
+        self._changed.append(new)
+        if len(self._changed) >= _CHANGES:
+            self.flush()
+
+    def _record(self, failure: FailureRecord) -> None:
+        self._failures.append(failure)
+        if len(self._failures) >= _CHANGES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store changed metadata and failures."""
+        changed, self._changed = self._changed, []
+        if changed:
+            self.store.change_details(changed)
+        failures, self._failures = self._failures, []
+        usage, self._failure_usage = self._failure_usage, NO_USAGE
+        if failures or usage is not NO_USAGE:
+            self.store.record_failures(failures, usage)
+
+    # --- results ---
+
+    def admit(self, batch: Batch) -> bool:
+        """Return whether a request may start."""
+        return not self.control.stopped and self.budget.admit(batch.tokens)
+
+    def settled(self, outcome: Outcome) -> None:
+        """Count what a request has cost."""
+        self.budget.settle(outcome.batch.tokens, outcome.usage)
+
+    def commit(self, vectors: Mapping[bytes, NDArray[Any]], usage: Usage, space: str | None) -> None:
+        """Store the documents that wait for these rows."""
+        documents: list[NewDocument] = []
+        rows: list[NDArray[Any]] = []
+        windows: dict[bytes, NDArray[Any]] = {}
+        spent: list[bytes] = []
+        with self._lock:
+            entries = [(entry, vectors[key]) for key in vectors for entry in self._waiting.get(key, ())]
+            waiting = len(self._waiting)
+        for entry, found in entries:
+            if entry.windows is None or entry.window is None:
+                documents.append(entry.document)
+                rows.append(found)
+                continue
+            entry.windows.rows[entry.window.start] = found[entry.window.rows]
+            if len(entry.windows.rows) == len(entry.windows.keys):
+                documents.append(entry.document)
+                rows.append(np.concatenate([entry.windows.rows[start] for start in sorted(entry.windows.rows)]))
+                spent += entry.windows.keys
+            else:
+                windows[entry.key] = found
+        self.store.commit(
+            documents,
+            rows,
+            usage=usage,
+            space=space,
+            windows=windows,
+            spent_windows=spent,
+            in_flight=InFlight(max(0, self.requests_in_flight() - 1), waiting - len(vectors), 0),
+        )
+        with self._lock:
+            for key in vectors:
+                self._waiting.pop(key, None)
+            for document in documents:
+                self._waiting_ids.discard(document.id)
+            updated = sum(document.replaces is not None for document in documents)
+            self._updated += updated
+            self._added += len(documents) - updated
+            self._chunks += sum(map(len, rows))
+        self._successes += 1
+        self._failed_in_a_row, self._down_since, self._backoff, self._wait = 0, None, 0.0, False
+
+    def handle(self, part: Embeddings, positions: Sequence[int]) -> None:
+        """Take the next part of the stream: store what was not stored yet, and see what failed."""
+        self._usage += part.usage
+        failures = {failure.document: failure for failure in part.failures}
+        unstored: dict[bytes, NDArray[Any]] = {}
+        for place, position in enumerate(positions):
+            entry = self._fed.pop(position)
+            failure = failures.get(position)
+            if failure is None:
+                with self._lock:
+                    is_waiting = entry in self._waiting.get(entry.key, ())
+                if is_waiting:
+                    unstored[entry.key] = part[place]
+            else:
+                self._handle_failure(entry, failure)
+        if unstored:
+            self.commit(unstored, part.usage, part.space)
+        if failures:
+            self._failure_usage += part.usage
+            first = part.failures[0].error
+            if self._may_pass(first):
+                self._failed_in_a_row += 1
+                self._note_outage(first)
+        self.report_progress()
+
+    def _may_pass(self, error: Exception) -> bool:
+        return is_transient(error) and not is_refusal(error)
+
+    def _note_outage(self, error: Exception) -> None:
+        unreachable = affects_all(error)
+        if not unreachable and self._failed_in_a_row < _OUTAGE:
+            return
+        now = time.monotonic()
+        if self._down_since is None:
+            self._down_since = now
+        if now - self._down_since < self.options.max_wait:
+            self._wait = True
+        elif unreachable or not self._exhausted:
+            self.error = self.error or error
+        else:  # the API responds, and the rest was embedded: these documents are at fault
+            self._give_up()
+
+    def _handle_failure(self, entry: Entry, failure: Failure) -> None:
+        error = failure.error
+        if isinstance(error, NotAdmittedError) or self.control.at_once:
+            self._drop(entry)
+        elif self._may_pass(error):
+            entry.failures += self._successes > entry.successes
+            if entry.failures >= _TRIES:
+                self._fail(entry, failure)
+            else:
+                self._again.append((entry, failure))
+        elif affects_all(error):
+            self.error = self.error or error
+            self._drop(entry)
+        else:
+            self._fail(entry, failure)
+
+    def _drop(self, entry: Entry) -> None:
+        """Forget a document that was not embedded and has not failed."""
+        with self._lock:
+            self._waiting_ids.discard(entry.document.id)
+            waiting = self._waiting.get(entry.key)
+            if waiting is not None and entry in waiting:
+                waiting.remove(entry)
+                if not waiting:
+                    del self._waiting[entry.key]
+
+    def _fail(self, entry: Entry, failure: Failure) -> None:
+        self._drop(entry)
+        if entry.windows is not None:
+            if entry.windows.failed:
+                return
+            entry.windows.failed = True
+        self._failed += 1
+        self._failed_ids.add(entry.document.id)
+        error = f"{type(failure.error).__name__}: {failure.error}"
+        self._record(FailureRecord(entry.document.id, entry.document.key, error, failure.attempts))
+
+    # --- the end ---
+
+    def exhaust(self) -> None:
+        """Record that the input was read to its end."""
+        self._exhausted = True
+
+    def sends_again(self) -> bool:
+        """Return whether documents are to be sent once more, after the end of the input."""
+        if self.options.max_wait == 0 and all(entry.successes == self._successes for entry, _ in self._again):
+            self._give_up()
+        return bool(self._again) and not self.ends()
+
+    def _give_up(self) -> None:
+        """Record the documents that were to be sent once more as failed."""
+        failed, self._again = list(self._again), deque()
+        for entry, failure in failed:
+            self._fail(entry, failure)
+
+    def end(self, *, whole: bool) -> IngestReport:
+        """Store what is left, prune, and return the report.
+
+        Parameters
+        ----------
+        whole : bool
+            Whether the input was read to its end.
+        """
+        self.ends()
+        self.flush()
+        if self.options.prune and whole and self._stopped is None and self.error is None and self._read:
+            self._deleted = self.store.delete_unseen(self._seen, self._first_number)
+        if not self._fed:  # else the requests in flight were cancelled, and the ledger will tell
+            self.store.end()
+        self.report_progress()
+        return self.report()
+
+    def report(self) -> IngestReport:
+        """Return what was done so far."""
+        return IngestReport(
+            self._added, self._updated, self._unchanged, self._deleted, self._failed, self._usage, self._stopped
+        )
+
+    def report_progress(self) -> None:
+        """Call the caller's ``progress``."""
+        if self._progress is not None:
+            self._progress(self.progress())
+
+    def progress(self) -> IngestProgress:
+        """Return how far it is."""
+        return IngestProgress(
+            documents_read=self._read,
+            documents_done=self._added + self._updated + self._unchanged + self._failed,
+            added=self._added,
+            updated=self._updated,
+            unchanged=self._unchanged,
+            failed=self._failed,
+            chunks=self._chunks,
+            usage=self._usage,
+            cost_usd=self.budget.spent,
+            in_flight=self.requests_in_flight(),
+            retries=self.retries,
+            seconds=time.monotonic() - self._started,
+            waiting_since=self._down_since,
+        )

@@ -1,0 +1,333 @@
+"""Drives an ingestion with a client of ours, or with whatever embeds documents."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.to_thread
+
+from ctxembed._client.base import BaseClient
+from ctxembed._errors import ClosedClientError
+from ctxembed._jobs.control import StopJob
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ctxembed._documents import IngestReport
+    from ctxembed._jobs.ingest import Entry, Ingestion
+    from ctxembed._results import Usage
+
+__all__ = ["check_client", "run", "run_async"]
+
+_END: Final = object()
+_DOCUMENTS: Final = 64
+"""Documents that an embedder without ``stream`` gets at once."""
+
+_CHARACTERS: Final = 1 << 18
+"""Characters of these documents, beyond which it gets no more at once."""
+
+
+class _Journal:
+    """The journal of an ingestion: what is stored is not sent, and what was sent is stored before all else.
+
+    Parameters
+    ----------
+    ingestion : Ingestion
+        The ingestion.
+    other : object or None
+        The journal that the client had before.
+    """
+
+    def __init__(self, ingestion: Ingestion, other: Any) -> None:
+        self._ingestion = ingestion
+        self._other = other
+
+    def get(self, keys: list[bytes]) -> dict[bytes, NDArray[Any]]:
+        found = self._ingestion.store.vectors_of(keys)
+        missing = [key for key in keys if key not in found] if self._other is not None else []
+        return {**found, **self._other.get(missing)} if missing else found
+
+    def put(self, vectors: dict[bytes, NDArray[Any]], usage: Usage) -> None:
+        self._ingestion.commit(vectors, usage, getattr(vectors, "space", None))
+        if self._other is not None:
+            self._other.put(vectors, usage)
+
+
+def check_client(client: object, *, is_async: bool) -> None:
+    """Refuse a client of the other kind, and an object that embeds nothing.
+
+    Raises
+    ------
+    TypeError
+        It is one of these.
+    """
+    if isinstance(client, BaseClient):
+        if client._is_async != is_async:  # noqa: SLF001
+            ours, other = ("AsyncClient", "ingest") if client._is_async else ("Client", "aingest")  # noqa: SLF001
+            twin = "aingest" if other == "ingest" else "ingest"
+            raise TypeError(f"{other}() cannot use an {ours}: its calls are {'' if is_async else 'not '}made so. Use {twin}()")
+    elif not callable(getattr(client, "embed", None)):
+        raise TypeError(f"client must be a Client or have embed(documents, ...), got {type(client).__name__}")
+
+
+def _prepared(client: BaseClient, ingestion: Ingestion) -> Any:
+    """Return a copy of the client that stores what it receives and counts retries."""
+    on_retry = client._options["on_retry"]  # noqa: SLF001
+
+    def count(event: Any) -> None:
+        ingestion.retries += 1
+        if on_retry is not None:
+            on_retry(event)
+
+    journal = _Journal(ingestion, client._options.get("journal"))  # noqa: SLF001
+    return client.with_options(journal=journal, on_retry=count)
+
+
+def _stream_options(ingestion: Ingestion) -> dict[str, Any]:
+    return {
+        "model": ingestion.store.model,
+        "dimensions": ingestion.store.dimensions,
+        "encoding_format": ingestion.store.encoding_format,
+        "on_error": "return",
+    }
+
+
+def run(ingestion: Ingestion, client: Any, documents: Iterable[object]) -> IngestReport:
+    """Ingest all documents.
+
+    Raises
+    ------
+    Exception
+        Of the source, of the store, or the error that every request meets. What was embedded before is stored.
+    """
+    source = _Source(ingestion, documents)
+    with ingestion.control:
+        try:
+            if isinstance(client, BaseClient):
+                copy = _prepared(client, ingestion)
+                _run_streams(
+                    ingestion,
+                    source,
+                    lambda feed: copy._open_stream(  # noqa: SLF001
+                        feed, **_stream_options(ingestion), **_INTERNAL, admit=ingestion.admit, settled=ingestion.settled
+                    ),
+                )
+            elif callable(getattr(client, "stream", None)):
+                _run_streams(ingestion, source, lambda feed: client.stream(feed, **_stream_options(ingestion)))
+            else:
+                _run_batches(ingestion, source, client)
+        finally:
+            report = ingestion.end(whole=source.whole)
+    if ingestion.error is not None:
+        raise ingestion.error
+    return report
+
+
+_INTERNAL: Final = {"ordered": False, "progress": None, "deadline": None, "flush_after": None, "steady": True}
+
+
+def _run_streams(ingestion: Ingestion, source: _Source, open_stream: Callable[[Iterator[list[str]]], Any]) -> None:
+    while True:
+        ingestion.new_stream()
+        stream = open_stream(source.chunks())
+        ingestion.requests_in_flight = lambda stream=stream: getattr(stream, "in_flight", 0)
+        close = getattr(stream, "close", None)
+        ingestion.control.attach(close)
+        try:
+            for part in stream:
+                ingestion.handle(part, part.documents.tolist())
+        except ClosedClientError:
+            if not ingestion.control.at_once:
+                raise
+        finally:
+            ingestion.control.attach(None)
+            if close is not None:
+                close()
+        if not ingestion.sends_again():
+            return
+
+
+def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
+    """Embed with an object that takes a list of documents: batch after batch."""
+    entries: list[Entry] = []
+    characters = 0
+
+    def embed() -> None:
+        ingestion.new_stream()
+        chunks = [ingestion.feed(entry) for entry in entries]
+        with ingestion.control.interruptible():
+            found = client.embed(chunks, **_stream_options(ingestion))
+        ingestion.handle(found, range(len(chunks)))
+        entries.clear()
+
+    with contextlib.suppress(StopJob):
+        while True:
+            for entry in source.entries():
+                known = ingestion.store.vectors_of([entry.key])
+                if known:
+                    ingestion.commit(known, _no_usage(), None)
+                    continue
+                entries.append(entry)
+                characters += sum(map(len, entry.chunks))
+                if len(entries) >= _DOCUMENTS or characters >= _CHARACTERS:
+                    embed()
+                    characters = 0
+            if entries and not ingestion.control.stopped:
+                embed()
+            if not ingestion.sends_again():
+                return
+
+
+def _no_usage() -> Usage:
+    from ctxembed._results import NO_USAGE
+
+    return NO_USAGE
+
+
+class _Source:
+    """The documents to send: those of the input, and those that are sent once more."""
+
+    def __init__(self, ingestion: Ingestion, documents: Any) -> None:
+        if isinstance(documents, str | bytes):
+            raise TypeError(f"documents must be an iterable of documents, got one {type(documents).__name__}")
+        self._ingestion = ingestion
+        self._is_async = hasattr(documents, "__aiter__")
+        self._documents: Any = documents.__aiter__() if self._is_async else iter(documents)
+        self._queue: list[Entry] = []
+        self.whole = False
+        """Whether the input was read to its end."""
+
+    def chunks(self) -> Iterator[list[str]]:
+        """Yield the chunks of each document to send, and count it as the next of the stream."""
+        for entry in self.entries():
+            yield self._ingestion.feed(entry)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what is to be sent."""
+        ingestion = self._ingestion
+        while not ingestion.ends():
+            seconds = ingestion.pause()
+            if seconds:
+                ingestion.report_progress()
+                if ingestion.control.wait(seconds):
+                    return
+            entry = self._next_entry()
+            if entry is not None:
+                yield entry
+                continue
+            if self.whole:
+                return
+            try:
+                with ingestion.control.interruptible():
+                    value = next(self._documents, _END)
+            except StopJob:
+                return
+            self._take(value)
+
+    async def chunks_async(self) -> AsyncIterator[list[str]]:
+        """Yield as :meth:`chunks` does, from an iterable of either kind."""
+        async for entry in self.entries_async():
+            yield self._ingestion.feed(entry)
+
+    async def entries_async(self) -> AsyncIterator[Entry]:
+        """Yield as :meth:`entries` does."""
+        ingestion = self._ingestion
+        while not ingestion.ends():
+            seconds = ingestion.pause()
+            if seconds:
+                ingestion.report_progress()
+                await anyio.sleep(seconds)
+            entry = self._next_entry()
+            if entry is not None:
+                yield entry
+                continue
+            if self.whole:
+                return
+            if self._is_async:
+                value = await anext(self._documents, _END)
+            else:
+                value = next(self._documents, _END)
+            self._take(value)
+
+    def _next_entry(self) -> Entry | None:
+        if self._queue:
+            return self._queue.pop(0)
+        # While the API is down, what failed comes first: the input is not read further.
+        if self.whole or self._ingestion.is_down:
+            return self._ingestion.again()
+        return None
+
+    def _take(self, value: object) -> None:
+        if value is _END:
+            self.whole = True
+            self._ingestion.exhaust()
+        else:
+            self._queue += self._ingestion.take(value)
+
+
+async def run_async(ingestion: Ingestion, client: Any, documents: Any) -> IngestReport:
+    """Ingest all documents with an :class:`AsyncClient`, or with what has an async or plain ``embed``.
+
+    Raises
+    ------
+    Exception
+        As for :func:`run`.
+    """
+    source = _Source(ingestion, documents)
+    try:
+        if isinstance(client, BaseClient):
+            copy: Any = _prepared(client, ingestion)
+            await _run_streams_async(ingestion, source, copy)
+        else:
+            await _run_batches_async(ingestion, source, client)
+    finally:
+        with anyio.CancelScope(shield=True):
+            report = await anyio.to_thread.run_sync(lambda: ingestion.end(whole=source.whole))
+    if ingestion.error is not None:
+        raise ingestion.error
+    return report
+
+
+async def _run_streams_async(ingestion: Ingestion, source: _Source, client: Any) -> None:
+    while True:
+        ingestion.new_stream()
+        stream = client._open_stream(  # noqa: SLF001
+            source.chunks_async(),
+            **_stream_options(ingestion),
+            **_INTERNAL,
+            admit=ingestion.admit,
+            settled=ingestion.settled,
+        )
+        ingestion.requests_in_flight = lambda stream=stream: stream.in_flight
+        async with stream:
+            async for part in stream:
+                ingestion.handle(part, part.documents.tolist())
+        if not ingestion.sends_again():
+            return
+
+
+async def _run_batches_async(ingestion: Ingestion, source: _Source, client: Any) -> None:
+    entries: list[Entry] = []
+
+    async def embed() -> None:
+        ingestion.new_stream()
+        chunks = [ingestion.feed(entry) for entry in entries]
+        found: Any = client.embed(chunks, **_stream_options(ingestion))
+        if hasattr(found, "__await__"):
+            found = await found
+        ingestion.handle(found, range(len(chunks)))
+        entries.clear()
+
+    while True:
+        async for entry in source.entries_async():
+            entries.append(entry)
+            if len(entries) >= _DOCUMENTS:
+                await embed()
+        if entries:
+            await embed()
+        if not ingestion.sends_again():
+            return
