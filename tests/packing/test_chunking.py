@@ -209,3 +209,9 @@ def test_the_extra_is_named_where_the_package_is_missing(monkeypatch):
 
 def test_the_spans_are_read_only():
     assert not ctxembed.chunk("text").spans.flags.writeable
+
+
+def test_markdown_that_the_library_cannot_cut_is_cut_as_text():
+    """A version of the library panics on it."""
+    text = "   \u3000🙂\r\n. "
+    check(text, ctxembed.chunk(text, max_tokens=6, overlap=3, token_counter=characters, kind="markdown"), 6, characters)
