@@ -203,20 +203,27 @@ def chunk_spans(text: str, options: Chunking, kind: str) -> list[tuple[int, int]
         if failed:
             raise failed[0]
         found = [(start + at, start + at + len(piece)) for at, piece in pieces if piece and not piece.isspace()]
-        while found and spans and found[0][1] <= spans[-1][1]:
-            del found[0]  # the end of the overlap alone
         if start + size >= len(text):
-            spans += found
+            _extend(spans, found)
             break
-        if len(found) > 1:
+        if found and found[-1][0] > start:
             # The end of the window, not of the text, may have ended the last chunk: the next window begins with it.
             start, size = found.pop()[0], least
-            spans += found
+            _extend(spans, found)
         elif found:
-            start, size = found[0][0], 2 * size
+            size *= 2
         else:
             start, size = start + size, least
     return spans
+
+
+def _extend(spans: list[tuple[int, int]], found: list[tuple[int, int]]) -> None:
+    """Add spans, without those inside another: the library cuts off whitespace after it has chosen an overlap."""
+    for start, end in found:
+        while spans and spans[-1][0] >= start:
+            spans.pop()
+        if not spans or spans[-1][1] < end:
+            spans.append((start, end))
 
 
 def _count_of(counter: Any) -> Callable[[str], int]:
