@@ -59,6 +59,8 @@ ROOMS = {
         "split_long",
         "SplitDocuments",
         "Window",
+        "chunk",
+        "Chunks",
         "TokenCounter",
         "CountsTokens",
         "token_upper_bound",

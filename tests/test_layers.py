@@ -38,6 +38,7 @@ PACKAGE = (
     ("ctxembed._models",),
     ("ctxembed._costs",),
     ("ctxembed._errors",),
+    ("ctxembed._extras",),
     ("ctxembed._core",),
 )
 """The layers from the top down, each a tuple of rooms. A room is a module, or a package with its modules.

@@ -8,8 +8,8 @@ The names by room:
 - similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :class:`Index`,
   :class:`BinaryIndex`, and what they return: :class:`Matches`, :class:`RangeMatches`, :class:`Pairs`,
   :class:`Calibration`
-- packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :class:`TokenCounter`,
-  :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
+- packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
+  :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
 - client: :class:`Client`, :class:`AsyncClient`
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
@@ -64,6 +64,7 @@ from ctxembed._errors import (
     UnprocessableEntityError,
 )
 from ctxembed._models import EncodingFormat, InputType, Model, get_model, models, register_model
+from ctxembed._planning.chunking import Chunks, chunk
 from ctxembed._planning.document_key import document_key
 from ctxembed._planning.limits import Limits
 from ctxembed._planning.packing import Packing, pack
@@ -114,6 +115,7 @@ __all__ = [
     "BadResponseError",
     "BinaryIndex",
     "Calibration",
+    "Chunks",
     "Client",
     "ClientOptions",
     "Clock",
@@ -165,6 +167,7 @@ __all__ = [
     "Usage",
     "Window",
     "__version__",
+    "chunk",
     "cosine",
     "decode_base64",
     "decode_response",

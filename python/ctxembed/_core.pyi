@@ -4,7 +4,7 @@ This module imports nothing of ``ctxembed``. Where a result is an ``Embeddings``
 ``ctxembed._codec`` declares the real one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal, NoReturn, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
 
@@ -218,6 +218,26 @@ class Index:
     def save(self, path: str | PathLike[str]) -> None: ...
     @staticmethod
     def open(path: str | PathLike[str], mmap: bool = True, verify: bool | None = None) -> Index: ...
+    # The three below are private to collections.
+    @staticmethod
+    def _open_segments(
+        dims: SupportsIndex,
+        files: Iterable[tuple[str | PathLike[str], bytes | None]],
+        *,
+        space: str | None = None,
+        calibration: tuple[int, int, float] | None = None,
+    ) -> Index: ...
+    @staticmethod
+    def _seal(
+        rows_path: str | PathLike[str],
+        rows: SupportsIndex,
+        target: str | PathLike[str],
+        dims: SupportsIndex,
+        *,
+        space: str | None = None,
+    ) -> bytes: ...
+    @property
+    def _calibration(self) -> tuple[int, int, float] | None: ...
     def __len__(self) -> int: ...
     def __reduce__(self) -> NoReturn: ...
 
@@ -286,6 +306,26 @@ class BinaryIndex:
     def save(self, path: str | PathLike[str]) -> None: ...
     @staticmethod
     def open(path: str | PathLike[str], mmap: bool = True, verify: bool | None = None) -> BinaryIndex: ...
+    # The three below are private to collections.
+    @staticmethod
+    def _open_segments(
+        dims: SupportsIndex,
+        files: Iterable[tuple[str | PathLike[str], bytes | None]],
+        *,
+        space: str | None = None,
+        calibration: tuple[int, int, float] | None = None,
+    ) -> BinaryIndex: ...
+    @staticmethod
+    def _seal(
+        rows_path: str | PathLike[str],
+        rows: SupportsIndex,
+        target: str | PathLike[str],
+        dims: SupportsIndex,
+        *,
+        space: str | None = None,
+    ) -> bytes: ...
+    @property
+    def _calibration(self) -> tuple[int, int, float] | None: ...
     def __len__(self) -> int: ...
     def __reduce__(self) -> NoReturn: ...
 

@@ -149,6 +149,11 @@ impl<T: Plain> Column<T> {
         }
     }
 
+    /// Whether the values are in a mapped file.
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(self, Self::Mapped(Mapped { memory, .. }) if matches!(**memory, Memory::File(_)))
+    }
+
     /// All values.
     pub(super) fn values(&self) -> &[T] {
         match self {

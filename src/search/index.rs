@@ -9,12 +9,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::column::Column;
-use super::segment::{Segment, SegmentIds, Snapshot};
+use super::segment::{RowsById, Segment, SegmentIds, Snapshot};
 use crate::error::Error;
 use crate::memory::collected;
 use crate::similarity::{MAX_BYTES, MAX_DIMS};
 
 /// Bytes up to which rows are added to a segment. It bounds what an addition copies while a search holds the segment.
+/// Nothing is added to a segment in a mapped file, which would be copied too.
 const GROWING_BYTES: usize = 32 << 20;
 
 /// The type of an index's rows.
@@ -27,6 +28,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The rows in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8 vectors",
+            Self::Binary => "packed binary vectors",
+        }
+    }
+
     /// Check that vectors of `dims` dimensions can be stored; the error completes "dims ...", without the value.
     pub fn check_dims(self, dims: usize) -> Result<(), String> {
         let (most, step) = match self {
@@ -138,7 +147,8 @@ impl Index {
         *self.calibration.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_calibration(&self, found: Calibration) {
+    /// Store the result of a calibration.
+    pub fn set_calibration(&self, found: Calibration) {
         *self.calibration.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
     }
 
@@ -219,7 +229,7 @@ impl Index {
         let snapshot = Arc::make_mut(&mut current);
         for segment in segments {
             match snapshot.segments.last_mut() {
-                Some(last) if last.bytes() + segment.bytes() <= GROWING_BYTES => {
+                Some(last) if !last.is_in_file() && last.bytes() + segment.bytes() <= GROWING_BYTES => {
                     if let Some(last) = Arc::get_mut(last) {
                         last.reserve(&segment)?;
                         last.append(&segment);
@@ -252,7 +262,8 @@ impl Index {
         let snapshot = self.snapshot();
         let mut rows = vec![];
         rows.try_reserve_exact(ids.len())?;
-        for location in locate(&snapshot, ids) {
+        let by_id = snapshot.rows_by_id()?;
+        for location in locate(&by_id, ids) {
             rows.push(location?);
         }
         rows.sort_unstable();
@@ -287,7 +298,8 @@ impl Index {
     /// Visit the int8 vector of each id in turn.
     pub fn int8_vectors(&self, ids: &[i64], mut visit: impl FnMut(&[i8])) -> Result<(), Error> {
         let snapshot = self.snapshot();
-        for location in locate(&snapshot, ids) {
+        let by_id = snapshot.rows_by_id()?;
+        for location in locate(&by_id, ids) {
             let (segment, row) = location?;
             visit(&snapshot.segments[segment].rows.values()[row * self.dims..][..self.dims]);
         }
@@ -297,7 +309,8 @@ impl Index {
     /// Visit the packed bits of each id in turn.
     pub fn binary_vectors(&self, ids: &[i64], mut visit: impl FnMut(&[u8])) -> Result<(), Error> {
         let (snapshot, width) = (self.snapshot(), self.bit_bytes());
-        for location in locate(&snapshot, ids) {
+        let by_id = snapshot.rows_by_id()?;
+        for location in locate(&by_id, ids) {
             let (segment, row) = location?;
             visit(&snapshot.segments[segment].bits.values()[row * width..][..width]);
         }
@@ -306,10 +319,10 @@ impl Index {
 }
 
 /// The segment and row of each id, or an error that names the first unknown id.
-fn locate(snapshot: &Snapshot, ids: &[i64]) -> impl Iterator<Item = Result<(usize, usize), Error>> {
-    ids.iter().enumerate().map(|(at, &id)| {
-        snapshot.find(id)?.ok_or_else(|| Error::Value(format!("ids[{at}] = {id} is not in the index")))
-    })
+fn locate(by_id: &RowsById<'_>, ids: &[i64]) -> impl Iterator<Item = Result<(usize, usize), Error>> {
+    ids.iter()
+        .enumerate()
+        .map(|(at, &id)| by_id.find(id).ok_or_else(|| Error::Value(format!("ids[{at}] = {id} is not in the index"))))
 }
 
 /// The ids as a set, or an error that names the first that is already in the index or repeated.

@@ -159,7 +159,7 @@ impl Index {
         check: InterruptCheck<'_>,
     ) -> Result<Vec<Pair>, Error> {
         let snapshot = self.snapshot();
-        let starts = segment_starts(&snapshot);
+        let starts = snapshot.starts();
         let id = &|row: usize| {
             let segment = starts.partition_point(|&start| start <= row) - 1;
             snapshot.segments[segment].ids().of(row - starts[segment])
@@ -523,19 +523,10 @@ fn query_norms(threshold: Threshold, queries: &[i8], dims: usize) -> Result<Vec<
 
 /// The parts with row numbers over all of them as ids.
 fn with_row_numbers<'a, E>(snapshot: &Snapshot, mut parts: Vec<Part<'a, E>>) -> Vec<Part<'a, E>> {
-    for (part, start) in parts.iter_mut().zip(segment_starts(snapshot)) {
+    for (part, start) in parts.iter_mut().zip(snapshot.starts()) {
         part.ids = Ids::Consecutive(start as i64);
     }
     parts
-}
-
-/// The number of each segment's first row.
-fn segment_starts(snapshot: &Snapshot) -> Vec<usize> {
-    let ends = snapshot.segments.iter().scan(0, |end, segment| {
-        *end += segment.count;
-        Some(*end)
-    });
-    std::iter::once(0).chain(ends).take(snapshot.segments.len()).collect()
 }
 
 /// The first `bytes` bytes of each query's sign bits.

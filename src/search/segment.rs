@@ -56,8 +56,7 @@ impl Segment {
         let parts = parts.zip(bits.values().chunks_mut(step * width)).zip(norms.values().chunks_mut(step));
         for (((source, rows), bits), norms) in parts {
             rows.copy_from_slice(source);
-            write_sign_bits(rows, dims, bits);
-            Dot::squared_norms(Dot::isa(), Matrix::whole(rows, dims), norms);
+            write_step(rows, dims, bits, norms);
         }
         Ok(Self::new(count, rows.finish(), bits.finish(), norms.finish(), ids))
     }
@@ -75,6 +74,11 @@ impl Segment {
 
     pub(super) fn bytes(&self) -> usize {
         self.rows.values().len() + self.bits.values().len()
+    }
+
+    /// Whether its rows are in a mapped file.
+    pub(super) fn is_in_file(&self) -> bool {
+        self.bits.is_in_file()
     }
 
     /// The ids in the form a scan takes.
@@ -193,11 +197,6 @@ impl Segment {
         )))
     }
 
-    /// The row of an id.
-    pub(super) fn find(&self, id: i64) -> Result<Option<usize>, TryReserveError> {
-        Ok(self.id_map()?.find(id))
-    }
-
     /// The rows by their ids. The first call may need memory.
     fn id_map(&self) -> Result<IdMap<'_>, TryReserveError> {
         let ids = self.ids();
@@ -300,26 +299,62 @@ impl Snapshot {
         self.segments.iter().flat_map(|segment| (0..segment.count).map(|row| segment.ids().of(row)))
     }
 
-    /// The segment of an id, and the row in it.
-    pub(super) fn find(&self, id: i64) -> Result<Option<(usize, usize)>, TryReserveError> {
-        for (number, segment) in self.segments.iter().enumerate() {
-            if let Some(row) = segment.find(id)? {
-                return Ok(Some((number, row)));
-            }
+    /// The rows by their ids. It may need memory, where ids are not in order.
+    pub(super) fn rows_by_id(&self) -> Result<RowsById<'_>, TryReserveError> {
+        let mut maps = vec![];
+        maps.try_reserve_exact(self.segments.len())?;
+        for segment in &self.segments {
+            maps.push(segment.id_map()?);
         }
-        Ok(None)
+        let ascending = maps.iter().all(|map| map.order.is_none())
+            && maps.windows(2).all(|pair| pair[0].ids.of(pair[0].count - 1) < pair[1].ids.of(0));
+        Ok(RowsById { maps, ascending })
     }
 
     /// The rows that have one of these ids, as numbers over all segments, in no order. A repeated id repeats its row.
     pub(super) fn rows_of(&self, ids: &[i64]) -> Result<Vec<usize>, TryReserveError> {
+        let by_id = self.rows_by_id()?;
         let (mut rows, mut first) = (vec![], 0);
         rows.try_reserve_exact(ids.len())?;
-        for segment in &self.segments {
-            let map = segment.id_map()?;
+        if by_id.ascending {
+            let starts = self.starts();
+            let number = |(segment, row)| starts[segment] + row;
+            rows.extend(ids.iter().filter_map(|&id| by_id.find(id).map(number)));
+            return Ok(rows);
+        }
+        // One segment after the other, so that its ids stay in cache.
+        for map in &by_id.maps {
             rows.extend(ids.iter().filter_map(|&id| Some(first + map.find(id)?)));
-            first += segment.count;
+            first += map.count;
         }
         Ok(rows)
+    }
+
+    /// The number of each segment's first row.
+    pub(super) fn starts(&self) -> Vec<usize> {
+        let ends = self.segments.iter().scan(0, |end, segment| {
+            *end += segment.count;
+            Some(*end)
+        });
+        std::iter::once(0).chain(ends).take(self.segments.len()).collect()
+    }
+}
+
+/// The rows of a snapshot by their ids.
+pub(super) struct RowsById<'a> {
+    maps: Vec<IdMap<'a>>,
+    /// Whether ids rise from each row to the next over all segments, so that only one segment can have an id.
+    ascending: bool,
+}
+
+impl RowsById<'_> {
+    /// The segment of an id, and the row in it.
+    pub(super) fn find(&self, id: i64) -> Option<(usize, usize)> {
+        if self.ascending {
+            let segment = self.maps.partition_point(|map| map.ids.of(0) <= id).checked_sub(1)?;
+            return Some((segment, self.maps[segment].find(id)?));
+        }
+        self.maps.iter().enumerate().find_map(|(segment, map)| Some((segment, map.find(id)?)))
     }
 }
 
@@ -329,6 +364,21 @@ pub fn sign_bits(rows: &[i8], dims: usize) -> Result<Vec<u8>, TryReserveError> {
     let mut bits = filled(0, rows.len() / dims * dims.div_ceil(8))?;
     write_sign_bits(rows, dims, &mut bits);
     Ok(bits)
+}
+
+/// Write the sign bits and the squared norms of int8 vectors.
+pub(super) fn write_bits_and_norms(rows: &[i8], dims: usize, bits: &mut [u8], norms: &mut [u32]) {
+    let step = (STEP_BYTES / dims).max(1);
+    let parts = rows.chunks(step * dims).zip(bits.chunks_mut(step * dims.div_ceil(8))).zip(norms.chunks_mut(step));
+    for ((rows, bits), norms) in parts {
+        write_step(rows, dims, bits, norms);
+    }
+}
+
+/// As [`write_bits_and_norms`], for rows that are in cache.
+fn write_step(rows: &[i8], dims: usize, bits: &mut [u8], norms: &mut [u32]) {
+    write_sign_bits(rows, dims, bits);
+    Dot::squared_norms(Dot::isa(), Matrix::whole(rows, dims), norms);
 }
 
 #[expect(unsafe_code, reason = "initialised memory for a function that also takes memory that is not")]
@@ -350,6 +400,10 @@ fn write_sign_bits(rows: &[i8], dims: usize, out: &mut [u8]) {
 mod tests {
     use super::*;
     use crate::similarity::testing::Random;
+
+    fn find(segment: &Segment, id: i64) -> Option<usize> {
+        segment.id_map().expect("memory").find(id)
+    }
 
     #[test]
     fn a_sign_bit_is_one_for_values_of_at_least_zero() {
@@ -376,17 +430,42 @@ mod tests {
         let own = [5, -3, 9, 100, 7, 6, 0, 1 << 40, -8, 2];
         let mut segment = sample(SegmentIds::Listed(Column::Owned(own.to_vec())));
         for (row, id) in own.into_iter().enumerate() {
-            assert_eq!(segment.find(id), Ok(Some(row)));
+            assert_eq!(find(&segment, id), Some(row));
         }
-        assert_eq!([3, i64::MIN].map(|id| segment.find(id)), [Ok(None), Ok(None)]);
+        assert_eq!([3, i64::MIN].map(|id| find(&segment, id)), [None, None]);
         let more = sample(SegmentIds::Consecutive(20));
         segment.reserve(&more).expect("memory");
         segment.append(&more);
-        let found = [9, 20, 29, 30].map(|id| segment.find(id).expect("memory"));
+        let found = [9, 20, 29, 30].map(|id| find(&segment, id));
         assert_eq!(found, [Some(2), Some(10), Some(19), None]);
         let plain = sample(SegmentIds::Consecutive(20));
-        let found = [19, 20, 29, 30, i64::MIN, i64::MAX].map(|id| plain.find(id).expect("memory"));
+        let found = [19, 20, 29, 30, i64::MIN, i64::MAX].map(|id| find(&plain, id));
         assert_eq!(found, [None, Some(0), Some(9), None, None, None]);
+    }
+
+    #[test]
+    fn ids_are_found_in_segments_in_and_out_of_order() {
+        let ids = [
+            SegmentIds::Consecutive(-5),
+            SegmentIds::Consecutive(5),
+            SegmentIds::Listed(Column::Owned((0..10).map(|row| 20 + 2 * row).collect())),
+            SegmentIds::Listed(Column::Owned((0..10).map(|row| 70 - row).collect())),
+        ];
+        let segments: Vec<Arc<Segment>> = ids.into_iter().map(|ids| Arc::new(sample(ids))).collect();
+        for order in [&[0, 1][..], &[0, 1, 2], &[2, 0], &[0, 1, 3], &[3], &[]] {
+            let segments: Vec<_> = order.iter().map(|&number| Arc::clone(&segments[number])).collect();
+            let snapshot = Snapshot { count: 10 * segments.len(), segments, ..Snapshot::default() };
+            let by_id = snapshot.rows_by_id().expect("memory");
+            let ids: Vec<i64> = snapshot.ids().collect();
+            assert_eq!(by_id.ascending, ids.is_sorted(), "{order:?}");
+            for id in -10..80 {
+                let row = ids.iter().position(|&other| other == id);
+                assert_eq!(by_id.find(id), row.map(|row| (row / 10, row % 10)), "{id} in {order:?}");
+            }
+            let mut rows = snapshot.rows_of(&(-10..80).collect::<Vec<_>>()).expect("memory");
+            rows.sort_unstable();
+            assert_eq!(rows, (0..ids.len()).collect::<Vec<_>>());
+        }
     }
 
     #[test]

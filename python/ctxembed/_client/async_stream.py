@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import anyio.lowlevel
 
 from ctxembed._client.dispatch import Job, abort
+from ctxembed._client.journal import run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from types import TracebackType
 
     from ctxembed._client._policy.clock import Deadline
-    from ctxembed._client.batches import EmbeddingsPart, Outcome
+    from ctxembed._client.batches import Batch, EmbeddingsPart, Outcome
     from ctxembed._client.dispatch import Dispatcher
+    from ctxembed._client.journal import JournalWriter
     from ctxembed._client.state import ClientState
     from ctxembed._client.stream import StreamState
 
@@ -34,6 +37,16 @@ class AsyncStream:
 
     def __init__(self, task: StreamTask) -> None:
         self._task = task
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were planned and have no outcome yet."""
+        return self._task.state.in_flight
+
+    @property
+    def retries(self) -> int:
+        """Retries so far, of the requests that have ended."""
+        return self._task.state.retries
 
     def __aiter__(self) -> AsyncIterator[EmbeddingsPart]:
         return self
@@ -85,13 +98,16 @@ class StreamTask:
         *,
         closing: Callable[[], object],
         deadline: Deadline,
+        journal: JournalWriter | None = None,
+        admit: Callable[[Batch], bool] | None = None,
+        settled: Callable[[Outcome], object] | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._client = client
-        self._state = state
+        self.state = state
         self._source = source
         self._closing = closing
-        self._job = Job(state.template, self._add_outcome, deadline)
+        self._job = Job(state.template, self._add_outcome, deadline, journal=journal, admit=admit, settled=settled)
         self._scope, self._reading, self._flushing = anyio.CancelScope(), anyio.CancelScope(), anyio.CancelScope()
         self._ended: anyio.Event | None = None
         self._cancel: Callable[[], object] | None = None
@@ -111,13 +127,13 @@ class StreamTask:
         try:
             with self._scope:
                 async with anyio.create_task_group() as self._group:
-                    if self._state.flush_after is not None:
-                        self._group.start_soon(self._flush, self._state.flush_after)
+                    if self.state.flush_after is not None:
+                        self._group.start_soon(self._flush, self.state.flush_after)
                     try:
                         await self._read()
                     except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
-                        self._state.exhaust(error)
-                        self._send()
+                        self.state.exhaust(error)
+                        await self._advance()
                     except BaseException as error:
                         if isinstance(error, anyio.get_cancelled_exc_class()):
                             raise
@@ -128,7 +144,7 @@ class StreamTask:
         except Exception as error:  # noqa: BLE001  # raised by next_part()
             self.error = error
         finally:
-            self._state.exhaust()
+            self.state.exhaust()
             if self._ended is not None:
                 self._ended.set()
             self._arrived.set()
@@ -137,16 +153,18 @@ class StreamTask:
         """Send documents that were held for too long while the source is waited for."""
         with self._flushing:
             while True:
-                delay = self._state.flush_delay()
+                delay = self.state.flush_delay()
                 if delay == 0.0:
-                    self._send()
+                    await self._advance()
                 await self._client.clock.sleep(delay or every)
 
     async def _read(self) -> None:
-        state = self._state
+        state = self.state
         source = _Source(self._source)
         with self._reading:
             while not state.exhausted:
+                if state.is_steady and not state.wants_document:
+                    await self._advance()  # nothing may be left that makes room
                 if not state.wants_document:
                     await self._has_room.wait()
                     continue
@@ -159,20 +177,36 @@ class StreamTask:
                     state.exhaust()
                 else:
                     state.feed(document)
-                self._send()
+                await self._advance()
+
+    async def _advance(self) -> None:
+        """Ask the journal for the documents that were counted, and send what is ready."""
+        lookup, journal = self.state.lookup(), self._client.journal
+        if lookup is not None and journal is not None:
+            try:
+                with anyio.CancelScope(shield=True):  # the end of the source is no reason to lose its last documents
+                    known = await run_in_thread(partial(journal.get, self.state.template, lookup.chunks))
+            except BaseException as error:
+                if isinstance(error, anyio.get_cancelled_exc_class()):
+                    raise
+                abort(self._group, self._job, error)
+                return
+            self.state.add_known(lookup, known)
+        self._send()
 
     def _send(self) -> None:
-        batches = self._state.next_batches()
-        if batches and not self._state.raises:
+        batches = self.state.next_batches()
+        if batches and not self.state.raises:
             self._job.fatal = None  # an outage may have ended: each new request finds out
         for batch in batches:
             self._group.start_soon(self._dispatcher.send, self._group, self._job, batch)
         self._arrived.set()  # invalid documents are parts without a request
 
     def _add_outcome(self, outcome: Outcome) -> None:
-        self._state.add_outcome(outcome)
+        self.state.add_outcome(outcome)
         self._send()
-        if self._state.exhausted:
+        self._has_room.set()
+        if self.state.exhausted:
             self._reading.cancel()  # a failure ends the stream; the source is not waited for
 
     async def next_part(self) -> EmbeddingsPart | None:
@@ -180,13 +214,13 @@ class StreamTask:
         while True:
             if self._closed:
                 return None
-            part = self._state.next_part()
+            part = self.state.next_part()
             if part is not None:
                 self._has_room.set()
                 return part
             if self._ended is not None and self._ended.is_set():
                 if self.error is None:
-                    self.error = self._state.error()
+                    self.error = self.state.error()
                 return None
             await self._arrived.wait()
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 from ctxembed._client._http.credentials import key_source
 from ctxembed._client.async_stream import AsyncStream, StreamTask
@@ -15,6 +14,7 @@ from ctxembed._client.base import BaseClient
 from ctxembed._client.batches import attach_no_vectors, attach_partial, result_or_error, single_result
 from ctxembed._client.dispatch import Job
 from ctxembed._client.endpoint import CONTEXTUALIZED, RequestTemplate
+from ctxembed._client.journal import run_in_thread
 from ctxembed._client.options import AsyncClientOptions, hide_secrets, show_options
 from ctxembed._client.progress import ProgressMeter, progress_callback
 from ctxembed._client.raw import AsyncRawCalls
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import EllipsisType, TracebackType
 
     from ctxembed._client._policy.clock import Deadline
-    from ctxembed._client.batches import Outcome, PlannedCall
+    from ctxembed._client.batches import Batch, Outcome, PlannedCall
     from ctxembed._client.progress import Progress
     from ctxembed._models import EncodingFormat, InputType
     from ctxembed._results import Embeddings
@@ -96,6 +96,11 @@ class AsyncClient(BaseClient):
     on_request, on_response, on_retry : callable, optional
         Called for each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
         event loop. They may be coroutine functions. Exceptions of a hook are logged and change nothing.
+    journal : object, optional
+        Keeps the rows of documents, so that none is paid for twice: ``get(keys)`` returns a mapping of those that it
+        knows, ``put(rows, usage)`` stores those of a response before they are returned. Keys are those of
+        :func:`document_key`. It is called from any thread, never twice at once. Used by :meth:`embed` and
+        :meth:`stream`, not by :meth:`embed_queries`, :meth:`embed_texts` and :meth:`create`.
     clock : Clock, optional
         Time, sleep and randomness. Tests pass one that does not wait.
     allow_insecure : bool
@@ -212,13 +217,16 @@ class AsyncClient(BaseClient):
         split until the refused document is alone, so that no document fails because of another. An error that every
         request would meet (401, 403, 404, no connection) keeps the rest from being sent. Documents are read in
         the event loop. If they have more than a million characters, a worker thread checks and counts them.
+
+        With a ``journal``, documents that it knows and further documents of equal content are not sent, and a worker
+        thread checks and counts the documents. An exception that it raises cancels the call and is raised here.
         """
         started = self._deadline(deadline)
         rows = as_lists(documents)
         plan = partial(self._plan_embed, rows, model, dimensions, encoding_format, on_error)
-        if has_more_characters(rows, _MAX_INLINE):
+        if self._state.journal is not None or has_more_characters(rows, _MAX_INLINE):
             with attach_no_vectors(RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)):
-                planned = await anyio.to_thread.run_sync(plan)
+                planned = await run_in_thread(plan)
         else:
             planned = plan()
         return await self._run(planned, on_error, progress, started)
@@ -406,22 +414,20 @@ class AsyncClient(BaseClient):
         Notes
         -----
         An exception that ``documents`` raises is raised when the documents before it were embedded and returned.
+
+        With a ``journal``, documents that it knows and further documents of equal content are not sent. An exception
+        that it raises cancels the requests in flight and is raised here.
         """
-        state, closing = self._stream_state(
+        return self._open_stream(
+            documents,
             model,
             dimensions,
             encoding_format,
             on_error=on_error,
             ordered=ordered,
             progress=progress,
+            deadline=deadline,
             flush_after=flush_after,
-        )
-        if not hasattr(documents, "__aiter__"):
-            documents_of("documents", documents)  # refuses what cannot be iterated
-        return AsyncStream(
-            StreamTask(
-                self._dispatcher, self._state, state, documents, closing=closing, deadline=self._deadline(deadline)
-            )
         )
 
     async def aclose(self) -> None:
@@ -447,6 +453,52 @@ class AsyncClient(BaseClient):
     ) -> None:
         with anyio.CancelScope(shield=True):
             await self.aclose()
+
+    def _open_stream(
+        self,
+        documents: Iterable[Iterable[str]] | AsyncIterable[Iterable[str]],
+        model: str,
+        dimensions: int | None,
+        encoding_format: Any,
+        *,
+        on_error: str,
+        ordered: bool,
+        progress: bool | Callable[[Progress], object] | None,
+        deadline: float | None,
+        flush_after: float | None,
+        admit: Callable[[Batch], bool] | None = None,
+        settled: Callable[[Outcome], object] | None = None,
+        steady: bool = False,
+    ) -> AsyncStream:
+        """Open a stream. ``admit`` and ``settled`` are called in the event loop: see :class:`Job`.
+
+        With ``steady`` the requests depend on the documents alone: see :class:`StreamState`.
+        """
+        state, closing = self._stream_state(
+            model,
+            dimensions,
+            encoding_format,
+            on_error=on_error,
+            ordered=ordered,
+            progress=progress,
+            flush_after=flush_after,
+            steady=steady,
+        )
+        if not hasattr(documents, "__aiter__"):
+            documents_of("documents", documents)  # refuses what cannot be iterated
+        return AsyncStream(
+            StreamTask(
+                self._dispatcher,
+                self._state,
+                state,
+                documents,
+                closing=closing,
+                deadline=self._deadline(deadline),
+                journal=self._journal_writer(),
+                admit=admit,
+                settled=settled,
+            )
+        )
 
     async def _create(
         self,
@@ -475,5 +527,6 @@ class AsyncClient(BaseClient):
         with progress_callback(progress) as report:
             meter = ProgressMeter(planned, assembly, report, self._state.clock)
             with attach_partial(assembly):
-                await self._dispatcher.run(Job(planned.template, meter.add, deadline), planned.batches)
+                job = Job(planned.template, meter.add, deadline, journal=self._journal_writer(), unstored=assembly.add)
+                await self._dispatcher.run(job, planned.batches)
         return result_or_error(assembly, on_error)

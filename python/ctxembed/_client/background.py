@@ -120,13 +120,18 @@ class BackgroundTask:
         if self._task is not None:
             self._task.cancel()
 
-    def cancel(self) -> None:
-        """Cancel the task and wait until it and its requests have ended. Any thread may call it."""
+    def cancel(self, is_storing: Callable[[], bool]) -> None:
+        """Cancel the task and wait until it and its requests have ended. Any thread may call it.
+
+        Where a callable of the caller's hangs, it waits for a limited time, unless ``is_storing`` says that a journal
+        is at work.
+        """
         if self._ended.is_set() or not self._loop.call_soon(self.cancel_soon) or self._loop.is_current_thread():
             return
         with contextlib.suppress(ClosedClientError):
             self._loop.wait(self._ended.is_set)
-            self._ended.wait(_JOIN_TIMEOUT)
+            while not self._ended.wait(_JOIN_TIMEOUT) and is_storing():
+                pass
 
 
 class _RunningLoop:
@@ -266,6 +271,13 @@ class _RunningLoop:
             with self._turn:
                 self._close()
 
+    def join(self, is_storing: Callable[[], bool]) -> None:
+        """Wait for the end of a stopped loop's thread while ``is_storing``."""
+        if self._thread is None or self.is_inherited() or self.is_current_thread():
+            return
+        while is_storing() and self._thread.is_alive() and not self.is_frozen():
+            self._thread.join(_JOIN_TIMEOUT)
+
 
 @contextlib.contextmanager
 def _ctrl_c_stops(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
@@ -332,8 +344,10 @@ class BackgroundLoop:
             if loop.add(task, work):
                 return task
 
-    def stop(self) -> None:
-        """End the thread, if there is one."""
+    def stop(self, is_storing: Callable[[], bool]) -> None:
+        """End the thread, if there is one. While ``is_storing`` says that a journal is at work, wait for that."""
         self.stopped = True
         if self._finalizer is not None:
             self._finalizer()
+        if self._loop is not None:
+            self._loop.join(is_storing)

@@ -25,6 +25,7 @@ from ctxembed._client.batches import Batch, attach_no_vectors, plan_call
 from ctxembed._client.dispatch import Dispatcher
 from ctxembed._client.endpoint import CONTEXTUALIZED, TEXTS, RequestTemplate
 from ctxembed._client.hooks import Hooks
+from ctxembed._client.journal import ClientJournal, JournalWriter, plan_missing
 from ctxembed._client.options import (
     DEFAULTS,
     check_base_url,
@@ -35,6 +36,7 @@ from ctxembed._client.options import (
     check_hook,
     check_http_client,
     check_int,
+    check_journal,
     check_proxy,
     check_rate,
     check_seconds,
@@ -50,6 +52,7 @@ from ctxembed._client.stream import StreamState
 from ctxembed._errors import ClosedClientError
 from ctxembed._models import get_model
 from ctxembed._planning.calibration import ModelCalibrations
+from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.limits import check_limits
 from ctxembed._planning.prepare import as_lists, documents_of, prepare, prepare_one, prepare_texts
 
@@ -111,6 +114,7 @@ class BaseClient:
             proxy=check_proxy(options["proxy"]),
             verify=check_verify(options["verify"]),
         )
+        journal = None if check_journal(options["journal"]) is None else ClientJournal(options["journal"])
         clock = SYSTEM_CLOCK if options["clock"] is None else check_clock(options["clock"])
         # The SSL context, not its path: a copy with a context of its own would need connections of its own.
         options.update(base_url=base_url, verify=settings.verify)
@@ -128,6 +132,8 @@ class BaseClient:
                     budget = state.budget
             if check_hedge(before["hedge"]) == hedge:
                 hedging = state.hedging
+            if before["journal"] is options["journal"]:
+                journal = state.journal
         pacing = Pacing(
             shared_rate_limiter(rate_limiter_identity(key, base_url, clock)),
             limiter,
@@ -149,6 +155,7 @@ class BaseClient:
             connections=connections,
             clock=clock,
             calibrations=calibrations,
+            journal=journal,
         )
 
     @property
@@ -207,9 +214,14 @@ class BaseClient:
     ) -> PlannedCall:
         self._check_open()
         check_on_error(on_error)
-        template = RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format)
+        template, journal = (
+            RequestTemplate.create(CONTEXTUALIZED, model, dimensions, encoding_format),
+            self._state.journal,
+        )
         with attach_no_vectors(template):
-            return plan_call(template, self._prepare(prepare, template, documents, allow_empty=True), on_error)
+            prepared = self._prepare(prepare, template, documents, allow_empty=True, pack=journal is None)
+            planned = plan_call(template, prepared, on_error)
+        return planned if journal is None else plan_missing(planned, prepared, journal, self._options["limits"])
 
     def _plan_queries(self, queries: Any, model: str, dimensions: int | None, encoding_format: Any) -> PlannedCall:
         documents = [[query] for query in _check_queries(queries)]
@@ -260,6 +272,7 @@ class BaseClient:
         ordered: bool,
         progress: bool | Callable[[Progress], object] | None,
         flush_after: float | None,
+        steady: bool = False,
     ) -> tuple[StreamState, Callable[[], object]]:
         """Check the arguments of a stream; return its state, and a callable that ends its progress bar."""
         self._check_open()
@@ -270,7 +283,7 @@ class BaseClient:
         stack = ExitStack()
         state = StreamState(
             template,
-            partial(self._prepare, prepare, template),
+            partial(self._prepare, prepare, template, pack=False),
             self._options["limits"],
             self._options["max_concurrency"],
             ordered=ordered,
@@ -278,6 +291,8 @@ class BaseClient:
             progress=stack.enter_context(progress_callback(progress)),
             clock=self._state.clock,
             flush_after=check_rate("flush_after", flush_after),
+            keys=None if self._state.journal is None else DocumentKeys(model, dimensions, encoding_format),
+            steady=steady,
         )
         return state, stack.close
 
@@ -287,8 +302,7 @@ class BaseClient:
         template: RequestTemplate,
         documents: Any,
         first_document: int = 0,
-        *,
-        allow_empty: bool = False,
+        **more: bool,
     ) -> PreparedDocuments:
         return prepare(
             documents,
@@ -297,8 +311,12 @@ class BaseClient:
             first_document=first_document,
             calibration=self._state.calibrations.of(template.model),
             model=get_model(template.model),
-            allow_empty=allow_empty,
+            **more,
         )
+
+    def _journal_writer(self) -> JournalWriter | None:
+        """Create the writer of one call, if the client has a journal."""
+        return None if self._state.journal is None else JournalWriter(self._state.journal)
 
 
 def rate_limiter_identity(key: KeySource, base_url: str, clock: Clock) -> Hashable:

@@ -13,7 +13,7 @@ from ctxembed._errors import ClosedClientError, CtxembedError, DocumentError, Sp
 from ctxembed._results import NO_USAGE, Embeddings, EmbedError, Failure, InvalidDocumentsError, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,6 +30,7 @@ __all__ = [
     "PlannedCall",
     "attach_no_vectors",
     "attach_partial",
+    "batches_of",
     "failures_of",
     "part_of",
     "plan_call",
@@ -79,6 +80,8 @@ class Batch:
         The body of the request, where it is written already. The caller may change the documents then.
     shape : list of int
         Chunks of each document.
+    keys : list of bytes
+        The key of each document, for the journal. Empty without a journal.
     """
 
     documents: list[list[str]] = field(repr=False)
@@ -90,6 +93,7 @@ class Batch:
     estimate: tuple[int, ...] = ()
     body: bytes | None = field(default=None, repr=False)
     shape: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         if not self.shape:
@@ -99,7 +103,8 @@ class Batch:
         """Return a range of its documents as a batch."""
         n = len(self.documents)
         share = self.tokens * stop // n - self.tokens * start // n  # the shares add up to the whole
-        return Batch(self.documents[start:stop], self.positions[start:stop], share, self.root, attempts)
+        keys = self.keys[start:stop]
+        return Batch(self.documents[start:stop], self.positions[start:stop], share, self.root, attempts, keys=keys)
 
     def split(self, refused: Sequence[int], attempts: int, spent: Usage = NO_USAGE) -> list[Batch]:
         """Isolate the refused documents, or cut the batch in two where none is named."""
@@ -164,6 +169,10 @@ class PlannedCall:
         Documents with problems, which are in no batch.
     subject : str
         What a document is called in messages: "document", "query" or "text".
+    copies : dict of int to list of int
+        Documents of equal content, which are in no batch, by the position of the first of them.
+    known : dict of int to ndarray
+        The rows of the documents that the journal knows, which are in no batch, by position.
     """
 
     template: RequestTemplate
@@ -172,6 +181,8 @@ class PlannedCall:
     batches: list[Batch]
     invalid: tuple[Failure, ...] = ()
     subject: str = "document"
+    copies: Mapping[int, list[int]] = field(default_factory=dict)
+    known: Mapping[int, NDArray[np.int8 | np.uint8]] = field(default_factory=dict)
 
     @property
     def chunks(self) -> int:
@@ -179,9 +190,11 @@ class PlannedCall:
         return int(self.offsets[-1])
 
     def assembly(self) -> Assembly:
-        """Create the assembly of the outcomes, which holds the invalid documents already."""
-        assembly = Assembly(self.template, self.offsets, self.subject)
+        """Create the assembly of the outcomes, which holds the invalid and the known documents already."""
+        assembly = Assembly(self.template, self.offsets, self.subject, self.copies)
         assembly.failures += self.invalid
+        for position, rows in self.known.items():
+            assembly.add_known(position, rows)
         return assembly
 
 
@@ -195,12 +208,7 @@ def plan_call(
     InvalidDocumentsError
         With ``on_error="raise"``, where the API would refuse a document.
     """
-    batches = []
-    for root, positions in enumerate(prepared.requests):
-        documents = [prepared.documents[position] for position in positions.tolist()]
-        tokens, estimate = int(prepared.tokens[positions].sum()), prepared.estimate_of(positions)
-        batches.append(Batch(documents, positions, tokens, root, estimate=estimate))
-    problems = prepared.problems
+    batches, problems = batches_of(prepared), prepared.problems
     if subject != "document":
         problems = tuple(replace(problem, subject=subject) for problem in problems)
     planned = PlannedCall(template, prepared.documents, prepared.offsets, batches, failures_of(problems), subject)
@@ -212,6 +220,24 @@ def plan_call(
         )
         raise InvalidDocumentsError(message, planned.assembly().result(), invalid, problems)
     return planned
+
+
+def batches_of(prepared: PreparedDocuments, keys: Mapping[int, bytes] | None = None) -> list[Batch]:
+    """Create the batches of prepared documents, with the key of each document where ``keys`` has them."""
+    batches = []
+    for root, positions in enumerate(prepared.requests):
+        at = positions.tolist()
+        batch = Batch(
+            [prepared.documents[position] for position in at],
+            positions,
+            int(prepared.tokens[positions].sum()),
+            root,
+            estimate=prepared.estimate_of(positions),
+        )
+        if keys is not None:
+            batch.keys = [keys[position] for position in at]
+        batches.append(batch)
+    return batches
 
 
 def failures_of(problems: Sequence[Problem]) -> tuple[Failure, ...]:
@@ -232,12 +258,20 @@ class Assembly:
         Width and dtype of the vectors.
     offsets : ndarray of int64, shape (n_documents + 1,)
         The rows of document ``i`` are ``offsets[i]:offsets[i + 1]``.
-    subject : str
+    subject, copies
         As in :class:`PlannedCall`.
     """
 
-    def __init__(self, template: RequestTemplate, offsets: NDArray[np.int64], subject: str = "document") -> None:
+    def __init__(
+        self,
+        template: RequestTemplate,
+        offsets: NDArray[np.int64],
+        subject: str = "document",
+        copies: Mapping[int, list[int]] | None = None,
+    ) -> None:
         self.subject = subject
+        self._copies = copies or {}
+        self._has_known = False
         self._template = template
         self._offsets = offsets
         self._vectors: NDArray[np.int8 | np.uint8] | None = None
@@ -249,9 +283,10 @@ class Assembly:
     def add(self, outcome: Outcome) -> None:
         """Add the vectors and failures of a batch."""
         self.usage += outcome.usage
-        self.failures += outcome.failures()
-        found = outcome.embeddings
+        found, error = outcome.embeddings, outcome.error
         if found is None:
+            if error is not None:
+                self._fail(outcome, error)
             return
         positions = outcome.batch.positions
         if self._space is None:
@@ -260,7 +295,7 @@ class Assembly:
             error = SpaceError(
                 f"the response holds vectors of the space {found.space!r}, and those before it of {self._space!r}"
             )
-            self.failures += [Failure(position, error, outcome.attempts) for position in positions.tolist()]
+            self._fail(outcome, error)
             return
         self._has_rows[positions] = True
         if len(positions) == len(self._has_rows):  # one request holds all documents: its matrix is the call's
@@ -274,6 +309,24 @@ class Assembly:
         else:
             rows = np.repeat(starts - found.offsets[:-1], counts) + np.arange(len(found.vectors))
             matrix[rows] = found.vectors
+        if self._copies:
+            for position, vectors in zip(positions.tolist(), found, strict=True):
+                self._add_rows(self._copies.get(position, ()), vectors)
+
+    def add_known(self, position: int, vectors: NDArray[np.int8 | np.uint8]) -> None:
+        """Add the rows of a document that was not requested, and of its copies."""
+        self._has_known = True
+        self._add_rows([position, *self._copies.get(position, ())], vectors)
+
+    def _add_rows(self, positions: Sequence[int], vectors: NDArray[np.int8 | np.uint8]) -> None:
+        for position in positions:
+            self._matrix()[self._offsets[position] : self._offsets[position + 1]] = vectors
+            self._has_rows[position] = True
+
+    def _fail(self, outcome: Outcome, error: Exception) -> None:
+        for position in outcome.batch.positions.tolist():
+            failed = [position, *self._copies.get(position, ())]
+            self.failures += [Failure(document, error, outcome.attempts) for document in failed]
 
     def _matrix(self) -> NDArray[np.int8 | np.uint8]:
         if self._vectors is None:
@@ -303,9 +356,13 @@ class Assembly:
             encoding_format=self._template.encoding_format,
             usage=self.usage,
             failures=tuple(sorted(self.failures, key=lambda failure: failure.document)),
-            space=self._template.space if self._space is None else self._space,
+            space=self._result_space(),
             input_type=self._template.input_type,
         )
+
+    def _result_space(self) -> str | None:
+        """Return the space of the vectors. A journal does not say from which server its rows came."""
+        return self._space if self._space is not None or self._has_known else self._template.space
 
 
 def result_or_error(assembly: Assembly, on_error: str) -> Embeddings:

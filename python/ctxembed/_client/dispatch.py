@@ -5,7 +5,7 @@ Both clients use it: :class:`AsyncClient` in the caller's task, :class:`Client` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -16,6 +16,8 @@ from ctxembed._client._policy.retry import is_transient
 from ctxembed._client.attempts import BatchRequest
 from ctxembed._client.endpoint import is_refusal, refused_documents
 from ctxembed._client.hooks import log
+from ctxembed._errors import DocumentError
+from ctxembed._results import NO_USAGE
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 
     from ctxembed._client.batches import Batch, Outcome
     from ctxembed._client.endpoint import RequestTemplate
+    from ctxembed._client.journal import JournalWriter
     from ctxembed._client.state import ClientState
 
-__all__ = ["Dispatcher", "Job", "abort"]
+__all__ = ["Dispatcher", "Job", "NotAdmittedError", "abort", "affects_all"]
 
 _SUSPICIOUS: Final = 16
 """Single documents of a planned request that were refused, with nothing accepted, before all of it is suspected."""
@@ -52,6 +55,14 @@ class _Refusals:
         return self.single_documents >= _SUSPICIOUS
 
 
+def _ignore(outcome: Outcome) -> None:
+    del outcome
+
+
+class NotAdmittedError(Exception):
+    """``Job.admit`` kept a batch from being sent."""
+
+
 @dataclass(slots=True)
 class Job:
     """The state of one call while its batches are in flight.
@@ -67,8 +78,18 @@ class Job:
     fatal : Exception or None
         An error that every other request would meet. No request starts after it.
     abort : BaseException or None
-        What a callable of the caller's raised to end more than its request, such as ``SystemExit``, or what ``emit``
-        raised. It cancels the requests in flight and ends the call.
+        What a callable of the caller's raised to end more than its request, such as ``SystemExit``, or what ``emit``,
+        the journal, ``admit`` or ``settled`` raised. It cancels the requests in flight and ends the call.
+    journal : JournalWriter or None
+        Stores each successful outcome before it is emitted.
+    unstored : callable
+        Receives the outcome that the journal failed to store, in place of ``emit``.
+    admit : callable or None
+        Called with each batch that has a slot, before its first attempt. Where it returns False, the batch is not sent
+        and fails with :class:`NotAdmittedError`.
+    settled : callable or None
+        Called with the outcome of each admitted batch, before it is emitted. The outcome of a batch that is split has
+        no usage: that of its first piece includes it. It is not called for requests that are cancelled.
     """
 
     template: RequestTemplate
@@ -76,6 +97,10 @@ class Job:
     deadline: Deadline = field(default_factory=Deadline)
     fatal: Exception | None = None
     abort: BaseException | None = None
+    journal: JournalWriter | None = None
+    unstored: Callable[[Outcome], object] = _ignore
+    admit: Callable[[Batch], bool] | None = None
+    settled: Callable[[Outcome], object] | None = None
     succeeded: int = 0
     refusals: dict[int, _Refusals] = field(default_factory=dict)
 
@@ -94,13 +119,13 @@ class Job:
             self.succeeded += 1
             self.refusals.clear()
             return
-        if is_refusal(error):
-            affects_all = refused_documents(error, len(outcome.batch.documents)) is None or (
-                self.succeeded == 0 and sum(found.is_suspected for found in self.refusals.values()) >= _MAX_SUSPECTED
-            )
-        else:
-            affects_all = outage or not is_transient(error) or is_unreachable(error)
-        if affects_all and self.fatal is None:
+        refused = is_refusal(error)
+        everything_is_refused = (
+            refused
+            and self.succeeded == 0
+            and sum(found.is_suspected for found in self.refusals.values()) >= _MAX_SUSPECTED
+        )
+        if self.fatal is None and (affects_all(error) or everything_is_refused or (outage and not refused)):
             self.fatal = error
 
     def record_refusal(self, batch: Batch, error: Exception) -> None:
@@ -120,6 +145,15 @@ class Job:
         """Return the refusal that counts for all that is left of the planned request, if there is one."""
         found = self.refusals.get(batch.root)
         return found.last if found is not None and found.is_suspected and found.pieces >= _MAX_REFUSED else None
+
+
+def affects_all(error: Exception) -> bool:
+    """Return whether every other request would meet the error: 401, 403, 404, no connection at all, and their like."""
+    if isinstance(error, DocumentError | NotAdmittedError):
+        return False
+    if is_refusal(error):
+        return refused_documents(error, 0) is None
+    return not is_transient(error) or is_unreachable(error)
 
 
 class Dispatcher:
@@ -184,6 +218,8 @@ class Dispatcher:
         given_up: Exception | None = None
         try:
             given_up = job.fatal or job.given_up(batch)
+            if given_up is None and not _admit(group, job, batch):
+                given_up = NotAdmittedError("the batch was not admitted")
             outcome = await request.run() if given_up is None else request.outcome(given_up)
         except Exception as error:  # noqa: BLE001  # whatever it is, what others have paid for is kept
             outcome = request.outcome(error)
@@ -194,16 +230,27 @@ class Dispatcher:
             return
         finally:
             self._state.pacing.concurrency.release()
-        refusal = outcome.error
-        if refusal is not None and is_refusal(refusal):
-            job.record_refusal(batch, refusal)
-            if given_up is None and len(batch.documents) > 1:
-                named = refused_documents(refusal, len(batch.documents))
+        await self._end(group, job, outcome, was_sent=given_up is None)
+
+    async def _end(self, group: TaskGroup, job: Job, outcome: Outcome, *, was_sent: bool) -> None:
+        """Split a batch that was refused; else store and emit its outcome."""
+        batch, error = outcome.batch, outcome.error
+        if error is not None and is_refusal(error):
+            job.record_refusal(batch, error)
+            if was_sent and len(batch.documents) > 1:
+                named = refused_documents(error, len(batch.documents))
                 if named is not None:
-                    self._split(group, job, outcome, refusal, named)
+                    if _settle(group, job, replace(outcome, usage=NO_USAGE)):
+                        self._split(group, job, outcome, error, named)
                     return
-        job.record(outcome, outage=self._state.budget.is_outage)
-        _emit(group, job, outcome)
+        if not isinstance(error, NotAdmittedError):
+            job.record(outcome, outage=self._state.budget.is_outage)
+        unstored = None if job.journal is None else await job.journal.store(outcome)
+        if unstored is not None:
+            job.unstored(outcome)
+            abort(group, job, unstored)
+        elif not was_sent or _settle(group, job, outcome):
+            _emit(group, job, outcome)
 
     def _split(self, group: TaskGroup, job: Job, outcome: Outcome, refusal: Exception, named: list[int]) -> None:
         batch = outcome.batch
@@ -230,8 +277,24 @@ class Dispatcher:
         return BatchRequest(self._state, job.template, batch, job.deadline, keep_body=keep_body)
 
 
-def _ignore(outcome: Outcome) -> None:
-    del outcome
+def _admit(group: TaskGroup, job: Job, batch: Batch) -> bool:
+    """Call ``job.admit``. An exception of it ends the call."""
+    try:
+        return job.admit is None or job.admit(batch)
+    except BaseException as error:  # noqa: BLE001  # raised when the group has ended
+        abort(group, job, error)
+        return False
+
+
+def _settle(group: TaskGroup, job: Job, outcome: Outcome) -> bool:
+    """Call ``job.settled``; return False where that ends the call."""
+    try:
+        if job.settled is not None:
+            job.settled(outcome)
+    except BaseException as error:  # noqa: BLE001  # raised when the group has ended
+        abort(group, job, error)
+        return False
+    return True
 
 
 def _emit(group: TaskGroup, job: Job, outcome: Outcome) -> None:

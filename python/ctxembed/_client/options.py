@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ctxembed._client._http.transport import Transport
     from ctxembed._client._policy.clock import Clock
     from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
+    from ctxembed._client.journal import Journal
     from ctxembed._planning.prepare import CountsTokens
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "check_hook",
     "check_http_client",
     "check_int",
+    "check_journal",
     "check_proxy",
     "check_rate",
     "check_seconds",
@@ -87,6 +89,7 @@ class _SharedOptions(TypedDict, total=False):
     on_request: Callable[[RequestEvent], Any] | None
     on_response: Callable[[ResponseEvent], Any] | None
     on_retry: Callable[[RetryEvent], Any] | None
+    journal: Journal | None
     clock: Clock | None
     allow_insecure: bool
 
@@ -126,6 +129,7 @@ DEFAULTS: Final[ClientOptions] = {
     "on_request": None,
     "on_response": None,
     "on_retry": None,
+    "journal": None,
     "clock": None,
     "allow_insecure": False,
 }
@@ -396,6 +400,16 @@ def check_token_counter(value: object) -> Any:
     """Return a token counter, a callable, or None."""
     if value is not None and not callable(value) and not hasattr(value, "count_batch"):
         raise TypeError(f"token_counter must be a TokenCounter or a callable, got {type(value).__name__}")
+    return value
+
+
+def check_journal(value: object) -> Any:
+    """Return an object with the callables ``get`` and ``put``, or None."""
+    if value is None:
+        return None
+    missing = [name for name in ("get", "put") if not callable(getattr(value, name, None))]
+    if missing:
+        raise TypeError(f"journal must have get() and put(), got {type(value).__name__} without {missing[0]}()")
     return value
 
 

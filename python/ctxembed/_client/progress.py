@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ctxembed._client._policy.clock import Clock
     from ctxembed._client.batches import Assembly, Outcome, PlannedCall
@@ -79,8 +79,9 @@ class ProgressMeter:
         self._report = report
         self._clock = clock
         self._started = clock.monotonic()
-        self._documents = len(planned.invalid)
-        self._chunks = sum(len(planned.documents[failure.document]) for failure in planned.invalid)
+        done = [*(failure.document for failure in planned.invalid), *planned.known, *self._copies_of(planned.known)]
+        self._documents = len(done)
+        self._chunks = sum(len(planned.documents[position]) for position in done)
         self._remaining = {batch.root: len(batch.documents) for batch in planned.batches}  # documents of each request
         self._requests = self._retries = 0
 
@@ -88,8 +89,9 @@ class ProgressMeter:
         """Add an outcome."""
         self._assembly.add(outcome)
         batch = outcome.batch
-        self._documents += len(batch.documents)
-        self._chunks += sum(batch.shape)
+        copies = self._copies_of(batch.positions.tolist()) if self._planned.copies else []
+        self._documents += len(batch.documents) + len(copies)
+        self._chunks += sum(batch.shape) + sum(len(self._planned.documents[position]) for position in copies)
         self._retries += outcome.retries
         self._remaining[batch.root] -= len(batch.documents)
         self._requests += self._remaining[batch.root] == 0
@@ -108,6 +110,9 @@ class ProgressMeter:
                     seconds=self._clock.monotonic() - self._started,
                 )
             )
+
+    def _copies_of(self, positions: Iterable[int]) -> list[int]:
+        return [copy for position in positions for copy in self._planned.copies.get(position, ())]
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ctxembed._client._policy.pacing import Pacing
     from ctxembed._client._policy.retry import RetryBudget, RetryPolicy
     from ctxembed._client.hooks import Hooks
+    from ctxembed._client.journal import ClientJournal
     from ctxembed._planning.calibration import ModelCalibrations
 
 __all__ = ["ClientState"]
@@ -37,6 +38,8 @@ class ClientState:
         Asked before each attempt.
     deadline : float or None
         Seconds that a call may take, unless the call says otherwise.
+    journal : ClientJournal or None
+        Knows and stores the rows of documents.
     timeouts, retry, budget, hedging, hooks, pacing, connections, clock, calibrations
         See their classes.
     """
@@ -54,7 +57,12 @@ class ClientState:
     connections: Connections
     clock: Clock
     calibrations: ModelCalibrations
+    journal: ClientJournal | None = None
 
     def deadline_after(self, seconds: float | None) -> Deadline:
         """Start the deadline of a call that may take that many seconds; None for the client's."""
         return Deadline.after(self.deadline if seconds is None else seconds, self.clock)
+
+    def is_storing(self) -> bool:
+        """Return whether the journal is storing rows of a response."""
+        return self.journal is not None and self.journal.is_storing()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,19 +13,20 @@ import numpy as np
 from ctxembed._client.batches import Assembly, Batch, EmbeddingsPart, Outcome, failures_of, part_of
 from ctxembed._client.progress import Progress
 from ctxembed._planning.packing import pack_counts
-from ctxembed._results import EmbedError, Failure, Usage
+from ctxembed._results import NO_USAGE, Embeddings, EmbedError, Failure, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from ctxembed._client._policy.clock import Clock
     from ctxembed._client.endpoint import RequestTemplate
+    from ctxembed._planning.document_key import DocumentKeys
     from ctxembed._planning.limits import Limits
     from ctxembed._planning.prepare import PreparedDocuments
 
-__all__ = ["StreamState"]
+__all__ = ["Lookup", "StreamState", "simulate"]
 
 _AHEAD: Final = 4
 """Full requests of documents that are read before the packer chooses among them. Fewer leave room in requests."""
@@ -56,12 +58,18 @@ class StreamState:
         For the seconds of ``progress`` and ``flush_after``.
     flush_after : float or None
         Maximum seconds to hold a partly filled request.
+    keys : DocumentKeys or None
+        With a journal: the keys of its documents. Each document then goes through :meth:`lookup` and
+        :meth:`add_known` before it is sent.
+    steady : bool
+        Whether the requests depend on the documents alone, and not on when responses arrive. Documents are read while
+        fewer than ``concurrency`` requests are in flight, and packed as soon as they fill 4 requests.
 
     Notes
     -----
     A document is held from when it is read until its part is returned. At most as many documents are held as fill
-    ``concurrency + 4`` requests by documents, chunks or tokens, whichever comes first. That is the back-pressure on the
-    source and the bound on memory.
+    ``concurrency + 4`` requests (``concurrency + 8`` where ``steady``) by documents, chunks or tokens, whichever comes
+    first. That is the back-pressure on the source and the bound on memory.
     """
 
     def __init__(
@@ -76,6 +84,8 @@ class StreamState:
         progress: Callable[[Progress], object] | None,
         clock: Clock,
         flush_after: float | None = None,
+        keys: DocumentKeys | None = None,
+        steady: bool = False,
     ) -> None:
         self.template = template
         self._prepare = prepare
@@ -87,6 +97,10 @@ class StreamState:
         self._clock = clock
         self._started = clock.monotonic()
         self.flush_after = flush_after
+        self._keys = keys
+        self.is_steady = steady
+        self._lookup: list[_CountedDocument] = []  # counted, to be looked up in the journal
+        self._copies: dict[bytes, list[_CountedDocument]] = {}  # by key, of documents without an outcome
         self._waiting_since: float | None = None  # when the oldest document that is not sent was read
 
         self._uncounted: list[list[str]] = []  # read, not counted yet
@@ -111,7 +125,31 @@ class StreamState:
     @property
     def wants_document(self) -> bool:
         """Whether to read another document."""
-        return not self._exhausted and not self._held.reaches(self._request, self._concurrency + _AHEAD)
+        if self._exhausted or (self.is_steady and len(self._in_flight) >= self._concurrency):
+            return False
+        return not self._is_full
+
+    @property
+    def _is_full(self) -> bool:
+        ahead = 2 * _AHEAD if self.is_steady else _AHEAD
+        return self._held.reaches(self._request, self._concurrency + ahead)
+
+    @property
+    def _must_send(self) -> bool:
+        """Whether no more is read before something is sent."""
+        if self.is_steady:  # full of documents that are held, all of equal content
+            return self._exhausted or (self._is_full and not (self._in_flight or self._ready))
+        return not self.wants_document
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were planned and have no outcome yet."""
+        return len(self._in_flight)
+
+    @property
+    def retries(self) -> int:
+        """Retries so far."""
+        return self._retries
 
     @property
     def exhausted(self) -> bool:
@@ -183,11 +221,17 @@ class StreamState:
             self._requests += 1
         self._usage += outcome.usage
         self._retries += outcome.retries
+        copies = [self._copies.pop(key, []) for key in batch.keys]
         if outcome.error is not None and self._raises:
-            self._fail(outcome.failures())
+            same = [Failure(copy.position, outcome.error, outcome.attempts) for group in copies for copy in group]
+            self._fail([*outcome.failures(), *same])
             return
-        counts = _Size(len(batch.documents), sum(batch.shape), batch.tokens)
-        self._add_part(part_of(self.template, outcome), counts)
+        self._add_outcome(outcome)
+        if any(copies):
+            found = outcome.embeddings
+            rows = [None] * len(copies) if found is None else list(found)
+            equal = [(copy, vectors) for group, vectors in zip(copies, rows, strict=True) for copy in group]
+            self._add_rows(equal, None if found is None else found.space, outcome.error, outcome.attempts)
 
     def flush_delay(self) -> float | None:
         """Return the seconds until held documents are to be sent; None where there are none or no limit."""
@@ -198,18 +242,15 @@ class StreamState:
     def next_batches(self) -> list[Batch]:
         """Return the batches to send now."""
         late = self.flush_delay() == 0.0
-        must_send = late or not self.wants_document  # no more is read before something is sent
-        if self._uncounted and (
-            must_send
-            or len(self._uncounted) >= min(_COUNTED_AT_ONCE, self._limits.documents)
-            or self._uncounted_size >= self._limits.tokens
-        ):
-            self._count()
+        must_send = late or self._must_send
+        if self._keys is None:
+            self._count_if_due(must_send=must_send)
         if not self._pending:
+            if not self._uncounted:
+                self._waiting_since = None
             return []
-        if not must_send and not self._pending_size.reaches(
-            self._request, 1 if len(self._in_flight) < self._concurrency else _AHEAD
-        ):
+        ahead = _AHEAD if self.is_steady or len(self._in_flight) >= self._concurrency else 1
+        if not must_send and not self._pending_size.reaches(self._request, ahead):
             return []
         requests = self._pack()
         # The last request is not full yet, unless it is the end.
@@ -217,6 +258,37 @@ class StreamState:
         self._waiting_since = self._clock.monotonic() if self._pending else None
         self._pending_size = sum((counted.size for counted in self._pending), _Size())
         return [self._batch(request) for request in requests]
+
+    def lookup(self) -> Lookup | None:
+        """Return the documents to look up in the journal now; None where there are none, or no journal."""
+        if self._keys is None:
+            return None
+        self._count_if_due(must_send=self.flush_delay() == 0.0 or self._must_send)
+        found, self._lookup = self._lookup, []
+        documents: dict[bytes, _CountedDocument] = {}
+        for counted in found:
+            counted.key = self._keys.key(counted.chunks)
+            if counted.key in self._copies:
+                self._copies[counted.key].append(counted)
+            else:
+                self._copies[counted.key] = []
+                documents[counted.key] = counted
+        return Lookup(documents) if documents else None
+
+    def add_known(self, lookup: Lookup, known: Mapping[bytes, NDArray[Any]]) -> None:
+        """Add the rows of the documents that the journal knows. The others are sent."""
+        if self._failures:  # the stream ends
+            return
+        rows: list[tuple[_CountedDocument, NDArray[Any] | None]] = []
+        for key, counted in lookup.documents.items():
+            if key in known:
+                rows += [(copy, known[key]) for copy in (counted, *self._copies.pop(key))]
+            else:
+                self._pending.append(counted)
+                self._pending_size += counted.size
+        if self._pending and self._waiting_since is None:
+            self._waiting_since = self._clock.monotonic()
+        self._add_rows(rows, None, None, 0)
 
     def next_part(self) -> EmbeddingsPart | None:
         """Return the next part, or None where there is none yet."""
@@ -243,6 +315,14 @@ class StreamState:
             )
         return part
 
+    def _count_if_due(self, *, must_send: bool) -> None:
+        if self._uncounted and (
+            must_send
+            or len(self._uncounted) >= min(_COUNTED_AT_ONCE, self._limits.documents)
+            or self._uncounted_size >= self._limits.tokens
+        ):
+            self._count()
+
     def _count(self) -> None:
         base, raw = self._read - len(self._uncounted), self._uncounted
         self._uncounted, self._uncounted_size = [], 0
@@ -258,8 +338,11 @@ class StreamState:
                 counted = _CountedDocument(
                     position + base, chunks, int(prepared.tokens[position]), prepared.estimates[position]
                 )
-                self._pending.append(counted)
-                self._pending_size += counted.size
+                if self._keys is None:
+                    self._pending.append(counted)
+                    self._pending_size += counted.size
+                else:
+                    self._lookup.append(counted)
                 self._held += _Size(0, counted.size.chunks, counted.size.tokens)
         if failures and self._raises:
             self._fail(list(failures))
@@ -284,9 +367,12 @@ class StreamState:
         return counted.size.tokens > min(self._limits.tokens_per_document, self._limits.tokens)
 
     def _shareable(self) -> list[list[_CountedDocument]]:
-        """Return the documents that may share requests: all, or each unbroken range where order matters."""
+        """Return the documents that may share requests: all, or each unbroken range where order matters.
+
+        With a journal all may: known documents leave gaps, at which an outcome is divided into parts.
+        """
         fitting = [counted for counted in self._pending if not self._may_exceed(counted)]
-        if not self._ordered:
+        if not self._ordered or self._keys is not None:
             return [fitting] if fitting else []
         runs: list[list[_CountedDocument]] = []
         for counted in fitting:
@@ -305,7 +391,51 @@ class StreamState:
             sum(counted.size.tokens for counted in request),
             self._roots,
             estimate=tuple(np.sum([counted.estimate for counted in request], axis=0).tolist()),
+            keys=[] if self._keys is None else [counted.key for counted in request],
         )
+
+    def _add_rows(
+        self,
+        rows: list[tuple[_CountedDocument, NDArray[Any] | None]],
+        space: str | None,
+        error: Exception | None,
+        attempts: int,
+    ) -> None:
+        """Add documents that no request held: known ones, and those whose content another document had."""
+        if not rows:
+            return
+        rows.sort(key=lambda found: found[0].position)
+        template, documents = self.template, [counted for counted, _ in rows]
+        batch = Batch(
+            [counted.chunks for counted in documents],
+            np.array([counted.position for counted in documents], np.int64),
+            sum(counted.size.tokens for counted in documents),
+        )
+        embeddings = None
+        if error is None:
+            vectors = [found for _, found in rows if found is not None]
+            embeddings = Embeddings(
+                vectors=vectors[0] if len(vectors) == 1 else np.concatenate(vectors),
+                offsets=np.cumsum([0, *batch.shape]),
+                model=template.model,
+                dimensions=template.dimensions,
+                encoding_format=template.encoding_format,
+                usage=NO_USAGE,
+                space=space,
+                input_type=template.input_type,
+            )
+        self._add_outcome(Outcome(batch, embeddings, error, attempts))
+
+    def _add_outcome(self, outcome: Outcome) -> None:
+        """Add the part of an outcome; in order, and with a journal, a part for each unbroken range."""
+        batch = outcome.batch
+        pieces = [outcome]
+        if self._ordered and self._keys is not None:
+            cuts = (np.flatnonzero(np.diff(batch.positions) != 1) + 1).tolist()
+            pieces = list(_divided(outcome, [0, *cuts, len(batch.positions)])) if cuts else pieces
+        for piece in pieces:
+            size = _Size(len(piece.batch.documents), sum(piece.batch.shape), piece.batch.tokens)
+            self._add_part(part_of(self.template, piece), size)
 
     def _add_part(self, part: EmbeddingsPart, size: _Size) -> None:
         if not self._ordered:
@@ -321,7 +451,7 @@ class StreamState:
         """With on_error="raise": send no more, return the parts in flight, then raise."""
         self._failures += failures
         self._exhausted = True
-        self._uncounted, self._pending, self._pending_size = [], [], _Size()
+        self._uncounted, self._lookup, self._pending, self._pending_size = [], [], [], _Size()
         # Parts that wait for failed documents are paid for: they are returned all the same.
         if self._ordered:
             self._ordered = False
@@ -353,16 +483,84 @@ class _Size:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Documents that are looked up in the journal, by their keys."""
+
+    documents: dict[bytes, _CountedDocument]
+
+    @property
+    def chunks(self) -> dict[bytes, int]:
+        """The chunks of each."""
+        return {key: len(counted.chunks) for key, counted in self.documents.items()}
+
+
 class _CountedDocument:
     """A document whose tokens are counted."""
 
-    __slots__ = ("chunks", "estimate", "position", "size")
+    __slots__ = ("chunks", "estimate", "key", "position", "size")
 
     def __init__(self, position: int, chunks: list[str], tokens: int, estimate: NDArray[np.int64]) -> None:
         self.estimate = estimate
         self.position = position
         self.chunks = chunks
         self.size = _Size(1, len(chunks), tokens)
+        self.key = b""
+
+
+def _divided(outcome: Outcome, cuts: list[int]) -> Iterator[Outcome]:
+    """Divide an outcome between its documents. The first piece has the usage."""
+    found, usage = outcome.embeddings, outcome.usage
+    for start, stop in pairwise(cuts):
+        piece = None
+        if found is not None:
+            offsets = found.offsets[start : stop + 1]
+            piece = replace(found, vectors=found.vectors[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
+        batch = outcome.batch.slice(start, stop, outcome.attempts)
+        yield Outcome(batch, piece, outcome.error, outcome.attempts, usage=usage)
+        usage = NO_USAGE
+
+
+def simulate(state: StreamState, documents: Iterable[Iterable[str]]) -> Iterator[Batch]:
+    """Run a steady stream over documents without sending, and yield each request that it would send.
+
+    They are the same requests where a token counter counts, no request is split and the journal knows no document.
+
+    Raises
+    ------
+    Exception
+        What ``documents`` or the token counter raises, when the documents before it have been yielded.
+    """
+    source = iter(documents)
+    row = np.zeros((1, state.template.width), state.template.dtype)
+    while True:
+        if state.wants_document:
+            try:
+                state.feed(next(source))
+            except StopIteration:
+                state.exhaust()
+            except Exception as error:  # noqa: BLE001  # raised at the end, as a stream does
+                state.exhaust(error)
+        lookup = state.lookup()
+        if lookup is not None:
+            state.add_known(lookup, {})
+        for batch in state.next_batches():
+            yield batch
+            embeddings = Embeddings(
+                vectors=np.broadcast_to(row, (sum(batch.shape), state.template.width)),
+                offsets=np.cumsum([0, *batch.shape]),
+                model=state.template.model,
+                dimensions=state.template.dimensions,
+                encoding_format=state.template.encoding_format,
+            )
+            state.add_outcome(Outcome(batch, embeddings, None, 1))
+        while state.next_part() is not None:
+            pass
+        if state.is_over:
+            break
+    ended_by = state.error()
+    if ended_by is not None:
+        raise ended_by
 
 
 def _chunks_of(document: Any, position: int) -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import EllipsisType, TracebackType
 
     from ctxembed._client._policy.clock import Deadline
-    from ctxembed._client.batches import Outcome, PlannedCall
+    from ctxembed._client.batches import Batch, Outcome, PlannedCall
     from ctxembed._client.progress import Progress
     from ctxembed._models import EncodingFormat, InputType
     from ctxembed._results import Embeddings
@@ -88,6 +88,11 @@ class Client(BaseClient):
     on_request, on_response, on_retry : callable, optional
         Called for each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
         background thread. Exceptions of a hook are logged and change nothing.
+    journal : object, optional
+        Keeps the rows of documents, so that none is paid for twice: ``get(keys)`` returns a mapping of those that it
+        knows, ``put(rows, usage)`` stores those of a response before they are returned. Keys are those of
+        :func:`document_key`. It is called from any thread, never twice at once. Used by :meth:`embed` and
+        :meth:`stream`, not by :meth:`embed_queries`, :meth:`embed_texts` and :meth:`create`.
     clock : Clock, optional
         Time, sleep and randomness. Tests pass one that does not wait.
     allow_insecure : bool
@@ -211,6 +216,9 @@ class Client(BaseClient):
         Documents are checked, counted and packed before anything is sent. A request that is refused (400, 413, 422) is
         split until the refused document is alone, so that no document fails because of another. An error that every
         request would meet (401, 403, 404, no connection) keeps the rest from being sent.
+
+        With a ``journal``, documents that it knows and further documents of equal content are not sent. An exception
+        that it raises cancels the call and is raised here.
         """
         started = self._deadline(deadline)
         planned = self._plan_embed(documents, model, dimensions, encoding_format, on_error)
@@ -397,30 +405,21 @@ class Client(BaseClient):
         Notes
         -----
         An exception that ``documents`` raises is raised when the documents before it were embedded and returned.
+
+        With a ``journal``, documents that it knows and further documents of equal content are not sent. An exception
+        that it raises cancels the requests in flight and is raised here.
         """
-        state, closing = self._stream_state(
+        return self._open_stream(
+            documents,
             model,
             dimensions,
             encoding_format,
             on_error=on_error,
             ordered=ordered,
             progress=progress,
+            deadline=deadline,
             flush_after=flush_after,
         )
-        try:
-            source = documents_of("documents", documents)
-            return Stream(
-                self._loop,
-                self._dispatcher,
-                self._state,
-                state,
-                source,
-                closing=closing,
-                deadline=self._deadline(deadline),
-            )
-        except BaseException:
-            closing()
-            raise
 
     def close(self) -> None:
         """Cancel the requests in flight and close the connections.
@@ -433,7 +432,7 @@ class Client(BaseClient):
         self._closed = True
         if self._owns_connections:
             self._state.connections.closed = True
-            self._loop.stop()
+            self._loop.stop(self._state.is_storing)
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -443,6 +442,54 @@ class Client(BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _open_stream(
+        self,
+        documents: Iterable[Iterable[str]],
+        model: str,
+        dimensions: int | None,
+        encoding_format: Any,
+        *,
+        on_error: str,
+        ordered: bool,
+        progress: bool | Callable[[Progress], object] | None,
+        deadline: float | None,
+        flush_after: float | None,
+        admit: Callable[[Batch], bool] | None = None,
+        settled: Callable[[Outcome], object] | None = None,
+        steady: bool = False,
+    ) -> Stream:
+        """Open a stream. ``admit`` and ``settled`` are called in the event loop: see :class:`Job`.
+
+        With ``steady`` the requests depend on the documents alone: see :class:`StreamState`.
+        """
+        state, closing = self._stream_state(
+            model,
+            dimensions,
+            encoding_format,
+            on_error=on_error,
+            ordered=ordered,
+            progress=progress,
+            flush_after=flush_after,
+            steady=steady,
+        )
+        try:
+            source = documents_of("documents", documents)
+            return Stream(
+                self._loop,
+                self._dispatcher,
+                self._state,
+                state,
+                source,
+                closing=closing,
+                deadline=self._deadline(deadline),
+                journal=self._journal_writer(),
+                admit=admit,
+                settled=settled,
+            )
+        except BaseException:
+            closing()
+            raise
 
     def _create(
         self,
@@ -478,7 +525,8 @@ class Client(BaseClient):
 
             def work(put: Callable[[Progress], object]) -> Coroutine[Any, Any, None]:
                 meter = ProgressMeter(planned, assembly, put if report is not None else None, self._state.clock)
-                return self._dispatcher.run(Job(planned.template, meter.add, deadline), planned.batches)
+                job = Job(planned.template, meter.add, deadline, journal=self._journal_writer(), unstored=assembly.add)
+                return self._dispatcher.run(job, planned.batches)
 
             with attach_partial(assembly):
                 self._wait(work, report)
@@ -497,6 +545,6 @@ class Client(BaseClient):
                 if report is not None:
                     report(event)
         except BaseException:
-            task.cancel()
+            task.cancel(self._state.is_storing)
             raise
         event.check()

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from ctxembed._client._policy.clock import Deadline
     from ctxembed._client.background import BackgroundLoop
-    from ctxembed._client.batches import Batch, EmbeddingsPart
+    from ctxembed._client.batches import Batch, EmbeddingsPart, Outcome
     from ctxembed._client.dispatch import Dispatcher
+    from ctxembed._client.journal import JournalWriter
     from ctxembed._client.state import ClientState
     from ctxembed._client.stream import StreamState
 
@@ -38,6 +39,9 @@ class Stream:
         *,
         closing: Callable[[], object],
         deadline: Deadline,
+        journal: JournalWriter | None = None,
+        admit: Callable[[Batch], bool] | None = None,
+        settled: Callable[[Outcome], object] | None = None,
     ) -> None:
         self._loop = loop
         self._dispatcher = dispatcher
@@ -46,10 +50,20 @@ class Stream:
         self._source = source
         self._closing = closing
         self._events = TaskEvents()
-        self._job = Job(state.template, self._events.put, deadline)
+        self._job = Job(state.template, self._events.put, deadline, journal=journal, admit=admit, settled=settled)
         self._inbox: asyncio.Queue[Batch] = asyncio.Queue()
         self._task: BackgroundTask | None = None
         self._closed = False
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were planned and have no outcome yet."""
+        return self._state.in_flight
+
+    @property
+    def retries(self) -> int:
+        """Retries so far, of the requests that have ended."""
+        return self._state.retries
 
     def __iter__(self) -> Iterator[EmbeddingsPart]:
         return self
@@ -85,14 +99,21 @@ class Stream:
                     state.exhaust()
                 except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
                     state.exhaust(error)
-                self._send(state.next_batches())
+                self._advance()
                 continue
-            self._send(state.next_batches())
+            self._advance()
             if state.is_over:
                 break
             if state.waits_for_outcome:
                 self._take_outcomes(wait=True)
         return None
+
+    def _advance(self) -> None:
+        """Ask the journal for the documents that were counted, and send what is ready."""
+        lookup = self._state.lookup()
+        if lookup is not None and self._client.journal is not None:
+            self._state.add_known(lookup, self._client.journal.get(self._state.template, lookup.chunks))
+        self._send(self._state.next_batches())
 
     def _send(self, batches: list[Batch]) -> None:
         if not batches:
@@ -101,6 +122,9 @@ class Stream:
             # The task holds no reference to self, so that a stream that is dropped can be collected.
             dispatcher, job, inbox = self._dispatcher, self._job, self._inbox
             self._task = self._loop.start_task(lambda: dispatcher.serve(job, inbox), self._events)
+        if self._closed:  # by another thread or a signal handler, which saw no task
+            self._task.cancel(self._client.is_storing)
+            return
         if not self._state.raises:
             self._job.fatal = None  # an outage may have ended: each new request finds out
         for batch in batches:
@@ -118,13 +142,20 @@ class Stream:
                 self._state.add_outcome(event)
 
     def close(self) -> None:
-        """Cancel the requests in flight and wait until they have ended."""
+        """Cancel the requests in flight and wait until they have ended.
+
+        Another thread or a signal handler may call it while the next part is waited for: the iteration then ends, with
+        or without a :class:`ClosedClientError`.
+        """
+        self._close(self._client.is_storing)
+
+    def _close(self, is_storing: Callable[[], bool]) -> None:
         if self._closed:
             return
         self._closed = True
         try:
             if self._task is not None:
-                self._task.cancel()
+                self._task.cancel(is_storing)
         finally:
             self._closing()
 
@@ -138,4 +169,4 @@ class Stream:
 
     def __del__(self) -> None:
         if hasattr(self, "_closed"):
-            self.close()
+            self._close(lambda: False)  # a collection may call it in the middle of a call of the journal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,7 @@ __all__ = [
     "has_more_characters",
     "iterate",
     "materialise_documents",
+    "pack_documents",
     "prepare",
     "prepare_one",
     "prepare_texts",
@@ -68,10 +69,13 @@ class PreparedDocuments:
         Chunks of each document.
     offsets : ndarray of int64, shape (n + 1,)
         The chunks of document i are ``offsets[i]:offsets[i + 1]`` of all chunks.
+    alone : ndarray of bool, shape (n,)
+        Whether a document gets a request of its own, because its estimate exceeds a limit and its minimum does not.
     requests : list of ndarray of int64
-        Positions in ``documents`` that share a request. Every sendable document is in exactly one.
+        Positions in ``documents`` that share a request. Every sendable document is in exactly one. Empty where the
+        documents are not packed.
     lower_bound : int
-        Proven minimum of requests for these token counts.
+        Proven minimum of requests for these token counts. 0 where the documents are not packed.
     exact : bool
         Whether a token counter was used.
     first_document : int
@@ -88,6 +92,7 @@ class PreparedDocuments:
     tokens_upper: NDArray[np.int64]
     chunk_counts: NDArray[np.int64]
     offsets: NDArray[np.int64]
+    alone: NDArray[np.bool_]
     requests: list[NDArray[np.int64]]
     lower_bound: int
     exact: bool
@@ -133,8 +138,9 @@ def prepare(
     calibration: TokenCalibration | None = None,
     model: Model | None = None,
     allow_empty: bool = False,
+    pack: bool = True,
 ) -> PreparedDocuments:
-    """Validate, count and pack documents. Estimates are multiplied by the factors of ``calibration``.
+    """Validate, count and (with ``pack``) pack documents. Estimates are multiplied by the factors of ``calibration``.
 
     The separator and the vocabulary are those of ``model``, by default of the default model.
 
@@ -150,7 +156,8 @@ def prepare(
     rows = materialise_documents(documents, first_document)
     if not rows and not allow_empty:
         raise ValueError("documents is empty: expected at least one document")
-    return _prepare(rows, token_counter, limits, first_document, calibration=calibration, model=model)
+    found = _prepare(rows, token_counter, limits, first_document, calibration=calibration, model=model)
+    return pack_documents(found, limits) if pack else found
 
 
 def prepare_texts(
@@ -175,9 +182,26 @@ def prepare_texts(
             if not isinstance(entry, str):
                 hint = ": documents of several chunks go to embed" if isinstance(entry, (list, tuple)) else ""
                 raise TypeError(f"texts[{position}] must be a str, got {type(entry).__name__}{hint}")
-    return _prepare(
+    found = _prepare(
         [[entry] for entry in entries], token_counter, limits, first_document, calibration=calibration, model=model
     )
+    return pack_documents(found, limits)
+
+
+def pack_documents(
+    prepared: PreparedDocuments, limits: Limits, wanted: NDArray[np.bool_] | None = None
+) -> PreparedDocuments:
+    """Pack the sendable documents, or those of them that are ``wanted``, a bool for each document."""
+    sendable = prepared.sendable if wanted is None else prepared.sendable & wanted
+    tokens, chunk_counts = prepared.tokens, prepared.chunk_counts
+    shared, alone = np.flatnonzero(sendable & ~prepared.alone), np.flatnonzero(sendable & prepared.alone)
+    texts = tokens[shared] - np.maximum(chunk_counts[shared] - 1, 0)
+    packing = pack_counts(texts, chunk_counts[shared], limits, "any", 0.05)
+    requests = [shared[request] for request in packing.requests]
+    if len(alone):
+        requests.extend(alone.reshape(-1, 1))
+        requests.sort(key=lambda request: int(request[0]))
+    return replace(prepared, requests=requests, lower_bound=packing.lower_bound + len(alone))
 
 
 def prepare_one(
@@ -335,15 +359,7 @@ def _prepare(
     sendable = np.ones(len(rows), dtype=np.bool_)
     sendable[[problem.document - first_document for problem in problems]] = False
 
-    # A document whose estimate exceeds a limit, but whose minimum does not, gets a request of its own.
     cap = min(limits.tokens_per_document, limits.tokens)
-    alone = sendable & (np.maximum(suspected, tokens) > cap)
-    shared = np.flatnonzero(sendable & ~alone)
-    packing = pack_counts(tokens[shared] - separators[shared], chunk_counts[shared], limits, "any", 0.05)
-    requests = [shared[request] for request in packing.requests]
-    if alone.any():
-        requests.extend(np.flatnonzero(alone).reshape(-1, 1))
-        requests.sort(key=lambda request: int(request[0]))
     return PreparedDocuments(
         documents=rows,
         problems=tuple(problems),
@@ -352,8 +368,9 @@ def _prepare(
         tokens_upper=tokens_upper,
         chunk_counts=chunk_counts,
         offsets=offsets,
-        requests=requests,
-        lower_bound=packing.lower_bound + int(alone.sum()),
+        alone=sendable & (np.maximum(suspected, tokens) > cap),
+        requests=[],
+        lower_bound=0,
         exact=exact,
         first_document=first_document,
         estimates=estimates,

@@ -4,6 +4,7 @@
 use numpy::PyUntypedArrayMethods;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use std::num::NonZero;
 
 use super::super::convert::{detached, has_dtype, integer, interruptible, untyped};
@@ -11,7 +12,9 @@ use super::super::scalars::{Argument, choice};
 use super::arguments::{
     Mask, Queries, SearchMode, dimensions, limit, oversample, recall, stage, thread_count, threshold,
 };
-use super::common::{add, create, ids_of, not_picklable, open, remove, save, vectors};
+use super::common::{
+    add, create, ids_of, not_picklable, open, open_segments, remove, save, seal, stored_calibration, vectors,
+};
 use super::embeddings::{Given, Use, array_of};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
@@ -353,6 +356,39 @@ impl PyBinaryIndex {
         verify: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         open(py, Kind::Binary, path, mmap, verify).map(Self)
+    }
+
+    /// Map several index files as one index, like ``Index._open_segments``.
+    #[staticmethod]
+    #[pyo3(name = "_open_segments", signature = (dims, files, *, space=None, calibration=None))]
+    fn open_segments(
+        py: Python<'_>,
+        dims: &Bound<'_, PyAny>,
+        files: &Bound<'_, PyAny>,
+        space: Option<&Bound<'_, PyAny>>,
+        calibration: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        open_segments(py, Kind::Binary, dims, files, space, calibration).map(Self)
+    }
+
+    /// Write raw rows to an index file, like ``Index._seal``. A row has ``dims / 8`` bytes.
+    #[staticmethod]
+    #[pyo3(name = "_seal", signature = (rows_path, rows, target, dims, *, space=None))]
+    fn seal<'py>(
+        py: Python<'py>,
+        rows_path: &Bound<'py, PyAny>,
+        rows: &Bound<'py, PyAny>,
+        target: &Bound<'py, PyAny>,
+        dims: &Bound<'py, PyAny>,
+        space: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        seal(py, Kind::Binary, rows_path, rows, target, dims, space)
+    }
+
+    /// The result of the last calibration, ``(oversample, k, recall)``, or None.
+    #[getter(_calibration)]
+    fn stored_calibration(&self) -> Option<(u64, u64, f64)> {
+        stored_calibration(&self.0)
     }
 
     /// Name of the space of the vectors, or None where it is not known, like :attr:`Index.space`.

@@ -6,24 +6,29 @@ use std::path::PathBuf;
 use numpy::{Element, IntoPyArray};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
-use super::super::convert::{self, Rows, collected, detached, filled, interruptible, saturated, short_repr};
+use super::super::convert::{self, Rows, collected, detached, filled, integer, interruptible, saturated, short_repr};
 use super::super::errors;
 use super::super::scalars::{Argument, boolean};
 use super::embeddings::{Given, Use};
 use crate::error::Error;
 use crate::search::file;
-use crate::search::index::{Index, Kind};
+use crate::search::index::{Calibration, Index, Kind};
 
 pub(super) fn create(kind: Kind, dims: &Bound<'_, PyAny>, space: Option<&Bound<'_, PyAny>>) -> PyResult<Index> {
     let space = space.map(space_of).transpose()?;
-    let given = dims;
+    Ok(Index::new(kind, dims_of(kind, dims)?, space))
+}
+
+/// The `dims` argument.
+fn dims_of(kind: Kind, given: &Bound<'_, PyAny>) -> PyResult<usize> {
     let wrong = |what| PyValueError::new_err(format!("dims {what}, got {}", short_repr(given)));
     let dims = saturated(given)?
         .ok_or_else(|| PyTypeError::new_err(format!("dims must be an int, got {}", short_repr(given))))?;
     let dims = usize::try_from(dims).unwrap_or_default(); // out of range as the value is
     kind.check_dims(dims).map_err(wrong)?;
-    Ok(Index::new(kind, dims, space))
+    Ok(dims)
 }
 
 /// The `space` argument.
@@ -150,12 +155,85 @@ pub(super) fn open(
     if index.kind() == kind {
         return Ok(index);
     }
-    let (content, class) = match index.kind() {
-        Kind::Int8 => ("int8 vectors", "Index"),
-        Kind::Binary => ("packed binary vectors", "BinaryIndex"),
+    let class = match index.kind() {
+        Kind::Int8 => "Index",
+        Kind::Binary => "BinaryIndex",
     };
+    let content = index.kind().describe();
     let message = format!("{} holds {content}: open it with {class}.open", path.display());
     Err(errors::to_py(py, Error::IndexFile(message)))
+}
+
+pub(super) fn open_segments(
+    py: Python<'_>,
+    kind: Kind,
+    dims: &Bound<'_, PyAny>,
+    files: &Bound<'_, PyAny>,
+    space: Option<&Bound<'_, PyAny>>,
+    calibration: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Index> {
+    let (dims, space) = (dims_of(kind, dims)?, space.map(space_of).transpose()?);
+    let calibration = calibration.map(calibration_of).transpose()?;
+    let files: Vec<_> = files.try_iter()?.map(|file| segment_of(&file?)).collect::<PyResult<_>>()?;
+    interruptible(py, |py, check| {
+        detached(py, || {
+            // SAFETY: `_open_segments` asks its caller not to change the files while the index lives.
+            #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
+            unsafe {
+                file::open_segments(kind, dims, &files, space, calibration, check)
+            }
+        })
+    })
+}
+
+/// One of the `files` of `_open_segments`.
+fn segment_of(file: &Bound<'_, PyAny>) -> PyResult<(PathBuf, Option<[u8; file::HEADER]>)> {
+    let wrong = || PyTypeError::new_err(format!("files must hold tuples (path, header), got {}", short_repr(file)));
+    let (path, header): (Bound<'_, PyAny>, Option<Bound<'_, PyBytes>>) = file.extract().map_err(|_| wrong())?;
+    let header = header.map(|header| {
+        let (expected, found) = (file::HEADER, header.as_bytes().len());
+        let wrong = |_| PyValueError::new_err(format!("a header must have {expected} bytes, got {found}"));
+        header.as_bytes().try_into().map_err(wrong)
+    });
+    Ok((path_of(&path)?, header.transpose()?))
+}
+
+/// The `calibration` argument: an oversample, the rows per query, and the recall that was reached.
+fn calibration_of(given: &Bound<'_, PyAny>) -> PyResult<Calibration> {
+    let wrong = || {
+        let expected = "calibration must be None or a tuple (oversample, k, recall)";
+        PyTypeError::new_err(format!("{expected}, got {}", short_repr(given)))
+    };
+    let (oversample, k, recall): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) =
+        given.extract().map_err(|_| wrong())?;
+    let oversample = integer("the oversample of calibration", &oversample, 1)? as u64;
+    let k = integer("the k of calibration", &k, 1)? as u64;
+    let recall = Argument::<f64>::Given(recall).number("the recall of calibration")?;
+    if !(0.0..=1.0).contains(&recall) {
+        return Err(PyValueError::new_err(format!("the recall of calibration must be from 0 to 1, got {recall}")));
+    }
+    Ok(Calibration { oversample, k, recall })
+}
+
+/// The calibration as Python's tuple.
+pub(super) fn stored_calibration(index: &Index) -> Option<(u64, u64, f64)> {
+    index.calibration().map(|Calibration { oversample, k, recall }| (oversample, k, recall))
+}
+
+pub(super) fn seal<'py>(
+    py: Python<'py>,
+    kind: Kind,
+    rows_path: &Bound<'_, PyAny>,
+    rows: &Bound<'_, PyAny>,
+    target: &Bound<'_, PyAny>,
+    dims: &Bound<'_, PyAny>,
+    space: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let (source, rows, target) = (path_of(rows_path)?, integer("rows", rows, 0)?, path_of(target)?);
+    let (dims, space) = (dims_of(kind, dims)?, space.map(space_of).transpose()?);
+    let header =
+        interruptible(py, |py, check| detached(py, || file::seal(kind, dims, space, &source, rows, &target, check)))?;
+    Ok(PyBytes::new(py, &header))
 }
 
 pub(super) fn not_picklable(index: &Bound<'_, PyAny>) -> PyErr {

@@ -3,6 +3,7 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use super::super::convert::{detached, integer, interruptible};
 use super::super::scalars::Argument;
@@ -10,7 +11,9 @@ use super::arguments::{
     METRICS, SearchArguments, SearchMode, cosine_norms, dimensions, limit, oversample, recall, stage, thread_count,
     threshold,
 };
-use super::common::{add, create, ids_of, not_picklable, open, remove, save, vectors};
+use super::common::{
+    add, create, ids_of, not_picklable, open, open_segments, remove, save, seal, stored_calibration, vectors,
+};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{Index, Kind};
@@ -564,6 +567,48 @@ impl PyIndex {
         verify: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         open(py, Kind::Int8, path, mmap, verify).map(Self)
+    }
+
+    /// Map several index files as one index, for a collection.
+    ///
+    /// ``files`` holds a tuple ``(path, header)`` for each file: ``header`` is the 256 bytes that the file must begin
+    /// with, or None. Rows are numbered over all files from 0, and the numbers are their ids. Each file must hold vectors
+    /// of ``dims`` and ``space``, without ids of its own; else an ``IndexFileError`` names it. ``calibration`` is None or
+    /// ``(oversample, k, recall)``. Added rows are in memory only. A file must not be changed in place while the index
+    /// lives, as for ``open``.
+    #[staticmethod]
+    #[pyo3(name = "_open_segments", signature = (dims, files, *, space=None, calibration=None))]
+    fn open_segments(
+        py: Python<'_>,
+        dims: &Bound<'_, PyAny>,
+        files: &Bound<'_, PyAny>,
+        space: Option<&Bound<'_, PyAny>>,
+        calibration: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        open_segments(py, Kind::Int8, dims, files, space, calibration).map(Self)
+    }
+
+    /// Write the first ``rows`` rows of a file of raw rows to the index file ``target``, and return its header.
+    ///
+    /// The file is byte for byte the one that ``save`` writes for an index to which these rows were added. Rows are read
+    /// in steps, so memory holds only their bits and norms. A file that is too short is an ``IndexFileError``.
+    #[staticmethod]
+    #[pyo3(name = "_seal", signature = (rows_path, rows, target, dims, *, space=None))]
+    fn seal<'py>(
+        py: Python<'py>,
+        rows_path: &Bound<'py, PyAny>,
+        rows: &Bound<'py, PyAny>,
+        target: &Bound<'py, PyAny>,
+        dims: &Bound<'py, PyAny>,
+        space: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        seal(py, Kind::Int8, rows_path, rows, target, dims, space)
+    }
+
+    /// The result of the last calibration, ``(oversample, k, recall)``, or None.
+    #[getter(_calibration)]
+    fn stored_calibration(&self) -> Option<(u64, u64, f64)> {
+        stored_calibration(&self.0)
     }
 
     /// Name of the space of the vectors, or None where it is not known.

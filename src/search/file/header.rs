@@ -3,7 +3,7 @@
 use crate::search::index::{Calibration, Kind};
 
 /// Bytes of the header.
-pub(super) const HEADER: usize = 256;
+pub const HEADER: usize = 256;
 /// Sections and the end of the file are at multiples of it.
 pub(super) const ALIGN: usize = 64;
 /// Most bytes of the name of a space.

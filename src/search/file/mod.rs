@@ -39,170 +39,38 @@
 //! until it is complete, if the file system supports that, so a killed process leaves nothing behind.
 
 mod header;
+mod segments;
+mod write;
 
 use std::collections::TryReserveError;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
 
-use self::header::{ALIGN, HEADER, Header, Section};
-use super::column::{self, Column, Mapped, Memory, Plain};
-use super::index::Index;
-use super::rows::Ids;
+use self::header::{ALIGN, Header, Section};
+use super::column::{Column, Mapped, Memory, Plain};
+use super::index::{Calibration, Index, Kind};
 use super::segment::{Segment, SegmentIds, Snapshot};
-use super::temporary::TemporaryFile;
 use super::threads::InterruptCheck;
 use crate::error::Error;
 
-pub use self::header::MAX_SPACE;
+pub use self::header::{HEADER, MAX_SPACE};
+pub use self::segments::open_segments;
+pub use self::write::{save, seal};
 
-/// Symbolic links that are followed, as many as Linux does.
-const MAX_LINKS: usize = 40;
 /// Bytes that are written or verified between two interrupt checks.
 const STEP: usize = 8 << 20;
-
-/// Write an index to `path`, replacing an existing file.
-pub fn save(index: &Index, path: &Path, check: InterruptCheck<'_>) -> Result<(), Error> {
-    let failed = |error| Error::Io(error, format!("cannot save the index to {}", path.display()));
-    let snapshot = index.snapshot();
-    let (target, existing) = target_of(path).map_err(failed)?;
-    // The system itself refuses to replace a directory.
-    if let Some(other) = existing.as_ref().map(fs::Metadata::file_type).filter(|kind| !kind.is_file() && !kind.is_dir())
-    {
-        return Err(failed(io::Error::other(format!("it is {}, which would be replaced", describe(other)))));
-    }
-    let directory = match target.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => Path::new("."),
-    };
-    let mut temporary = TemporaryFile::create(directory).map_err(failed)?;
-    if let Some(existing) = existing {
-        temporary.file().set_permissions(existing.permissions()).map_err(failed)?;
-    }
-    write(index, &snapshot, temporary.file(), check).map_err(|error| match error {
-        SaveError::Io(error) => failed(error),
-        SaveError::Other(error) => error,
-    })?;
-    temporary.file().sync_all().map_err(failed)?;
-    temporary.rename(directory, &target).map_err(failed)?;
-    // The rename is on disk once its directory is.
-    #[cfg(unix)]
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-    Ok(())
-}
-
-/// The file that `path` names, and its metadata if it exists. A symbolic link is kept: it names the file that it leads
-/// to, which need not exist yet.
-fn target_of(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
-    let mut target = path.to_owned();
-    match fs::metadata(path) {
-        Ok(existing) => return Ok((fs::canonicalize(path)?, Some(existing))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    // The system has followed the links to a missing end, so they form no loop unless one was changed since.
-    for _ in 0..MAX_LINKS {
-        let Ok(next) = fs::read_link(&target) else { return Ok((target, None)) };
-        // Relative to the directory of the link. An absolute path replaces it.
-        target = target.parent().unwrap_or(Path::new("")).join(next);
-    }
-    Err(io::Error::other("it leads through too many symbolic links"))
-}
-
-#[cfg(unix)]
-fn describe(kind: fs::FileType) -> &'static str {
-    use std::os::unix::fs::FileTypeExt;
-    match kind {
-        kind if kind.is_dir() => "a directory",
-        kind if kind.is_fifo() => "a named pipe",
-        kind if kind.is_socket() => "a socket",
-        _ => "a device",
-    }
-}
-
-#[cfg(not(unix))]
-fn describe(kind: fs::FileType) -> &'static str {
-    if kind.is_dir() { "a directory" } else { "a device" }
-}
-
-enum SaveError {
-    Io(io::Error),
-    Other(Error),
-}
-
-impl From<TryReserveError> for SaveError {
-    fn from(error: TryReserveError) -> Self {
-        Self::Other(error.into())
-    }
-}
-
-impl From<io::Error> for SaveError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-fn write(index: &Index, snapshot: &Snapshot, file: &mut File, check: InterruptCheck<'_>) -> Result<(), SaveError> {
-    let mut next = 0;
-    let numbered = snapshot.segments.iter().all(|segment| {
-        let first = next;
-        next += segment.count as i64;
-        matches!(segment.ids(), Ids::Consecutive(id) if id == first)
-    });
-    let space = index.space().unwrap_or_default();
-    let (dims, rows) = (index.dims() as u64, snapshot.count as u64);
-    let header = Header::lay_out(index.kind(), dims, rows, snapshot.added, !numbered, space.len() as u64);
-    let mut header = header.ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    header.calibration = index.calibration();
-    file.write_all(&[0; HEADER])?;
-    if !space.is_empty() {
-        let mut name = space.into_bytes();
-        name.resize(name.len().next_multiple_of(ALIGN), 0);
-        header.space.1 = crc32fast::hash(&name);
-        file.write_all(&name)?;
-    }
-    for section in &mut header.sections {
-        let mut crc = crc32fast::Hasher::new();
-        for segment in &snapshot.segments {
-            let mut numbers = vec![];
-            let bytes = match (section.tag, segment.ids()) {
-                (1, _) => column::bytes(segment.rows.values()),
-                (2, _) => segment.bits.values(),
-                (3, _) => column::bytes(segment.norms.values()),
-                (_, Ids::Listed(ids)) => column::bytes(ids),
-                (_, Ids::Consecutive(first)) => {
-                    numbers.try_reserve_exact(segment.count)?;
-                    numbers.extend((first..).take(segment.count));
-                    column::bytes(&numbers)
-                }
-            };
-            for step in bytes.chunks(STEP) {
-                crc.update(step);
-                file.write_all(step)?;
-                check().map_err(SaveError::Other)?;
-            }
-        }
-        let zeros = &[0; ALIGN][..(section.length.next_multiple_of(ALIGN as u64) - section.length) as usize];
-        crc.update(zeros);
-        file.write_all(zeros)?;
-        section.crc = crc.finalize();
-    }
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header.to_bytes())?;
-    Ok(())
-}
 
 /// Read an index.
 ///
 /// `verify` compares all checksums, which reads the whole file. The header and the file's length are always checked, so
 /// no file can make a search read outside it. Damage in an unverified section changes results only.
 pub fn open(path: &Path, verify: bool, check: InterruptCheck<'_>) -> Result<Index, Error> {
-    load(path, verify, check, |file| Ok(Source::File(file)))
+    Ok(load(path, None, verify, check, |file| Ok(Source::File(file)))?.into_index())
 }
 
 /// As [`open`], but map the file. Searches then read its pages as they need them.
@@ -212,7 +80,37 @@ pub fn open(path: &Path, verify: bool, check: InterruptCheck<'_>) -> Result<Inde
 /// (SIGBUS); if it is overwritten, results mix both contents. Replacing the file by a rename, as [`save`] does, is safe.
 #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
 pub unsafe fn open_mapped(path: &Path, verify: bool, check: InterruptCheck<'_>) -> Result<Index, Error> {
-    load(path, verify, check, |file| {
+    // SAFETY: the caller vouches that the file does not change.
+    Ok(unsafe { load_mapped(path, None, verify, check) }?.into_index())
+}
+
+/// The contents of an index file. Ids that are the row numbers begin with 0.
+struct Loaded {
+    kind: Kind,
+    dims: usize,
+    snapshot: Snapshot,
+    calibration: Option<Calibration>,
+    space: Option<String>,
+}
+
+impl Loaded {
+    fn into_index(self) -> Index {
+        Index::from_snapshot(self.kind, self.dims, self.snapshot, self.calibration, self.space)
+    }
+}
+
+/// Map a file.
+///
+/// # Safety
+/// As for [`open_mapped`], while a segment of the snapshot lives.
+#[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
+unsafe fn load_mapped(
+    path: &Path,
+    expected: Option<&[u8; HEADER]>,
+    verify: bool,
+    check: InterruptCheck<'_>,
+) -> Result<Loaded, Error> {
+    load(path, expected, verify, check, |file| {
         // SAFETY: the map is private to this process and only read. Its bytes are numbers for which every pattern is a
         // value, and no length or offset comes from it: the header was read with `read`. That the file does not change
         // cannot be checked; the caller vouches for it.
@@ -221,25 +119,23 @@ pub unsafe fn open_mapped(path: &Path, verify: bool, check: InterruptCheck<'_>) 
     })
 }
 
+/// Read or map a file, which must begin with the bytes `expected`, if they are given.
 fn load(
     path: &Path,
+    expected: Option<&[u8; HEADER]>,
     verify: bool,
     check: InterruptCheck<'_>,
     source: impl FnOnce(File) -> io::Result<Source>,
-) -> Result<Index, Error> {
+) -> Result<Loaded, Error> {
     let failed = |error| Error::Io(error, format!("cannot open the index {}", path.display()));
     let refused = |what: String| Error::IndexFile(format!("{} {what}", path.display()));
-    let regular = |metadata: &Metadata| match metadata.file_type() {
-        kind if kind.is_file() => Ok(()),
-        kind => Err(refused(format!("is not a regular file: it is {}", describe(kind)))),
-    };
-    // Checked before too: to open a device can have effects, and a socket cannot be opened.
-    regular(&fs::metadata(path).map_err(failed)?)?;
-    let mut file = open_without_waiting(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    regular(&metadata)?;
+    let (mut file, metadata) = open_regular(path, failed)?;
     let mut start = Vec::with_capacity(HEADER);
     (&mut file).take(HEADER as u64).read_to_end(&mut start).map_err(failed)?;
+    // A file that ends within its header is reported as truncated.
+    if expected.is_some_and(|expected| !expected.starts_with(&start)) {
+        return Err(refused("is not the file that was expected: its header is another one".to_owned()));
+    }
     let header = Header::parse(&start, metadata.len()).map_err(refused)?;
     let space = read_space(&mut file, &header).map_err(failed)?.map_err(refused)?;
 
@@ -274,7 +170,7 @@ fn load(
         OpenError::Io(error) => failed(error),
         OpenError::Other(error) => error,
     })?;
-    Ok(Index::from_snapshot(header.kind, header.dims as usize, snapshot, header.calibration, space))
+    Ok(Loaded { kind: header.kind, dims: header.dims as usize, snapshot, calibration: header.calibration, space })
 }
 
 /// The name of the space, which stands behind the header. It is always checked.
@@ -295,6 +191,35 @@ fn read_space(file: &mut File, header: &Header) -> io::Result<Result<Option<Stri
     }
     name.truncate(length);
     Ok(String::from_utf8(name).map(Some).map_err(|_| "is damaged: the name of its space is no text".to_owned()))
+}
+
+#[cfg(unix)]
+fn describe(kind: fs::FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+#[cfg(not(unix))]
+fn describe(kind: fs::FileType) -> &'static str {
+    if kind.is_dir() { "a directory" } else { "a device" }
+}
+
+/// Open a regular file for reading, and return its metadata too.
+fn open_regular(path: &Path, failed: impl Fn(io::Error) -> Error) -> Result<(File, Metadata), Error> {
+    let regular = |metadata: Metadata| match metadata.file_type() {
+        kind if kind.is_file() => Ok(metadata),
+        kind => Err(Error::IndexFile(format!("{} is not a regular file: it is {}", path.display(), describe(kind)))),
+    };
+    // Checked before too: to open a device can have effects, and a socket cannot be opened.
+    regular(fs::metadata(path).map_err(&failed)?)?;
+    let file = open_without_waiting(path).map_err(&failed)?;
+    let metadata = regular(file.metadata().map_err(&failed)?)?;
+    Ok((file, metadata))
 }
 
 /// Open for reading. A named pipe is opened without a writer, for which the system would wait.
