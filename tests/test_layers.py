@@ -33,6 +33,7 @@ PACKAGE = (
     ("ctxembed._client._runtime",),
     ("ctxembed._planning",),
     ("ctxembed._codec",),
+    ("ctxembed._documents",),
     ("ctxembed._results",),
     ("ctxembed._parsed_response",),
     ("ctxembed._models",),

@@ -51,6 +51,8 @@ from ctxembed._errors import (
     BadRequestError,
     BadResponseError,
     ClosedClientError,
+    CollectionError,
+    CollectionLockedError,
     CtxembedError,
     DecodeError,
     DocumentError,
@@ -63,6 +65,7 @@ from ctxembed._errors import (
     SpaceError,
     UnprocessableEntityError,
 )
+from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestReport
 from ctxembed._models import EncodingFormat, InputType, Model, get_model, models, register_model
 from ctxembed._planning.chunking import Chunks, chunk
 from ctxembed._planning.document_key import document_key
@@ -77,6 +80,7 @@ from ctxembed._results import Embeddings, EmbedError, Failure, InvalidDocumentsE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ctxembed._collection.collection import Collection
     from ctxembed._client import (
         AsyncClient,
         AsyncClientOptions,
@@ -120,18 +124,26 @@ __all__ = [
     "ClientOptions",
     "Clock",
     "ClosedClientError",
+    "Collection",
+    "CollectionError",
+    "CollectionLockedError",
+    "CollectionStats",
     "CountsTokens",
     "Credentials",
     "CtxembedError",
     "DecodeError",
+    "Document",
     "DocumentError",
     "EmbedError",
     "Embeddings",
     "EmbeddingsPart",
     "EncodingFormat",
+    "FailedDocument",
     "Failure",
+    "Hit",
     "Index",
     "IndexFileError",
+    "IngestReport",
     "InputType",
     "InternalServerError",
     "InvalidDocumentsError",
@@ -227,7 +239,13 @@ def _show_as_public(names: Iterable[str]) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the client when it is first used."""
+    """Load the client, or collections, when they are first used."""
+    if name == "Collection":
+        from ctxembed._collection.collection import Collection
+
+        globals()["Collection"] = Collection
+        _show_as_public(["Collection"])
+        return Collection
     if name not in _CLIENT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ctxembed import _client
@@ -241,4 +259,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_show_as_public(set(__all__) - _CLIENT - {"__version__"})
+_show_as_public(set(__all__) - _CLIENT - {"Collection", "__version__"})

@@ -322,9 +322,7 @@ class CollectionLockedError(CollectionError):
 
     code: ClassVar[str] = "CTX-023"
 
-    def __init__(
-        self, message: str, host: str | None = None, pid: int | None = None, since: str | None = None
-    ) -> None:
+    def __init__(self, message: str, host: str | None = None, pid: int | None = None, since: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.host = host

@@ -127,7 +127,6 @@ def connect(path: Path, *, read_only: bool, immutable: bool = False) -> sqlite3.
         try:
             _check_version(path, connection)
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             if read_only:
                 connection.execute("PRAGMA query_only = ON")

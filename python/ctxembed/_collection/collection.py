@@ -732,9 +732,7 @@ class Collection:
         if isinstance(query, str):
             query = await self._embedded_async(view, query, client)
         vector = self._query_vector(view, query, None)
-        return await anyio.to_thread.run_sync(
-            lambda: self._hits(view, vector, k, mask, stage, oversample, dimensions)
-        )
+        return await anyio.to_thread.run_sync(lambda: self._hits(view, vector, k, mask, stage, oversample, dimensions))
 
     def search_batch(
         self,

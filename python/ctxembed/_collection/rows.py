@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
     from ctxembed._collection.folder import Folder
 
-__all__ = ["HEADER_BYTES", "Layout", "Segment", "TailWriter", "check_size", "open_index", "read_tail", "vectors_checksum"]
+__all__ = [
+    "HEADER_BYTES",
+    "Layout",
+    "Segment",
+    "TailWriter",
+    "check_size",
+    "open_index",
+    "read_tail",
+    "vectors_checksum",
+]
 
 HEADER_BYTES: Final = 256
 """Of an index file. It has the checksums of all sections, so two files with one header have one content."""
@@ -216,7 +225,9 @@ def read_tail(path: Path, descriptor: int, layout: Layout, parts: Sequence[tuple
     for rows, expected in parts:
         found = zlib.crc32(view[start * layout.width : (start + rows) * layout.width])
         if found != expected:
-            raise damaged(path, f"the checksum of rows {start} to {start + rows - 1} is {found:08x}, not {expected:08x}")
+            raise damaged(
+                path, f"the checksum of rows {start} to {start + rows - 1} is {found:08x}, not {expected:08x}"
+            )
         start += rows
     return content
 

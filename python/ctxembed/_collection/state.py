@@ -97,7 +97,9 @@ def read_segments(connection: sqlite3.Connection, folder: Folder, generation: in
     for row in connection.execute("SELECT * FROM segments WHERE generation = ? ORDER BY first_row", (generation,)):
         _, first, rows, file, header, found = row
         if checksum(*row[:-1]) != found or first != following or rows <= 0 or len(header) != HEADER_BYTES:
-            raise damaged(folder.catalogue, f"the row of the segment at row {first} is changed, or one before is missing")
+            raise damaged(
+                folder.catalogue, f"the row of the segment at row {first} is changed, or one before is missing"
+            )
         segments.append(Segment(first, rows, file, header))
         following += rows
     return segments

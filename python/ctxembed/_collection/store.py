@@ -336,9 +336,7 @@ class Store:
             connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?)", (*values, checksum(*values)))
         connection.executemany("DELETE FROM windows WHERE key = ?", [(key,) for key in spent])
 
-    def _charge(
-        self, connection: sqlite3.Connection, usage: Usage, note: str, documents: int, chunks: int
-    ) -> None:
+    def _charge(self, connection: sqlite3.Connection, usage: Usage, note: str, documents: int, chunks: int) -> None:
         """Add a row to the ledger."""
         wasted = usage.discarded or NO_USAGE
         values = (
@@ -381,7 +379,9 @@ class Store:
         with self._write() as connection:
             for failure in failures:
                 values = (failure.id, failure.key, failure.error, failure.attempts, now)
-                connection.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", (*values, checksum(*values)))
+                connection.execute(
+                    "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", (*values, checksum(*values))
+                )
             if usage is not NO_USAGE and (usage.requests or usage.unreported):
                 self._charge(connection, usage.thrown_away(), "failed", len(failures), 0)
         self._finder.has_failures = self._finder.has_failures or bool(failures)

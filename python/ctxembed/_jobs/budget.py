@@ -35,7 +35,9 @@ class Budget:
         self._price = get_model(model).usd_per_million_tokens
         self._most = _amount(most)
         if self._most is not None and self._price is None:
-            raise ValueError(f"max_cost_usd needs a price, and that of {model!r} is not known: register the model with one")
+            raise ValueError(
+                f"max_cost_usd needs a price, and that of {model!r} is not known: register the model with one"
+            )
         self._lock = threading.Lock()
         self._spent = Decimal(0)
         self._tokens = 0  # in flight

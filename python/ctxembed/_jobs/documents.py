@@ -51,7 +51,9 @@ def document_of(value: object) -> Document:
         unknown = [key for key in value if key not in _KEYS]
         if unknown or "id" not in value or "chunks" not in value:
             got = ", ".join(repr(key) for key in value)
-            raise TypeError(f"a document as a dict has the keys {', '.join(_KEYS)} (the last three optional), got {got}")
+            raise TypeError(
+                f"a document as a dict has the keys {', '.join(_KEYS)} (the last three optional), got {got}"
+            )
         return Document(**value)
     if isinstance(value, tuple | list) and len(value) == 2:
         return Document(value[0], value[1])

@@ -69,7 +69,9 @@ def check_client(client: object, *, is_async: bool) -> None:
         if client._is_async != is_async:  # noqa: SLF001
             ours, other = ("AsyncClient", "ingest") if client._is_async else ("Client", "aingest")  # noqa: SLF001
             twin = "aingest" if other == "ingest" else "ingest"
-            raise TypeError(f"{other}() cannot use an {ours}: its calls are {'' if is_async else 'not '}made so. Use {twin}()")
+            raise TypeError(
+                f"{other}() cannot use an {ours}: its calls are {'' if is_async else 'not '}made so. Use {twin}()"
+            )
     elif not callable(getattr(client, "embed", None)):
         raise TypeError(f"client must be a Client or have embed(documents, ...), got {type(client).__name__}")
 
@@ -113,7 +115,11 @@ def run(ingestion: Ingestion, client: Any, documents: Iterable[object]) -> Inges
                     ingestion,
                     source,
                     lambda feed: copy._open_stream(  # noqa: SLF001
-                        feed, **_stream_options(ingestion), **_INTERNAL, admit=ingestion.admit, settled=ingestion.settled
+                        feed,
+                        **_stream_options(ingestion),
+                        **_INTERNAL,
+                        admit=ingestion.admit,
+                        settled=ingestion.settled,
                     ),
                 )
             elif callable(getattr(client, "stream", None)):
