@@ -2,7 +2,8 @@
 
 | modules | what they do |
 |---|---|
-| ``collection`` | the public class |
+| ``collection``, ``reader`` | the public class: what writes, what reads |
+| ``query`` | search |
 | ``verify``, ``store`` | compare all checksums; what a job writes to: one transaction a response |
 | ``compact`` | rewrite a collection without removed rows |
 | ``view`` | what is read: one committed state, its index, its documents |

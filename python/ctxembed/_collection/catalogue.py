@@ -206,7 +206,9 @@ def checksum(*values: Any) -> int:
     return zlib.crc32(b"".join(parts))
 
 
-def chunk_checksum(row: int, document: int, chunk: int, text: str | None, start: int | None, stop: int | None) -> int:
+def chunk_checksum(  # noqa: PLR0917  # the columns in their order
+    row: int, document: int, chunk: int, text: str | None, start: int | None, stop: int | None
+) -> int:
     """Return :func:`checksum` of a row of ``chunks``, faster."""
     head = b"i%d;i%d;i%d;" % (row, document, chunk)
     if text is None:

@@ -144,7 +144,7 @@ class Store:
         if free is not None and free < _RESERVE:
             raise OSError(
                 28,
-                f"a collection needs {_RESERVE >> 20} MiB for its next segment, and {free / (1 << 20):,.1f} MiB are free",
+                f"a collection needs {_RESERVE >> 20} MiB for its next segment, and {free >> 20:,} MiB are free",
                 str(self._folder.path),
             )
         with self._write() as connection:
@@ -248,7 +248,7 @@ class Store:
                 tail.discard()
                 raise
             tail.rows += count
-            if tail.bytes >= row_files.SEAL_BYTES:
+            if tail.size >= row_files.SEAL_BYTES:
                 self.seal()
 
     def _check_space(self, space: str) -> None:
@@ -261,7 +261,7 @@ class Store:
 
     def _writable_tail(self, more: int) -> TailWriter:
         assert self._tail is not None  # noqa: S101  # until the store is closed
-        if self._tail.rows and self._tail.bytes + more > row_files.TAIL_BYTES:
+        if self._tail.rows and self._tail.size + more > row_files.TAIL_BYTES:
             self.seal()
         return self._tail
 
@@ -515,9 +515,8 @@ class Store:
             raise damaged(self._folder.catalogue, f"{name!r} is to be deleted, and is no file of a collection")
         with contextlib.suppress(FileNotFoundError):
             (self._folder.path / name).unlink()
-        with contextlib.suppress(OSError):
-            with self._write() as connection:
-                connection.execute("DELETE FROM retired_files WHERE name = ?", (name,))
+        with contextlib.suppress(OSError), self._write() as connection:
+            connection.execute("DELETE FROM retired_files WHERE name = ?", (name,))
 
 
 def _text(value: object) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors
 from ctxembed._collection.fields import FieldColumns, rows_mask, select_documents
-from ctxembed._collection.rows import HEADER_BYTES, check_size, open_index, read_tail, vectors_checksum
+from ctxembed._collection.rows import check_size, open_index, read_tail, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
 from ctxembed._documents import Document
 from ctxembed._errors import CollectionError, IndexFileError
@@ -246,7 +246,13 @@ class View:
         if where is not None:
             with self._lock:
                 numbers = select_documents(
-                    self._connection, self._folder, self.columns, where, params, "number", "ORDER BY number"
+                    self._connection,
+                    self._folder,
+                    self.columns,
+                    where,
+                    params,
+                    what="number",
+                    order="ORDER BY number",
                 )
             for (number,) in numbers:
                 yield self.document_at(number)

@@ -1,7 +1,7 @@
 """Ingestion: documents are read, checked, embedded where they are new, and stored as responses arrive.
 
-:class:`Ingestion` decides; it does no I/O but that of its store. The drivers in ``run`` move documents and parts between
-it and a client.
+:class:`Ingestion` decides; it does no I/O but that of its store. The drivers in ``run`` move documents and parts
+between it and a client.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ctxembed._client._policy.retry import is_transient
 from ctxembed._client.dispatch import NotAdmittedError, affects_all
 from ctxembed._client.endpoint import is_refusal
-from ctxembed._client._policy.retry import is_transient
 from ctxembed._documents import IngestReport
 from ctxembed._errors import DocumentError
 from ctxembed._jobs.budget import Budget
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ctxembed._planning.splitting import Window
     from ctxembed._results import Embeddings, Failure
 
-__all__ = ["Entry", "Ingestion", "IngestOptions", "Journal"]
+__all__ = ["Entry", "IngestOptions", "Ingestion"]
 
 _CHANGES: Final = 256
 """Documents whose metadata changed, or that failed, that are stored in one transaction."""
@@ -72,8 +72,6 @@ class IngestOptions:
         Whether documents that are too long are embedded in windows.
     max_wait : float
         Seconds for which an API that is down is waited for.
-    token_counter : TokenCounter or callable, optional
-        For the windows.
     """
 
     prune: bool = False
@@ -82,7 +80,6 @@ class IngestOptions:
     retry_failed: bool = False
     split_long: bool = False
     max_wait: float = 0.0
-    token_counter: Any = None
 
 
 @dataclass(slots=True, eq=False)
@@ -173,6 +170,8 @@ class Ingestion:
         self._wait = False
         self._stopped: str | None = None
         self.error: Exception | None = None
+        self.token_counter: Any = None
+        """Of the client, for the windows of long documents."""
         self.retries = 0
         self.requests_in_flight: Callable[[], int] = lambda: 0
 
@@ -258,7 +257,7 @@ class Ingestion:
 
     def _entries(self, new: NewDocument) -> list[Entry]:
         if self.options.split_long and sum(map(len, new.chunks)) > _SHORT:
-            split = split_long([new.chunks], token_counter=self.options.token_counter, model=self.store.model)
+            split = split_long([new.chunks], self.token_counter, model=self.store.model)
             if len(split.windows) > 1:
                 keys = [self._keys.key(chunks) for chunks in split.documents]
                 windows = _Windows(keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -11,6 +12,7 @@ import anyio.to_thread
 from ctxembed._client.base import BaseClient
 from ctxembed._errors import ClosedClientError
 from ctxembed._jobs.control import StopJob
+from ctxembed._results import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -57,8 +59,17 @@ class _Journal:
             self._other.put(vectors, usage)
 
 
-def check_client(client: object, *, is_async: bool) -> None:
+def check_client(client: object, *, is_async: bool, calls: tuple[str, str] = ("ingest", "aingest")) -> None:
     """Refuse a client of the other kind, and an object that embeds nothing.
+
+    Parameters
+    ----------
+    client : object
+        What was given.
+    is_async : bool
+        Whether the call is the async one.
+    calls : (str, str)
+        Names of the plain and of the async call.
 
     Raises
     ------
@@ -67,12 +78,9 @@ def check_client(client: object, *, is_async: bool) -> None:
     """
     if isinstance(client, BaseClient):
         if client._is_async != is_async:  # noqa: SLF001
-            ours, other = ("AsyncClient", "ingest") if client._is_async else ("Client", "aingest")  # noqa: SLF001
-            twin = "aingest" if other == "ingest" else "ingest"
-            raise TypeError(
-                f"{other}() cannot use an {ours}: its calls are {'' if is_async else 'not '}made so. Use {twin}()"
-            )
-    elif not callable(getattr(client, "embed", None)):
+            needed = "an AsyncClient, got a Client" if is_async else "a Client, got an AsyncClient"
+            raise TypeError(f"{calls[is_async]}() needs {needed}: use {calls[not is_async]}()")
+    elif not callable(getattr(client, "embed", None)) and not callable(getattr(client, "embed_queries", None)):
         raise TypeError(f"client must be a Client or have embed(documents, ...), got {type(client).__name__}")
 
 
@@ -85,8 +93,10 @@ def _prepared(client: BaseClient, ingestion: Ingestion) -> Any:
         if on_retry is not None:
             on_retry(event)
 
-    journal = _Journal(ingestion, client._options.get("journal"))  # noqa: SLF001
-    return client.with_options(journal=journal, on_retry=count)
+    journal = _Journal(ingestion, client._options["journal"])  # noqa: SLF001
+    ingestion.token_counter = client._options["token_counter"]  # noqa: SLF001
+    copy: Any = client
+    return copy.with_options(journal=journal, on_retry=count)
 
 
 def _stream_options(ingestion: Ingestion) -> dict[str, Any]:
@@ -140,7 +150,7 @@ def _run_streams(ingestion: Ingestion, source: _Source, open_stream: Callable[[I
     while True:
         ingestion.new_stream()
         stream = open_stream(source.chunks())
-        ingestion.requests_in_flight = lambda stream=stream: getattr(stream, "in_flight", 0)
+        ingestion.requests_in_flight = partial(getattr, stream, "in_flight", 0)
         close = getattr(stream, "close", None)
         ingestion.control.attach(close)
         try:
@@ -175,7 +185,7 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
             for entry in source.entries():
                 known = ingestion.store.vectors_of([entry.key])
                 if known:
-                    ingestion.commit(known, _no_usage(), None)
+                    ingestion.commit(known, NO_USAGE, None)
                     continue
                 entries.append(entry)
                 characters += sum(map(len, entry.chunks))
@@ -186,12 +196,6 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
                 embed()
             if not ingestion.sends_again():
                 return
-
-
-def _no_usage() -> Usage:
-    from ctxembed._results import NO_USAGE
-
-    return NO_USAGE
 
 
 class _Source:
@@ -308,7 +312,7 @@ async def _run_streams_async(ingestion: Ingestion, source: _Source, client: Any)
             admit=ingestion.admit,
             settled=ingestion.settled,
         )
-        ingestion.requests_in_flight = lambda stream=stream: stream.in_flight
+        ingestion.requests_in_flight = partial(getattr, stream, "in_flight", 0)
         async with stream:
             async for part in stream:
                 ingestion.handle(part, part.documents.tolist())
