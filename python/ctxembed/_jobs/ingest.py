@@ -435,8 +435,7 @@ class Ingestion:
             entry.windows.failed = True
         self._failed += 1
         self._failed_ids.add(entry.document.id)
-        error = f"{type(failure.error).__name__}: {failure.error}"
-        self._record(FailureRecord(entry.document.id, entry.document.key, error, failure.attempts))
+        self._record(FailureRecord(entry.document.id, entry.document.key, _described(failure.error), failure.attempts))
 
     # --- the end ---
 
@@ -446,9 +445,13 @@ class Ingestion:
 
     def sends_again(self) -> bool:
         """Return whether documents are to be sent once more, after the end of the input."""
+        if self.ends():
+            while self._again:
+                self._drop(self._again.popleft()[0])
+            return False
         if self.options.max_wait == 0 and all(entry.successes == self._successes for entry, _ in self._again):
             self._give_up()
-        return bool(self._again) and not self.ends()
+        return bool(self._again)
 
     def _give_up(self) -> None:
         """Record the documents that were to be sent once more as failed."""
@@ -501,3 +504,11 @@ class Ingestion:
             seconds=time.monotonic() - self._started,
             waiting_since=self._down_since,
         )
+
+
+def _described(error: Exception) -> str:
+    """Return class and message of an error, without a position in a list that nobody sees."""
+    message = str(error)
+    if isinstance(error, DocumentError):
+        message = error.reason if error.chunk is None else f"chunk {error.chunk}: {error.reason}"
+    return f"{type(error).__name__}: {message}"
