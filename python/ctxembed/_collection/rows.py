@@ -166,14 +166,10 @@ class TailWriter:
                 written = os.pwrite(self._descriptor, content, position)
                 content, position = content[written:], position + written
             os.fdatasync(self._descriptor)
-        except BaseException:
-            self.discard()
-            raise
-
-    def discard(self) -> None:
-        """Cut rows that were not committed."""
-        with contextlib.suppress(OSError):  # the next writer cuts them
-            os.ftruncate(self._descriptor, self.size)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # the next writer cuts the rows
+                os.ftruncate(self._descriptor, self.size)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def seal(self, target: Path, space: str | None) -> bytes:
         """Write the committed rows as a segment, and return its header."""
