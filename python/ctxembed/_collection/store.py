@@ -17,7 +17,7 @@ from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, da
 from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
 from ctxembed._collection.fields import add_columns
 from ctxembed._collection.finder import Finder
-from ctxembed._collection.folder import free_bytes
+from ctxembed._collection.folder import free_bytes, named_errors
 from ctxembed._collection.rows import Segment, TailWriter, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts, write_setting
 from ctxembed._errors import SpaceError
@@ -204,7 +204,7 @@ class Store:
                 (self._generation.number, first),
             ).fetchone()
             path, start = self._folder.segment(number), _first_section(header) + (first - at) * width
-        with path.open("rb") as file:
+        with named_errors(path), path.open("rb") as file:
             content = os.pread(file.fileno(), count * width, start)
         if len(content) != count * width:
             raise damaged(path, f"it ends within rows {first} to {first + count - 1}")
