@@ -253,7 +253,7 @@ class Store:
             if space is not None:
                 self._check_space(space)
             count = sum(len(rows) for rows in vectors)
-            tail = self._writable_tail(count * self.layout.width)
+            tail = self._tail_with_room(count * self.layout.width)
             first, generation = self._tail_first + tail.rows, self._generation
             if count:
                 together = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
@@ -281,11 +281,16 @@ class Store:
                 "compared. Use the API, server or model that embedded the collection, or make a new collection"
             )
 
-    def _writable_tail(self, more: int) -> TailWriter:
+    def _open_tail(self) -> TailWriter:
         assert self._tail is not None  # noqa: S101  # until the store is closed
-        if self._tail.rows and self._tail.size + more > row_files.TAIL_BYTES:
-            self.seal()
         return self._tail
+
+    def _tail_with_room(self, more: int) -> TailWriter:
+        """Return the tail, or a new one if these bytes would make it too large."""
+        tail = self._open_tail()
+        if tail.rows and tail.size + more > row_files.TAIL_BYTES:
+            self.seal()
+        return self._open_tail()
 
     def _insert(
         self,
@@ -456,7 +461,7 @@ class Store:
     def seal(self) -> None:
         """Write the tail as a segment and begin a new one."""
         with self._change():
-            tail, generation = self._writable_tail(0), self._generation
+            tail, generation = self._open_tail(), self._generation
             if not tail.rows:
                 return
             header = tail.seal(self._folder.segment(tail.number), generation.space)
@@ -488,7 +493,7 @@ class Store:
         if view.chunks == view.rows:
             return 0
         with self._change():
-            tail, before = self._writable_tail(0), self._generation
+            tail, before = self._open_tail(), self._generation
             ranges = view.query("SELECT first_row, rows FROM documents ORDER BY number")
             files = new_files(view, tail.number + 1)
             following_file = tail.number + 1 + len(files)
