@@ -175,8 +175,11 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
     def embed() -> None:
         ingestion.new_stream()
         chunks = [ingestion.feed(entry) for entry in entries]
-        with ingestion.control.interruptible():
+        ingestion.control.interruptible = True
+        try:
             found = client.embed(chunks, **_stream_options(ingestion))
+        finally:
+            ingestion.control.interruptible = False
         ingestion.handle(found, range(len(chunks)))
         entries.clear()
 
@@ -218,12 +221,12 @@ class _Source:
 
     def entries(self) -> Iterator[Entry]:
         """Yield what is to be sent."""
-        ingestion = self._ingestion
+        ingestion, control = self._ingestion, self._ingestion.control
         while not ingestion.ends():
             seconds = ingestion.pause()
             if seconds:
                 ingestion.report_progress()
-                if ingestion.control.wait(seconds):
+                if control.wait(seconds):
                     return
             entry = self._next_entry()
             if entry is not None:
@@ -231,11 +234,13 @@ class _Source:
                 continue
             if self.whole:
                 return
+            control.interruptible = True
             try:
-                with ingestion.control.interruptible():
-                    value = next(self._documents, _END)
+                value = next(self._documents, _END)
             except StopJob:
                 return
+            finally:
+                control.interruptible = False
             self._take(value)
 
     async def chunks_async(self) -> AsyncIterator[list[str]]:
