@@ -16,6 +16,7 @@ from ctxembed._collection import rows as row_files
 from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors, transaction
 from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
 from ctxembed._collection.fields import add_columns
+from ctxembed._collection.finder import Finder
 from ctxembed._collection.folder import free_bytes
 from ctxembed._collection.rows import Segment, TailWriter, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, write_setting
@@ -24,8 +25,7 @@ from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument, StoredDoc
 from ctxembed._results import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,17 +38,10 @@ __all__ = ["Store"]
 _RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
 """Bytes that must be free before a job: the tail is written once more, with bits and norms, when it is sealed."""
 
-_FILTER_BYTES: Final = 1 << 21
-"""Of the filter of ids: a million ids leave one in sixteen to be looked up in vain."""
-
-_READ_AHEAD: Final = 256
-"""Documents that are looked up at once, where ids come in the order in which they are stored."""
-
 _OWN_FILE: Final = re.compile(r"tail-\d{6,}\.rows|segments/\d{6,}\.idx")
 
 _DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CHUNK: Final = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
-_FOUND: Final = "SELECT number, id, key, details, first_row, rows FROM documents"
 
 
 class Store:
@@ -70,8 +63,8 @@ class Store:
         self._lock = threading.RLock()  # of the connection that writes
         self._connection = connect(folder.catalogue, read_only=False)
         self._tail: TailWriter | None = None
-        self.commits = 0
-        """Transactions so far: readers of this process see by it that there is something new."""
+        self.on_commit: Callable[[], object] = lambda: None
+        """Called after each transaction."""
         try:
             with sqlite_errors(folder.catalogue):
                 generation = read_generation(self._connection, folder)
@@ -88,7 +81,7 @@ class Store:
                 )
                 self._store_text = bool(read_setting(self._connection, folder, "store_text"))
             self._tail = TailWriter(folder, self.layout, generation.tail, known)
-            self._finder = _Finder(folder.catalogue, self._connection, self._lock)
+            self._finder = Finder(folder.catalogue, self._connection, self._lock)
             self._clean_up()
         except BaseException:
             self.close()
@@ -208,7 +201,7 @@ class Store:
     def _write(self) -> Any:
         with self._lock, transaction(self._connection, self._folder.catalogue) as connection:
             yield connection
-        self.commits += 1
+        self.on_commit()
 
     def commit(
         self,
@@ -527,68 +520,3 @@ def _text(value: object) -> str | None:
 def _first_section(header: bytes) -> int:
     """Return the offset of the first section of an index file: its vectors, or its bits where it has only these."""
     return int.from_bytes(header[64:72], "little")
-
-
-class _Finder:
-    """Looks documents up by id.
-
-    Where ids come in the order in which they are stored, as in an unchanged run, documents are read ahead. Where the
-    collection was empty, only ids that may have come before are looked up.
-    """
-
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: threading.RLock) -> None:
-        self._path = path
-        self._connection = connection
-        self._lock = lock
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin anew: another job reads other ids."""
-        self._ahead: list[tuple[Any, ...]] = []  # the next documents, last one first
-        self._size = 1
-        self._last = -1  # number of the document that was found last
-        with self._lock, sqlite_errors(self._path):
-            self.has_failures = self._connection.execute("SELECT 1 FROM failures LIMIT 1").fetchone() is not None
-            is_empty = self._connection.execute("SELECT 1 FROM documents LIMIT 1").fetchone() is None
-        # A Bloom filter with one hash (doi:10.1145/362686.362692).
-        self._asked = bytearray(_FILTER_BYTES) if is_empty else None
-
-    def find(self, id: str) -> StoredDocument | None:  # noqa: A002
-        if self._asked is not None:
-            place = hash(id)
-            byte, bit = (place >> 3) & (_FILTER_BYTES - 1), 1 << (place & 7)
-            if not self._asked[byte] & bit:
-                self._asked[byte] |= bit
-                return None
-        if self._ahead and self._ahead[-1][1] == id:
-            return self._found(self._ahead.pop())
-        with self._lock:
-            try:
-                return self._look_up(id)
-            except sqlite3.Error:
-                with sqlite_errors(self._path):
-                    raise
-
-    def _look_up(self, name: str) -> StoredDocument | None:
-        if not self._ahead and self._last >= 0:
-            # All that was read ahead was asked for: read on, more at a time.
-            self._size = min(2 * self._size, _READ_AHEAD)
-            statement = f"{_FOUND} WHERE number > ? ORDER BY number LIMIT ?"
-            self._ahead = self._connection.execute(statement, (self._last, self._size)).fetchall()[::-1]
-            if self._ahead and self._ahead[-1][1] == name:
-                return self._found(self._ahead.pop())
-        self._ahead, self._size, self._last = [], 1, -1
-        row = self._connection.execute(f"{_FOUND} WHERE id = ?", (name,)).fetchone()
-        return None if row is None else self._found(row)
-
-    def _found(self, row: tuple[Any, ...]) -> StoredDocument:
-        number, _, key, details, first, rows = row
-        self._last = number
-        return StoredDocument(number, key, details, first, rows)
-
-    def failed_key(self, id: str) -> bytes | None:  # noqa: A002
-        if not self.has_failures:
-            return None
-        with self._lock, sqlite_errors(self._path):
-            found = self._connection.execute("SELECT key FROM failures WHERE id = ?", (id,)).fetchone()
-        return None if found is None else found[0]

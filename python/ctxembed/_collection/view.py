@@ -48,8 +48,8 @@ class View:
 
     Notes
     -----
-    The state is held by a read transaction, so it stays as it is until :meth:`refresh`, whatever a writer commits. The
-    files that it refers to are open, so a writer may delete them.
+    The state is held by a read transaction, so it stays as it is, whatever a writer commits. The files that it refers
+    to are open, so a writer may delete them. SQLite's log grows while it is held and a writer commits.
     """
 
     def __init__(self, folder: Folder, *, immutable: bool = False) -> None:
@@ -111,12 +111,6 @@ class View:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def refresh(self) -> None:
-        """Move on to the last committed state."""
-        with self._lock:
-            self._end()
-            self._begin()
-
     def close(self) -> None:
         """Close all files."""
         with self._lock:
@@ -127,6 +121,11 @@ class View:
     def segment_count(self) -> int:
         """Number of sealed files."""
         return len(self.segments)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_connection"):
+            with contextlib.suppress(Exception):
+                self.close()
 
     # --- vectors ---
 
