@@ -42,7 +42,7 @@ from ctxembed._core import (
     truncate,
     unpack_bits,
 )
-from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestReport
+from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestProgress, IngestReport
 from ctxembed._errors import (
     APIConnectionError,
     APIError,
@@ -143,6 +143,7 @@ __all__ = [
     "Hit",
     "Index",
     "IndexFileError",
+    "IngestProgress",
     "IngestReport",
     "InputType",
     "InternalServerError",

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from ctxembed._collection.folder import Folder
     from ctxembed._core import Calibration
-    from ctxembed._documents import IngestReport
-    from ctxembed._jobs.progress import IngestProgress
+    from ctxembed._documents import IngestProgress, IngestReport
     from ctxembed._models import EncodingFormat
 
 __all__ = ["Collection"]
@@ -240,9 +239,7 @@ class Collection(CollectionReader):
         max_wait : float
             Seconds for which an API that is down is waited for, beyond the client's own retries.
         progress : callable, optional
-            Called in this thread with an object that has ``documents_read``, ``documents_done``, ``added``,
-            ``updated``, ``unchanged``, ``failed``, ``chunks``, ``usage``, ``cost_usd``, ``in_flight``, ``retries`` and
-            ``seconds``.
+            Called in this thread with an :class:`IngestProgress` after each response.
 
         Returns
         -------
