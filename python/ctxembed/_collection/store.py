@@ -75,6 +75,7 @@ class Store:
                 known = self._connection.execute(
                     "SELECT coalesce(sum(rows), 0) FROM tail_parts WHERE generation = ?", (generation.number,)
                 ).fetchone()[0]
+                self._new_fields: set[str] = set()  # of the transaction under way
                 self._fields = {name for (name,) in self._connection.execute("SELECT name FROM fields")}
                 self.field_types = dict(
                     self._connection.execute("SELECT name, declared FROM fields WHERE declared IS NOT NULL")
@@ -200,7 +201,9 @@ class Store:
     @contextlib.contextmanager
     def _write(self) -> Any:
         with self._lock, transaction(self._connection, self._folder.catalogue) as connection:
+            self._new_fields.clear()
             yield connection
+        self._fields |= self._new_fields
         self.on_commit()
 
     def commit(
@@ -298,7 +301,7 @@ class Store:
     def _add_fields(self, connection: sqlite3.Connection, documents: Iterable[NewDocument]) -> None:
         new = {name for document in documents for name in document.fields} - self._fields
         connection.executemany("INSERT OR IGNORE INTO fields (name) VALUES (?)", [(name,) for name in new])
-        self._fields |= new
+        self._new_fields |= new
 
     def _count(self, connection: sqlite3.Connection, documents: int, chunks: int) -> None:
         """Add to the numbers of documents and chunks that can be found."""
