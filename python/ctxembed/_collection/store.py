@@ -200,10 +200,11 @@ class Store:
 
     @contextlib.contextmanager
     def _write(self) -> Any:
-        with self._lock, transaction(self._connection, self._folder.catalogue) as connection:
+        with self._lock:
             self._new_fields.clear()
-            yield connection
-        self._fields |= self._new_fields
+            with transaction(self._connection, self._folder.catalogue) as connection:
+                yield connection
+            self._fields |= self._new_fields
         self.on_commit()
 
     def commit(
