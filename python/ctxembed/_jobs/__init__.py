@@ -1,0 +1,1 @@
+"""Jobs over many documents: reading input."""
