@@ -20,6 +20,7 @@ __all__ = ["ArrayError", "array_elements", "read_json_array", "read_json_lines"]
 _PIECE: Final = 1 << 20
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _DECODE: Final = json.JSONDecoder().raw_decode
+_ENDS: Final = frozenset({"\n", "\r\n", ""})
 _BOM_START: Final = BOM[:1]
 _CONVERTED: Final = (
     'expected JSON Lines, one {"id": ..., "chunks": [...]} per line '
@@ -36,14 +37,13 @@ def read_json_lines(
 
     A line is at most 64 MiB. A file that is one JSON array, or UTF-16, is rejected as a whole.
     """
-    readline, loads, document = stream.readline, json.loads, records.read
+    readline, document = stream.readline, records.read
     number, begun = 0, False
     while line := readline(MAX_RECORD + 1):
         number += 1
         read.total += len(line)
         try:
-            # json.loads(bytes) would also accept UTF-16 and UTF-32.
-            record = loads(line.decode() if line[:1] != _BOM_START else line.decode("utf-8-sig"))
+            record = _loads(line)
         except (ValueError, RecursionError) as error:
             content = line.removeprefix(BOM).strip()
             if number == 1 and line.startswith(UTF16_AND_32):
@@ -62,6 +62,16 @@ def read_json_lines(
         else:
             yield document(record, f"{name}, line {number}", surrogates=b"\\u" in line)
             begun = True
+
+
+def _loads(line: bytes) -> Any:
+    # json.loads(bytes) would also accept UTF-16 and UTF-32.
+    text = line.decode() if line[:1] != _BOM_START else line.decode("utf-8-sig")
+    try:
+        value, end = _DECODE(text)
+    except json.JSONDecodeError:
+        return json.loads(text)  # whitespace before it, or an error
+    return value if text[end:] in _ENDS else json.loads(text)
 
 
 def _reason(error: Exception, line: bytes) -> str:

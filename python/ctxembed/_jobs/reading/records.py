@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Records"]
 
-_PLAIN: Final = frozenset({str, int, bool, type(None)})
+_are_plain: Final = frozenset({str, int, bool, type(None)}).issuperset
 _STR_ONLY: Final = {str}
 
 
@@ -70,9 +70,8 @@ class Records:
         elif "id" in record:
             reason = f"a metadata field cannot be named id, and {self._id} is the id: choose the metadata fields"
             return Rejected(place, reason, name)
-        for value in metadata.values():
-            if type(value) not in _PLAIN and (reason := self._no_metadata(metadata)):
-                return Rejected(place, reason, name)
+        if not _are_plain(map(type, metadata.values())) and (reason := self._no_metadata(metadata)):
+            return Rejected(place, reason, name)
         content = self._content(chunks, text)
         if isinstance(content, str):
             return Rejected(place, content, name)
