@@ -60,7 +60,11 @@ def read_json_lines(
                 yield Rejected(f"{name}, line {number}", _reason(error, line))
             begun = begun or bool(content)
         else:
-            yield document(record, f"{name}, line {number}", surrogates=b"\\u" in line)
+            place = f"{name}, line {number}"
+            if type(record) is list:
+                yield Rejected(place, f"this is a JSON array; {_CONVERTED}")
+            else:
+                yield document(record, place, surrogates=b"\\u" in line)
             begun = True
 
 
