@@ -75,7 +75,7 @@ BAD_RECORDS = [
     ('{"id": "a", "chunks": ["x"], "score": NaN}', "metadata field 'score' holds nan"),
     ('{"id": "a", "chunks": ["x"], "score": {"a": [1e999]}}', "metadata field 'score' holds inf"),
     ('{"id": "a", "chunks": ["x"], "b": {"c\\udc00": 1}}', "metadata has a lone surrogate"),
-    ('{"id": "a", "chunks": ["x"]', "not JSON: .* at column 29 .the line ends there"),
+    ('{"id": "a", "chunks": ["x"]', "not JSON: .* at column 28 .the line ends there"),
     ('{"id": "a" "chunks": ["x"]}', "not JSON: Expecting ',' delimiter at column 12"),
     ('{"id": "a", "chunks": ["x"]} {}', "not JSON: Extra data at column 30"),
     ('{"id": "a", "chunks": ' + "[" * 100_000, "nested too deep"),

@@ -82,8 +82,9 @@ def _reason(error: Exception, line: bytes) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start + len(line) - len(error.object)} of the line"
     if isinstance(error, json.JSONDecodeError):
-        cut = " (the line ends there: a document must be on one line)" if error.pos >= len(error.doc.rstrip()) else ""
-        return f"not JSON: {error.msg} at column {error.colno}{cut}"
+        end = len(error.doc.rstrip())
+        cut = " (the line ends there: a document must be on one line)" if error.pos >= end else ""
+        return f"not JSON: {error.msg} at column {min(error.pos, end) + 1}{cut}"
     if isinstance(error, RecursionError):
         return "nested too deep"
     return "a number has too many digits"  # Python's limit
