@@ -367,3 +367,11 @@ def test_items_are_frozen():
         with pytest.raises(AttributeError):
             item.id = "b"
     assert str(Rejected("a", "b")) == "a: b"
+
+
+def test_a_record_with_a_text_names_the_missing_package(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "semantic_text_splitter", None)
+    inputs = open_inputs([write("a.jsonl", '{"id": 1, "chunks": ["x"]}\n{"id": 2, "text": "x"}')], ReadOptions())
+    assert next(inputs).id == "1"
+    with pytest.raises(ImportError, match=r"ctxembed\[chunk\]"):
+        next(inputs)

@@ -86,7 +86,7 @@ BAD_RECORDS = [
 
 
 @pytest.mark.parametrize(("line", "words"), BAD_RECORDS)
-def test_a_line_that_is_no_document_is_rejected_alone(write, line, words):
+def test_a_line_that_is_not_a_document_is_rejected_alone(write, line, words):
     good = b'{"id": "good", "chunks": ["x"]}'
     line = line.encode() if isinstance(line, str) else line
     first, second, third = read(write("a.jsonl", b"\n".join([good, line, good])))
@@ -315,13 +315,13 @@ def test_numbers_are_ids_in_parquet(tmp_path):
         ({"name": ["a"], "text": ["x"]}, "id is missing"),
     ],
 )
-def test_a_row_of_parquet_that_is_no_document_is_rejected(tmp_path, columns, words):
+def test_a_row_of_parquet_that_is_not_a_document_is_rejected(tmp_path, columns, words):
     path = table(tmp_path, **columns)
     found = rejected(path)
     assert (found.place, words in found.reason) == (f"{path}, row 1", True), found
 
 
-def test_columns_that_nobody_wants_are_not_read(tmp_path):
+def test_columns_of_no_use_are_not_read(tmp_path):
     path = table(tmp_path, id=["a"], text=["x"], raw=[b"x"], year=[1])
     assert documents(path, metadata_fields=("year",))[0].metadata == {"year": 1}
 

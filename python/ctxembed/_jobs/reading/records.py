@@ -70,7 +70,7 @@ class Records:
         elif "id" in record:
             reason = f"a metadata field cannot be named id, and {self._id} is the id: choose the metadata fields"
             return Rejected(place, reason, name)
-        if not _are_plain(map(type, metadata.values())) and (reason := self._no_metadata(metadata)):
+        if not _are_plain(map(type, metadata.values())) and (reason := self._wrong_number(metadata)):
             return Rejected(place, reason, name)
         content = self._content(chunks, text)
         if isinstance(content, str):
@@ -100,15 +100,15 @@ class Records:
         return (chunks, spans) if chunks else f"{self._text} has no text"
 
     @staticmethod
-    def _no_metadata(metadata: dict[str, Any]) -> str | None:
-        """Return why a value is no metadata, or None."""
+    def _wrong_number(metadata: dict[str, Any]) -> str | None:
+        """Return why metadata has a value that JSON does not have, or None."""
         for field, value in metadata.items():
             pending = [value]
             while pending:
                 part = pending.pop()
                 if isinstance(part, float):
                     if not math.isfinite(part):
-                        return f"metadata field {field!r} holds {part}, which is not JSON"
+                        return f"metadata field {field!r} holds {part}, which JSON does not have"
                 elif isinstance(part, list):
                     pending += part
                 elif isinstance(part, dict):
