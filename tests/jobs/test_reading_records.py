@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from datetime import UTC, date, datetime
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from ctxembed._jobs.reading import InputDocument, ReadOptions, Rejected, files, json_lines, open_inputs
 from ctxembed._jobs.reading.json_lines import ArrayError, array_elements
+from ctxembed._jobs.reading.records import Records
+from ctxembed._jobs.reading.tables import read_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -267,6 +270,20 @@ def test_a_wrong_row_of_csv_is_rejected_alone(write, row, place, words):
 def test_damaged_csv_is_rejected(write, content, place, words):
     found = rejected(write("a.csv", content))
     assert (found.place, words in found.reason) == (place, True), found
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(CELLS | st.sampled_from(["\r", "\n", "\r\n", '"', ","]), min_size=2, max_size=2), max_size=5))
+def test_cells_of_csv_are_read_as_they_were_written(rows):
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows([["id", "chunks", "a", "b"], *(["x", "[]", *row] for row in rows)])
+    options = ReadOptions()
+    content = io.BytesIO(stream.getvalue().encode())
+    items = [*read_csv(content, "a.csv", Records(options), options, files.BytesRead(), delimiter=",")]
+    assert [[item.metadata["a"], item.metadata["b"]] for item in items] == rows
 
 
 # --- Parquet ---

@@ -85,7 +85,7 @@ def read_csv(
                     record.get(options.id_field),
                 )
                 continue
-        yield records.read(record, place, surrogates=True)
+        yield records.read(record, place, surrogates=False)
 
 
 def _csv_reason(error: Exception) -> str:
