@@ -36,6 +36,9 @@ __all__ = ["AsyncClient"]
 _MAX_INLINE: Final = 1_000_000
 """Characters that are checked and counted in the event loop. More would block it, and go to a thread."""
 
+_POLL: Final = 0.01
+"""Seconds between looks at whether the journal is done, when a client is closed."""
+
 
 class AsyncClient(BaseClient):
     """Embed documents in ``async`` code, on asyncio or trio, and lose nothing that was paid for.
@@ -441,6 +444,8 @@ class AsyncClient(BaseClient):
         if self._owns_connections:
             self._state.connections.closed = True
             await self._state.connections.aclose()
+        while self._state.is_storing():  # in the tasks of its calls, which go on in this event loop
+            await anyio.sleep(_POLL)
 
     close = aclose
 
