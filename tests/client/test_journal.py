@@ -433,6 +433,21 @@ def test_closing_a_client_waits_for_the_journal(server_options, method):
     assert journal.rows.keys() == stored
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_closing_an_async_client_waits_for_the_journal(server_options, backend):
+    journal = MemoryJournal(delay=0.3)
+
+    async def main():
+        client = AsyncClient(KEY, **server_options, journal=journal)
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.embed, make_documents(3))
+            await anyio.to_thread.run_sync(journal.started.wait)
+            await client.aclose()
+            return len(journal.rows)
+
+    assert anyio.run(main, backend=backend) == 3
+
+
 def test_a_closed_call_carries_the_rows_that_were_stored(server_options, control):
     control.faults("none", *[{"delay": 25}] * 9)
     journal = MemoryJournal(delay=0.5)
