@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors
-from ctxembed._collection.fields import FieldColumns, rows_mask, select_documents
+from ctxembed._collection.fields import FieldColumns, rows_mask, select_documents, select_rows
 from ctxembed._collection.rows import check_size, open_index, read_tail, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
 from ctxembed._documents import Document
@@ -150,8 +150,9 @@ class View:
                 self._masks.move_to_end(key)
                 return self._masks[key]
             if where is not None:
-                found = select_documents(self._connection, self._folder, self.columns, where, params)
-                mask: NDArray[np.bool_] | None = rows_mask(found, self.rows)
+                mask: NDArray[np.bool_] | None = select_rows(
+                    self._connection, self._folder, self.columns, where, params, total=self.rows
+                )
             else:
                 mask = self._alive()
             if key is not None:
@@ -169,7 +170,8 @@ class View:
                 if checksum(first, rows) != found:
                     raise damaged(self._folder.catalogue, f"the row of the removed rows from {first} is changed")
                 removed.append((first, rows))
-        mask = ~rows_mask(removed, self.rows)
+        pairs = np.array(removed, np.int64).reshape(-1, 2)
+        mask = ~rows_mask(pairs[:, 0], pairs[:, 1], self.rows)
         if int(mask.sum()) != self.chunks:
             raise damaged(self._folder.catalogue, "the removed rows and the number of chunks do not fit")
         return mask
