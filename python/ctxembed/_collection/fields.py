@@ -99,9 +99,6 @@ def add_columns(connection: sqlite3.Connection, names: Sequence[str]) -> None:
             "INSERT INTO fields (name, place) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET place = excluded.place",
             (name, place),
         )
-    # Without statistics SQLite may choose the index that selects more.
-    connection.execute("PRAGMA analysis_limit = 1000")
-    connection.execute("ANALYZE documents")
 
 
 def check_parameters(params: object) -> Any:
