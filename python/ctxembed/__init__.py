@@ -42,7 +42,7 @@ from ctxembed._core import (
     truncate,
     unpack_bits,
 )
-from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestReport
+from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestProgress, IngestReport
 from ctxembed._errors import (
     APIConnectionError,
     APIError,
@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         Clock,
         Credentials,
         EmbeddingsPart,
+        Journal,
         Progress,
         RawCalls,
         RawResponse,
@@ -143,10 +144,12 @@ __all__ = [
     "Hit",
     "Index",
     "IndexFileError",
+    "IngestProgress",
     "IngestReport",
     "InputType",
     "InternalServerError",
     "InvalidDocumentsError",
+    "Journal",
     "Limits",
     "Matches",
     "MissingKeyError",
@@ -213,6 +216,7 @@ _CLIENT = frozenset(
         "Clock",
         "Credentials",
         "EmbeddingsPart",
+        "Journal",
         "Progress",
         "RawCalls",
         "RawResponse",

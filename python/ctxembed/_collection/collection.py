@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ctxembed import _core
 from ctxembed._collection.catalogue import create_catalogue, sqlite_errors
-from ctxembed._collection.fields import add_columns
+from ctxembed._collection.fields import add_columns, write_fields
 from ctxembed._collection.folder import check_file_system, folder_of, sync_folder
 from ctxembed._collection.lock import WriterLock
 from ctxembed._collection.reader import CollectionReader, check_id
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from ctxembed._collection.folder import Folder
     from ctxembed._core import Calibration
-    from ctxembed._documents import IngestReport
-    from ctxembed._jobs.progress import IngestProgress
+    from ctxembed._documents import IngestProgress, IngestReport
     from ctxembed._models import EncodingFormat
 
 __all__ = ["Collection"]
@@ -137,7 +136,7 @@ class Collection(CollectionReader):
                     write_setting(connection, "store_text", int(store_text))
                     write_setting(connection, "created", datetime.now(UTC).isoformat(timespec="seconds"))
                     write_setting(connection, "created_by", f"ctxembed {_core.__version__}")
-                    connection.executemany("INSERT INTO fields (name, declared) VALUES (?, ?)", list(declared.items()))
+                    write_fields(connection, folder, declared)
                     add_columns(connection, list(declared))
                     connection.execute("COMMIT")
                     connection.execute("PRAGMA journal_mode = WAL")
@@ -245,9 +244,7 @@ class Collection(CollectionReader):
         max_wait : float
             Seconds for which an API that is down is waited for, beyond the client's own retries.
         progress : callable, optional
-            Called in this thread with an object that has ``documents_read``, ``documents_done``, ``added``,
-            ``updated``, ``unchanged``, ``failed``, ``chunks``, ``usage``, ``cost_usd``, ``in_flight``, ``retries`` and
-            ``seconds``.
+            Called in this thread with an :class:`IngestProgress` after each response.
 
         Returns
         -------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
@@ -69,9 +70,19 @@ class CollectionReader:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._view = None
-        self._seen_commits = -1
+        self._is_current = False
         self._ingesting = threading.Lock()
         self._closed = False
+        if store is not None:
+            this = weakref.ref(self)  # a cycle would keep the lock of a collection that is dropped
+
+            def forget_view() -> None:
+                collection = this()
+                if collection is not None:
+                    collection._forget_view()  # noqa: SLF001
+
+            store.on_commit = forget_view
+        _LIVE.add(self)
 
     # --- life ---
 
@@ -115,6 +126,7 @@ class CollectionReader:
                 return
             if self._view is not None:
                 self._view.close()
+                self._view = None
             if self._store is not None:
                 self._store.close()
             if self._writer is not None:
@@ -152,24 +164,26 @@ class CollectionReader:
         """Return the state to read: of a writer the last one that it has committed."""
         with self._lock:
             self._check_open()
-            if self._view is None:
-                commits = 0 if self._store is None else self._store.commits
-                self._view = View(self._folder, immutable=self._immutable)
-                self._seen_commits = commits
-            elif self._store is not None and self._store.commits != self._seen_commits:
-                self.refresh()
-            return self._view
+            view = self._view
+            if view is None:
+                # Set before, so that a commit meanwhile makes the next call read anew.
+                self._is_current = True
+                view = View(self._folder, immutable=self._immutable)
+                if self._is_current:
+                    self._view = view
+            return view
+
+    def _forget_view(self) -> None:
+        """Let the next call read anew. Calls that are under way keep the state that they have."""
+        self._is_current = False
+        self._view = None
 
     def refresh(self) -> None:
-        """Move on to the last committed state."""
+        """Move on to the last committed state. Iterators that began before keep theirs."""
         with self._lock:
             self._check_open()
-            commits = 0 if self._store is None else self._store.commits
-            if self._view is None:
-                self._view = View(self._folder, immutable=self._immutable)
-            else:
-                self._view.refresh()
-            self._seen_commits = commits
+            self._forget_view()
+            self._current()
 
     # --- reading ---
 
@@ -229,7 +243,7 @@ class CollectionReader:
         """
         view = self._current()
         if ids is None:
-            ranges = view.query("SELECT first_row, rows FROM documents ORDER BY number")
+            ranges = view.ranges()
         else:
             ranges = []
             for name in ids:
@@ -237,6 +251,7 @@ class CollectionReader:
                 found = view.find(name)
                 if found is None:
                     raise KeyError(f"there is no document {name!r} in {self.path}")
+                view.check_vectors(found)
                 ranges.append((found[6], found[7]))
         vectors: NDArray[Any] = view.index.vectors(row_numbers(ranges))
         return vectors
@@ -455,6 +470,19 @@ class CollectionReader:
             space=generation.space,
             usage=usage,
         )
+
+
+_LIVE: weakref.WeakSet[CollectionReader] = weakref.WeakSet()
+_INHERITED: list[object] = []
+"""What a forked child has of its parent's collections: kept, so that the collector closes none of it."""
+
+
+def _keep_inherited() -> None:
+    _INHERITED.extend((collection._view, collection._store) for collection in list(_LIVE))  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def check_id(value: object) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from ctxembed._collection import rows as row_files
 from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors, transaction
 from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
-from ctxembed._collection.fields import add_columns
+from ctxembed._collection.fields import FieldColumns, add_columns, write_fields
 from ctxembed._collection.finder import Finder
 from ctxembed._collection.folder import free_bytes, named_errors
 from ctxembed._collection.rows import Segment, TailWriter, vectors_checksum
@@ -25,7 +25,7 @@ from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument, StoredDoc
 from ctxembed._results import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -63,19 +63,17 @@ class Store:
         self._lock = threading.RLock()  # of the connection that writes
         self._connection = connect(folder.catalogue, read_only=False)
         self._tail: TailWriter | None = None
-        self.commits = 0
-        """Changes so far: readers of this process see by it that there is something new."""
+        self.on_commit: Callable[[], object] = lambda: None
+        """Called after each change, also after one that an exception ended: its transaction may be on disk."""
         self._is_changing = False
         self._is_current = False
         """Whether the attributes say what the catalogue says. An exception in a change leaves that open."""
         try:
             self._load()
             with sqlite_errors(folder.catalogue):
-                self.field_types = dict(
-                    self._connection.execute("SELECT name, declared FROM fields WHERE declared IS NOT NULL")
-                )
-                self._store_text = bool(read_setting(self._connection, folder, "store_text"))
-            self._finder = Finder(folder)
+                self.field_types = FieldColumns.read(self._connection, folder).declared
+                self._store_text = bool(read_setting(self._connection, folder, "store_text", required=True))
+            self._finder = Finder(folder.catalogue, self._connection, self._lock)
             self._record_lost()
         except BaseException:
             self.close()
@@ -93,7 +91,7 @@ class Store:
             segments = read_segments(connection, folder, generation.number)
             first = segments[-1].first_row + segments[-1].rows if segments else 0
             known = sum(rows for rows, _ in read_tail_parts(connection, folder, generation.number, first))
-            self._fields = {name for (name,) in connection.execute("SELECT name FROM fields")}
+            self._fields = set(FieldColumns.read(connection, folder).metadata)
             retired = [name for (name,) in connection.execute("SELECT name FROM retired_files")]
         if self._tail is not None:
             self._tail.close()
@@ -108,9 +106,6 @@ class Store:
         with self._lock:
             if self._tail is not None:
                 self._tail.close()
-            finder = getattr(self, "_finder", None)
-            if finder is not None:
-                finder.close()
             with contextlib.suppress(sqlite3.Error):  # readers that hold the log keep it, and are not waited for
                 self._connection.execute("PRAGMA busy_timeout = 0")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -230,7 +225,7 @@ class Store:
                 self._is_current = True
             finally:
                 self._is_changing = False
-                self.commits += 1  # also after an exception, which may have come after the transaction
+                self.on_commit()
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -330,8 +325,9 @@ class Store:
 
     def _add_fields(self, connection: sqlite3.Connection, documents: Iterable[NewDocument]) -> None:
         new = {name for document in documents for name in document.fields} - self._fields
-        connection.executemany("INSERT OR IGNORE INTO fields (name) VALUES (?)", [(name,) for name in new])
-        self._fields |= new
+        if new:
+            write_fields(connection, self._folder, dict.fromkeys(new))
+            self._fields |= new
 
     def _count(self, connection: sqlite3.Connection, documents: int, chunks: int) -> None:
         """Add to the numbers of documents and chunks that can be found."""
@@ -445,6 +441,9 @@ class Store:
         """Record that nothing is in flight."""
         with self._write() as connection:
             write_setting(connection, "in_flight", None)
+            analysed = read_setting(connection, self._folder, "analysed") or 0
+            if (read_setting(connection, self._folder, "documents") or 0) > 2 * analysed:
+                self._analyse(connection)
 
     def set_calibration(self, oversample: int, k: int, recall: float) -> None:
         """Keep the result of a calibration."""
@@ -455,6 +454,13 @@ class Store:
         """Make columns and indexes for metadata fields."""
         with self._write() as connection:
             add_columns(connection, names)
+            self._analyse(connection)
+
+    def _analyse(self, connection: sqlite3.Connection) -> None:
+        """Count how many documents the values of a field select: else SQLite may choose the index that selects more."""
+        if connection.execute("SELECT 1 FROM fields WHERE place IS NOT NULL LIMIT 1").fetchone() is not None:
+            connection.execute("ANALYZE documents")
+            write_setting(connection, "analysed", read_setting(connection, self._folder, "documents"))
 
     # --- files ---
 
@@ -466,9 +472,8 @@ class Store:
                 return
             header = tail.seal(self._folder.segment(tail.number), generation.space)
             with self._write() as connection:
-                self._insert_segment(
-                    connection, generation.number, Segment(self._tail_first, tail.rows, tail.number, header)
-                )
+                segment = Segment(self._tail_first, tail.rows, tail.number, header)
+                self._insert_segment(connection, generation.number, segment)
                 connection.execute("DELETE FROM tail_parts WHERE generation = ?", (generation.number,))
                 self._retire(connection, tail.path.name)
                 self._generation = generation.replace(connection, tail=tail.number + 1)
@@ -494,7 +499,7 @@ class Store:
             return 0
         with self._change():
             tail, before = self._open_tail(), self._generation
-            ranges = view.query("SELECT first_row, rows FROM documents ORDER BY number")
+            ranges = view.ranges()
             files = new_files(view, tail.number + 1)
             following_file = tail.number + 1 + len(files)
             written = [f"{self._folder.segments.name}/{self._folder.segment(file).name}" for file, _, _ in files]

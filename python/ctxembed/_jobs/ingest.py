@@ -17,11 +17,10 @@ import numpy as np
 from ctxembed._client._policy.retry import is_transient
 from ctxembed._client.dispatch import NotAdmittedError, affects_all
 from ctxembed._client.endpoint import is_refusal
-from ctxembed._documents import IngestReport
+from ctxembed._documents import IngestProgress, IngestReport
 from ctxembed._errors import DocumentError
 from ctxembed._jobs.budget import Budget
 from ctxembed._jobs.documents import InvalidDocumentError, check_document, document_of
-from ctxembed._jobs.progress import IngestProgress
 from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument
 from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.splitting import split_long

@@ -136,14 +136,20 @@ def run(ingestion: Ingestion, client: Any, documents: Iterable[object]) -> Inges
                 _run_streams(ingestion, source, lambda feed: client.stream(feed, **_stream_options(ingestion)))
             else:
                 _run_batches(ingestion, source, client)
-        finally:
-            report = ingestion.end(whole=source.whole)
+        except BaseException:
+            with contextlib.suppress(Exception):  # of the disk that is full, for example: the first error counts
+                ingestion.end(whole=False)
+            raise
+        report = ingestion.end(whole=source.whole)
     if ingestion.error is not None:
         raise ingestion.error
     return report
 
 
-_INTERNAL: Final = {"ordered": False, "progress": None, "deadline": None, "flush_after": None, "steady": True}
+_FLUSH_AFTER: Final = 30.0
+"""Seconds for which documents of a slow source are held to fill requests."""
+
+_INTERNAL: Final = {"ordered": False, "progress": None, "deadline": None, "flush_after": _FLUSH_AFTER, "steady": True}
 
 
 def _run_streams(ingestion: Ingestion, source: _Source, open_stream: Callable[[Iterator[list[str]]], Any]) -> None:
@@ -175,8 +181,11 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
     def embed() -> None:
         ingestion.new_stream()
         chunks = [ingestion.feed(entry) for entry in entries]
-        with ingestion.control.interruptible():
+        ingestion.control.interruptible = True
+        try:
             found = client.embed(chunks, **_stream_options(ingestion))
+        finally:
+            ingestion.control.interruptible = False
         ingestion.handle(found, range(len(chunks)))
         entries.clear()
 
@@ -218,12 +227,12 @@ class _Source:
 
     def entries(self) -> Iterator[Entry]:
         """Yield what is to be sent."""
-        ingestion = self._ingestion
+        ingestion, control = self._ingestion, self._ingestion.control
         while not ingestion.ends():
             seconds = ingestion.pause()
             if seconds:
                 ingestion.report_progress()
-                if ingestion.control.wait(seconds):
+                if control.wait(seconds):
                     return
             entry = self._next_entry()
             if entry is not None:
@@ -231,11 +240,13 @@ class _Source:
                 continue
             if self.whole:
                 return
+            control.interruptible = True
             try:
-                with ingestion.control.interruptible():
-                    value = next(self._documents, _END)
+                value = next(self._documents, _END)
             except StopJob:
                 return
+            finally:
+                control.interruptible = False
             self._take(value)
 
     async def chunks_async(self) -> AsyncIterator[list[str]]:
@@ -290,13 +301,15 @@ async def run_async(ingestion: Ingestion, client: Any, documents: Any) -> Ingest
     source = _Source(ingestion, documents)
     try:
         if isinstance(client, BaseClient):
-            copy: Any = _prepared(client, ingestion)
-            await _run_streams_async(ingestion, source, copy)
+            await _run_streams_async(ingestion, source, _prepared(client, ingestion))
         else:
             await _run_batches_async(ingestion, source, client)
-    finally:
-        with anyio.CancelScope(shield=True):
-            report = await anyio.to_thread.run_sync(lambda: ingestion.end(whole=source.whole))
+    except BaseException:
+        with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
+            await anyio.to_thread.run_sync(lambda: ingestion.end(whole=False))
+        raise
+    with anyio.CancelScope(shield=True):
+        report = await anyio.to_thread.run_sync(lambda: ingestion.end(whole=source.whole))
     if ingestion.error is not None:
         raise ingestion.error
     return report
