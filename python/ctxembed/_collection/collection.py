@@ -430,16 +430,16 @@ def _old_output(folder: Folder) -> str:
 
 
 def _is_immutable(folder: Folder) -> bool:
-    """Return whether the medium is read-only, so that SQLite must not lock or look for a log."""
+    """Return whether SQLite must not lock or look for a log: nothing can be written, and no process writes."""
     try:
-        flags = os.statvfs(folder.path).f_flag
+        is_read_only = bool(os.statvfs(folder.path).f_flag & os.ST_RDONLY)
     except (AttributeError, OSError):
         return False
-    if flags & os.ST_RDONLY:
-        return True
-    log = folder.catalogue.with_name(folder.catalogue.name + "-wal")
-    # Without permission to write, SQLite can read only beside a process that has made the shared memory.
-    return not os.access(folder.path, os.W_OK) and not log.exists()
+    if not is_read_only and os.access(folder.path, os.W_OK):
+        return False
+    log, memory = (folder.catalogue.with_name(folder.catalogue.name + suffix) for suffix in ("-wal", "-shm"))
+    # What is in the log would not be seen.
+    return not memory.exists() and not (log.exists() and log.stat().st_size)
 
 
 def _options(max_cost_usd: Any, max_errors: object, max_wait: object, **switches: object) -> IngestOptions:

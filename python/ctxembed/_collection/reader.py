@@ -440,9 +440,16 @@ class CollectionReader:
 
         Notes
         -----
-        It reads the whole collection. Rows that were written and never committed are no damage.
+        It reads the whole collection in its last committed state. Rows that were written and never committed are no
+        damage.
         """
-        return verify(self._folder, self._current())
+        self._check_open()
+        while True:
+            view = View(self._folder, immutable=self._immutable)
+            found = verify(self._folder, view)
+            if not found or View(self._folder, immutable=self._immutable).segments == view.segments:
+                return found
+            # A compaction has deleted the files of the state that was verified.
 
     def stats(self) -> CollectionStats:
         """Return the size of the collection, and what it has cost."""

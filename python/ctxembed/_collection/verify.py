@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["verify"]
 
+_ERRORS: Final = (CollectionError, IndexFileError, OSError, sqlite3.Error)
+
 
 def verify(folder: Folder, view: View) -> list[str]:
     """Return a sentence for each damage of a collection."""
@@ -26,7 +28,7 @@ def verify(folder: Folder, view: View) -> list[str]:
     for check in (_database, _segments, _tail, _simple_rows, _documents, _ranges):
         try:
             found += check(folder, view)
-        except (CollectionError, IndexFileError, OSError, sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+        except (*_ERRORS, ValueError, TypeError, AttributeError) as error:
             found.append(str(error))
     return list(dict.fromkeys(found))
 
