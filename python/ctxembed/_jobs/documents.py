@@ -156,8 +156,8 @@ def _metadata(value: Any, types: Mapping[str, str]) -> tuple[str | None, tuple[s
     for name, content in value.items():
         if not isinstance(name, str):
             raise TypeError(f"a metadata field must be named by a str, got {name!r:.100}")
-        if name in _RESERVED:
-            raise ValueError(f"a metadata field may not be named {name!r}")
+        if name in _RESERVED or "\0" in name:
+            raise ValueError(f"a metadata field may not be named {name!r:.100}")
         if content is None or isinstance(content, str | int | float):
             fields.append(name)
         if name in types:
