@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from ctxembed import _core
-from ctxembed._collection.catalogue import create_catalogue
-from ctxembed._collection.fields import add_columns
+from ctxembed._collection.catalogue import create_catalogue, sqlite_errors
+from ctxembed._collection.fields import add_columns, write_fields
 from ctxembed._collection.folder import check_file_system, folder_of, sync_folder
 from ctxembed._collection.lock import WriterLock
 from ctxembed._collection.reader import CollectionReader, check_id
@@ -126,18 +126,23 @@ class Collection(CollectionReader):
             if not folder.is_unused():  # another process was faster
                 raise FileExistsError(17, "is a collection already: open it", str(folder.path))
             folder.segments.mkdir(exist_ok=True)
-            connection = create_catalogue(folder.catalogue)
+            for left in folder.path.glob(f"{folder.unfinished.name}*"):  # of a creation that ended early
+                left.unlink()
+            connection = create_catalogue(folder.unfinished)
             try:
-                generation = Generation(1, known.name, width, encoding_format, None, 1, None)
-                write_generation(connection, generation)
-                write_setting(connection, "store_text", int(store_text))
-                write_setting(connection, "created", datetime.now(UTC).isoformat(timespec="seconds"))
-                write_setting(connection, "created_by", f"ctxembed {_core.__version__}")
-                connection.executemany("INSERT INTO fields (name, declared) VALUES (?, ?)", list(declared.items()))
-                add_columns(connection, list(declared))
-                connection.execute("COMMIT")
+                with sqlite_errors(folder.unfinished):
+                    generation = Generation(1, known.name, width, encoding_format, None, 1, None)
+                    write_generation(connection, generation)
+                    write_setting(connection, "store_text", int(store_text))
+                    write_setting(connection, "created", datetime.now(UTC).isoformat(timespec="seconds"))
+                    write_setting(connection, "created_by", f"ctxembed {_core.__version__}")
+                    write_fields(connection, folder, declared)
+                    add_columns(connection, list(declared))
+                    connection.execute("COMMIT")
+                    connection.execute("PRAGMA journal_mode = WAL")
             finally:
                 connection.close()
+            folder.unfinished.rename(folder.catalogue)
             sync_folder(folder.path)
             return cls._make(folder, lock, Store(folder))
         except BaseException:

@@ -6,12 +6,14 @@ and with a limit of steps.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ctxembed._collection.catalogue import sqlite_errors
+from ctxembed._collection.catalogue import checksum, damaged, sqlite_errors
+from ctxembed._collection.state import read_setting, write_setting
 from ctxembed._collection.where import parse_where
 
 if TYPE_CHECKING:
@@ -25,10 +27,12 @@ __all__ = [
     "FieldColumns",
     "add_columns",
     "check_parameters",
+    "check_rows",
     "field_expression",
     "rows_mask",
     "select_documents",
     "select_rows",
+    "write_fields",
 ]
 
 OWN: Final = ("id", "source")
@@ -44,6 +48,7 @@ _MOST_COLUMNS: Final = 100
 """Fields that get a column. Further ones are read from the metadata."""
 
 _STEPS_AT_ONCE: Final = 1_000_000
+_INTS: Final = re.compile(r"\[[-0-9,]*\]")
 _MAX_LENGTH: Final = 10_000
 """Characters of an expression."""
 
@@ -55,15 +60,38 @@ class FieldColumns:
     ----------
     places : mapping of str to (str or None)
         The column of each field that has one.
+    declared : mapping of str to str
+        The types of declared fields.
     """
 
-    def __init__(self, places: Mapping[str, str | None]) -> None:
+    def __init__(self, places: Mapping[str, str | None], declared: Mapping[str, str]) -> None:
         self._places = dict(places)
+        self.declared = dict(declared)
 
     @classmethod
-    def read(cls, connection: sqlite3.Connection) -> FieldColumns:
-        """Read the fields."""
-        return cls(dict(connection.execute("SELECT name, place FROM fields")))
+    def read(cls, connection: sqlite3.Connection, folder: Folder) -> FieldColumns:
+        """Read the fields.
+
+        Raises
+        ------
+        CollectionError
+            A row is changed or missing: a filter would read another field.
+        """
+        places, types = {}, {}
+        for name, declared, place, found in connection.execute("SELECT name, declared, place, checksum FROM fields"):
+            if checksum(name, declared, place) != found:
+                raise damaged(folder.catalogue, f"the field {name!r:.100} is changed")
+            places[name] = place
+            if declared is not None:
+                types[name] = declared
+        if len(places) != read_setting(connection, folder, "fields", required=True):
+            raise damaged(folder.catalogue, "a row of its fields is missing")
+        return cls(places, types)
+
+    @property
+    def metadata(self) -> list[str]:
+        """The names of the fields."""
+        return list(self._places)
 
     @property
     def names(self) -> list[str]:
@@ -97,6 +125,7 @@ def add_columns(connection: sqlite3.Connection, names: Sequence[str]) -> None:
         expression = field_expression(name).replace("documents.metadata", "metadata")
         if expression.startswith("("):
             continue  # no subquery in a generated column: such a name is read from the metadata each time
+        declared = connection.execute("SELECT declared FROM fields WHERE name = ?", (name,)).fetchone()[0]
         used = {place for (place,) in connection.execute("SELECT place FROM fields WHERE place IS NOT NULL")}
         if len(used) >= _MOST_COLUMNS:
             return
@@ -104,9 +133,15 @@ def add_columns(connection: sqlite3.Connection, names: Sequence[str]) -> None:
         connection.execute(f"ALTER TABLE documents ADD COLUMN {place} AS ({expression}) VIRTUAL")
         connection.execute(f"CREATE INDEX documents_by_{place} ON documents ({place}, first_row, rows)")
         connection.execute(
-            "INSERT INTO fields (name, place) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET place = excluded.place",
-            (name, place),
+            "UPDATE fields SET place = ?, checksum = ? WHERE name = ?", (place, checksum(name, declared, place), name)
         )
+
+
+def write_fields(connection: sqlite3.Connection, folder: Folder, fields: Mapping[str, str | None]) -> None:
+    """Store new fields, with their declared types."""
+    rows = [(name, declared, None, checksum(name, declared, None)) for name, declared in fields.items()]
+    connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", rows)
+    write_setting(connection, "fields", int(read_setting(connection, folder, "fields") or 0) + len(rows))
 
 
 def check_parameters(params: object) -> Any:
@@ -192,7 +227,9 @@ def select_rows(
     # Two texts in place of two numbers a document: to make Python objects of them took five times as long.
     what = "json_group_array(first_row), json_group_array(rows)"
     [(first_rows, counts)] = select_documents(connection, folder, columns, where, params, what=what)
-    return rows_mask(_numbers(first_rows), _numbers(counts), total)
+    if not (_INTS.fullmatch(first_rows) and _INTS.fullmatch(counts)):
+        raise damaged(folder.catalogue, "the rows of a document are no numbers")
+    return rows_mask(folder, _numbers(first_rows), _numbers(counts), total)
 
 
 def _numbers(array: str) -> NDArray[np.int64]:
@@ -200,8 +237,19 @@ def _numbers(array: str) -> NDArray[np.int64]:
     return np.fromstring(array[1:-1], np.int64, sep=",") if len(array) > 2 else np.zeros(0, np.int64)
 
 
-def rows_mask(first_rows: NDArray[np.int64], counts: NDArray[np.int64], total: int) -> NDArray[np.bool_]:
+def check_rows(folder: Folder, first_rows: NDArray[np.int64], counts: NDArray[np.int64], total: int) -> None:
+    """Refuse ranges with rows that are not stored."""
+    if len(first_rows) and (
+        first_rows.min() < 0 or counts.min() < 1 or counts.max() > total or (first_rows > total - counts).any()
+    ):
+        raise damaged(folder.catalogue, f"a document has rows that are not among the {total} that are stored")
+
+
+def rows_mask(
+    folder: Folder, first_rows: NDArray[np.int64], counts: NDArray[np.int64], total: int
+) -> NDArray[np.bool_]:
     """Return a mask of all rows: True for those in the ranges (first row, number of rows)."""
+    check_rows(folder, first_rows, counts, total)
     steps = np.zeros(total + 1, np.int8)
     # Ranges do not overlap, so all starts differ, and all ends; one may begin where another ends.
     steps[first_rows] += 1

@@ -243,7 +243,7 @@ class CollectionReader:
         """
         view = self._current()
         if ids is None:
-            ranges = view.query("SELECT first_row, rows FROM documents ORDER BY number")
+            ranges = view.ranges()
         else:
             ranges = []
             for name in ids:
@@ -251,6 +251,7 @@ class CollectionReader:
                 found = view.find(name)
                 if found is None:
                     raise KeyError(f"there is no document {name!r} in {self.path}")
+                view.check_vectors(found)
                 ranges.append((found[6], found[7]))
         vectors: NDArray[Any] = view.index.vectors(row_numbers(ranges))
         return vectors
