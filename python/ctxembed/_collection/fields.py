@@ -38,8 +38,14 @@ __all__ = [
 OWN: Final = ("id", "source")
 """Names that are no metadata."""
 
-MAX_STEPS: Final = 20_000_000_000
-"""Virtual machine instructions of one ``where``."""
+MAX_STEPS: Final = 1_000_000_000
+"""Virtual machine instructions of one ``where``: some hundred for each of millions of documents."""
+
+_LIMITS: Final = ((sqlite3.SQLITE_LIMIT_LENGTH, 1 << 28), (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000))
+"""Limits of one instruction: bytes of a value, and of a pattern, whose cost grows with its length."""
+
+_MOST_COLUMNS: Final = 100
+"""Fields that get a column. Further ones are read from the metadata."""
 
 _STEPS_AT_ONCE: Final = 1_000_000
 _INTS: Final = re.compile(r"\[[-0-9,]*\]")
@@ -106,9 +112,9 @@ class FieldColumns:
 
 def field_expression(name: str) -> str:
     """Return the SQL that reads a field from the metadata."""
-    literal = "'" + name.replace("'", "''") + "'"
-    if '"' in name or "\0" in name:  # a path cannot name it
-        return f"(SELECT value FROM json_each(documents.metadata) WHERE json_each.key = {literal})"  # noqa: S608
+    literal = "'" + name.replace("'", "''").replace("\0", "' || char(0) || '") + "'"
+    if '"' in name or "\\" in name or not name.isprintable():  # a path names none that JSON escapes
+        return f"(SELECT value FROM json_each(documents.metadata) WHERE json_each.key = ({literal}))"  # noqa: S608
     path = "'$.\"" + name.replace("'", "''") + "\"'"
     return f"json_extract(documents.metadata, {path})"
 
@@ -121,7 +127,9 @@ def add_columns(connection: sqlite3.Connection, names: Sequence[str]) -> None:
             continue  # no subquery in a generated column: such a name is read from the metadata each time
         declared = connection.execute("SELECT declared FROM fields WHERE name = ?", (name,)).fetchone()[0]
         used = {place for (place,) in connection.execute("SELECT place FROM fields WHERE place IS NOT NULL")}
-        place = next(place for number in range(1, 10_000) if (place := f"field_{number}") not in used)
+        if len(used) >= _MOST_COLUMNS:
+            return
+        place = next(place for number in range(1, _MOST_COLUMNS + 1) if (place := f"field_{number}") not in used)
         connection.execute(f"ALTER TABLE documents ADD COLUMN {place} AS ({expression}) VIRTUAL")
         connection.execute(f"CREATE INDEX documents_by_{place} ON documents ({place}, first_row, rows)")
         connection.execute(
@@ -175,6 +183,9 @@ def select_documents(
         return int(steps >= MAX_STEPS)
 
     statement = f"SELECT {what} FROM documents WHERE ({parsed.sql}) {order}"  # noqa: S608  # parsed token by token
+    # Its first use creates a virtual table, which the authorizer would refuse.
+    connection.execute("SELECT 1 FROM json_each('[]')").fetchall()
+    limits = [(limit, connection.setlimit(limit, most)) for limit, most in _LIMITS]
     connection.set_authorizer(_authorize)
     connection.set_progress_handler(count, _STEPS_AT_ONCE)
     try:
@@ -197,6 +208,8 @@ def select_documents(
     finally:
         connection.set_progress_handler(None, 0)
         connection.set_authorizer(None)
+        for limit, before in limits:
+            connection.setlimit(limit, before)
 
 
 def _authorize(action: int, table: str | None, *_: object) -> int:

@@ -72,9 +72,9 @@ class Folder:
     def is_unused(self) -> bool:
         """Return whether a collection can be made here: the folder is empty, or a creation that ended early left it."""
         own = {self.lock.name, self.segments.name}
-        for name in os.listdir(self.path):
-            is_own = name in own or name.startswith(self.unfinished.name)
-            if not is_own and name not in _SYSTEM_ENTRIES:
+        for entry in self.path.iterdir():
+            is_own = entry.name in own or entry.name.startswith(self.unfinished.name)
+            if not is_own and entry.name not in _SYSTEM_ENTRIES:
                 return False
         return not self.segments.exists() or not any(self.segments.iterdir())
 

@@ -113,6 +113,9 @@ def vectors_checksum(rows: NDArray[Any]) -> int:
     return zlib.crc32(_as_bytes(np.ascontiguousarray(rows)))
 
 
+_flush: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+
 class TailWriter:
     """Appends rows to the tail.
 
@@ -167,7 +170,7 @@ class TailWriter:
                 while len(content):
                     written = os.pwrite(self._descriptor, content, position)
                     content, position = content[written:], position + written
-                os.fdatasync(self._descriptor)
+                _flush(self._descriptor)
         except OSError:
             with contextlib.suppress(OSError):  # the next writer cuts the rows
                 os.ftruncate(self._descriptor, self.size)
