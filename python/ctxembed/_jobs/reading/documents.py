@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ctxembed._documents import Document
 from ctxembed._planning.chunking import Chunking, check_chunking, chunk_spans
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["InputDocument", "ReadOptions", "Rejected"]
 
 
 @dataclass(frozen=True, slots=True)
-class InputDocument:
+class InputDocument(Document):
     """A document of the input.
 
     Attributes
@@ -37,12 +38,7 @@ class InputDocument:
         Where it was read, for messages: the file, and the line or row in it.
     """
 
-    id: str
-    chunks: list[str]
-    metadata: dict[str, Any] | None
-    spans: list[list[int]] | None
-    source: str | None
-    place: str
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
