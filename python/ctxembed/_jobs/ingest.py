@@ -1,7 +1,7 @@
 """Ingestion: documents are read, checked, embedded where they are new, and stored as responses arrive.
 
-:class:`Ingestion` decides; it does no I/O but that of its store. The drivers in ``run`` move documents and parts between
-it and a client.
+:class:`Ingestion` decides; it does no I/O but that of its store. The drivers in ``run`` move documents and parts
+between it and a client.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ctxembed._client._policy.retry import is_transient
 from ctxembed._client.dispatch import NotAdmittedError, affects_all
 from ctxembed._client.endpoint import is_refusal
-from ctxembed._client._policy.retry import is_transient
-from ctxembed._documents import IngestReport
+from ctxembed._documents import IngestProgress, IngestReport
 from ctxembed._errors import DocumentError
 from ctxembed._jobs.budget import Budget
 from ctxembed._jobs.documents import InvalidDocumentError, check_document, document_of
-from ctxembed._jobs.progress import IngestProgress
 from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument
 from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.splitting import split_long
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from ctxembed._planning.splitting import Window
     from ctxembed._results import Embeddings, Failure
 
-__all__ = ["Entry", "Ingestion", "IngestOptions", "Journal"]
+__all__ = ["Entry", "IngestOptions", "Ingestion"]
 
 _CHANGES: Final = 256
 """Documents whose metadata changed, or that failed, that are stored in one transaction."""
@@ -72,8 +71,6 @@ class IngestOptions:
         Whether documents that are too long are embedded in windows.
     max_wait : float
         Seconds for which an API that is down is waited for.
-    token_counter : TokenCounter or callable, optional
-        For the windows.
     """
 
     prune: bool = False
@@ -82,7 +79,6 @@ class IngestOptions:
     retry_failed: bool = False
     split_long: bool = False
     max_wait: float = 0.0
-    token_counter: Any = None
 
 
 @dataclass(slots=True, eq=False)
@@ -178,6 +174,8 @@ class Ingestion:
         self._wait = False
         self._stopped: str | None = None
         self.error: Exception | None = None
+        self.token_counter: Any = None
+        """Of the client, for the windows of long documents."""
         self.retries = 0
         self.requests_in_flight: Callable[[], int] = lambda: 0
 
@@ -277,7 +275,7 @@ class Ingestion:
 
     def _entries(self, new: NewDocument) -> list[Entry]:
         if self.options.split_long and sum(map(len, new.chunks)) > _SHORT:
-            split = split_long([new.chunks], token_counter=self.options.token_counter, model=self.store.model)
+            split = split_long([new.chunks], self.token_counter, model=self.store.model)
             if len(split.windows) > 1:
                 keys = [self._keys.key(chunks) for chunks in split.documents]
                 windows = _Windows(keys)
@@ -453,7 +451,7 @@ class Ingestion:
             if entry.windows.failed:
                 return
             entry.windows.failed = True
-        error = f"{type(failure.error).__name__}: {failure.error}"
+        error = _described(failure.error)
         self._count_failure(entry.document.place, entry.document.id, error)
         self._failed_ids.add(entry.document.id)
         self._record(FailureRecord(entry.document.id, entry.document.key, error, failure.attempts))
@@ -466,9 +464,13 @@ class Ingestion:
 
     def sends_again(self) -> bool:
         """Return whether documents are to be sent once more, after the end of the input."""
+        if self.ends():
+            while self._again:
+                self._drop(self._again.popleft()[0])
+            return False
         if self.options.max_wait == 0 and all(entry.successes == self._successes for entry, _ in self._again):
             self._give_up()
-        return bool(self._again) and not self.ends()
+        return bool(self._again)
 
     def _give_up(self) -> None:
         """Record the documents that were to be sent once more as failed."""
@@ -528,3 +530,11 @@ class Ingestion:
             seconds=time.monotonic() - self._started,
             waiting_since=self._down_since,
         )
+
+
+def _described(error: Exception) -> str:
+    """Return class and message of an error, without a position in a list that nobody sees."""
+    message = str(error)
+    if isinstance(error, DocumentError):
+        message = error.reason if error.chunk is None else f"chunk {error.chunk}: {error.reason}"
+    return f"{type(error).__name__}: {message}"
