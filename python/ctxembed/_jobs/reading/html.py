@@ -20,7 +20,7 @@ _BOMS: Final = (
     (codecs.BOM_UTF32_BE, "utf-32-be"),
 )
 _LEFT_OUT: Final = frozenset({"script", "style", "template", "head", "title", "-comment"})
-_NOT_OF_PAGES: Final = frozenset({"idna", "punycode", "raw_unicode_escape", "unicode_escape", "utf-7"})
+_NOT_OF_PAGES: Final = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"})
 _PREFORMATTED: Final = frozenset({"pre", "textarea", "listing", "xmp"})
 _PARAGRAPHS: Final = frozenset(
     {
@@ -72,7 +72,7 @@ def _decode(content: bytes) -> str:
 def _codec(label: str) -> str:
     try:
         name = codecs.lookup(label).name
-        if name in _NOT_OF_PAGES:
+        if name.replace("_", "-") in _NOT_OF_PAGES:
             raise LookupError
         "".encode(name)  # a LookupError for codecs of bytes
     except LookupError:

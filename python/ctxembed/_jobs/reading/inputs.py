@@ -23,7 +23,8 @@ __all__ = ["Inputs", "open_inputs"]
 class Inputs:
     """An iterator of :class:`InputDocument` and :class:`Rejected`, in the order of the inputs.
 
-    It holds one record, or one batch of a Parquet file. Closing it closes the file that is open.
+    It holds one record, or one batch of a Parquet file. Closing it closes the file that is open. A record with a text
+    raises an ImportError where the extra ``chunk`` is missing.
 
     Attributes
     ----------

@@ -20,6 +20,7 @@ __all__ = ["ArrayError", "array_elements", "read_json_array", "read_json_lines"]
 _PIECE: Final = 1 << 20
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _DECODE: Final = json.JSONDecoder().raw_decode
+_ENDS: Final = frozenset({"\n", "\r\n", ""})
 _BOM_START: Final = BOM[:1]
 _CONVERTED: Final = (
     'expected JSON Lines, one {"id": ..., "chunks": [...]} per line '
@@ -36,14 +37,13 @@ def read_json_lines(
 
     A line is at most 64 MiB. A file that is one JSON array, or UTF-16, is rejected as a whole.
     """
-    readline, loads, document = stream.readline, json.loads, records.read
+    readline, document = stream.readline, records.read
     number, begun = 0, False
     while line := readline(MAX_RECORD + 1):
         number += 1
         read.total += len(line)
         try:
-            # json.loads(bytes) would also accept UTF-16 and UTF-32.
-            record = loads(line.decode() if line[:1] != _BOM_START else line.decode("utf-8-sig"))
+            record = _loads(line)
         except (ValueError, RecursionError) as error:
             content = line.removeprefix(BOM).strip()
             if number == 1 and line.startswith(UTF16_AND_32):
@@ -60,16 +60,31 @@ def read_json_lines(
                 yield Rejected(f"{name}, line {number}", _reason(error, line))
             begun = begun or bool(content)
         else:
-            yield document(record, f"{name}, line {number}", surrogates=b"\\u" in line)
+            place = f"{name}, line {number}"
+            if type(record) is list:
+                yield Rejected(place, f"this is a JSON array; {_CONVERTED}")
+            else:
+                yield document(record, place, surrogates=b"\\u" in line)
             begun = True
+
+
+def _loads(line: bytes) -> Any:
+    # json.loads(bytes) would also accept UTF-16 and UTF-32.
+    text = line.decode() if line[:1] != _BOM_START else line.decode("utf-8-sig")
+    try:
+        value, end = _DECODE(text)
+    except json.JSONDecodeError:
+        return json.loads(text)  # whitespace before it, or an error
+    return value if text[end:] in _ENDS else json.loads(text)
 
 
 def _reason(error: Exception, line: bytes) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start + len(line) - len(error.object)} of the line"
     if isinstance(error, json.JSONDecodeError):
-        cut = " (the line ends there: a document must be on one line)" if error.pos >= len(error.doc.rstrip()) else ""
-        return f"not JSON: {error.msg} at column {error.colno}{cut}"
+        end = len(error.doc.rstrip())
+        cut = " (the line ends there: a document must be on one line)" if error.pos >= end else ""
+        return f"not JSON: {error.msg} at column {min(error.pos, end) + 1}{cut}"
     if isinstance(error, RecursionError):
         return "nested too deep"
     return "a number has too many digits"  # Python's limit

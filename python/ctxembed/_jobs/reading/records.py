@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Records"]
 
-_PLAIN: Final = frozenset({str, int, bool, type(None)})
+_are_plain: Final = frozenset({str, int, bool, type(None)}).issuperset
 _STR_ONLY: Final = {str}
 
 
@@ -70,9 +70,8 @@ class Records:
         elif "id" in record:
             reason = f"a metadata field cannot be named id, and {self._id} is the id: choose the metadata fields"
             return Rejected(place, reason, name)
-        for value in metadata.values():
-            if type(value) not in _PLAIN and (reason := self._no_metadata(metadata)):
-                return Rejected(place, reason, name)
+        if not _are_plain(map(type, metadata.values())) and (reason := self._wrong_number(metadata)):
+            return Rejected(place, reason, name)
         content = self._content(chunks, text)
         if isinstance(content, str):
             return Rejected(place, content, name)
@@ -101,15 +100,15 @@ class Records:
         return (chunks, spans) if chunks else f"{self._text} has no text"
 
     @staticmethod
-    def _no_metadata(metadata: dict[str, Any]) -> str | None:
-        """Return why a value is no metadata, or None."""
+    def _wrong_number(metadata: dict[str, Any]) -> str | None:
+        """Return why metadata has a value that JSON does not have, or None."""
         for field, value in metadata.items():
             pending = [value]
             while pending:
                 part = pending.pop()
                 if isinstance(part, float):
                     if not math.isfinite(part):
-                        return f"metadata field {field!r} holds {part}, which is not JSON"
+                        return f"metadata field {field!r} holds {part}, which JSON does not have"
                 elif isinstance(part, list):
                     pending += part
                 elif isinstance(part, dict):

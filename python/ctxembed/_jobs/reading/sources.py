@@ -35,11 +35,12 @@ _KINDS: Final[dict[str, Kind]] = {
 FOLDER_SUFFIXES: Final = frozenset(_KINDS) - {".json", ".log"}
 """Suffixes of the files that are read of a folder. Files of JSON and logs are rarely documents, so they are named."""
 
-_MODULES: Final = {
-    "text": ("semantic_text_splitter", "chunk", "cutting texts"),
-    "markdown": ("semantic_text_splitter", "chunk", "cutting texts"),
-    "html": ("selectolax.lexbor", "html", "reading HTML"),
-    "parquet": ("pyarrow.parquet", "arrow", "reading Parquet"),
+_SPLITTER: Final = ("semantic_text_splitter", "chunk", "cutting texts")
+_MODULES: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
+    "text": (_SPLITTER,),
+    "markdown": (_SPLITTER,),
+    "html": (("selectolax.lexbor", "html", "reading HTML"), _SPLITTER),
+    "parquet": (("pyarrow.parquet", "arrow", "reading Parquet"),),
 }
 _WILDCARD: Final = re.compile(r"[*?\[]")
 
@@ -216,8 +217,8 @@ def size_of(sources: Sequence[File | Folder | Stdin], *, follow_links: bool) -> 
         for file in files:
             if isinstance(file, Rejected):
                 continue
-            if file.kind in _MODULES:
-                require(*_MODULES[file.kind])
+            for module in _MODULES.get(file.kind, ()):
+                require(*module)
             if total is not None:
                 try:
                     total += file.path.stat().st_size

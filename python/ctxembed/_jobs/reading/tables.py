@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["read_csv", "read_parquet"]
 
 _BATCH: Final = 1024  # rows of a Parquet batch
+_BUFFER: Final = 1 << 20  # bytes of a column that are read at once; without it all of a row group
 
 
 class _NotCsvError(ValueError):
@@ -84,7 +85,7 @@ def read_csv(
                     record.get(options.id_field),
                 )
                 continue
-        yield records.read(record, place, surrogates=True)
+        yield records.read(record, place, surrogates=False)
 
 
 def _csv_reason(error: Exception) -> str:
@@ -128,7 +129,7 @@ def read_parquet(
     stream.seek(0)
     before, number = read.total, 0
     try:
-        with parquet.ParquetFile(stream, pre_buffer=False) as file:
+        with parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER) as file:
             names = file.schema_arrow.names
             repeated = {field for field in names if names.count(field) > 1}
             if repeated:
@@ -188,4 +189,4 @@ def _json_value(value: Any, field: str) -> Any:
         return [_json_value(part, field) for part in value]
     if isinstance(value, dict):
         return {key: _json_value(part, field) for key, part in value.items()}
-    raise _NoJsonError(f"column {field!r} has {type(value).__name__} values, which are no JSON")
+    raise _NoJsonError(f"column {field!r} has {type(value).__name__} values, which JSON does not have")
