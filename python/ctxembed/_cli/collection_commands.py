@@ -140,7 +140,7 @@ def compact(collection: CollectionArgument, *, as_json: JsonOption = False) -> N
 @app.command(help="Delete documents of a collection. The exit code is 1 if an id is not there; the others are deleted.")
 def delete(
     collection: CollectionArgument,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of documents.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of documents.")],
     *,
     as_json: JsonOption = False,
 ) -> None:

@@ -41,7 +41,7 @@ def _refuse_force(value: bool) -> None:
     flight, twice stops at once. The exit code is 1 if documents were rejected: COLLECTION.rejects.jsonl says which."""
 )
 def embed(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, or -.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, or -.")],
     collection: Annotated[
         Path, typer.Argument(parser=parse_path, metavar="COLLECTION", help="The collection to write, as corpus.ctx.")
     ],
@@ -131,8 +131,12 @@ def embed(
         encoding_format=encoding_format,
         reading=reading,
         options=IngestOptions(
-            prune, None if dry_run else max_cost, max_errors, retry_failed, split_long, _finite("--max-wait", max_wait),
-            counter,
+            prune=prune,
+            max_cost_usd=None if dry_run else max_cost,
+            max_errors=max_errors,
+            retry_failed=retry_failed,
+            split_long=split_long,
+            max_wait=_finite("--max-wait", max_wait),
         ),
         client=client,
         as_json=as_json,

@@ -22,7 +22,7 @@ __all__: list[str] = []
     INPUT is what `ctxembed embed` reads. The exit code is 1 if there are problems."""
 )
 def plan(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="As for `ctxembed embed`.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="As for `ctxembed embed`.")],
     model: Annotated[str, typer.Option(help="The contextualized model.")] = DEFAULT_MODEL,
     dimensions: Annotated[int | None, typer.Option(help="Dimensions of the vectors (default: the model's).")] = None,
     encoding_format: Annotated[

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from ctxembed import _core
-from ctxembed._collection.catalogue import create_catalogue
+from ctxembed._collection.catalogue import create_catalogue, sqlite_errors
 from ctxembed._collection.fields import add_columns
 from ctxembed._collection.folder import check_file_system, folder_of, sync_folder
 from ctxembed._collection.lock import WriterLock
@@ -128,14 +128,15 @@ class Collection(CollectionReader):
             folder.segments.mkdir(exist_ok=True)
             connection = create_catalogue(folder.catalogue)
             try:
-                generation = Generation(1, known.name, width, encoding_format, None, 1, None)
-                write_generation(connection, generation)
-                write_setting(connection, "store_text", int(store_text))
-                write_setting(connection, "created", datetime.now(UTC).isoformat(timespec="seconds"))
-                write_setting(connection, "created_by", f"ctxembed {_core.__version__}")
-                connection.executemany("INSERT INTO fields (name, declared) VALUES (?, ?)", list(declared.items()))
-                add_columns(connection, list(declared))
-                connection.execute("COMMIT")
+                with sqlite_errors(folder.catalogue):
+                    generation = Generation(1, known.name, width, encoding_format, None, 1, None)
+                    write_generation(connection, generation)
+                    write_setting(connection, "store_text", int(store_text))
+                    write_setting(connection, "created", datetime.now(UTC).isoformat(timespec="seconds"))
+                    write_setting(connection, "created_by", f"ctxembed {_core.__version__}")
+                    connection.executemany("INSERT INTO fields (name, declared) VALUES (?, ?)", list(declared.items()))
+                    add_columns(connection, list(declared))
+                    connection.execute("COMMIT")
             finally:
                 connection.close()
             sync_folder(folder.path)

@@ -85,6 +85,7 @@ def dry_run(
         As for the ingestion.
     """
     ingestion = Ingestion(store, options, JobControl(), None, on_failure)
+    ingestion.token_counter = client._options["token_counter"]  # noqa: SLF001
     state, _ = client.with_options(journal=_Journal())._stream_state(  # type: ignore[attr-defined]  # noqa: SLF001
         store.model,
         store.dimensions,
