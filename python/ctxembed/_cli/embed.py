@@ -13,6 +13,7 @@ import typer
 
 from ctxembed._cli.app import check_options
 from ctxembed._cli.errors import IncompleteError, error_text, request_error
+from ctxembed._cli.old_output import is_old_output
 from ctxembed._cli.output import write, write_json, write_message
 from ctxembed._collection.collection import Collection
 from ctxembed._collection.folder import folder_of
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ctxembed._client import Client
-    from ctxembed._documents import IngestReport
+    from ctxembed._documents import IngestProgress, IngestReport
     from ctxembed._jobs.display import Display
     from ctxembed._jobs.ingest import IngestOptions
-    from ctxembed._jobs.progress import IngestProgress
     from ctxembed._jobs.reading import Inputs, ReadOptions
     from ctxembed._models import EncodingFormat
     from ctxembed._results import Usage
@@ -102,7 +102,7 @@ def _documents(inputs: Inputs, collection: Path) -> Iterator[InputDocument | Inv
 def _open_collection(settings: Settings) -> Collection:
     """Open the collection for writing, or create it."""
     folder = folder_of(settings.collection)
-    if folder.exists() or (folder.path.is_dir() and not folder.is_unused()):
+    if folder.exists() or is_old_output(folder.path):  # which open() refuses
         collection = Collection.open(settings.collection)
         try:
             if collection.read_only:
@@ -128,8 +128,8 @@ def _check_same(settings: Settings, collection: Collection) -> None:
         if asked is not None and asked != stored:
             option = "--" + name.replace("_", "-")
             raise typer.BadParameter(
-                f"{settings.collection} was made with {option} {stored}, got {option} {asked}: name another collection, "
-                "or leave the option out"
+                f"{settings.collection} was made with {option} {stored}, got {option} {asked}: leave the option "
+                "out, or name another collection"
             )
 
 
@@ -163,7 +163,7 @@ class _Job:
                     self._settings.options,
                     self._control,
                     self._show,
-                    self._on_failure,
+                    on_failure=self._on_failure,
                 )
         finally:
             self._display.close()
@@ -286,7 +286,7 @@ def run_dry(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         inputs = stack.enter_context(_open_inputs(settings))
         client = stack.enter_context(Client(**settings.client, api_key="unused"))
-        if folder.exists() or (folder.path.is_dir() and not folder.is_unused()):
+        if folder.exists() or (folder.path.exists() and not folder.is_unused()):  # open() refuses what is none
             collection = stack.enter_context(Collection.open(settings.collection, read_only=True))
             _check_same(settings, collection)
             store = DryStore(

@@ -35,10 +35,10 @@ def _refuse_force(value: bool) -> None:
     help="""Embed documents into a collection, which is made if it is not there.
 
     INPUT: folders, globs, and files: .jsonl, .csv, .parquet, .txt, .md, .html; "-" is JSON Lines on stdin. Records have
-    an id, and chunks or a text, which is cut into chunks. Other fields become metadata.
+    an id, and chunks or a text, which is cut. Other fields become metadata.
 
-    What is stored already is not sent again, so the same command goes on where it stopped. Ctrl-C once stores what is in
-    flight, twice stops at once. The exit code is 1 if documents were rejected: COLLECTION.rejects.jsonl says which."""
+    What is stored already is not sent again, so the same command goes on where it stopped. Ctrl-C once stores what is
+    in flight, twice stops at once. The exit code is 1 if documents were rejected: COLLECTION.rejects.jsonl has them."""
 )
 def embed(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, or -.")],

@@ -142,7 +142,7 @@ def bench(
 
 
 @app.command(
-    help="Embed this interpreter's documentation on a local server, be killed half way, go on, and search: no key, no network."
+    help="Embed this Python's documentation on a local server, be killed half way, go on, search: no key, no network."
 )
 def demo() -> None:
     """Run the demo."""

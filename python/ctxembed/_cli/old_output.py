@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ctxembed._models import EncodingFormat
 
-__all__ = ["OldOutput", "OldOutputError", "load"]
+__all__ = ["OldOutput", "OldOutputError", "is_old_output", "load"]
 
 _VERSION = 1
 
@@ -85,13 +85,18 @@ class OldOutput:
             yield name, texts, row
 
 
+def is_old_output(folder: Path) -> bool:
+    """Return whether a folder looks like an old output."""
+    return (folder / "vectors.npy").is_file() and (folder / "meta.json").is_file()
+
+
 def load(folder: Path) -> OldOutput:
     """Read ``folder``, and check all of it.
 
     Raises
     ------
     OldOutputError
-        The folder is not an old output of ``ctxembed embed``, or its files are inconsistent. The message names the file.
+        The folder is not an old output of ``ctxembed embed``, or its files do not fit. The message names the file.
     """
     path = folder / "meta.json"
     if not path.is_symlink() and not path.exists():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ctxembed._cli.app import JsonOption, LinksOption, TokenizerOption, app, check_options, load_counter
+from ctxembed._cli.errors import IncompleteError
 from ctxembed._cli.output import check_stdout, write, write_json, write_message
 from ctxembed._errors import DocumentError
 from ctxembed._models import DEFAULT_MODEL, EncodingFormat
+
+if TYPE_CHECKING:
+    from ctxembed._jobs.reading import InputDocument, ReadOptions, Rejected, Skipped
 
 __all__: list[str] = []
 
@@ -35,7 +38,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show requests, tokens, cost and problems."""
-    from ctxembed._jobs.reading import InputDocument, ReadOptions, Rejected, open_inputs
+    from ctxembed._jobs.reading import ReadOptions
     from ctxembed._planning.plan import plan as make_plan
 
     if rpm is not None and not 0 < rpm < float("inf"):
@@ -43,27 +46,12 @@ def plan(
     check_options(model, dimensions, encoding_format)
     check_stdout()
     counter = load_counter(tokenizer)
-    documents: list[InputDocument] = []
-    rejected: list[Rejected] = []
-    places: dict[str, str] = {}
-    options = ReadOptions(token_counter=counter, follow_links=follow_links)
-    with open_inputs(inputs, options, getattr(sys.stdin, "buffer", None)) as items:
-        for item in items:
-            if isinstance(item, Rejected):
-                rejected.append(item)
-                continue
-            first = places.setdefault(item.id, item.place)
-            if first is not item.place:
-                raise ValueError(f"{item.place}: id {item.id!r} was used before, at {first}")
-            documents.append(item)
-    skipped = items.skipped
-    if not documents and not rejected:
-        raise ValueError(f"{', '.join(inputs)}: no documents{f'; {skipped}' if skipped else ''}")
+    documents, rejected, skipped = _read(inputs, ReadOptions(token_counter=counter, follow_links=follow_links))
     if not as_json:
         for message in ([str(skipped)] if skipped else []) + [f"error: {item}" for item in rejected]:
             write_message(message)
     if not documents:
-        raise typer.Exit(1)
+        raise IncompleteError(f"{', '.join(inputs)}: no documents (the first of {len(rejected):,}: {rejected[0]})", 1)
     planned = make_plan(
         [document.chunks for document in documents],
         model=model,
@@ -90,3 +78,25 @@ def plan(
             write_message(f"error: {document.place}: document {document.id!r}{chunk}: {found.reason}")
     if planned.problems or rejected:
         raise typer.Exit(1)
+
+
+def _read(inputs: list[str], options: ReadOptions) -> tuple[list[InputDocument], list[Rejected], Skipped]:
+    """Return all documents, what is none, and what was left out."""
+    from ctxembed._jobs.reading import Rejected, open_inputs
+
+    documents: list[InputDocument] = []
+    rejected: list[Rejected] = []
+    places: dict[str, str] = {}
+    with open_inputs(inputs, options, getattr(sys.stdin, "buffer", None)) as items:
+        for item in items:
+            if isinstance(item, Rejected):
+                rejected.append(item)
+                continue
+            first = places.setdefault(item.id, item.place)
+            if first is not item.place:
+                raise ValueError(f"{item.place}: id {item.id!r} was used before, at {first}")
+            documents.append(item)
+    if not documents and not rejected:
+        note = f"; {items.skipped}" if items.skipped else ""
+        raise ValueError(f"{', '.join(inputs)}: no documents{note}")
+    return documents, rejected, items.skipped

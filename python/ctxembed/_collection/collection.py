@@ -285,6 +285,7 @@ class Collection(CollectionReader):
         options: IngestOptions,
         control: JobControl,
         progress: Callable[[IngestProgress], object] | None = None,
+        *,
         on_failure: Callable[[str | None, str | None, str], object] | None = None,
     ) -> IngestReport:
         with self._one_ingestion() as store:

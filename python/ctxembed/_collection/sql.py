@@ -51,11 +51,7 @@ def run_sql(collection: Collection, statement: str) -> tuple[list[str], Iterator
     except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
         connection.close()
         _raise_interrupt(error)
-        if (
-            str(error) in ("not authorized", "prohibited")
-            or "not authorized" in str(error)
-            or "prohibited" in str(error)
-        ):
+        if "not authorized" in str(error) or "prohibited" in str(error):
             raise ValueError("only a SELECT is allowed: this statement would do something else than read") from None
         raise ValueError(f"SQL: {error}") from None
     if cursor.description is None:
@@ -76,8 +72,8 @@ def _rows(collection: Collection, connection: sqlite3.Connection, cursor: sqlite
         connection.close()
 
 
-def _authorize(action: int, first: str | None, second: str | None, *_: object) -> int:
-    if action not in _ALLOWED or (action == sqlite3.SQLITE_FUNCTION and second in _REFUSED_FUNCTIONS):
+def _authorize(action: int, *arguments: str | None) -> int:
+    if action not in _ALLOWED or (action == sqlite3.SQLITE_FUNCTION and arguments[1] in _REFUSED_FUNCTIONS):
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
 
-    from ctxembed._jobs.progress import IngestProgress
+    from ctxembed._documents import IngestProgress
+
 
 __all__ = ["Display", "EventDisplay", "LineDisplay", "LiveDisplay", "Snapshot", "Tracker"]
 

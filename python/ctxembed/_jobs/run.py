@@ -376,7 +376,7 @@ def run_dry(ingestion: Ingestion, state: StreamState, documents: Iterable[object
     yield from simulate(
         state,
         source.chunks(),
-        lambda keys: ingestion.store.vectors_of(keys),
+        ingestion.store.vectors_of,
         lambda part: ingestion.handle(part, part.documents.tolist()),
     )
     ingestion.end(whole=source.whole)
