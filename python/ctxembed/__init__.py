@@ -42,6 +42,7 @@ from ctxembed._core import (
     truncate,
     unpack_bits,
 )
+from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestProgress, IngestReport
 from ctxembed._errors import (
     APIConnectionError,
     APIError,
@@ -65,7 +66,6 @@ from ctxembed._errors import (
     SpaceError,
     UnprocessableEntityError,
 )
-from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestReport
 from ctxembed._models import EncodingFormat, InputType, Model, get_model, models, register_model
 from ctxembed._planning.chunking import Chunks, chunk
 from ctxembed._planning.document_key import document_key
@@ -80,7 +80,6 @@ from ctxembed._results import Embeddings, EmbedError, Failure, InvalidDocumentsE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ctxembed._collection.collection import Collection
     from ctxembed._client import (
         AsyncClient,
         AsyncClientOptions,
@@ -104,6 +103,7 @@ if TYPE_CHECKING:
         TransportRequest,
         TransportResponse,
     )
+    from ctxembed._collection.collection import Collection
 
 __all__ = [
     "APIConnectionError",
@@ -143,6 +143,7 @@ __all__ = [
     "Hit",
     "Index",
     "IndexFileError",
+    "IngestProgress",
     "IngestReport",
     "InputType",
     "InternalServerError",

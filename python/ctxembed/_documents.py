@@ -10,8 +10,9 @@ from ctxembed._results import NO_USAGE, Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from decimal import Decimal
 
-__all__ = ["CollectionStats", "Document", "FailedDocument", "Hit", "IngestReport"]
+__all__ = ["CollectionStats", "Document", "FailedDocument", "Hit", "IngestProgress", "IngestReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,47 @@ class IngestReport:
     failed: int = 0
     usage: Usage = NO_USAGE
     stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """How far an ingestion is.
+
+    Parameters
+    ----------
+    documents_read, documents_done : int
+        Documents of the input so far, and those that need nothing more: stored, unchanged or failed.
+    added, updated, unchanged, failed : int
+        As in :class:`IngestReport`.
+    chunks : int
+        Chunks stored.
+    usage : Usage
+        Tokens and cost of the requests so far.
+    cost_usd : Decimal
+        Cost so far; where it is not reported, at list price.
+    in_flight : int
+        Requests without a response yet.
+    retries : int
+        Attempts that repeated one.
+    seconds : float
+        Since the ingestion began.
+    waiting_since : float or None
+        ``time.monotonic()`` since which the API is down; None where it is not.
+    """
+
+    documents_read: int
+    documents_done: int
+    added: int
+    updated: int
+    unchanged: int
+    failed: int
+    chunks: int
+    usage: Usage
+    cost_usd: Decimal
+    in_flight: int
+    retries: int
+    seconds: float
+    waiting_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

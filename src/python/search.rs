@@ -6,6 +6,7 @@ mod common;
 mod embeddings;
 mod functions;
 mod index;
+mod int8;
 mod matches;
 mod results;
 

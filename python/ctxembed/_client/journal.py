@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ctxembed._planning.prepare import PreparedDocuments
     from ctxembed._results import Usage
 
-__all__ = ["ClientJournal", "Journal", "JournalWriter", "plan_missing", "run_in_thread"]
+__all__ = ["ClientJournal", "Journal", "JournalWriter", "ResponseRows", "plan_missing", "run_in_thread"]
 
 _T = TypeVar("_T")
 
@@ -45,6 +45,12 @@ class Journal(Protocol):
 
     def put(self, rows: dict[bytes, NDArray[Any]], usage: Usage, /) -> object:
         """Store the rows of one response. The arrays are read-only, and may be kept."""
+
+
+class ResponseRows(dict[bytes, "NDArray[Any]"]):
+    """The rows of one response by key, with the space of its vectors."""
+
+    space: str | None = None
 
 
 class _Shared:
@@ -149,7 +155,8 @@ class JournalWriter:
             return None
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(1)  # more threads would only wait for the journal's lock
-        rows = dict(zip(keys, found, strict=True))
+        rows = ResponseRows(zip(keys, found, strict=True))
+        rows.space = found.space
         for matrix in rows.values():
             matrix.flags.writeable = False
         error: BaseException | None = None

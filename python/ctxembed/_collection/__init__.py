@@ -2,9 +2,10 @@
 
 | modules | what they do |
 |---|---|
-| ``collection`` | the public class |
+| ``collection``, ``reader`` | the public class: what writes, what reads |
+| ``query`` | search |
 | ``verify``, ``store`` | compare all checksums; what a job writes to: one transaction a response |
-| ``compact`` | rewrite a collection without removed rows |
+| ``compact``, ``finder`` | rewrite a collection without removed rows; look documents up for a job |
 | ``view`` | what is read: one committed state, its index, its documents |
 | ``fields``, ``where`` | metadata columns, and the expressions that filter by them |
 | ``state``, ``rows`` | which vectors count; vectors on disk: sealed segments and the tail |

@@ -1,7 +1,7 @@
 """Metadata fields: their columns and indexes in the catalogue, and the rows that a ``where`` selects.
 
-SQLite runs the expression under an authorizer, which allows nothing but reading the documents and calling functions, and
-with a limit of steps.
+SQLite runs the expression under an authorizer, which allows nothing but reading the documents and calling functions,
+and with a limit of steps.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def field_expression(name: str) -> str:
     """Return the SQL that reads a field from the metadata."""
     literal = "'" + name.replace("'", "''") + "'"
     if '"' in name or "\0" in name:  # a path cannot name it
-        return f"(SELECT value FROM json_each(documents.metadata) WHERE json_each.key = {literal})"
+        return f"(SELECT value FROM json_each(documents.metadata) WHERE json_each.key = {literal})"  # noqa: S608
     path = "'$.\"" + name.replace("'", "''") + "\"'"
     return f"json_extract(documents.metadata, {path})"
 
@@ -109,6 +109,7 @@ def select_documents(
     columns: FieldColumns,
     where: str,
     params: object,
+    *,
     what: str = "first_row, rows",
     order: str = "",
 ) -> list[tuple[Any, ...]]:
@@ -155,10 +156,10 @@ def select_documents(
         connection.set_authorizer(None)
 
 
-def _authorize(action: int, first: str | None, second: str | None, *_: object) -> int:
+def _authorize(action: int, table: str | None, *_: object) -> int:
     if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION):
         return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_READ and first in ("documents", "json_each"):
+    if action == sqlite3.SQLITE_READ and table in ("documents", "json_each"):
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
 

@@ -119,8 +119,8 @@ def check_file_system(path: Path) -> None:
     point, kind, read_only = found
     if _NETWORK.fullmatch(kind) and not read_only:
         raise CollectionError(
-            f"{path} is on a network file system ({kind}, mounted at {point}), where SQLite's write-ahead log and locks "
-            "cannot be trusted. Keep the collection on a local disk, or mount it read-only"
+            f"{path} is on a network file system ({kind}, mounted at {point}), where SQLite's write-ahead log and "
+            "locks cannot be trusted. Keep the collection on a local disk, or mount it read-only"
         )
 
 

@@ -73,7 +73,7 @@ class Layout:
         return self.dimensions // 8 if self.is_binary else self.dimensions
 
     @property
-    def dtype(self) -> type[np.int8] | type[np.uint8]:
+    def dtype(self) -> type[np.int8 | np.uint8]:
         """Of the rows."""
         return np.uint8 if self.is_binary else np.int8
 
@@ -103,9 +103,14 @@ class Segment:
     header: bytes
 
 
+def _as_bytes(rows: NDArray[Any]) -> memoryview:
+    """Return the bytes of a contiguous array, without a copy."""
+    return memoryview(rows.view(np.uint8).reshape(-1).data).cast("B")
+
+
 def vectors_checksum(rows: NDArray[Any]) -> int:
     """Return the CRC-32 of rows."""
-    return zlib.crc32(np.ascontiguousarray(rows).view(np.uint8).reshape(-1).data)
+    return zlib.crc32(_as_bytes(np.ascontiguousarray(rows)))
 
 
 class TailWriter:
@@ -148,14 +153,14 @@ class TailWriter:
             raise
 
     @property
-    def bytes(self) -> int:
-        """Size of the committed rows."""
+    def size(self) -> int:
+        """Bytes of the committed rows."""
         return self.rows * self._layout.width
 
     def append(self, rows: NDArray[Any]) -> None:
         """Write rows behind the committed ones, and flush them to the disk. They count once they are committed."""
-        content = memoryview(np.ascontiguousarray(rows).view(np.uint8).reshape(-1)).cast("B")
-        position = self.bytes
+        content = _as_bytes(np.ascontiguousarray(rows))
+        position = self.size
         try:
             while len(content):
                 written = os.pwrite(self._descriptor, content, position)
@@ -168,7 +173,7 @@ class TailWriter:
     def discard(self) -> None:
         """Cut rows that were not committed."""
         with contextlib.suppress(OSError):  # the next writer cuts them
-            os.ftruncate(self._descriptor, self.bytes)
+            os.ftruncate(self._descriptor, self.size)
 
     def seal(self, target: Path, space: str | None) -> bytes:
         """Write the committed rows as a segment, and return its header."""
@@ -215,7 +220,7 @@ def read_tail(path: Path, descriptor: int, layout: Layout, parts: Sequence[tuple
     """
     total = sum(rows for rows, _ in parts)
     content = np.empty((total, layout.width), layout.dtype)
-    view, position = memoryview(content.view(np.uint8).reshape(-1)).cast("B"), 0
+    view, position = _as_bytes(content), 0
     while position < len(view):
         read = os.preadv(descriptor, [view[position:]], position)
         if read == 0:

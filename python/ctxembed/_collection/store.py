@@ -16,6 +16,7 @@ from ctxembed._collection import rows as row_files
 from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors, transaction
 from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
 from ctxembed._collection.fields import add_columns
+from ctxembed._collection.finder import Finder
 from ctxembed._collection.folder import free_bytes
 from ctxembed._collection.rows import Segment, TailWriter, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, write_setting
@@ -24,7 +25,7 @@ from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument, StoredDoc
 from ctxembed._results import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,14 +38,10 @@ __all__ = ["Store"]
 _RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
 """Bytes that must be free before a job: the tail is written once more, with bits and norms, when it is sealed."""
 
-_READ_AHEAD: Final = 256
-"""Documents that are looked up at once, where ids come in the order in which they are stored."""
-
 _OWN_FILE: Final = re.compile(r"tail-\d{6,}\.rows|segments/\d{6,}\.idx")
 
 _DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CHUNK: Final = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
-_FOUND: Final = "SELECT number, id, key, details, first_row, rows FROM documents"
 
 
 class Store:
@@ -66,8 +63,8 @@ class Store:
         self._lock = threading.RLock()  # of the connection that writes
         self._connection = connect(folder.catalogue, read_only=False)
         self._tail: TailWriter | None = None
-        self.commits = 0
-        """Transactions so far: readers of this process see by it that there is something new."""
+        self.on_commit: Callable[[], object] = lambda: None
+        """Called after each transaction."""
         try:
             with sqlite_errors(folder.catalogue):
                 generation = read_generation(self._connection, folder)
@@ -78,13 +75,14 @@ class Store:
                 known = self._connection.execute(
                     "SELECT coalesce(sum(rows), 0) FROM tail_parts WHERE generation = ?", (generation.number,)
                 ).fetchone()[0]
+                self._new_fields: set[str] = set()  # of the transaction under way
                 self._fields = {name for (name,) in self._connection.execute("SELECT name FROM fields")}
                 self.field_types = dict(
                     self._connection.execute("SELECT name, declared FROM fields WHERE declared IS NOT NULL")
                 )
                 self._store_text = bool(read_setting(self._connection, folder, "store_text"))
             self._tail = TailWriter(folder, self.layout, generation.tail, known)
-            self._finder = _Finder(folder)
+            self._finder = Finder(folder.catalogue, self._connection, self._lock)
             self._clean_up()
         except BaseException:
             self.close()
@@ -95,9 +93,6 @@ class Store:
         with self._lock:
             if self._tail is not None:
                 self._tail.close()
-            finder = getattr(self, "_finder", None)
-            if finder is not None:
-                finder.close()
             with contextlib.suppress(sqlite3.Error):  # readers that hold the log keep it
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
@@ -144,7 +139,7 @@ class Store:
         if free is not None and free < _RESERVE:
             raise OSError(
                 28,
-                f"a collection needs {_RESERVE >> 20} MiB for its next segment, and {free / (1 << 20):,.1f} MiB are free",
+                f"a collection needs {_RESERVE >> 20} MiB for its next segment, and {free >> 20:,} MiB are free",
                 str(self._folder.path),
             )
         with self._write() as connection:
@@ -205,9 +200,12 @@ class Store:
 
     @contextlib.contextmanager
     def _write(self) -> Any:
-        with self._lock, transaction(self._connection, self._folder.catalogue) as connection:
-            yield connection
-        self.commits += 1
+        with self._lock:
+            self._new_fields.clear()
+            with transaction(self._connection, self._folder.catalogue) as connection:
+                yield connection
+            self._fields |= self._new_fields
+        self.on_commit()
 
     def commit(
         self,
@@ -248,7 +246,7 @@ class Store:
                 tail.discard()
                 raise
             tail.rows += count
-            if tail.bytes >= row_files.SEAL_BYTES:
+            if tail.size >= row_files.SEAL_BYTES:
                 self.seal()
 
     def _check_space(self, space: str) -> None:
@@ -261,7 +259,7 @@ class Store:
 
     def _writable_tail(self, more: int) -> TailWriter:
         assert self._tail is not None  # noqa: S101  # until the store is closed
-        if self._tail.rows and self._tail.bytes + more > row_files.TAIL_BYTES:
+        if self._tail.rows and self._tail.size + more > row_files.TAIL_BYTES:
             self.seal()
         return self._tail
 
@@ -304,7 +302,7 @@ class Store:
     def _add_fields(self, connection: sqlite3.Connection, documents: Iterable[NewDocument]) -> None:
         new = {name for document in documents for name in document.fields} - self._fields
         connection.executemany("INSERT OR IGNORE INTO fields (name) VALUES (?)", [(name,) for name in new])
-        self._fields |= new
+        self._new_fields |= new
 
     def _count(self, connection: sqlite3.Connection, documents: int, chunks: int) -> None:
         """Add to the numbers of documents and chunks that can be found."""
@@ -515,9 +513,8 @@ class Store:
             raise damaged(self._folder.catalogue, f"{name!r} is to be deleted, and is no file of a collection")
         with contextlib.suppress(FileNotFoundError):
             (self._folder.path / name).unlink()
-        with contextlib.suppress(OSError):
-            with self._write() as connection:
-                connection.execute("DELETE FROM retired_files WHERE name = ?", (name,))
+        with contextlib.suppress(OSError), self._write() as connection:
+            connection.execute("DELETE FROM retired_files WHERE name = ?", (name,))
 
 
 def _text(value: object) -> str | None:
@@ -527,61 +524,3 @@ def _text(value: object) -> str | None:
 def _first_section(header: bytes) -> int:
     """Return the offset of the first section of an index file: its vectors, or its bits where it has only these."""
     return int.from_bytes(header[64:72], "little")
-
-
-class _Finder:
-    """Looks documents up, on a connection of its own: it never waits for a commit.
-
-    Where ids come in the order in which they are stored, as in an unchanged run, documents are read ahead.
-    """
-
-    def __init__(self, folder: Folder) -> None:
-        self._path = folder.catalogue
-        self._lock = threading.Lock()
-        self._connection = connect(folder.catalogue, read_only=True)
-        self.has_failures = False
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what was read ahead."""
-        self._ahead: list[tuple[Any, ...]] = []  # the next documents, last one first
-        self._size = 1
-        self._last = -1  # number of the document that was found last
-        with self._lock, sqlite_errors(self._path):
-            self.has_failures = self._connection.execute("SELECT 1 FROM failures LIMIT 1").fetchone() is not None
-
-    def find(self, id: str) -> StoredDocument | None:  # noqa: A002
-        with self._lock:
-            if self._ahead and self._ahead[-1][1] == id:
-                number, _, key, details, first, rows = self._ahead.pop()
-                self._last = number
-                return StoredDocument(number, key, details, first, rows)
-            with sqlite_errors(self._path):
-                if not self._ahead and self._last >= 0:
-                    # All that was read ahead was asked for: read on, more at a time.
-                    self._size = min(2 * self._size, _READ_AHEAD)
-                    statement = f"{_FOUND} WHERE number > ? ORDER BY number LIMIT ?"
-                    self._ahead = self._connection.execute(statement, (self._last, self._size)).fetchall()[::-1]
-                    if self._ahead and self._ahead[-1][1] == id:
-                        number, _, key, details, first, rows = self._ahead.pop()
-                        self._last = number
-                        return StoredDocument(number, key, details, first, rows)
-                found = self._connection.execute(f"{_FOUND} WHERE id = ?", (id,)).fetchone()
-            self._ahead, self._size = [], 1
-            if found is None:
-                self._last = -1
-                return None
-            number, _, key, details, first, rows = found
-            self._last = number
-            return StoredDocument(number, key, details, first, rows)
-
-    def failed_key(self, id: str) -> bytes | None:  # noqa: A002
-        if not self.has_failures:
-            return None
-        with self._lock, sqlite_errors(self._path):
-            found = self._connection.execute("SELECT key FROM failures WHERE id = ?", (id,)).fetchone()
-        return None if found is None else found[0]
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()

@@ -12,7 +12,7 @@ from ctxembed._collection.rows import vectors_checksum
 from ctxembed._errors import CollectionError, IndexFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ctxembed._collection.folder import Folder
     from ctxembed._collection.view import View
@@ -83,13 +83,13 @@ def _documents(folder: Folder, view: View) -> Iterator[str]:
     last = -1
     while page := view.query(statement, (last,)):
         for *values, expected in page:
-            number, name, first, rows = values[0], values[1], values[6], values[7]
+            name, first, rows = values[1], values[6], values[7]
             documents += 1
             if checksum(*values) != expected:
                 yield f"{folder.catalogue}: the document {name!r:.100} is changed"
                 continue
             chunks += rows
-            yield from _chunks_of(folder, view, number, name, first, rows)
+            yield from _chunks_of(folder, view, values)
             vectors = view.index.vectors(np.arange(first, first + rows))
             if vectors_checksum(vectors) != values[8]:
                 yield f"{folder.path}: the vectors of the document {name!r:.100} are changed"
@@ -101,7 +101,8 @@ def _documents(folder: Folder, view: View) -> Iterator[str]:
         )
 
 
-def _chunks_of(folder: Folder, view: View, number: int, name: str, first: int, rows: int) -> Iterator[str]:
+def _chunks_of(folder: Folder, view: View, document: Sequence[Any]) -> Iterator[str]:
+    number, name, first, rows = document[0], document[1], document[6], document[7]
     found: list[tuple[Any, ...]] = view.query(
         "SELECT row, document, chunk, text, start, stop, checksum FROM chunks WHERE row >= ? AND row < ? ORDER BY row",
         (first, first + rows),

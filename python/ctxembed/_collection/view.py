@@ -14,7 +14,7 @@ import numpy as np
 
 from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors
 from ctxembed._collection.fields import FieldColumns, rows_mask, select_documents
-from ctxembed._collection.rows import HEADER_BYTES, check_size, open_index, read_tail, vectors_checksum
+from ctxembed._collection.rows import check_size, open_index, read_tail, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
 from ctxembed._documents import Document
 from ctxembed._errors import CollectionError, IndexFileError
@@ -48,8 +48,8 @@ class View:
 
     Notes
     -----
-    The state is held by a read transaction, so it stays as it is until :meth:`refresh`, whatever a writer commits. The
-    files that it refers to are open, so a writer may delete them.
+    The state is held by a read transaction, so it stays as it is, whatever a writer commits. The files that it refers
+    to are open, so a writer may delete them. SQLite's log grows while it is held and a writer commits.
     """
 
     def __init__(self, folder: Folder, *, immutable: bool = False) -> None:
@@ -111,12 +111,6 @@ class View:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def refresh(self) -> None:
-        """Move on to the last committed state."""
-        with self._lock:
-            self._end()
-            self._begin()
-
     def close(self) -> None:
         """Close all files."""
         with self._lock:
@@ -127,6 +121,11 @@ class View:
     def segment_count(self) -> int:
         """Number of sealed files."""
         return len(self.segments)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_connection"):
+            with contextlib.suppress(Exception):
+                self.close()
 
     # --- vectors ---
 
@@ -246,7 +245,13 @@ class View:
         if where is not None:
             with self._lock:
                 numbers = select_documents(
-                    self._connection, self._folder, self.columns, where, params, "number", "ORDER BY number"
+                    self._connection,
+                    self._folder,
+                    self.columns,
+                    where,
+                    params,
+                    what="number",
+                    order="ORDER BY number",
                 )
             for (number,) in numbers:
                 yield self.document_at(number)

@@ -33,7 +33,8 @@ class JobControl:
         self.stopped = False
         self.at_once = False
         self._abort: Callable[[], object] | None = None
-        self._interruptible = False
+        self.interruptible = False
+        """Whether a signal raises :class:`StopJob`: while the caller's code is waited for, in the thread of the job."""
         self._pipe: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
 
@@ -100,23 +101,14 @@ class JobControl:
             time.sleep(min(left, 0.1))
         return self.stopped
 
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Let a signal raise :class:`StopJob` here, where the caller's code is waited for."""
-        self._interruptible = True
-        try:
-            yield
-        finally:
-            self._interruptible = False
-
     def on_signal(self, *_: Any) -> None:
         """Handle a signal: the first stops gently, the second at once."""
         if self.stopped:
             self.stop_at_once()
         else:
             self.stop()
-        if self._interruptible:
-            self._interruptible = False
+        if self.interruptible:
+            self.interruptible = False
             raise StopJob
 
 

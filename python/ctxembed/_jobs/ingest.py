@@ -1,7 +1,7 @@
 """Ingestion: documents are read, checked, embedded where they are new, and stored as responses arrive.
 
-:class:`Ingestion` decides; it does no I/O but that of its store. The drivers in ``run`` move documents and parts between
-it and a client.
+:class:`Ingestion` decides; it does no I/O but that of its store. The drivers in ``run`` move documents and parts
+between it and a client.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ctxembed._client._policy.retry import is_transient
 from ctxembed._client.dispatch import NotAdmittedError, affects_all
 from ctxembed._client.endpoint import is_refusal
-from ctxembed._client._policy.retry import is_transient
-from ctxembed._documents import IngestReport
+from ctxembed._documents import IngestProgress, IngestReport
 from ctxembed._errors import DocumentError
 from ctxembed._jobs.budget import Budget
 from ctxembed._jobs.documents import InvalidDocumentError, check_document, document_of
-from ctxembed._jobs.progress import IngestProgress
 from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument
 from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.splitting import split_long
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from ctxembed._planning.splitting import Window
     from ctxembed._results import Embeddings, Failure
 
-__all__ = ["Entry", "Ingestion", "IngestOptions", "Journal"]
+__all__ = ["Entry", "IngestOptions", "Ingestion"]
 
 _CHANGES: Final = 256
 """Documents whose metadata changed, or that failed, that are stored in one transaction."""
@@ -72,8 +71,6 @@ class IngestOptions:
         Whether documents that are too long are embedded in windows.
     max_wait : float
         Seconds for which an API that is down is waited for.
-    token_counter : TokenCounter or callable, optional
-        For the windows.
     """
 
     prune: bool = False
@@ -82,7 +79,6 @@ class IngestOptions:
     retry_failed: bool = False
     split_long: bool = False
     max_wait: float = 0.0
-    token_counter: Any = None
 
 
 @dataclass(slots=True, eq=False)
@@ -134,6 +130,8 @@ class Ingestion:
         Stops it.
     progress : callable or None
         Called with an :class:`IngestProgress` from the thread that drives the job.
+    on_failure : callable or None
+        Called from the same thread with place, id and reason of each document that fails. Place and id may be None.
     """
 
     def __init__(
@@ -142,6 +140,7 @@ class Ingestion:
         options: IngestOptions,
         control: JobControl,
         progress: Callable[[IngestProgress], object] | None = None,
+        on_failure: Callable[[str | None, str | None, str], object] | None = None,
     ) -> None:
         self.store = store
         self.options = options
@@ -149,6 +148,8 @@ class Ingestion:
         self.budget = Budget(store.model, options.max_cost_usd)
         self._keys = DocumentKeys(store.model, store.dimensions, store.encoding_format)
         self._progress = progress
+        self._on_failure = on_failure
+        self._is_whole = True  # no part of the input without an id was refused
         self._started = time.monotonic()
         self._first_number = self._next_number = store.begin()
         self._seen = bytearray(self._first_number)
@@ -173,6 +174,8 @@ class Ingestion:
         self._wait = False
         self._stopped: str | None = None
         self.error: Exception | None = None
+        self.token_counter: Any = None
+        """Of the client, for the windows of long documents."""
         self.retries = 0
         self.requests_in_flight: Callable[[], int] = lambda: 0
 
@@ -200,6 +203,8 @@ class Ingestion:
     def take(self, value: object) -> list[Entry]:
         """Take the next document of the input, and return what is to be sent for it.
 
+        An :class:`InvalidDocumentError` stands for a part of the input that is not a document.
+
         Raises
         ------
         TypeError
@@ -207,15 +212,21 @@ class Ingestion:
         ValueError
             Its id came before.
         """
+        self._read += 1
+        if isinstance(value, InvalidDocumentError):
+            self._is_whole = self._is_whole and value.id is not None
+            self._refuse(value)
+            return []
         document = document_of(value)
         number = self._next_number
         self._next_number += 1
-        self._read += 1
         try:
             new = check_document(document, number, self._keys, self.store.field_types)
         except InvalidDocumentError as error:
+            error.place = getattr(document, "place", None)
             self._refuse(error)
             return []
+        new.place = getattr(document, "place", None)
         stored = self.store.find(new.id)
         self._check_first(new.id, None if stored is None else stored.number)
         if stored is not None:
@@ -229,7 +240,7 @@ class Ingestion:
                     self._change(new)
                 return []
         if not self.options.retry_failed and self.store.failed_key(new.id) == new.key:
-            self._failed += 1
+            self._count_failure(new.place, new.id, "failed in an earlier run, and is not sent again until it changes")
             self._failed_ids.add(new.id)
             return []
         entries = self._entries(new)
@@ -246,19 +257,25 @@ class Ingestion:
             raise ValueError(f"the id {name!r} came twice in one input: the ids of documents must be unique")
 
     def _refuse(self, error: InvalidDocumentError) -> None:
-        self._failed += 1
         if error.id is None:
+            self._count_failure(error.place, None, str(error))
             return
         stored = self.store.find(error.id)
         self._check_first(error.id, None if stored is None else stored.number)
         if stored is not None:
             self._seen[stored.number] = 1
+        self._count_failure(error.place, error.id, str(error))
         self._failed_ids.add(error.id)
         self._record(FailureRecord(error.id, None, f"{DocumentError.__name__}: {error}", 0))
 
+    def _count_failure(self, place: str | None, name: str | None, reason: str) -> None:
+        self._failed += 1
+        if self._on_failure is not None:
+            self._on_failure(place, name, reason)
+
     def _entries(self, new: NewDocument) -> list[Entry]:
         if self.options.split_long and sum(map(len, new.chunks)) > _SHORT:
-            split = split_long([new.chunks], token_counter=self.options.token_counter, model=self.store.model)
+            split = split_long([new.chunks], self.token_counter, model=self.store.model)
             if len(split.windows) > 1:
                 keys = [self._keys.key(chunks) for chunks in split.documents]
                 windows = _Windows(keys)
@@ -434,9 +451,9 @@ class Ingestion:
             if entry.windows.failed:
                 return
             entry.windows.failed = True
-        self._failed += 1
+        error = _described(failure.error)
+        self._count_failure(entry.document.place, entry.document.id, error)
         self._failed_ids.add(entry.document.id)
-        error = f"{type(failure.error).__name__}: {failure.error}"
         self._record(FailureRecord(entry.document.id, entry.document.key, error, failure.attempts))
 
     # --- the end ---
@@ -447,9 +464,13 @@ class Ingestion:
 
     def sends_again(self) -> bool:
         """Return whether documents are to be sent once more, after the end of the input."""
+        if self.ends():
+            while self._again:
+                self._drop(self._again.popleft()[0])
+            return False
         if self.options.max_wait == 0 and all(entry.successes == self._successes for entry, _ in self._again):
             self._give_up()
-        return bool(self._again) and not self.ends()
+        return bool(self._again)
 
     def _give_up(self) -> None:
         """Record the documents that were to be sent once more as failed."""
@@ -467,7 +488,14 @@ class Ingestion:
         """
         self.ends()
         self.flush()
-        if self.options.prune and whole and self._stopped is None and self.error is None and self._read:
+        if (
+            self.options.prune
+            and whole
+            and self._is_whole
+            and self._stopped is None
+            and self.error is None
+            and self._read
+        ):
             self._deleted = self.store.delete_unseen(self._seen, self._first_number)
         if not self._fed:  # else the requests in flight were cancelled, and the ledger will tell
             self.store.end()
@@ -502,3 +530,11 @@ class Ingestion:
             seconds=time.monotonic() - self._started,
             waiting_since=self._down_since,
         )
+
+
+def _described(error: Exception) -> str:
+    """Return class and message of an error, without a position in a list that nobody sees."""
+    message = str(error)
+    if isinstance(error, DocumentError):
+        message = error.reason if error.chunk is None else f"chunk {error.chunk}: {error.reason}"
+    return f"{type(error).__name__}: {message}"

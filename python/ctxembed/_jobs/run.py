@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
 
 from ctxembed._client.base import BaseClient
+from ctxembed._client.stream import simulate
 from ctxembed._errors import ClosedClientError
 from ctxembed._jobs.control import StopJob
+from ctxembed._results import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
+    from ctxembed._client.batches import Batch
+    from ctxembed._client.stream import StreamState
     from ctxembed._documents import IngestReport
     from ctxembed._jobs.ingest import Entry, Ingestion
     from ctxembed._results import Usage
 
-__all__ = ["check_client", "run", "run_async"]
+__all__ = ["check_client", "run", "run_async", "run_dry"]
 
 _END: Final = object()
 _DOCUMENTS: Final = 64
@@ -57,8 +62,17 @@ class _Journal:
             self._other.put(vectors, usage)
 
 
-def check_client(client: object, *, is_async: bool) -> None:
+def check_client(client: object, *, is_async: bool, calls: tuple[str, str] = ("ingest", "aingest")) -> None:
     """Refuse a client of the other kind, and an object that embeds nothing.
+
+    Parameters
+    ----------
+    client : object
+        What was given.
+    is_async : bool
+        Whether the call is the async one.
+    calls : (str, str)
+        Names of the plain and of the async call.
 
     Raises
     ------
@@ -67,12 +81,9 @@ def check_client(client: object, *, is_async: bool) -> None:
     """
     if isinstance(client, BaseClient):
         if client._is_async != is_async:  # noqa: SLF001
-            ours, other = ("AsyncClient", "ingest") if client._is_async else ("Client", "aingest")  # noqa: SLF001
-            twin = "aingest" if other == "ingest" else "ingest"
-            raise TypeError(
-                f"{other}() cannot use an {ours}: its calls are {'' if is_async else 'not '}made so. Use {twin}()"
-            )
-    elif not callable(getattr(client, "embed", None)):
+            needed = "an AsyncClient, got a Client" if is_async else "a Client, got an AsyncClient"
+            raise TypeError(f"{calls[is_async]}() needs {needed}: use {calls[not is_async]}()")
+    elif not callable(getattr(client, "embed", None)) and not callable(getattr(client, "embed_queries", None)):
         raise TypeError(f"client must be a Client or have embed(documents, ...), got {type(client).__name__}")
 
 
@@ -85,8 +96,10 @@ def _prepared(client: BaseClient, ingestion: Ingestion) -> Any:
         if on_retry is not None:
             on_retry(event)
 
-    journal = _Journal(ingestion, client._options.get("journal"))  # noqa: SLF001
-    return client.with_options(journal=journal, on_retry=count)
+    journal = _Journal(ingestion, client._options["journal"])  # noqa: SLF001
+    ingestion.token_counter = client._options["token_counter"]  # noqa: SLF001
+    copy: Any = client
+    return copy.with_options(journal=journal, on_retry=count)
 
 
 def _stream_options(ingestion: Ingestion) -> dict[str, Any]:
@@ -126,21 +139,27 @@ def run(ingestion: Ingestion, client: Any, documents: Iterable[object]) -> Inges
                 _run_streams(ingestion, source, lambda feed: client.stream(feed, **_stream_options(ingestion)))
             else:
                 _run_batches(ingestion, source, client)
-        finally:
-            report = ingestion.end(whole=source.whole)
+        except BaseException:
+            with contextlib.suppress(Exception):  # of the disk that is full, for example: the first error counts
+                ingestion.end(whole=False)
+            raise
+        report = ingestion.end(whole=source.whole)
     if ingestion.error is not None:
         raise ingestion.error
     return report
 
 
-_INTERNAL: Final = {"ordered": False, "progress": None, "deadline": None, "flush_after": None, "steady": True}
+_FLUSH_AFTER: Final = 30.0
+"""Seconds for which documents of a slow source are held to fill requests."""
+
+_INTERNAL: Final = {"ordered": False, "progress": None, "deadline": None, "flush_after": _FLUSH_AFTER, "steady": True}
 
 
 def _run_streams(ingestion: Ingestion, source: _Source, open_stream: Callable[[Iterator[list[str]]], Any]) -> None:
     while True:
         ingestion.new_stream()
         stream = open_stream(source.chunks())
-        ingestion.requests_in_flight = lambda stream=stream: getattr(stream, "in_flight", 0)
+        ingestion.requests_in_flight = partial(getattr, stream, "in_flight", 0)
         close = getattr(stream, "close", None)
         ingestion.control.attach(close)
         try:
@@ -165,8 +184,11 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
     def embed() -> None:
         ingestion.new_stream()
         chunks = [ingestion.feed(entry) for entry in entries]
-        with ingestion.control.interruptible():
+        ingestion.control.interruptible = True
+        try:
             found = client.embed(chunks, **_stream_options(ingestion))
+        finally:
+            ingestion.control.interruptible = False
         ingestion.handle(found, range(len(chunks)))
         entries.clear()
 
@@ -175,7 +197,7 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
             for entry in source.entries():
                 known = ingestion.store.vectors_of([entry.key])
                 if known:
-                    ingestion.commit(known, _no_usage(), None)
+                    ingestion.commit(known, NO_USAGE, None)
                     continue
                 entries.append(entry)
                 characters += sum(map(len, entry.chunks))
@@ -186,12 +208,6 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
                 embed()
             if not ingestion.sends_again():
                 return
-
-
-def _no_usage() -> Usage:
-    from ctxembed._results import NO_USAGE
-
-    return NO_USAGE
 
 
 class _Source:
@@ -214,12 +230,12 @@ class _Source:
 
     def entries(self) -> Iterator[Entry]:
         """Yield what is to be sent."""
-        ingestion = self._ingestion
+        ingestion, control = self._ingestion, self._ingestion.control
         while not ingestion.ends():
             seconds = ingestion.pause()
             if seconds:
                 ingestion.report_progress()
-                if ingestion.control.wait(seconds):
+                if control.wait(seconds):
                     return
             entry = self._next_entry()
             if entry is not None:
@@ -227,11 +243,13 @@ class _Source:
                 continue
             if self.whole:
                 return
+            control.interruptible = True
             try:
-                with ingestion.control.interruptible():
-                    value = next(self._documents, _END)
+                value = next(self._documents, _END)
             except StopJob:
                 return
+            finally:
+                control.interruptible = False
             self._take(value)
 
     async def chunks_async(self) -> AsyncIterator[list[str]]:
@@ -286,13 +304,15 @@ async def run_async(ingestion: Ingestion, client: Any, documents: Any) -> Ingest
     source = _Source(ingestion, documents)
     try:
         if isinstance(client, BaseClient):
-            copy: Any = _prepared(client, ingestion)
-            await _run_streams_async(ingestion, source, copy)
+            await _run_streams_async(ingestion, source, _prepared(client, ingestion))
         else:
             await _run_batches_async(ingestion, source, client)
-    finally:
-        with anyio.CancelScope(shield=True):
-            report = await anyio.to_thread.run_sync(lambda: ingestion.end(whole=source.whole))
+    except BaseException:
+        with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
+            await anyio.to_thread.run_sync(lambda: ingestion.end(whole=False))
+        raise
+    with anyio.CancelScope(shield=True):
+        report = await anyio.to_thread.run_sync(lambda: ingestion.end(whole=source.whole))
     if ingestion.error is not None:
         raise ingestion.error
     return report
@@ -308,7 +328,7 @@ async def _run_streams_async(ingestion: Ingestion, source: _Source, client: Any)
             admit=ingestion.admit,
             settled=ingestion.settled,
         )
-        ingestion.requests_in_flight = lambda stream=stream: stream.in_flight
+        ingestion.requests_in_flight = partial(getattr, stream, "in_flight", 0)
         async with stream:
             async for part in stream:
                 ingestion.handle(part, part.documents.tolist())
@@ -337,3 +357,26 @@ async def _run_batches_async(ingestion: Ingestion, source: _Source, client: Any)
             await embed()
         if not ingestion.sends_again():
             return
+
+
+def run_dry(ingestion: Ingestion, state: StreamState, documents: Iterable[object]) -> Iterator[Batch]:
+    """Go through an ingestion without sending, and yield each request that :func:`run` would send.
+
+    Parameters
+    ----------
+    ingestion : Ingestion
+        Its store keeps no documents.
+    state : StreamState
+        A steady stream with a journal, as :func:`run` opens it.
+    documents : iterable
+        The input.
+    """
+    source = _Source(ingestion, documents)
+    ingestion.new_stream()
+    yield from simulate(
+        state,
+        source.chunks(),
+        lambda keys: ingestion.store.vectors_of(keys),
+        lambda part: ingestion.handle(part, part.documents.tolist()),
+    )
+    ingestion.end(whole=source.whole)

@@ -1,6 +1,5 @@
 //! Arguments that several searches share.
 
-use std::collections::TryReserveError;
 use std::num::NonZero;
 
 use numpy::{Element, PyReadonlyArray1, PyUntypedArrayMethods};
@@ -10,11 +9,9 @@ use pyo3::types::{PyBool, PyList, PyTuple};
 
 use super::super::convert::{Rows, array, has_dtype, ids, integer, mask as row_mask, saturated, short_repr};
 use super::super::scalars::{Argument, number};
-use super::embeddings::{Given, Use};
 use crate::search::index::Index;
-use crate::search::query::{Filter, Metric, Options};
+use crate::search::query::{Filter, Metric};
 use crate::search::range::Threshold;
-use crate::search::rows::{Norm, norms};
 use crate::similarity::Matrix;
 
 /// The metrics and their names.
@@ -183,37 +180,4 @@ pub(super) fn threshold(name: &str, object: &Bound<'_, PyAny>, metric: Metric) -
     let bound = saturated(object)?.ok_or_else(|| wrong(expected))?;
     let bound = bound.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
     Ok(if metric == Metric::Hamming { Threshold::AtMost(bound) } else { Threshold::AtLeast(bound) })
-}
-
-/// The arguments of a search of an index of int8 vectors.
-pub(super) struct SearchArguments<'py> {
-    pub(super) queries: Queries<'py, i8>,
-    mask: Option<Mask<'py>>,
-    pub(super) dims: usize,
-    threads: Option<NonZero<usize>>,
-}
-
-impl<'py> SearchArguments<'py> {
-    pub(super) fn extract(
-        index: &Index,
-        queries: &Bound<'py, PyAny>,
-        metric: Metric,
-        mask: Option<&Bound<'py, PyAny>>,
-        dims: Option<&Bound<'py, PyAny>>,
-        threads: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Self> {
-        // The queries last: an `__index__` of the others could change their shape.
-        let (dims, threads, mask) = (dimensions(dims, index, metric)?, thread_count(threads)?, Mask::extract(mask)?);
-        let given = Given::extract(index, queries, dims, Use::Compared)?;
-        Ok(Self { queries: Queries::extract(&given.array, index.dims(), dims)?, mask, dims, threads })
-    }
-
-    pub(super) fn options(&self) -> Options<'_> {
-        Options { filter: Mask::filter(self.mask.as_ref()), dims: self.dims, threads: self.threads }
-    }
-}
-
-/// The queries' norms if scores are cosines.
-pub(super) fn cosine_norms(metric: Metric, queries: &[i8], dims: usize) -> Result<Option<Vec<Norm>>, TryReserveError> {
-    (metric == Metric::Cosine).then(|| norms(queries, dims)).transpose()
 }

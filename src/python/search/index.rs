@@ -1,20 +1,17 @@
 //! The index of int8 vectors.
 #![expect(clippy::doc_markdown, reason = "doc comments are Python docstrings")]
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::super::convert::{detached, integer, interruptible};
 use super::super::scalars::Argument;
-use super::arguments::{
-    METRICS, SearchArguments, SearchMode, cosine_norms, dimensions, limit, oversample, recall, stage, thread_count,
-    threshold,
-};
+use super::arguments::{METRICS, dimensions, limit, oversample, recall, stage, thread_count, threshold};
 use super::common::{
     add, create, ids_of, not_picklable, open, open_segments, remove, save, seal, stored_calibration, vectors,
 };
-use super::matches::{Matches, Scores};
+use super::int8::{SearchArguments, metric_of};
+use super::matches::Matches;
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{Index, Kind};
 use crate::search::query::{DEFAULT_OVERSAMPLE, Metric};
@@ -240,39 +237,10 @@ impl PyIndex {
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Matches> {
         let (requested, stage) = (metric.choice("metric", &METRICS)?, self::stage(stage)?);
-        let metric = match (stage, requested) {
-            (SearchMode::TwoStage, Metric::Hamming | Metric::Asymmetric) => {
-                let metric = if requested == Metric::Hamming { "hamming" } else { "asymmetric" };
-                let message = "stage 'two-stage' needs metric 'cosine' or 'dot': its first stage compares bits already";
-                return Err(PyValueError::new_err(format!("{message}, got {metric:?}")));
-            }
-            (SearchMode::Binary, Metric::Cosine | Metric::Dot) => Metric::Hamming,
-            _ => requested,
-        };
-        let (oversample, exact) = (self::oversample(oversample, stage)?, stage == SearchMode::Exact);
-        let k = integer("k", k, 1)?;
+        let metric = metric_of(requested, stage)?;
+        let (oversample, k) = (self::oversample(oversample, stage)?, integer("k", k, 1)?);
         let arguments = SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?;
-        let options = arguments.options();
-        let (index, queries, dims) = (&self.0, arguments.queries.matrix(), arguments.dims);
-        let (found, exact, norms) = interruptible(py, |py, check| {
-            detached(py, || {
-                let values = queries.copied()?;
-                let (found, exact) = if stage == SearchMode::TwoStage {
-                    index.search_two_stage(&values, metric, k, oversample, options, check)?
-                } else {
-                    (index.search(&values, metric, k, options, check)?, exact)
-                };
-                Ok((found, exact, cosine_norms(metric, &values, dims)?))
-            })
-        })?;
-        Matches::wrap(
-            py,
-            &found,
-            arguments.queries.len(),
-            arguments.queries.is_single(),
-            &Scores::of(norms.as_deref()),
-            exact,
-        )
+        arguments.top_k(py, metric, k, stage, oversample)
     }
 
     /// Find all rows within a radius of each query.
@@ -331,17 +299,7 @@ impl PyIndex {
     ) -> PyResult<RangeMatches> {
         let metric = metric.choice("metric", &METRICS)?;
         let threshold = threshold("radius", radius, metric)?;
-        let (index, arguments) =
-            (&self.0, SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?);
-        let (queries, options) = (arguments.queries.matrix(), arguments.options());
-        let (found, norms) = interruptible(py, |py, check| {
-            detached(py, || {
-                let values = queries.copied()?;
-                let found = index.within(&values, metric, threshold, options, check)?;
-                Ok((found, cosine_norms(metric, &values, options.dims)?))
-            })
-        })?;
-        RangeMatches::wrap(py, found, &Scores::of(norms.as_deref()))
+        SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?.within(py, metric, threshold)
     }
 
     /// Count the rows within a radius of each query.
@@ -377,13 +335,7 @@ impl PyIndex {
     ) -> PyResult<Bound<'py, PyAny>> {
         let metric = metric.choice("metric", &METRICS)?;
         let threshold = threshold("radius", radius, metric)?;
-        let (index, arguments) =
-            (&self.0, SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?);
-        let (queries, options) = (arguments.queries.matrix(), arguments.options());
-        let counts = interruptible(py, |py, check| {
-            detached(py, || index.count_within(&queries.copied()?, metric, threshold, options, check))
-        })?;
-        super::common::counts(py, &counts, arguments.queries.is_single())
+        SearchArguments::extract(&self.0, queries, metric, mask, dimensions, threads)?.count(py, metric, threshold)
     }
 
     /// Find all pairs of rows that are near each other.

@@ -62,3 +62,31 @@ pub unsafe fn open_segments(
     let snapshot = Snapshot { segments, count, added: count as u64, custom_ids: false };
     Ok(Index::from_snapshot(kind, dims, snapshot, calibration, space))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::file::save;
+
+    #[test]
+    #[expect(unsafe_code, reason = "a mapped file is memory that others can change")]
+    fn added_rows_start_a_segment_and_leave_the_mapped_one_shared() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut files = vec![];
+        for (number, rows) in [[1_i8; 6], [2; 6]].iter().enumerate() {
+            let index = Index::new(Kind::Int8, 2, None);
+            index.add_int8(rows, None).expect("unused ids");
+            files.push((directory.path().join(number.to_string()), None));
+            save(&index, &files[number].0, &mut || Ok(())).expect("space for a small file");
+        }
+        // SAFETY: the files do not change while the index lives.
+        let index = unsafe { open_segments(Kind::Int8, 2, &files, None, None, &mut || Ok(())) }.expect("valid files");
+        for id in 6..9 {
+            assert_eq!(index.add_int8(&[3; 2], None).expect("unused ids"), [id]);
+        }
+        let snapshot = index.snapshot();
+        assert_eq!(snapshot.segments.iter().map(|segment| segment.count).collect::<Vec<_>>(), [3, 3, 3]);
+        assert_eq!([0, 1, 2].map(|number| snapshot.segments[number].is_in_file()), [true, true, false]);
+        assert_eq!(snapshot.ids().collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
+    }
+}

@@ -1,29 +1,27 @@
-"""Finds the text files of a folder, and counts what it leaves out."""
+"""Finds the files of a folder, and counts what it leaves out."""
 
 from __future__ import annotations
 
-import codecs
 import errno
 import os
-import re
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ctxembed._jobs.reading.documents import Rejected
 from ctxembed._planning.plan import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-__all__ = ["SUFFIXES", "Skipped", "files", "text_of"]
+__all__ = ["SUFFIXES", "Skipped", "reason_of", "text_id", "walk"]
 
 SUFFIXES: Final = frozenset({".txt", ".text", ".md", ".markdown", ".mdx", ".rst"})
+"""Text files that are documents by themselves."""
+
 _SHOWN: Final = 12  # suffixes in a message
-_PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n\s*")
-_EDGES: Final = re.compile(r"\A[\s\ufeff]+|[\s\ufeff]+\Z")
-_UTF16_AND_32: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32-LE begins as UTF-16-LE
 
 
 @dataclass(slots=True)
@@ -87,8 +85,10 @@ class Skipped:
         }
 
 
-def files(root: Path, skipped: Skipped, unreadable: list[str], *, follow_links: bool) -> Iterator[tuple[str, Path]]:
-    """Yield the id and the path of each text file below a folder, sorted by path.
+def walk(
+    root: Path, skipped: Skipped, suffixes: Collection[str], *, follow_links: bool
+) -> Iterator[tuple[str, Path] | Rejected]:
+    """Yield the id and the path of each file below a folder, sorted by path, or why an entry cannot be read.
 
     The id is the path below ``root``; bytes that are not UTF-8 are escaped in it.
 
@@ -98,8 +98,8 @@ def files(root: Path, skipped: Skipped, unreadable: list[str], *, follow_links: 
         The folder. Its own name may begin with a dot.
     skipped : Skipped
         Counts what is left out.
-    unreadable : list of str
-        Receives a message for each entry that cannot be read.
+    suffixes : collection of str
+        The suffixes of files to read, in lower case.
     follow_links : bool
         Whether symbolic links that lead out of the folder are followed.
 
@@ -109,23 +109,26 @@ def files(root: Path, skipped: Skipped, unreadable: list[str], *, follow_links: 
         The folder itself cannot be read.
     """
     os.listdir(root)  # noqa: PTH208  # an error of the folder itself is raised
-    yield from _Walk(root, skipped, unreadable, follow_links=follow_links).files()
+    yield from _Walk(root, skipped, suffixes, follow_links=follow_links).files()
 
 
 class _Walk:
-    def __init__(self, root: Path, skipped: Skipped, unreadable: list[str], *, follow_links: bool) -> None:
+    def __init__(self, root: Path, skipped: Skipped, suffixes: Collection[str], *, follow_links: bool) -> None:
         self._root = root
         self._real_root = Path(os.path.realpath(root))
         self._skipped = skipped
-        self._unreadable = unreadable
+        self._suffixes = suffixes
+        self._failed: list[Rejected] = []
         self._follow_links = follow_links
         self._read = {self._real_root}  # each folder is read once, so that loops end
 
-    def files(self) -> Iterator[tuple[str, Path]]:
+    def files(self) -> Iterator[tuple[str, Path] | Rejected]:
         # A stack in place of recursion: folders can be nested deeper than Python's limit.
         stack = [iter(self._entries(self._root))]
         while stack:
             path = next(stack[-1], None)
+            yield from self._failed
+            self._failed.clear()
             if path is None:
                 stack.pop()
             elif _is_left_out(path.name):
@@ -136,7 +139,7 @@ class _Walk:
                     mode = path.stat().st_mode
                     target = Path(os.path.realpath(path)) if path.is_symlink() else None
                 except OSError as error:
-                    self._fail(path, _reason(error, path))
+                    yield Rejected(str(path), reason_of(error, path))
                     continue
                 if target is not None and not self._follow_links and not target.is_relative_to(self._real_root):
                     self._skipped.links += 1
@@ -144,9 +147,9 @@ class _Walk:
                     if self._is_new(path, target):
                         stack.append(iter(self._entries(path)))
                 elif not stat.S_ISREG(mode):
-                    self._fail(path, "not a regular file")
-                elif path.suffix.lower() in SUFFIXES:
-                    yield _id(path.relative_to(self._root)), path
+                    yield Rejected(str(path), "not a regular file")
+                elif path.suffix.lower() in self._suffixes:
+                    yield text_id(path.relative_to(self._root)), path
                 else:
                     self._skipped.suffixes[path.suffix.lower()] += 1
 
@@ -154,7 +157,7 @@ class _Walk:
         try:
             names = sorted(os.listdir(folder), key=os.fsencode)  # noqa: PTH208  # names, not paths
         except OSError as error:
-            self._fail(folder, _reason(error, folder))
+            self._failed.append(Rejected(str(folder), reason_of(error, folder)))
             return []
         return [folder / name for name in names]
 
@@ -176,47 +179,18 @@ class _Walk:
         self._read.add(real)
         return True
 
-    def _fail(self, path: Path, reason: str) -> None:
-        self._unreadable.append(f"{path}: {reason}")
-
 
 def _is_left_out(name: str) -> bool:
     return name.startswith(".") or name == "node_modules"
 
 
-def _reason(error: OSError, path: Path) -> str:
+def reason_of(error: OSError, path: Path) -> str:
+    """Return why a path cannot be read."""
     if error.errno == errno.ENOENT and path.is_symlink():
         return f"a link to {os.readlink(path)}, which is not there"  # noqa: PTH115
     return error.strerror or str(error)
 
 
-def _id(path: Path) -> str:
+def text_id(path: Path) -> str:
+    """Return a path as an id: with forward slashes, and with bytes that are not UTF-8 escaped."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def text_of(path: Path) -> list[str]:
-    """Return the paragraphs of a text file, without byte order marks.
-
-    Raises
-    ------
-    OSError
-        It cannot be read, or is not a file.
-    ValueError
-        It is not UTF-8.
-    """
-    # Not blocking: a pipe may have taken the place of the file.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:  # noqa: PTH123  # of a descriptor
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("not a file")
-        content = stream.read()
-    if content.startswith(_UTF16_AND_32):
-        raise ValueError("UTF-16 or UTF-32 by its byte order mark, not UTF-8")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
-    if "\0" in text:
-        raise ValueError(f"not text: a NUL at byte {content.index(0)}")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return [chunk for part in _PARAGRAPHS.split(text) if (chunk := _EDGES.sub("", part))]

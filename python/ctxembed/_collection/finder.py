@@ -1,0 +1,90 @@
+"""Looks documents up by id, for a job that reads them one after the other."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
+
+from ctxembed._collection.catalogue import sqlite_errors
+from ctxembed._jobs.store import StoredDocument
+
+if TYPE_CHECKING:
+    import threading
+    from pathlib import Path
+
+__all__ = ["Finder"]
+
+_FILTER_BYTES: Final = 1 << 21
+"""Of the filter of ids: a million ids leave one in sixteen to be looked up in vain."""
+
+_READ_AHEAD: Final = 256
+"""Documents that are looked up at once, where ids come in the order in which they are stored."""
+
+_FOUND: Final = "SELECT number, id, key, details, first_row, rows FROM documents"
+
+
+class Finder:
+    """Looks documents up by id.
+
+    Where ids come in the order in which they are stored, as in an unchanged run, documents are read ahead. Where the
+    collection was empty, only ids that may have come before are looked up.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: threading.RLock) -> None:
+        self._path = path
+        self._connection = connection
+        self._lock = lock
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew: another job reads other ids."""
+        self._ahead: list[tuple[Any, ...]] = []  # the next documents, last one first
+        self._size = 1
+        self._last = -1  # number of the document that was found last
+        with self._lock, sqlite_errors(self._path):
+            self.has_failures = self._connection.execute("SELECT 1 FROM failures LIMIT 1").fetchone() is not None
+            is_empty = self._connection.execute("SELECT 1 FROM documents LIMIT 1").fetchone() is None
+        # A Bloom filter with one hash (doi:10.1145/362686.362692).
+        self._asked = bytearray(_FILTER_BYTES) if is_empty else None
+
+    def find(self, id: str) -> StoredDocument | None:  # noqa: A002
+        """Return the stored document with an id."""
+        if self._asked is not None:
+            place = hash(id)
+            byte, bit = (place >> 3) & (_FILTER_BYTES - 1), 1 << (place & 7)
+            if not self._asked[byte] & bit:
+                self._asked[byte] |= bit
+                return None
+        if self._ahead and self._ahead[-1][1] == id:
+            return self._found(self._ahead.pop())
+        with self._lock:
+            try:
+                return self._look_up(id)
+            except sqlite3.Error:
+                with sqlite_errors(self._path):
+                    raise
+
+    def _look_up(self, name: str) -> StoredDocument | None:
+        if not self._ahead and self._last >= 0:
+            # All that was read ahead was asked for: read on, more at a time.
+            self._size = min(2 * self._size, _READ_AHEAD)
+            statement = f"{_FOUND} WHERE number > ? ORDER BY number LIMIT ?"
+            self._ahead = self._connection.execute(statement, (self._last, self._size)).fetchall()[::-1]
+            if self._ahead and self._ahead[-1][1] == name:
+                return self._found(self._ahead.pop())
+        self._ahead, self._size, self._last = [], 1, -1
+        row = self._connection.execute(f"{_FOUND} WHERE id = ?", (name,)).fetchone()
+        return None if row is None else self._found(row)
+
+    def _found(self, row: tuple[Any, ...]) -> StoredDocument:
+        number, _, key, details, first, rows = row
+        self._last = number
+        return StoredDocument(number, key, details, first, rows)
+
+    def failed_key(self, id: str) -> bytes | None:  # noqa: A002
+        """Return the key with which a document failed; None where it did not, or has no key."""
+        if not self.has_failures:
+            return None
+        with self._lock, sqlite_errors(self._path):
+            found = self._connection.execute("SELECT key FROM failures WHERE id = ?", (id,)).fetchone()
+        return None if found is None else found[0]

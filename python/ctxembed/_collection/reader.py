@@ -1,0 +1,512 @@
+"""What a collection returns: documents, hits, vectors, statistics. The part of the class that writes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ctxembed._collection.catalogue import checksum, damaged
+from ctxembed._collection.compact import row_numbers
+from ctxembed._collection.query import (
+    SearchOptions,
+    embedded,
+    embedded_async,
+    find_hits,
+    find_rows,
+    single_query,
+)
+from ctxembed._collection.verify import verify
+from ctxembed._collection.view import View
+from ctxembed._collection.where import parse_where
+from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit
+from ctxembed._errors import CollectionError
+from ctxembed._results import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from ctxembed._collection.folder import Folder
+    from ctxembed._collection.lock import WriterLock
+    from ctxembed._collection.store import Store
+    from ctxembed._core import Matches
+    from ctxembed._models import EncodingFormat
+
+__all__ = ["CollectionReader", "check_id"]
+
+
+class CollectionReader:
+    """The life of a collection, and what it returns."""
+
+    _folder: Folder
+    _writer: WriterLock | None
+    _store: Store | None
+    _view: View | None
+    _closed: bool
+
+    def __init__(self) -> None:
+        raise TypeError("use Collection.create(path, model=...) or Collection.open(path)")
+
+    @classmethod
+    def _make(cls, folder: Folder, lock: WriterLock | None, store: Store | None, *, immutable: bool = False) -> Self:
+        self = cls.__new__(cls)
+        self._set_up(folder, lock, store, immutable=immutable)
+        return self
+
+    def _set_up(self, folder: Folder, lock: WriterLock | None, store: Store | None, *, immutable: bool) -> None:
+        self._folder = folder
+        self._writer = lock
+        self._store = store
+        self._immutable = immutable
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._view = None
+        self._is_current = False
+        self._ingesting = threading.Lock()
+        self._closed = False
+        if store is not None:
+            this = weakref.ref(self)  # a cycle would keep the lock of a collection that is dropped
+
+            def forget_view() -> None:
+                collection = this()
+                if collection is not None:
+                    collection._forget_view()  # noqa: SLF001
+
+            store.on_commit = forget_view
+        _LIVE.add(self)
+
+    # --- life ---
+
+    @property
+    def path(self) -> str:
+        """The folder, with symbolic links resolved."""
+        return str(self._folder.path)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written."""
+        return self._store is None
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._current().generation.model
+
+    @property
+    def dimensions(self) -> int:
+        """Of each vector."""
+        return self._current().generation.dimensions
+
+    @property
+    def encoding_format(self) -> EncodingFormat:
+        """Of the vectors: "base64_int8" or "base64_binary"."""
+        return self._current().generation.encoding_format
+
+    @property
+    def space(self) -> str | None:
+        """Name of the space of the vectors; None before the first are stored."""
+        return self._current().generation.space
+
+    def close(self) -> None:
+        """Close all files and release the lock. Closing twice is no error."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._pid != os.getpid():  # the files are the parent's
+                return
+            if self._view is not None:
+                self._view.close()
+                self._view = None
+            if self._store is not None:
+                self._store.close()
+            if self._writer is not None:
+                self._writer.release()
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_closed"):
+            with contextlib.suppress(Exception):
+                self.close()
+
+    def __repr__(self) -> str:
+        """Show the folder, never the documents."""
+        state = "closed" if self._closed else "read only" if self.read_only else "open"
+        return f"<Collection {self.path}, {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot pickle a Collection: open it in the other process")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CollectionError(f"{self.path}: this collection is closed")
+        if self._pid != os.getpid():
+            raise CollectionError(f"{self.path} was opened before fork(): open it again in this process")
+
+    def _current(self) -> View:
+        """Return the state to read: of a writer the last one that it has committed."""
+        with self._lock:
+            self._check_open()
+            view = self._view
+            if view is None:
+                # Set before, so that a commit meanwhile makes the next call read anew.
+                self._is_current = True
+                view = View(self._folder, immutable=self._immutable)
+                if self._is_current:
+                    self._view = view
+            return view
+
+    def _forget_view(self) -> None:
+        """Let the next call read anew. Calls that are under way keep the state that they have."""
+        self._is_current = False
+        self._view = None
+
+    def refresh(self) -> None:
+        """Move on to the last committed state. Iterators that began before keep theirs."""
+        with self._lock:
+            self._check_open()
+            self._forget_view()
+            self._current()
+
+    # --- reading ---
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return self._current().documents
+
+    def __contains__(self, id: object) -> bool:  # noqa: A002
+        """Return whether a document with this id is stored."""
+        return isinstance(id, str) and id != "" and _is_text(id) and self._current().find(id) is not None
+
+    def get(self, id: str) -> Document | None:  # noqa: A002
+        """Return a document, or None.
+
+        Parameters
+        ----------
+        id : str
+            Its id.
+        """
+        check_id(id)
+        view = self._current()
+        found = view.find(id)
+        return None if found is None else view.document(found)
+
+    def documents(self, where: str | None = None, params: Any = ()) -> Iterator[Document]:
+        """Iterate over the documents in order of ingestion.
+
+        Parameters
+        ----------
+        where, params
+            As in :meth:`search`.
+
+        Notes
+        -----
+        The state is that of the call, or of a later :meth:`refresh`.
+        """
+        view = self._filtered(where)
+        return (view.document(values) for values in view.all_documents(where, params))
+
+    def vectors(self, ids: Iterable[str] | None = None) -> NDArray[Any]:
+        """Return vectors, in the order of documents, then chunks.
+
+        Parameters
+        ----------
+        ids : iterable of str, optional
+            Documents. Default: all, in order of ingestion.
+
+        Returns
+        -------
+        ndarray of int8 or uint8, shape (n, width)
+            A copy.
+
+        Raises
+        ------
+        KeyError
+            An id is not in the collection.
+        """
+        view = self._current()
+        if ids is None:
+            ranges = view.query("SELECT first_row, rows FROM documents ORDER BY number")
+        else:
+            ranges = []
+            for name in ids:
+                check_id(name)
+                found = view.find(name)
+                if found is None:
+                    raise KeyError(f"there is no document {name!r} in {self.path}")
+                ranges.append((found[6], found[7]))
+        vectors: NDArray[Any] = view.index.vectors(row_numbers(ranges))
+        return vectors
+
+    def failures(self) -> list[FailedDocument]:
+        """Return the documents that could not be embedded, by id."""
+        failed = []
+        view = self._current()
+        for *values, expected in view.query("SELECT id, key, error, attempts, at, checksum FROM failures ORDER BY id"):
+            if checksum(*values) != expected:
+                raise damaged(self._folder.catalogue, f"the failure of {values[0]!r} is changed")
+            name, _, error, attempts, at = values
+            failed.append(FailedDocument(name, error, attempts, datetime.fromtimestamp(at, UTC)))
+        return failed
+
+    def rows(self, ids: ArrayLike) -> list[tuple[str, int]]:
+        """Return (document id, chunk) of each row number, as :meth:`search_batch` returns them.
+
+        Parameters
+        ----------
+        ids : array_like of int
+            Row numbers; an array of any shape is read in its order.
+        """
+        view = self._current()
+        numbers = np.asarray(ids)
+        if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+            raise TypeError(f"ids must be ints, got an array of {numbers.dtype}")
+        names: dict[int, str] = {}
+        found = []
+        for row in numbers.reshape(-1).tolist():
+            if not view.query("SELECT 1 FROM chunks WHERE row = ?", (row,)):
+                raise ValueError(f"there is no row {row} in {self.path}")
+            [(document, chunk, *_)] = view.chunks_at([row])
+            if document not in names:
+                names[document] = view.document_at(document)[1]
+            found.append((names[document], chunk))
+        return found
+
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        client: Any = None,
+        where: str | None = None,
+        params: Any = (),
+        stage: str = "exact",
+        oversample: int | None = None,
+        dimensions: int | None = None,
+    ) -> list[Hit]:
+        """Find the chunks nearest to a query.
+
+        Parameters
+        ----------
+        query : str, ndarray or Embeddings
+            A text, which ``client`` embeds, or a vector of shape (dimensions,) or (1, dimensions). In a binary
+            collection packed bits or an int8 vector.
+        k : int
+            Chunks to find, at least 1.
+        client : Client or object, optional
+            A :class:`Client`, or whatever has ``embed_queries(queries, *, model, dimensions, encoding_format)``.
+            Default: ``Client()``, with the key of the environment.
+        where : str, optional
+            An SQL expression over ``id``, ``source`` and metadata by name, as ``"year >= ? AND lang = 'en'"``. Only
+            chunks of documents that it selects are ranked.
+        params : tuple, list or dict
+            Values for the ``?`` or ``:name`` in ``where``.
+        stage, oversample, dimensions
+            As in :meth:`Index.search`.
+
+        Returns
+        -------
+        list of Hit
+            ``min(k, matching chunks)``, best first.
+
+        Raises
+        ------
+        SpaceError
+            The query's vector is of another space.
+        CollectionError
+            What would be returned is damaged.
+        TypeError, ValueError
+            An argument is not what it should be. An unknown name in ``where`` is an error that lists the fields.
+        """
+        view = self._filtered(where)
+        given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
+        options = SearchOptions.check(view, k, where, params, given)
+        if isinstance(query, str):
+            query = embedded(view, query, client)
+        return find_hits(view, single_query(query), options)
+
+    async def asearch(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        client: Any = None,
+        where: str | None = None,
+        params: Any = (),
+        stage: str = "exact",
+        oversample: int | None = None,
+        dimensions: int | None = None,
+    ) -> list[Hit]:
+        """Find the chunks nearest to a query, without blocking the event loop.
+
+        Parameters
+        ----------
+        query : str, ndarray or Embeddings
+            As in :meth:`search`.
+        k : int
+            Chunks to find.
+        client : AsyncClient or object, optional
+            An :class:`AsyncClient`, or whatever has ``embed_queries``, plain or async. Default: ``AsyncClient()``.
+        where, params, stage, oversample, dimensions
+            As in :meth:`search`.
+
+        Returns
+        -------
+        list of Hit
+            As :meth:`search` returns.
+
+        Raises
+        ------
+        SpaceError, CollectionError, TypeError, ValueError
+            As :meth:`search` raises.
+        """
+        from anyio.to_thread import run_sync
+
+        given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
+
+        def check() -> tuple[View, SearchOptions]:
+            view = self._filtered(where)
+            return view, SearchOptions.check(view, k, where, params, given)
+
+        view, options = await run_sync(check)
+        vector = await embedded_async(view, query, client) if isinstance(query, str) else query
+        return await run_sync(lambda: find_hits(view, single_query(vector), options))
+
+    def search_batch(
+        self,
+        vectors: Any,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        params: Any = (),
+        stage: str = "exact",
+        oversample: int | None = None,
+        dimensions: int | None = None,
+    ) -> Matches:
+        """Find the chunks nearest to many vectors.
+
+        Parameters
+        ----------
+        vectors : ndarray or Embeddings
+            Shape (q, dimensions).
+        k, where, params, stage, oversample, dimensions
+            As in :meth:`search`.
+
+        Returns
+        -------
+        Matches
+            ``ids`` are row numbers: :meth:`rows` names their documents. They change when the collection is compacted.
+            ``scores`` are those of the index: cosines, Hamming distances, or inner products with signs.
+        """
+        view = self._filtered(where)
+        given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
+        found: Matches = find_rows(view, vectors, SearchOptions.check(view, k, where, params, given))
+        return found
+
+    def _filtered(self, where: str | None) -> View:
+        """Return the state to read, after a writer has made columns for the fields that ``where`` names."""
+        view = self._current()
+        if where is None or self._store is None:
+            return view
+        names = parse_where(where, view.columns.names, view.columns.column).names
+        missing = view.columns.missing(names)
+        if missing:
+            self._store.add_columns(missing)
+            view = self._current()
+        return view
+
+    # --- care ---
+
+    def verify(self) -> list[str]:
+        """Compare all checksums and references, and return a sentence for each damage; empty where there is none.
+
+        Notes
+        -----
+        It reads the whole collection. Rows that were written and never committed are no damage.
+        """
+        return verify(self._folder, self._current())
+
+    def stats(self) -> CollectionStats:
+        """Return the size of the collection, and what it has cost."""
+        view = self._current()
+        generation = view.generation
+        usage = Usage()
+        ledger = view.query(
+            "SELECT requests, unreported, prompt_tokens, total_tokens, cost_usd, discarded_requests, discarded_tokens, "
+            "discarded_cost_usd FROM responses"
+        )
+        for row in ledger:
+            usage += _usage(row)
+        size = sum(entry.stat().st_size for entry in self._folder.path.rglob("*") if entry.is_file())
+        [(failed,)] = view.query("SELECT count(*) FROM failures")
+        return CollectionStats(
+            documents=view.documents,
+            chunks=view.chunks,
+            deleted_chunks=view.rows - view.chunks,
+            failed=failed,
+            segments=view.segment_count,
+            bytes=size,
+            model=generation.model,
+            dimensions=generation.dimensions,
+            encoding_format=generation.encoding_format,
+            space=generation.space,
+            usage=usage,
+        )
+
+
+_LIVE: weakref.WeakSet[CollectionReader] = weakref.WeakSet()
+_INHERITED: list[object] = []
+"""What a forked child has of its parent's collections: kept, so that the collector closes none of it."""
+
+
+def _keep_inherited() -> None:
+    _INHERITED.extend((collection._view, collection._store) for collection in list(_LIVE))  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)
+
+
+def check_id(value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"an id must be a str, got {value!r:.100}")
+    if not _is_text(value):
+        raise ValueError(f"the id {value!r:.100} holds a lone surrogate, which no stored id does")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _usage(row: Sequence[Any]) -> Usage:
+    """Return the usage of a row of the ledger."""
+    requests, unreported, prompt, total, cost, wasted_requests, wasted_tokens, wasted_cost = row
+    discarded = None
+    if wasted_requests or wasted_tokens:
+        discarded = Usage(None, wasted_tokens, _cost(wasted_cost), wasted_requests)
+    return Usage(prompt, total, _cost(cost), requests, discarded, unreported)
+
+
+def _cost(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)

@@ -1,0 +1,165 @@
+"""Reads all inputs of a job, one document at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from ctxembed._jobs.reading.documents import InputDocument, ReadOptions, Rejected
+from ctxembed._jobs.reading.files import BOM, BytesRead, open_file
+from ctxembed._jobs.reading.folder import Skipped, reason_of
+from ctxembed._jobs.reading.json_lines import read_json_array, read_json_lines
+from ctxembed._jobs.reading.records import Records
+from ctxembed._jobs.reading.sources import File, Folder, Stdin, find_sources, size_of
+from ctxembed._jobs.reading.tables import read_csv, read_parquet
+from ctxembed._jobs.reading.texts import read_document
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from types import TracebackType
+
+__all__ = ["Inputs", "open_inputs"]
+
+
+class Inputs:
+    """An iterator of :class:`InputDocument` and :class:`Rejected`, in the order of the inputs.
+
+    It holds one record, or one batch of a Parquet file. Closing it closes the file that is open. A record with a text
+    raises an ImportError where the extra ``chunk`` is missing.
+
+    Attributes
+    ----------
+    skipped : Skipped
+        What was left out so far.
+    total_bytes : int or None
+        Size of all files when they were found; None with a pipe or stdin.
+    """
+
+    def __init__(self, sources: list[File | Folder | Stdin], options: ReadOptions, skipped: Skipped) -> None:
+        self.skipped = skipped
+        self.total_bytes = size_of(sources, follow_links=options.follow_links)
+        self._options = options
+        self._records = Records(options)
+        self._read = BytesRead()
+        self._last: InputDocument | Rejected | None = None
+        self._items = self._read_all(sources)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that were read so far."""
+        return self._read.total
+
+    @property
+    def position(self) -> str | None:
+        """Where the last item was read: its place."""
+        return self._last.place if self._last is not None else None
+
+    def __iter__(self) -> Iterator[InputDocument | Rejected]:
+        return self
+
+    def __next__(self) -> InputDocument | Rejected:
+        self._last = item = next(self._items)
+        return item
+
+    def close(self) -> None:
+        """Close the file that is open. Nothing is read after that."""
+        self._items.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_all(self, sources: list[File | Folder | Stdin]) -> Generator[InputDocument | Rejected, None, None]:
+        for source in sources:
+            if isinstance(source, Stdin):
+                yield from self._read_stream(source.stream, "stdin", "json-lines")
+            elif isinstance(source, File):
+                yield from self._read_file(source)
+            else:
+                yield from self._read_folder(source)
+
+    def _read_folder(self, folder: Folder) -> Iterator[InputDocument | Rejected]:
+        try:
+            for file in folder.files(self.skipped, follow_links=self._options.follow_links):
+                if isinstance(file, Rejected):
+                    yield file
+                else:
+                    yield from self._read_file(file)
+        except OSError as error:  # the folder itself, since it was found
+            yield Rejected(str(folder.path), reason_of(error, folder.path))
+
+    def _read_file(self, file: File) -> Iterator[InputDocument | Rejected]:
+        if file.kind in {"text", "markdown", "html"}:
+            document = read_document(file.path, file.id, file.kind, self._options, self._read, pipe=file.pipe)
+            if document is None:
+                self.skipped.empty += 1
+            else:
+                yield document
+            return
+        name = str(file.path)
+        try:
+            stream = open_file(file.path, pipe=file.pipe)
+        except OSError as error:
+            yield Rejected(name, reason_of(error, file.path))
+        except ValueError as error:
+            yield Rejected(name, str(error))
+        else:
+            with stream:
+                yield from self._read_stream(stream, name, file.kind)
+
+    def _read_stream(self, stream: BinaryIO, name: str, kind: str) -> Iterator[InputDocument | Rejected]:
+        try:
+            if kind == "parquet":
+                yield from read_parquet(stream, name, self._records, self._options, self._read)
+            elif kind in {"csv", "tsv"}:
+                delimiter = "\t" if kind == "tsv" else ","
+                yield from read_csv(stream, name, self._records, self._options, self._read, delimiter=delimiter)
+            elif kind == "json" and _begins_with_bracket(stream):
+                yield from read_json_array(stream, name, self._records, self._read)
+            else:
+                yield from read_json_lines(stream, name, self._records, self._read)
+        except OSError as error:
+            yield Rejected(name, error.strerror or str(error))
+
+
+def _begins_with_bracket(stream: BinaryIO) -> bool:
+    peek = getattr(stream, "peek", None)
+    return peek is not None and peek(1).removeprefix(BOM).lstrip().startswith(b"[")
+
+
+def open_inputs(sources: Sequence[str], options: ReadOptions, stdin: BinaryIO | None = None) -> Inputs:
+    """Check all inputs of a job, and return an iterator of their documents.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        Files, folders, patterns (where there is no such file), and ``-`` for JSON Lines on stdin. A file's kind
+        follows from its suffix; one of another suffix is text.
+    options : ReadOptions
+        How they are read.
+    stdin : binary file, optional
+        What ``-`` reads.
+
+    Returns
+    -------
+    Inputs
+
+    Raises
+    ------
+    ImportError
+        A package that a kind of file needs is not installed. The message names the extra.
+    OSError
+        An input is not there, or cannot be read.
+    ValueError
+        An input is neither a file, a folder nor a pipe, a pattern matches no file, stdin is named twice or closed, or
+        there are no inputs.
+
+    Notes
+    -----
+    Folders are walked once here, for their size, and again while they are read.
+    """
+    skipped = Skipped()
+    return Inputs(find_sources(sources, stdin, skipped), options, skipped)
