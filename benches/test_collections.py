@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benches.cases.collections import YEARS, Corpus, Searched
+from benches.cases.collections import PAGES, YEARS, Corpus, Searched
 from benches.harness import ALL_THREADS, Case, Peer, Verdict
 from benches.peers import collections as peers
+from benches.peers import ingestion
 
 if TYPE_CHECKING:
     from benches.harness import Scale
-    from benches.peers.collections import Found, Took
+    from benches.peers.collections import Found
+    from benches.peers.ingestion import Took
 
 
 class CollectionCase(Case):
@@ -33,12 +35,13 @@ class IngestCase(CollectionCase):
     """Documents that are embedded by a server of prepared responses, and stored."""
 
     table: ClassVar = "ingestion, processor time"
+    suffix: ClassVar = ""
     timed: ClassVar = True
     corpus: Corpus
 
     @property
     def label(self) -> str:
-        return f"{self.corpus.documents:,} documents x {self.corpus.chunks} chunks x {self.corpus.dimensions} int8"
+        return f"{self.corpus.documents:,} documents x {self.corpus.chunks} chunks{self.suffix}"
 
     @property
     def size(self) -> dict[str, int]:
@@ -48,7 +51,7 @@ class IngestCase(CollectionCase):
     def judge(self, _peer: Peer, result: Took) -> Verdict:
         """Take the check of the process, and show the time of a chunk and the memory."""
         chunk = result.cpu / (self.corpus.documents * self.corpus.chunks)
-        memory = result.peak - peers.base_peak()
+        memory = result.peak - ingestion.base_peak()
         note = f"{chunk * 1e6:.1f} µs a chunk, +{memory / 2**20:.0f} MB"
         return Verdict(result.correct, note, {"wall": round(result.wall, 2), "memory": memory})
 
@@ -63,6 +66,7 @@ class AgainCase(IngestCase):
     """The same documents once more: nothing is sent."""
 
     table: ClassVar = "an unchanged run, wall clock"
+    suffix: ClassVar = ", unchanged"
 
     def judge(self, _peer: Peer, result: Took) -> Verdict:
         """Take the check of the process."""
@@ -77,11 +81,12 @@ class OpenCase(CollectionCase):
     """Opening, the number of documents, and closing."""
 
     table: ClassVar = "opening"
+    suffix: ClassVar = ", opened"
     data: Searched
 
     @property
     def label(self) -> str:
-        return f"{self.data.count:,} chunks x {self.data.corpus.dimensions} int8"
+        return f"{self.data.count:,} chunks{self.suffix}"
 
     @property
     def size(self) -> dict[str, int]:
@@ -96,11 +101,12 @@ class ColdCase(OpenCase):
     """A process that starts, searches once and ends; the files are in the page cache."""
 
     table: ClassVar = "a search in a new process"
+    suffix: ClassVar = ", a new process"
     timed: ClassVar = True
 
     def judge(self, peer: Peer, result: Took) -> Verdict:
         """Compare the hits that were printed."""
-        note = f"+{(result.peak - peers.base_peak()) / 2**20:.0f} MB"
+        note = f"+{(result.peak - ingestion.base_peak()) / 2**20:.0f} MB"
         if peer.kind == "reference":
             return Verdict(correct=True)
         if peer.name == "ctxembed search":
@@ -115,6 +121,7 @@ class WarmCase(OpenCase):
     """A search of an open collection."""
 
     table: ClassVar = "a search, k = 10"
+    suffix: ClassVar = ", 1 query"
     mask: ClassVar[np.ndarray | None] = None
 
     def where(self, _turn: int) -> tuple[str | None, tuple[Any, ...]]:
@@ -142,7 +149,7 @@ class WhereCase(WarmCase):
 
     @property
     def label(self) -> str:
-        return f"{super().label}, {self.years / YEARS:.0%} of {self.data.corpus.documents:,} documents"
+        return f"{super().label}, {self.years / YEARS:.0%} of the documents"
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -154,25 +161,42 @@ class WhereCase(WarmCase):
         return "year < ?", (2000 + self.years - 1 / (turn % 1000 + 2),)
 
 
-def _has_commands(_case: Case) -> bool:
-    return peers.HAS_COMMANDS
+class NewFieldCase(WhereCase):
+    """A search with a filter by a field that has no column yet. It is measured once, since the search makes one."""
+
+    table: ClassVar = "the first filter by a field"
+    suffix: ClassVar = ", a new field"
+    once: ClassVar = True
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """The rows of the documents with the lowest pages."""
+        return self.data.metadata["page"] < self._pages
+
+    @property
+    def _pages(self) -> int:
+        return PAGES * self.years // YEARS
+
+    def where(self, turn: int) -> tuple[str | None, tuple[Any, ...]]:
+        """Return a filter by pages."""
+        return "page < ?", (self._pages - 1 / (turn + 2),)
 
 
 _LANCE = (Peer("LanceDB, flat", peers.lance, exact=False),) if peers.HAS_LANCE else ()
 _LANCE_OPEN = (Peer("LanceDB", peers.lance_open),) if peers.HAS_LANCE else ()
 _FAISS = Peer("faiss int8 + SQLite", peers.faiss_sqlite, exact=False)
 _INGESTING = (
-    Peer("Client.stream", peers.stream, "ours"),
-    Peer("Collection.ingest", peers.ingest, "ours"),
-    Peer("ctxembed embed", peers.embed_command, "ours", takes=_has_commands),
+    Peer("Client.stream", ingestion.stream, "ours"),
+    Peer("Collection.ingest", ingestion.ingest, "ours"),
+    Peer("ctxembed embed", ingestion.embed_command, "ours"),
 )
 
 PEERS = {
     IngestCase: _INGESTING,
     LongIngestCase: _INGESTING[:2],
     AgainCase: (
-        Peer("Collection.ingest", peers.again, "ours"),
-        Peer("ctxembed embed", peers.embed_command_again, "ours", takes=_has_commands),
+        Peer("Collection.ingest", ingestion.again, "ours"),
+        Peer("ctxembed embed", ingestion.embed_command_again, "ours"),
     ),
     OpenCase: (
         Peer("Collection, to read", peers.open_to_read, "ours"),
@@ -182,7 +206,7 @@ PEERS = {
     ColdCase: (
         Peer("import numpy, httpx + one scan", peers.import_and_scan, "reference"),
         Peer("Collection.search", peers.search_process, "ours"),
-        Peer("ctxembed search", peers.search_command, "ours", takes=_has_commands),
+        Peer("ctxembed search", peers.search_command, "ours"),
     ),
     WarmCase: (
         Peer("Index.search", peers.search_index, "ours"),
@@ -197,6 +221,10 @@ PEERS = {
         _FAISS,
         *_LANCE,
     ),
+    NewFieldCase: (
+        Peer("Collection.search, to read: no column", peers.search_collection, "ours"),
+        Peer("to write: makes the column", peers.search_with_new_column, "ours"),
+    ),
 }
 
 
@@ -207,7 +235,8 @@ def cases(scale: Scale) -> list[Case]:
     found: list[Case] = [IngestCase(corpus), AgainCase(corpus)]
     if scale == "full":
         found.append(LongIngestCase(Corpus(1_000_000)))
-    return [*found, OpenCase(data), ColdCase(data), WarmCase(data), WhereCase(data, 1), WhereCase(data, YEARS // 2)]
+    filtered = [WhereCase(data, 1), WhereCase(data, YEARS // 2), NewFieldCase(data, 1)]
+    return [*found, OpenCase(data), ColdCase(data), WarmCase(data), *filtered]
 
 
 def test_collections(run, measure):

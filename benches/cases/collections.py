@@ -36,10 +36,12 @@ QUERY: Final = "what was in the ledger of the harbour master?"
 YEARS: Final = 20
 """Years of the documents: each has a twentieth of them."""
 
-_WORDS: Final = tuple(
-    "the harbour master counts ships that come in with tide and writes their names into a long ledger one "
-    "for each cargo port of origin hour winter lantern orchard copper signal meadow granite river stone window "
-    "letter between under across morning every other small heavy crate rope engine bridge northern evening market road village salt".split()
+PAGES: Final = 1000
+
+_WORDS: Final = (
+    "the harbour master counts ships that come in with tide and writes their names into a long ledger one for each "
+    "cargo port of origin hour winter lantern orchard copper signal meadow granite river stone window letter between "
+    "under across morning every other small heavy crate rope engine bridge northern evening market road village salt"
 )
 _PASSAGES: Final = 4096
 
@@ -47,8 +49,8 @@ _PASSAGES: Final = 4096
 @cache
 def _passages() -> list[str]:
     """Return distinct passages of some 40 words."""
-    rng = random.Random(15)
-    return [" ".join(rng.choices(_WORDS, k=rng.randint(30, 50))) + "." for _ in range(_PASSAGES)]
+    rng, words = random.Random(15), _WORDS.split()
+    return [" ".join(rng.choices(words, k=rng.randint(30, 50))) + "." for _ in range(_PASSAGES)]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Corpus:
     def metadata_of(number: int) -> dict[str, Any]:
         """Return the metadata of a document."""
         scattered = number * 2_654_435_761 % (1 << 32)
-        return {"year": 2000 + scattered % YEARS, "lang": "de" if scattered >> 16 & 1 else "en", "page": number % 997}
+        return {"year": 2000 + scattered % YEARS, "page": number % PAGES}
 
     @property
     def server(self) -> str:
@@ -179,13 +181,12 @@ class Searched:
 
     @cached_property
     def path(self) -> Path:
-        """The folder of the collection. Fields that are filtered by have columns, as after the first search."""
+        """The folder of the collection. The year has a column, as after the first filter by it."""
         corpus = self.corpus
         path = folder() / f"{corpus.documents}x{corpus.chunks}x{corpus.dimensions}.ctx"
         with Collection.create(path, model=MODEL, dimensions=corpus.dimensions) as made:
             made.ingest(corpus, Embedder(self.rows))
-            for where in ("year = 0", "lang = ''"):
-                made.search(self.queries[0], 1, where=where)
+            made.search(self.queries[0], 1, where="year = 0")
         return path
 
     @cached_property
@@ -202,11 +203,16 @@ class Searched:
         atexit.register(opened.close)
         return opened
 
+    def close(self) -> None:
+        """Close the collection, if it is open."""
+        if "opened" in self.__dict__:
+            self.__dict__.pop("opened").close()
+
     @cached_property
     def metadata(self) -> dict[str, np.ndarray]:
         """The metadata of each row."""
         records = [self.corpus.metadata_of(i) for i in range(self.corpus.documents)]
-        return {name: np.repeat([record[name] for record in records], self.corpus.chunks) for name in ("year", "lang")}
+        return {name: np.repeat([record[name] for record in records], self.corpus.chunks) for name in ("year", "page")}
 
     @cached_property
     def scores(self) -> np.ndarray:
