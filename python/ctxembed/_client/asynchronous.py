@@ -473,10 +473,12 @@ class AsyncClient(BaseClient):
         admit: Callable[[Batch], bool] | None = None,
         settled: Callable[[Outcome], object] | None = None,
         steady: bool = False,
+        key_of: Callable[[int], bytes] | None = None,
     ) -> AsyncStream:
         """Open a stream. ``admit`` and ``settled`` are called in the event loop: see :class:`Job`.
 
-        With ``steady`` the requests depend on the documents alone: see :class:`StreamState`.
+        With ``steady`` the requests depend on the documents alone: see :class:`StreamState`. ``key_of`` returns the
+        ``document_key`` of a document by its position, where the caller knows it.
         """
         state, closing = self._stream_state(
             model,
@@ -487,6 +489,7 @@ class AsyncClient(BaseClient):
             progress=progress,
             flush_after=flush_after,
             steady=steady,
+            key_of=key_of,
         )
         if not hasattr(documents, "__aiter__"):
             documents_of("documents", documents)  # refuses what cannot be iterated

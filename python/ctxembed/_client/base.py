@@ -273,6 +273,7 @@ class BaseClient:
         progress: bool | Callable[[Progress], object] | None,
         flush_after: float | None,
         steady: bool = False,
+        key_of: Callable[[int], bytes] | None = None,
     ) -> tuple[StreamState, Callable[[], object]]:
         """Check the arguments of a stream; return its state, and a callable that ends its progress bar."""
         self._check_open()
@@ -291,10 +292,21 @@ class BaseClient:
             progress=stack.enter_context(progress_callback(progress)),
             clock=self._state.clock,
             flush_after=check_rate("flush_after", flush_after),
-            keys=None if self._state.journal is None else DocumentKeys(model, dimensions, encoding_format),
+            key_of=self._key_of(model, dimensions, encoding_format, key_of),
             steady=steady,
         )
         return state, stack.close
+
+    def _key_of(
+        self, model: str, dimensions: int | None, encoding_format: Any, known: Callable[[int], bytes] | None
+    ) -> Callable[[int, list[str]], bytes] | None:
+        """Return the key of a document by its position and chunks; None without a journal, which needs none."""
+        if self._state.journal is None:
+            return None
+        if known is not None:
+            return lambda position, _: known(position)
+        keys = DocumentKeys(model, dimensions, encoding_format)
+        return lambda _, chunks: keys.key(chunks)
 
     def _prepare(
         self,

@@ -58,7 +58,7 @@ class StreamState:
         For the seconds of ``progress`` and ``flush_after``.
     flush_after : float or None
         Maximum seconds to hold a partly filled request.
-    keys : DocumentKeys or None
+    key_of : callable or None
         With a journal: the keys of its documents. Each document then goes through :meth:`lookup` and
         :meth:`add_known` before it is sent.
     steady : bool
@@ -84,7 +84,7 @@ class StreamState:
         progress: Callable[[Progress], object] | None,
         clock: Clock,
         flush_after: float | None = None,
-        keys: DocumentKeys | None = None,
+        key_of: Callable[[int, list[str]], bytes] | None = None,
         steady: bool = False,
     ) -> None:
         self.template = template
@@ -97,7 +97,7 @@ class StreamState:
         self._clock = clock
         self._started = clock.monotonic()
         self.flush_after = flush_after
-        self._keys = keys
+        self._key_of = key_of
         self.is_steady = steady
         self._lookup: list[_CountedDocument] = []  # counted, to be looked up in the journal
         self._copies: dict[bytes, list[_CountedDocument]] = {}  # by key, of documents without an outcome
@@ -244,7 +244,7 @@ class StreamState:
         """Return the batches to send now."""
         late = self.flush_delay() == 0.0
         must_send = late or self._must_send
-        if self._keys is None:
+        if self._key_of is None:
             self._count_if_due(must_send=must_send)
         if not self._pending:
             if not self._uncounted:
@@ -262,13 +262,13 @@ class StreamState:
 
     def lookup(self) -> Lookup | None:
         """Return the documents to look up in the journal now; None where there are none, or no journal."""
-        if self._keys is None:
+        if self._key_of is None:
             return None
         self._count_if_due(must_send=self.flush_delay() == 0.0 or self._must_send)
         found, self._lookup = self._lookup, []
         documents: dict[bytes, _CountedDocument] = {}
         for counted in found:
-            counted.key = self._keys.key(counted.chunks)
+            counted.key = self._key_of(counted.position, counted.chunks)
             if counted.key in self._copies:
                 self._copies[counted.key].append(counted)
             else:
@@ -339,7 +339,7 @@ class StreamState:
                 counted = _CountedDocument(
                     position + base, chunks, int(prepared.tokens[position]), prepared.estimates[position]
                 )
-                if self._keys is None:
+                if self._key_of is None:
                     self._pending.append(counted)
                     self._pending_size += counted.size
                 else:
@@ -373,7 +373,7 @@ class StreamState:
         With a journal all may: known documents leave gaps, at which an outcome is divided into parts.
         """
         fitting = [counted for counted in self._pending if not self._may_exceed(counted)]
-        if not self._ordered or self._keys is not None:
+        if not self._ordered or self._key_of is not None:
             return [fitting] if fitting else []
         runs: list[list[_CountedDocument]] = []
         for counted in fitting:
@@ -392,7 +392,7 @@ class StreamState:
             sum(counted.size.tokens for counted in request),
             self._roots,
             estimate=tuple(np.sum([counted.estimate for counted in request], axis=0).tolist()),
-            keys=[] if self._keys is None else [counted.key for counted in request],
+            keys=[] if self._key_of is None else [counted.key for counted in request],
         )
 
     def _add_rows(
@@ -431,7 +431,7 @@ class StreamState:
         """Add the part of an outcome; in order, and with a journal, a part for each unbroken range."""
         batch = outcome.batch
         pieces = [outcome]
-        if self._ordered and self._keys is not None:
+        if self._ordered and self._key_of is not None:
             cuts = (np.flatnonzero(np.diff(batch.positions) != 1) + 1).tolist()
             pieces = list(_divided(outcome, [0, *cuts, len(batch.positions)])) if cuts else pieces
         for piece in pieces:

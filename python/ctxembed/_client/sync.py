@@ -457,10 +457,12 @@ class Client(BaseClient):
         admit: Callable[[Batch], bool] | None = None,
         settled: Callable[[Outcome], object] | None = None,
         steady: bool = False,
+        key_of: Callable[[int], bytes] | None = None,
     ) -> Stream:
         """Open a stream. ``admit`` and ``settled`` are called in the event loop: see :class:`Job`.
 
-        With ``steady`` the requests depend on the documents alone: see :class:`StreamState`.
+        With ``steady`` the requests depend on the documents alone: see :class:`StreamState`. ``key_of`` returns the
+        ``document_key`` of a document by its position, where the caller knows it.
         """
         state, closing = self._stream_state(
             model,
@@ -471,6 +473,7 @@ class Client(BaseClient):
             progress=progress,
             flush_after=flush_after,
             steady=steady,
+            key_of=key_of,
         )
         try:
             source = documents_of("documents", documents)

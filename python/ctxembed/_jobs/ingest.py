@@ -292,6 +292,10 @@ class Ingestion:
         self._positions += 1
         return entry.chunks
 
+    def key_of(self, position: int) -> bytes:
+        """Return the key of what was fed at a position of the stream."""
+        return self._fed[position].key
+
     def again(self) -> Entry | None:
         """Return a document that is to be sent once more, or None."""
         return self._again.popleft()[0] if self._again else None

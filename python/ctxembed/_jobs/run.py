@@ -131,6 +131,7 @@ def run(ingestion: Ingestion, client: Any, documents: Iterable[object]) -> Inges
                         feed,
                         **_stream_options(ingestion),
                         **_INTERNAL,
+                        key_of=ingestion.key_of,
                         admit=ingestion.admit,
                         settled=ingestion.settled,
                     ),
@@ -325,6 +326,7 @@ async def _run_streams_async(ingestion: Ingestion, source: _Source, client: Any)
             source.chunks_async(),
             **_stream_options(ingestion),
             **_INTERNAL,
+            key_of=ingestion.key_of,
             admit=ingestion.admit,
             settled=ingestion.settled,
         )
