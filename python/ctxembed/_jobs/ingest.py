@@ -312,6 +312,10 @@ class Ingestion:
         """Return whether a request may start."""
         return not self.control.stopped and self.budget.admit(batch.tokens)
 
+    def admit_batch(self) -> bool:
+        """Return whether an embedder may get the next documents. It has no others meanwhile."""
+        return not self.control.stopped and self.budget.admit(0)
+
     def settled(self, outcome: Outcome) -> None:
         """Count what a request has cost."""
         self.budget.settle(outcome.batch.tokens, outcome.usage)

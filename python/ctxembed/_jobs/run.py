@@ -180,6 +180,9 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
 
     def embed() -> None:
         ingestion.new_stream()
+        if not ingestion.admit_batch():
+            entries.clear()
+            return
         sent, others = _distinct(entries)
         chunks = [ingestion.feed(entry) for entry in sent]
         ingestion.control.interruptible = True
@@ -187,6 +190,7 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
             found = client.embed(chunks, **_stream_options(ingestion))
         finally:
             ingestion.control.interruptible = False
+        ingestion.budget.settle(0, found.usage)
         ingestion.handle(found, range(len(chunks)))
         entries[:] = filter(ingestion.is_waiting, others)
 
@@ -347,11 +351,15 @@ async def _run_batches_async(ingestion: Ingestion, source: _Source, client: Any)
 
     async def embed() -> None:
         ingestion.new_stream()
+        if not ingestion.admit_batch():
+            entries.clear()
+            return
         sent, others = _distinct(entries)
         chunks = [ingestion.feed(entry) for entry in sent]
         found: Any = client.embed(chunks, **_stream_options(ingestion))
         if hasattr(found, "__await__"):
             found = await found
+        ingestion.budget.settle(0, found.usage)
         ingestion.handle(found, range(len(chunks)))
         entries[:] = filter(ingestion.is_waiting, others)
 
