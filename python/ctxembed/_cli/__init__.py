@@ -73,7 +73,7 @@ def _command(*, as_json: bool) -> int:
         else:
             write_message(*_usage(error))
         code = error.exit_code
-    if code == _INTERRUPTED:  # typer's exit code for Ctrl-C too
+    if code == _INTERRUPTED:  # typer's exit code for Ctrl-C
         raise KeyboardInterrupt
     return code
 
@@ -92,7 +92,7 @@ def _usage(error: Any) -> list[str]:
 def _is_expected(error: BaseException) -> bool:
     from ctxembed._errors import CtxembedError
 
-    return isinstance(error, (CtxembedError, IncompleteError, OSError, ValueError, ImportError, MemoryError))
+    return isinstance(error, (CtxembedError, IncompleteError, OSError, ValueError, KeyError, ImportError, MemoryError))
 
 
 def _report(error: BaseException, *, as_json: bool) -> None:

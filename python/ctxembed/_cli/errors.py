@@ -14,7 +14,7 @@ __all__ = ["IncompleteError", "error_code", "error_json", "error_text", "query_e
 
 
 class IncompleteError(Exception):
-    """Documents are without vectors. It carries the exit code of the command."""
+    """The command did not do all that it should. It carries the exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -34,8 +34,11 @@ def error_text(error: BaseException) -> str:
         return "out of memory"
     if isinstance(error, MissingKeyError):
         return "no API key: set PERPLEXITY_API_KEY or PPLX_API_KEY (neither is set, or both are empty)"
-    # The message may name a Python argument, which is an option here.
-    return str(error).replace("allow_insecure=True", "--allow-insecure") or type(error).__name__
+    if isinstance(error, KeyError) and error.args:  # its text is the repr of its message
+        return str(error.args[0])
+    # The message may name a Python argument, which is an option or has no place here.
+    message = str(error).replace("allow_insecure=True", "--allow-insecure")
+    return message.replace(", or open it with read_only=True", "") or type(error).__name__
 
 
 def error_json(error: BaseException, message: str) -> dict[str, Any]:

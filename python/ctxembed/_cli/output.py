@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["check_stdout", "escape", "finish", "open_streams", "write", "write_json", "write_message"]
+__all__ = [
+    "check_stdout",
+    "escape",
+    "excerpt",
+    "finish",
+    "first_line",
+    "open_streams",
+    "write",
+    "write_json",
+    "write_message",
+]
 
 # C0, DEL and C1; Arabic letter mark; LRM, RLM; line and paragraph separator; embeddings, overrides and isolates;
 # deprecated format characters; byte order mark; interlinear annotations; lone surrogates.
@@ -28,6 +38,34 @@ class _StdoutError(OSError):
 def escape(text: str) -> str:
     r"""Escape control characters as ``\x1b`` or ``\u202e``, so that a text cannot command or mislead a terminal."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def first_line(text: str, width: int = 100) -> str:
+    """Return the first line of ``text`` that is not blank, cut to ``width`` characters."""
+    line = " ".join(next((line for line in text.splitlines() if line.strip()), "").split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def excerpt(text: str, query: str, width: int) -> str:
+    """Return a part of ``text`` in one line, escaped: its start, or what surrounds the first word of ``query`` in it.
+
+    Parameters
+    ----------
+    text, query : str
+        A chunk, and the question that it was found by.
+    width : int
+        Characters at most.
+    """
+    line = escape(" ".join(text.split()))
+    if len(line) <= width:
+        return line
+    lower = line.lower()
+    found = [at for word in re.findall(r"\w{4,}", query.lower()) if (at := lower.find(word)) >= 0]
+    start = min(found, default=0)
+    start = 0 if start < width * 2 // 3 else min(start - width // 3, len(line) - width + 3)
+    before = "..." if start else ""
+    after = "..." if start + width - len(before) < len(line) else ""
+    return before + line[start : start + width - len(before) - len(after)] + after
 
 
 def open_streams() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ctxembed._client.batches import Assembly, Outcome, PlannedCall
     from ctxembed._results import Usage
 
-__all__ = ["Progress", "ProgressMeter", "progress_callback"]
+__all__ = ["Progress", "ProgressMeter", "Terminal", "progress_callback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def progress_callback(progress: object) -> Iterator[Callable[[Progress], object]
     if progress is None or progress is False:
         yield None
     elif progress is True:
-        stream = _Terminal(getattr(sys, "stderr", None))
+        stream = Terminal(getattr(sys, "stderr", None))
         if stream.isatty():
             with _bar(stream) as update:
                 yield update
@@ -139,7 +139,7 @@ def progress_callback(progress: object) -> Iterator[Callable[[Progress], object]
         raise TypeError(f"progress must be a callable, a bool or None, got {progress!r}")
 
 
-class _Terminal(io.TextIOBase):
+class Terminal(io.TextIOBase):
     """A terminal that may go away at any time: from its first error on, nothing is written.
 
     A bar must not end a call that is paid for.
@@ -187,7 +187,7 @@ class _Terminal(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def _bar(stream: _Terminal) -> Iterator[Callable[[Progress], object]]:
+def _bar(stream: Terminal) -> Iterator[Callable[[Progress], object]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

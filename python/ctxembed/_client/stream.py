@@ -522,10 +522,26 @@ def _divided(outcome: Outcome, cuts: list[int]) -> Iterator[Outcome]:
         usage = NO_USAGE
 
 
-def simulate(state: StreamState, documents: Iterable[Iterable[str]]) -> Iterator[Batch]:
+def simulate(
+    state: StreamState,
+    documents: Iterable[Iterable[str]],
+    known: Callable[[list[bytes]], Iterable[bytes]] = lambda _: (),
+    handle: Callable[[EmbeddingsPart], object] = lambda _: None,
+) -> Iterator[Batch]:
     """Run a steady stream over documents without sending, and yield each request that it would send.
 
-    They are the same requests where a token counter counts, no request is split and the journal knows no document.
+    They are the same requests where a token counter counts and no request is split.
+
+    Parameters
+    ----------
+    state : StreamState
+        The stream.
+    documents : iterable of iterables of str
+        What it reads.
+    known : callable
+        Returns those of some keys that the journal knows.
+    handle : callable
+        Called with each part. Its vectors are zero.
 
     Raises
     ------
@@ -544,7 +560,9 @@ def simulate(state: StreamState, documents: Iterable[Iterable[str]]) -> Iterator
                 state.exhaust(error)
         lookup = state.lookup()
         if lookup is not None:
-            state.add_known(lookup, {})
+            chunks = lookup.chunks
+            found = {key: np.broadcast_to(row, (chunks[key], row.shape[1])) for key in known(list(chunks))}
+            state.add_known(lookup, found)
         for batch in state.next_batches():
             yield batch
             embeddings = Embeddings(
@@ -555,8 +573,8 @@ def simulate(state: StreamState, documents: Iterable[Iterable[str]]) -> Iterator
                 encoding_format=state.template.encoding_format,
             )
             state.add_outcome(Outcome(batch, embeddings, None, 1))
-        while state.next_part() is not None:
-            pass
+        while (part := state.next_part()) is not None:
+            handle(part)
         if state.is_over:
             break
     ended_by = state.error()

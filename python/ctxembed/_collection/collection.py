@@ -289,9 +289,11 @@ class Collection(CollectionReader):
         options: IngestOptions,
         control: JobControl,
         progress: Callable[[IngestProgress], object] | None = None,
+        *,
+        on_failure: Callable[[str | None, str | None, str], object] | None = None,
     ) -> IngestReport:
         with self._one_ingestion() as store:
-            return run(Ingestion(store, options, control, progress), client, documents)
+            return run(Ingestion(store, options, control, progress, on_failure), client, documents)
 
     async def aingest(
         self,

@@ -30,11 +30,14 @@ class InvalidDocumentError(ValueError):
     ----------
     id : str or None
         Its id, if that is one.
+    place : str or None
+        Where it was read.
     """
 
-    def __init__(self, reason: str, id: str | None) -> None:  # noqa: A002
+    def __init__(self, reason: str, id: str | None, place: str | None = None) -> None:  # noqa: A002
         super().__init__(reason)
         self.id = id
+        self.place = place
 
 
 def document_of(value: object) -> Document:

@@ -130,6 +130,8 @@ class Ingestion:
         Stops it.
     progress : callable or None
         Called with an :class:`IngestProgress` from the thread that drives the job.
+    on_failure : callable or None
+        Called from the same thread with place, id and reason of each document that fails. Place and id may be None.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Ingestion:
         options: IngestOptions,
         control: JobControl,
         progress: Callable[[IngestProgress], object] | None = None,
+        on_failure: Callable[[str | None, str | None, str], object] | None = None,
     ) -> None:
         self.store = store
         self.options = options
@@ -145,6 +148,8 @@ class Ingestion:
         self.budget = Budget(store.model, options.max_cost_usd)
         self._keys = DocumentKeys(store.model, store.dimensions, store.encoding_format)
         self._progress = progress
+        self._on_failure = on_failure
+        self._is_whole = True  # no part of the input without an id was refused
         self._started = time.monotonic()
         self._first_number = self._next_number = store.begin()
         self._seen = bytearray(self._first_number)
@@ -198,6 +203,8 @@ class Ingestion:
     def take(self, value: object) -> list[Entry]:
         """Take the next document of the input, and return what is to be sent for it.
 
+        An :class:`InvalidDocumentError` stands for a part of the input that is not a document.
+
         Raises
         ------
         TypeError
@@ -205,15 +212,21 @@ class Ingestion:
         ValueError
             Its id came before.
         """
+        self._read += 1
+        if isinstance(value, InvalidDocumentError):
+            self._is_whole = self._is_whole and value.id is not None
+            self._refuse(value)
+            return []
         document = document_of(value)
         number = self._next_number
         self._next_number += 1
-        self._read += 1
         try:
             new = check_document(document, number, self._keys, self.store.field_types)
         except InvalidDocumentError as error:
+            error.place = getattr(document, "place", None)
             self._refuse(error)
             return []
+        new.place = getattr(document, "place", None)
         stored = self.store.find(new.id)
         self._check_first(new.id, None if stored is None else stored.number)
         if stored is not None:
@@ -227,7 +240,7 @@ class Ingestion:
                     self._change(new)
                 return []
         if not self.options.retry_failed and self.store.failed_key(new.id) == new.key:
-            self._failed += 1
+            self._count_failure(new.place, new.id, "failed in an earlier run, and is not sent again until it changes")
             self._failed_ids.add(new.id)
             return []
         entries = self._entries(new)
@@ -244,15 +257,21 @@ class Ingestion:
             raise ValueError(f"the id {name!r} came twice in one input: the ids of documents must be unique")
 
     def _refuse(self, error: InvalidDocumentError) -> None:
-        self._failed += 1
         if error.id is None:
+            self._count_failure(error.place, None, str(error))
             return
         stored = self.store.find(error.id)
         self._check_first(error.id, None if stored is None else stored.number)
         if stored is not None:
             self._seen[stored.number] = 1
+        self._count_failure(error.place, error.id, str(error))
         self._failed_ids.add(error.id)
         self._record(FailureRecord(error.id, None, f"{DocumentError.__name__}: {error}", 0))
+
+    def _count_failure(self, place: str | None, name: str | None, reason: str) -> None:
+        self._failed += 1
+        if self._on_failure is not None:
+            self._on_failure(place, name, reason)
 
     def _entries(self, new: NewDocument) -> list[Entry]:
         if self.options.split_long and sum(map(len, new.chunks)) > _SHORT:
@@ -439,9 +458,10 @@ class Ingestion:
             if entry.windows.failed:
                 return
             entry.windows.failed = True
-        self._failed += 1
+        error = _described(failure.error)
+        self._count_failure(entry.document.place, entry.document.id, error)
         self._failed_ids.add(entry.document.id)
-        self._record(FailureRecord(entry.document.id, entry.document.key, _described(failure.error), failure.attempts))
+        self._record(FailureRecord(entry.document.id, entry.document.key, error, failure.attempts))
 
     # --- the end ---
 
@@ -475,7 +495,14 @@ class Ingestion:
         """
         self.ends()
         self.flush()
-        if self.options.prune and whole and self._stopped is None and self.error is None and self._read:
+        if (
+            self.options.prune
+            and whole
+            and self._is_whole
+            and self._stopped is None
+            and self.error is None
+            and self._read
+        ):
             self._deleted = self.store.delete_unseen(self._seen, self._first_number)
         if not self._fed:  # else the requests in flight were cancelled, and the ledger will tell
             self.store.end()

@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from ctxembed._client.base import BaseClient
+from ctxembed._client.stream import simulate
 from ctxembed._errors import ClosedClientError
 from ctxembed._jobs.control import StopJob
 from ctxembed._results import NO_USAGE
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ctxembed._client.batches import Batch
+    from ctxembed._client.stream import StreamState
     from ctxembed._documents import IngestReport
     from ctxembed._jobs.ingest import Entry, Ingestion
     from ctxembed._results import Usage
 
-__all__ = ["check_client", "run", "run_async"]
+__all__ = ["check_client", "run", "run_async", "run_dry"]
 
 _END: Final = object()
 _DOCUMENTS: Final = 64
@@ -376,3 +379,26 @@ async def _run_batches_async(ingestion: Ingestion, source: _Source, client: Any)
             await embed()
         if not ingestion.sends_again():
             return
+
+
+def run_dry(ingestion: Ingestion, state: StreamState, documents: Iterable[object]) -> Iterator[Batch]:
+    """Go through an ingestion without sending, and yield each request that :func:`run` would send.
+
+    Parameters
+    ----------
+    ingestion : Ingestion
+        Its store keeps no documents.
+    state : StreamState
+        A steady stream with a journal, as :func:`run` opens it.
+    documents : iterable
+        The input.
+    """
+    source = _Source(ingestion, documents)
+    ingestion.new_stream()
+    yield from simulate(
+        state,
+        source.chunks(),
+        ingestion.store.vectors_of,
+        lambda part: ingestion.handle(part, part.documents.tolist()),
+    )
+    ingestion.end(whole=source.whole)

@@ -63,6 +63,8 @@ class NewDocument:
         Where it comes from.
     replaces : StoredDocument or None
         The document with this id that is stored.
+    place : str or None
+        Where it was read, for messages.
     """
 
     number: int
@@ -75,6 +77,7 @@ class NewDocument:
     spans: list[tuple[int, int]] | None
     source: str | None
     replaces: StoredDocument | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

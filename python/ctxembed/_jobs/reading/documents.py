@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ctxembed._documents import Document
 from ctxembed._planning.chunking import Chunking, check_chunking, chunk_spans
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["InputDocument", "ReadOptions", "Rejected"]
 
 
 @dataclass(frozen=True, slots=True)
-class InputDocument:
+class InputDocument(Document):
     """A document of the input.
 
     Attributes
@@ -29,7 +30,7 @@ class InputDocument:
         Its chunks, as the record has them or as the text was cut.
     metadata : dict or None
         The other fields of the record, as JSON values.
-    spans : list of list of int, or None
+    spans : list of (int, int), or None
         Start and end of each chunk in the text that was cut.
     source : str or None
         The path of a file that is one document, or the field ``source`` of a record.
@@ -37,12 +38,7 @@ class InputDocument:
         Where it was read, for messages: the file, and the line or row in it.
     """
 
-    id: str
-    chunks: list[str]
-    metadata: dict[str, Any] | None
-    spans: list[list[int]] | None
-    source: str | None
-    place: str
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +127,13 @@ class ReadOptions:
             if name in {*others, "id", "source"}:
                 raise ValueError(f"metadata_fields cannot have {name!r}, which has a place of its own")
 
-    def cut(self, text: str, kind: str = "text") -> tuple[list[str], list[list[int]]]:
+    def cut(self, text: str, kind: str = "text") -> tuple[list[str], list[tuple[int, int]]]:
         """Cut a text into chunks.
 
         Returns
         -------
         chunks : list of str
-        spans : list of [start, end]
+        spans : list of (start, end)
 
         Raises
         ------
@@ -145,4 +141,4 @@ class ReadOptions:
             The text has a lone surrogate, or the counter returned an invalid result.
         """
         spans = chunk_spans(text, self._chunking, kind)
-        return [text[start:end] for start, end in spans], [[start, end] for start, end in spans]
+        return [text[start:end] for start, end in spans], list(spans)

@@ -77,7 +77,7 @@ class Records:
             return Rejected(place, content, name)
         return InputDocument(name, content[0], metadata or None, content[1], source, place)
 
-    def _content(self, chunks: Any, text: Any) -> tuple[list[str], list[list[int]] | None] | str:
+    def _content(self, chunks: Any, text: Any) -> tuple[list[str], list[tuple[int, int]] | None] | str:
         """Return the chunks and their spans, or why there are none."""
         if chunks is None:
             return f"has neither {self._chunks} nor {self._text}" if text is None else self._cut(text)
@@ -90,7 +90,7 @@ class Records:
             return f"chunk {position} must be a string, got {_shown(chunk)}"
         return chunks, None
 
-    def _cut(self, text: Any) -> tuple[list[str], list[list[int]] | None] | str:
+    def _cut(self, text: Any) -> tuple[list[str], list[tuple[int, int]] | None] | str:
         if type(text) is not str:
             return f"{self._text} must be a string, got {_shown(text)}"
         try:

@@ -1,0 +1,162 @@
+"""``ctxembed embed``: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctxembed._cli.app import (
+    BaseUrlOption,
+    InsecureOption,
+    LinksOption,
+    TokenizerOption,
+    app,
+    check_options,
+    load_counter,
+    parse_path,
+)
+from ctxembed._cli.output import check_stdout
+from ctxembed._models import DEFAULT_MODEL, EncodingFormat
+
+__all__: list[str] = []
+
+
+def _refuse_force(value: bool) -> None:
+    if value:
+        raise typer.BadParameter(
+            "there is no --force: embed adds documents to the collection and replaces those that changed. To begin "
+            "anew, name another collection"
+        )
+
+
+@app.command(
+    help="""Embed documents into a collection, which is made if it is not there.
+
+    INPUT: folders, globs, and files: .jsonl, .csv, .parquet, .txt, .md, .html; "-" is JSON Lines on stdin. Records have
+    an id, and chunks or a text, which is cut. Other fields become metadata.
+
+    What is stored already is not sent again, so the same command goes on where it stopped. Ctrl-C once stores what is
+    in flight, twice stops at once. The exit code is 1 if documents were rejected: COLLECTION.rejects.jsonl has them."""
+)
+def embed(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, or -.")],
+    collection: Annotated[
+        Path, typer.Argument(parser=parse_path, metavar="COLLECTION", help="The collection to write, as corpus.ctx.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help=f"The contextualized model (default: the collection's, or {DEFAULT_MODEL}).")
+    ] = None,
+    dimensions: Annotated[int | None, typer.Option(help="Dimensions of the vectors (default: the model's).")] = None,
+    encoding_format: Annotated[
+        EncodingFormat | None, typer.Option(help="Signed bytes (the default), or one bit per dimension.")
+    ] = None,
+    id_field: Annotated[str, typer.Option(help="Field of a record with its id.")] = "id",
+    chunks_field: Annotated[str, typer.Option(help="Field of a record with its list of chunks.")] = "chunks",
+    text_field: Annotated[str, typer.Option(help="Field of a record with a text to cut.")] = "text",
+    metadata_field: Annotated[
+        list[str] | None, typer.Option(help="Field that becomes metadata; may be repeated (default: all others).")
+    ] = None,
+    chunk_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a chunk of a text.")] = 256,
+    chunk_overlap: Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks share.")] = 0,
+    tokenizer: TokenizerOption = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="USD. No request starts once they are spent.")] = None,
+    max_errors: Annotated[
+        int | None, typer.Option(min=0, help="Stop after more rejected documents than this (default: never).")
+    ] = None,
+    max_retries: Annotated[int | None, typer.Option(min=0, help="Retries of a request.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Most requests in flight.")] = None,
+    requests_per_minute: Annotated[float | None, typer.Option(help="Send no more than this.")] = None,
+    max_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for an API that is down.")] = 300.0,
+    base_url: BaseUrlOption = None,
+    *,
+    allow_insecure: InsecureOption = False,
+    split_long: Annotated[
+        bool, typer.Option("--split-long", help="Embed documents that are too long in windows.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Send documents again that failed in an earlier run.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete documents that the input no longer has, after reading all of it.")
+    ] = False,
+    follow_links: LinksOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read everything, and print what would be sent and cost. Needs no key.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print events as JSON lines; errors are JSON on stderr.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", hidden=True, callback=_refuse_force)] = False,  # noqa: ARG001
+) -> None:
+    """Embed documents into a collection."""
+    from ctxembed._cli.embed import Settings, run, run_dry
+    from ctxembed._jobs.budget import Budget
+    from ctxembed._jobs.ingest import IngestOptions
+    from ctxembed._jobs.reading import ReadOptions
+
+    check_options(
+        model or DEFAULT_MODEL, dimensions, encoding_format or "base64_int8", base_url, allow_insecure=allow_insecure
+    )
+    if dry_run:
+        check_stdout()
+    counter = load_counter(tokenizer)
+    try:
+        reading = ReadOptions(
+            id_field=id_field,
+            chunks_field=chunks_field,
+            text_field=text_field,
+            metadata_fields=tuple(metadata_field) if metadata_field else None,
+            chunk_tokens=chunk_tokens,
+            chunk_overlap=chunk_overlap,
+            token_counter=counter,
+            follow_links=follow_links,
+        )
+        Budget(model or DEFAULT_MODEL, max_cost)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(_in_options(str(error))) from None
+    client: dict[str, Any] = {"base_url": base_url, "allow_insecure": allow_insecure, "token_counter": counter}
+    chosen = {
+        "max_retries": max_retries,
+        "max_concurrency": concurrency,
+        "requests_per_minute": _positive("--requests-per-minute", requests_per_minute),
+    }
+    client.update({name: value for name, value in chosen.items() if value is not None})
+    settings = Settings(
+        inputs=inputs,
+        collection=collection,
+        model=model,
+        dimensions=dimensions,
+        encoding_format=encoding_format,
+        reading=reading,
+        options=IngestOptions(
+            prune=prune,
+            max_cost_usd=None if dry_run else max_cost,
+            max_errors=max_errors,
+            retry_failed=retry_failed,
+            split_long=split_long,
+            max_wait=_finite("--max-wait", max_wait),
+        ),
+        client=client,
+        as_json=as_json,
+    )  # fmt: skip
+    (run_dry if dry_run else run)(settings)
+
+
+def _in_options(message: str) -> str:
+    for name in ("max_cost_usd", "id_field", "chunks_field", "text_field", "chunk_tokens", "chunk_overlap"):
+        message = message.replace(name, "--" + name.removesuffix("_usd").replace("_", "-"))
+    return message.replace("metadata_fields", "--metadata-field")
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise typer.BadParameter(f"{name} must be finite and above 0, got {value:g}")
+    return value
+
+
+def _finite(name: str, value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise typer.BadParameter(f"{name} must be finite, got {value:g}")
+    return value

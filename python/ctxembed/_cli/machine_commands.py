@@ -1,0 +1,151 @@
+"""Commands about this machine: ``info``, ``serve``, ``bench``, ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctxembed._cli.app import JsonOption, app
+from ctxembed._cli.output import check_stdout, write, write_json
+from ctxembed._models import get_model, models
+
+__all__: list[str] = []
+
+
+@app.command(help="Print versions, and the instruction set of each kernel.")
+def info(*, as_json: JsonOption = False) -> None:
+    """Print versions, and the instruction set of each kernel."""
+    facts = _facts()
+    if as_json:
+        write_json(facts, indent=2)
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            write(f"{name}:")
+            for key, part in value.items():
+                write(f"  {key}: {'not installed' if part is None else part}")
+        else:
+            write(f"{name}: {value}")
+
+
+def _facts() -> dict[str, Any]:
+    import os
+    import platform
+    from importlib import metadata
+
+    from ctxembed import _core
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "ctxembed": _core.__version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "paths": dict(_core.isa_paths()),
+        "CTXEMBED_ISA": os.environ.get("CTXEMBED_ISA") or "not set",
+        "packages": {name: version(name) for name in ("numpy", "httpx", "anyio", "fastapi", "uvicorn", "pyarrow")},
+    }
+
+
+@app.command(
+    help="""Run a local server with the API's contract, limits and errors, and lexical vectors instead of a model's.
+
+    If CTXEMBED_SERVER_KEY is set, only that key is accepted. The URL is printed to stdout. Ctrl-C stops the server."""
+)
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 picks a free one, which is printed.")] = 8765,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Serve this model only; may be repeated (default: all models).")
+    ] = None,
+    latency: Annotated[float, typer.Option(help="Minimum seconds from a request to its response.")] = 0.0,
+    requests_per_minute: Annotated[float | None, typer.Option(help="Send 429 beyond this rate.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="Send 429 beyond this rate.")] = None,
+    fail_rate: Annotated[float, typer.Option(help="Share of requests, 0 to 1, with a random fault.")] = 0.0,
+    faults: Annotated[
+        Path | None, typer.Option(help="A fault plan, TOML or JSON: see ctxembed._server.faults.plan.")
+    ] = None,
+    *,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a host beyond this machine.")] = False,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A further name of this server; may be repeated.")
+    ] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request to stderr.")] = False,
+) -> None:
+    """Run a local server."""
+    import os
+    import sys
+
+    from ctxembed._backends.hashed import NOTICE, HashedEmbedder
+    from ctxembed._server import ServerConfig
+    from ctxembed._server import serve as run_server
+    from ctxembed._server.faults.plan import load_plan
+
+    try:
+        if faults is not None:
+            load_plan(faults)
+        config = ServerConfig(
+            models=tuple(map(get_model, model)) if model else models(),
+            host=host,
+            port=port,
+            key=os.environ.get("CTXEMBED_SERVER_KEY") or None,
+            latency=latency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            fail_rate=fail_rate,
+            faults=faults,
+            allow_remote=allow_remote,
+            allowed_hosts=tuple(allowed_host or ()),
+            access_log=access_log,
+        )
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    if sys.stdout is None:  # a daemon's
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # until the process ends
+    run_server(config, HashedEmbedder(config.models), notice=NOTICE)
+
+
+@app.command(
+    help="""Measure decoding, search and packing on this machine, and check each result.
+
+    No network. CTXEMBED_ISA lowers the instruction set. The exit code is 1 if a result is wrong."""
+)
+def bench(
+    seconds: Annotated[float, typer.Option(min=0.01, max=60, help="Time for each benchmark.")] = 0.5,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure each kernel."""
+    from ctxembed._cli.bench import results
+
+    check_stdout()
+    paths = _facts()["paths"]
+    measured = []
+    if not as_json:
+        write("paths: " + ", ".join(f"{kernel} {path}" for kernel, path in paths.items()))
+    for result in results(seconds):
+        measured.append(result)
+        if not as_json:
+            wrong = "" if result.correct else "  WRONG"
+            write(f"{result.work:<44}{result.seconds * 1e3:>10.3f} ms{result.rate:>12,.1f} {result.unit}/s{wrong}")
+    if as_json:
+        write_json({"paths": paths, "results": [result._asdict() for result in measured]})
+    if not all(result.correct for result in measured):
+        raise typer.Exit(1)
+
+
+@app.command(
+    help="Embed this Python's documentation on a local server, be killed half way, go on, search: no key, no network."
+)
+def demo() -> None:
+    """Run the demo."""
+    from ctxembed._cli.demo import run
+
+    run()

@@ -1,0 +1,146 @@
+"""``ctxembed search``."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctxembed._cli.app import BaseUrlOption, CollectionArgument, InsecureOption, JsonOption, app, check_options
+from ctxembed._cli.output import check_stdout, escape, excerpt, write, write_json
+from ctxembed._models import DEFAULT_MODEL, get_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ctxembed._client import Client
+    from ctxembed._collection.collection import Collection
+    from ctxembed._documents import Hit
+    from ctxembed._results import Embeddings
+
+__all__: list[str] = []
+
+_SHOWN_ID = 40
+"""Most characters of a document's id in a table."""
+
+
+@app.command(help="Find the chunks nearest to a question in a collection.")
+def search(
+    collection: CollectionArgument,
+    query: Annotated[list[str], typer.Argument(help="One or more questions.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits per question.")] = 10,
+    where: Annotated[
+        str | None,
+        typer.Option(help="An SQL expression over id, source and metadata: \"year >= 2020 AND lang = 'en'\"."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Embeds the questions (default: the model of the documents).")
+    ] = None,
+    base_url: BaseUrlOption = None,
+    *,
+    allow_insecure: InsecureOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the chunks nearest to a question."""
+    from ctxembed._client import Client
+    from ctxembed._collection.collection import Collection
+
+    _check_queries(query)
+    check_options(DEFAULT_MODEL, None, "base64_int8", base_url, allow_insecure=allow_insecure)
+    check_stdout()
+    with Collection.open(collection, read_only=True) as opened:
+        queries = _Queries(query, opened, _query_model(opened, model), collection)
+        with Client(base_url=base_url, allow_insecure=allow_insecure) as client:
+            queries.client = client
+            for question in query:
+                hits = opened.search(question, min(k, _count(opened)), client=queries, where=where)
+                if as_json:
+                    write_json({"query": question, "hits": [asdict(hit) for hit in hits]})
+                else:
+                    _write_table(question, hits)
+
+
+def _count(collection: Collection) -> int:
+    return max(1, collection._current().chunks)  # noqa: SLF001
+
+
+class _Queries:
+    """Embeds all questions in one call, when the first is needed."""
+
+    def __init__(self, queries: list[str], collection: Collection, model: str, path: Path) -> None:
+        self._queries = list(dict.fromkeys(queries))
+        self._collection = collection
+        self._model = model
+        self._path = path
+        self._embeddings: Embeddings | None = None
+        self.client: Client
+
+    def embed_queries(self, queries: Sequence[str], *, dimensions: int, encoding_format: Any, **_: Any) -> Embeddings:
+        from dataclasses import replace
+
+        if self._embeddings is None:
+            self._embeddings = self._embed(dimensions, encoding_format)
+        found, at = self._embeddings, self._queries.index(queries[0])
+        start, stop = found.offsets[at], found.offsets[at + 1]
+        return replace(found, vectors=found.vectors[start:stop], offsets=found.offsets[at : at + 2] - start)
+
+    def _embed(self, dimensions: int, encoding_format: Any) -> Embeddings:
+        from ctxembed._cli.errors import query_error
+        from ctxembed._errors import SpaceError
+        from ctxembed._results import EmbedError
+
+        client, stored = self.client, self._collection.space
+        try:
+            found = client.embed_queries(
+                self._queries, model=self._model, dimensions=dimensions, encoding_format=encoding_format
+            )
+        except EmbedError as error:
+            renamed = query_error(error, client.base_url)
+            raise renamed from renamed.__cause__
+        if stored is not None and found.space is not None and found.space != stored:
+            raise SpaceError(
+                f"the documents in {self._path} are of the space {stored!r}, and {client.base_url} embeds in the space "
+                f"{found.space!r}: they cannot be compared. Use the API or server that embedded the documents"
+            )
+        return found
+
+
+def _query_model(collection: Collection, model: str | None) -> str:
+    """Return the model of the queries. One of another space is refused before anything is paid for."""
+    if model is None:
+        return collection.model
+    check_options(model, None, collection.encoding_format)
+    expected = get_model(collection.model).space_of(collection.dimensions)
+    found = get_model(model).space_of(collection.dimensions)
+    if found != expected:
+        raise typer.BadParameter(
+            f"the documents were embedded by {collection.model}, whose vectors (space {expected}) cannot be compared "
+            f"with those of {model} (space {found})"
+        )
+    check_options(model, collection.dimensions, collection.encoding_format)
+    return model
+
+
+def _check_queries(queries: list[str]) -> None:
+    for number, query in enumerate(queries, start=1):
+        named = "the query" if len(queries) == 1 else f"query {number}"
+        if not query:
+            raise typer.BadParameter(f"{named} is empty")
+        try:
+            query.encode()
+        except UnicodeEncodeError:  # an argument that is not UTF-8 has lone surrogates in Python
+            raise typer.BadParameter(f"{named} is not UTF-8: {query!r}") from None
+
+
+def _write_table(question: str, hits: list[Hit]) -> None:
+    """Write a line for each hit: score, document and chunk, and the text around the words of the question."""
+    write(question)
+    names = [f"{escape(hit.document)[:_SHOWN_ID]}[{hit.chunk}]" for hit in hits]
+    width = max(map(len, names), default=0)
+    room = max(20, shutil.get_terminal_size((120, 24)).columns - width - 13)
+    for hit, name in zip(hits, names, strict=True):
+        text = "" if hit.text is None else excerpt(hit.text, question, room)
+        write(f"  {hit.score:7.4f}  {name:<{width}}  {text}".rstrip())
