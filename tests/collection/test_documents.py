@@ -75,10 +75,17 @@ def test_a_document_may_be_a_document_a_dict_or_a_pair(collection, client):
     assert collection.get("d").chunks == ["one", "two"]
 
 
-def test_lone_surrogates_in_metadata_and_sources_are_kept_as_json_can(collection, client):
-    collection.ingest([Document("a", ["x"], {"bad": "\ud800", "\udfff": 1}, None, "file-\udcff")], client)
-    assert collection.get("a").metadata == {"bad": "\ud800", "\udfff": 1}
+def test_lone_surrogates_are_escaped_in_sources_and_refused_elsewhere(collection, client):
+    documents = [
+        Document("a", ["x"], {"n": 1}, None, "file-\udcff"),
+        Document("b", ["x"], {"bad": "\ud800"}),
+        Document("c", ["x"], {"\udfff": 1}),
+        Document("d\ud800", ["x"]),
+    ]
+    report = collection.ingest(documents, client)
+    assert (report.added, report.failed) == (1, 3)
     assert collection.get("a").source == "file-\\udcff"
+    assert [failed.id for failed in collection.failures()] == ["b", "c"]
     assert collection.verify() == []
 
 
@@ -239,6 +246,8 @@ class Model(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "a.ctx"
         self.collection = Collection.create(self.path, dimensions=DIMENSIONS)
         self.documents = {}
+        self.collection.ingest([Document("year", ["x"], {"year": 1})], LocalEmbedder())
+        self.collection.delete(["year"])
 
     @rule(given=_DOCUMENTS, prune=st.booleans())
     def ingest(self, given, prune):
@@ -331,5 +340,5 @@ def cosine(row):
 
 TestModel = Model.TestCase
 TestModel.settings = settings(
-    max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=25, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

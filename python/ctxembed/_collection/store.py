@@ -247,6 +247,7 @@ class Store:
         with self._change():
             if space is not None:
                 self._check_space(space)
+            self._check_shapes(documents, vectors)
             count = sum(len(rows) for rows in vectors)
             tail = self._tail_with_room(count * self.layout.width)
             first, generation = self._tail_first + tail.rows, self._generation
@@ -267,6 +268,15 @@ class Store:
             tail.rows += count
             if tail.size >= row_files.SEAL_BYTES:
                 self.seal()
+
+    def _check_shapes(self, documents: Sequence[NewDocument], vectors: Sequence[NDArray[Any]]) -> None:
+        width, dtype = self.layout.width, np.dtype(self.layout.dtype)
+        for document, rows in zip(documents, vectors, strict=True):
+            if rows.shape != (len(document.chunks), width) or rows.dtype != dtype:
+                raise ValueError(
+                    f"the vectors of the document {document.id!r:.100} must be {dtype} of shape "
+                    f"{(len(document.chunks), width)}, got {rows.dtype} of shape {rows.shape}"
+                )
 
     def _check_space(self, space: str) -> None:
         own = self._generation.space

@@ -335,6 +335,10 @@ class Ingestion:
         """Return whether a request may start."""
         return not self.control.stopped and self.budget.admit(batch.tokens)
 
+    def admit_batch(self) -> bool:
+        """Return whether an embedder may get the next documents. It has no others meanwhile."""
+        return not self.control.stopped and self.budget.admit(0)
+
     def settled(self, outcome: Outcome) -> None:
         """Count what a request has cost."""
         self.budget.settle(outcome.batch.tokens, outcome.usage)
@@ -381,6 +385,11 @@ class Ingestion:
         self._successes += 1
         self._failed_in_a_row, self._down_since, self._backoff, self._wait = 0, None, 0.0, False
 
+    def is_waiting(self, entry: Entry) -> bool:
+        """Return whether a document was neither stored nor has failed."""
+        with self._lock:
+            return entry in self._waiting.get(entry.key, ())
+
     def handle(self, part: Embeddings, positions: Sequence[int]) -> None:
         """Take the next part of the stream: store what was not stored yet, and see what failed."""
         self._usage += part.usage
@@ -390,9 +399,7 @@ class Ingestion:
             entry = self._fed.pop(position)
             failure = failures.get(position)
             if failure is None:
-                with self._lock:
-                    is_waiting = entry in self._waiting.get(entry.key, ())
-                if is_waiting:
+                if self.is_waiting(entry):
                     unstored[entry.key] = part[place]
             else:
                 self._handle_failure(entry, failure)

@@ -184,14 +184,19 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
 
     def embed() -> None:
         ingestion.new_stream()
-        chunks = [ingestion.feed(entry) for entry in entries]
+        if not ingestion.admit_batch():
+            entries.clear()
+            return
+        sent, others = _distinct(entries)
+        chunks = [ingestion.feed(entry) for entry in sent]
         ingestion.control.interruptible = True
         try:
             found = client.embed(chunks, **_stream_options(ingestion))
         finally:
             ingestion.control.interruptible = False
+        ingestion.budget.settle(0, found.usage)
         ingestion.handle(found, range(len(chunks)))
-        entries.clear()
+        entries[:] = filter(ingestion.is_waiting, others)
 
     with contextlib.suppress(StopJob):
         while True:
@@ -205,10 +210,18 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
                 if len(entries) >= _DOCUMENTS or characters >= _CHARACTERS:
                     embed()
                     characters = 0
-            if entries and not ingestion.control.stopped:
+            while entries and not ingestion.control.stopped:
                 embed()
             if not ingestion.sends_again():
                 return
+
+
+def _distinct(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Return the first entry of each content, and the others, which are stored with it."""
+    first: dict[bytes, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.key, entry)
+    return list(first.values()), [entry for entry in entries if first[entry.key] is not entry]
 
 
 class _Source:
@@ -343,19 +356,28 @@ async def _run_batches_async(ingestion: Ingestion, source: _Source, client: Any)
 
     async def embed() -> None:
         ingestion.new_stream()
-        chunks = [ingestion.feed(entry) for entry in entries]
+        if not ingestion.admit_batch():
+            entries.clear()
+            return
+        sent, others = _distinct(entries)
+        chunks = [ingestion.feed(entry) for entry in sent]
         found: Any = client.embed(chunks, **_stream_options(ingestion))
         if hasattr(found, "__await__"):
             found = await found
+        ingestion.budget.settle(0, found.usage)
         ingestion.handle(found, range(len(chunks)))
-        entries.clear()
+        entries[:] = filter(ingestion.is_waiting, others)
 
     while True:
         async for entry in source.entries_async():
+            known = ingestion.store.vectors_of([entry.key])
+            if known:
+                ingestion.commit(known, NO_USAGE, None)
+                continue
             entries.append(entry)
             if len(entries) >= _DOCUMENTS:
                 await embed()
-        if entries:
+        while entries:
             await embed()
         if not ingestion.sends_again():
             return
