@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ctxembed._client._policy.clock import Clock
     from ctxembed._client.endpoint import RequestTemplate
-    from ctxembed._planning.document_key import DocumentKeys
     from ctxembed._planning.limits import Limits
     from ctxembed._planning.prepare import PreparedDocuments
 

@@ -15,12 +15,30 @@ if TYPE_CHECKING:
 __all__ = ["Finder"]
 
 _FILTER_BYTES: Final = 1 << 21
-"""Of the filter of ids: a million ids leave one in sixteen to be looked up in vain."""
+"""Of a filter: a million ids or keys leave one in sixteen to be looked up in vain."""
 
 _READ_AHEAD: Final = 256
 """Documents that are looked up at once, where ids come in the order in which they are stored."""
 
 _FOUND: Final = "SELECT number, id, key, details, first_row, rows FROM documents"
+
+
+class _Filter:
+    """A Bloom filter with one hash (doi:10.1145/362686.362692) of what was asked for."""
+
+    __slots__ = ("_bits",)
+
+    def __init__(self) -> None:
+        self._bits = bytearray(_FILTER_BYTES)
+
+    def is_new(self, value: str | bytes) -> bool:
+        """Return whether a value was surely not asked for before."""
+        place = hash(value)
+        byte, bit = (place >> 3) & (_FILTER_BYTES - 1), 1 << (place & 7)
+        if self._bits[byte] & bit:
+            return False
+        self._bits[byte] |= bit
+        return True
 
 
 class Finder:
@@ -43,18 +61,19 @@ class Finder:
         self._last = -1  # number of the document that was found last
         with self._lock, sqlite_errors(self._path):
             self.has_failures = self._connection.execute("SELECT 1 FROM failures LIMIT 1").fetchone() is not None
-            is_empty = self._connection.execute("SELECT 1 FROM documents LIMIT 1").fetchone() is None
-        # A Bloom filter with one hash (doi:10.1145/362686.362692).
-        self._asked = bytearray(_FILTER_BYTES) if is_empty else None
+            self.has_windows = self._connection.execute("SELECT 1 FROM windows LIMIT 1").fetchone() is not None
+            has_documents = self._connection.execute("SELECT 1 FROM documents LIMIT 1").fetchone() is not None
+        self._asked_ids = None if has_documents else _Filter()
+        self._asked_keys = None if has_documents or self.has_windows else _Filter()
+
+    def may_have(self, key: bytes) -> bool:
+        """Return whether vectors may be stored under a key. Where none were at first, that takes an earlier call."""
+        return self._asked_keys is None or not self._asked_keys.is_new(key)
 
     def find(self, id: str) -> StoredDocument | None:  # noqa: A002
         """Return the stored document with an id."""
-        if self._asked is not None:
-            place = hash(id)
-            byte, bit = (place >> 3) & (_FILTER_BYTES - 1), 1 << (place & 7)
-            if not self._asked[byte] & bit:
-                self._asked[byte] |= bit
-                return None
+        if self._asked_ids is not None and self._asked_ids.is_new(id):
+            return None
         if self._ahead and self._ahead[-1][1] == id:
             return self._found(self._ahead.pop())
         with self._lock:

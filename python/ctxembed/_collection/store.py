@@ -170,21 +170,26 @@ class Store:
 
     def vectors_of(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[Any]]:
         """Return the rows of the stored documents and windows that have one of these keys."""
+        keys = [key for key in keys if self._finder.may_have(key)]
         found: dict[bytes, NDArray[Any]] = {}
+        if not keys:
+            return found
+        places = ", ".join("?" * len(keys))
         with self._lock, sqlite_errors(self._folder.catalogue):
+            rows = self._connection.execute(
+                f"SELECT key, first_row, rows, vectors_checksum FROM documents WHERE substr(key, 1, 8) IN ({places})",  # noqa: S608
+                [key[:8] for key in keys],
+            ).fetchall()
+            stored = {key: where for key, *where in rows}
             for key in keys:
-                row = self._connection.execute(
-                    "SELECT first_row, rows, vectors_checksum FROM documents WHERE substr(key, 1, 8) = ? AND key = ?",
-                    (key[:8], key),
-                ).fetchone()
-                if row is not None:
-                    found[key] = self._read_rows(*row)
-                    continue
-                window = self._connection.execute(
-                    "SELECT rows, vectors, checksum FROM windows WHERE key = ?", (key,)
-                ).fetchone()
-                if window is not None and checksum(key, window[0], window[1]) == window[2]:
-                    found[key] = np.frombuffer(window[1], self.layout.dtype).reshape(window[0], self.layout.width)
+                if key in stored:
+                    found[key] = self._read_rows(*stored[key])
+                elif self._finder.has_windows:
+                    window = self._connection.execute(
+                        "SELECT rows, vectors, checksum FROM windows WHERE key = ?", (key,)
+                    ).fetchone()
+                    if window is not None and checksum(key, window[0], window[1]) == window[2]:
+                        found[key] = np.frombuffer(window[1], self.layout.dtype).reshape(window[0], self.layout.width)
         return found
 
     def _read_rows(self, first: int, count: int, expected: int) -> NDArray[Any]:
@@ -258,7 +263,7 @@ class Store:
                 self._insert(connection, documents, vectors, first)
                 if count:
                     self._insert_tail_part(connection, first, count, vectors_checksum(together))
-                if space is not None and generation.space is None:
+                if space is not None and generation.space is None and first == 0:
                     generation = generation.replace(connection, space=space)
                 self._store_windows(connection, windows, spent_windows)
                 if usage is not NO_USAGE:
@@ -304,34 +309,17 @@ class Store:
         vectors: Sequence[NDArray[Any]],
         first: int,
     ) -> None:
-        document_rows, chunk_rows, removed = [], [], []
-        keep_text = self._store_text
-        for document, rows in zip(documents, vectors, strict=True):
-            found = vectors_checksum(rows)
-            number, spans, row = document.number, document.spans, first
-            values = (
-                number, document.id, document.key, document.details, document.source, document.metadata, first,
-                len(rows), found,
-            )  # fmt: skip
-            document_rows.append((*values, checksum(*values)))
-            for chunk, text in enumerate(document.chunks):
-                start, stop = (None, None) if spans is None else spans[chunk]
-                kept = text if keep_text else None
-                chunk_rows.append(
-                    (row, number, chunk, kept, start, stop, chunk_checksum(row, number, chunk, kept, start, stop))
-                )
-                row += 1
-            if document.replaces is not None:
-                removed.append(document.replaces)
-            first = row
+        removed = [document.replaces for document in documents if document.replaces is not None]
         if removed:
             self._remove(connection, removed)
-        connection.executemany(_DOCUMENT, document_rows)
-        connection.executemany(_CHUNK, chunk_rows)
+        # Rows are made as they are inserted: lists of them would keep the garbage collector busy.
+        connection.executemany(_DOCUMENT, _document_rows(documents, vectors, first))
+        connection.executemany(_CHUNK, _chunk_rows(documents, first, keep_text=self._store_text))
         if self._finder.has_failures:
             connection.executemany("DELETE FROM failures WHERE id = ?", ((document.id,) for document in documents))
         self._add_fields(connection, documents)
-        self._count(connection, len(documents) - len(removed), len(chunk_rows) - sum(old.rows for old in removed))
+        more = sum(map(len, vectors)) - sum(old.rows for old in removed)
+        self._count(connection, len(documents) - len(removed), more)
 
     def _add_fields(self, connection: sqlite3.Connection, documents: Iterable[NewDocument]) -> None:
         new = {name for document in documents for name in document.fields} - self._fields
@@ -363,6 +351,7 @@ class Store:
     def _store_windows(
         self, connection: sqlite3.Connection, windows: Mapping[bytes, NDArray[Any]], spent: Sequence[bytes]
     ) -> None:
+        self._finder.has_windows = self._finder.has_windows or bool(windows)
         for key, rows in windows.items():
             content = np.ascontiguousarray(rows).tobytes()
             values = (key, len(rows), content)
@@ -564,6 +553,31 @@ class Store:
         if name.startswith("tail-"):
             return number == self._generation.tail
         return self._connection.execute("SELECT 1 FROM segments WHERE file = ?", (number,)).fetchone() is not None
+
+
+def _document_rows(
+    documents: Sequence[NewDocument], vectors: Sequence[NDArray[Any]], first: int
+) -> Iterator[tuple[Any, ...]]:
+    for document, rows in zip(documents, vectors, strict=True):
+        values = (
+            document.number, document.id, document.key, document.details, document.source, document.metadata, first,
+            len(rows), vectors_checksum(rows),
+        )  # fmt: skip
+        yield (*values, checksum(*values))
+        first += len(rows)
+
+
+def _chunk_rows(documents: Sequence[NewDocument], row: int, *, keep_text: bool) -> Iterator[tuple[Any, ...]]:
+    start = stop = None
+    for document in documents:
+        number, spans = document.number, document.spans
+        for chunk, text in enumerate(document.chunks):
+            if spans is not None:
+                start, stop = spans[chunk]
+            kept = text if keep_text else None
+            yield row, number, chunk, kept, start, stop, chunk_checksum(row, number, chunk, kept, start, stop)
+            row += 1
+        start = stop = None
 
 
 def _text(value: object) -> str | None:

@@ -106,6 +106,8 @@ class Entry:
     windows: _Windows | None = None
     successes: int = 0
     failures: int = 0
+    is_waiting: bool = True
+    """Whether it was neither stored nor has failed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -146,6 +148,8 @@ class Ingestion:
         self.options = options
         self.control = control
         self.budget = Budget(store.model, options.max_cost_usd)
+        self._max_errors = options.max_errors
+        self._field_types = store.field_types
         self._keys = DocumentKeys(store.model, store.dimensions, store.encoding_format)
         self._progress = progress
         self._on_failure = on_failure
@@ -183,14 +187,17 @@ class Ingestion:
 
     def ends(self) -> bool:
         """Return whether no more documents are sent."""
-        if self._stopped is None:
-            if self.budget.reached:
-                self._stopped = "max_cost_usd"
-            elif self.options.max_errors is not None and self._failed > self.options.max_errors:
-                self._stopped = "max_errors"
-            elif self.control.stopped:
-                self._stopped = "interrupted"
-        return self._stopped is not None or self.error is not None
+        if self._stopped is not None or self.error is not None:
+            return True
+        if self.budget.reached:
+            self._stopped = "max_cost_usd"
+        elif self._max_errors is not None and self._failed > self._max_errors:
+            self._stopped = "max_errors"
+        elif self.control.stopped:
+            self._stopped = "interrupted"
+        else:
+            return False
+        return True
 
     def pause(self) -> float:
         """Return the seconds to wait before the next document is sent: 0 unless the API is down."""
@@ -221,7 +228,7 @@ class Ingestion:
         number = self._next_number
         self._next_number += 1
         try:
-            new = check_document(document, number, self._keys, self.store.field_types)
+            new = check_document(document, number, self._keys, self._field_types)
         except InvalidDocumentError as error:
             error.place = getattr(document, "place", None)
             self._refuse(error)
@@ -375,20 +382,15 @@ class Ingestion:
         )
         with self._lock:
             for key in vectors:
-                self._waiting.pop(key, None)
-            for document in documents:
-                self._waiting_ids.discard(document.id)
+                for entry in self._waiting.pop(key, ()):
+                    entry.is_waiting = False
+            self._waiting_ids.difference_update([document.id for document in documents])
             updated = sum(document.replaces is not None for document in documents)
             self._updated += updated
             self._added += len(documents) - updated
             self._chunks += sum(map(len, rows))
         self._successes += 1
         self._failed_in_a_row, self._down_since, self._backoff, self._wait = 0, None, 0.0, False
-
-    def is_waiting(self, entry: Entry) -> bool:
-        """Return whether a document was neither stored nor has failed."""
-        with self._lock:
-            return entry in self._waiting.get(entry.key, ())
 
     def handle(self, part: Embeddings, positions: Sequence[int]) -> None:
         """Take the next part of the stream: store what was not stored yet, and see what failed."""
@@ -399,7 +401,7 @@ class Ingestion:
             entry = self._fed.pop(position)
             failure = failures.get(position)
             if failure is None:
-                if self.is_waiting(entry):
+                if entry.is_waiting:
                     unstored[entry.key] = part[place]
             else:
                 self._handle_failure(entry, failure)
@@ -448,6 +450,7 @@ class Ingestion:
 
     def _drop(self, entry: Entry) -> None:
         """Forget a document that was not embedded and has not failed."""
+        entry.is_waiting = False
         with self._lock:
             self._waiting_ids.discard(entry.document.id)
             waiting = self._waiting.get(entry.key)

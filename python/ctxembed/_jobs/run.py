@@ -196,7 +196,7 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
             ingestion.control.interruptible = False
         ingestion.budget.settle(0, found.usage)
         ingestion.handle(found, range(len(chunks)))
-        entries[:] = filter(ingestion.is_waiting, others)
+        entries[:] = [entry for entry in others if entry.is_waiting]
 
     with contextlib.suppress(StopJob):
         while True:
@@ -366,7 +366,7 @@ async def _run_batches_async(ingestion: Ingestion, source: _Source, client: Any)
             found = await found
         ingestion.budget.settle(0, found.usage)
         ingestion.handle(found, range(len(chunks)))
-        entries[:] = filter(ingestion.is_waiting, others)
+        entries[:] = [entry for entry in others if entry.is_waiting]
 
     while True:
         async for entry in source.entries_async():
