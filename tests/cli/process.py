@@ -17,7 +17,7 @@ DOCUMENTS = [
     {"id": "rust", "chunks": ["Rust has no garbage collector.", "Memory has an owner.", "Owners drop memory."]},
     {"id": 7, "chunks": ["Bread needs flour, water, salt and time."]},
 ]
-LONG_DOCUMENTS = [{"id": i, "chunks": [f"{i} " + "word " * 31_000]} for i in range(10)]  # one document a request
+LONG_DOCUMENTS = [{"id": i, "chunks": [f"{i} " + "word " * 31_000]} for i in range(10)]
 
 TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizer" / "tokenizer.json"
 needs_tokenizer = pytest.mark.skipif(not TOKENIZER.exists(), reason="needs ../shared/data/tokenizer")

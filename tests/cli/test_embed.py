@@ -215,5 +215,5 @@ def test_an_error_that_every_request_meets_says_what_is_stored(ctxembed, server,
     write_documents(tmp_path / "docs.jsonl", LONG_DOCUMENTS)
     done = ctxembed("embed", "docs.jsonl", "corpus.ctx", "--concurrency", "1")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "documents of the input are stored, and the same command goes on from there" in done.stderr
     assert "401" in done.stderr
-    assert "1 document of the input is stored, and the same command goes on from there" in done.stderr

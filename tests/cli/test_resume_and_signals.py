@@ -12,7 +12,6 @@ import time
 import pytest
 
 from tests.cli.process import (
-    LONG_DOCUMENTS,
     command,
     environment,
     ids_of,
@@ -23,6 +22,7 @@ from tests.cli.process import (
 )
 
 EMBED = ("embed", "docs.jsonl", "corpus.ctx", "--concurrency", "2")
+DOCUMENTS = [{"id": i, "chunks": [f"text {i}"]} for i in range(4096)]  # eight requests of 512
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def start(tmp_path):
 
 @pytest.fixture
 def slow(fresh_server, tmp_path):
-    """A server that responds after 0.3 seconds, and ten documents of one request each."""
-    write_documents(tmp_path / "docs.jsonl", LONG_DOCUMENTS)
-    return fresh_server(latency=0.3)
+    """A server that responds after 0.5 seconds, and documents for eight requests."""
+    write_documents(tmp_path / "docs.jsonl", DOCUMENTS)
+    return fresh_server(latency=0.5)
 
 
 def wait_until(condition):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 50
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -68,11 +68,11 @@ def test_a_signal_stores_what_is_in_flight_and_the_same_command_goes_on(start, s
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
     stored = len(ids_of(tmp_path / "corpus.ctx"))
-    assert (process.returncode, stdout, stored) == (code, "", paid_of(slow))
-    assert f"error: interrupted: {stored} documents of the input are stored, and the same command goes on" in stderr
+    assert (process.returncode, stdout, stored) == (code, "", 512 * paid_of(slow))
+    assert f"error: interrupted: {stored:,} documents of the input are stored, and the same command goes on" in stderr
     again = start(slow, *EMBED)
     again.communicate(timeout=60)
-    assert (again.returncode, paid_of(slow)) == (0, 10)
+    assert (again.returncode, paid_of(slow)) == (0, 8)
 
 
 def test_a_second_signal_ends_the_job_at_once(start, slow, tmp_path):
@@ -86,12 +86,12 @@ def test_a_second_signal_ends_the_job_at_once(start, slow, tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - began < 7  # less than it waits for what is in flight
-    assert len(ids_of(tmp_path / "corpus.ctx")) == 1
+    assert len(ids_of(tmp_path / "corpus.ctx")) == 512
 
 
 def test_a_killed_job_goes_on_and_pays_for_no_committed_document_again(start, slow, tmp_path):
     process = start(slow, *EMBED)
-    wait_until(lambda: paid_of(slow) >= 3)
+    wait_until(lambda: paid_of(slow) >= 2)
     process.kill()
     process.communicate()
     stored = len(ids_of(tmp_path / "corpus.ctx"))
@@ -99,9 +99,9 @@ def test_a_killed_job_goes_on_and_pays_for_no_committed_document_again(start, sl
     before = paid_of(slow)
     again = start(slow, *EMBED)
     _, stderr = again.communicate(timeout=60)
-    assert (again.returncode, len(ids_of(tmp_path / "corpus.ctx"))) == (0, 10)
-    assert f"{10 - stored} added, {stored} unchanged" in stderr
-    assert paid_of(slow) == before + 10 - stored
+    assert (again.returncode, len(ids_of(tmp_path / "corpus.ctx"))) == (0, 4096)
+    assert f"{4096 - stored:,} added, {stored:,} unchanged" in stderr
+    assert paid_of(slow) == before + 8 - stored // 512
 
 
 def test_an_outage_is_waited_for_and_then_ends_the_job(start, slow, tmp_path):
@@ -113,7 +113,7 @@ def test_an_outage_is_waited_for_and_then_ends_the_job(start, slow, tmp_path):
     set_plan(slow, [{"fault": "503", "times": 12}])
     again = start(slow, *EMBED, "--max-wait", "60", "--max-retries", "0")
     again.communicate(timeout=90)
-    assert (again.returncode, len(ids_of(tmp_path / "corpus.ctx"))) == (0, 10)
+    assert (again.returncode, len(ids_of(tmp_path / "corpus.ctx"))) == (0, 4096)
 
 
 def test_hang_up_stays_ignored_under_nohup(start, slow, tmp_path):
@@ -121,7 +121,7 @@ def test_hang_up_stays_ignored_under_nohup(start, slow, tmp_path):
     wait_until(lambda: paid_of(slow) >= 1)
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=60)
-    assert (process.returncode, len(ids_of(tmp_path / "corpus.ctx"))) == (0, 10)
+    assert (process.returncode, len(ids_of(tmp_path / "corpus.ctx"))) == (0, 4096)
 
 
 def test_a_terminal_that_goes_away_silences_the_display_alone(start, slow, tmp_path):
@@ -131,7 +131,7 @@ def test_a_terminal_that_goes_away_silences_the_display_alone(start, slow, tmp_p
     wait_until(lambda: paid_of(slow) >= 1)
     os.close(terminal)
     assert process.wait(timeout=60) == 0
-    assert len(ids_of(tmp_path / "corpus.ctx")) == 10
+    assert len(ids_of(tmp_path / "corpus.ctx")) == 4096
 
 
 def test_nobody_needs_to_read_the_events(start, slow, tmp_path):
@@ -139,7 +139,7 @@ def test_nobody_needs_to_read_the_events(start, slow, tmp_path):
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=60) in (0, 1)
-    assert len(ids_of(tmp_path / "corpus.ctx")) == 10
+    assert len(ids_of(tmp_path / "corpus.ctx")) == 4096
 
 
 def test_a_terminal_shows_a_bar_that_never_moves_backwards(start, slow):
