@@ -62,7 +62,7 @@ def test_search_of_what_is_no_collection_says_what_to_do(ctxembed, tmp_path):
 def test_search_imports_no_package_that_it_does_not_need(ctxembed, process_environment, collection):
     code = (
         "import sys; sys.argv = ['ctxembed', 'search', 'corpus.ctx', 'q', '--json']; import atexit\n"
-        "atexit.register(lambda: print([name for name in ('rich', 'pyarrow', 'aiohttp', 'fastapi', 'selectolax', "
+        "atexit.register(lambda: print([name for name in ('pyarrow', 'aiohttp', 'fastapi', 'selectolax', "
         "'semantic_text_splitter', 'ctxembed._jobs.reading') if name in sys.modules], file=sys.stderr))\n"
         "from ctxembed.__main__ import main; main()"
     )
