@@ -164,7 +164,8 @@ def test_a_terminal_shows_a_bar_that_never_moves_backwards(start, slow):
 
 def test_ctrl_c_while_stdin_is_read_is_one_line(start):
     process = start(None, "plan", "-")
-    process.stdin.write("".join(f'{{"id": {i}, "chunks": ["a"]}}\n' for i in range(10_000)))  # more than a pipe holds: it is being read
+    documents = "".join(f'{{"id": {i}, "chunks": ["a"]}}\n' for i in range(10_000))
+    process.stdin.write(documents)  # more than a pipe holds: it is being read
     process.stdin.flush()
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
