@@ -1,7 +1,8 @@
 """A server of prepared responses: it costs next to nothing, so that the clients' own work is measured.
 
-``python -m benches.canned DOCUMENTS CHUNKS`` prepares the response to each document, writes its address to stdout, and
-runs until stdin closes. The vectors are synthetic. The number at its beginning identifies a document.
+``python -m benches.canned DOCUMENTS CHUNKS DIMENSIONS`` prepares the response to each document, writes its address to
+stdout, and runs until stdin closes. The vectors are synthetic. The number at its beginning identifies a document; those
+beyond the prepared ones get their vectors again, from the first on.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ DIMENSIONS: Final = 1024
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _NUMBER: Final = re.compile(rb'\["document (\d+):')
-_USAGE: Final = b'"usage":{"prompt_tokens":120000,"total_tokens":120000,"cost":{"total_cost":0.00096,"currency":"USD"}}'
+_USAGE: Final = b'"usage":{"prompt_tokens":%d,"total_tokens":%d,"cost":{"total_cost":%.8f,"currency":"USD"}}'
+_USD_PER_TOKEN: Final = 8e-9
+_BYTES_PER_TOKEN: Final = 5
 _TEXT: Final = (
     "The harbour master counts the ships that come in with the tide, and writes their names into a long ledger, "
     "one line each, with the cargo, the port of origin and the hour. "
@@ -41,14 +44,14 @@ def documents(count: int, chunks: int) -> list[list[str]]:
 
 
 @cache
-def expected(count: int, chunks: int) -> np.ndarray:
+def expected(count: int, chunks: int, dimensions: int = DIMENSIONS) -> np.ndarray:
     """Return the vectors of the documents."""
-    return vectors.int8_vectors(1, count * chunks, DIMENSIONS)
+    return vectors.int8_vectors(1, count * chunks, dimensions)
 
 
-def _prepared(count: int, chunks: int) -> list[bytes]:
+def _prepared(count: int, chunks: int, dimensions: int) -> list[bytes]:
     """Return the part of the response for each document that follows its index."""
-    texts = iter([base64.b64encode(row).decode() for row in expected(count, chunks)])
+    texts = iter([base64.b64encode(row).decode() for row in expected(count, chunks, dimensions)])
     return [
         (
             ',"data":['
@@ -59,12 +62,15 @@ def _prepared(count: int, chunks: int) -> list[bytes]:
     ]
 
 
-def _response(numbers: list[bytes], prepared: list[bytes]) -> bytes:
+def _response(numbers: list[bytes], prepared: list[bytes], tokens: int) -> bytes:
     pieces: list[bytes] = []
     for index, number in enumerate(numbers):
-        pieces += [b'%b{"object":"list","index":%d' % (b"," if index else b"", index), prepared[int(number)]]
+        pieces += [
+            b'%b{"object":"list","index":%d' % (b"," if index else b"", index),
+            prepared[int(number) % len(prepared)],
+        ]
     pieces.insert(0, b'{"object":"list","data":[')
-    pieces.append(b'],"model":"%b",%b}' % (MODEL.encode(), _USAGE))
+    pieces.append(b'],"model":"%b",%b}' % (MODEL.encode(), _USAGE % (tokens, tokens, tokens * _USD_PER_TOKEN)))
     size = sum(map(len, pieces))
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % size
     return b"".join([head, *pieces])
@@ -91,12 +97,13 @@ def _serve(connection: socket.socket, prepared: list[bytes]) -> None:
                 if not received:
                     return
                 filled += received
-            connection.sendall(_response(_NUMBER.findall(buffer, end, filled), prepared))
+            numbers = _NUMBER.findall(buffer, end, filled)
+            connection.sendall(_response(numbers, prepared, int(length[1]) // _BYTES_PER_TOKEN))
 
 
-def main(count: int, chunks: int) -> None:
+def main(count: int, chunks: int, dimensions: int) -> None:
     """Serve until stdin closes."""
-    prepared = _prepared(count, chunks)
+    prepared = _prepared(count, chunks, dimensions)
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def accept() -> None:
@@ -111,9 +118,9 @@ def main(count: int, chunks: int) -> None:
 
 
 @cache
-def server(count: int, chunks: int) -> str:
+def server(count: int, chunks: int, dimensions: int = DIMENSIONS) -> str:
     """Start the server in a process that runs until this one exits, and return its address."""
-    command = [sys.executable, "-m", "benches.canned", str(count), str(chunks)]
+    command = [sys.executable, "-m", "benches.canned", str(count), str(chunks), str(dimensions)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def stop() -> None:

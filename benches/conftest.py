@@ -49,7 +49,7 @@ def measure(benchmark, request, _seconds):
         call = peer.prepare(case, run.threads)
         if benchmark.disabled:
             result = benchmark(call)
-        elif case.once:
+        elif case.once or case.timed:
             result = benchmark.pedantic(call, rounds=1, iterations=1)
         else:
             time.sleep(SETTLE)
@@ -59,6 +59,8 @@ def measure(benchmark, request, _seconds):
                 _seconds[key] = warmed(call, budget / 3)
             rounds, iterations = rounds_for(_seconds[key], budget)
             result = benchmark.pedantic(call, rounds=rounds, iterations=iterations)
+        if case.timed and not benchmark.disabled:
+            benchmark.stats.stats.data[:] = [result.seconds]
         verdict = case.judge(peer, result)
         benchmark.group = f"{case.group}: {case.label}"
         benchmark.extra_info.update(

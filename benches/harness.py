@@ -58,6 +58,8 @@ class Case(ABC):
     table: ClassVar[str] = ""
     #: True for a run of seconds or minutes that averages over many requests: it is measured once, without a warm-up.
     once: ClassVar[bool] = False
+    #: True for results that have ``seconds``, such as the processor time of another process: this is what counts.
+    timed: ClassVar[bool] = False
     #: The numbers of threads to measure threaded peers on.
     threads: ClassVar[tuple[int, ...]] = tuple(sorted({1, ALL_THREADS}))
 

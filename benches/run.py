@@ -18,6 +18,7 @@ import tempfile
 from collections import defaultdict
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from benches.harness import ALL_THREADS
 ROOT = Path(__file__).parent.parent
 GROUPS = (
     *("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "tokens", "import"),
-    *("client", "pacing", "soak"),
+    *("client", "collections", "pacing", "soak"),
 )
 TIMERS = {"client": "time.process_time"}
 """The timer of a group. The default is the wall clock."""
@@ -40,6 +41,7 @@ EFFORT = {
     "scaling": (2, 0.15),
     "quality": (3, 0.1),
     "client": (25, 0.25),  # one call of the vendor's package fills a pass, so many passes are needed
+    "collections": (3, 0.5),
 }
 PACKAGES = (
     "aiohttp",
@@ -58,6 +60,8 @@ PACKAGES = (
     "tokenizers",
     "usearch",
 )
+OPTIONAL_PACKAGES = ("lancedb",)
+"""Peers that the benches measure where they are installed."""
 FORMAT = 1
 
 
@@ -131,8 +135,12 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "paths": info["paths"],
-        "versions": {"ctxembed": info["ctxembed"], **{name: metadata.version(name) for name in PACKAGES}},
+        "versions": {"ctxembed": info["ctxembed"], **{name: metadata.version(name) for name in _installed()}},
     }
+
+
+def _installed() -> list[str]:
+    return sorted([*PACKAGES, *(name for name in OPTIONAL_PACKAGES if find_spec(name) is not None)])
 
 
 def main() -> int:

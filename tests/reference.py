@@ -34,6 +34,7 @@ ROOMS = {
         "AsyncRawCalls",
         "RawResponse",
         "Progress",
+        "Journal",
         "RequestEvent",
         "ResponseEvent",
         "RetryEvent",

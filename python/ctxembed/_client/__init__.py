@@ -20,6 +20,7 @@ from ctxembed._client.async_stream import AsyncStream
 from ctxembed._client.asynchronous import AsyncClient
 from ctxembed._client.batches import EmbeddingsPart
 from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
+from ctxembed._client.journal import Journal
 from ctxembed._client.options import AsyncClientOptions, ClientOptions
 from ctxembed._client.progress import Progress
 from ctxembed._client.raw import AsyncRawCalls, RawCalls, RawResponse
@@ -36,6 +37,7 @@ __all__ = [
     "Clock",
     "Credentials",
     "EmbeddingsPart",
+    "Journal",
     "Progress",
     "RawCalls",
     "RawResponse",

@@ -190,6 +190,7 @@ class StreamTask:
                 if isinstance(error, anyio.get_cancelled_exc_class()):
                     raise
                 abort(self._group, self._job, error)
+                await anyio.lowlevel.checkpoint()  # cancelled: nothing more is read
                 return
             self.state.add_known(lookup, known)
         self._send()

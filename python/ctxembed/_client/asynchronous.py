@@ -36,6 +36,9 @@ __all__ = ["AsyncClient"]
 _MAX_INLINE: Final = 1_000_000
 """Characters that are checked and counted in the event loop. More would block it, and go to a thread."""
 
+_POLL: Final = 0.01
+"""Seconds between looks at whether the journal is done, when a client is closed."""
+
 
 class AsyncClient(BaseClient):
     """Embed documents in ``async`` code, on asyncio or trio, and lose nothing that was paid for.
@@ -96,10 +99,9 @@ class AsyncClient(BaseClient):
     on_request, on_response, on_retry : callable, optional
         Called for each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
         event loop. They may be coroutine functions. Exceptions of a hook are logged and change nothing.
-    journal : object, optional
+    journal : Journal, optional
         Keeps the rows of documents, so that none is paid for twice: ``get(keys)`` returns a mapping of those that it
-        knows, ``put(rows, usage)`` stores those of a response before they are returned. Keys are those of
-        :func:`document_key`. It is called from any thread, never twice at once. Used by :meth:`embed` and
+        knows, ``put(rows, usage)`` stores those of a response before they are returned. Used by :meth:`embed` and
         :meth:`stream`, not by :meth:`embed_queries`, :meth:`embed_texts` and :meth:`create`.
     clock : Clock, optional
         Time, sleep and randomness. Tests pass one that does not wait.
@@ -441,6 +443,8 @@ class AsyncClient(BaseClient):
         if self._owns_connections:
             self._state.connections.closed = True
             await self._state.connections.aclose()
+        while self._state.is_storing():  # in the tasks of its calls, which go on in this event loop
+            await anyio.sleep(_POLL)
 
     close = aclose
 

@@ -38,13 +38,17 @@ _T = TypeVar("_T")
 
 
 class Journal(Protocol):
-    """Keeps the rows of documents by their key. A client calls it from any thread, never twice at once."""
+    """Keeps the rows of documents, so that none is paid for twice: the ``journal`` of a client.
+
+    Clients call it from any thread, but never twice at once, also where several share it. The key of a document is that
+    of :func:`document_key`; its rows are an array of shape (chunks, width), int8 or uint8.
+    """
 
     def get(self, keys: list[bytes], /) -> Mapping[bytes, NDArray[Any]]:
-        """Return the rows of the documents that are known."""
+        """Return the rows of those documents that are known."""
 
     def put(self, rows: dict[bytes, NDArray[Any]], usage: Usage, /) -> object:
-        """Store the rows of one response. The arrays are read-only, and may be kept."""
+        """Store the rows of one response. The arrays are read-only and may be kept."""
 
 
 class ResponseRows(dict[bytes, "NDArray[Any]"]):

@@ -137,7 +137,8 @@ class StreamState:
     @property
     def _must_send(self) -> bool:
         """Whether no more is read before something is sent."""
-        if self.is_steady:  # full of documents that are held, all of equal content
+        if self.is_steady:
+            # Documents of equal content are held and fill no request, so they may leave no room for others.
             return self._exhausted or (self._is_full and not (self._in_flight or self._ready))
         return not self.wants_document
 

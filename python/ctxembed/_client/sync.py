@@ -88,10 +88,9 @@ class Client(BaseClient):
     on_request, on_response, on_retry : callable, optional
         Called for each attempt with a :class:`RequestEvent`, :class:`ResponseEvent` or :class:`RetryEvent`, in the
         background thread. Exceptions of a hook are logged and change nothing.
-    journal : object, optional
+    journal : Journal, optional
         Keeps the rows of documents, so that none is paid for twice: ``get(keys)`` returns a mapping of those that it
-        knows, ``put(rows, usage)`` stores those of a response before they are returned. Keys are those of
-        :func:`document_key`. It is called from any thread, never twice at once. Used by :meth:`embed` and
+        knows, ``put(rows, usage)`` stores those of a response before they are returned. Used by :meth:`embed` and
         :meth:`stream`, not by :meth:`embed_queries`, :meth:`embed_texts` and :meth:`create`.
     clock : Clock, optional
         Time, sleep and randomness. Tests pass one that does not wait.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT_VERSION",
+    "changed_tables",
     "checksum",
     "chunk_checksum",
     "connect",
@@ -78,7 +79,7 @@ CREATE TABLE responses (
 );
 CREATE TABLE windows (key BLOB PRIMARY KEY, rows INTEGER NOT NULL, vectors BLOB NOT NULL, checksum INTEGER NOT NULL)
     WITHOUT ROWID;
-CREATE TABLE fields (name TEXT PRIMARY KEY, declared TEXT, place TEXT) WITHOUT ROWID;
+CREATE TABLE fields (name TEXT PRIMARY KEY, declared TEXT, place TEXT, checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE retired_files (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
@@ -99,6 +100,22 @@ def create_catalogue(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def changed_tables(connection: sqlite3.Connection) -> list[str]:
+    """Return the tables whose columns are not those of a new catalogue."""
+    new = sqlite3.connect(":memory:")
+    try:
+        new.executescript(_SCHEMA)
+        tables = [name for (name,) in new.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        columns = "SELECT name, type, pk FROM pragma_table_info(?)"
+        return [
+            name
+            for name in tables
+            if connection.execute(columns, (name,)).fetchall() != new.execute(columns, (name,)).fetchall()
+        ]
+    finally:
+        new.close()
 
 
 def connect(path: Path, *, read_only: bool, immutable: bool = False) -> sqlite3.Connection:
@@ -157,6 +174,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors about the file into a :class:`CollectionError` or an ``OSError`` that names it."""
     try:
         yield
+    except UnicodeDecodeError as error:  # of a name in a damaged schema
+        raise damaged(path, str(error)) from error
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", None) or type(error).__name__
         if name.startswith("SQLITE_FULL"):
@@ -218,4 +237,8 @@ def chunk_checksum(  # noqa: PLR0917  # the columns in their order
     else:
         content = text.encode()
         head = b"%st%d;%s" % (head, len(content), content)
-    return zlib.crc32(head + (b"nn" if start is None or stop is None else b"i%d;i%d;" % (start, stop)))
+    if start is not None and stop is not None:
+        return zlib.crc32(b"%si%d;i%d;" % (head, start, stop))
+    if start is not None or stop is not None:
+        raise ValueError(f"a span with one end: {start}, {stop}")
+    return zlib.crc32(head + b"nn")

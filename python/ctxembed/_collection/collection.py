@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ctxembed import _core
 from ctxembed._collection.catalogue import create_catalogue, sqlite_errors
-from ctxembed._collection.fields import add_columns
+from ctxembed._collection.fields import add_columns, write_fields
 from ctxembed._collection.folder import check_file_system, folder_of, sync_folder
 from ctxembed._collection.lock import WriterLock
 from ctxembed._collection.reader import CollectionReader, check_id
@@ -126,19 +126,23 @@ class Collection(CollectionReader):
             if not folder.is_unused():  # another process was faster
                 raise FileExistsError(17, "is a collection already: open it", str(folder.path))
             folder.segments.mkdir(exist_ok=True)
-            connection = create_catalogue(folder.catalogue)
+            for left in folder.path.glob(f"{folder.unfinished.name}*"):  # of a creation that ended early
+                left.unlink()
+            connection = create_catalogue(folder.unfinished)
             try:
-                with sqlite_errors(folder.catalogue):
+                with sqlite_errors(folder.unfinished):
                     generation = Generation(1, known.name, width, encoding_format, None, 1, None)
                     write_generation(connection, generation)
                     write_setting(connection, "store_text", int(store_text))
                     write_setting(connection, "created", datetime.now(UTC).isoformat(timespec="seconds"))
                     write_setting(connection, "created_by", f"ctxembed {_core.__version__}")
-                    connection.executemany("INSERT INTO fields (name, declared) VALUES (?, ?)", list(declared.items()))
+                    write_fields(connection, folder, declared)
                     add_columns(connection, list(declared))
                     connection.execute("COMMIT")
+                    connection.execute("PRAGMA journal_mode = WAL")
             finally:
                 connection.close()
+            folder.unfinished.rename(folder.catalogue)
             sync_folder(folder.path)
             return cls._make(folder, lock, Store(folder))
         except BaseException:
@@ -428,16 +432,16 @@ def _old_output(folder: Folder) -> str:
 
 
 def _is_immutable(folder: Folder) -> bool:
-    """Return whether the medium is read-only, so that SQLite must not lock or look for a log."""
+    """Return whether SQLite must not lock or look for a log: nothing can be written, and no process writes."""
     try:
-        flags = os.statvfs(folder.path).f_flag
+        is_read_only = bool(os.statvfs(folder.path).f_flag & os.ST_RDONLY)
     except (AttributeError, OSError):
         return False
-    if flags & os.ST_RDONLY:
-        return True
-    log = folder.catalogue.with_name(folder.catalogue.name + "-wal")
-    # Without permission to write, SQLite can read only beside a process that has made the shared memory.
-    return not os.access(folder.path, os.W_OK) and not log.exists()
+    if not is_read_only and os.access(folder.path, os.W_OK):
+        return False
+    log, memory = (folder.catalogue.with_name(folder.catalogue.name + suffix) for suffix in ("-wal", "-shm"))
+    # What is in the log would not be seen.
+    return not memory.exists() and not (log.exists() and log.stat().st_size)
 
 
 def _options(max_cost_usd: Any, max_errors: object, max_wait: object, **switches: object) -> IngestOptions:

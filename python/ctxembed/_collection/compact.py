@@ -12,6 +12,7 @@ import numpy as np
 
 from ctxembed._collection import rows as row_files
 from ctxembed._collection.catalogue import checksum, chunk_checksum, damaged
+from ctxembed._collection.folder import named_errors
 from ctxembed._collection.rows import Segment
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def write_segments(
     step = max(1, _COPIED // view.layout.width)
     for file, start, count in files:
         raw = folder.tail(file)
-        with raw.open("wb") as stream:
+        with named_errors(raw), raw.open("wb") as stream:
             for first in range(start, start + count, step):
                 stream.write(view.index.vectors(numbers[first : min(first + step, start + count)]).tobytes())
         header = seal(raw, count, folder.segment(file), view.layout.dimensions, space=view.generation.space)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ctxembed._errors import CollectionError
 
-__all__ = ["Folder", "check_file_system", "folder_of", "free_bytes", "sync_folder"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Folder", "check_file_system", "folder_of", "free_bytes", "named_errors", "sync_folder"]
 
 _NETWORK: Final = re.compile(
     r"nfs\d*|cifs|smb\w*|afs|ncpfs|ceph|glusterfs|lustre|gpfs|beegfs|orangefs|"
@@ -43,6 +47,11 @@ class Folder:
         return self.path / "catalogue.sqlite"
 
     @property
+    def unfinished(self) -> Path:
+        """The database while it is created."""
+        return self.path / "catalogue.sqlite.new"
+
+    @property
     def lock(self) -> Path:
         """The lock file of the writer."""
         return self.path / "lock"
@@ -63,26 +72,15 @@ class Folder:
     def is_unused(self) -> bool:
         """Return whether a collection can be made here: the folder is empty, or a creation that ended early left it."""
         own = {self.lock.name, self.segments.name}
-        for entry in os.scandir(self.path):
-            unfinished = entry.name.startswith(self.catalogue.name) and _has_no_tables(self.catalogue)
-            if not (entry.name in own or entry.name in _SYSTEM_ENTRIES or unfinished):
+        for entry in self.path.iterdir():
+            is_own = entry.name in own or entry.name.startswith(self.unfinished.name)
+            if not is_own and entry.name not in _SYSTEM_ENTRIES:
                 return False
         return not self.segments.exists() or not any(self.segments.iterdir())
 
     def exists(self) -> bool:
-        """Return whether there is a finished catalogue."""
-        return self.catalogue.is_file() and not _has_no_tables(self.catalogue)
-
-
-def _has_no_tables(catalogue: Path) -> bool:
-    """Return whether the catalogue was never committed.
-
-    It is created in one transaction with a rollback journal, before it is switched to a write-ahead log.
-    """
-    journal = catalogue.with_name(catalogue.name + "-journal")
-    if journal.exists() and journal.stat().st_size:
-        return True
-    return not catalogue.exists() or catalogue.stat().st_size == 0
+        """Return whether there is a catalogue."""
+        return self.catalogue.is_file()
 
 
 def folder_of(path: object) -> Folder:
@@ -152,11 +150,23 @@ def free_bytes(path: Path) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Name the file in an ``OSError`` of a call that takes a descriptor."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def sync_folder(path: Path) -> None:
     """Flush the entries of a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with named_errors(path):
+            os.fsync(descriptor)
     except OSError as error:  # a file system that has no such call keeps its own order
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise

@@ -10,6 +10,7 @@ import weakref
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ctxembed._collection.folder import named_errors
 from ctxembed._errors import CollectionLockedError
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class WriterLock:
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with named_errors(path):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise _locked(path, self._descriptor) from None
             holder = {
@@ -54,8 +56,9 @@ class WriterLock:
                 "since": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             content = json.dumps(holder).encode() + b"\n"
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, content, 0)
+            with contextlib.suppress(OSError):  # a full disk: it is locked all the same
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, content, 0)
         except BaseException:
             self.release()
             raise

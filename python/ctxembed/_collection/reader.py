@@ -243,7 +243,7 @@ class CollectionReader:
         """
         view = self._current()
         if ids is None:
-            ranges = view.query("SELECT first_row, rows FROM documents ORDER BY number")
+            ranges = view.ranges()
         else:
             ranges = []
             for name in ids:
@@ -251,6 +251,7 @@ class CollectionReader:
                 found = view.find(name)
                 if found is None:
                     raise KeyError(f"there is no document {name!r} in {self.path}")
+                view.check_vectors(found)
                 ranges.append((found[6], found[7]))
         vectors: NDArray[Any] = view.index.vectors(row_numbers(ranges))
         return vectors
@@ -439,9 +440,16 @@ class CollectionReader:
 
         Notes
         -----
-        It reads the whole collection. Rows that were written and never committed are no damage.
+        It reads the whole collection in its last committed state. Rows that were written and never committed are no
+        damage.
         """
-        return verify(self._folder, self._current())
+        self._check_open()
+        while True:
+            view = View(self._folder, immutable=self._immutable)
+            found = verify(self._folder, view)
+            if not found or View(self._folder, immutable=self._immutable).segments == view.segments:
+                return found
+            # A compaction has deleted the files of the state that was verified.
 
     def stats(self) -> CollectionStats:
         """Return the size of the collection, and what it has cost."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._collection.catalogue import damaged
-from ctxembed._collection.folder import sync_folder
+from ctxembed._collection.folder import named_errors, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +113,9 @@ def vectors_checksum(rows: NDArray[Any]) -> int:
     return zlib.crc32(_as_bytes(np.ascontiguousarray(rows)))
 
 
+_flush: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+
 class TailWriter:
     """Appends rows to the tail.
 
@@ -147,7 +150,8 @@ class TailWriter:
             if created:
                 sync_folder(folder.path)
             check_size(self.path, self._descriptor, rows * layout.width)
-            os.ftruncate(self._descriptor, rows * layout.width)
+            with named_errors(self.path):
+                os.ftruncate(self._descriptor, rows * layout.width)
         except BaseException:
             self.close()
             raise
@@ -162,18 +166,15 @@ class TailWriter:
         content = _as_bytes(np.ascontiguousarray(rows))
         position = self.size
         try:
-            while len(content):
-                written = os.pwrite(self._descriptor, content, position)
-                content, position = content[written:], position + written
-            os.fdatasync(self._descriptor)
-        except BaseException:
-            self.discard()
+            with named_errors(self.path):
+                while len(content):
+                    written = os.pwrite(self._descriptor, content, position)
+                    content, position = content[written:], position + written
+                _flush(self._descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # the next writer cuts the rows
+                os.ftruncate(self._descriptor, self.size)
             raise
-
-    def discard(self) -> None:
-        """Cut rows that were not committed."""
-        with contextlib.suppress(OSError):  # the next writer cuts them
-            os.ftruncate(self._descriptor, self.size)
 
     def seal(self, target: Path, space: str | None) -> bytes:
         """Write the committed rows as a segment, and return its header."""
@@ -222,7 +223,8 @@ def read_tail(path: Path, descriptor: int, layout: Layout, parts: Sequence[tuple
     content = np.empty((total, layout.width), layout.dtype)
     view, position = _as_bytes(content), 0
     while position < len(view):
-        read = os.preadv(descriptor, [view[position:]], position)
+        with named_errors(path):
+            read = os.preadv(descriptor, [view[position:]], position)
         if read == 0:
             raise damaged(path, f"it has {position} bytes, and the catalogue knows of {len(view)}")
         position += read

@@ -120,10 +120,12 @@ def read_tail_parts(
     return parts
 
 
-def read_setting(connection: sqlite3.Connection, folder: Folder, name: str) -> Any:
-    """Return a setting; None where it has no value."""
+def read_setting(connection: sqlite3.Connection, folder: Folder, name: str, *, required: bool = False) -> Any:
+    """Return a setting; None where it has no value, unless every collection has it."""
     row = connection.execute("SELECT value, checksum FROM settings WHERE name = ?", (name,)).fetchone()
     if row is None:
+        if required:
+            raise damaged(folder.catalogue, f"the setting {name!r} is missing")
         return None
     if checksum(name, row[0]) != row[1]:
         raise damaged(folder.catalogue, f"the setting {name!r} is changed")

@@ -15,17 +15,17 @@ import numpy as np
 from ctxembed._collection import rows as row_files
 from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors, transaction
 from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
-from ctxembed._collection.fields import add_columns
+from ctxembed._collection.fields import FieldColumns, add_columns, write_fields
 from ctxembed._collection.finder import Finder
-from ctxembed._collection.folder import free_bytes
+from ctxembed._collection.folder import free_bytes, named_errors
 from ctxembed._collection.rows import Segment, TailWriter, vectors_checksum
-from ctxembed._collection.state import read_generation, read_segments, read_setting, write_setting
+from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts, write_setting
 from ctxembed._errors import SpaceError
 from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument, StoredDocument
 from ctxembed._results import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,7 +38,7 @@ __all__ = ["Store"]
 _RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
 """Bytes that must be free before a job: the tail is written once more, with bits and norms, when it is sealed."""
 
-_OWN_FILE: Final = re.compile(r"tail-\d{6,}\.rows|segments/\d{6,}\.idx")
+_OWN_FILE: Final = re.compile(r"tail-(\d{6,})\.rows|segments/(\d{6,})\.idx")
 
 _DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CHUNK: Final = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -64,44 +64,56 @@ class Store:
         self._connection = connect(folder.catalogue, read_only=False)
         self._tail: TailWriter | None = None
         self.on_commit: Callable[[], object] = lambda: None
-        """Called after each transaction."""
+        """Called after each change, also after one that an exception ended: its transaction may be on disk."""
+        self._is_changing = False
+        self._is_current = False
+        """Whether the attributes say what the catalogue says. An exception in a change leaves that open."""
         try:
+            self._load()
             with sqlite_errors(folder.catalogue):
-                generation = read_generation(self._connection, folder)
-                self._generation = generation
-                self.layout = generation.layout
-                segments = read_segments(self._connection, folder, generation.number)
-                self._tail_first = segments[-1].first_row + segments[-1].rows if segments else 0
-                known = self._connection.execute(
-                    "SELECT coalesce(sum(rows), 0) FROM tail_parts WHERE generation = ?", (generation.number,)
-                ).fetchone()[0]
-                self._new_fields: set[str] = set()  # of the transaction under way
-                self._fields = {name for (name,) in self._connection.execute("SELECT name FROM fields")}
-                self.field_types = dict(
-                    self._connection.execute("SELECT name, declared FROM fields WHERE declared IS NOT NULL")
-                )
-                self._store_text = bool(read_setting(self._connection, folder, "store_text"))
-            self._tail = TailWriter(folder, self.layout, generation.tail, known)
+                self.field_types = FieldColumns.read(self._connection, folder).declared
+                self._store_text = bool(read_setting(self._connection, folder, "store_text", required=True))
             self._finder = Finder(folder.catalogue, self._connection, self._lock)
-            self._clean_up()
+            self._record_lost()
         except BaseException:
             self.close()
             raise
+
+    def _load(self) -> None:
+        """Read what the catalogue says, cut rows that were not committed, and delete retired files."""
+        folder, connection = self._folder, self._connection
+        if self._tail is not None:
+            # A commit whose flush failed may still be read from the log after a crash. One that succeeds replaces it.
+            with transaction(connection, folder.catalogue):
+                write_setting(connection, "in_flight", read_setting(connection, folder, "in_flight"))
+        with sqlite_errors(folder.catalogue):
+            generation = read_generation(connection, folder)
+            segments = read_segments(connection, folder, generation.number)
+            first = segments[-1].first_row + segments[-1].rows if segments else 0
+            known = sum(rows for rows, _ in read_tail_parts(connection, folder, generation.number, first))
+            self._fields = set(FieldColumns.read(connection, folder).metadata)
+            retired = [name for (name,) in connection.execute("SELECT name FROM retired_files")]
+        if self._tail is not None:
+            self._tail.close()
+        self._tail = TailWriter(folder, generation.layout, generation.tail, known)
+        self._generation, self.layout, self._tail_first = generation, generation.layout, first
+        self._is_current = True
+        for name in retired:  # an earlier writer, or an earlier change, had no time to
+            self._delete_retired(name)
 
     def close(self) -> None:
         """Close all files. The log is folded into the database, so that the folder can be copied or made read-only."""
         with self._lock:
             if self._tail is not None:
                 self._tail.close()
-            with contextlib.suppress(sqlite3.Error):  # readers that hold the log keep it
+            with contextlib.suppress(sqlite3.Error):  # readers that hold the log keep it, and are not waited for
+                self._connection.execute("PRAGMA busy_timeout = 0")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
 
-    def _clean_up(self) -> None:
-        """Delete files that earlier writers had no time for, and record what was in flight when one was killed."""
+    def _record_lost(self) -> None:
+        """Record what was in flight when an earlier writer was killed."""
         with self._lock, sqlite_errors(self._folder.catalogue):
-            for (name,) in self._connection.execute("SELECT name FROM retired_files").fetchall():
-                self._delete_retired(name)
             lost = read_setting(self._connection, self._folder, "in_flight")
         if lost:
             requests, documents, chunks = (int(number) for number in str(lost).split())
@@ -187,7 +199,7 @@ class Store:
                 (self._generation.number, first),
             ).fetchone()
             path, start = self._folder.segment(number), _first_section(header) + (first - at) * width
-        with path.open("rb") as file:
+        with named_errors(path), path.open("rb") as file:
             content = os.pread(file.fileno(), count * width, start)
         if len(content) != count * width:
             raise damaged(path, f"it ends within rows {first} to {first + count - 1}")
@@ -199,13 +211,26 @@ class Store:
     # --- what a job writes ---
 
     @contextlib.contextmanager
-    def _write(self) -> Any:
+    def _change(self) -> Iterator[None]:
+        """Hold the lock. After a change that an exception ended, read first what the catalogue says now."""
         with self._lock:
-            self._new_fields.clear()
-            with transaction(self._connection, self._folder.catalogue) as connection:
-                yield connection
-            self._fields |= self._new_fields
-        self.on_commit()
+            if self._is_changing:
+                yield
+                return
+            if not self._is_current:
+                self._load()
+            self._is_changing, self._is_current = True, False
+            try:
+                yield
+                self._is_current = True
+            finally:
+                self._is_changing = False
+                self.on_commit()
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._change(), transaction(self._connection, self._folder.catalogue) as connection:
+            yield connection
 
     def commit(
         self,
@@ -219,32 +244,26 @@ class Store:
         in_flight: InFlight,
     ) -> None:
         """Store documents with their rows, windows of documents that are not complete, and what they cost."""
-        with self._lock:
+        with self._change():
             if space is not None:
                 self._check_space(space)
             count = sum(len(rows) for rows in vectors)
-            tail = self._writable_tail(count * self.layout.width)
-            first, before = self._tail_first + tail.rows, self._generation
+            tail = self._tail_with_room(count * self.layout.width)
+            first, generation = self._tail_first + tail.rows, self._generation
             if count:
                 together = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
                 tail.append(together)
-            try:
-                with self._write() as connection:
-                    self._insert(connection, documents, vectors, first)
-                    if count:
-                        self._insert_tail_part(connection, first, count, vectors_checksum(together))
-                    if space is not None and self._generation.space is None:
-                        self._generation = self._generation.replace(connection, space=space)
-                    self._store_windows(connection, windows, spent_windows)
-                    if usage is not NO_USAGE:
-                        self._charge(connection, usage, "stored", len(documents), count)
-                    write_setting(
-                        connection, "in_flight", f"{in_flight.requests} {in_flight.documents} {in_flight.chunks}"
-                    )
-            except BaseException:
-                self._generation = before
-                tail.discard()
-                raise
+            with self._write() as connection:
+                self._insert(connection, documents, vectors, first)
+                if count:
+                    self._insert_tail_part(connection, first, count, vectors_checksum(together))
+                if space is not None and generation.space is None:
+                    generation = generation.replace(connection, space=space)
+                self._store_windows(connection, windows, spent_windows)
+                if usage is not NO_USAGE:
+                    self._charge(connection, usage, "stored", len(documents), count)
+                write_setting(connection, "in_flight", f"{in_flight.requests} {in_flight.documents} {in_flight.chunks}")
+            self._generation = generation
             tail.rows += count
             if tail.size >= row_files.SEAL_BYTES:
                 self.seal()
@@ -257,11 +276,16 @@ class Store:
                 "compared. Use the API, server or model that embedded the collection, or make a new collection"
             )
 
-    def _writable_tail(self, more: int) -> TailWriter:
+    def _open_tail(self) -> TailWriter:
         assert self._tail is not None  # noqa: S101  # until the store is closed
-        if self._tail.rows and self._tail.size + more > row_files.TAIL_BYTES:
-            self.seal()
         return self._tail
+
+    def _tail_with_room(self, more: int) -> TailWriter:
+        """Return the tail, or a new one if these bytes would make it too large."""
+        tail = self._open_tail()
+        if tail.rows and tail.size + more > row_files.TAIL_BYTES:
+            self.seal()
+        return self._open_tail()
 
     def _insert(
         self,
@@ -301,8 +325,9 @@ class Store:
 
     def _add_fields(self, connection: sqlite3.Connection, documents: Iterable[NewDocument]) -> None:
         new = {name for document in documents for name in document.fields} - self._fields
-        connection.executemany("INSERT OR IGNORE INTO fields (name) VALUES (?)", [(name,) for name in new])
-        self._new_fields |= new
+        if new:
+            write_fields(connection, self._folder, dict.fromkeys(new))
+            self._fields |= new
 
     def _count(self, connection: sqlite3.Connection, documents: int, chunks: int) -> None:
         """Add to the numbers of documents and chunks that can be found."""
@@ -416,6 +441,9 @@ class Store:
         """Record that nothing is in flight."""
         with self._write() as connection:
             write_setting(connection, "in_flight", None)
+            analysed = read_setting(connection, self._folder, "analysed") or 0
+            if (read_setting(connection, self._folder, "documents") or 0) > 2 * analysed:
+                self._analyse(connection)
 
     def set_calibration(self, oversample: int, k: int, recall: float) -> None:
         """Keep the result of a calibration."""
@@ -426,31 +454,38 @@ class Store:
         """Make columns and indexes for metadata fields."""
         with self._write() as connection:
             add_columns(connection, names)
+            self._analyse(connection)
+
+    def _analyse(self, connection: sqlite3.Connection) -> None:
+        """Count how many documents the values of a field select: else SQLite may choose the index that selects more."""
+        if connection.execute("SELECT 1 FROM fields WHERE place IS NOT NULL LIMIT 1").fetchone() is not None:
+            connection.execute("ANALYZE documents")
+            write_setting(connection, "analysed", read_setting(connection, self._folder, "documents"))
 
     # --- files ---
 
     def seal(self) -> None:
         """Write the tail as a segment and begin a new one."""
-        with self._lock:
-            tail, generation = self._writable_tail(0), self._generation
+        with self._change():
+            tail, generation = self._open_tail(), self._generation
             if not tail.rows:
                 return
             header = tail.seal(self._folder.segment(tail.number), generation.space)
-            following = TailWriter(self._folder, self.layout, tail.number + 1, 0)
-            try:
-                with self._write() as connection:
-                    segment = Segment(self._tail_first, tail.rows, tail.number, header)
-                    self._insert_segment(connection, generation.number, segment)
-                    connection.execute("DELETE FROM tail_parts WHERE generation = ?", (generation.number,))
-                    self._retire(connection, tail.path.name)
-                    self._generation = generation.replace(connection, tail=tail.number + 1)
-            except BaseException:
-                self._generation = generation
-                following.close()
-                raise
-            self._tail, self._tail_first = following, self._tail_first + tail.rows
-            tail.close()
+            with self._write() as connection:
+                segment = Segment(self._tail_first, tail.rows, tail.number, header)
+                self._insert_segment(connection, generation.number, segment)
+                connection.execute("DELETE FROM tail_parts WHERE generation = ?", (generation.number,))
+                self._retire(connection, tail.path.name)
+                self._generation = generation.replace(connection, tail=tail.number + 1)
+            self._begin_tail(self._tail_first + tail.rows)
             self._delete_retired(tail.path.name)
+
+    def _begin_tail(self, first_row: int) -> None:
+        """Go on in the tail that the catalogue names, which has no rows yet."""
+        if self._tail is not None:
+            self._tail.close()
+        self._tail = TailWriter(self._folder, self.layout, self._generation.tail, 0)
+        self._tail_first = first_row
 
     def compact(self, view: View) -> int:
         """Rewrite the collection without removed rows, and return how many there were.
@@ -462,9 +497,9 @@ class Store:
         """
         if view.chunks == view.rows:
             return 0
-        with self._lock:
-            tail, before = self._writable_tail(0), self._generation
-            ranges = view.query("SELECT first_row, rows FROM documents ORDER BY number")
+        with self._change():
+            tail, before = self._open_tail(), self._generation
+            ranges = view.ranges()
             files = new_files(view, tail.number + 1)
             following_file = tail.number + 1 + len(files)
             written = [f"{self._folder.segments.name}/{self._folder.segment(file).name}" for file, _, _ in files]
@@ -473,25 +508,18 @@ class Store:
                 for name in (*written, *raw):
                     self._retire(connection, name)
             segments = list(write_segments(self._folder, view, files, row_numbers(ranges)))
-            following = TailWriter(self._folder, self.layout, following_file, 0)
             old = [f"{self._folder.segments.name}/{self._folder.segment(old.file).name}" for old in view.segments]
-            try:
-                with self._write() as connection:
-                    renumber(connection, self._folder)
-                    connection.execute("DELETE FROM segments WHERE generation = ?", (before.number,))
-                    connection.execute("DELETE FROM tail_parts WHERE generation = ?", (before.number,))
-                    for segment in segments:
-                        self._insert_segment(connection, before.number, segment)
-                    connection.execute("DELETE FROM retired_files")
-                    for name in (*old, tail.path.name):
-                        self._retire(connection, name)
-                    self._generation = before.replace(connection, tail=following_file)
-            except BaseException:
-                self._generation = before
-                following.close()
-                raise
-            self._tail, self._tail_first = following, view.chunks
-            tail.close()
+            with self._write() as connection:
+                renumber(connection, self._folder)
+                connection.execute("DELETE FROM segments WHERE generation = ?", (before.number,))
+                connection.execute("DELETE FROM tail_parts WHERE generation = ?", (before.number,))
+                for segment in segments:
+                    self._insert_segment(connection, before.number, segment)
+                connection.execute("DELETE FROM retired_files")
+                for name in (*old, tail.path.name):
+                    self._retire(connection, name)
+                self._generation = before.replace(connection, tail=following_file)
+            self._begin_tail(view.chunks)
             for name in (*old, tail.path.name):
                 self._delete_retired(name)
             with contextlib.suppress(sqlite3.Error):  # no room, or readers: the next compaction tries again
@@ -509,12 +537,23 @@ class Store:
         connection.execute("INSERT OR REPLACE INTO retired_files VALUES (?)", (name,))
 
     def _delete_retired(self, name: str) -> None:
-        if _OWN_FILE.fullmatch(name) is None:
+        """Delete a file. One that cannot be deleted now is tried again by the next writer."""
+        found = _OWN_FILE.fullmatch(name)
+        if found is None:
             raise damaged(self._folder.catalogue, f"{name!r} is to be deleted, and is no file of a collection")
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder.path / name).unlink()
+        if not self._uses(name, int(found[1] or found[2])):
+            try:
+                (self._folder.path / name).unlink(missing_ok=True)
+            except OSError:
+                return
         with contextlib.suppress(OSError), self._write() as connection:
             connection.execute("DELETE FROM retired_files WHERE name = ?", (name,))
+
+    def _uses(self, name: str, number: int) -> bool:
+        """Return whether a file holds rows. Its name was retired if a compaction failed that would have written it."""
+        if name.startswith("tail-"):
+            return number == self._generation.tail
+        return self._connection.execute("SELECT 1 FROM segments WHERE file = ?", (number,)).fetchone() is not None
 
 
 def _text(value: object) -> str | None:

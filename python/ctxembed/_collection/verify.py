@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["verify"]
 
+_ERRORS: Final = (CollectionError, IndexFileError, OSError, sqlite3.Error)
+
 
 def verify(folder: Folder, view: View) -> list[str]:
     """Return a sentence for each damage of a collection."""
@@ -26,14 +28,15 @@ def verify(folder: Folder, view: View) -> list[str]:
     for check in (_database, _segments, _tail, _simple_rows, _documents, _ranges):
         try:
             found += check(folder, view)
-        except (CollectionError, IndexFileError, OSError, sqlite3.Error, ValueError, TypeError) as error:
+        except (*_ERRORS, ValueError, TypeError, AttributeError) as error:
             found.append(str(error))
     return list(dict.fromkeys(found))
 
 
 def _database(folder: Folder, view: View) -> list[str]:
     rows = view.query("PRAGMA integrity_check(20)")
-    return [f"{folder.catalogue}: {text}" for (text,) in rows if text != "ok"]
+    changed = [f"the columns of the table {name} are changed" for name in view.changed_tables()]
+    return [f"{folder.catalogue}: {text}" for text in [*(text for (text,) in rows if text != "ok"), *changed]]
 
 
 def _segments(folder: Folder, view: View) -> Iterator[str]:
@@ -64,6 +67,7 @@ def _simple_rows(folder: Folder, view: View) -> Iterator[str]:
         ("removed", "first_row"),
         ("failures", "id"),
         ("windows", "key"),
+        ("fields", "name"),
     ):
         for *values, expected in view.query(f"SELECT * FROM {table} ORDER BY {order}"):  # noqa: S608  # names from above
             if checksum(*values) != expected:

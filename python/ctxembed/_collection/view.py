@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors
-from ctxembed._collection.fields import FieldColumns, rows_mask, select_documents
+from ctxembed._collection.catalogue import changed_tables, checksum, chunk_checksum, connect, damaged, sqlite_errors
+from ctxembed._collection.fields import FieldColumns, check_rows, rows_mask, select_documents, select_rows
 from ctxembed._collection.rows import check_size, open_index, read_tail, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
 from ctxembed._documents import Document
@@ -86,10 +86,10 @@ class View:
             self.segments = read_segments(connection, folder, generation.number)
             self._tail_first = self.segments[-1].first_row + self.segments[-1].rows if self.segments else 0
             self._parts = read_tail_parts(connection, folder, generation.number, self._tail_first)
-            self.store_text = bool(read_setting(connection, folder, "store_text"))
+            self.store_text = bool(read_setting(connection, folder, "store_text", required=True))
             self.documents = int(read_setting(connection, folder, "documents") or 0)
             self.chunks = int(read_setting(connection, folder, "chunks") or 0)
-            self.columns = FieldColumns.read(connection)
+            self.columns = FieldColumns.read(connection, folder)
         self.rows = self._tail_first + sum(rows for rows, _ in self._parts)
         # Mapped now, since a compaction deletes files: it takes no time.
         try:
@@ -150,8 +150,9 @@ class View:
                 self._masks.move_to_end(key)
                 return self._masks[key]
             if where is not None:
-                found = select_documents(self._connection, self._folder, self.columns, where, params)
-                mask: NDArray[np.bool_] | None = rows_mask(found, self.rows)
+                mask: NDArray[np.bool_] | None = select_rows(
+                    self._connection, self._folder, self.columns, where, params, total=self.rows
+                )
             else:
                 mask = self._alive()
             if key is not None:
@@ -169,7 +170,8 @@ class View:
                 if checksum(first, rows) != found:
                     raise damaged(self._folder.catalogue, f"the row of the removed rows from {first} is changed")
                 removed.append((first, rows))
-        mask = ~rows_mask(removed, self.rows)
+        pairs = np.array(removed, np.int64).reshape(-1, 2)
+        mask = ~rows_mask(self._folder, pairs[:, 0], pairs[:, 1], self.rows)
         if int(mask.sum()) != self.chunks:
             raise damaged(self._folder.catalogue, "the removed rows and the number of chunks do not fit")
         return mask
@@ -213,6 +215,8 @@ class View:
             fits = False
         if not fits:
             raise damaged(self._folder.catalogue, f"the document number {values[0]} is changed")
+        if values[6] + values[7] > self.rows:
+            raise damaged(self._folder.catalogue, f"the rows of the document {values[1]!r:.100} are missing")
         return values[:-1]
 
     def find(self, id: str) -> tuple[Any, ...] | None:  # noqa: A002
@@ -273,6 +277,21 @@ class View:
         found = vectors_checksum(self.index.vectors(np.arange(first, first + rows)))
         if found != expected:
             raise damaged(self._folder.path, f"the vectors of the document {values[1]!r} are changed")
+
+    def changed_tables(self) -> list[str]:
+        """Return the tables whose columns are damaged."""
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            return changed_tables(self._connection)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return (first row, number of rows) of each document, in order of ingestion."""
+        found = self.query("SELECT first_row, rows FROM documents ORDER BY number")
+        try:
+            pairs = np.array(found, np.int64).reshape(-1, 2)
+        except (TypeError, ValueError, OverflowError):
+            raise damaged(self._folder.catalogue, "the rows of a document are no numbers") from None
+        check_rows(self._folder, pairs[:, 0], pairs[:, 1], self.rows)
+        return found
 
     def query(self, statement: str, params: object = ()) -> list[tuple[Any, ...]]:
         """Run a statement of ours."""

@@ -159,8 +159,8 @@ def _metadata(value: Any, types: Mapping[str, str]) -> tuple[str | None, tuple[s
     for name, content in value.items():
         if not isinstance(name, str):
             raise TypeError(f"a metadata field must be named by a str, got {name!r:.100}")
-        if name in _RESERVED:
-            raise ValueError(f"a metadata field may not be named {name!r}")
+        if name in _RESERVED or "\0" in name:
+            raise ValueError(f"a metadata field may not be named {name!r:.100}")
         if content is None or isinstance(content, str | int | float):
             fields.append(name)
         if name in types:
@@ -170,11 +170,10 @@ def _metadata(value: Any, types: Mapping[str, str]) -> tuple[str | None, tuple[s
         text = _JSON.encode(value)
         if not text.isascii():
             text.encode()
-    except UnicodeEncodeError:
-        try:
-            text, fields = _ASCII.encode(value), [name for name in fields if _is_text(name)]
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"metadata must be JSON: {error}") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"metadata holds a lone surrogate (character {error.start} of its JSON), which is no text"
+        ) from None
     except (TypeError, ValueError, RecursionError) as error:
         found = [name for name, content in value.items() if isinstance(content, float) and not math.isfinite(content)]
         named = f" (field {found[0]!r})" if found else ""
@@ -186,11 +185,3 @@ def _check_type(name: str, content: object, declared: str) -> None:
     fits = isinstance(content, _TYPES[declared]) and (declared == "bool") == isinstance(content, bool)
     if content is not None and not fits:
         raise TypeError(f"the metadata field {name!r} is declared as {declared}, got {content!r:.100}")
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
