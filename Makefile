@@ -129,7 +129,7 @@ coverage: $(VENV)/.dev  ## Measure line coverage of Rust and Python; TESTS=tests
 	COVERAGE_FILE=$(COVERED)/data/python $(BIN)/python -m coverage html -q -d $(COVERED)/html/python
 	COVERAGE_FILE=$(COVERED)/data/python $(BIN)/python -m coverage report
 
-demo: $(VENV)/.server  ## Embed and search this interpreter's documentation: no key, no network
+demo: $(VENV)/.server  ## Embed, be killed half way, go on and search: no key, no network
 	$(BIN)/maturin develop -q --release --skip-install
 	$(BIN)/python -m ctxembed demo
 

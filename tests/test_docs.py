@@ -76,13 +76,24 @@ def pages_with(found) -> list:
     return [pytest.param(page, id=page.name) for page in PAGES if found(page)]
 
 
+def write_old_output(folder: Path) -> None:
+    """Write what `ctxembed embed` wrote before it wrote collections."""
+    folder.mkdir()
+    np.save(folder / "vectors.npy", np.ones((1, 1024), np.int8))
+    (folder / "chunks.jsonl").write_text('{"id": "a", "chunk": 0, "text": "one"}\n')
+    options = {"model": "pplx-embed-context-v1-0.6b", "dimensions": 1024, "encoding_format": "base64_int8"}
+    (folder / "meta.json").write_text(json.dumps({"version": 1, "chunks": 1, **options}))
+
+
 @pytest.fixture
 def reader(server, tmp_path, monkeypatch):
     """A reader's folder, with the files that the pages name, and the local server in place of the API."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
-    (tmp_path / "docs.jsonl").write_text('{"id": "heron", "chunks": ["The heron caught a fish.", "It flew."]}\n')
+    record = {"id": "heron", "chunks": ["The heron caught a fish.", "It flew."], "year": 2021, "lang": "en"}
+    (tmp_path / "docs.jsonl").write_text(json.dumps(record) + "\n")
+    write_old_output(tmp_path / "old-output")
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_definition()))
     return tmp_path
 
@@ -109,7 +120,7 @@ def test_the_commands_of_a_page_run(page, reader):
 def test_the_page_of_the_command_line_shows_every_command():
     from ctxembed._cli.commands import app
 
-    names = {command.callback.__name__ for command in app.registered_commands}
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}
     shown = {command.split()[1] for command in commands(ROOT / "docs" / "cli.md") if command.startswith("ctxembed ")}
     assert shown == names
 

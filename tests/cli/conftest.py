@@ -43,15 +43,15 @@ def lines(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _session_output(_session_server, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("output")
+def _session_collection(_session_server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection")
     write_documents(folder / "docs.jsonl", DOCUMENTS)
     variables = environment(PERPLEXITY_API_KEY="key-for-tests", PERPLEXITY_BASE_URL=_session_server.base_url)
-    subprocess.run(command("embed", "docs.jsonl", "out"), env=variables, cwd=folder, timeout=60, check=True)
-    return folder / "out"
+    subprocess.run(command("embed", "docs.jsonl", "corpus.ctx"), env=variables, cwd=folder, timeout=60, check=True)
+    return folder / "corpus.ctx"
 
 
 @pytest.fixture
-def output(_session_output, server, tmp_path) -> Path:
-    """An output of `ctxembed embed`, of six chunks, in the current folder of the command."""
-    return Path(shutil.copytree(_session_output, tmp_path / "out"))
+def collection(_session_collection, server, tmp_path) -> Path:
+    """A collection of three documents with six chunks, in the current folder of the command."""
+    return Path(shutil.copytree(_session_collection, tmp_path / "corpus.ctx"))

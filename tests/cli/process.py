@@ -10,13 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ctxembed import Collection
 
 DOCUMENTS = [
-    {"id": "heron", "chunks": ["The heron stood in the reeds.", "It caught a silver fish."]},
+    {"id": "heron", "chunks": ["The heron stood in the reeds.", "It caught a silver fish."], "year": 2020},
     {"id": "rust", "chunks": ["Rust has no garbage collector.", "Memory has an owner.", "Owners drop memory."]},
     {"id": 7, "chunks": ["Bread needs flour, water, salt and time."]},
 ]
-LONG_DOCUMENTS = [{"id": i, "chunks": ["word " * 31_000]} for i in range(10)]  # one document a request
+LONG_DOCUMENTS = [{"id": i, "chunks": [f"{i} " + "word " * 31_000]} for i in range(10)]
 
 TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizer" / "tokenizer.json"
 needs_tokenizer = pytest.mark.skipif(not TOKENIZER.exists(), reason="needs ../shared/data/tokenizer")
@@ -49,3 +50,23 @@ def requests_of(server) -> int:
     """Return how many requests a server has received."""
     stats = httpx.get(server.base_url + "/stats", trust_env=False).json()
     return stats["requests"] + stats["in_flight"]
+
+
+def paid_of(server) -> int:
+    """Return how many requests a server has met with 200."""
+    return httpx.get(server.base_url + "/stats", trust_env=False).json()["by_status"].get("200", 0)
+
+
+def ids_of(path) -> list[str]:
+    """Return the ids in a collection, which must be whole."""
+    with Collection.open(path, read_only=True) as opened:
+        assert opened.verify() == []
+        return [document.id for document in opened.documents()]
+
+
+def json_lines(text: str) -> list:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def names_in(path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())

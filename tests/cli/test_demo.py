@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 from tests.cli.process import environment
 
 
-def test_the_demo_finds_the_right_modules(tmp_path):
+def test_the_demo_is_killed_goes_on_and_finds_the_right_modules(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "ctxembed", "demo"],
         env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "csv[0]" in done.stdout
+    assert "killed: " in done.stdout
+    assert done.stdout.count("verified: every document whole") == 2
+    counts = re.search(
+        r"server: (\d+) before the kill, (\d+) in flight at the kill, (\d+) after it; (\d+)", done.stdout
+    )
+    before, _, after, planned = map(int, counts.groups())
+    assert (before >= planned // 2, after <= planned - before) == (True, True)
+    assert "responses of the server: 0\n" in done.stdout
+    assert "[package = 'email']\n" in done.stdout
     assert "tempfile[" in done.stdout
     assert "getopt[" in done.stdout
     assert "USD 0.00" in done.stdout

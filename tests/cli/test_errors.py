@@ -17,14 +17,14 @@ from tests.cli.process import set_plan
         (["search", "absent", "q"], 1, "absent"),
         (["embed"], 2, "INPUT"),
         (["nonsense"], 2, "nonsense"),
-        (["search", "out", "q", "-k", "0"], 2, "'-k'"),
+        (["search", "corpus.ctx", "q", "-k", "0"], 2, "'-k'"),
         (["plan", "docs.jsonl", "--encoding-format", "float"], 2, "float"),
         (["plan", "docs.jsonl", "--model", "gpt"], 2, "'gpt'"),
         (["plan", "docs.jsonl", "--dimensions", "64"], 2, "64"),
         (["embed", "docs.jsonl", "out", "--dimensions", "64"], 2, "64"),
         (["plan", "docs.jsonl", "--dimensions", "129", "--encoding-format", "base64_binary"], 2, "multiple of 8"),
-        (["search", "out", "q", "--base-url", "ftp://x"], 2, "ftp://x"),
-        (["plan", ""], 1, "INPUT is empty"),
+        (["search", "corpus.ctx", "q", "--base-url", "ftp://x"], 2, "ftp://x"),
+        (["plan", ""], 1, "an input is empty"),
         (["embed", "docs.jsonl", ""], 2, "the path is empty"),
         (["search", "", "q"], 2, "the path is empty"),
         (["serve", "--host", "0.0.0.0"], 2, "loopback"),
@@ -52,9 +52,14 @@ def test_plain_http_to_another_machine_needs_allow_insecure(ctxembed, lines):
 @pytest.mark.parametrize(
     ("arguments", "variables", "exit_code", "expected"),
     [
-        (["search", "out", "q"], {"PERPLEXITY_API_KEY": ""}, 1, ("CTX-018", "MissingKeyError", "PERPLEXITY_API_KEY")),
-        (["search", "absent", "q"], {}, 1, (None, "StoreError", "absent")),
-        (["search", "out", "q", "-k", "0"], {}, 2, (None, "BadParameter", "-k")),
+        (
+            ["search", "corpus.ctx", "q"],
+            {"PERPLEXITY_API_KEY": ""},
+            1,
+            ("CTX-018", "MissingKeyError", "PERPLEXITY_API_KEY"),
+        ),
+        (["search", "absent", "q"], {}, 1, (None, "FileNotFoundError", "absent")),
+        (["search", "corpus.ctx", "q", "-k", "0"], {}, 2, (None, "BadParameter", "-k")),
         (["plan", "absent.jsonl"], {}, 1, (None, "FileNotFoundError", "absent.jsonl")),
         (["plan", "docs.jsonl", "--rpm", "0"], {}, 2, (None, "BadParameter", "--rpm must be finite")),
         (["plan"], {}, 2, (None, "MissingParameter", "INPUT")),
@@ -62,8 +67,8 @@ def test_plain_http_to_another_machine_needs_allow_insecure(ctxembed, lines):
     ],
 )
 def test_an_error_is_json_on_stderr_with_json(ctxembed, lines, arguments, variables, exit_code, expected):
-    if arguments[:2] == ["search", "out"]:
-        assert ctxembed("embed", lines, "out").returncode == 0
+    if arguments[:2] == ["search", "corpus.ctx"]:
+        assert ctxembed("embed", lines, "corpus.ctx").returncode == 0
     done = ctxembed(*arguments, "--json", **variables)
     assert (done.returncode, done.stdout) == (exit_code, "")
     error = json.loads(done.stderr)

@@ -28,7 +28,7 @@ def test_plan_shows_how_long_requests_take_at_a_rate(ctxembed, lines):
 def test_counts_of_one_are_singular(ctxembed, tmp_path):
     (tmp_path / "one.jsonl").write_text('{"id": 1, "chunks": ["a"]}')
     assert "1 second at 60 requests" in ctxembed("plan", "one.jsonl", "--rpm", "60").stdout
-    assert "1 vector of 1 document in out (1 request, " in ctxembed("embed", "one.jsonl", "out").stderr
+    assert "out: 1 added, 0 unchanged (1 request, " in ctxembed("embed", "one.jsonl", "out").stderr
 
 
 def test_problems_in_json_have_a_code(ctxembed, tmp_path):
@@ -37,6 +37,17 @@ def test_problems_in_json_have_a_code(ctxembed, tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
     (problem,) = json.loads(done.stdout)["problems"]
     assert (problem["code"], problem["id"], problem["chunk"]) == ("CTX-015", "a", 1)
+
+
+def test_what_is_no_document_is_listed(ctxembed, tmp_path):
+    (tmp_path / "docs.jsonl").write_text('{"id": 1, "chunks": ["a"]}\nnope\n')
+    done = ctxembed("plan", "docs.jsonl")
+    assert (done.returncode, done.stdout.startswith("1 document, 1 chunk\n")) == (1, True)
+    assert done.stderr == "error: docs.jsonl, line 2: not JSON: Expecting value at column 1\n"
+    planned = json.loads(ctxembed("plan", "docs.jsonl", "--json").stdout)
+    assert [(item["place"], item["id"]) for item in planned["rejected"]] == [("docs.jsonl, line 2", None)]
+    (tmp_path / "docs.jsonl").write_text("nope\n")
+    assert ctxembed("plan", "docs.jsonl").returncode == 1
 
 
 @needs_tokenizer

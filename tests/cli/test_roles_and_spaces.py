@@ -1,4 +1,4 @@
-"""The command line with models that have roles, and outputs of other spaces."""
+"""The command line with models that have roles, and collections of other spaces."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import subprocess
 
 import httpx
+import numpy as np
 import pytest
+from ctxembed import Collection, Embeddings, Usage
 
 from tests.cli.process import command
 
@@ -32,10 +34,10 @@ def test_v2_models_are_planned_embedded_and_searched(ctxembed, lines, tmp_path, 
     assert json.loads(planned.stdout)["model"] == model
     done = ctxembed("embed", lines, "out", "--model", model, *options)
     assert done.returncode == 0, done.stderr
-    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
-    assert (meta["model"], meta["space"]) == (model, f"stand-in:{model}")
+    with Collection.open(tmp_path / "out") as made:
+        assert (made.model, made.space) == (model, f"stand-in:{model}")
     found = ctxembed("search", "out", "who caught a fish?", "-k", "1", "--json")
-    assert json.loads(found.stdout)["hits"][0]["id"] == "heron"
+    assert json.loads(found.stdout)["hits"][0]["document"] == "heron"
 
 
 @pytest.mark.parametrize("command", ["plan", "embed"])
@@ -73,22 +75,30 @@ def test_the_model_of_the_documents_may_be_named(ctxembed, lines):
     assert (done.returncode, "heron" in done.stdout) == (0, True)
 
 
-def test_documents_of_another_server_are_not_compared(ctxembed, lines, tmp_path):
-    assert ctxembed("embed", lines, "out").returncode == 0
-    meta = tmp_path / "out" / "meta.json"
-    meta.write_text(meta.read_text().replace(f'"stand-in:{V1}"', f'"{V1}"'))
+class Embedder:
+    """Embeds in a space of its own, or in none."""
+
+    def __init__(self, space):
+        self.space = space
+
+    def embed(self, documents, *, model, dimensions, encoding_format, on_error):
+        vectors = np.ones((sum(map(len, documents)), dimensions), np.int8)
+        offsets = np.cumsum([0, *map(len, documents)])
+        return Embeddings(vectors, offsets, model, dimensions, encoding_format, Usage(), space=self.space)
+
+
+def test_documents_of_another_server_are_not_compared(ctxembed, tmp_path):
+    with Collection.create(tmp_path / "out") as made:
+        made.ingest([("a", ["text"])], Embedder(V1))
     done = ctxembed("search", "out", "who caught a fish?")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"of the space '{V1}'" in done.stderr
     assert f"in the space 'stand-in:{V1}'" in done.stderr
 
 
-def test_an_output_without_a_space_is_searched_as_before(ctxembed, lines, tmp_path):
-    assert ctxembed("embed", lines, "out").returncode == 0
-    meta = tmp_path / "out" / "meta.json"
-    fields = json.loads(meta.read_text())
-    del fields["space"]
-    meta.write_text(json.dumps(fields))
+def test_a_collection_without_a_space_is_searched(ctxembed, tmp_path):
+    with Collection.create(tmp_path / "out") as made:
+        made.ingest([("a", ["text"])], Embedder(None))
     assert ctxembed("search", "out", "who caught a fish?").returncode == 0
 
 

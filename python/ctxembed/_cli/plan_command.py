@@ -47,11 +47,11 @@ def plan(
     check_stdout()
     counter = load_counter(tokenizer)
     documents, rejected, skipped = _read(inputs, ReadOptions(token_counter=counter, follow_links=follow_links))
+    if not documents:
+        raise IncompleteError(f"{', '.join(inputs)}: no documents (the first of {len(rejected):,}: {rejected[0]})", 1)
     if not as_json:
         for message in ([str(skipped)] if skipped else []) + [f"error: {item}" for item in rejected]:
             write_message(message)
-    if not documents:
-        raise IncompleteError(f"{', '.join(inputs)}: no documents (the first of {len(rejected):,}: {rejected[0]})", 1)
     planned = make_plan(
         [document.chunks for document in documents],
         model=model,

@@ -427,7 +427,7 @@ class Ingestion:
             self._down_since = now
         if now - self._down_since < self.options.max_wait:
             self._wait = True
-        elif unreachable or not self._exhausted:
+        elif unreachable or not self._exhausted or self.options.max_wait:  # the next run sends them again
             self.error = self.error or error
         else:  # the API responds, and the rest was embedded: these documents are at fault
             self._give_up()
