@@ -138,6 +138,8 @@ def test_a_result_with_its_own_seconds_is_recorded_with_them(tmp_path):
     (tmp_path / "test_timed.py").write_text(TIMED)
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)]
     command += ["-p", "benches.conftest", "-p", "no:cacheprovider", "--passes=2", f"--benchmark-json={tmp_path}/raw"]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    # Without the variables of pytest-xdist, in whose processes pytest-benchmark measures nothing.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    subprocess.run(command, cwd=ROOT, env=variables, check=True, stdout=subprocess.DEVNULL)
     found = [entry["stats"]["data"] for entry in json.loads((tmp_path / "raw").read_text())["benchmarks"]]
     assert found == [[123.0], [123.0]]

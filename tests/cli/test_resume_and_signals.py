@@ -105,14 +105,16 @@ def test_a_killed_job_goes_on_and_pays_for_no_committed_document_again(start, sl
     assert paid_of(slow) == before + 8 - stored // 512
 
 
-def test_an_outage_is_waited_for_and_then_ends_the_job(start, slow, tmp_path):
-    set_plan(slow, [{}, {"fault": "503", "times": "always"}])
-    process = start(slow, *EMBED, "--max-wait", "1", "--max-retries", "0")
+def test_an_outage_is_waited_for_and_then_ends_the_job(start, fresh_server, tmp_path):
+    write_documents(tmp_path / "docs.jsonl", DOCUMENTS)
+    server = fresh_server()
+    set_plan(server, [{}, {"fault": "503", "times": "always"}])
+    process = start(server, *EMBED, "--max-wait", "1", "--max-retries", "0")
     _, stderr = process.communicate(timeout=60)
     assert (process.returncode, "503" in stderr) == (1, True)
     assert "the same command goes on from there" in stderr
-    set_plan(slow, [{"fault": "503", "times": 12}])
-    again = start(slow, *EMBED, "--max-wait", "60", "--max-retries", "0")
+    set_plan(server, [{"fault": "503", "times": 9}])
+    again = start(server, *EMBED, "--max-wait", "60", "--max-retries", "0")
     again.communicate(timeout=90)
     assert (again.returncode, len(ids_of(tmp_path / "corpus.ctx"))) == (0, 4096)
 

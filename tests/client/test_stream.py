@@ -366,7 +366,8 @@ def test_each_way_to_leave_an_async_stream_leaves_no_task(server_options, contro
 def test_leaving_a_trio_stream_leaves_no_task(server_options, control):
     import trio
 
-    control.faults("none", *[{"delay": 20}] * 40)
+    faults = ("none", *[{"delay": 20}] * 40)
+    control.faults(*faults)
 
     async def main():
         async with AsyncClient(KEY, **server_options, max_concurrency=4) as client:
@@ -378,6 +379,7 @@ def test_leaving_a_trio_stream_leaves_no_task(server_options, control):
                     break
                 await trio.sleep(0.005)
             assert trio.lowlevel.current_statistics().tasks_living == before
+            control.faults(*faults)
             with trio.CancelScope() as scope:
                 async for _ in client.stream(itertools.repeat(["a"]), progress=lambda event: scope.cancel()):
                     pass

@@ -134,7 +134,7 @@ def kill_often(folder, server, kills, count=DOCUMENTS, seed=1, report=lambda *_:
 @pytest.mark.timeout(300)
 def test_a_job_that_is_killed_at_random_moments_loses_nothing_and_pays_nothing_twice(tmp_path, fresh_server):
     server = fresh_server(latency=0.03)
-    found = kill_often(tmp_path, server, kills=12, count=2400)
+    found = kill_often(tmp_path, server, kills=6, count=2400)
     assert found["most chunks in flight at a kill"] <= 16 * 400
     assert found["documents stored before the last job"] > 100
 
