@@ -57,6 +57,11 @@ def paid_of(server) -> int:
     return httpx.get(server.base_url + "/stats", trust_env=False).json()["by_status"].get("200", 0)
 
 
+def in_flight_of(server) -> int:
+    """Return how many requests a server has begun and not ended."""
+    return httpx.get(server.base_url + "/stats", trust_env=False).json()["in_flight"]
+
+
 def ids_of(path) -> list[str]:
     """Return the ids in a collection, which must be whole."""
     with Collection.open(path, read_only=True) as opened:

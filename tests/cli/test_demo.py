@@ -21,7 +21,8 @@ def test_the_demo_is_killed_goes_on_and_finds_the_right_modules(tmp_path):
         r"server: (\d+) before the kill, (\d+) in flight at the kill, (\d+) after it; (\d+)", done.stdout
     )
     before, _, after, planned = map(int, counts.groups())
-    assert (before >= planned // 2, after <= planned - before) == (True, True)
+    # With a concurrency of 2, two responses before the kill may not have been stored yet.
+    assert (before >= planned // 2, after <= planned - before + 2) == (True, True)
     assert "responses of the server: 0\n" in done.stdout
     assert "[package = 'email']\n" in done.stdout
     assert "tempfile[" in done.stdout

@@ -15,6 +15,7 @@ from tests.cli.process import (
     command,
     environment,
     ids_of,
+    in_flight_of,
     paid_of,
     requests_of,
     set_plan,
@@ -95,7 +96,7 @@ def test_a_killed_job_goes_on_and_pays_for_no_committed_document_again(start, sl
     process.kill()
     process.communicate()
     stored = len(ids_of(tmp_path / "corpus.ctx"))
-    wait_until(lambda: requests_of(slow) == paid_of(slow))
+    wait_until(lambda: in_flight_of(slow) == 0)
     before = paid_of(slow)
     again = start(slow, *EMBED)
     _, stderr = again.communicate(timeout=60)

@@ -15,6 +15,7 @@ from ctxembed import (
     Collection,
     Document,
     Embeddings,
+    InternalServerError,
     Limits,
     SpaceError,
 )
@@ -217,6 +218,36 @@ def test_a_wrong_key_raises_and_nothing_is_recorded_as_failed(collection, fresh_
 def test_errors_that_pass_are_retried(collection, client, server):
     faults(server, {"status": 500}, {"status": 503})
     assert figures(collection.ingest(DOCUMENTS, client)) == (10, 0, 0, 0, 0)
+
+
+@pytest.fixture
+def single(fresh_server):
+    """A server, and a client that sends it one document at a time without retries."""
+    server = fresh_server()
+    with Client(
+        api_key=KEY, base_url=server.base_url, limits=Limits(documents=1), max_concurrency=1, max_retries=0
+    ) as client:
+        yield server, client
+
+
+def test_a_document_that_fails_while_others_succeed_is_given_up_after_max_wait(collection, single):
+    server, client = single
+    always = {"status": 500, "at": [11, 100_000], "times": "always"}
+    faults(server, {"status": 500, "at": 1}, always)  # ten requests, and then the first document alone
+    assert figures(collection.ingest(DOCUMENTS, client, max_wait=0.5)) == (9, 0, 0, 0, 1)
+    [failed] = collection.failures()
+    assert (failed.id, collection.get("doc-0")) == ("doc-0", None)
+    assert figures(collection.ingest(DOCUMENTS, client)) == (0, 0, 9, 0, 1)
+
+
+def test_an_outage_that_lasts_ends_the_job_and_nothing_is_recorded_as_failed(collection, single):
+    server, client = single
+    faults(server, {"status": 503, "at": [6, 100_000], "times": "always"})
+    with pytest.raises(InternalServerError):
+        collection.ingest(DOCUMENTS, client, max_wait=0.5)
+    assert (len(collection), collection.failures()) == (5, [])
+    faults(server)
+    assert figures(collection.ingest(DOCUMENTS, client)) == (5, 0, 5, 0, 0)
 
 
 def test_max_errors(collection, local):

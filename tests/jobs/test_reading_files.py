@@ -90,7 +90,7 @@ def test_the_text_of_html_has_the_paragraphs_of_its_blocks(page, text):
 def test_the_title_of_html_is_metadata(write):
     page = "<!doctype html><html><head><title> A &amp;\n B </title><meta name=x content=y></head><body><p>one</p>"
     (document,) = documents(write("a.html", page))
-    assert (document.chunks, document.metadata, document.spans) == (["one"], {"title": "A & B"}, [[0, 3]])
+    assert (document.chunks, document.metadata, document.spans) == (["one"], {"title": "A & B"}, [(0, 3)])
     assert documents(write("b.htm", "<p>one"))[0].metadata is None
 
 

@@ -225,7 +225,7 @@ def test_rows_of_csv_are_documents(write):
     )
     first, second = documents(write("a.csv", "\ufeff" + content))
     assert first == InputDocument(
-        "1", ['one, "quoted"\r\nnext line'], {"year": "2020"}, [[0, 24]], "s", "a.csv, row 1"
+        "1", ['one, "quoted"\r\nnext line'], {"year": "2020"}, [(0, 24)], "s", "a.csv, row 1"
     )  # fmt: skip
     assert second == InputDocument("b", ["x", "y"], {"year": ""}, None, None, "a.csv, row 2")
 
@@ -310,7 +310,7 @@ def test_rows_of_parquet_are_documents_with_json_values(tmp_path):
     )
     first, second = documents(path)
     assert first.place == f"{path}, row 1"
-    assert (first.chunks, first.spans, second.chunks, second.spans) == (["x", "y"], None, ["z"], [[0, 1]])
+    assert (first.chunks, first.spans, second.chunks, second.spans) == (["x", "y"], None, ["z"], [(0, 1)])
     assert first.metadata == {
         "day": "2024-01-02", "when": "2024-02-03T04:05:06.000007+00:00", "exact": "1970-01-01T00:00:00.000000001",
         "price": "1.50", "nested": {"a": [1, None]}, "flag": True,

@@ -29,7 +29,7 @@ SEARCHES: Final = (
     ("parse the headers of a message", "package <> 'email' AND definitions > 3"),
 )
 _SKIPPED: Final = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"})
-_LATENCY: Final = 0.25
+_LATENCY: Final = 0.5
 
 
 def collect(root: Path) -> Iterator[dict[str, Any]]:
@@ -124,10 +124,13 @@ class _Demo:
         return int(json.loads(found)["requests"])
 
     def _embed_and_kill(self, responses: int) -> tuple[int, int]:
-        """Start the job and kill it after some responses. Return how many came before the kill, and for nothing."""
+        """Start the job and kill it after some responses, with documents stored.
+
+        Return how many responses came before the kill, and how many requests were in flight.
+        """
         process = self._command("embed")
         try:
-            while self._stats()[0] < responses and process.poll() is None:
+            while (self._stats()[0] < responses or not self._stored()) and process.poll() is None:
                 time.sleep(0.01)
         finally:
             process.kill()
@@ -138,6 +141,13 @@ class _Demo:
             time.sleep(0.05)
             paid, in_flight = self._stats()
         return before, paid - before
+
+    def _stored(self) -> int:
+        """Return how many documents the running job has stored."""
+        from ctxembed._collection.collection import Collection
+
+        with Collection.open(self._collection, read_only=True) as collection:
+            return len(collection)
 
     def _stats(self) -> tuple[int, int]:
         """Return the responses of the server, and its requests in flight."""

@@ -193,6 +193,8 @@ def _vectors(path: Path, dimensions: int, encoding: str) -> NDArray[Any]:
     except Exception as error:  # noqa: BLE001  # NumPy evaluates the header: nearly any exception
         raise OldOutputError(f"{path} is damaged: {_first_line(str(error)) or type(error).__name__}") from None
     if not isinstance(vectors, np.memmap):
+        if isinstance(vectors, np.lib.npyio.NpzFile):
+            vectors.close()
         raise OldOutputError(f"{path} is damaged: not a file of one array")
     dtype, width = ("int8", dimensions) if encoding == "base64_int8" else ("uint8", dimensions // 8)
     fits = vectors.dtype == dtype and vectors.ndim == 2 and vectors.shape[1] == width

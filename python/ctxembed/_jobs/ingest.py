@@ -106,6 +106,8 @@ class Entry:
     windows: _Windows | None = None
     successes: int = 0
     failures: int = 0
+    first_failure: int | None = None
+    """Requests that had succeeded when it failed for the first time."""
     is_waiting: bool = True
     """Whether it was neither stored nor has failed."""
     twin: Entry | None = None
@@ -438,10 +440,15 @@ class Ingestion:
             self._down_since = now
         if now - self._down_since < self.options.max_wait:
             self._wait = True
-        elif unreachable or not self._exhausted or self.options.max_wait:  # the next run sends them again
-            self.error = self.error or error
+        elif unreachable or not self._exhausted or (self.options.max_wait and not self._others_succeeded()):
+            self.error = self.error or error  # the next run sends them again
         else:  # the API responds, and the rest was embedded: these documents are at fault
             self._give_up()
+
+    def _others_succeeded(self) -> bool:
+        """Return whether requests have succeeded since each of the documents that are left failed first."""
+        left = [entry for entry, _ in list(self._again)] + list(self._fed.values())  # the other thread changes both
+        return all(entry.first_failure is not None and entry.first_failure < self._successes for entry in left)
 
     def _handle_failure(self, entry: Entry, failure: Failure) -> None:
         error = failure.error
@@ -449,6 +456,8 @@ class Ingestion:
             self._drop(entry)
         elif self._may_pass(error):
             entry.failures += self._successes > entry.successes
+            if entry.first_failure is None:
+                entry.first_failure = self._successes
             if entry.failures >= _TRIES:
                 self._fail(entry, failure)
             else:
