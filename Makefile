@@ -13,7 +13,7 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage demo docs wheel notices clean
+	coverage crashes demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -132,6 +132,11 @@ coverage: $(VENV)/.dev  ## Measure line coverage of Rust and Python; TESTS=tests
 demo: $(VENV)/.server  ## Embed, be killed half way, go on and search: no key, no network
 	$(BIN)/maturin develop -q --release --skip-install
 	$(BIN)/python -m ctxembed demo
+
+# The same tests run in `make test` with few kills and a sample of the bytes.
+crashes: $(VENV)/.bench extension  ## Kill a job 200 times, and damage a collection in many places
+	$(BIN)/python -m tests.collection.test_crashes --kills 200
+	$(BIN)/python -m tests.collection.test_damage --step 13
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items

@@ -9,6 +9,7 @@
     reason = "doc comments here are Python docstrings, in numpydoc form"
 )]
 
+mod catalogue;
 mod classes;
 mod codec;
 mod convert;
@@ -35,6 +36,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(isa_paths, module)?)?;
     classes::register(module)?;
+    catalogue::register(module)?;
     codec::register(module)?;
     search::register(module)?;
     packing::register(module)?;

@@ -88,7 +88,8 @@ def outcome(path, whole):
     refused = None
     try:
         found = results(path)
-    except REFUSALS as error:
+    # A damaged index of ids makes a document unknown: verify has to say so.
+    except (*REFUSALS, KeyError) as error:
         refused = error
     try:
         damage = verified(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from ctxembed._results import Usage
 
 __all__ = ["Settings", "run", "run_dry"]
+
+_OBJECTS: Final = 20_000
+"""New objects after which Python's garbage collector looks for cycles."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOPPED: Final = {
@@ -155,6 +159,9 @@ class _Job:
             documents=len(collection),
         )
         self._display = _display(self._inputs, self._event if self._settings.as_json else None)
+        # Documents wait in the thousands and form no cycles. Looking for these as often as by default takes a tenth of
+        # the time.
+        gc.set_threshold(_OBJECTS)
         try:
             with handled_signals(self._control, _SIGNALS, self._on_signal):
                 return collection._ingest(  # noqa: SLF001

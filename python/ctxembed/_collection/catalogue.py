@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from ctxembed import _core
 from ctxembed._errors import CollectionError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = [
     "FORMAT_VERSION",
     "changed_tables",
     "checksum",
-    "chunk_checksum",
     "connect",
     "create_catalogue",
     "damaged",
@@ -210,35 +209,4 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.
 
 def checksum(*values: Any) -> int:
     """Return the CRC-32 of the values of a row: None, int, float, str or bytes, each with its type and length."""
-    parts = []
-    for value in values:
-        kind = type(value)
-        if kind is int:
-            parts.append(b"i%d;" % value)
-        elif kind is str:
-            content = value.encode("utf-8", "surrogatepass")
-            parts.append(b"t%d;%s" % (len(content), content))
-        elif kind is bytes:
-            parts.append(b"b%d;%s" % (len(value), value))
-        elif value is None:
-            parts.append(b"n")
-        else:
-            parts.append(b"f%s;" % value.hex().encode())
-    return zlib.crc32(b"".join(parts))
-
-
-def chunk_checksum(  # noqa: PLR0917  # the columns in their order
-    row: int, document: int, chunk: int, text: str | None, start: int | None, stop: int | None
-) -> int:
-    """Return :func:`checksum` of a row of ``chunks``, faster."""
-    head = b"i%d;i%d;i%d;" % (row, document, chunk)
-    if text is None:
-        head += b"n"
-    else:
-        content = text.encode()
-        head = b"%st%d;%s" % (head, len(content), content)
-    if start is not None and stop is not None:
-        return zlib.crc32(b"%si%d;i%d;" % (head, start, stop))
-    if start is not None or stop is not None:
-        raise ValueError(f"a span with one end: {start}, {stop}")
-    return zlib.crc32(head + b"nn")
+    return _core.row_checksum(values)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ctxembed._collection import rows as row_files
-from ctxembed._collection.catalogue import checksum, chunk_checksum, damaged
+from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.folder import named_errors
 from ctxembed._collection.rows import Segment
 
@@ -76,9 +76,9 @@ def renumber(connection: sqlite3.Connection, folder: Folder) -> None:
 
     def checked(new: int, old: int, *values: Any) -> int:
         *content, expected = values
-        if chunk_checksum(old, *content) != expected:
+        if checksum(old, *content) != expected:
             changed.append(old)
-        return chunk_checksum(new, *content)
+        return checksum(new, *content)
 
     connection.create_function("renumbered", 8, checked)
     connection.execute("CREATE TEMP TABLE moved (number INTEGER PRIMARY KEY, first_row INTEGER NOT NULL)")

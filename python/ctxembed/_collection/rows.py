@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -110,7 +109,7 @@ def _as_bytes(rows: NDArray[Any]) -> memoryview:
 
 def vectors_checksum(rows: NDArray[Any]) -> int:
     """Return the CRC-32 of rows."""
-    return zlib.crc32(_as_bytes(np.ascontiguousarray(rows)))
+    return _core.rows_checksum(np.ascontiguousarray(rows).view(np.uint8))
 
 
 _flush: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
@@ -230,7 +229,7 @@ def read_tail(path: Path, descriptor: int, layout: Layout, parts: Sequence[tuple
         position += read
     start = 0
     for rows, expected in parts:
-        found = zlib.crc32(view[start * layout.width : (start + rows) * layout.width])
+        found = vectors_checksum(content[start : start + rows])
         if found != expected:
             raise damaged(
                 path, f"the checksum of rows {start} to {start + rows - 1} is {found:08x}, not {expected:08x}"

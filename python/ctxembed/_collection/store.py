@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ctxembed import _core
 from ctxembed._collection import rows as row_files
-from ctxembed._collection.catalogue import checksum, chunk_checksum, connect, damaged, sqlite_errors, transaction
+from ctxembed._collection.catalogue import checksum, connect, damaged, sqlite_errors, transaction
 from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
 from ctxembed._collection.fields import FieldColumns, add_columns, write_fields
 from ctxembed._collection.finder import Finder
@@ -390,7 +391,7 @@ class Store:
             row = old.first_row + chunk
             start, stop = (None, None) if document.spans is None else document.spans[chunk]
             kept = text if self._store_text else None
-            found = chunk_checksum(row, old.number, chunk, kept, start, stop)
+            found = checksum(row, old.number, chunk, kept, start, stop)
             connection.execute(
                 "UPDATE chunks SET start = ?, stop = ?, checksum = ? WHERE row = ?", (start, stop, found, row)
             )
@@ -568,16 +569,9 @@ def _document_rows(
 
 
 def _chunk_rows(documents: Sequence[NewDocument], row: int, *, keep_text: bool) -> Iterator[tuple[Any, ...]]:
-    start = stop = None
     for document in documents:
-        number, spans = document.number, document.spans
-        for chunk, text in enumerate(document.chunks):
-            if spans is not None:
-                start, stop = spans[chunk]
-            kept = text if keep_text else None
-            yield row, number, chunk, kept, start, stop, chunk_checksum(row, number, chunk, kept, start, stop)
-            row += 1
-        start = stop = None
+        yield from _core.chunk_rows(row, document.number, document.chunks, document.spans, keep_text)
+        row += len(document.chunks)
 
 
 def _text(value: object) -> str | None:

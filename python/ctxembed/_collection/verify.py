@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ctxembed._collection.catalogue import checksum, chunk_checksum
+from ctxembed._collection.catalogue import checksum
 from ctxembed._collection.rows import vectors_checksum
 from ctxembed._errors import CollectionError, IndexFileError
 
@@ -114,7 +114,7 @@ def _chunks_of(folder: Folder, view: View, document: Sequence[Any]) -> Iterator[
     if [values[:3] for values in found] != [(first + chunk, number, chunk) for chunk in range(rows)]:
         yield f"{folder.catalogue}: the document {name!r:.100} has other chunks than its {rows}"
     for *values, expected in found:
-        if chunk_checksum(*values) != expected:
+        if checksum(*values) != expected:
             yield f"{folder.catalogue}: the chunk {values[2]} of the document {name!r:.100} is changed"
 
 

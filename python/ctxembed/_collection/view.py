@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ctxembed._collection.catalogue import changed_tables, checksum, chunk_checksum, connect, damaged, sqlite_errors
+from ctxembed._collection.catalogue import changed_tables, checksum, connect, damaged, sqlite_errors
 from ctxembed._collection.fields import FieldColumns, check_rows, rows_mask, select_documents, select_rows
 from ctxembed._collection.rows import check_size, open_index, read_tail, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
@@ -192,7 +192,7 @@ class View:
     def _checked_chunk(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         row, document, chunk, text, start, stop, expected = values
         try:
-            fits = chunk_checksum(row, document, chunk, text, start, stop) == expected
+            fits = checksum(row, document, chunk, text, start, stop) == expected
         except (AttributeError, TypeError, ValueError):  # of another type than was stored
             fits = False
         if not fits:

@@ -27,7 +27,7 @@ from ctxembed._planning.splitting import split_long
 from ctxembed._results import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -110,6 +110,8 @@ class Entry:
     """Requests that had succeeded when it failed for the first time."""
     is_waiting: bool = True
     """Whether it was neither stored nor has failed."""
+    twin: Entry | None = None
+    """Another of the same content, which waits for the same rows."""
 
 
 @dataclass(slots=True, eq=False)
@@ -160,7 +162,7 @@ class Ingestion:
         self._first_number = self._next_number = store.begin()
         self._seen = bytearray(self._first_number)
         self._lock = threading.Lock()  # of what the thread that stores and the one that reads share
-        self._waiting: dict[bytes, list[Entry]] = {}
+        self._waiting: dict[bytes, Entry] = {}  # the first of each content; the others are its twins
         self._waiting_ids: set[str] = set()
         self._failed_ids: set[str] = set()
         self._fed: dict[int, Entry] = {}
@@ -256,7 +258,8 @@ class Ingestion:
         with self._lock:
             self._waiting_ids.add(new.id)
             for entry in entries:
-                self._waiting.setdefault(entry.key, []).append(entry)
+                entry.twin = self._waiting.get(entry.key)
+                self._waiting[entry.key] = entry
         return entries
 
     def _check_first(self, name: str, number: int | None) -> None:
@@ -359,7 +362,7 @@ class Ingestion:
         windows: dict[bytes, NDArray[Any]] = {}
         spent: list[bytes] = []
         with self._lock:
-            entries = [(entry, vectors[key]) for key in vectors for entry in self._waiting.get(key, ())]
+            entries = [(entry, found) for key, found in vectors.items() for entry in self._twins(key)]
             waiting = len(self._waiting)
         for entry, found in entries:
             if entry.windows is None or entry.window is None:
@@ -384,8 +387,9 @@ class Ingestion:
         )
         with self._lock:
             for key in vectors:
-                for entry in self._waiting.pop(key, ()):
+                for entry in self._twins(key):
                     entry.is_waiting = False
+                self._waiting.pop(key, None)
             self._waiting_ids.difference_update([document.id for document in documents])
             updated = sum(document.replaces is not None for document in documents)
             self._updated += updated
@@ -393,6 +397,13 @@ class Ingestion:
             self._chunks += sum(map(len, rows))
         self._successes += 1
         self._failed_in_a_row, self._down_since, self._backoff, self._wait = 0, None, 0.0, False
+
+    def _twins(self, key: bytes) -> Iterator[Entry]:
+        """Iterate over what waits for the rows of a key."""
+        entry = self._waiting.get(key)
+        while entry is not None:
+            yield entry
+            entry = entry.twin
 
     def handle(self, part: Embeddings, positions: Sequence[int]) -> None:
         """Take the next part of the stream: store what was not stored yet, and see what failed."""
@@ -462,11 +473,11 @@ class Ingestion:
         entry.is_waiting = False
         with self._lock:
             self._waiting_ids.discard(entry.document.id)
-            waiting = self._waiting.get(entry.key)
-            if waiting is not None and entry in waiting:
-                waiting.remove(entry)
-                if not waiting:
-                    del self._waiting[entry.key]
+            others = [other for other in self._twins(entry.key) if other is not entry]
+            self._waiting.pop(entry.key, None)
+            for other in others:
+                other.twin = self._waiting.get(other.key)
+                self._waiting[other.key] = other
 
     def _fail(self, entry: Entry, failure: Failure) -> None:
         self._drop(entry)

@@ -233,7 +233,6 @@ class _Source:
         self._ingestion = ingestion
         self._is_async = hasattr(documents, "__aiter__")
         self._documents: Any = documents.__aiter__() if self._is_async else iter(documents)
-        self._queue: list[Entry] = []
         self.whole = False
         """Whether the input was read to its end."""
 
@@ -244,27 +243,26 @@ class _Source:
 
     def entries(self) -> Iterator[Entry]:
         """Yield what is to be sent."""
-        ingestion, control = self._ingestion, self._ingestion.control
+        ingestion, control, documents = self._ingestion, self._ingestion.control, self._documents
         while not ingestion.ends():
-            seconds = ingestion.pause()
-            if seconds:
+            if seconds := ingestion.pause():
                 ingestion.report_progress()
                 if control.wait(seconds):
                     return
-            entry = self._next_entry()
-            if entry is not None:
+            # While the API is down, what failed comes first: the input is not read further.
+            if (self.whole or ingestion.is_down) and (entry := ingestion.again()) is not None:
                 yield entry
                 continue
             if self.whole:
                 return
             control.interruptible = True
             try:
-                value = next(self._documents, _END)
+                value = next(documents, _END)
             except StopJob:
                 return
             finally:
                 control.interruptible = False
-            self._take(value)
+            yield from self._take(value)
 
     async def chunks_async(self) -> AsyncIterator[list[str]]:
         """Yield as :meth:`chunks` does, from an iterable of either kind."""
@@ -279,32 +277,21 @@ class _Source:
             if seconds:
                 ingestion.report_progress()
                 await anyio.sleep(seconds)
-            entry = self._next_entry()
-            if entry is not None:
+            if (self.whole or ingestion.is_down) and (entry := ingestion.again()) is not None:
                 yield entry
                 continue
             if self.whole:
                 return
-            if self._is_async:
-                value = await anext(self._documents, _END)
-            else:
-                value = next(self._documents, _END)
-            self._take(value)
+            value = await anext(self._documents, _END) if self._is_async else next(self._documents, _END)
+            for entry in self._take(value):
+                yield entry
 
-    def _next_entry(self) -> Entry | None:
-        if self._queue:
-            return self._queue.pop(0)
-        # While the API is down, what failed comes first: the input is not read further.
-        if self.whole or self._ingestion.is_down:
-            return self._ingestion.again()
-        return None
-
-    def _take(self, value: object) -> None:
+    def _take(self, value: object) -> list[Entry]:
         if value is _END:
             self.whole = True
             self._ingestion.exhaust()
-        else:
-            self._queue += self._ingestion.take(value)
+            return []
+        return self._ingestion.take(value)
 
 
 async def run_async(ingestion: Ingestion, client: Any, documents: Any) -> IngestReport:

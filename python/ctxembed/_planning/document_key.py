@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from ctxembed import _core
 from ctxembed._models import check_dimensions, get_model
 
 if TYPE_CHECKING:
@@ -60,19 +61,28 @@ class DocumentKeys:
         """Return the key of one document, 32 bytes. Raises as :func:`document_key` does."""
         if isinstance(chunks, str | bytes | bytearray) or not isinstance(chunks, Iterable):
             raise TypeError(f"chunks must be an iterable of str, got {chunks!r:.100}")
-        parts: list[bytes] = []
-        for number, chunk in enumerate(chunks):
-            try:
-                parts.append(_sized(chunk.encode()))
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"chunks[{number}] holds a lone surrogate (character {error.start}), which UTF-8 cannot encode"
-                ) from None
-            except AttributeError:
-                raise TypeError(f"chunks[{number}] must be a str, got {type(chunk).__name__}") from None
+        texts = chunks if type(chunks) is list else list(chunks)
+        try:
+            content = _core.sized_texts(texts)
+        except (TypeError, UnicodeEncodeError):
+            _refuse(texts)
+            raise
         digest = self._start.copy()
-        digest.update(_number(len(parts)) + b"".join(parts))
+        digest.update(content)
         return digest.digest()
+
+
+def _refuse(chunks: list[str]) -> None:
+    """Raise the error that names the first chunk that is no text."""
+    for number, chunk in enumerate(chunks):
+        if not isinstance(chunk, str):
+            raise TypeError(f"chunks[{number}] must be a str, got {type(chunk).__name__}") from None
+        try:
+            chunk.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"chunks[{number}] holds a lone surrogate (character {error.start}), which UTF-8 cannot encode"
+            ) from None
 
 
 def document_key(
