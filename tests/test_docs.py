@@ -108,7 +108,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, capsys):
 
 @pytest.mark.parametrize("page", pages_with(commands))
 def test_the_commands_of_a_page_run(page, reader):
-    """In order, as a reader would type them. Servers and the demo have tests of their own."""
+    """In order, as a reader would type them, each a process. Servers and the demo have tests of their own."""
     for command in commands(page):
         if not command.startswith("ctxembed ") or command.split()[1] in {"serve", "demo"}:
             continue

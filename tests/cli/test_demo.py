@@ -1,4 +1,4 @@
-"""`ctxembed demo`."""
+"""`ctxembed demo` as a reader runs it: it reads all modules of this Python and starts six processes, for 15 seconds."""
 
 from __future__ import annotations
 
