@@ -161,6 +161,8 @@ def test_every_error_pickles_with_its_attributes(server):
         ctxembed.MissingKeyError("x"),
         ctxembed.IndexFileError("x"),
         ctxembed.SpaceError("x"),
+        ctxembed.CollectionError("x"),
+        ctxembed.CollectionLockedError("x", "host", 7, "2026-11-29T00:00:00+00:00"),
         ctxembed.ClosedClientError("x"),
     ]
     tree = {ctxembed.CtxembedError}
