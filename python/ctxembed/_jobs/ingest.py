@@ -421,7 +421,8 @@ class Ingestion:
         if unstored:
             self.commit(unstored, part.usage, part.space)
         if failures:
-            self._failure_usage += part.usage
+            if not unstored:  # else it was stored with the rows
+                self._failure_usage += part.usage
             first = part.failures[0].error
             if self._may_pass(first):
                 self._failed_in_a_row += 1
