@@ -62,13 +62,13 @@ NOTES = {
     "client": "Processor time of the client's process, over all threads and requests. A request uploads 0.6 MB and "
     "downloads 0.7 MB over loopback, from a server of prepared responses. ctxembed also counts, validates and packs "
     "the documents, and checks the responses. Chunks per second are by the wall clock.",
-    "collections": "Ingestion embeds and stores chunks of some 40 words from a server of prepared responses, in a new "
-    "process on one CPU: the processor time of draining `Client.stream`, which stores nothing, of `Collection.ingest`, and of "
-    "the whole command. Memory is the peak above a process that imports numpy and httpx. A search in a new process "
-    "includes starting Python, and `ctxembed search` also has its query embedded by a local server; the files are "
-    "in the page cache. Filters have other parameters at each call, since the rows of a filter are kept. Results "
-    "are compared with numpy. faiss has no cosine over int8: its rows are scaled to one length and rounded again. "
-    "LanceDB, where it is installed, searches float16 without a vector index.",
+    "collections": "Ingestion embeds and stores chunks of some 40 words from a server of prepared responses, in a "
+    "new process on one CPU: the processor time of draining `Client.stream`, which stores nothing, of "
+    "`Collection.ingest`, and of the whole command. Memory is the peak above a process that imports numpy and httpx. "
+    "A search in a new process includes starting Python, and `ctxembed search` also has its query embedded by a "
+    "local server; the files are in the page cache. Filters have other parameters at each call, since the rows of a "
+    "filter are kept. Results are compared with numpy. faiss has no cosine over int8: its rows are scaled to one "
+    "length and rounded again. LanceDB, where it is installed, searches float16 without a vector index.",
     "pacing": "First, a leaky bucket of a rate unknown to the clients: the share of the rate that was used, and of the "
     "requests that were refused, after the first minute. Then a server with latency alone: the time as a multiple of "
     "requests x latency / concurrency.",
