@@ -18,11 +18,9 @@ from ctxembed._collection.reader import CollectionReader, check_id
 from ctxembed._collection.state import Generation, write_generation, write_setting
 from ctxembed._collection.store import Store
 from ctxembed._errors import CollectionError
-from ctxembed._jobs.control import JobControl, handled_signals
-from ctxembed._jobs.ingest import Ingestion, IngestOptions
-from ctxembed._jobs.run import check_client, run, run_async
 from ctxembed._models import DEFAULT_MODEL, Model, as_int, check_dimensions, get_model
 
+# Jobs are imported when one runs: they take the client and its HTTP stack along, which a search by a vector needs not.
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from os import PathLike
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from ctxembed._collection.folder import Folder
     from ctxembed._core import Calibration
     from ctxembed._documents import IngestProgress, IngestReport
+    from ctxembed._jobs.control import JobControl
+    from ctxembed._jobs.ingest import IngestOptions
     from ctxembed._models import EncodingFormat
 
 __all__ = ["Collection"]
@@ -273,6 +273,9 @@ class Collection(CollectionReader):
         In the main thread, Ctrl-C ends the ingestion gently: what is in flight is stored, for eight seconds at most,
         and the report says ``stopped="interrupted"``. A second Ctrl-C cancels what is in flight.
         """
+        from ctxembed._jobs.control import JobControl, handled_signals
+        from ctxembed._jobs.run import check_client
+
         check_client(client, is_async=False)
         options = _options(
             max_cost_usd, max_errors, max_wait, prune=prune, retry_failed=retry_failed, split_long=split_long
@@ -292,6 +295,9 @@ class Collection(CollectionReader):
         *,
         on_failure: Callable[[str | None, str | None, str], object] | None = None,
     ) -> IngestReport:
+        from ctxembed._jobs.ingest import Ingestion
+        from ctxembed._jobs.run import run
+
         with self._one_ingestion() as store:
             return run(Ingestion(store, options, control, progress, on_failure), client, documents)
 
@@ -334,6 +340,10 @@ class Collection(CollectionReader):
         Responses are stored in a worker thread, so the event loop goes on. Cancelling the task cancels the requests in
         flight; a commit that has begun ends.
         """
+        from ctxembed._jobs.control import JobControl
+        from ctxembed._jobs.ingest import Ingestion
+        from ctxembed._jobs.run import check_client, run_async
+
         check_client(client, is_async=True)
         options = _options(
             max_cost_usd, max_errors, max_wait, prune=prune, retry_failed=retry_failed, split_long=split_long
@@ -445,6 +455,8 @@ def _is_immutable(folder: Folder) -> bool:
 
 
 def _options(max_cost_usd: Any, max_errors: object, max_wait: object, **switches: object) -> IngestOptions:
+    from ctxembed._jobs.ingest import IngestOptions
+
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be a bool, got {value!r:.100}")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctxembed._documents import Hit
-from ctxembed._jobs.run import check_client
 from ctxembed._models import as_int
 from ctxembed._results import Embeddings
 
@@ -133,6 +132,8 @@ def _query_options(view: View) -> dict[str, Any]:
 
 
 def _check_embeds_queries(client: Any, *, is_async: bool) -> None:
+    from ctxembed._jobs.run import check_client
+
     if not callable(getattr(client, "embed_queries", None)):
         raise TypeError(f"client must be a Client or have embed_queries(queries, ...), got {type(client).__name__}")
     check_client(client, is_async=is_async, calls=("search", "asearch"))
