@@ -64,7 +64,8 @@ def wait_until(condition):
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
 )
 def test_a_signal_stores_what_is_in_flight_and_the_same_command_goes_on(start, slow, tmp_path, number, code):
-    process = start(slow, *EMBED)
+    # These tests may run under nohup themselves.
+    process = start(slow, *EMBED, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
     wait_until(lambda: paid_of(slow) >= 2)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
