@@ -202,7 +202,7 @@ def numkong_packed(case: SearchCase, threads: int) -> Call:
     distances = numkong.hammings_packed if bits else numkong.angulars_packed
     few = len(queries) < 8
     packed = case.data.cache.get(
-        ("numkong", tuple(blocks)), lambda: {block: pack(rows[slice(*block)]) for block in blocks} if few else {}
+        ("numkong", few, tuple(blocks)), lambda: {block: pack(rows[slice(*block)]) for block in blocks} if few else {}
     )
 
     def call() -> tuple[np.ndarray, np.ndarray]:

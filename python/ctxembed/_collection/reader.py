@@ -456,12 +456,10 @@ class CollectionReader:
         view = self._current()
         generation = view.generation
         usage = Usage()
-        ledger = view.query(
-            "SELECT requests, unreported, prompt_tokens, total_tokens, cost_usd, discarded_requests, discarded_tokens, "
-            "discarded_cost_usd FROM responses"
-        )
-        for row in ledger:
-            usage += _usage(row)
+        for *values, expected in view.query("SELECT * FROM responses"):
+            if checksum(*values[1:]) != expected:
+                raise damaged(self._folder.catalogue, f"the row {values[0]} of responses is changed")
+            usage += _usage(values[5:])
         size = sum(entry.stat().st_size for entry in self._folder.path.rglob("*") if entry.is_file())
         [(failed,)] = view.query("SELECT count(*) FROM failures")
         return CollectionStats(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import select
@@ -17,6 +18,9 @@ __all__ = ["JobControl", "StopJob", "handled_signals"]
 
 GRACE: Final = 8.0
 """Seconds for which the requests in flight are waited for: less than the ten after which `docker stop` kills."""
+
+_END: Final = b"\n"
+"""Tells the thread that waits for a stop that the job has ended."""
 
 
 class StopJob(BaseException):
@@ -35,49 +39,50 @@ class JobControl:
         self._abort: Callable[[], object] | None = None
         self.interruptible = False
         """Whether a signal raises :class:`StopJob`: while the caller's code is waited for, in the thread of the job."""
-        self._pipe: tuple[int, int] | None = None
-        self._thread: threading.Thread | None = None
+        self._writing: int | None = None
 
     def __enter__(self) -> Self:
-        # A thread waits for the stop, since a signal handler can neither wait nor start a thread safely.
-        self._pipe = os.pipe()
-        self._thread = threading.Thread(target=self._serve, args=(self._pipe[0],), name="ctxembed-stop", daemon=True)
+        # A thread waits for the stop, since a signal handler can neither wait nor start a thread safely. Nothing waits
+        # for the thread: it closes its end of the pipe by itself.
+        reading, self._writing = os.pipe()
         try:
-            self._thread.start()
+            _thread.start_new_thread(self._serve, (reading,))
         except RuntimeError:  # no thread can be started: what is in flight is waited for
-            self._thread = None
+            os.close(reading)
         self._wake()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._abort = None
-        if self._pipe is None:
-            return
-        reading, writing = self._pipe
-        self._pipe = None
-        os.close(writing)
-        if self._thread is not None:
-            self._thread.join()
-        os.close(reading)
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with contextlib.suppress(OSError):
+                os.write(writing, _END)  # a forked child may keep the pipe open
+            os.close(writing)
 
     def _serve(self, reading: int) -> None:
-        timeout: float | None = None
-        while True:
-            ready, _, _ = select.select([reading], [], [], timeout)
-            if ready and not os.read(reading, 64):
-                return
-            if self.at_once or (self.stopped and not ready):
-                self.at_once, timeout = True, None
-                abort = self._abort
-                if abort is not None:
-                    abort()
-            elif self.stopped and timeout is None:
-                timeout = GRACE
+        poll = select.poll()
+        poll.register(reading, select.POLLIN)
+        grace: float | None = None
+        try:
+            while True:
+                is_over = not poll.poll(None if grace is None else grace * 1000)
+                if not is_over and ((content := os.read(reading, 64)) == b"" or _END in content):
+                    return
+                if self.at_once or (self.stopped and is_over):
+                    self.at_once, grace = True, None
+                    abort = self._abort
+                    if abort is not None:
+                        abort()
+                elif self.stopped and grace is None:
+                    grace = GRACE
+        finally:
+            os.close(reading)
 
     def _wake(self) -> None:
-        if self._pipe is not None and (self.stopped or self.at_once):
+        if self._writing is not None and (self.stopped or self.at_once):
             with contextlib.suppress(OSError):
-                os.write(self._pipe[1], b".")
+                os.write(self._writing, b".")
 
     def attach(self, abort: Callable[[], object] | None) -> None:
         """Set what cancels the requests in flight."""
