@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 import numpy as np
@@ -23,7 +24,21 @@ if TYPE_CHECKING:
 
     from ctxembed._models import EncodingFormat, InputType
 
-__all__ = ["NO_USAGE", "EmbedError", "Embeddings", "Failure", "InvalidDocumentsError", "Problem", "Usage"]
+__all__ = [
+    "NO_USAGE",
+    "EmbedError",
+    "Embeddings",
+    "Failure",
+    "InvalidDocumentsError",
+    "Problem",
+    "Usage",
+    "document_rows",
+]
+
+
+def document_rows(vectors: NDArray[Any], offsets: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
+    """Iterate over the rows of each document, as views."""
+    return (vectors[start:stop] for start, stop in pairwise(offsets.tolist()))
 
 
 @_core.register_class
@@ -188,7 +203,7 @@ class Embeddings:
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         """Iterate over the documents, as views."""
-        return (self[position] for position in range(len(self)))
+        return document_rows(self.vectors, self.offsets)
 
     def __repr__(self) -> str:
         """Show sizes, never the vectors."""

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
@@ -13,6 +14,7 @@ use crate::memory;
 /// Add the functions to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(row_checksum, module)?)?;
+    module.add_function(wrap_pyfunction!(document_rows, module)?)?;
     module.add_function(wrap_pyfunction!(chunk_rows, module)?)?;
     module.add_function(wrap_pyfunction!(rows_checksum, module)?)?;
     module.add_function(wrap_pyfunction!(sized_texts, module)?)
@@ -76,38 +78,87 @@ fn row_checksum(values: &Bound<'_, PyTuple>) -> PyResult<u32> {
     Ok(checksum.0.finalize())
 }
 
-/// Return the rows of a document's chunks: row, document, chunk, text, start, stop, checksum.
+/// Return the rows of the table of documents.
+///
+/// `documents` are `NewDocument`s, `vectors` the bytes of the rows of all their chunks, `first` the number of the first.
+/// The columns are: number, id, key, details, source, metadata, first row, rows, checksum of the vectors, checksum,
+/// record.
 #[pyfunction]
+fn document_rows<'py>(
+    py: Python<'py>,
+    documents: &Bound<'py, PyList>,
+    vectors: &Bound<'py, PyAny>,
+    mut first: i64,
+) -> PyResult<Bound<'py, PyList>> {
+    let vectors = Rows::<u8>::extract("vectors", vectors)?;
+    let (mut rest, width) = (vectors.values(), vectors.width());
+    let rows = PyList::empty(py);
+    for document in documents.iter() {
+        let number = document.getattr(intern!(py, "number"))?;
+        let name = document.getattr(intern!(py, "id"))?;
+        let key = document.getattr(intern!(py, "key"))?;
+        let details = document.getattr(intern!(py, "details"))?;
+        let source = document.getattr(intern!(py, "source"))?;
+        let metadata = document.getattr(intern!(py, "metadata"))?;
+        let record = document.getattr(intern!(py, "record"))?;
+        let count = document.getattr(intern!(py, "chunks"))?.len()?;
+        let Some((own, others)) = count.checked_mul(width).and_then(|bytes| rest.split_at_checked(bytes)) else {
+            return Err(PyValueError::new_err("vectors has fewer rows than the documents have chunks"));
+        };
+        rest = others;
+        let (count, vectors_checksum) = (count as i64, crc32fast::hash(own));
+        let mut checksum = RowChecksum::default();
+        for value in [&number, &name, &key, &details, &source, &metadata] {
+            checksum.value(value)?;
+        }
+        for value in [first, count, i64::from(vectors_checksum)] {
+            checksum.int(value);
+        }
+        let checksum = checksum.0.finalize();
+        rows.append((number, name, key, details, source, metadata, first, count, vectors_checksum, checksum, record))?;
+        first += count;
+    }
+    Ok(rows)
+}
+
+/// Return the rows of the table of chunks: row, document, chunk, text, start, stop, checksum.
+///
+/// `documents` are `NewDocument`s, `row` is the number of their first row.
+#[pyfunction]
+#[pyo3(signature = (documents, row, *, keep_text))]
 fn chunk_rows<'py>(
     py: Python<'py>,
-    row: i64,
-    document: i64,
-    texts: &Bound<'py, PyList>,
-    spans: Option<&Bound<'py, PyList>>,
+    documents: &Bound<'py, PyList>,
+    mut row: i64,
     keep_text: bool,
 ) -> PyResult<Bound<'py, PyList>> {
     let rows = PyList::empty(py);
-    for (chunk, text) in texts.iter().enumerate() {
-        let (row, chunk) = (row + chunk as i64, chunk as i64);
-        let mut checksum = RowChecksum::default();
-        checksum.int(row);
-        checksum.int(document);
-        checksum.int(chunk);
-        let text = if keep_text { text } else { py.None().into_bound(py) };
-        checksum.value(&text)?;
-        let span: Option<(i64, i64)> = match spans {
-            Some(spans) => Some(spans.get_item(chunk as usize)?.extract()?),
-            None => None,
-        };
-        if let Some((start, stop)) = span {
-            checksum.int(start);
-            checksum.int(stop);
-        } else {
-            checksum.none();
-            checksum.none();
+    for document in documents.iter() {
+        let number: i64 = document.getattr(intern!(py, "number"))?.extract()?;
+        let texts = document.getattr(intern!(py, "chunks"))?.cast_into::<PyList>()?;
+        let spans: Option<Bound<'_, PyList>> = document.getattr(intern!(py, "spans"))?.extract()?;
+        for (chunk, text) in texts.iter().enumerate() {
+            let mut checksum = RowChecksum::default();
+            checksum.int(row);
+            checksum.int(number);
+            checksum.int(chunk as i64);
+            let text = if keep_text { text } else { py.None().into_bound(py) };
+            checksum.value(&text)?;
+            let span: Option<(i64, i64)> = match &spans {
+                Some(spans) => Some(spans.get_item(chunk)?.extract()?),
+                None => None,
+            };
+            if let Some((start, stop)) = span {
+                checksum.int(start);
+                checksum.int(stop);
+            } else {
+                checksum.none();
+                checksum.none();
+            }
+            let (start, stop) = (span.map(|span| span.0), span.map(|span| span.1));
+            rows.append((row, number, chunk, text, start, stop, checksum.0.finalize()))?;
+            row += 1;
         }
-        let (start, stop) = (span.map(|span| span.0), span.map(|span| span.1));
-        rows.append((row, document, chunk, text, start, stop, checksum.0.finalize()))?;
     }
     Ok(rows)
 }

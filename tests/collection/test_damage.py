@@ -247,7 +247,7 @@ def test_a_tail_with_rows_in_another_order_is_found(damaged, whole):
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("PRAGMA user_version = 2", "has format version 2, and this ctxembed reads up to 1: update ctxembed"),
+        ("PRAGMA user_version = 9", "has format version 9, and this ctxembed reads up to 2: update ctxembed"),
         ("PRAGMA user_version = 0", "has format version 0"),
         ("PRAGMA application_id = 7", "is not the catalogue of a collection"),
     ],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from ctxembed import Collection
+from ctxembed import Collection, Document
 from ctxembed._collection.catalogue import FORMAT_VERSION
 
-from tests.collection.make_sample import DOCUMENTS, LAST, SAMPLE
+from tests.collection.make_sample import DOCUMENTS, LAST, SAMPLES
 from tests.collection.samples import LocalEmbedder, contents, document, expected, hits_of, vectors_of
 
 HELD = [
@@ -18,18 +18,18 @@ HELD = [
 ]
 
 
-@pytest.fixture
-def path(tmp_path):
-    return shutil.copytree(SAMPLE, tmp_path / "v1.ctx")
+@pytest.fixture(params=range(1, FORMAT_VERSION + 1))
+def path(request, tmp_path):
+    return shutil.copytree(SAMPLES / f"v{request.param}", tmp_path / "sample.ctx")
 
 
-def test_there_is_a_sample_of_the_version_that_is_written():
-    assert SAMPLE.name == f"v{FORMAT_VERSION}"
-    assert sum(file.stat().st_size for file in SAMPLE.rglob("*") if file.is_file()) < 150_000
+def test_there_is_a_sample_of_each_version():
+    assert sorted(sample.name for sample in SAMPLES.iterdir()) == [f"v{n}" for n in range(1, FORMAT_VERSION + 1)]
+    assert sum(file.stat().st_size for file in SAMPLES.rglob("*") if file.is_file()) < 300_000
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_a_collection_of_version_1_is_read(path, read_only):
+def test_a_collection_of_any_version_is_read(path, read_only):
     with Collection.open(path, read_only=read_only) as collection:
         assert contents(collection) == expected(HELD)
         assert collection.get(LAST.id) == LAST
@@ -44,13 +44,15 @@ def test_a_collection_of_version_1_is_read(path, read_only):
         assert {one.id for one in collection.documents("lang = 'de' AND number > 2")} == {"doc-4", "doc-8"}
 
 
-def test_a_collection_of_version_1_is_written_to(path):
+def test_a_collection_of_any_version_is_written_to(path):
     with Collection.open(path) as collection:
         client = LocalEmbedder()
-        report = collection.ingest([*HELD, document(50)], client)
-        assert (report.added, report.unchanged, len(client.sent)) == (1, len(HELD), 1)
+        copy = Document("a copy of doc-3", document(3).chunks)
+        report = collection.ingest([*HELD, document(50), copy], client)
+        assert (report.added, report.unchanged, len(client.sent)) == (2, len(HELD), 1)
+        assert collection.delete([copy.id]) == 1
         assert collection.delete(["doc-0"]) == 1
-        assert collection.compact() == 2 + 3 + 1
+        assert collection.compact() == 2 + 3 + 1 + len(copy.chunks)
         assert contents(collection) == expected([*HELD[1:], document(50)])
         assert collection.verify() == []
     with Collection.open(path, read_only=True) as collection:

@@ -21,7 +21,7 @@ from ctxembed._collection.folder import folder_of
 from ctxembed._errors import APIError
 from ctxembed._jobs.control import JobControl, handled_signals
 from ctxembed._jobs.documents import InvalidDocumentError
-from ctxembed._jobs.reading import InputDocument, open_inputs
+from ctxembed._jobs.reading import Rejected, open_inputs
 from ctxembed._jobs.rejects import RejectsFile, is_rejects_file
 from ctxembed._models import DEFAULT_MODEL
 from ctxembed._planning.plan import plural
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from ctxembed._client import Client
     from ctxembed._documents import IngestProgress, IngestReport
     from ctxembed._jobs.display import Display
+    from ctxembed._jobs.documents import UnchangedDocument
     from ctxembed._jobs.ingest import IngestOptions
-    from ctxembed._jobs.reading import Inputs, ReadOptions
+    from ctxembed._jobs.reading import InputDocument, Inputs, ReadOptions
     from ctxembed._models import EncodingFormat
     from ctxembed._results import Usage
 
@@ -95,9 +96,9 @@ def _open_inputs(settings: Settings) -> Inputs:
     return open_inputs(names or settings.inputs, settings.reading, stdin)
 
 
-def _documents(inputs: Inputs, collection: Path) -> Iterator[InputDocument | InvalidDocumentError]:
+def _documents(inputs: Inputs, collection: Path) -> Iterator[InputDocument | UnchangedDocument | InvalidDocumentError]:
     for item in inputs:
-        if isinstance(item, InputDocument):
+        if not isinstance(item, Rejected):
             yield item
         elif not is_rejects_file(item.place, collection):
             yield InvalidDocumentError(item.reason, item.id, item.place)
@@ -162,6 +163,7 @@ class _Job:
         # Documents wait in the thousands and form no cycles. Looking for these as often as by default takes a tenth of
         # the time.
         gc.set_threshold(_OBJECTS)
+        self._inputs.skip_known(collection._writing().find_record)  # noqa: SLF001
         try:
             with handled_signals(self._control, _SIGNALS, self._on_signal):
                 return collection._ingest(  # noqa: SLF001

@@ -82,7 +82,7 @@ def plan(
 
 def _read(inputs: list[str], options: ReadOptions) -> tuple[list[InputDocument], list[Rejected], Skipped]:
     """Return all documents, what is none, and what was left out."""
-    from ctxembed._jobs.reading import Rejected, open_inputs
+    from ctxembed._jobs.reading import InputDocument, Rejected, open_inputs
 
     documents: list[InputDocument] = []
     rejected: list[Rejected] = []
@@ -91,11 +91,11 @@ def _read(inputs: list[str], options: ReadOptions) -> tuple[list[InputDocument],
         for item in items:
             if isinstance(item, Rejected):
                 rejected.append(item)
-                continue
-            first = places.setdefault(item.id, item.place)
-            if first is not item.place:
-                raise ValueError(f"{item.place}: id {item.id!r} was used before, at {first}")
-            documents.append(item)
+            elif isinstance(item, InputDocument):
+                first = places.setdefault(item.id, item.place)
+                if first is not item.place:
+                    raise ValueError(f"{item.place}: id {item.id!r} was used before, at {first}")
+                documents.append(item)
     if not documents and not rejected:
         note = f"; {items.skipped}" if items.skipped else ""
         raise ValueError(f"{', '.join(inputs)}: no documents{note}")

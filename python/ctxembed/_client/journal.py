@@ -20,6 +20,7 @@ import numpy as np
 from ctxembed._client.batches import attach_partial, batches_of
 from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.prepare import pack_documents
+from ctxembed._results import document_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +122,9 @@ class ClientJournal:
             found = self._shared.journal.get([*chunks])
         if not isinstance(found, Mapping):
             raise TypeError(f"journal.get() must return a mapping of keys to rows, got {type(found).__name__}")
-        known = {}
+        known: dict[bytes, NDArray[Any]] = {}
+        if not found:
+            return known
         for key, count in chunks.items():
             if key in found:
                 rows, shape = np.asarray(found[key]), (count, template.width)
@@ -159,10 +162,10 @@ class JournalWriter:
             return None
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(1)  # more threads would only wait for the journal's lock
-        rows = ResponseRows(zip(keys, found, strict=True))
+        matrix = found.vectors.view()
+        matrix.flags.writeable = False  # and so are its slices
+        rows = ResponseRows(zip(keys, document_rows(matrix, found.offsets), strict=True))
         rows.space = found.space
-        for matrix in rows.values():
-            matrix.flags.writeable = False
         error: BaseException | None = None
 
         def put() -> None:

@@ -99,7 +99,8 @@ class StreamState:
         self._key_of = key_of
         self.is_steady = steady
         self._lookup: list[_CountedDocument] = []  # counted, to be looked up in the journal
-        self._copies: dict[bytes, list[_CountedDocument]] = {}  # by key, of documents without an outcome
+        # By key, of documents without an outcome. Most have none, and a list for each would cost time.
+        self._copies: dict[bytes, list[_CountedDocument] | None] = {}
         self._waiting_since: float | None = None  # when the oldest document that is not sent was read
 
         self._uncounted: list[list[str]] = []  # read, not counted yet
@@ -221,7 +222,7 @@ class StreamState:
             self._requests += 1
         self._usage += outcome.usage
         self._retries += outcome.retries
-        copies = [self._copies.pop(key, []) for key in batch.keys]
+        copies = [self._copies.pop(key, None) or () for key in batch.keys]
         if outcome.error is not None and self._raises:
             same = [Failure(copy.position, outcome.error, outcome.attempts) for group in copies for copy in group]
             self._fail([*outcome.failures(), *same])
@@ -266,13 +267,16 @@ class StreamState:
         self._count_if_due(must_send=self.flush_delay() == 0.0 or self._must_send)
         found, self._lookup = self._lookup, []
         documents: dict[bytes, _CountedDocument] = {}
+        key_of, copies = self._key_of, self._copies
         for counted in found:
-            counted.key = self._key_of(counted.position, counted.chunks)
-            if counted.key in self._copies:
-                self._copies[counted.key].append(counted)
+            counted.key = key = key_of(counted.position, counted.chunks)
+            if key not in copies:
+                copies[key] = None
+                documents[key] = counted
+            elif (others := copies[key]) is None:
+                copies[key] = [counted]
             else:
-                self._copies[counted.key] = []
-                documents[counted.key] = counted
+                others.append(counted)
         return Lookup(documents) if documents else None
 
     def add_known(self, lookup: Lookup, known: Mapping[bytes, NDArray[Any]]) -> None:
@@ -282,7 +286,7 @@ class StreamState:
         rows: list[tuple[_CountedDocument, NDArray[Any] | None]] = []
         for key, counted in lookup.documents.items():
             if key in known:
-                rows += [(copy, known[key]) for copy in (counted, *self._copies.pop(key))]
+                rows += [(copy, known[key]) for copy in (counted, *(self._copies.pop(key) or ()))]
             else:
                 self._pending.append(counted)
                 self._pending_size += counted.size

@@ -27,9 +27,10 @@ __all__ = [
     "damaged",
     "sqlite_errors",
     "transaction",
+    "upgrade",
 ]
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """``user_version`` of the database."""
 
 _APPLICATION_ID: Final = 0x43545843
@@ -38,7 +39,7 @@ _APPLICATION_ID: Final = 0x43545843
 _CACHE_KIB: Final = 16_384
 """Page cache of a connection."""
 
-_SCHEMA: Final = """
+_VERSION_1: Final = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value, checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE generations (
     number INTEGER PRIMARY KEY, model TEXT NOT NULL, dimensions INTEGER NOT NULL, encoding_format TEXT NOT NULL,
@@ -82,6 +83,15 @@ CREATE TABLE fields (name TEXT PRIMARY KEY, declared TEXT, place TEXT, checksum 
 CREATE TABLE retired_files (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
+_VERSION_2: Final = """
+DROP INDEX documents_by_key;
+CREATE TABLE keys (prefix BLOB NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (prefix, number)) WITHOUT ROWID;
+ALTER TABLE documents ADD COLUMN record BLOB;
+"""
+
+_SCHEMAS: Final = ("", _VERSION_1, _VERSION_2)
+"""What makes a database of each version one of the next. A new one goes through all, so both have one schema."""
+
 
 def create_catalogue(path: Path) -> sqlite3.Connection:
     """Create the database. All of it is there after one transaction, or nothing."""
@@ -90,22 +100,39 @@ def create_catalogue(path: Path) -> sqlite3.Connection:
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN EXCLUSIVE")
-            for statement in _SCHEMA.split(";"):
-                if statement.strip():
-                    connection.execute(statement)
+            _change_schema(connection, 0, FORMAT_VERSION)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         except BaseException:
             connection.close()
             raise
     return connection
 
 
+def _change_schema(connection: sqlite3.Connection, before: int, after: int) -> None:
+    for schema in _SCHEMAS[before + 1 : after + 1]:
+        for statement in schema.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {after}")
+
+
+def upgrade(connection: sqlite3.Connection, path: Path) -> None:
+    """Make a database of an earlier version one of this version, in one transaction."""
+    if _version(connection) < FORMAT_VERSION:
+        with transaction(connection, path):
+            _change_schema(connection, _version(connection), FORMAT_VERSION)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
 def changed_tables(connection: sqlite3.Connection) -> list[str]:
-    """Return the tables whose columns are not those of a new catalogue."""
-    new = sqlite3.connect(":memory:")
+    """Return the tables whose columns are not those of a new catalogue of this version."""
+    new = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        new.executescript(_SCHEMA)
+        _change_schema(new, 0, _version(connection))
         tables = [name for (name,) in new.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         columns = "SELECT name, type, pk FROM pragma_table_info(?)"
         return [
@@ -161,7 +188,7 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
     found = connection.execute("PRAGMA application_id").fetchone()[0]
     if found != _APPLICATION_ID:
         raise CollectionError(f"{path} is not the catalogue of a collection (its application id is {found:#x})")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(connection)
     if not 1 <= version <= FORMAT_VERSION:
         raise CollectionError(
             f"{path} has format version {version}, and this ctxembed reads up to {FORMAT_VERSION}: update ctxembed"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ctxembed._collection.keys import Keys
 from ctxembed._jobs.store import StoredDocument
 
 if TYPE_CHECKING:
@@ -42,12 +43,15 @@ class DryStore:
         self.space = None if view is None else view.generation.space
         declared = [] if view is None else view.query("SELECT name, declared FROM fields WHERE declared IS NOT NULL")
         self.field_types: Mapping[str, str] = dict(declared)
+        self._stored = None if view is None else Keys(view.query)
         self._keys: set[bytes] = set()
         self._ids: dict[str, int] = {}
         self._failed = view is not None and bool(view.query("SELECT 1 FROM failures LIMIT 1"))
 
     def begin(self) -> int:
         """Return the first number for new documents."""
+        if self._stored is not None:
+            self._stored.load()
         found = [] if self._view is None else self._view.query("SELECT seq FROM sqlite_sequence WHERE name='documents'")
         return found[0][0] + 1 if found else 1
 
@@ -61,6 +65,10 @@ class DryStore:
         number, _, key, details, _, _, first_row, rows, _ = values
         return StoredDocument(number, key, details, first_row, rows)
 
+    def find_record(self, record: bytes) -> tuple[int, str] | None:  # noqa: ARG002
+        """Return None: every document is read."""
+        return None
+
     def failed_key(self, id: str) -> bytes | None:  # noqa: A002
         """Return the key with which a document failed; None where it did not, or has no key."""
         if self._view is None or not self._failed:
@@ -73,12 +81,12 @@ class DryStore:
         return {key: _NOTHING for key in keys if key in self._keys or self._is_stored(key)}
 
     def _is_stored(self, key: bytes) -> bool:
-        if self._view is None:
+        if self._view is None or self._stored is None:
             return False
-        statement = "SELECT 1 FROM documents WHERE substr(key, 1, 8) = ? AND key = ?"
-        return bool(
-            self._view.query(statement, (key[:8], key)) or self._view.query("SELECT 1 FROM windows WHERE key=?", (key,))
-        )
+        return any(
+            self._view.query("SELECT 1 FROM documents WHERE number = ? AND key = ?", (number, key))
+            for number in self._stored.candidates([key])
+        ) or bool(self._view.query("SELECT 1 FROM windows WHERE key = ?", (key,)))
 
     def commit(
         self,
@@ -99,6 +107,9 @@ class DryStore:
         self._keys.difference_update(spent_windows)
 
     def change_details(self, documents: Sequence[NewDocument]) -> None:
+        """Do nothing."""
+
+    def set_records(self, records: Sequence[tuple[bytes, int]]) -> None:
         """Do nothing."""
 
     def record_failures(self, failures: Sequence[FailureRecord], usage: Usage) -> None:

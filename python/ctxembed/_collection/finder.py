@@ -1,4 +1,4 @@
-"""Looks documents up by id, for a job that reads them one after the other."""
+"""Looks documents up by id and by record, for a job that reads them one after the other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["Finder"]
 
 _FILTER_BYTES: Final = 1 << 21
-"""Of a filter: a million ids or keys leave one in sixteen to be looked up in vain."""
+"""Of the filter: a million ids leave one in sixteen to be looked up in vain."""
 
 _READ_AHEAD: Final = 256
 """Documents that are looked up at once, where ids come in the order in which they are stored."""
 
-_FOUND: Final = "SELECT number, id, key, details, first_row, rows FROM documents"
+_FOUND: Final = "SELECT number, id, key, details, first_row, rows, record FROM documents"
 
 
 class _Filter:
@@ -31,9 +31,9 @@ class _Filter:
     def __init__(self) -> None:
         self._bits = bytearray(_FILTER_BYTES)
 
-    def is_new(self, value: str | bytes) -> bool:
-        """Return whether a value was surely not asked for before."""
-        place = hash(value)
+    def is_new(self, name: str) -> bool:
+        """Return whether an id was surely not asked for before."""
+        place = hash(name)
         byte, bit = (place >> 3) & (_FILTER_BYTES - 1), 1 << (place & 7)
         if self._bits[byte] & bit:
             return False
@@ -64,11 +64,19 @@ class Finder:
             self.has_windows = self._connection.execute("SELECT 1 FROM windows LIMIT 1").fetchone() is not None
             has_documents = self._connection.execute("SELECT 1 FROM documents LIMIT 1").fetchone() is not None
         self._asked_ids = None if has_documents else _Filter()
-        self._asked_keys = None if has_documents or self.has_windows else _Filter()
 
-    def may_have(self, key: bytes) -> bool:
-        """Return whether vectors may be stored under a key. Where none were at first, that takes an earlier call."""
-        return self._asked_keys is None or not self._asked_keys.is_new(key)
+    def find_record(self, record: bytes) -> tuple[int, str] | None:
+        """Return number and id of the next document in the order in which they are stored, if it has this record."""
+        if not self._ahead:
+            if self._last < 0:
+                return None
+            with self._lock, sqlite_errors(self._path):
+                self._read_ahead()
+        if not self._ahead or self._ahead[-1][6] != record:
+            return None
+        number, name, *_ = self._ahead.pop()
+        self._last = number
+        return number, name
 
     def find(self, id: str) -> StoredDocument | None:  # noqa: A002
         """Return the stored document with an id."""
@@ -85,20 +93,23 @@ class Finder:
 
     def _look_up(self, name: str) -> StoredDocument | None:
         if not self._ahead and self._last >= 0:
-            # All that was read ahead was asked for: read on, more at a time.
-            self._size = min(2 * self._size, _READ_AHEAD)
-            statement = f"{_FOUND} WHERE number > ? ORDER BY number LIMIT ?"
-            self._ahead = self._connection.execute(statement, (self._last, self._size)).fetchall()[::-1]
+            self._read_ahead()
             if self._ahead and self._ahead[-1][1] == name:
                 return self._found(self._ahead.pop())
         self._ahead, self._size, self._last = [], 1, -1
         row = self._connection.execute(f"{_FOUND} WHERE id = ?", (name,)).fetchone()
         return None if row is None else self._found(row)
 
+    def _read_ahead(self) -> None:
+        """Read on, more at a time: all that was read ahead was asked for."""
+        self._size = min(2 * self._size, _READ_AHEAD)
+        statement = f"{_FOUND} WHERE number > ? ORDER BY number LIMIT ?"
+        self._ahead = self._connection.execute(statement, (self._last, self._size)).fetchall()[::-1]
+
     def _found(self, row: tuple[Any, ...]) -> StoredDocument:
-        number, _, key, details, first, rows = row
+        number, _, key, details, first, rows, record = row
         self._last = number
-        return StoredDocument(number, key, details, first, rows)
+        return StoredDocument(number, key, details, first, rows, record)
 
     def failed_key(self, id: str) -> bytes | None:  # noqa: A002
         """Return the key with which a document failed; None where it did not, or has no key."""

@@ -14,11 +14,12 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._collection import rows as row_files
-from ctxembed._collection.catalogue import checksum, connect, damaged, sqlite_errors, transaction
+from ctxembed._collection.catalogue import checksum, connect, damaged, sqlite_errors, transaction, upgrade
 from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
 from ctxembed._collection.fields import FieldColumns, add_columns, write_fields
 from ctxembed._collection.finder import Finder
 from ctxembed._collection.folder import free_bytes, named_errors
+from ctxembed._collection.keys import Keys
 from ctxembed._collection.rows import Segment, TailWriter, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts, write_setting
 from ctxembed._errors import SpaceError
@@ -41,7 +42,7 @@ _RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
 
 _OWN_FILE: Final = re.compile(r"tail-(\d{6,})\.rows|segments/(\d{6,})\.idx")
 
-_DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CHUNK: Final = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -63,6 +64,7 @@ class Store:
         self._folder = folder
         self._lock = threading.RLock()  # of the connection that writes
         self._connection = connect(folder.catalogue, read_only=False)
+        self._keys = Keys(self._query)
         self._tail: TailWriter | None = None
         self.on_commit: Callable[[], object] = lambda: None
         """Called after each change, also after one that an exception ended: its transaction may be on disk."""
@@ -70,6 +72,7 @@ class Store:
         self._is_current = False
         """Whether the attributes say what the catalogue says. An exception in a change leaves that open."""
         try:
+            upgrade(self._connection, folder.catalogue)
             self._load()
             with sqlite_errors(folder.catalogue):
                 self.field_types = FieldColumns.read(self._connection, folder).declared
@@ -159,11 +162,28 @@ class Store:
             write_setting(connection, "in_flight", None)
             found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone()
         self._finder.restart()
+        self._keys.load()
+        self._write_keys()
         return found[0] + 1 if found else 1
+
+    def _write_keys(self) -> None:
+        """Write the keys that were gathered, if there are enough."""
+        if self._keys.is_full:
+            with self._write() as connection:
+                self._keys.write(connection, self._tail_first + self._open_tail().rows)
+            self._keys.written()
+
+    def _query(self, statement: str, params: Any) -> list[tuple[Any, ...]]:
+        with self._lock, sqlite_errors(self._folder.catalogue):
+            return self._connection.execute(statement, params).fetchall()
 
     def find(self, id: str) -> StoredDocument | None:  # noqa: A002
         """Return the stored document with an id."""
         return self._finder.find(id)
+
+    def find_record(self, record: bytes) -> tuple[int, str] | None:
+        """Return number and id of the document that follows the one that was found last, if it has this record."""
+        return self._finder.find_record(record)
 
     def failed_key(self, id: str) -> bytes | None:  # noqa: A002
         """Return the key with which a document failed; None where it did not, or has no key."""
@@ -171,16 +191,16 @@ class Store:
 
     def vectors_of(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[Any]]:
         """Return the rows of the stored documents and windows that have one of these keys."""
-        keys = [key for key in keys if self._finder.may_have(key)]
         found: dict[bytes, NDArray[Any]] = {}
-        if not keys:
-            return found
-        places = ", ".join("?" * len(keys))
         with self._lock, sqlite_errors(self._folder.catalogue):
-            rows = self._connection.execute(
-                f"SELECT key, first_row, rows, vectors_checksum FROM documents WHERE substr(key, 1, 8) IN ({places})",  # noqa: S608
-                [key[:8] for key in keys],
-            ).fetchall()
+            numbers = self._keys.candidates(keys)
+            if not numbers and not self._finder.has_windows:
+                return found
+            places = ", ".join("?" * len(numbers))
+            rows = self._query(
+                f"SELECT key, first_row, rows, vectors_checksum FROM documents WHERE number IN ({places})",  # noqa: S608
+                numbers,
+            )
             stored = {key: where for key, *where in rows}
             for key in keys:
                 if key in stored:
@@ -225,6 +245,7 @@ class Store:
                 return
             if not self._is_current:
                 self._load()
+                self._keys.load()
             self._is_changing, self._is_current = True, False
             try:
                 yield
@@ -253,15 +274,14 @@ class Store:
         with self._change():
             if space is not None:
                 self._check_space(space)
-            self._check_shapes(documents, vectors)
-            count = sum(len(rows) for rows in vectors)
+            together = self._together(documents, vectors)
+            count = len(together)
             tail = self._tail_with_room(count * self.layout.width)
             first, generation = self._tail_first + tail.rows, self._generation
             if count:
-                together = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
                 tail.append(together)
             with self._write() as connection:
-                self._insert(connection, documents, vectors, first)
+                self._insert(connection, documents, together, first)
                 if count:
                     self._insert_tail_part(connection, first, count, vectors_checksum(together))
                 if space is not None and generation.space is None and first == 0:
@@ -272,10 +292,13 @@ class Store:
                 write_setting(connection, "in_flight", f"{in_flight.requests} {in_flight.documents} {in_flight.chunks}")
             self._generation = generation
             tail.rows += count
+            self._keys.add(documents)
+            self._write_keys()
             if tail.size >= row_files.SEAL_BYTES:
                 self.seal()
 
-    def _check_shapes(self, documents: Sequence[NewDocument], vectors: Sequence[NDArray[Any]]) -> None:
+    def _together(self, documents: Sequence[NewDocument], vectors: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Return the rows of all documents as one contiguous matrix, and check them."""
         width, dtype = self.layout.width, np.dtype(self.layout.dtype)
         for document, rows in zip(documents, vectors, strict=True):
             if rows.shape != (len(document.chunks), width) or rows.dtype != dtype:
@@ -283,6 +306,7 @@ class Store:
                     f"the vectors of the document {document.id!r:.100} must be {dtype} of shape "
                     f"{(len(document.chunks), width)}, got {rows.dtype} of shape {rows.shape}"
                 )
+        return np.concatenate(vectors) if vectors else np.empty((0, width), dtype)
 
     def _check_space(self, space: str) -> None:
         own = self._generation.space
@@ -307,19 +331,19 @@ class Store:
         self,
         connection: sqlite3.Connection,
         documents: Sequence[NewDocument],
-        vectors: Sequence[NDArray[Any]],
+        vectors: NDArray[Any],
         first: int,
     ) -> None:
         removed = [document.replaces for document in documents if document.replaces is not None]
         if removed:
             self._remove(connection, removed)
-        # Rows are made as they are inserted: lists of them would keep the garbage collector busy.
-        connection.executemany(_DOCUMENT, _document_rows(documents, vectors, first))
-        connection.executemany(_CHUNK, _chunk_rows(documents, first, keep_text=self._store_text))
+        rows = vectors.view(np.uint8)
+        connection.executemany(_DOCUMENT, _core.document_rows(list(documents), rows, first))
+        connection.executemany(_CHUNK, _core.chunk_rows(list(documents), first, keep_text=self._store_text))
         if self._finder.has_failures:
             connection.executemany("DELETE FROM failures WHERE id = ?", ((document.id,) for document in documents))
         self._add_fields(connection, documents)
-        more = sum(map(len, vectors)) - sum(old.rows for old in removed)
+        more = len(vectors) - sum(old.rows for old in removed)
         self._count(connection, len(documents) - len(removed), more)
 
     def _add_fields(self, connection: sqlite3.Connection, documents: Iterable[NewDocument]) -> None:
@@ -382,7 +406,7 @@ class Store:
                     old.first_row, old.rows, row.fetchone()[0],
                 )  # fmt: skip
                 connection.execute("DELETE FROM documents WHERE number = ?", (old.number,))
-                connection.execute(_DOCUMENT, (*values, checksum(*values)))
+                connection.execute(_DOCUMENT, (*values, checksum(*values), document.record))
                 self._change_spans(connection, document, old)
             self._add_fields(connection, documents)
 
@@ -395,6 +419,11 @@ class Store:
             connection.execute(
                 "UPDATE chunks SET start = ?, stop = ?, checksum = ? WHERE row = ?", (start, stop, found, row)
             )
+
+    def set_records(self, records: Sequence[tuple[bytes, int]]) -> None:
+        """Store the records (record, number of the document) from which unchanged documents were read."""
+        with self._write() as connection:
+            connection.executemany("UPDATE documents SET record = ? WHERE number = ?", records)
 
     def record_failures(self, failures: Sequence[FailureRecord], usage: Usage) -> None:
         """Store why documents failed, and what that cost."""
@@ -511,6 +540,7 @@ class Store:
             old = [f"{self._folder.segments.name}/{self._folder.segment(old.file).name}" for old in view.segments]
             with self._write() as connection:
                 renumber(connection, self._folder)
+                self._keys.write_all(connection, view.chunks)
                 connection.execute("DELETE FROM segments WHERE generation = ?", (before.number,))
                 connection.execute("DELETE FROM tail_parts WHERE generation = ?", (before.number,))
                 for segment in segments:
@@ -519,6 +549,7 @@ class Store:
                 for name in (*old, tail.path.name):
                     self._retire(connection, name)
                 self._generation = before.replace(connection, tail=following_file)
+            self._keys.load()
             self._begin_tail(view.chunks)
             for name in (*old, tail.path.name):
                 self._delete_retired(name)
@@ -554,24 +585,6 @@ class Store:
         if name.startswith("tail-"):
             return number == self._generation.tail
         return self._connection.execute("SELECT 1 FROM segments WHERE file = ?", (number,)).fetchone() is not None
-
-
-def _document_rows(
-    documents: Sequence[NewDocument], vectors: Sequence[NDArray[Any]], first: int
-) -> Iterator[tuple[Any, ...]]:
-    for document, rows in zip(documents, vectors, strict=True):
-        values = (
-            document.number, document.id, document.key, document.details, document.source, document.metadata, first,
-            len(rows), vectors_checksum(rows),
-        )  # fmt: skip
-        yield (*values, checksum(*values))
-        first += len(rows)
-
-
-def _chunk_rows(documents: Sequence[NewDocument], row: int, *, keep_text: bool) -> Iterator[tuple[Any, ...]]:
-    for document in documents:
-        yield from _core.chunk_rows(row, document.number, document.chunks, document.spans, keep_text)
-        row += len(document.chunks)
 
 
 def _text(value: object) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ctxembed._collection.catalogue import checksum
+from ctxembed._collection.keys import Keys
 from ctxembed._collection.rows import vectors_checksum
 from ctxembed._errors import CollectionError, IndexFileError
 
@@ -25,7 +26,7 @@ _ERRORS: Final = (CollectionError, IndexFileError, OSError, sqlite3.Error)
 def verify(folder: Folder, view: View) -> list[str]:
     """Return a sentence for each damage of a collection."""
     found: list[str] = []
-    for check in (_database, _segments, _tail, _simple_rows, _documents, _ranges):
+    for check in (_database, _segments, _tail, _simple_rows, _documents, _ranges, _keys):
         try:
             found += check(folder, view)
         except (*_ERRORS, ValueError, TypeError, AttributeError) as error:
@@ -131,3 +132,10 @@ def _ranges(folder: Folder, view: View) -> Iterator[str]:
     [(count,)] = view.query("SELECT count(*) FROM chunks")
     if count != view.chunks:
         yield f"{folder.catalogue}: {count} chunks are stored, and {view.chunks} are expected"
+
+
+def _keys(folder: Folder, view: View) -> Iterator[str]:
+    """Each document is found by its key."""
+    missing = Keys(view.query).missing()
+    if missing:
+        yield f"{folder.catalogue}: {missing} documents are not found by their keys: copies would be paid for again"

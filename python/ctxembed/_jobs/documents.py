@@ -14,7 +14,7 @@ from ctxembed._jobs.store import NewDocument
 if TYPE_CHECKING:
     from ctxembed._planning.document_key import DocumentKeys
 
-__all__ = ["InvalidDocumentError", "check_document", "document_of"]
+__all__ = ["InvalidDocumentError", "UnchangedDocument", "check_document", "document_of"]
 
 _KEYS: Final = ("id", "chunks", "metadata", "spans", "source")
 _RESERVED: Final = ("id", "source")
@@ -38,6 +38,35 @@ class InvalidDocumentError(ValueError):
         super().__init__(reason)
         self.id = id
         self.place = place
+
+
+class UnchangedDocument:
+    """A part of the input from which a document was read before, as it is stored.
+
+    Parameters
+    ----------
+    number : int
+        Of the stored document.
+    id : str
+        Its id.
+    file : str
+        Where it was read.
+    line : int or None
+        The line in it.
+    """
+
+    __slots__ = ("_file", "_line", "id", "number")
+
+    def __init__(self, number: int, id: str, file: str, line: int | None = None) -> None:  # noqa: A002
+        self.number = number
+        self.id = id
+        self._file = file
+        self._line = line
+
+    @property
+    def place(self) -> str:
+        """The file, and the line in it."""
+        return self._file if self._line is None else f"{self._file}, line {self._line}"
 
 
 def document_of(value: object) -> Document:
@@ -112,7 +141,7 @@ def _id(value: object) -> str:
 
 
 def _chunks(value: object) -> list[str]:
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+    if type(value) is not list and (isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable)):
         raise TypeError(f"chunks must be a list of str, got {type(value).__name__}")
     chunks = list(value)
     if not chunks:

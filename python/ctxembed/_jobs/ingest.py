@@ -20,7 +20,7 @@ from ctxembed._client.endpoint import is_refusal
 from ctxembed._documents import IngestProgress, IngestReport
 from ctxembed._errors import DocumentError
 from ctxembed._jobs.budget import Budget
-from ctxembed._jobs.documents import InvalidDocumentError, check_document, document_of
+from ctxembed._jobs.documents import InvalidDocumentError, UnchangedDocument, check_document, document_of
 from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument
 from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.splitting import split_long
@@ -170,6 +170,7 @@ class Ingestion:
         self._again: deque[tuple[Entry, Failure]] = deque()
         self._exhausted = False
         self._changed: list[NewDocument] = []
+        self._records: list[tuple[bytes, int]] = []
         self._failures: list[FailureRecord] = []
         self._failure_usage = NO_USAGE
         self._added = self._updated = self._unchanged = self._deleted = self._failed = 0
@@ -214,7 +215,8 @@ class Ingestion:
     def take(self, value: object) -> list[Entry]:
         """Take the next document of the input, and return what is to be sent for it.
 
-        An :class:`InvalidDocumentError` stands for a part of the input that is not a document.
+        An :class:`InvalidDocumentError` stands for a part of the input that is not a document, an
+        :class:`UnchangedDocument` for one that need not be read.
 
         Raises
         ------
@@ -224,6 +226,11 @@ class Ingestion:
             Its id came before.
         """
         self._read += 1
+        if type(value) is UnchangedDocument:
+            self._check_first(value.id, value.number)
+            self._seen[value.number] = 1
+            self._unchanged += 1
+            return []
         if isinstance(value, InvalidDocumentError):
             self._is_whole = self._is_whole and value.id is not None
             self._refuse(value)
@@ -238,6 +245,7 @@ class Ingestion:
             self._refuse(error)
             return []
         new.place = getattr(document, "place", None)
+        new.record = getattr(document, "record", None)
         stored = self.store.find(new.id)
         self._check_first(new.id, None if stored is None else stored.number)
         if stored is not None:
@@ -246,6 +254,9 @@ class Ingestion:
             if stored.key == new.key:
                 if stored.details == new.details:
                     self._unchanged += 1
+                    if new.record != stored.record and new.record is not None:
+                        self._records.append((new.record, stored.number))
+                        self._flush_if_full(self._records)
                 else:
                     self._updated += 1
                     self._change(new)
@@ -263,9 +274,11 @@ class Ingestion:
         return entries
 
     def _check_first(self, name: str, number: int | None) -> None:
-        with self._lock:
-            repeated = name in self._waiting_ids or name in self._failed_ids
-        if repeated or (number is not None and (number >= self._first_number or self._seen[number])):
+        if (
+            name in self._waiting_ids
+            or name in self._failed_ids
+            or (number is not None and (number >= self._first_number or self._seen[number]))
+        ):
             raise ValueError(f"the id {name!r} came twice in one input: the ids of documents must be unique")
 
     def _refuse(self, error: InvalidDocumentError) -> None:
@@ -323,19 +336,24 @@ class Ingestion:
 
     def _change(self, new: NewDocument) -> None:
         self._changed.append(new)
-        if len(self._changed) >= _CHANGES:
-            self.flush()
+        self._flush_if_full(self._changed)
 
     def _record(self, failure: FailureRecord) -> None:
         self._failures.append(failure)
-        if len(self._failures) >= _CHANGES:
+        self._flush_if_full(self._failures)
+
+    def _flush_if_full(self, gathered: Sequence[object]) -> None:
+        if len(gathered) >= _CHANGES:
             self.flush()
 
     def flush(self) -> None:
-        """Store changed metadata and failures."""
+        """Store changed metadata, records and failures."""
         changed, self._changed = self._changed, []
         if changed:
             self.store.change_details(changed)
+        records, self._records = self._records, []
+        if records:
+            self.store.set_records(records)
         failures, self._failures = self._failures, []
         usage, self._failure_usage = self._failure_usage, NO_USAGE
         if failures or usage is not NO_USAGE:
@@ -361,8 +379,13 @@ class Ingestion:
         rows: list[NDArray[Any]] = []
         windows: dict[bytes, NDArray[Any]] = {}
         spent: list[bytes] = []
+        entries: list[tuple[Entry, NDArray[Any]]] = []
         with self._lock:
-            entries = [(entry, found) for key, found in vectors.items() for entry in self._twins(key)]
+            for key, found in vectors.items():
+                waits = self._waiting.get(key)
+                while waits is not None:
+                    entries.append((waits, found))
+                    waits = waits.twin
             waiting = len(self._waiting)
         for entry, found in entries:
             if entry.windows is None or entry.window is None:
@@ -386,10 +409,9 @@ class Ingestion:
             in_flight=InFlight(max(0, self.requests_in_flight() - 1), waiting - len(vectors), 0),
         )
         with self._lock:
-            for key in vectors:
-                for entry in self._twins(key):
-                    entry.is_waiting = False
-                self._waiting.pop(key, None)
+            for entry, _ in entries:
+                entry.is_waiting = False
+                self._waiting.pop(entry.key, None)
             self._waiting_ids.difference_update([document.id for document in documents])
             updated = sum(document.replaces is not None for document in documents)
             self._updated += updated

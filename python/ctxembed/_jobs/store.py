@@ -30,6 +30,8 @@ class StoredDocument:
         Digest of metadata, source and spans.
     first_row, rows : int
         Its rows.
+    record : bytes or None
+        Digest of the part of the input that it was read from, and of how it was read.
     """
 
     number: int
@@ -37,6 +39,7 @@ class StoredDocument:
     details: bytes
     first_row: int
     rows: int
+    record: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +68,8 @@ class NewDocument:
         The document with this id that is stored.
     place : str or None
         Where it was read, for messages.
+    record : bytes or None
+        As in :class:`StoredDocument`.
     """
 
     number: int
@@ -78,6 +83,7 @@ class NewDocument:
     source: str | None
     replaces: StoredDocument | None = None
     place: str | None = None
+    record: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,9 @@ class DocumentStore(Protocol):
     def find(self, id: str) -> StoredDocument | None:  # noqa: A002
         """Return the stored document with an id."""
 
+    def find_record(self, record: bytes) -> tuple[int, str] | None:
+        """Return number and id of the document that follows the one that was found last, if it has this record."""
+
     def failed_key(self, id: str) -> bytes | None:  # noqa: A002
         """Return the key with which a document failed; None where it did not, or has no key."""
 
@@ -164,6 +173,9 @@ class DocumentStore(Protocol):
 
     def change_details(self, documents: Sequence[NewDocument]) -> None:
         """Store metadata, source and spans of documents whose chunks are unchanged."""
+
+    def set_records(self, records: Sequence[tuple[bytes, int]]) -> None:
+        """Store the records (record, number of the document) from which unchanged documents were read."""
 
     def record_failures(self, failures: Sequence[FailureRecord], usage: Usage) -> None:
         """Store why documents failed, and what that cost."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ctxembed import _core
 from ctxembed._models import check_dimensions, get_model
@@ -59,9 +59,7 @@ class DocumentKeys:
 
     def key(self, chunks: Iterable[str]) -> bytes:
         """Return the key of one document, 32 bytes. Raises as :func:`document_key` does."""
-        if isinstance(chunks, str | bytes | bytearray) or not isinstance(chunks, Iterable):
-            raise TypeError(f"chunks must be an iterable of str, got {chunks!r:.100}")
-        texts = chunks if type(chunks) is list else list(chunks)
+        texts = chunks if type(chunks) is list else _texts(chunks)
         try:
             content = _core.sized_texts(texts)
         except (TypeError, UnicodeEncodeError):
@@ -70,6 +68,12 @@ class DocumentKeys:
         digest = self._start.copy()
         digest.update(content)
         return digest.digest()
+
+
+def _texts(chunks: object) -> list[Any]:
+    if isinstance(chunks, str | bytes | bytearray) or not isinstance(chunks, Iterable):
+        raise TypeError(f"chunks must be an iterable of str, got {chunks!r:.100}")
+    return list(chunks)
 
 
 def _refuse(chunks: list[str]) -> None:

@@ -36,9 +36,12 @@ class InputDocument(Document):
         The path of a file that is one document, or the field ``source`` of a record.
     place : str
         Where it was read, for messages: the file, and the line or row in it.
+    record : bytes or None
+        Digest of what it was read from, and of how it was read.
     """
 
     place: str = ""
+    record: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,14 @@ class ReadOptions:
                 raise ValueError(f"metadata_fields must be names of fields, got {name!r}")
             if name in {*others, "id", "source"}:
                 raise ValueError(f"metadata_fields cannot have {name!r}, which has a place of its own")
+
+    @property
+    def fingerprint(self) -> tuple[object, ...]:
+        """What decides which documents are read, but for the token counter."""
+        return (
+            self.id_field, self.chunks_field, self.text_field, self.metadata_fields, self.chunk_tokens,
+            self.chunk_overlap,
+        )  # fmt: skip
 
     def cut(self, text: str, kind: str = "text") -> tuple[list[str], list[tuple[int, int]]]:
         """Cut a text into chunks.

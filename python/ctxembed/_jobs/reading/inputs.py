@@ -8,14 +8,17 @@ from ctxembed._jobs.reading.documents import InputDocument, ReadOptions, Rejecte
 from ctxembed._jobs.reading.files import BOM, BytesRead, open_file
 from ctxembed._jobs.reading.folder import Skipped, reason_of
 from ctxembed._jobs.reading.json_lines import read_json_array, read_json_lines
+from ctxembed._jobs.reading.known import KnownRecords
 from ctxembed._jobs.reading.records import Records
 from ctxembed._jobs.reading.sources import File, Folder, Stdin, find_sources, size_of
 from ctxembed._jobs.reading.tables import read_csv, read_parquet
 from ctxembed._jobs.reading.texts import read_document
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from types import TracebackType
+
+    from ctxembed._jobs.documents import UnchangedDocument
 
 __all__ = ["Inputs", "open_inputs"]
 
@@ -39,8 +42,9 @@ class Inputs:
         self.total_bytes = size_of(sources, follow_links=options.follow_links)
         self._options = options
         self._records = Records(options)
+        self._known = KnownRecords(options)
         self._read = BytesRead()
-        self._last: InputDocument | Rejected | None = None
+        self._last: InputDocument | UnchangedDocument | Rejected | None = None
         self._items = self._read_all(sources)
 
     @property
@@ -48,15 +52,26 @@ class Inputs:
         """Bytes that were read so far."""
         return self._read.total
 
+    def skip_known(self, find: Callable[[bytes], tuple[int, str] | None]) -> None:
+        """Yield an :class:`UnchangedDocument` for what ``find`` knows, in place of reading it.
+
+        Parameters
+        ----------
+        find : callable
+            Returns number and id of the next stored document, if it has the given ``record``. Called in the order of
+            the input.
+        """
+        self._known.use(find)
+
     @property
     def position(self) -> str | None:
         """Where the last item was read: its place."""
         return self._last.place if self._last is not None else None
 
-    def __iter__(self) -> Iterator[InputDocument | Rejected]:
+    def __iter__(self) -> Iterator[InputDocument | UnchangedDocument | Rejected]:
         return self
 
-    def __next__(self) -> InputDocument | Rejected:
+    def __next__(self) -> InputDocument | UnchangedDocument | Rejected:
         self._last = item = next(self._items)
         return item
 
@@ -72,7 +87,9 @@ class Inputs:
     ) -> None:
         self.close()
 
-    def _read_all(self, sources: list[File | Folder | Stdin]) -> Generator[InputDocument | Rejected, None, None]:
+    def _read_all(
+        self, sources: list[File | Folder | Stdin]
+    ) -> Generator[InputDocument | UnchangedDocument | Rejected, None, None]:
         for source in sources:
             if isinstance(source, Stdin):
                 yield from self._read_stream(source.stream, "stdin", "json-lines")
@@ -81,7 +98,7 @@ class Inputs:
             else:
                 yield from self._read_folder(source)
 
-    def _read_folder(self, folder: Folder) -> Iterator[InputDocument | Rejected]:
+    def _read_folder(self, folder: Folder) -> Iterator[InputDocument | UnchangedDocument | Rejected]:
         try:
             for file in folder.files(self.skipped, follow_links=self._options.follow_links):
                 if isinstance(file, Rejected):
@@ -91,9 +108,11 @@ class Inputs:
         except OSError as error:  # the folder itself, since it was found
             yield Rejected(str(folder.path), reason_of(error, folder.path))
 
-    def _read_file(self, file: File) -> Iterator[InputDocument | Rejected]:
+    def _read_file(self, file: File) -> Iterator[InputDocument | UnchangedDocument | Rejected]:
         if file.kind in {"text", "markdown", "html"}:
-            document = read_document(file.path, file.id, file.kind, self._options, self._read, pipe=file.pipe)
+            document = read_document(
+                file.path, file.id, file.kind, self._options, self._read, known=self._known, pipe=file.pipe
+            )
             if document is None:
                 self.skipped.empty += 1
             else:
@@ -110,7 +129,9 @@ class Inputs:
             with stream:
                 yield from self._read_stream(stream, name, file.kind)
 
-    def _read_stream(self, stream: BinaryIO, name: str, kind: str) -> Iterator[InputDocument | Rejected]:
+    def _read_stream(
+        self, stream: BinaryIO, name: str, kind: str
+    ) -> Iterator[InputDocument | UnchangedDocument | Rejected]:
         try:
             if kind == "parquet":
                 yield from read_parquet(stream, name, self._records, self._options, self._read)
@@ -120,7 +141,7 @@ class Inputs:
             elif kind == "json" and _begins_with_bracket(stream):
                 yield from read_json_array(stream, name, self._records, self._read)
             else:
-                yield from read_json_lines(stream, name, self._records, self._read)
+                yield from read_json_lines(stream, name, self._records, self._known, self._read)
         except OSError as error:
             yield Rejected(name, error.strerror or str(error))
 

@@ -7,12 +7,14 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from ctxembed._jobs.documents import UnchangedDocument
 from ctxembed._jobs.reading.documents import InputDocument, Rejected
 from ctxembed._jobs.reading.files import BOM, MAX_RECORD, UTF16_AND_32, BytesRead, shown_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ctxembed._jobs.reading.known import KnownRecords
     from ctxembed._jobs.reading.records import Records
 
 __all__ = ["ArrayError", "array_elements", "read_json_array", "read_json_lines"]
@@ -31,8 +33,8 @@ _TAIL: Final = 16
 
 
 def read_json_lines(
-    stream: BinaryIO, name: str, records: Records, read: BytesRead
-) -> Iterator[InputDocument | Rejected]:
+    stream: BinaryIO, name: str, records: Records, known: KnownRecords, read: BytesRead
+) -> Iterator[InputDocument | UnchangedDocument | Rejected]:
     """Yield the document of each line, or why it is not one. Blank lines are skipped.
 
     A line is at most 64 MiB. A file that is one JSON array, or UTF-16, is rejected as a whole.
@@ -42,6 +44,11 @@ def read_json_lines(
     while line := readline(MAX_RECORD + 1):
         number += 1
         read.total += len(line)
+        digest, stored = known.look_up(line)
+        if stored is not None:
+            begun = True
+            yield UnchangedDocument(*stored, name, number)
+            continue
         try:
             record = _loads(line)
         except (ValueError, RecursionError) as error:
@@ -64,7 +71,7 @@ def read_json_lines(
             if type(record) is list:
                 yield Rejected(place, f"this is a JSON array; {_CONVERTED}")
             else:
-                yield document(record, place, surrogates=b"\\u" in line)
+                yield document(record, place, surrogates=b"\\u" in line, digest=digest)
             begun = True
 
 

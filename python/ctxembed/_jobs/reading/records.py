@@ -34,7 +34,9 @@ class Records:
             f'expected {{"{self._id}": ..., "{self._chunks}": [...]}}, or "{self._text}" in place of chunks'
         )
 
-    def read(self, record: Any, place: str, *, surrogates: bool) -> InputDocument | Rejected:
+    def read(
+        self, record: Any, place: str, *, surrogates: bool, digest: bytes | None = None
+    ) -> InputDocument | Rejected:
         """Return the document of a record, which is changed.
 
         Parameters
@@ -45,6 +47,8 @@ class Records:
             Where it stands.
         surrogates : bool
             Whether its texts may hold lone surrogates.
+        digest : bytes, optional
+            The ``record`` of the document.
         """
         if type(record) is not dict:
             return Rejected(place, f"{self._expected}; got {_shown(record)}")
@@ -75,7 +79,7 @@ class Records:
         content = self._content(chunks, text)
         if isinstance(content, str):
             return Rejected(place, content, name)
-        return InputDocument(name, content[0], metadata or None, content[1], source, place)
+        return InputDocument(name, content[0], metadata or None, content[1], source, place, digest)
 
     def _content(self, chunks: Any, text: Any) -> tuple[list[str], list[tuple[int, int]] | None] | str:
         """Return the chunks and their spans, or why there are none."""

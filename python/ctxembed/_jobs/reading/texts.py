@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ctxembed._jobs.documents import UnchangedDocument
 from ctxembed._jobs.reading.documents import InputDocument, Rejected
 from ctxembed._jobs.reading.files import MAX_RECORD, UTF16_AND_32, BytesRead, open_file, shown_size
 from ctxembed._jobs.reading.folder import reason_of
@@ -12,13 +13,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ctxembed._jobs.reading.documents import ReadOptions
+    from ctxembed._jobs.reading.known import KnownRecords
 
 __all__ = ["read_document", "read_text"]
 
 
 def read_document(
-    path: Path, name: str, kind: str, options: ReadOptions, read: BytesRead, *, pipe: bool = False
-) -> InputDocument | Rejected | None:
+    path: Path, name: str, kind: str, options: ReadOptions, read: BytesRead, *, known: KnownRecords, pipe: bool = False
+) -> InputDocument | UnchangedDocument | Rejected | None:
     """Read a file as one document.
 
     Parameters
@@ -33,18 +35,23 @@ def read_document(
         How it is cut.
     read : BytesRead
         Receives the size.
+    known : KnownRecords
+        Recognises a file that is unchanged.
     pipe : bool
         Whether the path is that of a pipe.
 
     Returns
     -------
-    InputDocument, Rejected or None
+    InputDocument, UnchangedDocument, Rejected or None
         None for a file without text.
     """
     metadata: dict[str, Any] | None = None
     try:
         content = _content(path, pipe=pipe)
         read.total += len(content)
+        record, stored = known.look_up(content, kind, name, str(path))
+        if stored is not None:
+            return UnchangedDocument(*stored, str(path))
         if kind == "html":
             from ctxembed._jobs.reading.html import text_of_html
 
@@ -59,7 +66,7 @@ def read_document(
         return Rejected(str(path), reason_of(error, path), name)
     except ValueError as error:
         return Rejected(str(path), str(error), name)
-    return InputDocument(name, chunks, metadata, spans, str(path), str(path))
+    return InputDocument(name, chunks, metadata, spans, str(path), str(path), record)
 
 
 def read_text(path: Path) -> str:
