@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ctxembed._collection.folder import Folder
     from ctxembed._collection.view import View
 
-__all__ = ["FORMATS", "export_view", "format_of"]
+__all__ = ["FORMATS", "check_vectors", "export_view", "format_of"]
 
 FORMATS: Final[dict[str, Format]] = {
     "parquet": parquet.FORMAT,
@@ -29,7 +29,6 @@ FORMATS: Final[dict[str, Format]] = {
     "lancedb": lancedb.FORMAT,
     "pgvector": pgvector.FORMAT,
 }
-_VECTORS: Final = ("int8", "bytes", "bits", "float16", "float32")
 
 
 def format_of(target: Path, name: object) -> str:
@@ -48,23 +47,28 @@ def format_of(target: Path, name: object) -> str:
     return name
 
 
+def check_vectors(name: str, vectors: object) -> None:
+    """Refuse vectors that a format cannot hold."""
+    form = FORMATS[name]
+    if vectors is not None and vectors not in form.vectors:
+        reason = f"{form.no_int8}, so " if vectors in ("int8", "bytes") and form.no_int8 else ""
+        choices = " or ".join(map(repr, form.vectors))
+        raise ValueError(f"{reason}vectors of the format {name} must be {choices}, got {vectors!r:.100}")
+
+
 def _shape(view: View, name: str, vectors: object) -> Shape:
     """Return what is exported, of what the format can hold and the collection has."""
-    form, generation = FORMATS[name], view.generation
-    is_binary = view.layout.is_binary
-    if vectors is None:
-        vectors = "bits" if is_binary else form.vectors[0]
-    if vectors not in form.vectors:
-        reason = f"{form.no_int8}, and " if vectors in ("int8", "bytes") and form.no_int8 else ""
-        known = "" if vectors in _VECTORS else f", got {vectors!r:.100}"
-        raise ValueError(f"{reason}{name} takes vectors={' or '.join(map(repr, form.vectors))}{known}")
-    if is_binary and vectors != "bits":
-        raise ValueError(f"the collection holds packed bits and no int8 values, so vectors={vectors!r} cannot be made")
-    if vectors == "bits" and generation.dimensions % 8:
-        raise ValueError(
-            f"bits need dimensions that are a multiple of 8, and the collection has {generation.dimensions}"
-        )
-    return Shape(str(vectors), generation.dimensions, generation.model, generation.space)
+    check_vectors(name, vectors)
+    dimensions = view.generation.dimensions
+    if view.layout.is_binary:
+        if vectors not in (None, "bits"):
+            raise ValueError(f"the collection has packed bits and no int8 values, so vectors cannot be {vectors!r}")
+        vectors = "bits"
+    elif vectors is None:
+        vectors = FORMATS[name].vectors[0]
+    if vectors == "bits" and dimensions % 8:
+        raise ValueError(f"bits need dimensions that are a multiple of 8, and the collection has {dimensions}")
+    return Shape(str(vectors), dimensions, view.generation.model, view.generation.space)
 
 
 def _target(folder: Folder, target: object) -> Path:

@@ -71,7 +71,7 @@ class Target:
         except FileNotFoundError:
             return
         if not self._overwrite:
-            raise FileExistsError(errno.EEXIST, "the target exists, and overwrite is false", str(final))
+            raise FileExistsError(errno.EEXIST, "the target exists: overwrite=True replaces it", str(final))
         if folder is None:
             if not stat.S_ISREG(mode):
                 raise FileExistsError(errno.EEXIST, "the target is no regular file, so it is not replaced", str(final))
