@@ -28,7 +28,7 @@ _NULL: Final = b"\xff\xff\xff\xff"
 _JSONB_VERSION: Final = b"\x01"
 
 _SQL: Final = """\
--- Vectors of {model}, for pgvector 0.7 or newer. COPY reads the file beside this one, for example so:
+-- Vectors of {model}, for pgvector 0.7 or newer. The last statement reads the file beside this one, for example so:
 -- cat TARGET.sql TARGET | psql --set ON_ERROR_STOP=1 --file - DATABASE
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TABLE chunks (id text NOT NULL, chunk integer NOT NULL, text text, metadata jsonb, vector {type} NOT NULL);
