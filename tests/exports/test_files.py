@@ -405,6 +405,24 @@ def test_a_killed_export_leaves_nothing_that_looks_whole(collection, tmp_path, n
     check(path, name, documents, report.vectors)
 
 
+def test_ctrl_c_leaves_nothing(collection, tmp_path, name):
+    collection.ingest([document(number) for number in range(60)], LocalEmbedder())
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, collection.path, str(tmp_path / f"out{ENDINGS[name]}"), "middle", "False"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout.readline() == "waits\n", child.stderr.read()
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.communicate()
+    assert errors.splitlines()[-1].startswith("KeyboardInterrupt")
+    assert leftovers(tmp_path) == []
+
+
 def test_an_error_between_the_renames_leaves_no_companion(collection, tmp_path, monkeypatch):
     collection.ingest([document(1)], LocalEmbedder())
     rename = target.Target._rename

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import subprocess
 import warnings
 from pathlib import Path
@@ -19,6 +18,8 @@ _USER = "pgserver"
 
 
 def _user_exists():
+    import pwd
+
     try:
         pwd.getpwnam(_USER)
     except KeyError:

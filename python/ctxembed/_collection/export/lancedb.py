@@ -29,7 +29,7 @@ def _write(target: Target, shape: Shape, batches: Iterator[Batch]) -> None:
         try:
             for batch in batches:
                 if errors:
-                    return
+                    raise errors[0]  # LanceDB still reads, and must not take what it has for the whole
                 yield record_batch(pa, found, batch)
         except BaseException as error:
             errors.append(error)
