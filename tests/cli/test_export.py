@@ -79,6 +79,16 @@ def test_errors(ctxembed, collection, tmp_path, arguments, code, words):
     assert words in error["message"]
 
 
+def test_progress_is_a_line_now_and_then(collection, tmp_path, monkeypatch, capsys):
+    from ctxembed._cli import export_command
+
+    show = export_command._progress(tmp_path / "out.npy")
+    show(5)
+    monkeypatch.setattr(export_command, "_EVERY", 0.0)
+    show(1_200)
+    assert capsys.readouterr().err == f"{tmp_path / 'out.npy'}: 1,200 chunks so far\n"
+
+
 def test_what_is_no_collection_is_one_line(ctxembed, tmp_path):
     done = ctxembed("export", "absent", "out.npy")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)

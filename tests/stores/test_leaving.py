@@ -25,4 +25,4 @@ def test_the_python_of_the_page_runs(server, postgres, tmp_path, monkeypatch, ca
     names: dict[str, object] = {}
     for block in blocks(PAGE, "python"):
         exec(compile(block, PAGE.name, "exec"), names)
-    assert "bits since faiss has no exact index of int8 values" in capsys.readouterr().out
+    assert "bits since faiss has no index that ranks int8 values by cosine" in capsys.readouterr().out

@@ -66,5 +66,9 @@ def _write(target: Target, shape: Shape, batches: Iterator[Batch]) -> None:
 
 
 FORMAT = Format(
-    _write, ("bits", "float32"), (".faiss",), (names.ENDING,), no_int8="faiss has no exact index of int8 values"
+    _write,
+    ("bits", "float32"),
+    (".faiss",),
+    (names.ENDING,),
+    no_int8="faiss has no index that ranks int8 values by cosine",
 )

@@ -105,15 +105,15 @@ class Target:
     def _commit(self) -> None:
         for part in self._parts.values():
             _sync(part)
-        old = self._path.with_name(f"{self._stem}.old")
-        if self._overwrite and len(self._parts) > 1:
-            # Between the two renames the old target would stand beside the new companion.
-            self._path.unlink(missing_ok=True)
-            sync_folder(self._path.parent)
-        elif self._overwrite and self._is_folder and self._path.exists():
-            self._path.rename(old)
+        old = self._path.with_name(f"{self._stem}.old.part")
         made: list[Path] = []
         try:
+            if self._overwrite and self._is_folder and self._path.exists():
+                self._path.rename(old)  # no call replaces a folder that is not empty
+            elif self._overwrite and len(self._parts) > 1:
+                # Between the two renames the old target would stand beside the new companion.
+                self._path.unlink(missing_ok=True)
+                sync_folder(self._path.parent)
             for final, part in self._parts.items():
                 self._rename(part, final)
                 made.append(final)
