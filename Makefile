@@ -13,7 +13,7 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage crashes demo docs wheel notices clean
+	coverage crashes test-exports demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +37,10 @@ $(VENV)/.dev: $(VENV)/.base
 
 $(VENV)/.bench: $(VENV)/.base
 	$(PIP) --no-build-isolation -e '.[bench]'
+	touch $@ $(VENV)/.dev $(VENV)/.server
+
+$(VENV)/.stores: $(VENV)/.base
+	$(PIP) --no-build-isolation -e '.[stores]'
 	touch $@ $(VENV)/.dev $(VENV)/.server
 
 dev: $(VENV)/.dev  ## Build the extension and install everything that development needs into .venv
@@ -82,7 +86,7 @@ test-rust:
 NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_file.py \
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
-	$(PYTEST) tests
+	$(PYTEST) tests --ignore=tests/stores
 	@for isa in scalar avx2 avx512; do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
@@ -137,6 +141,10 @@ demo: $(VENV)/.server  ## Embed, be killed half way, go on and search: no key, n
 crashes: $(VENV)/.bench extension  ## Kill a job 200 times, and damage a collection in many places
 	$(BIN)/python -m tests.collection.test_crashes --kills 200
 	$(BIN)/python -m tests.collection.test_damage --step 13
+
+# In one process: the tests share a PostgreSQL.
+test-exports: $(VENV)/.stores extension  ## Test exports with every store: LanceDB, PostgreSQL with pgvector, Qdrant
+	$(BIN)/python -m pytest -q --durations=10 tests/exports tests/stores
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items

@@ -95,6 +95,7 @@ ROOMS = {
         "Hit",
         "IngestReport",
         "IngestProgress",
+        "ExportReport",
         "FailedDocument",
         "CollectionStats",
     ),

@@ -42,7 +42,15 @@ from ctxembed._core import (
     truncate,
     unpack_bits,
 )
-from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestProgress, IngestReport
+from ctxembed._documents import (
+    CollectionStats,
+    Document,
+    ExportReport,
+    FailedDocument,
+    Hit,
+    IngestProgress,
+    IngestReport,
+)
 from ctxembed._errors import (
     APIConnectionError,
     APIError,
@@ -139,6 +147,7 @@ __all__ = [
     "Embeddings",
     "EmbeddingsPart",
     "EncodingFormat",
+    "ExportReport",
     "FailedDocument",
     "Failure",
     "Hit",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-__all__ = ["CollectionStats", "Document", "FailedDocument", "Hit", "IngestProgress", "IngestReport"]
+__all__ = ["CollectionStats", "Document", "ExportReport", "FailedDocument", "Hit", "IngestProgress", "IngestReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,31 @@ class IngestProgress:
     retries: int
     seconds: float
     waiting_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What :meth:`Collection.export` wrote.
+
+    Parameters
+    ----------
+    format : str
+        The format.
+    vectors : {"int8", "bytes", "bits", "float16", "float32"}
+        What the vectors became.
+    chunks : int
+        Rows written.
+    files : tuple of str
+        Paths: the target first.
+    note : str or None
+        Why the format does not get int8; None where it can, or the collection has bits.
+    """
+
+    format: str
+    vectors: str
+    chunks: int
+    files: tuple[str, ...]
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 # Each adds its commands to the application, in the order of the help.
-from ctxembed._cli import embed_command, plan_command, search_command, collection_commands, machine_commands  # isort: skip
+# isort: off
+from ctxembed._cli import embed_command, plan_command, search_command, collection_commands
+from ctxembed._cli import export_command, machine_commands
+
+# isort: on
 from ctxembed._cli.app import app
 
-__all__ = ["app", "collection_commands", "embed_command", "machine_commands", "plan_command", "search_command"]
+__all__ = [
+    "app",
+    "collection_commands",
+    "embed_command",
+    "export_command",
+    "machine_commands",
+    "plan_command",
+    "search_command",
+]

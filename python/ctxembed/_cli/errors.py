@@ -37,7 +37,7 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, KeyError) and error.args:  # its text is the repr of its message
         return str(error.args[0])
     # The message may name a Python argument, which is an option or has no place here.
-    message = str(error).replace("allow_insecure=True", "--allow-insecure")
+    message = str(error).replace("allow_insecure=True", "--allow-insecure").replace("overwrite=True", "--overwrite")
     return message.replace(", or open it with read_only=True", "") or type(error).__name__
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.compact import row_numbers
+from ctxembed._collection.exporting import Exporting
 from ctxembed._collection.query import (
     SearchOptions,
     embedded,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["CollectionReader", "check_id"]
 
 
-class CollectionReader:
+class CollectionReader(Exporting):
     """The life of a collection, and what it returns."""
 
     _folder: Folder
