@@ -69,9 +69,9 @@ def search(
 def _import_httpx() -> None:
     """Import httpx without the packages that it and httpcore take along where these are installed.
 
-    They are for httpx's own command and for another event loop, and take half as long again as httpx.
+    They are for httpx's own command, for HTTP/2 and for another event loop, and take longer than httpx.
     """
-    hidden = [name for name in ("rich", "trio") if name not in sys.modules]
+    hidden = [name for name in ("click", "h2", "rich", "trio") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: an import of it fails
     try:
         import httpcore
