@@ -210,6 +210,7 @@ PEERS = {
     ),
     WarmCase: (
         Peer("Index.search", peers.search_index, "ours"),
+        Peer("Index.search, mapped file", peers.search_mapped, "ours"),
         Peer("Collection.search", peers.search_collection, "ours"),
         _FAISS,
         *_LANCE,

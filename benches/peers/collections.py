@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import faiss
 import numpy as np
-from ctxembed import Collection
+from ctxembed import Collection, Index
 from ctxembed._server import ServerConfig
 
 from benches import serving
@@ -122,6 +122,20 @@ def search_index(case: Any, _threads: int) -> Call:
 
     def search(_turn: int, query: np.ndarray) -> tuple[Any, Any]:
         found = index.search(query, given.K, mask=mask)
+        return found.ids, found.scores
+
+    return _each(case, search)
+
+
+def search_mapped(case: Any, _threads: int) -> Call:
+    """Search an index file of all rows, mapped, as the segments of a collection are."""
+    path = given.folder() / f"{case.data.count}.idx"
+    if not path.exists():
+        case.data.index.save(path)
+    index = Index.open(path, mmap=True)
+
+    def search(_turn: int, query: np.ndarray) -> tuple[Any, Any]:
+        found = index.search(query, given.K, mask=case.mask)
         return found.ids, found.scores
 
     return _each(case, search)
