@@ -69,6 +69,15 @@ class Hit:
         Score of the text, where it was searched.
     source : str or None
         Source of the document.
+    passage : str or None
+        The text of the chunk and of its neighbours: of the chunk alone without ``neighbours=``. Text in which chunks
+        overlap by their spans stands once.
+    passage_chunks : (int, int) or None
+        The chunks of the passage: the first, and the one behind the last.
+    passage_span : (int, int) or None
+        Where the passage stands in its source, in characters; None where its chunks have no spans.
+    passage_offset : int or None
+        Where ``text`` begins in the passage: ``passage[passage_offset:][:len(text)] == text``.
     """
 
     document: str
@@ -80,6 +89,10 @@ class Hit:
     vector_score: float | None = None
     text_score: float | None = None
     source: str | None = None
+    passage: str | None = None
+    passage_chunks: tuple[int, int] | None = None
+    passage_span: tuple[int, int] | None = None
+    passage_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,6 +301,8 @@ class CollectionReader:
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
+        group_by_document: bool = False,
+        neighbours: int = 0,
     ) -> list[Hit]:
         """Find the chunks nearest to a query.
 
@@ -321,11 +323,17 @@ class CollectionReader:
             Values for the ``?`` or ``:name`` in ``where``.
         stage, oversample, dimensions
             As in :meth:`Index.search`.
+        group_by_document : bool
+            Whether documents are ranked, each by its best chunk, which is its hit.
+        neighbours : int
+            Chunks of the same document, at least 0, that ``hit.passage`` has on each side of the hit's chunk.
 
         Returns
         -------
         list of Hit
-            ``min(k, matching chunks)``, best first.
+            ``min(k, matching chunks)``, or ``min(k, matching documents)`` with ``group_by_document``, best first. With
+            ``neighbours``, hits among the best ``k`` whose passages overlap are one hit, the best of them, with all
+            their chunks as its passage. The next hits whose passages overlap no other take their places.
 
         Raises
         ------
@@ -338,7 +346,9 @@ class CollectionReader:
         """
         view = self._filtered(where)
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
-        options = SearchOptions.check(view, k, where, params, given)
+        options = SearchOptions.check(
+            view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
+        )
         if isinstance(query, str):
             query = embedded(view, query, client)
         return find_hits(view, single_query(query), options)
@@ -354,6 +364,8 @@ class CollectionReader:
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
+        group_by_document: bool = False,
+        neighbours: int = 0,
     ) -> list[Hit]:
         """Find the chunks nearest to a query, without blocking the event loop.
 
@@ -365,7 +377,7 @@ class CollectionReader:
             Chunks to find.
         client : AsyncClient or object, optional
             An :class:`AsyncClient`, or whatever has ``embed_queries``, plain or async. Default: ``AsyncClient()``.
-        where, params, stage, oversample, dimensions
+        where, params, stage, oversample, dimensions, group_by_document, neighbours
             As in :meth:`search`.
 
         Returns
@@ -384,7 +396,10 @@ class CollectionReader:
 
         def check() -> tuple[View, SearchOptions]:
             view = self._filtered(where)
-            return view, SearchOptions.check(view, k, where, params, given)
+            options = SearchOptions.check(
+                view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
+            )
+            return view, options
 
         view, options = await run_sync(check)
         vector = await embedded_async(view, query, client) if isinstance(query, str) else query

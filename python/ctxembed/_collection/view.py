@@ -134,10 +134,13 @@ class View:
         """The index of all rows. The tail is read at first use."""
         with self._lock:
             if not self._tail_is_read:
-                path = self._folder.tail(self.generation.tail)
-                self._index.add(read_tail(path, self._tail_descriptor, self.layout, self._parts))
+                self._index.add(self.tail_rows())
                 self._tail_is_read = True
             return self._index
+
+    def tail_rows(self) -> NDArray[Any]:
+        """Read the committed rows of the tail, and check them."""
+        return read_tail(self._folder.tail(self.generation.tail), self._tail_descriptor, self.layout, self._parts)
 
     def mask(self, where: str | None, params: object) -> NDArray[np.bool_] | None:
         """Return the rows that may be found: bool, shape (rows,); None for all."""
@@ -198,6 +201,14 @@ class View:
         if not fits:
             raise damaged(self._folder.catalogue, f"the chunk of row {row} is changed")
         return values[1:-1]
+
+    def rows_of(self, row: int) -> tuple[int, int]:
+        """Return (first row, row behind the last) of the document that a row belongs to."""
+        [(number, chunk, *_)] = self.chunks_at([row])
+        first, rows = self.document_at(number)[6:8]
+        if not (row - first == chunk < rows):
+            raise damaged(self._folder.catalogue, f"the row {row} is not the chunk {chunk} of its document")
+        return first, first + rows
 
     def document_at(self, number: int) -> tuple[Any, ...]:
         """Return the checked row of a document by its number."""

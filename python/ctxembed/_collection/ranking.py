@@ -1,0 +1,70 @@
+"""Ranked rows: what a search finds before it is grouped by document or widened to passages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["RankedRow", "Ranking", "distinct_rows"]
+
+_DEEPER: Final = 4
+"""How many times deeper each further search is."""
+
+
+class RankedRow(NamedTuple):
+    """A row and its scores, higher first."""
+
+    row: int
+    score: float
+    vector_score: float | None = None
+    text_score: float | None = None
+
+
+class Ranking(Protocol):
+    """All rows that a search may find, in their order. It is read from its beginning to any depth."""
+
+    def best(self, depth: int) -> Sequence[RankedRow]:
+        """Return the best ``depth`` rows; fewer only where there are no more."""
+        ...
+
+    def without(self, rows: NDArray[np.bool_]) -> Ranking | None:
+        """Return this ranking without the rows of a mask; None where their absence would change other scores."""
+        ...
+
+
+def distinct_rows(
+    ranking: Ranking, k: int, covered: NDArray[np.bool_], extent: Callable[[int], tuple[int, int]]
+) -> list[RankedRow]:
+    """Return the best rows of which none stands in the extent of a better one.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        The rows.
+    k : int
+        Rows to return. There are fewer only where the ranking has no more.
+    covered : ndarray of bool
+        A mask of rows that are passed over. The extents of the rows that are returned are added to it.
+    extent : callable
+        Returns (first row, row behind the last) that a row covers.
+    """
+    chosen: list[RankedRow] = []
+    depth = k
+    while len(chosen) < k:
+        # Without it, a search among thousands of rows of one document would have to be deeper than all of them.
+        remaining = ranking.without(covered) if covered.any() else ranking
+        found = (ranking if remaining is None else remaining).best(depth)
+        for ranked in found:
+            if len(chosen) < k and not covered[ranked.row]:
+                chosen.append(ranked)
+                start, stop = extent(ranked.row)
+                covered[start:stop] = True
+        if len(found) < depth:
+            break
+        depth *= _DEEPER
+    return chosen
