@@ -17,7 +17,9 @@ def test_help_does_not_import_the_http_stack():
     assert done.stdout.split() == ["False", "False"]
 
 
-@pytest.mark.parametrize("name", ["", "embed", "plan", "search", "show", "delete", "sql", "import", "serve", "demo"])
+@pytest.mark.parametrize(
+    "name", ["", "embed", "plan", "search", "show", "delete", "snapshot", "sql", "import", "serve", "demo"]
+)
 def test_every_command_has_help_with_and_without_docstrings(tmp_path, name):
     shown = [
         subprocess.run(

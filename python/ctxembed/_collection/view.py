@@ -21,6 +21,7 @@ from ctxembed._errors import CollectionError, IndexFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -34,6 +35,8 @@ _MASKS: Final = 16
 _DOCUMENT: Final = "number, id, key, details, source, metadata, first_row, rows, vectors_checksum, checksum"
 _CHUNK: Final = "row, document, chunk, text, start, stop, checksum"
 _AT_ONCE: Final = 256
+_PAGES: Final = 4096
+"""Pages of the database that are copied at once."""
 
 
 class View:
@@ -180,6 +183,12 @@ class View:
         return mask
 
     # --- documents ---
+
+    def copy_catalogue(self, target: Path) -> None:
+        """Write the database of this state to a file that does not exist."""
+        with self._lock, sqlite_errors(target), contextlib.closing(sqlite3.connect(target)) as copy:
+            # In steps, between which Ctrl-C is noticed.
+            self._connection.backup(copy, pages=_PAGES, progress=lambda *_: None)
 
     def chunks_at(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
         """Return (document number, chunk, text, start, stop) of each row, and check it."""
