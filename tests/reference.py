@@ -96,6 +96,7 @@ ROOMS = {
         "IngestReport",
         "IngestProgress",
         "FailedDocument",
+        "NearDuplicate",
         "CollectionStats",
     ),
     "Errors": (

@@ -42,7 +42,15 @@ from ctxembed._core import (
     truncate,
     unpack_bits,
 )
-from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, IngestProgress, IngestReport
+from ctxembed._documents import (
+    CollectionStats,
+    Document,
+    FailedDocument,
+    Hit,
+    IngestProgress,
+    IngestReport,
+    NearDuplicate,
+)
 from ctxembed._errors import (
     APIConnectionError,
     APIError,
@@ -154,6 +162,7 @@ __all__ = [
     "Matches",
     "MissingKeyError",
     "Model",
+    "NearDuplicate",
     "NotFoundError",
     "Packing",
     "Pairs",

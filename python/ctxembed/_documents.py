@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-__all__ = ["CollectionStats", "Document", "FailedDocument", "Hit", "IngestProgress", "IngestReport"]
+__all__ = ["CollectionStats", "Document", "FailedDocument", "Hit", "IngestProgress", "IngestReport", "NearDuplicate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,28 @@ class Hit:
     passage_chunks: tuple[int, int] | None = None
     passage_span: tuple[int, int] | None = None
     passage_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """Two documents with chunks that are near each other.
+
+    Parameters
+    ----------
+    documents : (str, str)
+        Their ids, in order of ingestion.
+    chunks : (int, int)
+        The nearest two chunks: one of each document.
+    score : float
+        Of these two chunks: the cosine of int8 vectors, and of packed bits ``1 - distance / dimensions``.
+    pairs : int
+        How many pairs of their chunks reach the threshold.
+    """
+
+    documents: tuple[str, str]
+    chunks: tuple[int, int]
+    score: float
+    pairs: int
 
 
 @dataclass(frozen=True, slots=True)

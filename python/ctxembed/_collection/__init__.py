@@ -3,7 +3,7 @@
 | modules | what they do |
 |---|---|
 | ``collection``, ``reader`` | the public class: what writes, what reads |
-| ``query``, ``snapshot`` | search; copies |
+| ``query``, ``near_duplicates``, ``snapshot`` | search; pairs of documents; copies |
 | ``grouping``, ``passages``, ``ranking`` | hits by document; chunks with neighbours; the rows that both are from |
 | ``verify``, ``store`` | compare all checksums; what a job writes to: one transaction a response |
 | ``compact``, ``finder`` | rewrite a collection without removed rows; look documents up for a job |

@@ -14,6 +14,7 @@ import numpy as np
 
 from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.compact import row_numbers
+from ctxembed._collection.near_duplicates import find_near_duplicates
 from ctxembed._collection.query import (
     SearchOptions,
     embedded,
@@ -25,7 +26,7 @@ from ctxembed._collection.query import (
 from ctxembed._collection.verify import verify
 from ctxembed._collection.view import View
 from ctxembed._collection.where import parse_where
-from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit
+from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, NearDuplicate
 from ctxembed._errors import CollectionError
 from ctxembed._results import Usage
 
@@ -435,6 +436,44 @@ class CollectionReader:
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
         found: Matches = find_rows(view, vectors, SearchOptions.check(view, k, where, params, given))
         return found
+
+    def near_duplicates(
+        self,
+        threshold: float,
+        *,
+        limit: int | None = None,
+        where: str | None = None,
+        params: Any = (),
+        dimensions: int | None = None,
+    ) -> list[NearDuplicate]:
+        """Find the pairs of documents that have chunks near each other.
+
+        Parameters
+        ----------
+        threshold : float
+            The lowest score of two chunks: a cosine, or of packed bits ``1 - distance / dimensions``.
+        limit : int, optional
+            Only the nearest ``limit`` pairs. Default: all.
+        where, params, dimensions
+            As in :meth:`search`: only the documents that ``where`` selects are compared.
+
+        Returns
+        -------
+        list of NearDuplicate
+            One for each pair of documents, the nearest first, and ties in order of ingestion.
+
+        Raises
+        ------
+        CollectionError, TypeError, ValueError
+            As :meth:`search` raises.
+
+        Notes
+        -----
+        Each chunk is compared with all chunks of later documents, so the time grows with the square of their number.
+        Memory grows with the pairs of documents that are returned, not with those of chunks.
+        """
+        view = self._filtered(where)
+        return find_near_duplicates(view, threshold, limit, where=where, params=params, dimensions=dimensions)
 
     def _filtered(self, where: str | None) -> View:
         """Return the state to read, after a writer has made columns for the fields that ``where`` names."""
