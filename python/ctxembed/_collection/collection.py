@@ -449,10 +449,10 @@ class Collection(CollectionReader):
         """
         store = self._writing()
         view = self._current()
-        if view.chunks != view.rows:
-            raise CollectionError(f"{self.path} has deleted rows, which would be counted: compact() first")
-        found: Calibration = view.index.calibrate(queries, k, recall)
-        store.set_calibration(found.oversample, found.k, found.recall)
+        found: Calibration = view.index.calibrate(queries, k, recall, mask=view.mask(None, ()))
+        kept = view.index._calibration  # noqa: SLF001
+        if kept is not None:  # packed queries of a binary collection need none, and change none
+            store.set_calibration(*kept)
         return found
 
 
