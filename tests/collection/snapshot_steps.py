@@ -83,6 +83,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("mode", choices=["kill", "torn", "no-space", "io-error"])
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--stride", type=int, default=1)
     given = parser.parse_args()
     seal_often()
     job_run._DOCUMENTS = 2
@@ -95,7 +96,7 @@ def main():
     error = _run_step(faults, given.folder, "count", 0)
     assert error is None, error
     total = int((given.folder / "steps").read_text())
-    for step in range(1, total + 1):
+    for step in range(1, total + 1, given.stride):
         error = _run_step(faults, given.folder, given.mode, step)
         if error is not None:
             failed[step] = error

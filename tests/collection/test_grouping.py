@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 from ctxembed import Collection, Document, pack_bits
+from ctxembed._collection.ranking import RankedRow, distinct_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,6 +90,57 @@ def test_one_document_with_thousands_of_the_best_chunks(tmp_path):
             expected = best_by_document(ranked, k)
             assert len(expected) == min(k, 32)
             assert found_by(collection, k) == expected
+
+
+class Listed:
+    """A ranking that is no ranking of vectors: a list of rows, of which a mask may be left out, or not."""
+
+    def __init__(self, rows, *, can_leave_out):
+        self.rows = rows
+        self.can_leave_out = can_leave_out
+        self.depths = []
+
+    def best(self, depth):
+        self.depths.append(depth)
+        return [RankedRow(row, -place) for place, row in enumerate(self.rows[:depth])]
+
+    def without(self, mask):
+        if not self.can_leave_out:
+            return None
+        return Listed([row for row in self.rows if not mask[row]], can_leave_out=True)
+
+
+@given(
+    rows=st.permutations(range(200)), size=st.integers(1, 60), k=st.integers(1, 12), can_leave_out=st.booleans(),
+    passed=st.sets(st.integers(0, 199), max_size=50),
+)  # fmt: skip
+def test_rows_are_chosen_from_any_ranking(rows, size, k, can_leave_out, passed):
+    def extent(row):
+        return row // size * size, row // size * size + size
+
+    covered = np.zeros(200, bool)
+    covered[list(passed)] = True
+    before = covered.copy()
+    found = distinct_rows(Listed(rows, can_leave_out=can_leave_out), k, covered, extent)
+    expected = {}
+    for row in rows:
+        if row not in passed:
+            expected.setdefault(row // size, row)
+    # A better row of the same group may be passed over, so that the group stands where its next row does.
+    assert [ranked.row for ranked in found] == list(expected.values())[:k]
+    assert np.array_equal(covered, before)
+
+
+def test_a_ranking_that_changes_with_its_depth_is_read_from_its_beginning():
+    class Changing(Listed):
+        def best(self, depth):
+            super().best(depth)
+            return [RankedRow(row, 0) for row in (self.rows if depth < 20 else self.rows[::-1])[:depth]]
+
+    ranking = Changing([*range(100)], can_leave_out=False)
+    found = distinct_rows(ranking, 3, np.zeros(100, bool), lambda row: (row // 20 * 20, row // 20 * 20 + 20))
+    assert [ranked.row for ranked in found] == [99, 79, 59]
+    assert ranking.depths == [12, 192]
 
 
 @pytest.mark.parametrize("wrong", [1, 0, None, "yes"])

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,6 +169,18 @@ def test_segments_are_copied_to_another_file_system(tmp_path, writer):
         check(disk / "b.ctx", LEFT)
 
 
+def test_a_collection_on_a_read_only_medium(tmp_path, writer):
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "tmpfs") as disk:
+        writer.snapshot(disk / "a.ctx")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with Collection.open(disk / "a.ctx") as collection:
+            assert collection.read_only
+            collection.snapshot(tmp_path / "b.ctx")
+            with pytest.raises(OSError, match="Read-only file system"):
+                collection.snapshot(disk / "b.ctx")
+    check(tmp_path / "b.ctx", LEFT)
+
+
 def test_segments_share_their_data_where_the_file_system_can(tmp_path, monkeypatch):
     if shutil.which("mkfs.xfs") is None:
         pytest.skip("needs mkfs.xfs")
@@ -213,24 +224,25 @@ def test_a_compaction_deletes_segments_while_they_are_copied(tmp_path, writer, m
 # --- while a writer runs ---
 
 _WRITER = """
-import sys
+import itertools, select, sys
 from ctxembed import Collection
 from tests.collection.samples import LocalEmbedder, document, seal_often
 from ctxembed._jobs import run
 
 seal_often(40)
 run._DOCUMENTS = 3
-path, turns = sys.argv[1], int(sys.argv[2])
-with Collection.open(path) as collection:
+compactions = 0
+with Collection.open(sys.argv[1]) as collection:
     print("ready", flush=True)
-    for turn in range(turns):
+    for turn in itertools.count(1):
+        if select.select([sys.stdin], [], [], 0)[0]:
+            break
         collection.ingest([document(number, version=turn) for number in range(24)], LocalEmbedder())
         collection.ingest([document(100 + 5 * turn + number) for number in range(5)], LocalEmbedder())
         collection.delete([f"doc-{100 + 5 * turn}"])
-        if turn % 3 == 2:
-            collection.compact()
-    print("ended", flush=True)
-    sys.stdin.readline()
+        if turn % 2:
+            compactions += collection.compact() > 0
+    print(compactions, flush=True)
 """
 
 
@@ -253,25 +265,22 @@ def check_moment(path):
 def test_snapshots_while_another_process_ingests_deletes_and_compacts(tmp_path):
     with Collection.create(tmp_path / "a.ctx", dimensions=DIMENSIONS) as collection:
         collection.ingest([document(number) for number in range(24)], LocalEmbedder())
-    process = start(_WRITER, tmp_path / "a.ctx", 40)
+    process = start(_WRITER, tmp_path / "a.ctx")
     try:
         assert process.stdout.readline() == "ready\n", process.stderr.read()
-        ended = threading.Event()
-        threading.Thread(target=lambda: (process.stdout.readline(), ended.set()), daemon=True).start()
-        moments = set()
+        moments = []
         with Collection.open(tmp_path / "a.ctx", read_only=True) as reader:
-            taken = 0
-            while not ended.is_set():
-                reader.snapshot(tmp_path / f"copy-{taken}.ctx")
-                moments.add(check_moment(tmp_path / f"copy-{taken}.ctx"))
-                taken += 1
-        _, errors = process.communicate("\n", timeout=60)
+            while len(moments) < 12 or len(set(moments)) < 6:
+                path = tmp_path / f"copy-{len(moments)}.ctx"
+                reader.snapshot(path)
+                moments.append(check_moment(path))
+        output, errors = process.communicate("stop\n", timeout=60)
         assert process.returncode == 0, errors
     finally:
         process.kill()
         process.communicate()
-    assert taken > 5
-    assert len(moments) > 3, "the writer was not running"
+    assert int(output) > 0, "the writer has not compacted"
+    assert moments == sorted(moments, key=lambda moment: moment[1])
     with Collection.open(tmp_path / "a.ctx") as collection:
         assert collection.verify() == []
 
@@ -432,10 +441,11 @@ def faults(tmp_path_factory):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mode", ["kill", "torn", "no-space", "io-error"])
-def test_a_fault_at_any_change_of_a_file_leaves_a_whole_snapshot_or_none(faults, tmp_path, mode):
+@pytest.mark.parametrize(("mode", "stride"), [("kill", 1), ("torn", 5), ("no-space", 3), ("io-error", 2)])
+def test_a_fault_at_any_change_of_a_file_leaves_a_whole_snapshot_or_none(faults, tmp_path, mode, stride):
+    options = ["--folder", str(tmp_path), f"--stride={stride}"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.collection.snapshot_steps", mode, "--folder", str(tmp_path)],
+        [sys.executable, "-m", "tests.collection.snapshot_steps", mode, *options],
         env={**os.environ, "LD_PRELOAD": str(faults), "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip

@@ -19,9 +19,10 @@ from ctxembed._results import Embeddings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ctxembed._collection.ranking import Ranking
     from ctxembed._collection.view import View
 
-__all__ = ["SearchOptions", "embedded", "embedded_async", "find_hits", "find_rows", "single_query"]
+__all__ = ["SearchOptions", "VectorRanking", "embedded", "embedded_async", "find_hits", "find_rows", "single_query"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,8 @@ class VectorRanking:
         return replace(self, options=replace(self.options, mask=mask))
 
 
-def find_hits(view: View, query: Any, options: SearchOptions) -> list[Hit]:
-    """Return the chunks nearest to one vector. What is returned is checked, the vectors of its documents too."""
-    ranking = VectorRanking(view, query, options)
+def find_hits(view: View, ranking: Ranking, options: SearchOptions) -> list[Hit]:
+    """Return the best hits of a ranking. What is returned is checked, the vectors of its documents too."""
     if options.group_by_document:
         found = best_by_document(view, ranking, options.k, options.neighbours)
     elif options.neighbours:

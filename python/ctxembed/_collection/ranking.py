@@ -31,7 +31,7 @@ class Ranking(Protocol):
     """All rows that a search may find, in their order. It is read from its beginning to any depth."""
 
     def best(self, depth: int) -> Sequence[RankedRow]:
-        """Return the best ``depth`` rows; fewer only where there are no more."""
+        """Return the best ``depth`` rows, each once; fewer only where there are no more."""
         ...
 
     def without(self, rows: NDArray[np.bool_]) -> Ranking | None:
@@ -51,22 +51,24 @@ def distinct_rows(
     k : int
         Rows to return. There are fewer only where the ranking has no more.
     covered : ndarray of bool
-        A mask of rows that are passed over. The extents of the rows that are returned are added to it.
+        A mask of rows that are passed over.
     extent : callable
         Returns (first row, row behind the last) that a row covers.
     """
     chosen: list[RankedRow] = []
+    passed = covered.copy()
     depth = _FIRST * k
-    while len(chosen) < k:
+    while True:
         # Without it, a search among thousands of rows of one document would have to be deeper than all of them.
-        remaining = ranking.without(covered) if covered.any() else ranking
-        found = (ranking if remaining is None else remaining).best(depth)
+        remaining = ranking.without(passed) if passed.any() else ranking
+        if remaining is None:  # the whole ranking, from its beginning: a deeper one may differ
+            remaining, chosen, passed = ranking, [], covered.copy()
+        found = remaining.best(depth)
         for ranked in found:
-            if len(chosen) < k and not covered[ranked.row]:
+            if len(chosen) < k and not passed[ranked.row]:
                 chosen.append(ranked)
                 start, stop = extent(ranked.row)
-                covered[start:stop] = True
-        if len(found) < depth:
-            break
+                passed[start:stop] = True
+        if len(chosen) == k or len(found) < depth:
+            return chosen
         depth *= _DEEPER
-    return chosen

@@ -7,7 +7,6 @@ import os
 import threading
 import weakref
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,21 +16,22 @@ from ctxembed._collection.compact import row_numbers
 from ctxembed._collection.near_duplicates import find_near_duplicates
 from ctxembed._collection.query import (
     SearchOptions,
+    VectorRanking,
     embedded,
     embedded_async,
     find_hits,
     find_rows,
     single_query,
 )
+from ctxembed._collection.stats import read_stats
 from ctxembed._collection.verify import verify
 from ctxembed._collection.view import View
 from ctxembed._collection.where import parse_where
 from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, NearDuplicate
 from ctxembed._errors import CollectionError
-from ctxembed._results import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
@@ -352,7 +352,7 @@ class CollectionReader:
         )
         if isinstance(query, str):
             query = embedded(view, query, client)
-        return find_hits(view, single_query(query), options)
+        return find_hits(view, VectorRanking(view, single_query(query), options), options)
 
     async def asearch(
         self,
@@ -404,7 +404,7 @@ class CollectionReader:
 
         view, options = await run_sync(check)
         vector = await embedded_async(view, query, client) if isinstance(query, str) else query
-        return await run_sync(lambda: find_hits(view, single_query(vector), options))
+        return await run_sync(lambda: find_hits(view, VectorRanking(view, single_query(vector), options), options))
 
     def search_batch(
         self,
@@ -507,28 +507,7 @@ class CollectionReader:
 
     def stats(self) -> CollectionStats:
         """Return the size of the collection, and what it has cost."""
-        view = self._current()
-        generation = view.generation
-        usage = Usage()
-        for *values, expected in view.query("SELECT * FROM responses"):
-            if checksum(*values[1:]) != expected:
-                raise damaged(self._folder.catalogue, f"the row {values[0]} of responses is changed")
-            usage += _usage(values[5:])
-        size = sum(entry.stat().st_size for entry in self._folder.path.rglob("*") if entry.is_file())
-        [(failed,)] = view.query("SELECT count(*) FROM failures")
-        return CollectionStats(
-            documents=view.documents,
-            chunks=view.chunks,
-            deleted_chunks=view.rows - view.chunks,
-            failed=failed,
-            segments=view.segment_count,
-            bytes=size,
-            model=generation.model,
-            dimensions=generation.dimensions,
-            encoding_format=generation.encoding_format,
-            space=generation.space,
-            usage=usage,
-        )
+        return read_stats(self._folder, self._current())
 
 
 _LIVE: weakref.WeakSet[CollectionReader] = weakref.WeakSet()
@@ -557,16 +536,3 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _usage(row: Sequence[Any]) -> Usage:
-    """Return the usage of a row of the ledger."""
-    requests, unreported, prompt, total, cost, wasted_requests, wasted_tokens, wasted_cost = row
-    discarded = None
-    if wasted_requests or wasted_tokens:
-        discarded = Usage(None, wasted_tokens, _cost(wasted_cost), wasted_requests)
-    return Usage(prompt, total, _cost(cost), requests, discarded, unreported)
-
-
-def _cost(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
