@@ -97,6 +97,7 @@ ROOMS = {
         "IngestProgress",
         "ExportReport",
         "FailedDocument",
+        "NearDuplicate",
         "CollectionStats",
     ),
     "Errors": (

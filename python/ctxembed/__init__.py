@@ -50,6 +50,7 @@ from ctxembed._documents import (
     Hit,
     IngestProgress,
     IngestReport,
+    NearDuplicate,
 )
 from ctxembed._errors import (
     APIConnectionError,
@@ -163,6 +164,7 @@ __all__ = [
     "Matches",
     "MissingKeyError",
     "Model",
+    "NearDuplicate",
     "NotFoundError",
     "Packing",
     "Pairs",

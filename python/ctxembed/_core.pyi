@@ -213,6 +213,7 @@ class Index:
         k: SupportsIndex,
         recall: float = 0.99,
         *,
+        mask: NDArray[np.bool_] | _Ids | None = None,
         threads: SupportsIndex | None = None,
     ) -> Calibration: ...
     def save(self, path: str | PathLike[str]) -> None: ...
@@ -301,6 +302,7 @@ class BinaryIndex:
         k: SupportsIndex,
         recall: float = 0.99,
         *,
+        mask: NDArray[np.bool_] | _Ids | None = None,
         threads: SupportsIndex | None = None,
     ) -> Calibration: ...
     def save(self, path: str | PathLike[str]) -> None: ...

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-__all__ = ["CollectionStats", "Document", "ExportReport", "FailedDocument", "Hit", "IngestProgress", "IngestReport"]
+__all__ = [
+    "CollectionStats",
+    "Document",
+    "ExportReport",
+    "FailedDocument",
+    "Hit",
+    "IngestProgress",
+    "IngestReport",
+    "NearDuplicate",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,15 @@ class Hit:
         Score of the text, where it was searched.
     source : str or None
         Source of the document.
+    passage : str or None
+        The text of the chunk and of its neighbours: of the chunk alone without ``neighbours=``. Text in which chunks
+        overlap by their spans stands once.
+    passage_chunks : (int, int) or None
+        The chunks of the passage: the first, and the one behind the last.
+    passage_span : (int, int) or None
+        Where the passage stands in its source, in characters; None where its chunks have no spans.
+    passage_offset : int or None
+        Where ``text`` begins in the passage: ``passage[passage_offset:][:len(text)] == text``.
     """
 
     document: str
@@ -80,6 +98,32 @@ class Hit:
     vector_score: float | None = None
     text_score: float | None = None
     source: str | None = None
+    passage: str | None = None
+    passage_chunks: tuple[int, int] | None = None
+    passage_span: tuple[int, int] | None = None
+    passage_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """Two documents with chunks that are near each other.
+
+    Parameters
+    ----------
+    documents : (str, str)
+        Their ids, in order of ingestion.
+    chunks : (int, int)
+        The nearest two chunks: one of each document.
+    score : float
+        Of these two chunks: the cosine of int8 vectors, and of packed bits ``1 - distance / dimensions``.
+    pairs : int
+        How many pairs of their chunks reach the threshold.
+    """
+
+    documents: tuple[str, str]
+    chunks: tuple[int, int]
+    score: float
+    pairs: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,24 +304,26 @@ impl Index {
     }
 
     /// Find and store the smallest oversample at which two stages reach this recall of the true best `k` rows over all
-    /// queries together. The truth is an exact search by `Cosine`, or by `Asymmetric` for a binary index.
+    /// queries together. The truth is an exact search by `Cosine`, or by `Asymmetric` for a binary index. All dimensions
+    /// are compared.
     pub fn calibrate(
         &self,
         queries: &[i8],
         k: usize,
         recall: f64,
-        threads: Option<NonZero<usize>>,
+        Options { filter, threads, .. }: Options<'_>,
         check: InterruptCheck<'_>,
     ) -> Result<CalibrationReport, Error> {
-        let (snapshot, dims) = (self.snapshot(), self.dims());
-        if queries.is_empty() || snapshot.count == 0 {
+        let (snapshot, dims, mut memory) = (self.snapshot(), self.dims(), SubsetMemory::default());
+        let subset = subset_of(&snapshot, filter, &mut memory)?;
+        let count = subset.count(snapshot.count);
+        if queries.is_empty() || count == 0 {
             let message = "queries and the index must have at least one row each to calibrate with";
             return Err(Error::Value(message.to_owned()));
         }
         let width = self.bit_bytes();
         let mut interrupts = Interrupts::new(check);
         // The true best rows, with row numbers as ids.
-        let subset = Subset::All;
         let best = if self.kind() == Kind::Int8 {
             let parts = with_row_numbers(&snapshot, snapshot.parts(|segment| segment.rows.values(), true));
             let isa = Dot::isa();
@@ -342,7 +344,7 @@ impl Index {
         // The subtraction undoes rounding that puts the product just above a whole number.
         let wanted = ((recall * total as f64 - 1e-6).ceil() as usize).clamp(1, total.max(1));
         loop {
-            let candidates = k.saturating_mul(oversample).min(snapshot.count);
+            let candidates = k.saturating_mul(oversample).min(count);
             needed.clear();
             let together = queries_together(candidates);
             for (group, bits) in bits.chunks(together * width).enumerate() {
@@ -356,7 +358,7 @@ impl Index {
                     needed.extend(best.iter().filter_map(|row| Some(ranks.get(&row.id)? / k + 1)));
                 }
             }
-            if needed.len() >= wanted || candidates == snapshot.count {
+            if needed.len() >= wanted || candidates == count {
                 break;
             }
             oversample = oversample.saturating_mul(8);

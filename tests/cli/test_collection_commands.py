@@ -1,4 +1,4 @@
-"""`ctxembed show`, `verify`, `compact`, `delete`, `failures` and `sql`."""
+"""`ctxembed show`, `verify`, `compact`, `delete`, `failures`, `snapshot` and `sql`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,19 @@ def test_deleted_documents_are_gone_and_compact_removes_their_rows(ctxembed, col
     assert ctxembed("compact", collection).stdout.startswith("3 chunks removed, ")
     assert json.loads(ctxembed("compact", collection, "--json").stdout)["removed_chunks"] == 0
     assert ids_of(collection) == ["heron", "7"]
+
+
+def test_a_snapshot_is_a_collection_and_replaces_nothing(ctxembed, collection, tmp_path):
+    done = ctxembed("snapshot", collection, "copy.ctx")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"copy.ctx: a copy of {collection}, all checksums compared\n"
+    assert ids_of(tmp_path / "copy.ctx") == ids_of(collection)
+    again = ctxembed("snapshot", collection, "copy.ctx")
+    assert (again.returncode, again.stdout, len(again.stderr.splitlines())) == (1, "", 1)
+    assert "exists already: a snapshot replaces nothing" in again.stderr
+    found = json.loads(ctxembed("snapshot", collection, "other.ctx", "--json").stdout)
+    assert found == {"collection": str(collection), "snapshot": "other.ctx"}
+    assert ctxembed("verify", "other.ctx").returncode == 0
 
 
 def test_failures_are_listed(ctxembed, collection, tmp_path):

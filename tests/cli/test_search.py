@@ -32,6 +32,25 @@ def test_json_has_an_object_with_all_fields_of_the_hits_for_each_query(ctxembed,
     assert hit["score"] == hit["vector_score"]
 
 
+def test_neighbours_are_shown_below_the_hit(ctxembed, collection):
+    done = ctxembed("search", collection, "who caught a fish?", "-k", "1", "--neighbours", "1")
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.split("\n")
+    assert shown[1].split()[1:] == ["heron[1]"]
+    assert shown[2:] == ["    The heron stood in the reeds.", "    It caught a silver fish.", "", ""]
+    found = json.loads(ctxembed("search", collection, "fish", "-k", "1", "--neighbours", "9", "--json").stdout)
+    assert found["hits"][0]["passage"] == "The heron stood in the reeds.\nIt caught a silver fish."
+    assert found["hits"][0]["passage_chunks"] == [0, 2]
+    wrong = ctxembed("search", collection, "fish", "--neighbours", "-1")
+    assert (wrong.returncode, "--neighbours" in wrong.stderr) == (2, True)
+
+
+def test_by_document_each_document_is_one_hit(ctxembed, collection):
+    found = json.loads(ctxembed("search", collection, "who caught a fish?", "--by-document", "--json").stdout)
+    assert sorted(hit["document"] for hit in found["hits"]) == ["7", "heron", "rust"]
+    assert (found["hits"][0]["document"], found["hits"][0]["chunk"]) == ("heron", 1)
+
+
 def test_where_selects_documents(ctxembed, collection):
     found = json.loads(ctxembed("search", collection, "bread", "--where", "year IS NULL", "--json").stdout)
     assert {hit["document"] for hit in found["hits"]} == {"rust", "7"}

@@ -126,6 +126,11 @@ int rename(const char *from, const char *to) {
   return REAL(rename)(from, to);
 }
 
+int link(const char *from, const char *to) {
+  if (below(to)) CHECK
+  return REAL(link)(from, to);
+}
+
 int mkdir(const char *path, mode_t bits) {
   if (below(path)) CHECK
   return REAL(mkdir)(path, bits);

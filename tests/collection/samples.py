@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 from ctxembed import Document, Embeddings
@@ -42,6 +43,23 @@ class LocalEmbedder:
         rows = np.concatenate([vectors_of([query], dimensions, encoding_format) for query in queries])
         offsets = np.arange(len(queries) + 1, dtype=np.int64)
         return Embeddings(rows, offsets, model, dimensions, encoding_format, space=self.space)
+
+
+class GivenVectors(LocalEmbedder):
+    """Embeds each chunk as the int8 row that a mapping has for its text."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self._rows = rows
+
+    def embed(self, documents, *, model, dimensions, encoding_format, on_error):
+        found = super().embed(
+            documents, model=model, dimensions=dimensions, encoding_format=encoding_format, on_error=on_error
+        )
+        rows = np.stack([self._rows[chunk] for chunks in documents for chunk in chunks])
+        if encoding_format == "base64_binary":
+            rows = np.packbits(rows >= 0, axis=1, bitorder="little")
+        return replace(found, vectors=rows)
 
 
 def document(number, version=0, chunks=None, **metadata):

@@ -382,6 +382,10 @@ def test_each_kind_of_client_at_its_method(collection, client, server):
             assert figures(await collection.aingest(documents(), other)) == (2, 0, 10, 0, 0)
             [hit] = await collection.asearch("document 7, version 0, chunk 2", 1, client=other)
             assert hit.document == "doc-7"
+            with pytest.raises(TypeError, match=r"asearch\(\) needs an AsyncClient, got a Client: use search\(\)"):
+                await collection.asearch("document 7", client=client)
+            [hit] = await collection.asearch("document 7, version 0, chunk 2", 1, client=other, neighbours=9)
+            assert hit.passage == "\n".join(document(7).chunks)
 
     anyio.run(main)
     for wrong in (None, 5, object()):

@@ -100,6 +100,29 @@ def test_calibrate_finds_the_smallest_oversample_that_reaches_the_recall(data, i
     assert repr(report).startswith(f"Calibration(oversample={report.oversample}, recall=")
 
 
+def test_calibrate_searches_the_rows_of_a_mask_alone(data):
+    rows, queries = data
+    for kind, stored in ((cx.Index, rows), (cx.BinaryIndex, bits_of(rows))):
+        every, some = kind(rows.shape[1]), kind(rows.shape[1])
+        every.add(stored)
+        chosen = np.flatnonzero(np.arange(len(rows)) % 3)
+        some.add(np.ascontiguousarray(stored[chosen]))
+        mask = np.zeros(len(rows), bool)
+        mask[chosen] = True
+        expected = some.calibrate(queries, 10, recall=0.97)
+        assert every.calibrate(queries, 10, recall=0.97).recalls.tolist() != expected.recalls.tolist()
+        for given in (mask, chosen, chosen.tolist()):
+            found = every.calibrate(queries, 10, recall=0.97, mask=given)
+            assert (found.oversample, found.recall) == (expected.oversample, expected.recall)
+            assert found.recalls.tolist() == expected.recalls.tolist()
+            assert every.oversample == expected.oversample
+        assert every.calibrate(queries, 10, mask=chosen[:3]).oversample == 1
+        with pytest.raises(ValueError, match="at least one row each"):
+            every.calibrate(queries, 10, mask=np.zeros(len(rows), bool))
+        with pytest.raises(ValueError, match="mask"):
+            every.calibrate(queries, 10, mask=np.zeros(3, bool))
+
+
 def test_calibrate_continues_until_the_recall_is_reached():
     """The best rows come last in the first stage, because all bits of the others equal those of the query."""
     rows = np.ones((5000, 16), np.int8)

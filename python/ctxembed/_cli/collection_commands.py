@@ -1,4 +1,4 @@
-"""Commands on a collection: ``show``, ``verify``, ``compact``, ``delete``, ``failures``, ``sql``, ``import``."""
+"""Commands on a collection: ``show``, ``verify``, ``compact``, ``delete``, ``failures``, ``snapshot``, ``sql`` ..."""
 
 from __future__ import annotations
 
@@ -172,6 +172,27 @@ def failures(collection: CollectionArgument, *, as_json: JsonOption = False) -> 
     for failure in found:
         when = failure.when.isoformat(sep=" ", timespec="seconds")
         write(f"{failure.id}: {failure.error} ({plural(failure.attempts, 'request')}, {when})")
+
+
+@app.command(
+    help="""Copy a collection to a folder that does not exist, also while a job writes to it.
+
+    The copy is whole: all its checksums are compared before it has its name. Vectors share the room of the collection's
+    where the file system can."""
+)
+def snapshot(
+    collection: CollectionArgument,
+    target: Annotated[Path, typer.Argument(parser=parse_path, metavar="TARGET", help="The folder to make.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a collection."""
+    with _open(collection, read_only=True) as opened:
+        opened.snapshot(target)
+    if as_json:
+        write_json({"collection": str(collection), "snapshot": str(target)})
+    else:
+        write(f"{target}: a copy of {collection}, all checksums compared")
 
 
 @app.command(help="Run a SELECT on the catalogue of a collection, which changes nothing.")

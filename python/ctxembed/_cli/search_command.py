@@ -37,6 +37,8 @@ def search(
         str | None,
         typer.Option(help="An SQL expression over id, source and metadata: \"year >= 2020 AND lang = 'en'\"."),
     ] = None,
+    neighbours: Annotated[int, typer.Option(min=0, help="Chunks that are shown with a hit, on each side of it.")] = 0,
+    by_document: Annotated[bool, typer.Option("--by-document", help="Rank documents by their best chunk.")] = False,
     model: Annotated[
         str | None, typer.Option(help="Embeds the questions (default: the model of the documents).")
     ] = None,
@@ -59,11 +61,18 @@ def search(
         with Client(base_url=base_url, allow_insecure=allow_insecure, transport="httpx") as client:
             queries.client = client
             for question in query:
-                hits = opened.search(question, min(k, _count(opened)), client=queries, where=where)
+                hits = opened.search(
+                    question,
+                    min(k, _count(opened)),
+                    client=queries,
+                    where=where,
+                    group_by_document=by_document,
+                    neighbours=neighbours,
+                )
                 if as_json:
                     write_json({"query": question, "hits": [asdict(hit) for hit in hits]})
                 else:
-                    _write_table(question, hits)
+                    _write_table(question, hits, whole=neighbours > 0)
 
 
 def _import_httpx() -> None:
@@ -155,12 +164,17 @@ def _check_queries(queries: list[str]) -> None:
             raise typer.BadParameter(f"{named} is not UTF-8: {query!r}") from None
 
 
-def _write_table(question: str, hits: list[Hit]) -> None:
-    """Write a line for each hit: score, document and chunk, and the text around the words of the question."""
+def _write_table(question: str, hits: list[Hit], *, whole: bool) -> None:
+    """Write a line for each hit: score, document and chunk, and the text around the words of the question.
+
+    With ``whole``, the passage stands below the line.
+    """
     write(question)
     names = [f"{escape(hit.document)[:_SHOWN_ID]}[{hit.chunk}]" for hit in hits]
     width = max(map(len, names), default=0)
     room = max(20, shutil.get_terminal_size((120, 24)).columns - width - 13)
     for hit, name in zip(hits, names, strict=True):
-        text = "" if hit.text is None else excerpt(hit.text, question, room)
+        text = "" if hit.text is None or whole else excerpt(hit.text, question, room)
         write(f"  {hit.score:7.4f}  {name:<{width}}  {text}".rstrip())
+        if whole and hit.passage is not None:
+            write(*(f"    {line}".rstrip() for line in hit.passage.split("\n")), "")

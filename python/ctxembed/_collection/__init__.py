@@ -3,9 +3,11 @@
 | modules | what they do |
 |---|---|
 | ``collection``, ``reader`` | the public class: what writes, what reads |
-| ``query`` | search |
+| ``query``, ``near_duplicates``, ``snapshot`` | search; pairs of documents; copies |
+| ``grouping``, ``passages``, ``ranking`` | hits by document; chunks with neighbours; the rows that both are from |
 | ``exporting``, ``export`` | the method that writes for other stores, and a module for each of them |
-| ``verify``, ``store`` | compare all checksums; what a job writes to: one transaction a response |
+| ``verify``, ``stats`` | compare all checksums; size and cost |
+| ``store`` | what a job writes to: one transaction a response |
 | ``compact``, ``finder`` | rewrite a collection without removed rows; look documents up for a job |
 | ``view`` | what is read: one committed state, its index, its documents |
 | ``fields``, ``where`` | metadata columns, and the expressions that filter by them |

@@ -15,6 +15,7 @@ from ctxembed._collection.fields import add_columns, write_fields
 from ctxembed._collection.folder import check_file_system, folder_of, sync_folder
 from ctxembed._collection.lock import WriterLock
 from ctxembed._collection.reader import CollectionReader, check_id
+from ctxembed._collection.snapshot import write_snapshot
 from ctxembed._collection.state import Generation, write_generation, write_setting
 from ctxembed._collection.store import Store
 from ctxembed._errors import CollectionError
@@ -402,6 +403,37 @@ class Collection(CollectionReader):
         with self._one_ingestion() as store, self._lock:
             return store.compact(self._current())
 
+    def snapshot(self, path: str | PathLike[str]) -> None:
+        """Write a copy of the collection, which is whole, while this or another process writes to it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A folder that does not exist. The folder above it does.
+
+        Raises
+        ------
+        FileExistsError
+            There is something at ``path``. Nothing was written.
+        CollectionError
+            The copy would be damaged, since the collection is; or ``path`` is on a network file system.
+        OSError
+            The disk is full or fails.
+        TypeError, ValueError
+            ``path`` is no path, or inside the collection.
+
+        Notes
+        -----
+        The copy has the last committed state, and is a collection of its own. It appears under its name once all
+        checksums were compared and all files are on the disk, or not at all; a process that is killed leaves a folder
+        ``.snapshot-*.unfinished`` beside it, which can be deleted.
+
+        Segments take no room where the file system shares their data, or on the same file system, where they are hard
+        links: neither collection changes them in place. Elsewhere they are copied.
+        """
+        self._check_open()
+        write_snapshot(self._folder, path, immutable=self._immutable)
+
     def calibrate(self, queries: Any, k: int, recall: float = 0.99) -> Calibration:
         """Find the smallest oversample at which a two-stage search reaches a recall, and keep it.
 
@@ -417,10 +449,10 @@ class Collection(CollectionReader):
         """
         store = self._writing()
         view = self._current()
-        if view.chunks != view.rows:
-            raise CollectionError(f"{self.path} has deleted rows, which would be counted: compact() first")
-        found: Calibration = view.index.calibrate(queries, k, recall)
-        store.set_calibration(found.oversample, found.k, found.recall)
+        found: Calibration = view.index.calibrate(queries, k, recall, mask=view.mask(None, ()))
+        kept = view.index._calibration  # noqa: SLF001
+        if kept is not None:  # packed queries of a binary collection need none, and change none
+            store.set_calibration(*kept)
         return found
 
 

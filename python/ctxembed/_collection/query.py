@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ctxembed._collection.grouping import best_by_document
+from ctxembed._collection.passages import FoundRows, joined_text, merged_passages
+from ctxembed._collection.ranking import RankedRow
 from ctxembed._documents import Hit
 from ctxembed._models import as_int
 from ctxembed._results import Embeddings
@@ -16,9 +19,10 @@ from ctxembed._results import Embeddings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ctxembed._collection.ranking import Ranking
     from ctxembed._collection.view import View
 
-__all__ = ["SearchOptions", "embedded", "embedded_async", "find_hits", "find_rows", "single_query"]
+__all__ = ["SearchOptions", "VectorRanking", "embedded", "embedded_async", "find_hits", "find_rows", "single_query"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,10 @@ class SearchOptions:
         Rows that may be found.
     stage, oversample, dimensions
         As in :meth:`Index.search`.
+    group_by_document : bool
+        Whether each document is found once.
+    neighbours : int
+        Chunks of a passage on each side of the one that was found.
     """
 
     k: int
@@ -40,9 +48,21 @@ class SearchOptions:
     stage: str
     oversample: int | None
     dimensions: int | None
+    group_by_document: bool = False
+    neighbours: int = 0
 
     @classmethod
-    def check(cls, view: View, k: object, where: str | None, params: object, options: dict[str, Any]) -> SearchOptions:
+    def check(
+        cls,
+        view: View,
+        k: object,
+        where: str | None,
+        params: object,
+        options: dict[str, Any],
+        *,
+        group_by_document: object = False,
+        neighbours: object = 0,
+    ) -> SearchOptions:
         """Check the arguments of a search.
 
         Raises
@@ -53,10 +73,15 @@ class SearchOptions:
         number = as_int("k", k)
         if number < 1:
             raise ValueError(f"k must be at least 1, got {number}")
+        if not isinstance(group_by_document, bool):
+            raise TypeError(f"group_by_document must be a bool, got {group_by_document!r:.100}")
+        beside = as_int("neighbours", neighbours)
+        if beside < 0:
+            raise ValueError(f"neighbours must be at least 0, got {beside}")
         # A search that may find nothing reads nothing, and checks the rest.
         nothing = np.zeros(view.layout.width, view.layout.dtype)
         view.index.search(nothing, 1, mask=np.zeros(0, np.int64), **options)
-        return cls(number, view.mask(where, params), **options)
+        return cls(number, view.mask(where, params), **options, group_by_document=group_by_document, neighbours=beside)
 
 
 def find_rows(view: View, queries: Any, options: SearchOptions) -> Any:
@@ -71,23 +96,72 @@ def find_rows(view: View, queries: Any, options: SearchOptions) -> Any:
     )
 
 
-def find_hits(view: View, query: Any, options: SearchOptions) -> list[Hit]:
-    """Return the chunks nearest to one vector. What is returned is checked, the vectors of its documents too."""
-    matches = find_rows(view, query, options)
-    rows = matches.ids.reshape(-1).tolist()
-    scores = _scores(view, query, matches, options.dimensions)
+@dataclass(frozen=True, slots=True)
+class VectorRanking:
+    """The rows nearest to one vector. It implements :class:`~ctxembed._collection.ranking.Ranking`."""
+
+    view: View
+    query: Any
+    options: SearchOptions
+
+    def best(self, depth: int) -> list[RankedRow]:
+        """Return the nearest ``depth`` rows."""
+        matches = find_rows(self.view, self.query, replace(self.options, k=depth))
+        scores = _scores(self.view, self.query, matches, self.options.dimensions)
+        return [
+            RankedRow(row, score, score) for row, score in zip(matches.ids.reshape(-1).tolist(), scores, strict=True)
+        ]
+
+    def without(self, rows: NDArray[np.bool_]) -> VectorRanking:
+        """Return the ranking without the rows of a mask: no score depends on other rows."""
+        mask = ~rows if self.options.mask is None else self.options.mask & ~rows
+        return replace(self, options=replace(self.options, mask=mask))
+
+
+def find_hits(view: View, ranking: Ranking, options: SearchOptions) -> list[Hit]:
+    """Return the best hits of a ranking. What is returned is checked, the vectors of its documents too."""
+    if options.group_by_document:
+        found = best_by_document(view, ranking, options.k, options.neighbours)
+    elif options.neighbours:
+        found = merged_passages(view, ranking, options.k, options.neighbours)
+    else:
+        found = [FoundRows(ranked, ranked.row, ranked.row + 1) for ranked in ranking.best(options.k)]
+    # A deeper search in two stages may find a row that one before it has missed.
+    found.sort(key=lambda one: -one.ranked.score)
     documents: dict[int, tuple[Any, ...]] = {}
-    hits = []
-    for score, (number, chunk, text, start, stop) in zip(scores, view.chunks_at(rows), strict=True):
-        if number not in documents:
-            values = view.document_at(number)
-            view.check_vectors(values)
-            documents[number] = (values[1], values[5], values[4])
-        name, metadata, source = documents[number]
-        span = None if start is None else (start, stop)
-        # Each hit has metadata of its own, which the caller may change.
-        hits.append(Hit(name, chunk, score, text, json.loads(metadata or "{}"), span, score, None, source))
-    return hits
+    return [_hit(view, one, documents) for one in found]
+
+
+def _hit(view: View, found: FoundRows, documents: dict[int, tuple[Any, ...]]) -> Hit:
+    ranked = found.ranked
+    chunks = view.chunks_at(range(found.start, found.stop))
+    place = ranked.row - found.start
+    number, chunk, text, start, stop = chunks[place]
+    if number not in documents:
+        values = view.document_at(number)
+        view.check_vectors(values)
+        documents[number] = values
+    _, name, _, _, source, metadata, *_ = documents[number]
+    passage, offset = None, None
+    if text is not None:
+        passage, offsets = joined_text(values[2:] for values in chunks)
+        offset = offsets[place]
+    spans = [values[3:] for values in chunks if values[3] is not None]
+    return Hit(
+        document=name,
+        chunk=chunk,
+        score=ranked.score,
+        text=text,
+        metadata=json.loads(metadata or "{}"),  # of its own: the caller may change it
+        span=None if start is None else (start, stop),
+        vector_score=ranked.vector_score,
+        text_score=ranked.text_score,
+        source=source,
+        passage=passage,
+        passage_chunks=(chunks[0][1], chunks[-1][1] + 1),
+        passage_span=(min(start for start, _ in spans), max(stop for _, stop in spans)) if spans else None,
+        passage_offset=offset,
+    )
 
 
 def single_query(query: Any) -> Any:

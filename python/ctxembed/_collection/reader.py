@@ -7,7 +7,6 @@ import os
 import threading
 import weakref
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -15,23 +14,25 @@ import numpy as np
 from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.compact import row_numbers
 from ctxembed._collection.exporting import Exporting
+from ctxembed._collection.near_duplicates import find_near_duplicates
 from ctxembed._collection.query import (
     SearchOptions,
+    VectorRanking,
     embedded,
     embedded_async,
     find_hits,
     find_rows,
     single_query,
 )
+from ctxembed._collection.stats import read_stats
 from ctxembed._collection.verify import verify
 from ctxembed._collection.view import View
 from ctxembed._collection.where import parse_where
-from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit
+from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, NearDuplicate
 from ctxembed._errors import CollectionError
-from ctxembed._results import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
@@ -302,6 +303,8 @@ class CollectionReader(Exporting):
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
+        group_by_document: bool = False,
+        neighbours: int = 0,
     ) -> list[Hit]:
         """Find the chunks nearest to a query.
 
@@ -322,11 +325,17 @@ class CollectionReader(Exporting):
             Values for the ``?`` or ``:name`` in ``where``.
         stage, oversample, dimensions
             As in :meth:`Index.search`.
+        group_by_document : bool
+            Whether documents are ranked, each by its best chunk, which is its hit.
+        neighbours : int
+            Chunks of the same document, at least 0, that ``hit.passage`` has on each side of the hit's chunk.
 
         Returns
         -------
         list of Hit
-            ``min(k, matching chunks)``, best first.
+            ``min(k, matching chunks)``, or ``min(k, matching documents)`` with ``group_by_document``, best first. With
+            ``neighbours``, hits among the best ``k`` whose passages overlap are one hit, the best of them, with all
+            their chunks as its passage. The next hits whose passages overlap no other take their places.
 
         Raises
         ------
@@ -339,10 +348,12 @@ class CollectionReader(Exporting):
         """
         view = self._filtered(where)
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
-        options = SearchOptions.check(view, k, where, params, given)
+        options = SearchOptions.check(
+            view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
+        )
         if isinstance(query, str):
             query = embedded(view, query, client)
-        return find_hits(view, single_query(query), options)
+        return find_hits(view, VectorRanking(view, single_query(query), options), options)
 
     async def asearch(
         self,
@@ -355,6 +366,8 @@ class CollectionReader(Exporting):
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
+        group_by_document: bool = False,
+        neighbours: int = 0,
     ) -> list[Hit]:
         """Find the chunks nearest to a query, without blocking the event loop.
 
@@ -366,7 +379,7 @@ class CollectionReader(Exporting):
             Chunks to find.
         client : AsyncClient or object, optional
             An :class:`AsyncClient`, or whatever has ``embed_queries``, plain or async. Default: ``AsyncClient()``.
-        where, params, stage, oversample, dimensions
+        where, params, stage, oversample, dimensions, group_by_document, neighbours
             As in :meth:`search`.
 
         Returns
@@ -385,11 +398,14 @@ class CollectionReader(Exporting):
 
         def check() -> tuple[View, SearchOptions]:
             view = self._filtered(where)
-            return view, SearchOptions.check(view, k, where, params, given)
+            options = SearchOptions.check(
+                view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
+            )
+            return view, options
 
         view, options = await run_sync(check)
         vector = await embedded_async(view, query, client) if isinstance(query, str) else query
-        return await run_sync(lambda: find_hits(view, single_query(vector), options))
+        return await run_sync(lambda: find_hits(view, VectorRanking(view, single_query(vector), options), options))
 
     def search_batch(
         self,
@@ -421,6 +437,44 @@ class CollectionReader(Exporting):
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
         found: Matches = find_rows(view, vectors, SearchOptions.check(view, k, where, params, given))
         return found
+
+    def near_duplicates(
+        self,
+        threshold: float,
+        *,
+        limit: int | None = None,
+        where: str | None = None,
+        params: Any = (),
+        dimensions: int | None = None,
+    ) -> list[NearDuplicate]:
+        """Find the pairs of documents that have chunks near each other.
+
+        Parameters
+        ----------
+        threshold : float
+            The lowest score of two chunks: a cosine, or of packed bits ``1 - distance / dimensions``.
+        limit : int, optional
+            Only the nearest ``limit`` pairs. Default: all.
+        where, params, dimensions
+            As in :meth:`search`: only the documents that ``where`` selects are compared.
+
+        Returns
+        -------
+        list of NearDuplicate
+            One for each pair of documents, the nearest first, and ties in order of ingestion.
+
+        Raises
+        ------
+        CollectionError, TypeError, ValueError
+            As :meth:`search` raises.
+
+        Notes
+        -----
+        Each chunk is compared with all chunks of later documents, so the time grows with the square of their number.
+        Memory grows with the pairs of documents that are returned, not with those of chunks.
+        """
+        view = self._filtered(where)
+        return find_near_duplicates(view, threshold, limit, where=where, params=params, dimensions=dimensions)
 
     def _filtered(self, where: str | None) -> View:
         """Return the state to read, after a writer has made columns for the fields that ``where`` names."""
@@ -454,28 +508,7 @@ class CollectionReader(Exporting):
 
     def stats(self) -> CollectionStats:
         """Return the size of the collection, and what it has cost."""
-        view = self._current()
-        generation = view.generation
-        usage = Usage()
-        for *values, expected in view.query("SELECT * FROM responses"):
-            if checksum(*values[1:]) != expected:
-                raise damaged(self._folder.catalogue, f"the row {values[0]} of responses is changed")
-            usage += _usage(values[5:])
-        size = sum(entry.stat().st_size for entry in self._folder.path.rglob("*") if entry.is_file())
-        [(failed,)] = view.query("SELECT count(*) FROM failures")
-        return CollectionStats(
-            documents=view.documents,
-            chunks=view.chunks,
-            deleted_chunks=view.rows - view.chunks,
-            failed=failed,
-            segments=view.segment_count,
-            bytes=size,
-            model=generation.model,
-            dimensions=generation.dimensions,
-            encoding_format=generation.encoding_format,
-            space=generation.space,
-            usage=usage,
-        )
+        return read_stats(self._folder, self._current())
 
 
 _LIVE: weakref.WeakSet[CollectionReader] = weakref.WeakSet()
@@ -504,16 +537,3 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _usage(row: Sequence[Any]) -> Usage:
-    """Return the usage of a row of the ledger."""
-    requests, unreported, prompt, total, cost, wasted_requests, wasted_tokens, wasted_cost = row
-    discarded = None
-    if wasted_requests or wasted_tokens:
-        discarded = Usage(None, wasted_tokens, _cost(wasted_cost), wasted_requests)
-    return Usage(prompt, total, _cost(cost), requests, discarded, unreported)
-
-
-def _cost(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)

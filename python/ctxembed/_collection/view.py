@@ -21,6 +21,7 @@ from ctxembed._errors import CollectionError, IndexFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -34,6 +35,8 @@ _MASKS: Final = 16
 _DOCUMENT: Final = "number, id, key, details, source, metadata, first_row, rows, vectors_checksum, checksum"
 _CHUNK: Final = "row, document, chunk, text, start, stop, checksum"
 _AT_ONCE: Final = 256
+_PAGES: Final = 4096
+"""Pages of the database that are copied at once."""
 
 
 class View:
@@ -134,10 +137,13 @@ class View:
         """The index of all rows. The tail is read at first use."""
         with self._lock:
             if not self._tail_is_read:
-                path = self._folder.tail(self.generation.tail)
-                self._index.add(read_tail(path, self._tail_descriptor, self.layout, self._parts))
+                self._index.add(self.tail_rows())
                 self._tail_is_read = True
             return self._index
+
+    def tail_rows(self) -> NDArray[Any]:
+        """Read the committed rows of the tail, and check them."""
+        return read_tail(self._folder.tail(self.generation.tail), self._tail_descriptor, self.layout, self._parts)
 
     def mask(self, where: str | None, params: object) -> NDArray[np.bool_] | None:
         """Return the rows that may be found: bool, shape (rows,); None for all."""
@@ -178,6 +184,12 @@ class View:
 
     # --- documents ---
 
+    def copy_catalogue(self, target: Path) -> None:
+        """Write the database of this state to a file that does not exist."""
+        with self._lock, sqlite_errors(target), contextlib.closing(sqlite3.connect(target)) as copy:
+            # In steps, between which Ctrl-C is noticed.
+            self._connection.backup(copy, pages=_PAGES, progress=lambda *_: None)
+
     def chunks_at(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
         """Return (document number, chunk, text, start, stop) of each row, and check it."""
         found = []
@@ -198,6 +210,14 @@ class View:
         if not fits:
             raise damaged(self._folder.catalogue, f"the chunk of row {row} is changed")
         return values[1:-1]
+
+    def rows_of(self, row: int) -> tuple[int, int]:
+        """Return (first row, row behind the last) of the document that a row belongs to."""
+        [(number, chunk, *_)] = self.chunks_at([row])
+        first, rows = self.document_at(number)[6:8]
+        if not (row - first == chunk < rows):
+            raise damaged(self._folder.catalogue, f"the row {row} is not the chunk {chunk} of its document")
+        return first, first + rows
 
     def document_at(self, number: int) -> tuple[Any, ...]:
         """Return the checked row of a document by its number."""

@@ -305,8 +305,8 @@ impl PyBinaryIndex {
     /// For packed queries every search is exact: the result has an oversample of 1 and a recall of 1, and
     /// :attr:`oversample` does not change.
     #[pyo3(
-        signature = (queries, k, recall=Argument::Default(0.99), *, threads=None),
-        text_signature = "($self, queries, k, recall=0.99, *, threads=None)",
+        signature = (queries, k, recall=Argument::Default(0.99), *, mask=None, threads=None),
+        text_signature = "($self, queries, k, recall=0.99, *, mask=None, threads=None)",
     )]
     fn calibrate<'py>(
         &self,
@@ -314,15 +314,16 @@ impl PyBinaryIndex {
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
         recall: Argument<'py, f64>,
+        mask: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Calibration> {
         let (k, recall) = (integer("k", k, 1)?, self::recall(recall)?);
         let metric = metric_of(None, queries)?;
-        let arguments = SearchArguments::extract(&self.0, queries, metric, None, None, threads)?;
-        let queries = arguments.values();
+        let arguments = SearchArguments::extract(&self.0, queries, metric, mask, None, threads)?;
+        let (queries, options) = (arguments.values(), arguments.options());
         let report = interruptible(py, |py, check| {
             detached(py, || match queries {
-                QueryValues::Int8(queries) => self.0.calibrate(&queries.copied()?, k, recall, arguments.threads, check),
+                QueryValues::Int8(queries) => self.0.calibrate(&queries.copied()?, k, recall, options, check),
                 QueryValues::Bits(_) => {
                     let found = index::Calibration { oversample: 1, k: k as u64, recall: 1.0 };
                     Ok(query::CalibrationReport { found, measured: vec![(1, 1.0)] })

@@ -410,8 +410,8 @@ impl PyIndex {
     /// recall : float, default 0.99
     ///     The share of the true best ``k`` rows, over all queries together, that two stages are to find: above 0 and at
     ///     most 1.
-    /// threads : int, optional
-    ///     Threads to use, the calling one included. By default as many as are useful. Never changes the result.
+    /// mask, threads : optional
+    ///     As in :meth:`search`: only the rows of the mask are searched.
     ///
     /// Returns
     /// -------
@@ -430,8 +430,8 @@ impl PyIndex {
     /// Recall changes with the rows, so calibrate again after large changes. The interpreter is released, and Ctrl-C
     /// interrupts the call.
     #[pyo3(
-        signature = (queries, k, recall=Argument::Default(0.99), *, threads=None),
-        text_signature = "($self, queries, k, recall=0.99, *, threads=None)",
+        signature = (queries, k, recall=Argument::Default(0.99), *, mask=None, threads=None),
+        text_signature = "($self, queries, k, recall=0.99, *, mask=None, threads=None)",
     )]
     fn calibrate<'py>(
         &self,
@@ -439,13 +439,14 @@ impl PyIndex {
         queries: &Bound<'py, PyAny>,
         k: &Bound<'py, PyAny>,
         recall: Argument<'py, f64>,
+        mask: Option<&Bound<'py, PyAny>>,
         threads: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Calibration> {
         let (k, recall) = (integer("k", k, 1)?, self::recall(recall)?);
-        let arguments = SearchArguments::extract(&self.0, queries, Metric::Cosine, None, None, threads)?;
-        let (index, queries, threads) = (&self.0, arguments.queries.matrix(), arguments.options().threads);
+        let arguments = SearchArguments::extract(&self.0, queries, Metric::Cosine, mask, None, threads)?;
+        let (index, queries, options) = (&self.0, arguments.queries.matrix(), arguments.options());
         let report = interruptible(py, |py, check| {
-            detached(py, || index.calibrate(&queries.copied()?, k, recall, threads, check))
+            detached(py, || index.calibrate(&queries.copied()?, k, recall, options, check))
         })?;
         Ok(Calibration::wrap(py, &report, recall, arguments.queries.len()))
     }
