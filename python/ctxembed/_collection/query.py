@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     from ctxembed._collection.view import View
 
-__all__ = ["SearchOptions", "embedded", "embedded_async", "find_hits", "find_rows", "single_query"]
+__all__ = [
+    "Ranked",
+    "SearchOptions",
+    "embedded",
+    "embedded_async",
+    "find_hits",
+    "find_rows",
+    "hits_of",
+    "scores_of",
+    "single_query",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +81,29 @@ def find_rows(view: View, queries: Any, options: SearchOptions) -> Any:
     )
 
 
+class Ranked(NamedTuple):
+    """A row that was found, with its scores."""
+
+    row: int
+    score: float
+    vector_score: float
+    text_score: float | None
+
+
 def find_hits(view: View, query: Any, options: SearchOptions) -> list[Hit]:
-    """Return the chunks nearest to one vector. What is returned is checked, the vectors of its documents too."""
+    """Return the chunks nearest to one vector."""
     matches = find_rows(view, query, options)
+    scores = scores_of(view, query, matches, options.dimensions)
     rows = matches.ids.reshape(-1).tolist()
-    scores = _scores(view, query, matches, options.dimensions)
+    return hits_of(view, [Ranked(row, score, score, None) for row, score in zip(rows, scores, strict=True)])
+
+
+def hits_of(view: View, ranked: list[Ranked]) -> list[Hit]:
+    """Return the chunks of rows. What is returned is checked, the vectors of its documents too."""
     documents: dict[int, tuple[Any, ...]] = {}
     hits = []
-    for score, (number, chunk, text, start, stop) in zip(scores, view.chunks_at(rows), strict=True):
+    chunks = view.chunks_at([found.row for found in ranked])
+    for found, (number, chunk, text, start, stop) in zip(ranked, chunks, strict=True):
         if number not in documents:
             values = view.document_at(number)
             view.check_vectors(values)
@@ -86,7 +111,12 @@ def find_hits(view: View, query: Any, options: SearchOptions) -> list[Hit]:
         name, metadata, source = documents[number]
         span = None if start is None else (start, stop)
         # Each hit has metadata of its own, which the caller may change.
-        hits.append(Hit(name, chunk, score, text, json.loads(metadata or "{}"), span, score, None, source))
+        hits.append(
+            Hit(
+                name, chunk, found.score, text, json.loads(metadata or "{}"), span, found.vector_score,
+                found.text_score, source,
+            )
+        )  # fmt: skip
     return hits
 
 
@@ -139,7 +169,7 @@ def _check_embeds_queries(client: Any, *, is_async: bool) -> None:
     check_client(client, is_async=is_async, calls=("search", "asearch"))
 
 
-def _scores(view: View, query: Any, matches: Any, dimensions: int | None) -> list[float]:
+def scores_of(view: View, query: Any, matches: Any, dimensions: int | None) -> list[float]:
     """Return the score of each match: a cosine, or the share of equal bits."""
     found = matches.scores.reshape(-1)
     dims = view.generation.dimensions if dimensions is None else int(dimensions)

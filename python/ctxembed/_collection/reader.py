@@ -15,17 +15,20 @@ import numpy as np
 from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.compact import row_numbers
 from ctxembed._collection.exporting import Exporting
+from ctxembed._collection.hybrid import check_hybrid, hybrid_rows
 from ctxembed._collection.query import (
     SearchOptions,
     embedded,
     embedded_async,
     find_hits,
     find_rows,
+    hits_of,
     single_query,
 )
 from ctxembed._collection.verify import verify
 from ctxembed._collection.view import View
 from ctxembed._collection.where import parse_where
+from ctxembed._collection.words import WordIndex
 from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit
 from ctxembed._errors import CollectionError
 from ctxembed._results import Usage
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from ctxembed._collection.bm25 import WordSearcher
     from ctxembed._collection.folder import Folder
     from ctxembed._collection.lock import WriterLock
     from ctxembed._collection.store import Store
@@ -71,6 +75,7 @@ class CollectionReader(Exporting):
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._view = None
+        self._words = WordIndex(folder)
         self._is_current = False
         self._ingesting = threading.Lock()
         self._closed = False
@@ -128,6 +133,7 @@ class CollectionReader(Exporting):
             if self._view is not None:
                 self._view.close()
                 self._view = None
+            self._words.close()
             if self._store is not None:
                 self._store.close()
             if self._writer is not None:
@@ -299,6 +305,7 @@ class CollectionReader(Exporting):
         client: Any = None,
         where: str | None = None,
         params: Any = (),
+        hybrid: bool = False,
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
@@ -320,29 +327,38 @@ class CollectionReader(Exporting):
             chunks of documents that it selects are ranked.
         params : tuple, list or dict
             Values for the ``?`` or ``:name`` in ``where``.
+        hybrid : bool
+            Whether the words of the query are searched too (BM25), and both rankings fused by reciprocal rank. The
+            query is a text then. Needs the extra ``hybrid``; the first such search builds an index of the words.
         stage, oversample, dimensions
             As in :meth:`Index.search`.
 
         Returns
         -------
         list of Hit
-            ``min(k, matching chunks)``, best first.
+            ``min(k, matching chunks)``, best first. With ``hybrid=True`` their ``score`` is the sum of reciprocal
+            ranks, no similarity; ``vector_score`` and ``text_score`` are what the rankings are made of.
 
         Raises
         ------
         SpaceError
             The query's vector is of another space.
         CollectionError
-            What would be returned is damaged.
+            What would be returned is damaged, or the collection has no text for ``hybrid=True``.
+        ModuleNotFoundError
+            The extra ``hybrid`` is not installed.
         TypeError, ValueError
             An argument is not what it should be. An unknown name in ``where`` is an error that lists the fields.
         """
+        check_hybrid(hybrid, query)
         view = self._filtered(where)
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
         options = SearchOptions.check(view, k, where, params, given)
-        if isinstance(query, str):
-            query = embedded(view, query, client)
-        return find_hits(view, single_query(query), options)
+        words = self._words.at(view) if hybrid else None
+        vector = embedded(view, query, client) if isinstance(query, str) else query
+        if words is not None:
+            return hits_of(view, hybrid_rows(view, words, single_query(vector), query, options, count=options.k))
+        return find_hits(view, single_query(vector), options)
 
     async def asearch(
         self,
@@ -352,6 +368,7 @@ class CollectionReader(Exporting):
         client: Any = None,
         where: str | None = None,
         params: Any = (),
+        hybrid: bool = False,
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
@@ -366,7 +383,7 @@ class CollectionReader(Exporting):
             Chunks to find.
         client : AsyncClient or object, optional
             An :class:`AsyncClient`, or whatever has ``embed_queries``, plain or async. Default: ``AsyncClient()``.
-        where, params, stage, oversample, dimensions
+        where, params, hybrid, stage, oversample, dimensions
             As in :meth:`search`.
 
         Returns
@@ -376,20 +393,29 @@ class CollectionReader(Exporting):
 
         Raises
         ------
-        SpaceError, CollectionError, TypeError, ValueError
+        SpaceError, CollectionError, ModuleNotFoundError, TypeError, ValueError
             As :meth:`search` raises.
         """
         from anyio.to_thread import run_sync
 
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
 
-        def check() -> tuple[View, SearchOptions]:
-            view = self._filtered(where)
-            return view, SearchOptions.check(view, k, where, params, given)
+        check_hybrid(hybrid, query)
 
-        view, options = await run_sync(check)
+        def check() -> tuple[View, SearchOptions, WordSearcher | None]:
+            view = self._filtered(where)
+            options = SearchOptions.check(view, k, where, params, given)
+            return view, options, self._words.at(view) if hybrid else None
+
+        view, options, words = await run_sync(check)
         vector = await embedded_async(view, query, client) if isinstance(query, str) else query
-        return await run_sync(lambda: find_hits(view, single_query(vector), options))
+
+        def find() -> list[Hit]:
+            if words is not None:
+                return hits_of(view, hybrid_rows(view, words, single_query(vector), query, options, count=options.k))
+            return find_hits(view, single_query(vector), options)
+
+        return await run_sync(find)
 
     def search_batch(
         self,
@@ -461,7 +487,7 @@ class CollectionReader(Exporting):
             if checksum(*values[1:]) != expected:
                 raise damaged(self._folder.catalogue, f"the row {values[0]} of responses is changed")
             usage += _usage(values[5:])
-        size = sum(entry.stat().st_size for entry in self._folder.path.rglob("*") if entry.is_file())
+        size = self._folder.size()
         [(failed,)] = view.query("SELECT count(*) FROM failures")
         return CollectionStats(
             documents=view.documents,
