@@ -26,8 +26,11 @@ _TERMS: Final = 32
 _READ_TERMS: Final = 4096
 """Terms of a query among which the rarest are chosen."""
 
-_FEW: Final = 2000
+_FEW: Final = 700
 """Allowed rows that are named in the query. More are filtered from what it finds, which takes less time then."""
+
+_SPARE: Final = 128
+"""Hits that are fetched beyond those that are expected to do: they cost less than a second search."""
 
 _GROWTH: Final = 8
 _TIES: Final = 1 << 17
@@ -83,7 +86,7 @@ class WordSearcher:
             mask = np.ones(total, np.bool_)
         if mask is not None and allowed <= _FEW:
             query, mask = self._among(query, np.flatnonzero(mask).tolist()), None
-        limit = 2 * count if mask is None else 2 * count * (1 + self._rows // allowed)
+        limit = _SPARE + 2 * count * (1 if mask is None else 1 + self._rows // allowed)
         while True:
             limit = min(limit, max(1, self._rows))
             rows, scores = self._found(query, limit)
