@@ -115,7 +115,7 @@ class State:
         marks = dict(mark for mark in self.marks if mark[0] < view.rows)
         places = ", ".join("?" * len(marks))
         found = view.query(f"SELECT row, checksum FROM chunks WHERE row IN ({places})", tuple(marks))  # noqa: S608
-        return all(marks[row] == checksum for row, checksum in found) and self.has_rows_of(view)
+        return all(marks[row] == checksum for row, checksum in found)
 
     def has_rows_of(self, view: View) -> bool:
         """Return whether none of the rows that it lacks is one of a view. It was deleted when this was built."""
@@ -133,11 +133,11 @@ class State:
         known : set of (str, int)
             Names and checksums of the files that were compared before. They are not read again; others are added.
         """
-        for name, (size, expected) in self.files.items():
-            if name == _META or (name, expected) not in known:
-                if _file_checksum(self.path / name) != (size, expected):
+        for name, (size, checksum) in self.files.items():
+            if name == _META or (name, checksum) not in known:
+                if _file_checksum(self.path / name) != (size, checksum):
                     return False
-                known.add((name, expected))
+                known.add((name, checksum))
         return True
 
     def open(self, known: set[tuple[str, int]]) -> WordSearcher:
@@ -212,10 +212,8 @@ def extend(
             writer.wait_merging_threads()
         files = _clean(path)
         known = {} if base is None else {name: found for name, found in base.files.items() if name != _META}
-        state = State(
-            path, epoch_of(view.generation, view.segments), stop, gaps, _thinned(marks),
-            {name: known.get(name) or _file_checksum(path / name) for name in files},
-        )  # fmt: skip
+        checksums = {name: known.get(name) or _file_checksum(path / name) for name in files}
+        state = State(path, epoch_of(view.generation, view.segments), stop, gaps, _thinned(marks), checksums)
         state.write()
     except BaseException:
         remove_state(path)
@@ -269,13 +267,13 @@ def remove_state(path: Path) -> None:
 
 
 def _file_checksum(path: Path) -> tuple[int, int]:
-    """Return size and CRC-32 of a file."""
+    """Return size and CRC-32 of a file; (-1, 0) where it cannot be read."""
     try:
         size = path.stat().st_size
         content = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
-        return size, _core.rows_checksum(content.reshape(1, -1))
-    except (OSError, ValueError) as error:
-        raise UnusableError(str(error)) from error
+    except (OSError, ValueError):
+        return -1, 0
+    return size, _core.rows_checksum(content.reshape(1, -1))
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ class WordIndex:
         """Open the last state that was published, where it has all rows of a view."""
         while True:
             state = self._last_state(view)
-            if state is None or state.rows < view.rows:
+            if state is None or state.rows < view.rows or not state.has_rows_of(view):
                 return None
             try:
                 return state, state.open(self._sound)
@@ -133,13 +133,15 @@ class WordIndex:
     def _caught_up(self, view: View) -> tuple[State, WordSearcher] | None:
         """Build the rows that are missing, and publish them; None where this process cannot, or should not."""
         with contextlib.suppress(OSError, UnusableError), _Builder.begin(self._folder.words) as builder:
-            if builder is None or self._latestepoch_of() != epoch_of(view.generation, view.segments):
+            if builder is None or self._latest_epoch() != epoch_of(view.generation, view.segments):
                 return None
             if (found := self._published(view)) is not None:
                 return found
             state = self._last_state(view)
             if state is not None and not state.is_sound(self._sound):
                 state = None
+            if state is not None and not state.has_rows_of(view):  # of a later view, which others need
+                return None
             while state is None or state.rows < view.rows:
                 state = self._publish(state, view, builder)
             return state, state.open(self._sound)
@@ -159,7 +161,7 @@ class WordIndex:
             raise UnusableError(f"{place} was changed")
         return state
 
-    def _latestepoch_of(self) -> int:
+    def _latest_epoch(self) -> int:
         """Return the numbering of rows that the last commit has."""
         connection = connect(self._folder.catalogue, read_only=True)
         try:
@@ -174,7 +176,8 @@ class WordIndex:
         if self._own is None:
             self._own = _OwnFolder()
         own = self._own
-        bases = [state for state in (own.state, self._last_state(view)) if state is not None and state.fits(view)]
+        states = (own.state, self._last_state(view))
+        bases = [state for state in states if state is not None and state.fits(view) and state.has_rows_of(view)]
         for base in (*sorted(bases, key=lambda state: state.rows, reverse=True), None):
             state = base
             try:
