@@ -234,7 +234,7 @@ class _Builder:
             return
         folder.mkdir(exist_ok=True)
         lock = folder / "lock"
-        if not _is_own(folder) and not _is_unclaimed(folder):
+        if not _is_unclaimed(folder) and not _is_own(folder):  # in this order: another process may claim it now
             yield None
             return
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -243,6 +243,9 @@ class _Builder:
                 yield None
                 return
             try:
+                if not os.path.samestat(os.fstat(descriptor), lock.stat()):  # the folder was deleted meanwhile
+                    yield None
+                    return
                 if not os.fstat(descriptor).st_size:
                     os.pwrite(descriptor, _MARKER, 0)
                 yield cls(descriptor)
