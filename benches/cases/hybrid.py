@@ -38,11 +38,8 @@ def _drawn() -> np.ndarray:
 
 @cache
 def _spelled() -> list[str]:
-    """Return the words: letters alone, short ones first."""
-    return [np.base_repr(number + 36**2, 36).lower().translate(_LETTERS) for number in range(VOCABULARY)]
-
-
-_LETTERS: Final = str.maketrans("0123456789", "äöüßéèàçñø")
+    """Return the words."""
+    return [np.base_repr(number + 36**2, 36).lower() for number in range(VOCABULARY)]
 
 
 def _words(start: int, count: int) -> str:

@@ -55,6 +55,8 @@ _MARKS: Final = (0x0300, 0x1EFFF)
 
 _ascii_words: Final = re.compile(rf"[a-z0-9]{{1,{_LONGEST}}}").findall
 
+_words_without_marks: Final = re.compile(r"[^\W_]+").findall
+
 _INVISIBLE: Final = re.compile("[\u00ad\u034f\u180b-\u180f\u200c\u200d\u2060\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]")
 """Characters inside words that are not seen: soft hyphens, joiners, selectors of variants."""
 
@@ -85,12 +87,13 @@ def query_terms(text: str) -> list[str]:
 
 def _words(text: str) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield each word with nothing, and each run of a script without spaces with its letters, their marks included."""
-    find, is_run, has_marks, letters = _patterns()
+    patterns = _patterns()
     text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
-    marked = has_marks(text)
+    marked, has_runs = patterns.mark(text), patterns.letter(text)
+    find = patterns.words_and_runs if marked or has_runs else _words_without_marks
     for word in find(text):
-        if is_run(word):
-            yield word, letters(word) if marked else word
+        if has_runs and patterns.is_run(word):
+            yield word, patterns.letters(word) if marked else word
         elif len(word) <= _LONGEST:
             yield word, ()
         else:
@@ -98,10 +101,11 @@ def _words(text: str) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 class _Patterns(NamedTuple):
-    find: Callable[[str], list[str]]
+    words_and_runs: Callable[[str], list[str]]
+    letter: Callable[[str], object]
     is_run: Callable[[str], object]
-    has_marks: Callable[[str], object]
     letters: Callable[[str], list[str]]
+    mark: Callable[[str], object]
 
 
 @cache
@@ -110,11 +114,13 @@ def _patterns() -> _Patterns:
     letter = _class(_SPACELESS, "L", "Nl")
     run = f"[{letter}][{letter}{mark}]*"
     word = rf"[^\W_{letter}]+(?:[{mark}]+[^\W_{letter}]*)*"
+    any_letter = re.compile(f"[{letter}]")
     return _Patterns(
         re.compile(f"{run}|{word}").findall,
-        re.compile(f"[{letter}]").match,
-        re.compile(f"[{mark}]").search,
+        any_letter.search,
+        any_letter.match,
         re.compile(f"[{letter}][{mark}]*").findall,
+        re.compile(f"[{mark}]").search,
     )
 
 
