@@ -28,7 +28,7 @@ from benches.harness import ALL_THREADS
 ROOT = Path(__file__).parent.parent
 GROUPS = (
     *("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "tokens", "import"),
-    *("client", "collections", "pacing", "soak"),
+    *("client", "collections", "hybrid", "pacing", "soak"),
 )
 TIMERS = {"client": "time.process_time"}
 """The timer of a group. The default is the wall clock."""
@@ -42,6 +42,7 @@ EFFORT = {
     "quality": (3, 0.1),
     "client": (25, 0.25),  # one call of the vendor's package fills a pass, so many passes are needed
     "collections": (3, 0.5),
+    "hybrid": (3, 1.0),
 }
 PACKAGES = (
     "aiohttp",
@@ -56,6 +57,7 @@ PACKAGES = (
     "perplexityai",
     "pybase64",
     "seqpacker",
+    "tantivy",
     "tiktoken",
     "tokenizers",
     "usearch",

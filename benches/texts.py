@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+_CRANFIELD = DATA / "ir" / "cranfield"
 MODEL, DIMS = "pplx-embed-context-v1-0.6b", 1024
 PASSAGES = 16
 """Passages of a file: few enough to embed all files in seconds."""
@@ -37,27 +38,30 @@ def _embed(documents: list[list[str]]) -> np.ndarray:
     return embed_documents(documents, model=MODEL, full_dimensions=DIMS, dimensions=DIMS, binary=False)
 
 
+def _cranfield_lines(name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (_CRANFIELD / name).read_text(encoding="utf-8").splitlines()]
+
+
+@cache
+def cranfield_texts() -> tuple[list[str], list[str]]:
+    """Return the abstracts with their titles, and the queries."""
+    documents = [f"{document['title']} {document['text']}" for document in _cranfield_lines("corpus.jsonl")]
+    return documents, [query["text"] for query in _cranfield_lines("queries.jsonl")]
+
+
 @cache
 def cranfield() -> Collection:
     """Return the abstracts with their titles, each a document of one chunk."""
-    folder = DATA / "ir" / "cranfield"
-    documents, queries = (
-        [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("corpus.jsonl", "queries.jsonl")
-    )
-    row_of = {document["_id"]: row for row, document in enumerate(documents)}
-    place_of = {query["_id"]: place for place, query in enumerate(queries)}
+    documents, queries = cranfield_texts()
+    row_of = {document["_id"]: row for row, document in enumerate(_cranfield_lines("corpus.jsonl"))}
+    place_of = {query["_id"]: place for place, query in enumerate(_cranfield_lines("queries.jsonl"))}
     judged: list[dict[int, float]] = [{} for _ in queries]
-    for line in (folder / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+    for line in (_CRANFIELD / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         query, document, gain = line.split("\t")
         judged[place_of[query]][row_of[document]] = float(gain)
     # The scale has two grades, but one judgement of the source is above it.
     judged = [{row: min(gain, 1.0) for row, gain in gains.items()} for gains in judged]
-    return Collection(
-        _embed([[f"{document['title']} {document['text']}"] for document in documents]),
-        _embed([[query["text"]] for query in queries]),
-        judged,
-    )
+    return Collection(_embed([[text] for text in documents]), _embed([[text] for text in queries]), judged)
 
 
 @cache

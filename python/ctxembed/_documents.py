@@ -64,7 +64,7 @@ class Hit:
     chunk : int
         Position of the chunk in the document.
     score : float
-        What hits are ranked by, higher first.
+        What hits are ranked by, higher first. Of a hybrid search the sum of reciprocal ranks, which is no similarity.
     text : str or None
         The chunk; None in a collection without text.
     metadata : dict
@@ -75,7 +75,7 @@ class Hit:
         Cosine of int8 vectors. Of packed bits ``1 - distance / dimensions``, or the cosine of an int8 query with the
         bits as +1 and -1.
     text_score : float or None
-        Score of the text, where it was searched.
+        BM25 score of the words in a hybrid search, 0.0 where the chunk has none of them; else None.
     source : str or None
         Source of the document.
     passage : str or None

@@ -58,6 +58,32 @@ def test_where_selects_documents(ctxembed, collection):
     assert (unknown.returncode, "unknown name 'yaer'" in unknown.stderr) == (1, True)
 
 
+def test_hybrid_shows_each_score_under_its_name(ctxembed, collection):
+    done = ctxembed("search", collection, "a silver", "bread", "-k", "2", "--hybrid")
+    assert done.returncode == 0, done.stderr
+    question, head, first, *_ = done.stdout.splitlines()
+    assert (question, head.split()) == ("a silver", ["ranks", "cosine", "BM25"])
+    found = json_lines(ctxembed("search", collection, "a silver", "-k", "2", "--hybrid", "--json").stdout)
+    hit = found[0]["hits"][0]
+    assert hit["document"] == "heron"
+    shown = [f"{hit['score']:.5f}", f"{hit['vector_score']:.4f}", f"{hit['text_score']:.3f}", "heron[1]"]
+    assert first.split()[:4] == shown
+    assert len({hit["score"], hit["vector_score"], hit["text_score"]}) == 3
+
+
+def test_hybrid_without_its_package_is_one_clear_line(process_environment, collection):
+    code = (
+        "import sys; sys.argv = ['ctxembed', 'search', 'corpus.ctx', 'q', '--hybrid']; sys.modules['tantivy'] = None\n"
+        "from ctxembed.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**process_environment, "PERPLEXITY_BASE_URL": "http://127.0.0.1:9"},
+        cwd=collection.parent, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: a hybrid search needs tantivy: pip install 'ctxembed[hybrid]'\n"
+
+
 def test_a_long_text_is_shown_around_the_words_of_the_question(ctxembed, tmp_path):
     write_documents(
         tmp_path / "docs.jsonl", [{"id": "a", "chunks": ["filler " * 200 + "kingfisher dives " + "end " * 200]}]

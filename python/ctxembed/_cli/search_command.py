@@ -39,6 +39,9 @@ def search(
     ] = None,
     neighbours: Annotated[int, typer.Option(min=0, help="Chunks that are shown with a hit, on each side of it.")] = 0,
     by_document: Annotated[bool, typer.Option("--by-document", help="Rank documents by their best chunk.")] = False,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Search the words of the question too, and fuse both rankings.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Embeds the questions (default: the model of the documents).")
     ] = None,
@@ -66,13 +69,14 @@ def search(
                     min(k, _count(opened)),
                     client=queries,
                     where=where,
+                    hybrid=hybrid,
                     group_by_document=by_document,
                     neighbours=neighbours,
                 )
                 if as_json:
                     write_json({"query": question, "hits": [asdict(hit) for hit in hits]})
                 else:
-                    _write_table(question, hits, whole=neighbours > 0)
+                    _write_table(question, hits, hybrid=hybrid, whole=neighbours > 0)
 
 
 def _import_httpx() -> None:
@@ -164,17 +168,25 @@ def _check_queries(queries: list[str]) -> None:
             raise typer.BadParameter(f"{named} is not UTF-8: {query!r}") from None
 
 
-def _write_table(question: str, hits: list[Hit], *, whole: bool) -> None:
-    """Write a line for each hit: score, document and chunk, and the text around the words of the question.
+def _write_table(question: str, hits: list[Hit], *, hybrid: bool, whole: bool) -> None:
+    """Write a line for each hit: scores, document and chunk, and the text around the words of the question.
 
     With ``whole``, the passage stands below the line.
     """
     write(question)
     names = [f"{escape(hit.document)[:_SHOWN_ID]}[{hit.chunk}]" for hit in hits]
     width = max(map(len, names), default=0)
-    room = max(20, shutil.get_terminal_size((120, 24)).columns - width - 13)
-    for hit, name in zip(hits, names, strict=True):
+    scores = [_scores(hit) if hybrid else f"{hit.score:7.4f}" for hit in hits]
+    room = max(20, shutil.get_terminal_size((120, 24)).columns - width - 6 - max(map(len, scores), default=0))
+    if hybrid and hits:
+        write(f"  {'ranks':>7}  {'cosine':>7}  {'BM25':>7}")
+    for hit, name, score in zip(hits, names, scores, strict=True):
         text = "" if hit.text is None or whole else excerpt(hit.text, question, room)
-        write(f"  {hit.score:7.4f}  {name:<{width}}  {text}".rstrip())
+        write(f"  {score}  {name:<{width}}  {text}".rstrip())
         if whole and hit.passage is not None:
             write(*(f"    {line}".rstrip() for line in hit.passage.split("\n")), "")
+
+
+def _scores(hit: Hit) -> str:
+    """Return the scores of a hybrid search. The first, of the ranks in both others, is no similarity."""
+    return f"{hit.score:7.5f}  {hit.vector_score:7.4f}  {hit.text_score:7.3f}"

@@ -61,6 +61,11 @@ class Folder:
         """The folder of the sealed segments."""
         return self.path / "segments"
 
+    @property
+    def words(self) -> Path:
+        """The folder of the index of words, which can be made again."""
+        return self.path / "words"
+
     def segment(self, number: int) -> Path:
         """Return the file of a segment."""
         return self.segments / f"{number:06}.idx"
@@ -68,6 +73,14 @@ class Folder:
     def tail(self, number: int) -> Path:
         """Return the file of a tail."""
         return self.path / f"tail-{number:06}.rows"
+
+    def size(self) -> int:
+        """Return the bytes of all files. Another process may delete some meanwhile."""
+        total = 0
+        for entry in self.path.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                total += entry.stat().st_size if entry.is_file() else 0
+        return total
 
     def is_unused(self) -> bool:
         """Return whether a collection can be made here: the folder is empty, or a creation that ended early left it."""

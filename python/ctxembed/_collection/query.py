@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from ctxembed._collection.ranking import Ranking
     from ctxembed._collection.view import View
 
-__all__ = ["SearchOptions", "VectorRanking", "embedded", "embedded_async", "find_hits", "find_rows", "single_query"]
+__all__ = [
+    "SearchOptions",
+    "VectorRanking",
+    "embedded",
+    "embedded_async",
+    "find_hits",
+    "find_rows",
+    "scores_of",
+    "single_query",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,7 @@ class VectorRanking:
     def best(self, depth: int) -> list[RankedRow]:
         """Return the nearest ``depth`` rows."""
         matches = find_rows(self.view, self.query, replace(self.options, k=depth))
-        scores = _scores(self.view, self.query, matches, self.options.dimensions)
+        scores = scores_of(self.view, self.query, matches, self.options.dimensions)
         return [
             RankedRow(row, score, score) for row, score in zip(matches.ids.reshape(-1).tolist(), scores, strict=True)
         ]
@@ -213,7 +222,7 @@ def _check_embeds_queries(client: Any, *, is_async: bool) -> None:
     check_client(client, is_async=is_async, calls=("search", "asearch"))
 
 
-def _scores(view: View, query: Any, matches: Any, dimensions: int | None) -> list[float]:
+def scores_of(view: View, query: Any, matches: Any, dimensions: int | None) -> list[float]:
     """Return the score of each match: a cosine, or the share of equal bits."""
     found = matches.scores.reshape(-1)
     dims = view.generation.dimensions if dimensions is None else int(dimensions)

@@ -14,20 +14,20 @@ import numpy as np
 from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.compact import row_numbers
 from ctxembed._collection.exporting import Exporting
+from ctxembed._collection.hybrid import check_hybrid, ranking_of
 from ctxembed._collection.near_duplicates import find_near_duplicates
 from ctxembed._collection.query import (
     SearchOptions,
-    VectorRanking,
     embedded,
     embedded_async,
     find_hits,
     find_rows,
-    single_query,
 )
 from ctxembed._collection.stats import read_stats
 from ctxembed._collection.verify import verify
 from ctxembed._collection.view import View
 from ctxembed._collection.where import parse_where
+from ctxembed._collection.words import WordIndex
 from ctxembed._documents import CollectionStats, Document, FailedDocument, Hit, NearDuplicate
 from ctxembed._errors import CollectionError
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from ctxembed._collection.bm25 import WordSearcher
     from ctxembed._collection.folder import Folder
     from ctxembed._collection.lock import WriterLock
     from ctxembed._collection.store import Store
@@ -72,6 +73,7 @@ class CollectionReader(Exporting):
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._view = None
+        self._words = WordIndex(folder)
         self._is_current = False
         self._ingesting = threading.Lock()
         self._closed = False
@@ -129,6 +131,7 @@ class CollectionReader(Exporting):
             if self._view is not None:
                 self._view.close()
                 self._view = None
+            self._words.close()
             if self._store is not None:
                 self._store.close()
             if self._writer is not None:
@@ -300,6 +303,7 @@ class CollectionReader(Exporting):
         client: Any = None,
         where: str | None = None,
         params: Any = (),
+        hybrid: bool = False,
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
@@ -323,6 +327,9 @@ class CollectionReader(Exporting):
             chunks of documents that it selects are ranked.
         params : tuple, list or dict
             Values for the ``?`` or ``:name`` in ``where``.
+        hybrid : bool
+            Whether the words of the query are searched too (BM25), and both rankings fused by reciprocal rank. The
+            query is a text then. Needs the extra ``hybrid``; the first such search builds an index of the words.
         stage, oversample, dimensions
             As in :meth:`Index.search`.
         group_by_document : bool
@@ -335,25 +342,30 @@ class CollectionReader(Exporting):
         list of Hit
             ``min(k, matching chunks)``, or ``min(k, matching documents)`` with ``group_by_document``, best first. With
             ``neighbours``, hits among the best ``k`` whose passages overlap are one hit, the best of them, with all
-            their chunks as its passage. The next hits whose passages overlap no other take their places.
+            their chunks as its passage. The next hits whose passages overlap no other take their places. With
+            ``hybrid=True`` their ``score`` is the sum of reciprocal ranks, no similarity; ``vector_score`` and
+            ``text_score`` are what the rankings are made of.
 
         Raises
         ------
         SpaceError
             The query's vector is of another space.
         CollectionError
-            What would be returned is damaged.
+            What would be returned is damaged, or the collection has no text for ``hybrid=True``.
+        ModuleNotFoundError
+            The extra ``hybrid`` is not installed.
         TypeError, ValueError
             An argument is not what it should be. An unknown name in ``where`` is an error that lists the fields.
         """
+        check_hybrid(hybrid, query)
         view = self._filtered(where)
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
         options = SearchOptions.check(
             view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
         )
-        if isinstance(query, str):
-            query = embedded(view, query, client)
-        return find_hits(view, VectorRanking(view, single_query(query), options), options)
+        words = self._words.at(view) if hybrid else None
+        vector = embedded(view, query, client) if isinstance(query, str) else query
+        return find_hits(view, ranking_of(view, words, query, vector, options), options)
 
     async def asearch(
         self,
@@ -363,6 +375,7 @@ class CollectionReader(Exporting):
         client: Any = None,
         where: str | None = None,
         params: Any = (),
+        hybrid: bool = False,
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
@@ -379,7 +392,7 @@ class CollectionReader(Exporting):
             Chunks to find.
         client : AsyncClient or object, optional
             An :class:`AsyncClient`, or whatever has ``embed_queries``, plain or async. Default: ``AsyncClient()``.
-        where, params, stage, oversample, dimensions, group_by_document, neighbours
+        where, params, hybrid, stage, oversample, dimensions, group_by_document, neighbours
             As in :meth:`search`.
 
         Returns
@@ -389,23 +402,25 @@ class CollectionReader(Exporting):
 
         Raises
         ------
-        SpaceError, CollectionError, TypeError, ValueError
+        SpaceError, CollectionError, ModuleNotFoundError, TypeError, ValueError
             As :meth:`search` raises.
         """
         from anyio.to_thread import run_sync
 
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
 
-        def check() -> tuple[View, SearchOptions]:
+        check_hybrid(hybrid, query)
+
+        def check() -> tuple[View, SearchOptions, WordSearcher | None]:
             view = self._filtered(where)
             options = SearchOptions.check(
                 view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
             )
-            return view, options
+            return view, options, self._words.at(view) if hybrid else None
 
-        view, options = await run_sync(check)
+        view, options, words = await run_sync(check)
         vector = await embedded_async(view, query, client) if isinstance(query, str) else query
-        return await run_sync(lambda: find_hits(view, VectorRanking(view, single_query(vector), options), options))
+        return await run_sync(lambda: find_hits(view, ranking_of(view, words, query, vector, options), options))
 
     def search_batch(
         self,

@@ -201,6 +201,13 @@ class View:
                 found.append(self._checked_chunk(values))
         return found
 
+    def texts(self, first: int, stop: int) -> list[tuple[int, str, int]]:
+        """Return (row, text, checksum) of each chunk in the rows from ``first`` to before ``stop``, and check it."""
+        statement = f"SELECT {_CHUNK} FROM chunks WHERE row >= ? AND row < ? ORDER BY row"  # noqa: S608
+        return [
+            (values[0], self._checked_chunk(values)[2], values[-1]) for values in self.query(statement, (first, stop))
+        ]
+
     def _checked_chunk(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         row, document, chunk, text, start, stop, expected = values
         try:
