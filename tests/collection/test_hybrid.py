@@ -78,7 +78,7 @@ class Oracle:
         # Equal scores differ in the last places of a sum.
         fitting = sorted((row for row in allowed if texts[row]), key=lambda row: (-float(f"{texts[row]:.6g}"), row))
         total = Counter()
-        for ranking in (near, fitting[: max(k, TEXT_DEPTH)]):
+        for ranking in (near, fitting[: max(TEXT_DEPTH, k * TEXT_DEPTH // VECTOR_DEPTH)]):
             for place, row in enumerate(ranking, start=1):
                 total[row] += 1 / (60 + place)
         best = sorted(total, key=lambda row: (-total[row], -cosines[row], row))[:k]
@@ -129,6 +129,30 @@ def test_scores_and_ranks_are_those_of_the_oracle(collection, oracle, monkeypatc
             check(hits, oracle.ranking(query, k, selects))
             matching = sum(len(one.chunks) for one in DOCUMENTS if selects(one))
             assert len(hits) == min(k, matching)
+
+
+def test_more_hits_begin_with_the_same(collection):
+    few, many = (collection.search("w1 w150", k, client=LocalEmbedder(), hybrid=True) for k in (3, 150))
+    assert many[:3] == few
+
+
+@pytest.mark.parametrize("where", [None, "part <> 3"])
+def test_by_document_and_with_neighbours(collection, where):
+    options = {"client": LocalEmbedder(), "where": where, "hybrid": True}
+    for query in QUERIES:
+        ranked = collection.search(query, 100, **options)
+        best = {hit.document: hit for hit in reversed(ranked)}
+        expected = sorted(best.values(), key=ranked.index)[:12]
+        assert len(expected) == 12
+        assert collection.search(query, 12, **options, group_by_document=True) == expected
+        widened = collection.search(query, 5, **options, neighbours=1)
+        assert [hit.score for hit in widened] == sorted((hit.score for hit in widened), reverse=True)
+        assert widened[0].chunk == ranked[0].chunk
+        for hit in widened:
+            start, stop = hit.passage_chunks
+            chunks = collection.get(hit.document).chunks
+            assert start <= hit.chunk < stop
+            assert hit.passage == "\n".join(chunks[start:stop])
 
 
 @pytest.mark.parametrize("few", [0, 10**9])

@@ -32,7 +32,6 @@ def read_stats(folder: Folder, view: View) -> CollectionStats:
         if checksum(*values[1:]) != expected:
             raise damaged(folder.catalogue, f"the row {values[0]} of responses is changed")
         usage += _usage(values[5:])
-    size = sum(entry.stat().st_size for entry in folder.path.rglob("*") if entry.is_file())
     [(failed,)] = view.query("SELECT count(*) FROM failures")
     return CollectionStats(
         documents=view.documents,
@@ -40,7 +39,7 @@ def read_stats(folder: Folder, view: View) -> CollectionStats:
         deleted_chunks=view.rows - view.chunks,
         failed=failed,
         segments=view.segment_count,
-        bytes=size,
+        bytes=folder.size(),
         model=generation.model,
         dimensions=generation.dimensions,
         encoding_format=generation.encoding_format,

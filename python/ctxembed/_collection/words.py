@@ -213,8 +213,13 @@ class _OwnFolder:
 
 
 def _remove_own(path: Path, pid: int) -> None:
-    if pid == os.getpid():  # a forked child has a copy of the object
+    if pid != os.getpid():  # a forked child has a copy of the object
+        return
+    for _ in range(10):
         shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(_POLL_SECONDS)  # tantivy's threads may still write a file
 
 
 class _Builder:
