@@ -27,6 +27,8 @@ def test_the_demo_is_killed_goes_on_and_finds_the_right_modules(tmp_path):
     assert "[package = 'email']\n" in done.stdout
     assert "tempfile[" in done.stdout
     assert "getopt[" in done.stdout
+    assert re.search(r"ranks +cosine +BM25\n  0\.03\d+ +0\.\d+ +\d+\.\d+  wsgiref", done.stdout)
+    assert re.search(r"^wsgiref\S*, docstrings \d+ to \d+:\n    \S", done.stdout, re.MULTILINE)
     assert "USD 0.00" in done.stdout
     assert done.stdout.endswith("server stopped\n")
     assert list(tmp_path.iterdir()) == []

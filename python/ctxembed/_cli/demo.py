@@ -18,6 +18,8 @@ from ctxembed._cli.output import check_stdout, excerpt, write
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ctxembed._client import Client
+    from ctxembed._collection.collection import Collection
     from ctxembed._server import ServerProcess
 
 __all__ = ["collect", "run"]
@@ -28,8 +30,10 @@ SEARCHES: Final = (
     ("parse the headers of a message", "package = 'email'"),
     ("parse the headers of a message", "package <> 'email' AND definitions > 3"),
 )
+HYBRID: Final = "PEP 3333 environ of a request"
 _SKIPPED: Final = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"})
 _LATENCY: Final = 0.5
+_PASSAGE_LINES: Final = 12
 
 
 def collect(root: Path) -> Iterator[dict[str, Any]]:
@@ -178,5 +182,23 @@ class _Demo:
                 for hit in collection.search(question, 3, client=client, where=where):
                     write(f"  {hit.score:.3f}  {hit.document}[{hit.chunk}]  {excerpt(hit.text or '', question, 70)}")
                 write("")
+            self._search_words(collection, client)
             usage = collection.stats().usage
         write(f"{usage.requests} requests, {usage.total_tokens} tokens, USD {usage.cost_usd:f} as reported")
+
+    def _search_words(self, collection: Collection, client: Client) -> None:
+        """Search words and vectors together, and show the best hit with its neighbours."""
+        from importlib.util import find_spec
+
+        if find_spec("tantivy") is None:
+            write("words and vectors together: pip install 'ctxembed[hybrid]'", "")
+            return
+        write(f"{HYBRID}   [words and vectors together]", "    ranks  cosine    BM25")
+        hits = collection.search(HYBRID, 3, client=client, hybrid=True, neighbours=1)
+        for hit in hits:
+            scores = f"{hit.score:.5f}  {hit.vector_score:6.3f}  {hit.text_score:6.2f}"
+            write(f"  {scores}  {hit.document}[{hit.chunk}]  {excerpt(hit.text or '', HYBRID, 60)}")
+        best = hits[0]
+        first, behind = best.passage_chunks or (best.chunk, best.chunk + 1)
+        write("", f"{best.document}, docstrings {first} to {behind - 1}:")
+        write(*(f"    {line}".rstrip() for line in (best.passage or "").splitlines()[:_PASSAGE_LINES]), "")
