@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from ctxembed._collection import rows as row_files
 from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.folder import named_errors
@@ -19,24 +17,16 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ctxembed._collection.folder import Folder
     from ctxembed._collection.view import View
 
-__all__ = ["new_files", "renumber", "row_numbers", "write_segments"]
+__all__ = ["new_files", "renumber", "write_segments"]
 
 _COPIED: Final = 4 << 20
 """Bytes of rows that are copied at once."""
-
-
-def row_numbers(ranges: Sequence[tuple[Any, ...]]) -> NDArray[np.int64]:
-    """Return all row numbers of ranges (first row, number of rows), in their order."""
-    if not ranges:
-        return np.zeros(0, np.int64)
-    pairs = np.array(ranges, np.int64)
-    ends = np.cumsum(pairs[:, 1])
-    return np.repeat(pairs[:, 0] - (ends - pairs[:, 1]), pairs[:, 1]) + np.arange(int(ends[-1]))
 
 
 def new_files(view: View, first_file: int) -> list[tuple[int, int, int]]:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,11 +40,11 @@ class Folder:
     """
 
     path: Path
+    catalogue: Path = field(init=False)
+    """The SQLite database."""
 
-    @property
-    def catalogue(self) -> Path:
-        """The SQLite database."""
-        return self.path / "catalogue.sqlite"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "catalogue", self.path / "catalogue.sqlite")
 
     @property
     def unfinished(self) -> Path:

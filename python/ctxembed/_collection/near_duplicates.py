@@ -185,7 +185,7 @@ def _named(view: View, documents: _Documents, best: list[tuple[float, int, int, 
         if place not in names:
             [(number, *_)] = view.chunks_at([int(documents.first_rows[place])])
             values = view.document_at(number)
-            view.check_vectors(values)
+            view.check_vectors([values])
             names[place] = values[1]
         return names[place]
 

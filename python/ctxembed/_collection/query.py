@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,20 +138,19 @@ def find_hits(view: View, ranking: Ranking, options: SearchOptions) -> list[Hit]
         found = [FoundRows(ranked, ranked.row, ranked.row + 1) for ranked in ranking.best(options.k)]
     # A deeper search in two stages may find a row that one before it has missed.
     found.sort(key=lambda one: -one.ranked.score)
-    documents: dict[int, tuple[Any, ...]] = {}
-    return [_hit(view, one, documents) for one in found]
+    # All at once: each look-up of its own would meet caches that the scan has emptied.
+    chunks = iter(view.chunks_at([row for one in found for row in range(one.start, one.stop)]))
+    chunks_of = [list(islice(chunks, one.stop - one.start)) for one in found]
+    documents = view.documents_at(list({own[0][0]: None for own in chunks_of}))
+    view.check_vectors(documents.values())
+    return [_hit(one, own, documents[own[0][0]]) for one, own in zip(found, chunks_of, strict=True)]
 
 
-def _hit(view: View, found: FoundRows, documents: dict[int, tuple[Any, ...]]) -> Hit:
+def _hit(found: FoundRows, chunks: list[tuple[Any, ...]], document: tuple[Any, ...]) -> Hit:
     ranked = found.ranked
-    chunks = view.chunks_at(range(found.start, found.stop))
     place = ranked.row - found.start
-    number, chunk, text, start, stop = chunks[place]
-    if number not in documents:
-        values = view.document_at(number)
-        view.check_vectors(values)
-        documents[number] = values
-    _, name, _, _, source, metadata, *_ = documents[number]
+    _, chunk, text, start, stop = chunks[place]
+    _, name, _, _, source, metadata, *_ = document
     passage, offset = None, None
     if text is not None:
         passage, offsets = joined_text(values[2:] for values in chunks)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ctxembed._collection.catalogue import checksum, damaged
-from ctxembed._collection.compact import row_numbers
 from ctxembed._collection.exporting import Exporting
 from ctxembed._collection.hybrid import check_hybrid, ranking_of
 from ctxembed._collection.near_duplicates import find_near_duplicates
@@ -23,6 +22,7 @@ from ctxembed._collection.query import (
     find_hits,
     find_rows,
 )
+from ctxembed._collection.rows import row_numbers
 from ctxembed._collection.stats import read_stats
 from ctxembed._collection.verify import verify
 from ctxembed._collection.view import View
@@ -256,7 +256,7 @@ class CollectionReader(Exporting):
                 found = view.find(name)
                 if found is None:
                     raise KeyError(f"there is no document {name!r} in {self.path}")
-                view.check_vectors(found)
+                view.check_vectors([found])
                 ranges.append((found[6], found[7]))
         vectors: NDArray[Any] = view.index.vectors(row_numbers(ranges))
         return vectors

@@ -33,6 +33,7 @@ __all__ = [
     "check_size",
     "open_index",
     "read_tail",
+    "row_numbers",
     "vectors_checksum",
 ]
 
@@ -105,6 +106,15 @@ class Segment:
 def _as_bytes(rows: NDArray[Any]) -> memoryview:
     """Return the bytes of a contiguous array, without a copy."""
     return memoryview(rows.view(np.uint8).reshape(-1).data).cast("B")
+
+
+def row_numbers(ranges: Sequence[tuple[Any, ...]]) -> NDArray[np.int64]:
+    """Return all row numbers of ranges (first row, number of rows), in their order."""
+    if not ranges:
+        return np.zeros(0, np.int64)
+    pairs = np.array(ranges, np.int64)
+    ends = np.cumsum(pairs[:, 1])
+    return np.repeat(pairs[:, 0] - (ends - pairs[:, 1]), pairs[:, 1]) + np.arange(int(ends[-1]))
 
 
 def vectors_checksum(rows: NDArray[Any]) -> int:

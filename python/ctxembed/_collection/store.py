@@ -15,12 +15,12 @@ import numpy as np
 from ctxembed import _core
 from ctxembed._collection import rows as row_files
 from ctxembed._collection.catalogue import checksum, connect, damaged, sqlite_errors, transaction, upgrade
-from ctxembed._collection.compact import new_files, renumber, row_numbers, write_segments
+from ctxembed._collection.compact import new_files, renumber, write_segments
 from ctxembed._collection.fields import FieldColumns, add_columns, write_fields
 from ctxembed._collection.finder import Finder
 from ctxembed._collection.folder import free_bytes, named_errors
 from ctxembed._collection.keys import Keys
-from ctxembed._collection.rows import Segment, TailWriter, vectors_checksum
+from ctxembed._collection.rows import Segment, TailWriter, row_numbers, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts, write_setting
 from ctxembed._errors import SpaceError
 from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument, StoredDocument

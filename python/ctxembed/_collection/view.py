@@ -14,13 +14,13 @@ import numpy as np
 
 from ctxembed._collection.catalogue import changed_tables, checksum, connect, damaged, sqlite_errors
 from ctxembed._collection.fields import FieldColumns, check_rows, rows_mask, select_documents, select_rows
-from ctxembed._collection.rows import check_size, open_index, read_tail, vectors_checksum
+from ctxembed._collection.rows import check_size, open_index, read_tail, row_numbers, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
 from ctxembed._documents import Document
 from ctxembed._errors import CollectionError, IndexFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -192,13 +192,19 @@ class View:
 
     def chunks_at(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
         """Return (document number, chunk, text, start, stop) of each row, and check it."""
-        found = []
-        with self._lock, sqlite_errors(self._folder.catalogue):
-            for row in rows:
-                values = self._connection.execute(f"SELECT {_CHUNK} FROM chunks WHERE row = ?", (row,)).fetchone()  # noqa: S608
-                if values is None:
-                    raise damaged(self._folder.catalogue, f"it has no chunk for row {row}")
-                found.append(self._checked_chunk(values))
+        found = self._rows_at(f"SELECT {_CHUNK} FROM chunks WHERE row", rows)  # noqa: S608
+        for row in rows:
+            if row not in found:
+                raise damaged(self._folder.catalogue, f"it has no chunk for row {row}")
+        return [self._checked_chunk(found[row]) for row in rows]
+
+    def _rows_at(self, statement: str, numbers: Sequence[int]) -> dict[Any, tuple[Any, ...]]:
+        """Return the rows of a table whose first column is one of some numbers, by that."""
+        found: dict[Any, tuple[Any, ...]] = {}
+        for first in range(0, len(numbers), _AT_ONCE):
+            part = tuple(numbers[first : first + _AT_ONCE])
+            marks = ", ".join("?" * len(part))
+            found.update((values[0], values) for values in self.query(f"{statement} IN ({marks})", part))
         return found
 
     def texts(self, first: int, stop: int) -> list[tuple[int, str, int]]:
@@ -228,12 +234,15 @@ class View:
 
     def document_at(self, number: int) -> tuple[Any, ...]:
         """Return the checked row of a document by its number."""
-        with self._lock, sqlite_errors(self._folder.catalogue):
-            statement = f"SELECT {_DOCUMENT} FROM documents WHERE number = ?"  # noqa: S608
-            values = self._connection.execute(statement, (number,)).fetchone()
-        if values is None:
-            raise damaged(self._folder.catalogue, f"it has no document {number}")
-        return self._checked_document(values)
+        return self.documents_at([number])[number]
+
+    def documents_at(self, numbers: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+        """Return the checked rows of documents by their numbers."""
+        found = self._rows_at(f"SELECT {_DOCUMENT} FROM documents WHERE number", numbers)  # noqa: S608
+        for number in numbers:
+            if number not in found:
+                raise damaged(self._folder.catalogue, f"it has no document {number}")
+        return {number: self._checked_document(values) for number, values in found.items()}
 
     def _checked_document(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         try:
@@ -298,12 +307,15 @@ class View:
                 return
             last = found[-1][0]
 
-    def check_vectors(self, values: tuple[Any, ...]) -> None:
-        """Compare the rows of a document with their checksum."""
-        first, rows, expected = values[6:9]
-        found = vectors_checksum(self.index.vectors(np.arange(first, first + rows)))
-        if found != expected:
-            raise damaged(self._folder.path, f"the vectors of the document {values[1]!r} are changed")
+    def check_vectors(self, documents: Iterable[tuple[Any, ...]]) -> None:
+        """Compare the rows of documents with their checksums."""
+        documents = list(documents)
+        vectors = self.index.vectors(row_numbers([values[6:8] for values in documents]))
+        start = 0
+        for _, name, *_, rows, expected in documents:
+            if vectors_checksum(vectors[start : start + rows]) != expected:
+                raise damaged(self._folder.path, f"the vectors of the document {name!r} are changed")
+            start += rows
 
     def changed_tables(self) -> list[str]:
         """Return the tables whose columns are damaged."""

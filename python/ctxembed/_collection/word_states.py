@@ -21,7 +21,7 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._collection.bm25 import ROW_FIELD, TEXT_FIELD, WordSearcher
-from ctxembed._collection.compact import row_numbers
+from ctxembed._collection.rows import row_numbers
 from ctxembed._collection.terms import TERMS_VERSION, index_terms
 from ctxembed._errors import CtxembedError
 from ctxembed._extras import require

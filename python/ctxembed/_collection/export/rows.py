@@ -9,8 +9,7 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._collection.catalogue import damaged
-from ctxembed._collection.compact import row_numbers
-from ctxembed._collection.rows import vectors_checksum
+from ctxembed._collection.rows import row_numbers, vectors_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
