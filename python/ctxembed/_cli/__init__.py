@@ -8,13 +8,17 @@ import json
 import os
 import signal
 import sys
+from importlib import import_module
 from itertools import takewhile
-from typing import Any
+from typing import Any, Final
 
 from ctxembed._cli.errors import IncompleteError, error_json, error_text
 from ctxembed._cli.output import finish, open_streams, write_message
 
 __all__ = ["run"]
+
+_ALONE: Final = frozenset({"embed", "export", "plan", "search"})
+"""Commands with a module of their own: others are not imported for them, nor are their options read."""
 
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -61,8 +65,10 @@ def _run(*, as_json: bool) -> int:
 def _command(*, as_json: bool) -> int:
     import typer
 
-    from ctxembed._cli.commands import app
+    from ctxembed._cli.app import app
 
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    import_module(f"ctxembed._cli.{name}_command" if name in _ALONE else "ctxembed._cli.commands")
     usage_error: Any = typer.BadParameter.__mro__[1]  # some versions of typer bring their own click
     try:
         # Not in standalone mode, in which typer prints usage errors itself, unescaped.
