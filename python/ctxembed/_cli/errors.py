@@ -36,8 +36,11 @@ def error_text(error: BaseException) -> str:
         return "no API key: set PERPLEXITY_API_KEY or PPLX_API_KEY (neither is set, or both are empty)"
     if isinstance(error, KeyError) and error.args:  # its text is the repr of its message
         return str(error.args[0])
+    message = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:  # without its number
+        message = f"{error.filename}: {error.strerror}"
     # The message may name a Python argument, which is an option or has no place here.
-    message = str(error).replace("allow_insecure=True", "--allow-insecure").replace("overwrite=True", "--overwrite")
+    message = message.replace("allow_insecure=True", "--allow-insecure").replace("overwrite=True", "--overwrite")
     return message.replace(", or open it with read_only=True", "") or type(error).__name__
 
 
