@@ -24,6 +24,7 @@ PACKAGE = (
     ("ctxembed.distributed",),
     ("ctxembed._server",),
     ("ctxembed",),
+    ("ctxembed.backends",),
     ("ctxembed._backends",),
     ("ctxembed._evaluation",),
     ("ctxembed._collection",),

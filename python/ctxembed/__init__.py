@@ -11,6 +11,7 @@ The names by room:
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
 - client: :class:`Client`, :class:`AsyncClient`
+- local models: ``ctxembed.backends``
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
 Importing this package starts no thread, opens no connection and reads no environment variable but ``CTXEMBED_ISA``.
@@ -19,6 +20,7 @@ The HTTP stack loads when a name of the client is first used.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ctxembed._codec import ResponseDecoder, decode_response
@@ -89,6 +91,7 @@ from ctxembed._results import Embeddings, EmbedError, Failure, InvalidDocumentsE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ctxembed import backends as backends
     from ctxembed._client import (
         AsyncClient,
         AsyncClientOptions,
@@ -254,13 +257,15 @@ def _show_as_public(names: Iterable[str]) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the client, or collections, when they are first used."""
+    """Load the client, collections or local models when they are first used."""
     if name == "Collection":
         from ctxembed._collection.collection import Collection
 
         globals()["Collection"] = Collection
         _show_as_public(["Collection"])
         return Collection
+    if name == "backends":  # ctxembed.backends.load, without an import of its own
+        return import_module("ctxembed.backends")
     if name not in _CLIENT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ctxembed import _client

@@ -85,7 +85,8 @@ class Model:
     TypeError
         A field has another type. A price must be a ``Decimal``.
     ValueError
-        ``dimensions`` is below 128 or none of the choices, the price is negative or not finite, or a text is empty.
+        ``dimensions`` is below 128 (without a digest) or none of the choices, the price is negative or not finite, or
+        a text is empty.
     """
 
     name: str
@@ -102,8 +103,8 @@ class Model:
         if not isinstance(self.name, str):
             raise TypeError(f"Model.name must be a str, got {self.name!r}")
         dimensions = as_int("Model.dimensions", self.dimensions)
-        if dimensions < MIN_DIMENSIONS:
-            raise ValueError(f"Model.dimensions must be at least {MIN_DIMENSIONS}, got {dimensions}")
+        if dimensions < self._least_dimensions:
+            raise ValueError(f"Model.dimensions must be at least {self._least_dimensions}, got {dimensions}")
         object.__setattr__(self, "dimensions", dimensions)
         self._check_price()
         for name in ("contextualized", "input_types"):
@@ -121,14 +122,19 @@ class Model:
         if self.dimension_choices is not None:
             object.__setattr__(self, "dimension_choices", self._checked_choices())
 
+    @property
+    def _least_dimensions(self) -> int:
+        """What the API requires of a request; local weights, which have a digest, may have fewer."""
+        return MIN_DIMENSIONS if self.digest is None else 1
+
     def _checked_choices(self) -> tuple[int, ...]:
         choices: object = self.dimension_choices
         if not isinstance(choices, Iterable) or isinstance(choices, str | bytes):
             raise TypeError(f"Model.dimension_choices must be a tuple of int or None, got {choices!r}")
         checked = tuple(sorted({as_int("Model.dimension_choices", choice) for choice in choices}))
-        if not checked or checked[0] < MIN_DIMENSIONS or checked[-1] != self.dimensions:
+        if not checked or checked[0] < self._least_dimensions or checked[-1] != self.dimensions:
             raise ValueError(
-                f"Model.dimension_choices must be at least {MIN_DIMENSIONS}, and the largest of them "
+                f"Model.dimension_choices must be at least {self._least_dimensions}, and the largest of them "
                 f"Model.dimensions = {self.dimensions}, got {choices!r}"
             )
         return checked
@@ -273,10 +279,9 @@ def check_dimensions(model: Model, dimensions: int | None, encoding_format: str)
     if choices is not None and dimensions not in choices:
         offered = " or ".join(map(str, choices))
         raise ValueError(f"dimensions must be {offered} for {model.name}, got {dimensions}")
-    if not MIN_DIMENSIONS <= dimensions <= model.dimensions:
-        raise ValueError(
-            f"dimensions must be from {MIN_DIMENSIONS} to {model.dimensions} for {model.name}, got {dimensions}"
-        )
+    least = min(MIN_DIMENSIONS, model.dimensions) if choices is None else choices[0]
+    if not least <= dimensions <= model.dimensions:
+        raise ValueError(f"dimensions must be from {least} to {model.dimensions} for {model.name}, got {dimensions}")
     if encoding_format == "base64_binary" and dimensions % 8:
         raise ValueError(f"dimensions must be a multiple of 8 for base64_binary, got {dimensions}")
     return dimensions

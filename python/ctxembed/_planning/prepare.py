@@ -30,6 +30,7 @@ __all__ = [
     "PreparedDocuments",
     "PreparedRequest",
     "as_lists",
+    "chunk_problems",
     "chunk_tokens",
     "documents_of",
     "has_known_vocabulary",
@@ -352,7 +353,7 @@ def _prepare(
         tokens = np.clip(learned + separators, least, tokens_upper)
     problems = [
         *_document_problems(chunk_counts, least, limits, exact=exact, first_document=first_document),
-        *_chunk_problems(faults, offsets, first_document, model.separator),
+        *chunk_problems(faults, offsets, first_document, model.separator),
     ]
     # The sort is stable and None sorts first: a document's own problems come before its chunks'.
     problems.sort(key=lambda problem: (problem.document, -1 if problem.chunk is None else problem.chunk))
@@ -397,9 +398,10 @@ def _document_problems(
         yield Problem(first_document + i, None, f"has {quantity} tokens, more than limits.{name} = {limit}")
 
 
-def _chunk_problems(
+def chunk_problems(
     faults: list[tuple[int, str, int]], offsets: NDArray[np.int64], first_document: int, separator: str | None
 ) -> Iterable[Problem]:
+    """Yield the faults of chunks as problems of their documents."""
     if not faults:
         return
     positions = np.array([position for position, _, _ in faults], dtype=np.int64)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ctxembed._planning.prepare import CountsTokens
 
-__all__ = ["SplitDocuments", "Window", "split_long"]
+__all__ = ["Cutter", "SplitDocuments", "Window", "split_long"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def split_long(
     tokens = chunk_tokens(list(chain.from_iterable(rows)), counter, known)[1]
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
-    cutter = _Cutter(min(limits.tokens_per_document, limits.tokens), limits.chunks, int(overlap_chunks))
+    cutter = Cutter(min(limits.tokens_per_document, limits.tokens), limits.chunks, int(overlap_chunks))
     windows: list[Window] = []
     for position, row in enumerate(rows):
         counts = tokens[offsets[position] : offsets[position + 1]]
@@ -238,7 +238,7 @@ _NO_END: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class _Cutter:
+class Cutter:
     """Cuts documents into windows."""
 
     tokens: int
