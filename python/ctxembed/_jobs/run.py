@@ -137,7 +137,9 @@ def run(ingestion: Ingestion, client: Any, documents: Iterable[object]) -> Inges
                     ),
                 )
             elif callable(getattr(client, "stream", None)):
-                _run_streams(ingestion, source, lambda feed: client.stream(feed, **_stream_options(ingestion)))
+                _run_streams(
+                    ingestion, source, lambda feed: client.stream(feed, **_stream_options(ingestion)), ours=False
+                )
             else:
                 _run_batches(ingestion, source, client)
         except BaseException:
@@ -156,10 +158,12 @@ _FLUSH_AFTER: Final = 30.0
 _INTERNAL: Final = {"ordered": False, "progress": None, "deadline": None, "flush_after": _FLUSH_AFTER, "steady": True}
 
 
-def _run_streams(ingestion: Ingestion, source: _Source, open_stream: Callable[[Iterator[list[str]]], Any]) -> None:
+def _run_streams(
+    ingestion: Ingestion, source: _Source, open_stream: Callable[[Iterator[list[str]]], Any], *, ours: bool = True
+) -> None:
     while True:
         ingestion.new_stream()
-        stream = open_stream(source.chunks())
+        stream = open_stream(source.chunks() if ours else source.new_chunks())
         ingestion.requests_in_flight = partial(getattr, stream, "in_flight", 0)
         close = getattr(stream, "close", None)
         ingestion.control.attach(close)
@@ -240,6 +244,15 @@ class _Source:
         """Yield the chunks of each document to send, and count it as the next of the stream."""
         for entry in self.entries():
             yield self._ingestion.feed(entry)
+
+    def new_chunks(self) -> Iterator[list[str]]:
+        """Yield as :meth:`chunks` does, for a stream without a journal: what is stored is not embedded again."""
+        for entry in self.entries():
+            known = self._ingestion.store.vectors_of([entry.key])
+            if known:
+                self._ingestion.commit(known, NO_USAGE, None)
+            else:
+                yield self._ingestion.feed(entry)
 
     def entries(self) -> Iterator[Entry]:
         """Yield what is to be sent."""

@@ -234,7 +234,7 @@ class LocalEmbedder:
 
         self._check(model, dimensions, encoding_format)
         options = {"dimensions": dimensions, "encoding_format": encoding_format, "on_error": on_error}
-        return LocalStream(self, documents, options)
+        return LocalStream(self.embed, documents, options)
 
     def count_tokens(self, documents: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """Count the tokens of each document, separators and special tokens included, as ``usage`` does.

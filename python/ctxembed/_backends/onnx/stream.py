@@ -13,9 +13,8 @@ from ctxembed._planning.prepare import documents_of
 from ctxembed._results import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from ctxembed._backends.onnx.embedder import LocalEmbedder
     from ctxembed._results import Embeddings
 
 __all__ = ["LocalStream"]
@@ -31,16 +30,18 @@ class LocalStream:
 
     Parameters
     ----------
-    embedder : LocalEmbedder
-        Computes the vectors.
+    embed : callable
+        Computes the vectors of a list of documents.
     documents : iterable of iterables of str
         The input.
     options : dict
         Of ``embed``.
     """
 
-    def __init__(self, embedder: LocalEmbedder, documents: Iterable[Iterable[str]], options: dict[str, Any]) -> None:
-        self._embedder = embedder
+    def __init__(
+        self, embed: Callable[..., Embeddings], documents: Iterable[Iterable[str]], options: dict[str, Any]
+    ) -> None:
+        self._embed = embed
         self._documents = documents_of("documents", documents)
         self._options = options
         self._closed = False
@@ -71,7 +72,7 @@ class LocalStream:
     def _iterate(self) -> Iterator[EmbeddingsPart]:
         first = 0
         while batch := list(self._next_documents()):
-            found = self._embedder.embed(batch, check=self._check, **self._options)
+            found = self._embed(batch, check=self._check, **self._options)
             yield _part(found, first)
             first += len(batch)
 
