@@ -74,9 +74,9 @@ NOTES = {
     "hybrid": "Chunks of some 90 words, from a vocabulary of 100,000 whose frequencies follow Zipf's law. Questions "
     "are drawn like the texts, and each call has another. Vectors are synthetic and given, so no query is embedded. "
     "nDCG@10 on Cranfield is that of the local server's lexical stand-in for the model, and of BM25 without stemming.",
-    "models": "Cranfield's 1,400 abstracts, each a document of its title and groups of three sentences, embedded through "
-    "a local server and the client, then its 225 queries. A document counts by its best chunk. Below, tokens per "
-    "second of processor time, on one thread: the passes of 150 documents by onnxruntime alone, and the embedder, "
+    "models": "Cranfield's 1,400 abstracts, each a document of its title and groups of three sentences, embedded "
+    "through a local server and the client, then its 225 queries. A document counts by its best chunk. Below, tokens "
+    "per second of processor time, on one thread: the passes of 150 documents by onnxruntime alone, and the embedder, "
     "which also splits texts into tokens, plans passes and pools.",
     "pacing": "First, a leaky bucket of a rate unknown to the clients: the share of the rate that was used, and of the "
     "requests that were refused, after the first minute. Then a server with latency alone: the time as a multiple of "

@@ -102,9 +102,8 @@ class Passes:
             feeds.append({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)})
 
         def run() -> Took:
-            start, rows = time.process_time(), []
-            for feed in feeds:
-                rows.append(session.run(["last_hidden_state"], feed)[0])
+            start = time.process_time()
+            rows = [session.run(["last_hidden_state"], feed)[0] for feed in feeds]
             seconds = time.process_time() - start
             spans = [each.spans for each in self._planned]
             means = [states[0, a:b].mean(axis=0) for states, found in zip(rows, spans, strict=True) for a, b in found]
