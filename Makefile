@@ -28,7 +28,7 @@ $(VENV)/.base: pyproject.toml
 # pip, not `maturin develop --extras`: an extra that names another of ours is resolved from this folder, not from
 # an index, even where nothing is installed yet.
 $(VENV)/.server: $(VENV)/.base
-	$(PIP) --no-build-isolation -e '.[server,hybrid]'
+	$(PIP) --no-build-isolation -e '.[server,hybrid,demo]' || $(PIP) --no-build-isolation -e '.[server,hybrid]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base

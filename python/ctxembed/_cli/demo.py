@@ -1,4 +1,7 @@
-"""A demo: a job that embeds the documentation of this Python is killed half way, goes on, and is searched."""
+"""A demo: a job that embeds the documentation of this Python is killed half way, goes on, and is searched.
+
+Then a model on this machine searches some of it by meaning, where its packages are installed.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ctxembed._cli import semantic_demo
 from ctxembed._cli.output import check_stdout, excerpt, write
 
 if TYPE_CHECKING:
@@ -81,7 +85,8 @@ def run() -> None:
     with ServerProcess(config=ServerConfig(latency=_LATENCY)) as server, tempfile.TemporaryDirectory() as folder:
         write(f"local server at {server.base_url} (a stand-in: lexical vectors, not a model's)", "")
         _Demo(server, Path(folder), records).run()
-    write("server stopped")
+    write("server stopped", "")
+    semantic_demo.run(records)
 
 
 class _Demo:
