@@ -1,4 +1,4 @@
-"""`ctxembed demo` as a reader runs it: it reads all modules of this Python, starts six processes and a model, for half a minute."""
+"""`ctxembed demo` as a reader runs it: all modules of this Python, six processes and a model, for half a minute."""
 
 from __future__ import annotations
 

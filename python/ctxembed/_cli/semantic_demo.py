@@ -26,8 +26,8 @@ __all__ = ["run"]
 _MODULES: Final = frozenset({
     "argparse", "ast", "base64", "bisect", "bz2", "calendar", "cmd", "colorsys", "configparser", "csv", "datetime",
     "decimal", "difflib", "doctest", "email.message", "fnmatch", "fractions", "ftplib", "getpass", "gettext", "glob",
-    "gzip", "hashlib", "heapq", "html", "http.client", "imaplib", "inspect", "ipaddress", "locale", "logging", "mailbox",
-    "netrc", "os", "pathlib", "pdb", "pickle", "poplib", "pprint", "queue", "random", "sched", "secrets", "selectors",
+    "gzip", "hashlib", "heapq", "html", "http.client", "imaplib", "inspect", "ipaddress", "locale", "logging",
+    "mailbox", "netrc", "os", "pathlib", "pdb", "pickle", "poplib", "pprint", "queue", "random", "sched", "secrets", "selectors",
     "shelve", "shlex", "shutil", "smtplib", "socket", "statistics", "subprocess", "tarfile", "tempfile", "textwrap",
     "threading", "timeit", "trace", "turtle", "unittest.mock", "urllib.parse", "urllib.request", "uuid", "wave",
     "webbrowser", "xml.dom.minidom", "zipfile", "zoneinfo",
