@@ -68,6 +68,7 @@ class LocalEmbedder:
     array([16])
     >>> index = ctxembed.Index(embedder.model.dimensions)
     >>> index.add(embedder.embed([chunks, ["Interest rates rose."]]))
+    array([0, 1, 2])
     >>> index.search(embedder.embed_queries(["monetary policy"]), 1).ids.tolist()
     [[2]]
     """
