@@ -18,6 +18,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 HEAD = """# Reference
 
 All public names, importable from `ctxembed`. `help(ctxembed.NAME)` prints the full documentation of one.
+`ctxembed.backends` has `load`, `demo` and `LocalEmbedder`: [local-models.md](local-models.md).
 
 <!-- Written by `python -m tests.reference` from the docstrings. -->
 """

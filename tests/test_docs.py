@@ -24,8 +24,9 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 def docstrings():
     """Yield the docstring of every public function, class and method that has an example."""
-    for name in ctxembed.__all__:
-        value = getattr(ctxembed, name)
+    public = {name: getattr(ctxembed, name) for name in ctxembed.__all__}
+    public |= {f"backends.{name}": getattr(ctxembed.backends, name) for name in ctxembed.backends.__all__}
+    for name, value in public.items():
         members = [(name, value)]
         if inspect.isclass(value):
             members += [(f"{name}.{member}", getattr(value, member)) for member in vars(value) if member[0] != "_"]

@@ -16,7 +16,9 @@ def faults(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     found = []
-    for source, folder in [(ROOT / "LICENSE", "licenses"), (NOTICES, "licenses"), (COMPONENTS, "sboms")]:
+    vocabulary = ROOT / "python" / "ctxembed" / "_backends" / "minilm-NOTICE.txt"
+    named = [(ROOT / "LICENSE", "licenses"), (NOTICES, "licenses"), (vocabulary, "licenses"), (COMPONENTS, "sboms")]
+    for source, folder in named:
         pattern = re.compile(rf"[^/]+\.dist-info/{folder}/(.*/)?{re.escape(source.name)}")
         if not any(pattern.fullmatch(name) and text == source.read_bytes() for name, text in files.items()):
             found.append(f"{folder} lack {source.name}, or it differs from the source tree's")

@@ -131,7 +131,7 @@ def demo(
 
     Examples
     --------
-    >>> embedder = demo()
+    >>> embedder = ctxembed.backends.demo()
     >>> embedder.embed([["The heron stood in the reeds.", "It caught a fish."]])
     Embeddings(1 documents, 2 chunks, 384 dimensions, base64_int8, model='all-MiniLM-L6-v2')
     """

@@ -50,6 +50,7 @@ def test_the_graph_and_its_weights_are_small(tiny_folder):
     ("options", "message"),
     [
         ({"causal": True}, "the graph is causal: another second chunk changes the vector of the first by"),
+        ({"cached": True}, "needs inputs that an encoder of text does not have: past_key_values.0.key"),
         ({"pooled": True}, r"the output is pooled, .*sentence_embedding"),
     ],
 )
@@ -203,10 +204,14 @@ def test_an_api_models_name_needs_its_architecture(folder, tiny_folder):
     assert embedder.model.name == name
     assert embedder.embed([["a"]], model=name).space == f"{name}#{embedder.model.digest}"
     assert ctxembed.models()[: len(API_MODELS)] == API_MODELS  # the API's keeps its price
+    with pytest.raises(ValueError, match="'pplx-embed-v1-0.6b' is the name of a model"):  # which embeds no context
+        backends.load(tiny_folder, name="pplx-embed-v1-0.6b")
     renamed = folder.rename(folder.with_name(name))
     change(renamed / "config.json", model_type="bert", architectures=["BertModel"])
     (renamed / "modules.json").unlink()
-    with pytest.raises(ValueError, match=f"'{name}' is a model of the API, but config.json says bert, BertModel"):
+    with pytest.raises(
+        ValueError, match=f"'{name}' is the name of a model of the API, but config.json says bert, BertModel"
+    ):
         backends.load(renamed)
 
 

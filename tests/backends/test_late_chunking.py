@@ -94,6 +94,11 @@ def test_external_data_and_one_file_give_the_same_values(tmp_path, tiny):
     assert (whole.embed(DOCUMENTS).vectors == tiny.embed(DOCUMENTS).vectors).all()
 
 
+def test_positions_are_given_to_a_graph_that_asks_for_them(tmp_path, tiny):
+    embedder = backends.load(write_folder(tmp_path / "placed", placed=True), threads=1)
+    assert (embedder.embed(DOCUMENTS).vectors == tiny.embed(DOCUMENTS).vectors).all()
+
+
 # --- the demo model ---
 
 

@@ -109,10 +109,19 @@ class Graph:
         return self("Add", self("Mul", x, cosine), self("Mul", rotated, sine))
 
 
-def graph_of(w: dict[str, np.ndarray], *, causal: bool = False, pooled: bool = False, masked: bool = True) -> Any:
+def graph_of(
+    w: dict[str, np.ndarray],
+    *,
+    causal: bool = False,
+    pooled: bool = False,
+    masked: bool = True,
+    placed: bool = False,
+    cached: bool = False,
+) -> Any:
     """Return the model as an ONNX graph.
 
-    ``causal`` hides later tokens, ``pooled`` returns one vector a text, and without ``masked`` padding is seen.
+    ``causal`` hides later tokens, ``pooled`` returns one vector a text, and without ``masked`` padding is seen. With
+    ``placed`` the positions are an input, and with ``cached`` earlier keys are.
     """
     g = Graph()
     head, heads, groups = CONFIG["head_dim"], CONFIG["num_attention_heads"], CONFIG["num_key_value_heads"]
@@ -120,6 +129,8 @@ def graph_of(w: dict[str, np.ndarray], *, causal: bool = False, pooled: bool = F
 
     length = g("Squeeze", g("Shape", "input_ids", start=1, end=2), np.array([0], np.int64))
     positions = g("Range", np.array(0, np.int64), length, np.array(1, np.int64))
+    if placed:
+        positions = g("Gather", "position_ids", np.array(0, np.int64), axis=0)
     places = g("Unsqueeze", g("Cast", positions, to=TensorProto.FLOAT), np.array([1], np.int64))
     frequencies = CONFIG["rope_theta"] ** (-np.arange(0, head, 2) / head)
     angles = g("Mul", places, frequencies.astype(np.float32)[None])
@@ -174,7 +185,7 @@ def graph_of(w: dict[str, np.ndarray], *, causal: bool = False, pooled: bool = F
     g.nodes.append(helper.make_node("Identity", [x], [name]))
     inputs = [
         helper.make_tensor_value_info(each, TensorProto.INT64, ["batch", "sequence"])
-        for each in ("input_ids", "attention_mask")
+        for each in ("input_ids", "attention_mask", *["position_ids"] * placed, *["past_key_values.0.key"] * cached)
     ]
     output = helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
     constants = [numpy_helper.from_array(np.asarray(value), each) for each, value in g.constants.items()]

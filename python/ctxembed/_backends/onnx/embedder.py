@@ -57,7 +57,20 @@ class LocalEmbedder:
     ``round(127 * tanh(mean))``, bits are ``mean >= 0`` with the least significant first. A chunk's text never forms a
     special token.
 
-    All methods can be called from several threads at once. The passes release the GIL.
+    All methods can be called from several threads at once. The passes release the GIL. A forked process cannot use the
+    embedder of its parent, whose threads it does not have.
+
+    Examples
+    --------
+    >>> embedder = ctxembed.backends.demo()
+    >>> chunks = ["The heron stood in the reeds.", "It caught a fish."]
+    >>> embedder.count_tokens([chunks])  # separators and special tokens included
+    array([16])
+    >>> index = ctxembed.Index(embedder.model.dimensions)
+    >>> index.add(embedder.embed([chunks, ["Interest rates rose."]]))
+    array([0, 1, 2])
+    >>> index.search(embedder.embed_queries(["monetary policy"]), 1).ids.tolist()
+    [[2]]
     """
 
     def __init__(

@@ -9,13 +9,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from ctxembed._backends.onnx.graph_file import external_data
-from ctxembed._models import models
 
-__all__ = ["GRAPHS", "ModelFolder", "read_folder"]
+__all__ = ["API_NAMES", "GRAPHS", "ModelFolder", "read_folder"]
 
 GRAPHS: Final = ("onnx/model.onnx", "model.onnx")
 """Where a graph is looked for, in this order, before any other ``model*.onnx``."""
 
+API_NAMES: Final = "pplx-embed-"
+"""Models of the API begin with this. Local ones may only if they are the same, and embed in context."""
+
+_CONTEXTUAL: Final = "pplx-embed-context-v1-"
 _PPLX: Final = "bidirectional_pplx_qwen3"
 _PPLX_SEPARATOR: Final = "<|endoftext|>"
 _MODULES: Final = ("Transformer", "Pooling", "Normalize")
@@ -263,11 +266,10 @@ def _name(folder: Path, config: dict[str, Any], name: str | None, *, is_pplx: bo
         # A folder of the Hugging Face cache: models--ORGANISATION--NAME/snapshots/COMMIT.
         snapshot = place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--")
         name = place.parent.parent.name.rpartition("--")[2] if snapshot else place.name
-    listed = {model.name: model for model in models() if model.digest is None}
-    if name in listed and not (is_pplx and listed[name].contextualized and not listed[name].input_types):
+    if name.startswith(API_NAMES) and not (is_pplx and name.startswith(_CONTEXTUAL)):
         kinds = [str(config.get("model_type")), *map(str, config.get("architectures") or ())]
         raise ValueError(
-            f"{folder}: {name!r} is a model of the API, but config.json says {', '.join(kinds)}: name it otherwise "
-            "(name=)"
+            f"{folder}: {name!r} is the name of a model of the API, but config.json says {', '.join(kinds)}: name it "
+            "otherwise (name=)"
         )
     return name

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ctxembed._backends.onnx.embedder import LocalEmbedder
-from ctxembed._backends.onnx.folder import ModelFolder, read_folder
+from ctxembed._backends.onnx.folder import API_NAMES, ModelFolder, read_folder
 from ctxembed._backends.onnx.hub import download, parse_id
 from ctxembed._backends.onnx.passes import PassPlanner
 from ctxembed._backends.onnx.probes import batches_equal_single_passes, check_context
 from ctxembed._backends.onnx.session import GraphSession
 from ctxembed._backends.onnx.tokenizer import tokenizer_of
-from ctxembed._models import MIN_DIMENSIONS, Model, as_int, models, register_model
+from ctxembed._models import MIN_DIMENSIONS, Model, as_int, register_model
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -110,8 +110,8 @@ def embedder_of(
         dimension_choices=None if folder.dimensions is None else _choices(folder.dimensions, width),
         digest=folder.digest,
     )
-    if all(known.name != model.name or known.digest is not None for known in models()):
-        register_model(model)  # a model of the API keeps its price and dimensions
+    if not model.name.startswith(API_NAMES):  # those of the API keep their prices
+        register_model(model)
     return LocalEmbedder(model, session, tokenizer, planner, batch)
 
 

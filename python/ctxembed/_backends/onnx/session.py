@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["GraphSession"]
 
 _STATES: Final = "last_hidden_state"
-_INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
+_INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _CUDA: Final = "CUDAExecutionProvider"
 _DTYPES: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
@@ -112,7 +112,12 @@ class GraphSession:
         for row, tokens in enumerate(passes):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
-        values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        values = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "token_type_ids": np.zeros_like(ids),
+            "position_ids": np.broadcast_to(np.arange(longest), ids.shape),
+        }
         feed = {name: values[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
         (states,) = self._session.run([self._output], feed)
         if states.ndim != 3 or states.shape[:2] != ids.shape:
@@ -136,7 +141,7 @@ def _check_inputs(graph: Path, inputs: Sequence[Any]) -> dict[str, Any]:
     if missing := [name for name in _INPUTS[:2] if name not in names]:
         raise ValueError(f"{graph} has no input {' and no input '.join(missing)}: it has {', '.join(names)}")
     if others := [name for name in names if name not in _INPUTS]:
-        raise ValueError(f"{graph} needs inputs that an encoder of text does not have: {', '.join(others)}")
+        raise ValueError(f"{graph} needs inputs that an encoder of text does not have: {', '.join(others[:3])}")
     for value in inputs:
         if value.type not in _DTYPES:
             raise ValueError(f"{graph}: the input {value.name} must be int64 or int32, is {value.type}")
