@@ -13,10 +13,12 @@ from ctxembed._models import EncodingFormat, check_dimensions, get_model
 
 if TYPE_CHECKING:
     from ctxembed._planning.token_counter import TokenCounter
+    from ctxembed.backends import LocalEmbedder
 
 __all__ = [
     "BaseUrlOption",
     "CollectionArgument",
+    "EmbedderOption",
     "InsecureOption",
     "JsonOption",
     "LinksOption",
@@ -24,6 +26,7 @@ __all__ = [
     "app",
     "check_options",
     "load_counter",
+    "load_embedder",
     "parse_path",
 ]
 
@@ -71,6 +74,12 @@ CollectionArgument = Annotated[
 ]
 BaseUrlOption = Annotated[str | None, typer.Option(help="URL of the API (default: PERPLEXITY_BASE_URL).")]
 InsecureOption = Annotated[bool, typer.Option("--allow-insecure", help="Allow plain http to other machines.")]
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="A model on this machine in place of the API: demo, a folder, or an id of Hugging Face."
+    ),
+]
 TokenizerOption = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help="The model's tokenizer.json, to count tokens exactly."),
@@ -106,3 +115,20 @@ def load_counter(tokenizer: Path | None) -> TokenCounter | None:
     from ctxembed._planning.token_counter import TokenCounter
 
     return TokenCounter.from_file(tokenizer)
+
+
+def load_embedder(name: str, model: str | None, **unused: object) -> LocalEmbedder:
+    """Return a model on this machine. Refuse the name of another, and options that only requests have."""
+    from ctxembed import backends
+
+    for option, value in unused.items():
+        if value not in (None, False):
+            shown = option.replace("_", "-")
+            raise typer.BadParameter(f"--{shown} is for requests to an API, and --embedder {name} sends none")
+    try:
+        embedder = backends.demo() if name == "demo" else backends.load(name)
+    except ValueError as error:
+        raise typer.BadParameter(error_text(error)) from None
+    if model not in (None, embedder.model.name):
+        raise typer.BadParameter(f"--embedder {name} is the model {embedder.model.name}, got --model {model}")
+    return embedder

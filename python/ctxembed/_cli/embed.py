@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ctxembed._jobs.reading import InputDocument, Inputs, ReadOptions
     from ctxembed._models import EncodingFormat
     from ctxembed._results import Usage
+    from ctxembed.backends import LocalEmbedder
 
 __all__ = ["Settings", "run", "run_dry"]
 
@@ -63,6 +64,7 @@ class Settings:
     reading: ReadOptions
     options: IngestOptions
     client: dict[str, Any]
+    embedder: LocalEmbedder | None
     as_json: bool
 
 
@@ -78,14 +80,14 @@ def run(settings: Settings) -> None:
 
     with contextlib.ExitStack() as stack:
         inputs = stack.enter_context(_open_inputs(settings))
-        client = stack.enter_context(Client(**settings.client))
+        client = settings.embedder or stack.enter_context(Client(**settings.client))
         collection = stack.enter_context(_open_collection(settings))
         rejects = stack.enter_context(RejectsFile(settings.collection))
         job = _Job(settings, inputs, rejects)
         try:
             report = job.run(collection, client)
         except (OSError, RuntimeError, ValueError, ImportError, APIError) as error:
-            raise job.ended_by(error, client.base_url) from error
+            raise job.ended_by(error, getattr(client, "base_url", "this machine")) from error
     job.finish(report)
 
 
@@ -150,7 +152,7 @@ class _Job:
         self._progress: IngestProgress | None = None
         self._display: Display | None = None
 
-    def run(self, collection: Collection, client: Client) -> IngestReport:
+    def run(self, collection: Collection, client: Client | LocalEmbedder) -> IngestReport:
         self._event(
             "start",
             collection=str(self._settings.collection),
@@ -220,7 +222,7 @@ class _Job:
         if not settings.as_json:
             if skipped:
                 write_message(str(skipped))
-            write_message(f"{settings.collection}: {_counts(report)} ({_paid(report.usage)})")
+            write_message(f"{settings.collection}: {_counts(report)} ({self._spent(report.usage)})")
         if report.stopped == "interrupted":
             number = self._signal or signal.SIGINT
             raise IncompleteError(f"interrupted: {self._stored()}", 128 + number)
@@ -235,6 +237,11 @@ class _Job:
         if self._progress is None or not self._progress.documents_read:
             note = f"; {skipped}" if skipped and settings.as_json else ""
             raise IncompleteError(f"no documents in {', '.join(settings.inputs)}{note}", 1)
+
+    def _spent(self, usage: Usage) -> str:
+        if self._settings.embedder is not None:
+            return f"{usage.total_tokens or 0} tokens, on this machine"
+        return _paid(usage)
 
     @property
     def _path(self) -> str | None:

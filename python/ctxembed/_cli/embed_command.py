@@ -9,12 +9,14 @@ import typer
 
 from ctxembed._cli.app import (
     BaseUrlOption,
+    EmbedderOption,
     InsecureOption,
     LinksOption,
     TokenizerOption,
     app,
     check_options,
     load_counter,
+    load_embedder,
     parse_path,
 )
 from ctxembed._cli.output import check_stdout
@@ -70,6 +72,7 @@ def embed(
     requests_per_minute: Annotated[float | None, typer.Option(help="Send no more than this.")] = None,
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for an API that is down.")] = 300.0,
     base_url: BaseUrlOption = None,
+    embedder: EmbedderOption = None,
     *,
     allow_insecure: InsecureOption = False,
     split_long: Annotated[
@@ -96,6 +99,19 @@ def embed(
     from ctxembed._jobs.ingest import IngestOptions
     from ctxembed._jobs.reading import ReadOptions
 
+    local = None
+    if embedder is not None:
+        local = load_embedder(
+            embedder,
+            model,
+            base_url=base_url,
+            max_retries=max_retries,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            split_long=split_long,
+            dry_run=dry_run,
+        )
+        model = local.model.name
     check_options(
         model or DEFAULT_MODEL, dimensions, encoding_format or "base64_int8", base_url, allow_insecure=allow_insecure
     )
@@ -139,6 +155,7 @@ def embed(
             max_wait=_finite("--max-wait", max_wait),
         ),
         client=client,
+        embedder=local,
         as_json=as_json,
     )  # fmt: skip
     (run_dry if dry_run else run)(settings)

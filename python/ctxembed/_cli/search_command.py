@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxembed._cli.app import BaseUrlOption, CollectionArgument, InsecureOption, JsonOption, app, check_options
+from ctxembed._cli.app import (
+    BaseUrlOption,
+    CollectionArgument,
+    EmbedderOption,
+    InsecureOption,
+    JsonOption,
+    app,
+    check_options,
+    load_embedder,
+)
 from ctxembed._cli.output import check_stdout, escape, excerpt, write, write_json
 from ctxembed._models import DEFAULT_MODEL, get_model
 
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
     from ctxembed._collection.collection import Collection
     from ctxembed._documents import Hit
     from ctxembed._results import Embeddings
+    from ctxembed.backends import LocalEmbedder
 
 __all__: list[str] = []
 
@@ -46,6 +57,7 @@ def search(
         str | None, typer.Option(help="Embeds the questions (default: the model of the documents).")
     ] = None,
     base_url: BaseUrlOption = None,
+    embedder: EmbedderOption = None,
     *,
     allow_insecure: InsecureOption = False,
     as_json: JsonOption = False,
@@ -58,25 +70,29 @@ def search(
     _check_queries(query)
     check_options(DEFAULT_MODEL, None, "base64_int8", base_url, allow_insecure=allow_insecure)
     check_stdout()
-    with Collection.open(collection, read_only=True) as opened:
-        queries = _Queries(query, opened, _query_model(opened, model), collection)
-        # httpx is imported anyway; aiohttp would take longer to import than it saves on one request.
-        with Client(base_url=base_url, allow_insecure=allow_insecure, transport="httpx") as client:
-            queries.client = client
-            for question in query:
-                hits = opened.search(
-                    question,
-                    min(k, _count(opened)),
-                    client=queries,
-                    where=where,
-                    hybrid=hybrid,
-                    group_by_document=by_document,
-                    neighbours=neighbours,
-                )
-                if as_json:
-                    write_json({"query": question, "hits": [asdict(hit) for hit in hits]})
-                else:
-                    _write_table(question, hits, hybrid=hybrid, whole=neighbours > 0)
+    with ExitStack() as stack:
+        opened = stack.enter_context(Collection.open(collection, read_only=True))
+        local = None if embedder is None else load_embedder(embedder, model, base_url=base_url)
+        if local is None:
+            # httpx is imported anyway; aiohttp would take longer to import than it saves on one request.
+            client = stack.enter_context(Client(base_url=base_url, allow_insecure=allow_insecure, transport="httpx"))
+            queries = _Queries(query, opened, _query_model(opened, model), collection, client, client.base_url)
+        else:
+            queries = _Queries(query, opened, local.model.name, collection, local, f"--embedder {embedder}")
+        for question in query:
+            hits = opened.search(
+                question,
+                min(k, _count(opened)),
+                client=queries,
+                where=where,
+                hybrid=hybrid,
+                group_by_document=by_document,
+                neighbours=neighbours,
+            )
+            if as_json:
+                write_json({"query": question, "hits": [asdict(hit) for hit in hits]})
+            else:
+                _write_table(question, hits, hybrid=hybrid, whole=neighbours > 0)
 
 
 def _import_httpx() -> None:
@@ -103,13 +119,22 @@ def _count(collection: Collection) -> int:
 class _Queries:
     """Embeds all questions in one call, when the first is needed."""
 
-    def __init__(self, queries: list[str], collection: Collection, model: str, path: Path) -> None:
+    def __init__(
+        self,
+        queries: list[str],
+        collection: Collection,
+        model: str,
+        path: Path,
+        client: Client | LocalEmbedder,
+        source: str,
+    ) -> None:
         self._queries = list(dict.fromkeys(queries))
         self._collection = collection
         self._model = model
         self._path = path
+        self._client = client
+        self._source = source  # of vectors, in messages
         self._embeddings: Embeddings | None = None
-        self.client: Client
 
     def embed_queries(self, queries: Sequence[str], *, dimensions: int, encoding_format: Any, **_: Any) -> Embeddings:
         from dataclasses import replace
@@ -125,18 +150,18 @@ class _Queries:
         from ctxembed._errors import SpaceError
         from ctxembed._results import EmbedError
 
-        client, stored = self.client, self._collection.space
+        stored = self._collection.space
         try:
-            found = client.embed_queries(
+            found = self._client.embed_queries(
                 self._queries, model=self._model, dimensions=dimensions, encoding_format=encoding_format
             )
         except EmbedError as error:
-            renamed = query_error(error, client.base_url)
+            renamed = query_error(error, self._source)
             raise renamed from renamed.__cause__
         if stored is not None and found.space is not None and found.space != stored:
             raise SpaceError(
-                f"the documents in {self._path} are of the space {stored!r}, and {client.base_url} embeds in the space "
-                f"{found.space!r}: they cannot be compared. Use the API or server that embedded the documents"
+                f"the documents in {self._path} are of the space {stored!r}, and {self._source} embeds in the space "
+                f"{found.space!r}: they cannot be compared. Use the API, server or model that embedded the documents"
             )
         return found
 
