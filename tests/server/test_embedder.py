@@ -22,7 +22,8 @@ class Sevens:
         self.calls = []
         self._space = space
 
-    def embed(self, documents, *, model=None, dimensions=None, encoding_format="base64_int8", input_type=None):
+    def embed(self, documents, *, model, dimensions, encoding_format, input_type, check):
+        check()
         self.calls.append((documents, model, dimensions, encoding_format, input_type))
         offsets = np.cumsum([0, *map(len, documents)])
         return ctxembed.Embeddings(

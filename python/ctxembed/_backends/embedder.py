@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from ctxembed._models import EncodingFormat, InputType
+    from ctxembed._models import EncodingFormat, InputType, Model
     from ctxembed._results import Embeddings
 
 __all__ = ["Embedder"]
@@ -24,6 +24,14 @@ class Embedder(Protocol):
     The server calls all methods from several threads at once.
     """
 
+    @property
+    def model(self) -> Model:
+        """The model that is used where a call names none."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of one pass at most. A longer document takes several; a longer chunk cannot be embedded."""
+
     def embed(
         self,
         documents: Sequence[Sequence[str]],
@@ -32,6 +40,7 @@ class Embedder(Protocol):
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
         input_type: InputType | None = None,
+        check: Callable[[], object] | None = None,
     ) -> Embeddings:
         """Embed chunks in the context of their documents.
 
@@ -47,6 +56,9 @@ class Embedder(Protocol):
             int8 values, or packed bits.
         input_type : {"document", "query"} or None
             Role of the input; None for ``"document"`` where the model has input types.
+        check : callable or None
+            Called before each pass of the model, that is a document, a batch of documents, or a part of a long one. It
+            may wait; what it raises ends the call and is raised.
 
         Returns
         -------

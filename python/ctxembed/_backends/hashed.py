@@ -42,10 +42,11 @@ import numpy as np
 
 from ctxembed._backends.token_estimate import estimate_tokens
 from ctxembed._models import check_dimensions, check_input_type
+from ctxembed._planning.limits import Limits
 from ctxembed._results import Embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -254,6 +255,7 @@ def embed_documents(
     dimensions: int,
     binary: bool,
     input_type: InputType | None = None,
+    check: Callable[[], object] | None = None,
 ) -> NDArray[Any]:
     """Embed chunks in the context of their documents.
 
@@ -269,6 +271,8 @@ def embed_documents(
         Return packed bits instead of int8.
     input_type : {"document", "query"}, optional
         Role of a model with input types.
+    check : callable, optional
+        Called before each block of documents; what it raises is raised.
 
     Returns
     -------
@@ -300,6 +304,8 @@ def embed_documents(
         starts.append(len(texts))
         texts += chunks
         if len(texts) >= _BLOCK or position == len(documents) - 1:
+            if check is not None:
+                check()
             x = _embed_block(texts, np.array(starts, dtype=np.int64), matrix, prefix)
             results.append(np.packbits(x >= 0, axis=1, bitorder="little") if binary else table[x + _LAST])
             texts, starts = [], []
@@ -328,6 +334,16 @@ class HashedEmbedder:
         self._models = {model.name: model for model in models}
         self._default = models[0]
 
+    @property
+    def model(self) -> Model:
+        """The model that is used where a call names none."""
+        return self._default
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of a document at most: those that the API accepts."""
+        return Limits().tokens_per_document
+
     def embed(
         self,
         documents: Sequence[Sequence[str]],
@@ -336,6 +352,7 @@ class HashedEmbedder:
         dimensions: int | None = None,
         encoding_format: EncodingFormat = "base64_int8",
         input_type: InputType | None = None,
+        check: Callable[[], object] | None = None,
     ) -> Embeddings:
         """Embed chunks in the context of their documents.
 
@@ -351,6 +368,8 @@ class HashedEmbedder:
             int8 values, or packed bits with the least significant bit first.
         input_type : {"document", "query"} or None
             Role of the input; None for ``"document"`` where the model has input types.
+        check : callable or None
+            Called before each block of about 1,024 chunks; what it raises ends the call and is raised.
 
         Returns
         -------
@@ -373,6 +392,7 @@ class HashedEmbedder:
             dimensions=size,
             binary=encoding_format == "base64_binary",
             input_type=role,
+            check=check,
         )
         offsets = np.zeros(len(documents) + 1, np.int64)
         np.cumsum([len(chunks) for chunks in documents], out=offsets[1:])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ctxembed._cli.app import JsonOption, app
 from ctxembed._cli.output import check_stdout, write, write_json
-from ctxembed._models import get_model, models
 
 __all__: list[str] = []
 
@@ -55,15 +54,48 @@ def _facts() -> dict[str, Any]:
 
 
 @app.command(
-    help="""Run a local server with the API's contract, limits and errors, and lexical vectors instead of a model's.
+    help="""Run a server with the API's contract, limits and errors: a model on this machine, or a stand-in for one.
 
-    If CTXEMBED_SERVER_KEY is set, only that key is accepted. The URL is printed to stdout. Ctrl-C stops the server."""
+    Without --model the vectors are those of the stand-in, which knows words but no meaning. With it, they are those of
+    a model with open weights, which is loaded while the server already listens: /healthz and requests for embeddings
+    get a 503 until then.
+
+    If CTXEMBED_SERVER_KEY is set, only that key is accepted; commas separate several. The URL is printed to stdout.
+    Ctrl-C stops the server."""
 )
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 picks a free one, which is printed.")] = 8765,
     model: Annotated[
-        list[str] | None, typer.Option(help="Serve this model only; may be repeated (default: all models).")
+        list[str] | None,
+        typer.Option(
+            metavar="stand-in|demo|PATH|ID",
+            help="stand-in (default); demo: a small model (extra demo); a folder, or ORGANISATION/NAME[@REVISION] of "
+            "the Hugging Face hub (extra onnx). The name of a model of the API: the stand-in of that one; may be repeated.",
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where a local model runs: auto, cpu, cuda.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Threads of the model (default: all CPUs; of the stand-in: 2).")
+    ] = None,
+    max_document_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of a local model's pass (default: its context; on a CPU at most 2048, which bounds memory).",
+        ),
+    ] = None,
+    long_documents: Annotated[
+        Literal["windows", "refuse"] | None,
+        typer.Option(help="What a local model does with longer documents: several passes (default), or a 422."),
+    ] = None,
+    max_queued_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Send 429 while so many tokens wait or run (default: 480000 with a local model). An empty queue "
+            "admits any request.",
+        ),
     ] = None,
     latency: Annotated[float, typer.Option(help="Minimum seconds from a request to its response.")] = 0.0,
     requests_per_minute: Annotated[float | None, typer.Option(help="Send 429 beyond this rate.")] = None,
@@ -77,22 +109,31 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A further name of this server; may be repeated.")
     ] = None,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve https.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Its key (PEM), unless it is in the same file.")] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request to stderr.")] = False,
 ) -> None:
     """Run a local server."""
     import os
     import sys
 
-    from ctxembed._backends.hashed import NOTICE, HashedEmbedder
     from ctxembed._server import ServerConfig
     from ctxembed._server import serve as run_server
     from ctxembed._server.faults.plan import load_plan
+    from ctxembed._server.served_model import choose_model
 
     try:
+        served = choose_model(
+            model or (),
+            device=device,
+            threads=threads,
+            max_document_tokens=max_document_tokens,
+            long_documents=long_documents,
+        )
         if faults is not None:
             load_plan(faults)
         config = ServerConfig(
-            models=tuple(map(get_model, model)) if model else models(),
+            models=served.models,
             host=host,
             port=port,
             key=os.environ.get("CTXEMBED_SERVER_KEY") or None,
@@ -101,6 +142,10 @@ def serve(
             tokens_per_minute=tokens_per_minute,
             fail_rate=fail_rate,
             faults=faults,
+            threads=threads or 2,
+            max_queued_tokens=max_queued_tokens or served.max_queued_tokens,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
             allow_remote=allow_remote,
             allowed_hosts=tuple(allowed_host or ()),
             access_log=access_log,
@@ -109,7 +154,7 @@ def serve(
         raise typer.BadParameter(str(error)) from None
     if sys.stdout is None:  # a daemon's
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # until the process ends
-    run_server(config, HashedEmbedder(config.models), notice=NOTICE)
+    run_server(config, served.embedder, notice=served.notice)
 
 
 @app.command(

@@ -8,9 +8,9 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from ctxembed._backends.hashed import NOTICE, HashedEmbedder
 from ctxembed._planning.limits import Limits
 from ctxembed._server.config import DEFAULT_PORT, RANDOM_FAULTS, ServerConfig
+from ctxembed._server.served_model import choose_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,14 +35,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--faults", metavar="FILE", help="a fault plan, TOML or JSON: see ctxembed._server.faults.plan")
     parser.add_argument("--cache", type=int, default=0, metavar="N", help="cache N response bodies by request body")
+    parser.add_argument("--model", action="append", metavar="NAME", help="as of `ctxembed serve`")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="worker threads (default %(default)s)")
+    parser.add_argument("--max-queued-tokens", type=int, metavar="N", help="send 429 beyond this queue")
+    parser.add_argument("--ssl-certfile", metavar="FILE", help="certificate chain, for https")
+    parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key")
     parser.add_argument("--max-body-bytes", type=int, default=64 * 1024 * 1024, metavar="N")
     for limit in fields(Limits):
         flag = "--limit-" + limit.name.replace("_", "-")
         parser.add_argument(flag, type=int, default=limit.default, metavar="N", help="(default %(default)s)")
     parser.add_argument("--access-log", action="store_true", help="log each request to stderr")
     parser.add_argument("--until-stdin-closes", action="store_true", help="shut down when stdin closes")
-    parser.epilog = "CTXEMBED_SERVER_KEY sets the only accepted key; without it any key is accepted."
+    parser.epilog = "CTXEMBED_SERVER_KEY sets the accepted key, or several by commas; without it any key is accepted."
     return parser
 
 
@@ -68,13 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options["allowed_hosts"] = tuple(name for name in options["allowed_hosts"].split(",") if name)
     options["key"] = os.environ.pop("CTXEMBED_SERVER_KEY", None)
     try:
-        config = ServerConfig(limits=Limits(**limits), **options)
-    except (TypeError, ValueError) as error:
+        served = choose_model(options.pop("model") or ())
+        options["max_queued_tokens"] = options["max_queued_tokens"] or served.max_queued_tokens
+        config = ServerConfig(limits=Limits(**limits), models=served.models, **options)
+    except (TypeError, ValueError, OSError) as error:
         parser.error(str(error))
     try:
         from ctxembed._server import serve  # slow to import: only for valid arguments
 
-        serve(config, HashedEmbedder(config.models), notice=NOTICE, until_stdin_closes=until_stdin_closes)
+        serve(config, served.embedder, notice=served.notice, until_stdin_closes=until_stdin_closes)
     except (OSError, ImportError, ValueError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1

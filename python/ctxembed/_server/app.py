@@ -22,16 +22,24 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 
+from ctxembed._results import InvalidDocumentsError
 from ctxembed._server import contract
 from ctxembed._server.access import AccessControl
-from ctxembed._server.clock import Clock, DisconnectedError
+from ctxembed._server.clock import Clock, DisconnectedError, wait_for_disconnect
 from ctxembed._server.config import is_loopback
-from ctxembed._server.contract import Contract, CountTokens, EmbeddingRequest, InvalidRequestError, NotJsonError
+from ctxembed._server.contract import (
+    Contract,
+    CountTokens,
+    EmbeddingRequest,
+    InvalidRequestError,
+    NotJsonError,
+)
 from ctxembed._server.embedding import response_body
 from ctxembed._server.faults.fault import NO_FAULT, Fault, fault_label, parse_fault
 from ctxembed._server.faults.plan import FaultPlan, FaultSchedule, PlanLimits, load_plan, parse_plan
 from ctxembed._server.faults.response import RECORD, FaultyResponse
-from ctxembed._server.rate_limiter import RateLimiter
+from ctxembed._server.pass_queue import Entry, PassQueue, QueueClosedError, QueueFullError
+from ctxembed._server.rate_limiter import RateLimiter, retry_after_seconds
 from ctxembed._server.stats import RequestRecord, Stats
 from ctxembed._server.tokens import load_token_counter
 
@@ -58,6 +66,8 @@ _HTML: Final = "text/html"
 
 _BODY_TIMEOUT: Final = 60.0  # seconds without a byte of a body
 _DISCARD_TIMEOUT: Final = 30.0  # seconds for a body that is not used
+_LOADING: Final = {"retry-after": "5"}  # how long a model takes to load is not known
+_BYTES_PER_TOKEN: Final = 4  # of a body; only until its tokens are counted
 _MAX_PLAN: Final = 1 << 20  # bytes of a fault plan
 _SPACE: Final = "x-ctxembed-space"
 _CLOSES: Final = "ctxembed.closes"  # in the scope of a request whose body was not read to its end
@@ -129,18 +139,20 @@ class _Middleware:
 
 
 class _Service:
-    """State of the endpoints: configuration, faults, limits, worker threads, cached responses."""
+    """State of the endpoints: configuration, faults, limits, queue, worker threads, cached responses."""
 
-    def __init__(self, config: ServerConfig, embedder: Embedder, clock: Clock) -> None:
+    def __init__(self, config: ServerConfig, embedder: Embedder | None, clock: Clock) -> None:
         self.config = config
         self.clock = clock
         self.stats = Stats(clock)
+        at_once = 1 if config.models is None else config.threads
+        self.queue = PassQueue(at_once, config.max_queued_tokens)
         self.faults = FaultSchedule(config.fail_rate, config.fail_seed, config.fail_kinds)
         self.stopping = asyncio.Event()
-        self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="embed")
+        self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="parse")
         self._embedder = embedder
         self._cache: OrderedDict[bytes, tuple[bytes, dict[str, str], tuple[int, int, int]]] = OrderedDict()
-        self._key = None if config.key is None else config.key.encode()
+        self._keys = tuple(key.encode() for key in config.keys)
         self.set_plan(FaultPlan() if config.faults is None else load_plan(config.faults))
 
     def set_plan(self, plan: FaultPlan) -> None:
@@ -152,10 +164,8 @@ class _Service:
             The plan's tokenizer cannot be used.
         """
         config, limits = self.config, plan.limits or PlanLimits()
-        count_tokens: CountTokens = self._embedder.count_tokens
-        if limits.tokenizer is not None:
-            count_tokens = load_token_counter(limits.tokenizer)
-        self._contract = Contract(config.models, replace(config.limits, **limits.sizes), count_tokens)
+        self._counter = None if limits.tokenizer is None else load_token_counter(limits.tokenizer)
+        self._limits = replace(config.limits, **limits.sizes)
         self._rate_limiter = RateLimiter(
             limits.requests_per_minute or config.requests_per_minute,
             limits.tokens_per_minute or config.tokens_per_minute,
@@ -166,13 +176,34 @@ class _Service:
         )
         self.faults.set_plan(plan)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is an embedder."""
+        return self._embedder is not None
+
+    def use(self, embedder: Embedder) -> None:
+        """Serve an embedder that was loaded meanwhile."""
+        self._embedder = embedder
+
+    def stop(self) -> None:
+        """End all pauses, and the requests that have not started."""
+        self.stopping.set()
+        self.queue.close()
+
+    def _contract(self, embedder: Embedder) -> Contract:
+        count_tokens: CountTokens = self._counter or embedder.count_tokens
+        if self.config.models is not None:
+            return Contract(self.config.models, self._limits, count_tokens)
+        return Contract((embedder.model,), self._limits, count_tokens, both_endpoints=True)
+
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            self.stopping.set()
+            self.stop()
             self._threads.shutdown()
+            self.queue.join()
 
     async def respond(self, request: Request, *, nested: bool) -> Response:
         """Return the response to an API request, with its fault if it meets one."""
@@ -215,9 +246,10 @@ class _Service:
         status = fault.status
         if status is None and not self._is_authorized(request):
             status = 401
-        if status is not None:
+        embedder = self._embedder
+        if status is not None or embedder is None:
             await self._discard(request, aiter(request.stream()))
-            raise self._error_response(status)
+            raise self._error_response(status) if status is not None else _unavailable("The model is loading")
         body = await self.read(request, self.config.max_body_bytes)
         self._admit("requests", 1)
         if not _is_json(request):
@@ -232,11 +264,16 @@ class _Service:
                 self._cache.move_to_end(cache_key)
                 content, headers, (record.documents, record.chunks, record.tokens) = self._cache[cache_key]
                 return content, headers
-        parsed = await self._parse(body, nested=nested)
-        self._admit("tokens", parsed.tokens)
-        record.documents, record.chunks, record.tokens = len(parsed.documents), parsed.chunks, parsed.tokens
-        content = await self._in_thread(response_body, parsed, self._embedder, fault)
-        headers = {_SPACE: _header_value(self._embedder.space(parsed.model.name, parsed.dimensions))}
+        entry = self._enter(body)
+        try:
+            parsed = await self._parse(body, self._contract(embedder), nested=nested)
+            self._admit("tokens", parsed.tokens)
+            self.queue.resize(entry, parsed.tokens)
+            record.documents, record.chunks, record.tokens = len(parsed.documents), parsed.chunks, parsed.tokens
+            content = await self._run(request, entry, partial(response_body, parsed, embedder, fault))
+        finally:
+            self.queue.leave(entry)
+        headers = {_SPACE: _header_value(embedder.space(parsed.model.name, parsed.dimensions))}
         if cache_key:
             self._cache[cache_key] = content, headers, (record.documents, record.chunks, record.tokens)
             while len(self._cache) > self.config.cache:
@@ -283,10 +320,11 @@ class _Service:
         given = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
         token = token.strip()
-        accepted = scheme.lower() == b"bearer" and bool(token)
-        if accepted and self._key is not None:
-            accepted = hmac.compare_digest(token, self._key)
-        return accepted
+        if scheme.lower() != b"bearer" or not token:
+            return False
+        # All are compared, so that the time does not tell which of them is near.
+        accepted = [hmac.compare_digest(token, key) for key in self._keys]
+        return not accepted or any(accepted)
 
     def _admit(self, kind: str, amount: float) -> None:
         headers = self._rate_limiter.admit(kind, amount)
@@ -299,9 +337,43 @@ class _Service:
             return _ErrorResponse(401, contract.unauthorized_page(), media_type=_HTML)
         return _ErrorResponse(status, contract.error_body(status))
 
-    async def _parse(self, body: bytes, *, nested: bool) -> EmbeddingRequest:
+    def _enter(self, body: bytes) -> Entry:
+        """Admit a request to the queue before its tokens are counted, which takes time."""
         try:
-            return await self._in_thread(contract.parse_request, body, self._contract, nested=nested)
+            return self.queue.enter(max(1, min(len(body) // _BYTES_PER_TOKEN, self._limits.tokens)))
+        except QueueFullError as error:
+            body = contract.error_body(429, "The queue of this server is full")
+            raise _ErrorResponse(429, body, {"retry-after": retry_after_seconds(error.wait)}) from None
+
+    async def _run(self, request: Request, entry: Entry, work: Callable[[Callable[[], None]], _Result]) -> _Result:
+        """Run a request in the queue while its client waits.
+
+        Raises
+        ------
+        DisconnectedError
+            The client disconnected.
+        """
+        try:
+            result = asyncio.wrap_future(self.queue.run(entry, work))
+            gone = asyncio.ensure_future(wait_for_disconnect(request.receive))
+            try:
+                await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+                if not result.done():
+                    raise DisconnectedError
+                return result.result()
+            finally:
+                result.cancel()  # nobody retrieves what it raises at its next check
+                gone.cancel()
+                await asyncio.wait((gone,))
+        except QueueClosedError:
+            raise _unavailable("The server is stopping") from None
+        except InvalidDocumentsError as error:
+            problems = contract.refused(error, nested=request.url.path == DOCUMENTS_PATH)
+            raise _ErrorResponse(422, contract.error_body(422, problems=problems)) from None
+
+    async def _parse(self, body: bytes, contract_: Contract, *, nested: bool) -> EmbeddingRequest:
+        try:
+            return await self._in_thread(contract.parse_request, body, contract_, nested=nested)
         except NotJsonError as error:
             raise _ErrorResponse(400, contract.error_body(400, str(error))) from None
         except InvalidRequestError as error:
@@ -312,6 +384,10 @@ class _Service:
     ) -> _Result:
         call = partial(function, *args, **options)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _unavailable(message: str) -> _ErrorResponse:
+    return _ErrorResponse(503, contract.error_body(503, message), _LOADING)
 
 
 def _is_json(request: Request) -> bool:
@@ -329,15 +405,16 @@ def _is_local(request: Request) -> bool:
     return request.client is not None and is_loopback(request.client.host)
 
 
-def create_app(config: ServerConfig, embedder: Embedder, *, clock: Clock | None = None) -> FastAPI:
+def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock | None = None) -> FastAPI:
     """Create the application.
 
     Parameters
     ----------
     config : ServerConfig
         Configuration. ``host``, ``port`` and ``access_log`` are used by :func:`serve` only.
-    embedder : Embedder
-        Computes the vectors and counts the tokens of ``config.models``.
+    embedder : Embedder or None
+        Computes the vectors and counts the tokens of ``config.models``. None: requests get a 503 until
+        ``app.state.use(embedder)`` is called.
     clock : Clock or None
         Replaces the system's clock in tests.
 
@@ -348,7 +425,7 @@ def create_app(config: ServerConfig, embedder: Embedder, *, clock: Clock | None 
         vectors in ``x-ctxembed-space``. The server's own endpoints need no key:
         ``GET /healthz``; ``GET /stats``, ``DELETE /stats`` to reset; ``GET /faults``, ``POST /faults`` with a plan
         (:mod:`ctxembed._server.faults.plan`), ``DELETE /faults``, which only clients on this machine may change.
-        Set the event ``app.state.stopping`` before the server shuts down: it ends all pauses.
+        Call ``app.state.stop()`` before the server shuts down: it ends all pauses, and requests that have not started.
 
     Notes
     -----
@@ -358,7 +435,8 @@ def create_app(config: ServerConfig, embedder: Embedder, *, clock: Clock | None 
     service = _Service(config, embedder, clock)
     # No documentation pages and no redirects: the API returns 404 for these paths.
     app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.state.stopping = service.stopping
+    app.state.stop = service.stop
+    app.state.use = service.use
     app.add_middleware(AccessControl, config=config)
     app.add_middleware(_Middleware, stats=service.stats, clock=clock)
 
@@ -372,11 +450,13 @@ def create_app(config: ServerConfig, embedder: Embedder, *, clock: Clock | None 
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        return JSONResponse({"status": "ok"})
+        if service.is_ready:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "loading"}, 503, _LOADING)
 
     @app.get("/stats")
     async def stats() -> Response:
-        return JSONResponse(service.stats.to_json())
+        return JSONResponse({**service.stats.to_json(), "queue": service.queue.state()})
 
     @app.delete("/stats")
     async def clear_stats() -> Response:

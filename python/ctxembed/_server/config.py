@@ -6,14 +6,11 @@ import ipaddress
 import math
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ctxembed._models import Model, models
 from ctxembed._planning.limits import Limits
 from ctxembed._server.faults import NAMED
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["DEFAULT_PORT", "RANDOM_FAULTS", "ServerConfig", "is_loopback"]
 
@@ -61,7 +58,8 @@ class ServerConfig:
     port : int
         TCP port; 0 picks a free one, which is printed.
     key : str or None
-        The only accepted bearer token; None accepts any that is not empty. ``repr`` does not show it.
+        The accepted bearer token, or several separated by commas; None accepts any that is not empty. ``repr`` does not
+        show it.
     allow_remote : bool
         Allow a ``host`` that other machines can reach.
     allowed_hosts : tuple of str
@@ -84,13 +82,20 @@ class ServerConfig:
         Number of response bodies to cache by request body, so that benchmarks measure the client. 0 disables the
         cache.
     threads : int
-        Worker threads for parsing and embedding.
+        Worker threads for parsing, and passes of the stand-in that run at once. A local model runs one pass at a time,
+        which has the threads that the model was loaded with.
+    max_queued_tokens : int or None
+        Tokens of all requests that wait or run. A request beyond it gets a 429 with ``Retry-After``, unless nothing
+        else waits or runs. None for no bound.
     max_body_bytes : int
         A larger request body gets a 413.
     limits : Limits
         Largest request.
-    models : tuple of Model
-        Models that requests may name; those of ``ctxembed.models()`` by default.
+    models : tuple of Model or None
+        Models that requests may name; those of ``ctxembed.models()`` by default. None: the embedder's own, at both
+        endpoints.
+    ssl_certfile, ssl_keyfile : str, Path or None
+        PEM files of the certificate chain and its key, for https. The key may be in the first file.
     access_log : bool
         Log each request to stderr.
 
@@ -120,9 +125,12 @@ class ServerConfig:
     faults: str | Path | None = None
     cache: int = 0
     threads: int = 2
+    max_queued_tokens: int | None = None
     max_body_bytes: int = 64 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
-    models: tuple[Model, ...] = field(default_factory=models)
+    models: tuple[Model, ...] | None = field(default_factory=models)
+    ssl_certfile: str | Path | None = None
+    ssl_keyfile: str | Path | None = None
     access_log: bool = False
 
     def __post_init__(self) -> None:
@@ -131,6 +139,8 @@ class ServerConfig:
         self._check_int("fail_seed", -(2**63), 2**63)
         self._check_int("cache", 0, 2**31)
         self._check_int("threads", 1, 256)
+        if self.max_queued_tokens is not None:
+            self._check_int("max_queued_tokens", 1, 2**40)
         self._check_int("max_body_bytes", 1, 2**40)
         self._check_number("latency", minimum=0.0)
         self._check_number("fail_rate", minimum=0.0, maximum=1.0)
@@ -150,15 +160,47 @@ class ServerConfig:
                 raise ValueError(f"ServerConfig.allowed_hosts: expected host names without ports, got {name!r}")
         if self.key is not None and not isinstance(self.key, str):
             raise TypeError(f"ServerConfig.key must be a str or None, got {type(self.key).__name__}")
-        if self.key == "":
-            raise ValueError("ServerConfig.key must not be empty: None accepts any key")
+        if self.key is not None and not all(self.keys):
+            raise ValueError("ServerConfig.key must not be empty, nor any of several keys: None accepts any key")
         unknown = [kind for kind in self.fail_kinds if kind not in NAMED]
         if unknown or (self.fail_rate and not self.fail_kinds):
             raise ValueError(f"ServerConfig.fail_kinds: expected names among {', '.join(NAMED)}, got {unknown!r}")
-        if self.faults is not None and not isinstance(self.faults, str | PathLike):
-            raise TypeError(f"ServerConfig.faults must be a path or None, got {self.faults!r}")
-        if not self.models:
+        if self.models is not None and not self.models:
             raise ValueError("ServerConfig.models must not be empty")
+        self._check_files()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The accepted bearer tokens; empty where any is."""
+        return () if self.key is None else tuple(key.strip() for key in self.key.split(","))
+
+    def _check_files(self) -> None:
+        """Check the paths, and read the certificate and its key, so that a server does not start without them."""
+        for name in ("faults", "ssl_certfile", "ssl_keyfile"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str | PathLike):
+                raise TypeError(f"ServerConfig.{name} must be a path or None, got {value!r}")
+        if self.ssl_certfile is None:
+            if self.ssl_keyfile is not None:
+                raise ValueError("ServerConfig.ssl_keyfile needs ssl_certfile (--ssl-certfile)")
+            return
+        import ssl  # takes a while, and few servers need it
+
+        for path in (self.ssl_certfile, self.ssl_keyfile):
+            if path is not None:
+                Path(path).read_bytes()  # an error names the file, which that of ssl does not
+
+        def refuse() -> str:
+            raise ValueError(f"the key of ssl_certfile {str(self.ssl_certfile)!r} is encrypted")
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password=refuse)
+        except ssl.SSLError as error:
+            raise ValueError(
+                f"ssl_certfile {str(self.ssl_certfile)!r} must be a certificate in PEM format with its key in it or in "
+                f"ssl_keyfile, got: {error.reason or error}"
+            ) from None
 
     def _check_int(self, name: str, minimum: int, maximum: int) -> None:
         value = getattr(self, name)

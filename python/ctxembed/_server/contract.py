@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ctxembed._models import EncodingFormat, InputType, Model
     from ctxembed._planning.limits import Limits
+    from ctxembed._results import InvalidDocumentsError
 
 __all__ = [
     "ENCODING_FORMATS",
@@ -30,6 +31,7 @@ __all__ = [
     "NotJsonError",
     "error_body",
     "parse_request",
+    "refused",
     "render_response",
     "unauthorized_page",
 ]
@@ -82,11 +84,18 @@ class Contract:
         Largest request.
     count_tokens : CountTokens
         Counts the tokens of the input.
+    both_endpoints : bool
+        Whether every model is offered at both endpoints, as a local one is: a text is a document of one chunk.
     """
 
     models: tuple[Model, ...]
     limits: Limits
     count_tokens: CountTokens
+    both_endpoints: bool = False
+
+    def offered(self, *, nested: bool) -> dict[str, Model]:
+        """Return the models of an endpoint by name."""
+        return {model.name: model for model in self.models if self.both_endpoints or model.contextualized == nested}
 
 
 class _Body(BaseModel):
@@ -184,10 +193,11 @@ def _check_options(body: _Body, offered: dict[str, Model]) -> Iterator[Problem]:
     largest = max(m.dimensions for m in offered.values()) if model is None else model.dimensions
     of_model = "" if model is None else f" for {model.name}"
     choices = None if model is None else model.dimension_choices
+    least = min(MIN_DIMENSIONS, largest) if choices is None else choices[0]  # weights of one's own may have fewer
     if choices is not None and body.dimensions not in choices:
         yield _problem("literal_error", f"Input should be {_choices(choices)}", "dimensions")
-    elif body.dimensions < MIN_DIMENSIONS:
-        kind, message = "greater_than_equal", f"Input should be greater than or equal to {MIN_DIMENSIONS}"
+    elif body.dimensions < least:
+        kind, message = "greater_than_equal", f"Input should be greater than or equal to {least}"
         yield _problem(kind, message, "dimensions")
     elif body.dimensions > largest:
         kind, message = "less_than_equal", f"Input should be less than or equal to {largest}{of_model}"
@@ -265,7 +275,7 @@ def parse_request(body: bytes, contract: Contract, *, nested: bool) -> Embedding
     else:
         documents = [[text] for text in ([given.input] if isinstance(given.input, str) else given.input)]
 
-    offered = {model.name: model for model in contract.models if model.contextualized == nested}
+    offered = contract.offered(nested=nested)
     problems, tokens = _check_input(documents, contract, nested=nested)
     problems = [*_check_options(given, offered), *problems]
     if problems:
@@ -326,6 +336,16 @@ def _problems_of(expected: TypeAdapter[Any], value: object, *place: int) -> Iter
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_context=False, include_input=False):
             yield _problem(detail["type"], detail["msg"], "input", *place, *detail["loc"])
+
+
+def refused(error: InvalidDocumentsError, *, nested: bool) -> list[Problem]:
+    """Return the problems of documents that an embedder refuses, such as a chunk that is longer than its context."""
+    problems: list[Problem] = []
+    for problem in error.problems[:_MAX_PROBLEMS]:
+        place = (problem.document,) if problem.chunk is None or not nested else (problem.document, problem.chunk)
+        what = "text" if not nested else "document" if problem.chunk is None else "chunk"
+        problems.append(_problem("value_error", f"This {what} {problem.reason}", "input", *place))
+    return problems
 
 
 def _decimal(number: Decimal) -> str:

@@ -9,6 +9,8 @@ from ctxembed._server import contract
 from ctxembed._server.faults.rows import apply_row_faults
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ctxembed._backends.embedder import Embedder
     from ctxembed._server.contract import EmbeddingRequest
     from ctxembed._server.faults import Fault
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["response_body"]
 
 
-def response_body(request: EmbeddingRequest, embedder: Embedder, fault: Fault) -> bytes:
+def response_body(
+    request: EmbeddingRequest, embedder: Embedder, fault: Fault, check: Callable[[], object] | None = None
+) -> bytes:
     """Embed a request and return the JSON body of the response. Runs in a worker thread.
 
     Parameters
@@ -27,6 +31,8 @@ def response_body(request: EmbeddingRequest, embedder: Embedder, fault: Fault) -
         Computes the vectors.
     fault : Fault
         What to change in the rows of the response.
+    check : callable or None
+        Called before each pass of the embedder; what it raises is raised.
     """
     vectors = embedder.embed(
         request.spans(),
@@ -34,6 +40,7 @@ def response_body(request: EmbeddingRequest, embedder: Embedder, fault: Fault) -
         dimensions=request.dimensions,
         encoding_format=request.encoding_format,
         input_type=request.input_type,
+        check=check,
     ).vectors
     data, width = vectors.tobytes(), vectors.shape[1]
     raw_rows = iter([data[start : start + width] for start in range(0, len(data), width)])

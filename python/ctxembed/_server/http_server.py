@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import h11
 import uvicorn
@@ -18,8 +20,9 @@ from ctxembed._server.app import create_app
 from ctxembed._server.faults.response import TRANSPORT
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
 
+    from fastapi import FastAPI
     from starlette.types import Receive, Scope, Send
 
     from ctxembed._backends.embedder import Embedder
@@ -66,22 +69,54 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """A uvicorn server that prints its address once it listens, and ends paused responses at shutdown."""
 
-    def __init__(self, config: uvicorn.Config, address: str, stopping: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, app: FastAPI, load: Callable[[], Embedder] | None) -> None:
         super().__init__(config)
         self._address = address
-        self._stopping = stopping
+        self._app = app
+        self._load = load
+        self.load_error: BaseException | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        sys.stdout.write(self._address + "\n")
-        sys.stdout.flush()
+        _write_line(sys.stdout, self._address)
+        if self._load is not None:
+            # A daemon: a model that loads for a minute does not keep a stopped server alive.
+            loop = asyncio.get_running_loop()
+            threading.Thread(target=self._load_model, args=(self._load, loop), name="load", daemon=True).start()
+
+    def _load_model(self, load: Callable[[], Embedder], loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            embedder = load()
+        except BaseException as error:  # noqa: BLE001  # serve() raises it
+            self.load_error = error
+            self.should_exit = True
+            return
+        with contextlib.suppress(RuntimeError):  # the server was stopped meanwhile
+            loop.call_soon_threadsafe(self._app.state.use, embedder)
+        model = embedder.model
+        limit = f"{model.dimensions} dimensions, {embedder.context_tokens} tokens a pass"
+        _write_line(sys.stderr, f"ctxembed: {model.name} is loaded: {limit}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._stopping.set()
+        self._app.state.stop()
         await super().shutdown(sockets=sockets)
 
 
-def _bind(host: str, port: int) -> tuple[socket.socket, str]:
+def _write_line(stream: TextIO, line: str) -> None:
+    """Write a line. A server serves on where nobody reads it, or the disk is full."""
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except (OSError, ValueError):
+        # What is left in the buffer would fail again when the interpreter exits.
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+            stream.flush()
+
+
+def _bind(host: str, port: int, scheme: str) -> tuple[socket.socket, str]:
     """Return a listening socket and its base URL."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
@@ -94,7 +129,7 @@ def _bind(host: str, port: int) -> tuple[socket.socket, str]:
         raise
     bound = listener.getsockname()
     shown = f"[{bound[0]}]" if family == socket.AF_INET6 else bound[0]
-    return listener, f"http://{shown}:{bound[1]}"
+    return listener, f"{scheme}://{shown}:{bound[1]}"
 
 
 def _exit_when_stdin_closes(server: uvicorn.Server) -> None:
@@ -104,17 +139,25 @@ def _exit_when_stdin_closes(server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def serve(config: ServerConfig, embedder: Embedder, *, notice: str = "", until_stdin_closes: bool = False) -> None:
+def serve(
+    config: ServerConfig,
+    embedder: Embedder | Callable[[], Embedder],
+    *,
+    notice: str = "",
+    until_stdin_closes: bool = False,
+) -> None:
     """Serve until SIGINT or SIGTERM, then shut down cleanly.
 
-    Writes the base URL to stdout, as one line, once the server listens. Everything else goes to stderr.
+    Writes the base URL to stdout, as one line, once the server listens. Everything else goes to stderr. Where they
+    cannot be written, the server serves all the same.
 
     Parameters
     ----------
     config : ServerConfig
         Configuration of the server.
-    embedder : Embedder
-        Computes the vectors.
+    embedder : Embedder or callable
+        Computes the vectors. A function without arguments loads it, in a thread, while the server listens and responds
+        with 503.
     notice : str
         A line for stderr once the address is bound.
     until_stdin_closes : bool
@@ -124,6 +167,8 @@ def serve(config: ServerConfig, embedder: Embedder, *, notice: str = "", until_s
     ------
     OSError
         The server cannot listen on the address.
+    Exception
+        What the function that loads the embedder raised. It ends the server.
 
     Notes
     -----
@@ -132,12 +177,12 @@ def serve(config: ServerConfig, embedder: Embedder, *, notice: str = "", until_s
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     if config.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    listener, address = _bind(config.host, config.port)
+    listener, address = _bind(config.host, config.port, "http" if config.ssl_certfile is None else "https")
+    load = embedder if callable(embedder) else None
     with listener:
         if notice:
-            sys.stderr.write(notice + "\n")
-            sys.stderr.flush()
-        app = create_app(config, embedder)
+            _write_line(sys.stderr, notice)
+        app = create_app(config, None if callable(embedder) else embedder)
         server = _Server(
             uvicorn.Config(
                 app,
@@ -149,9 +194,12 @@ def serve(config: ServerConfig, embedder: Embedder, *, notice: str = "", until_s
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=_GRACE,
+                ssl_certfile=config.ssl_certfile,
+                ssl_keyfile=config.ssl_keyfile,
             ),
             address,
-            app.state.stopping,
+            app,
+            load,
         )
         if until_stdin_closes:
             threading.Thread(target=_exit_when_stdin_closes, args=(server,), daemon=True).start()
@@ -166,3 +214,5 @@ def serve(config: ServerConfig, embedder: Embedder, *, notice: str = "", until_s
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if server.load_error is not None:
+            raise server.load_error

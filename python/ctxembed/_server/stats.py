@@ -28,7 +28,7 @@ class RequestRecord:
         The HTTP status; or ``reset``, ``truncated``, ``hung up`` or ``raw`` when a fault broke the connection; or
         ``disconnected`` when the client did.
     documents, chunks, tokens : int
-        Sizes of a request that was embedded, and would therefore be charged; else 0.
+        Sizes of a request that was accepted, and would therefore be charged, whoever still waits for it; else 0.
     reported : int
         Tokens that a readable response reported in ``usage``.
     fault : str or None
