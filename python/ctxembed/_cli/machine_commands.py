@@ -71,7 +71,7 @@ def serve(
         typer.Option(
             metavar="stand-in|demo|PATH|ID",
             help="stand-in (default); demo: a small model (extra demo); a folder, or ORGANISATION/NAME[@REVISION] of "
-            "the Hugging Face hub (extra onnx). The name of a model of the API: the stand-in of that one; may be repeated.",
+            "the Hugging Face hub (extra onnx). The name of a model of the API: the stand-in of that one, repeatable.",
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where a local model runs: auto, cpu, cuda.")] = None,

@@ -1,14 +1,12 @@
 """The queue in front of an embedder: bounded in tokens, and shared pass by pass.
 
 An embedder computes a request in passes that cannot be stopped, and calls ``check`` between them. There the queue
-decides whose pass is next, so that a short request does not wait for all passes of a long one.
+decides whose pass is next: that of the smallest request, so that it does not wait for all passes of a large one. Equal
+requests run one after the other, and the first is done early, which sharing the passes evenly would prevent. So that no
+flow of small requests stops a large one, the oldest request gets half of the time: whenever others have had more than
+it while it waited, the next pass is its own.
 
-The passes are given out by fair queueing: every request has the same share of the embedder's time. ``due`` of a
-request is the time that it has had, counted from the queue's clock at its arrival, and the clock advances by the time
-of each pass divided by the requests that wanted it (the virtual time of Demers, Keshav and Shenker, 1989). The next
-pass belongs to the request with the smallest ``due``, and among equals to the one with the fewest tokens. A new request
-therefore waits for the pass that runs, and for requests that have had less than their share; and no flow of new ones
-stops an old one, which keeps its share.
+A small request therefore waits for the pass that runs, and at most one of the oldest request.
 """
 
 from __future__ import annotations
@@ -64,10 +62,10 @@ class Entry:
     __slots__ = (
         "abandoned",
         "began",
-        "due",
         "first",
         "future",
         "number",
+        "owed",
         "seconds",
         "started",
         "tokens",
@@ -78,10 +76,10 @@ class Entry:
     def __init__(self, tokens: int, number: int) -> None:
         self.tokens = tokens
         self.number = number
-        self.due = 0.0
         self.seconds = 0.0  # of all its passes
         self.began = 0.0  # when its pass began
         self.started = False
+        self.owed = False  # its pass is one that the oldest request was owed
         self.first = True  # its first pass began with its call
         self.abandoned = False
         self.turn = threading.Event()
@@ -89,9 +87,9 @@ class Entry:
         self.work: Callable[[Callable[[], None]], Any] | None = None
 
     @property
-    def order(self) -> tuple[float, int, int]:
-        """The request with the smallest has the next pass."""
-        return self.due, self.tokens, self.number
+    def size(self) -> tuple[int, int]:
+        """The tokens, and the order of arrival among equals."""
+        return self.tokens, self.number
 
 
 class PassQueue:
@@ -137,7 +135,8 @@ class PassQueue:
         self._started = 0
         self._tokens = 0
         self._number = 0
-        self._clock = 0.0
+        self._oldest: Entry | None = None  # of those that wait or run
+        self._owed = 0.0  # seconds that others have had more than it, while it waited
         self._done_tokens = 0.0
         self._done_seconds = 0.0
         self._closed = False
@@ -197,7 +196,6 @@ class PassQueue:
             if self._closed:
                 raise QueueClosedError
             entry.future, entry.work = future, work
-            entry.due = self._clock
             self._waiting.add(entry)
             self._give_passes()
         return future
@@ -261,6 +259,8 @@ class PassQueue:
     def _remove(self, entry: Entry) -> None:
         self._entries.remove(entry)
         self._tokens -= entry.tokens
+        if entry is self._oldest:
+            self._oldest = None  # nothing keeps its texts
 
     def _give_passes(self) -> None:
         while self._waiting and len(self._running) < self._at_once:
@@ -269,11 +269,15 @@ class PassQueue:
                 ready = {entry for entry in ready if entry.started}
             if not ready:
                 return
-            entry = min(ready, key=lambda waiting: waiting.order)
+            oldest = min(self._waiting | self._running, key=lambda each: each.number)
+            if oldest is not self._oldest:
+                self._oldest, self._owed = oldest, 0.0
+            entry = min(ready, key=lambda each: each.size)
+            if self._owed > 0 and oldest in ready:
+                entry = oldest
+                entry.owed = True
             self._waiting.remove(entry)
             self._running.add(entry)
-            # Whoever had more than its share while others wanted it owes nothing to those that come later.
-            self._clock = max(self._clock, entry.due)
             entry.began = self._monotonic()
             if entry.started:
                 entry.turn.set()
@@ -285,8 +289,11 @@ class PassQueue:
     def _end_pass(self, entry: Entry) -> None:
         seconds = self._monotonic() - entry.began
         entry.seconds += seconds
-        entry.due += seconds
-        self._clock += seconds / (len(self._waiting) + len(self._running))
+        if entry.owed:
+            entry.owed = False
+            self._owed -= seconds
+        elif self._oldest in self._waiting:
+            self._owed += seconds
         self._running.remove(entry)
 
     def _check(self, entry: Entry) -> None:
