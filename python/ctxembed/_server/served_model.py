@@ -72,10 +72,8 @@ def choose_model(
 
     Raises
     ------
-    FileNotFoundError
-        There is no such folder.
     ValueError
-        A name is unknown, or the options do not fit together.
+        A name is unknown or no folder, or the options do not fit together.
     """
     given = {
         "device": device,
@@ -87,9 +85,7 @@ def choose_model(
     local = [name for name in names if _is_local(name)]
     if not local:
         if others := [name for name in options if name != "threads"]:
-            raise ValueError(
-                f"{others[0]} is an option of a local model, which model={' '.join(names) or STAND_IN} is not"
-            )
+            raise ValueError(f"{others[0]} is an option of local models: name one (--model)")
         wanted = models() if STAND_IN in names or not names else tuple(map(get_model, names))
         return ServedModel(wanted, HashedEmbedder(wanted), NOTICE, None)
     if len(names) > 1:
@@ -107,7 +103,7 @@ def _is_local(name: str) -> bool:
     if name in known:
         return False
     if name.startswith((".", "~", os.sep)) or Path(name).exists():
-        raise FileNotFoundError(2, "there is no such folder of a model", name)
+        raise ValueError(f"model {name!r} is not a folder")
     if "/" not in name:
         raise ValueError(
             f"model {name!r} is not known: expected {STAND_IN}, {DEMO}, a folder, an id of the Hugging Face hub "
