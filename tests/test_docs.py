@@ -189,3 +189,15 @@ def test_links_of_the_documentation_lead_somewhere():
             target = page.parent / path if path else page
             assert target.exists(), (page.name, link)
             assert not anchor or anchor in anchors(target), (page.name, link)
+
+
+def test_the_page_of_serving_names_options_that_there_are():
+    from ctxembed._cli.commands import app
+
+    (serve,) = (each for each in app.registered_commands if each.callback.__name__ == "serve")
+    known = {"--" + name.replace("_", "-") for name in inspect.signature(serve.callback).parameters}
+    lines = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").splitlines()
+    of_serve = [line for line in lines if "serve" in line or line.startswith(("|", "    --"))]
+    named = {option for line in of_serve for option in re.findall(r"--[a-z][a-z-]+", line)}
+    assert len(named) > 10
+    assert named <= known

@@ -338,3 +338,15 @@ def test_a_server_that_stops_ends_waiting_requests_and_finishes_the_running_one(
     server.say("go")
     assert running.result().status_code == 200
     assert server.wait() == (0, "")
+
+
+def test_a_server_that_stops_ends_the_running_request_when_its_time_is_over(paced, connect, background):
+    server = paced()
+    running = background.submit(connect(server).documents, [["held"], ["never"]])
+    assert server.line() == "pass held"
+    server.terminate()
+    response = running.result()
+    assert (response.status_code, response.json()["error"]["message"]) == (503, "The server is stopping")
+    server.say("go")
+    assert server.line() == ""  # no further pass
+    assert server.wait() == (0, "")

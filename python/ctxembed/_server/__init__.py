@@ -1,4 +1,4 @@
-"""A local server with the API's interface, for development, demos, tests and benchmarks without a key or cost.
+"""A server with the API's interface: a model on this machine, or a stand-in for tests and benchmarks without cost.
 
 Endpoints, limits, errors and response formats are the API's. The vectors come from the embedder that the server is
 started with. Needs the extra ``ctxembed[server]``, which is imported when a server starts.

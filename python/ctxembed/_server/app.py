@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
@@ -149,6 +149,7 @@ class _Service:
         self.queue = PassQueue(at_once, config.max_queued_tokens)
         self.faults = FaultSchedule(config.fail_rate, config.fail_seed, config.fail_kinds)
         self.stopping = asyncio.Event()
+        self._results: set[asyncio.Future[Any]] = set()
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="parse")
         self._embedder = embedder
         self._cache: OrderedDict[bytes, tuple[bytes, dict[str, str], tuple[int, int, int]]] = OrderedDict()
@@ -189,6 +190,11 @@ class _Service:
         """End all pauses, and the requests that have not started."""
         self.stopping.set()
         self.queue.close()
+
+    def end(self) -> None:
+        """End all requests in the queue with a 503. The process still waits for the pass that runs."""
+        for result in self._results:
+            result.cancel()
 
     def _contract(self, embedder: Embedder) -> Contract:
         count_tokens: CountTokens = self._counter or embedder.count_tokens
@@ -355,13 +361,17 @@ class _Service:
         """
         try:
             result = asyncio.wrap_future(self.queue.run(entry, work))
+            self._results.add(result)
             gone = asyncio.ensure_future(wait_for_disconnect(request.receive))
             try:
                 await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
                 if not result.done():
                     raise DisconnectedError
+                if result.cancelled():
+                    raise QueueClosedError
                 return result.result()
             finally:
+                self._results.discard(result)
                 result.cancel()  # nobody retrieves what it raises at its next check
                 gone.cancel()
                 await asyncio.wait((gone,))
@@ -425,7 +435,8 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
         vectors in ``x-ctxembed-space``. The server's own endpoints need no key:
         ``GET /healthz``; ``GET /stats``, ``DELETE /stats`` to reset; ``GET /faults``, ``POST /faults`` with a plan
         (:mod:`ctxembed._server.faults.plan`), ``DELETE /faults``, which only clients on this machine may change.
-        Call ``app.state.stop()`` before the server shuts down: it ends all pauses, and requests that have not started.
+        Call ``app.state.stop()`` before the server shuts down: it ends all pauses, and requests that have not started;
+        then ``app.state.end()`` when those that run should end, too.
 
     Notes
     -----
@@ -436,6 +447,7 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
     # No documentation pages and no redirects: the API returns 404 for these paths.
     app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.stop = service.stop
+    app.state.end = service.end
     app.state.use = service.use
     app.add_middleware(AccessControl, config=config)
     app.add_middleware(_Middleware, stats=service.stats, clock=clock)

@@ -32,6 +32,7 @@ __all__ = ["serve"]
 
 _KEEP_ALIVE = 75  # seconds; longer than a client's connection pool, so the client closes idle connections first
 _GRACE = 5  # seconds that requests in flight get at shutdown
+_LAST = 5  # more seconds until their connections are closed
 _HEAD_TIMEOUT = 30.0  # seconds from the first byte of a request to the end of its headers, and for the first request
 
 
@@ -99,6 +100,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.stop()
+        asyncio.get_running_loop().call_later(_GRACE, self._app.state.end)
         await super().shutdown(sockets=sockets)
 
 
@@ -193,7 +195,7 @@ def serve(
                 access_log=config.access_log,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=_GRACE,
+                timeout_graceful_shutdown=_GRACE + _LAST,
                 ssl_certfile=config.ssl_certfile,
                 ssl_keyfile=config.ssl_keyfile,
             ),
