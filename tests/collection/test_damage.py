@@ -193,6 +193,21 @@ def test_changed_bytes_are_refused_or_found(damaged, whole):
     assert counts["catalogue.sqlite", "found"] > 30
 
 
+def test_changed_places_of_documents_in_their_page_end_no_loop(damaged, whole):
+    name = "catalogue.sqlite"
+    content = (damaged.source / name).read_bytes()
+    with contextlib.closing(sqlite3.connect(damaged.source / name)) as connection:
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'documents'")
+    start = (page - 1) * 4096
+    for position in range(start, start + 48):
+        for change in CHANGES.values():
+            changed = bytearray(content)
+            changed[position] = change(content[position])
+            damaged.write(name, changed)
+            outcome(damaged.path, whole)
+            damaged.clean()
+
+
 @pytest.mark.parametrize("change", ["short by a byte", "half", "empty", "longer", "missing"])
 @pytest.mark.parametrize("name", ["catalogue.sqlite", "segments/000001.idx", "segments/000002.idx", "tail-000004.rows"])
 def test_files_that_are_cut_extended_or_missing(damaged, whole, name, change):

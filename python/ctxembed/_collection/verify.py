@@ -98,7 +98,10 @@ def _documents(folder: Folder, view: View) -> Iterator[str]:
             vectors = view.index.vectors(np.arange(first, first + rows))
             if vectors_checksum(vectors) != values[8]:
                 yield f"{folder.path}: the vectors of the document {name!r:.100} are changed"
-        last = page[-1][0]
+        before, last = last, page[-1][0]
+        if last <= before:  # else the same page would be read for ever
+            yield f"{folder.catalogue}: the documents are not in the order of their numbers"
+            return
     if (documents, chunks) != (view.documents, view.chunks):
         yield (
             f"{folder.catalogue} has {documents} documents with {chunks} chunks, and says that it has {view.documents} "

@@ -302,10 +302,12 @@ class View:
                 statement = f"SELECT {_DOCUMENT} FROM documents WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608
                 found = self._connection.execute(statement, (last, _AT_ONCE)).fetchall()
             for values in found:
+                if values[0] <= last:  # else the same documents would be returned for ever
+                    raise damaged(self._folder.catalogue, "the documents are not in the order of their numbers")
+                last = values[0]
                 yield self._checked_document(values)
             if len(found) < _AT_ONCE:
                 return
-            last = found[-1][0]
 
     def check_vectors(self, documents: Iterable[tuple[Any, ...]]) -> None:
         """Compare the rows of documents with their checksums."""
