@@ -74,6 +74,10 @@ def serve(
             "the Hugging Face hub (extra onnx). The name of a model of the API: the stand-in of that one, repeatable.",
         ),
     ] = None,
+    collection: Annotated[
+        list[Path] | None,
+        typer.Option(help="Search this collection, with a page at /; may be repeated."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where a local model runs: auto, cpu, cuda.")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=256, help="Threads of the model (default: all CPUs; of the stand-in: 2).")
@@ -108,6 +112,10 @@ def serve(
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a host beyond this machine.")] = False,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A further name of this server; may be repeated.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A site whose pages may search (https://example.com, or * for all); may be repeated."),
     ] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve https.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="Its key (PEM), unless it is in the same file.")] = None,
@@ -148,6 +156,8 @@ def serve(
             ssl_keyfile=ssl_keyfile,
             allow_remote=allow_remote,
             allowed_hosts=tuple(allowed_host or ()),
+            collections=tuple(collection or ()),
+            cors_origins=tuple(cors_origin or ()),
             access_log=access_log,
         )
     except (OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from ctxembed._errors import CollectionLockedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["WriterLock"]
+__all__ = ["WriterLock", "read_holder"]
 
 
 class WriterLock:
@@ -88,10 +88,7 @@ if hasattr(os, "register_at_fork"):
 
 def _locked(path: Path, descriptor: int) -> CollectionLockedError:
     """Return the error that names the holder."""
-    holder: dict[str, Any] = {}
-    with contextlib.suppress(ValueError, OSError):
-        found = json.loads(os.pread(descriptor, 4096, 0))
-        holder = found if isinstance(found, dict) else {}
+    holder = _parsed(os.pread(descriptor, 4096, 0))
     host, pid, since = (holder.get(name) for name in ("host", "pid", "since"))
     named = f"process {pid} on {host}, since {since}," if holder else "another process"
     return CollectionLockedError(
@@ -100,3 +97,36 @@ def _locked(path: Path, descriptor: int) -> CollectionLockedError:
         pid if isinstance(pid, int) else None,
         since if isinstance(since, str) else None,
     )
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        found = json.loads(content)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def read_holder(path: Path) -> dict[str, Any] | None:
+    """Return host, pid and since of the writer that a lock file names; None where there is none.
+
+    Notes
+    -----
+    The lock itself is left alone: to try it could refuse a writer that begins. A writer of this machine that was killed
+    is not named, one of another machine is.
+    """
+    try:
+        holder = _parsed(path.read_bytes()[:4096])
+    except OSError:
+        return None
+    host, pid = holder.get("host"), holder.get("pid")
+    if not isinstance(host, str) or not isinstance(pid, int):
+        return None
+    if host == socket.gethostname():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except (OSError, OverflowError):
+            pass
+    return {"host": host, "pid": pid, "since": holder.get("since")}

@@ -18,6 +18,8 @@ from ctxembed._models import as_int
 from ctxembed._results import Embeddings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from ctxembed._collection.ranking import Ranking
@@ -51,6 +53,8 @@ class SearchOptions:
         Whether each document is found once.
     neighbours : int
         Chunks of a passage on each side of the one that was found.
+    scan : callable or None
+        Finds the rows of a query in place of the index's own search: called with the view, the query and the options.
     """
 
     k: int
@@ -60,6 +64,7 @@ class SearchOptions:
     dimensions: int | None
     group_by_document: bool = False
     neighbours: int = 0
+    scan: Callable[[View, Any, SearchOptions], Any] | None = None
 
     @classmethod
     def check(
@@ -96,6 +101,8 @@ class SearchOptions:
 
 def find_rows(view: View, queries: Any, options: SearchOptions) -> Any:
     """Return the matches of vectors."""
+    if options.scan is not None:
+        return options.scan(view, queries, options)
     return view.index.search(
         queries,
         options.k,

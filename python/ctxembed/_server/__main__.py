@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from ctxembed._errors import CtxembedError
 from ctxembed._planning.limits import Limits
 from ctxembed._server.config import DEFAULT_PORT, RANDOM_FAULTS, ServerConfig
 from ctxembed._server.served_model import choose_model
@@ -36,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", metavar="FILE", help="a fault plan, TOML or JSON: see ctxembed._server.faults.plan")
     parser.add_argument("--cache", type=int, default=0, metavar="N", help="cache N response bodies by request body")
     parser.add_argument("--model", action="append", metavar="NAME", help="as of `ctxembed serve`")
+    parser.add_argument("--collection", action="append", default=[], metavar="FOLDER", help="search a collection, too")
+    parser.add_argument("--cors-origins", default="", metavar="ORIGIN,...", help="sites whose pages may search")
+    parser.add_argument("--cached-queries", type=int, default=10_000, metavar="N", help="(default %(default)s)")
+    parser.add_argument("--scan-queries", type=int, default=512, metavar="N", help="of one scan (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="worker threads (default %(default)s)")
     parser.add_argument("--max-queued-tokens", type=int, metavar="N", help="send 429 beyond this queue")
     parser.add_argument("--ssl-certfile", metavar="FILE", help="certificate chain, for https")
@@ -70,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits = {limit.name: options.pop("limit_" + limit.name) for limit in fields(Limits)}
     options["fail_kinds"] = tuple(kind for kind in options["fail_kinds"].split(",") if kind)
     options["allowed_hosts"] = tuple(name for name in options["allowed_hosts"].split(",") if name)
+    options["cors_origins"] = tuple(origin for origin in options["cors_origins"].split(",") if origin)
+    options["collections"] = tuple(options.pop("collection"))
     options["key"] = os.environ.pop("CTXEMBED_SERVER_KEY", None)
     try:
         served = choose_model(options.pop("model") or ())
@@ -81,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ctxembed._server import serve  # slow to import: only for valid arguments
 
         serve(config, served.embedder, notice=served.notice, until_stdin_closes=until_stdin_closes)
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError, CtxembedError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1
     return 0

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from ctxembed._server.config import ServerConfig
 
-__all__ = ["AccessControl"]
+__all__ = ["SEARCHING", "AccessControl"]
+
+SEARCHING: Final = ("/v1/search", "/v1/documents/", "/v1/collections")
+"""Beginnings of the paths of collections. A query in a URL may cost something, so that reading is protected, too."""
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -25,20 +28,22 @@ class AccessControl:
 
     A page may point its own host name at this machine and then read what the server responds (DNS rebinding), so the
     ``Host`` of a request must be an address, a name of the loopback interface, or a name that the configuration
-    lists. The endpoints that change the server need no key, so a request to them that a browser marks as another
-    site's is refused (OWASP, Cross-Site Request Forgery Prevention).
+    lists. The endpoints that change the server need no key, and those that search may need none, so a request to them
+    that a browser marks as another site's is refused (OWASP, Cross-Site Request Forgery Prevention), unless that site
+    may search.
 
     Parameters
     ----------
     app : ASGIApp
         The application.
     config : ServerConfig
-        Its ``host`` and ``allowed_hosts``.
+        Its ``host``, ``allowed_hosts`` and ``cors_origins``.
     """
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
         self._hosts = frozenset(name.lower().rstrip(".") for name in (config.host, *config.allowed_hosts))
+        self._origins = frozenset(origin.lower() for origin in config.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -58,12 +63,15 @@ class AccessControl:
         host = headers.get(b"host")
         if host is not None and not self._is_own(host):  # HTTP/1.0 has none, and browsers always send it
             return 421, "This server does not serve the host of the request: start it with --allowed-host NAME"
-        if scope["method"] in _READING or scope["path"].startswith("/v1/"):  # those need a key
+        searches = scope["path"].startswith(SEARCHING)
+        if not searches and (scope["method"] in _READING or scope["path"].startswith("/v1/")):  # those need a key
             return None
         origin = headers.get(b"origin")
+        if searches and origin is not None and not self._origins.isdisjoint((origin.lower(), "*")):
+            return None
         same_origin = origin is None or urlsplit(origin).netloc.lower() == (host or "").lower()
         if not same_origin or headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
-            return 403, "Pages of other sites may not change this server"
+            return 403, f"Pages of other sites may not {'search' if searches else 'change'} this server"
         return None
 
     def _is_own(self, host: str) -> bool:

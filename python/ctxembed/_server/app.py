@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import json
 import logging
 import re
@@ -22,9 +21,10 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 
+from ctxembed._core import __version__
 from ctxembed._results import InvalidDocumentsError
 from ctxembed._server import contract
-from ctxembed._server.access import AccessControl
+from ctxembed._server.access import SEARCHING, AccessControl
 from ctxembed._server.clock import Clock, DisconnectedError, wait_for_disconnect
 from ctxembed._server.config import is_loopback
 from ctxembed._server.contract import (
@@ -40,6 +40,17 @@ from ctxembed._server.faults.plan import FaultPlan, FaultSchedule, PlanLimits, l
 from ctxembed._server.faults.response import RECORD, FaultyResponse
 from ctxembed._server.pass_queue import Entry, PassQueue, QueueClosedError, QueueFullError
 from ctxembed._server.rate_limiter import RateLimiter, retry_after_seconds
+from ctxembed._server.requests import (
+    CLOSES,
+    JSON,
+    LOADING,
+    ErrorResponse,
+    discard_body,
+    has_key,
+    is_json,
+    read_body,
+    unavailable,
+)
 from ctxembed._server.stats import RequestRecord, Stats
 from ctxembed._server.tokens import load_token_counter
 
@@ -50,6 +61,8 @@ if TYPE_CHECKING:
 
     from ctxembed._backends.embedder import Embedder
     from ctxembed._server.config import ServerConfig
+    from ctxembed._server.metrics import Metrics
+    from ctxembed._server.search.service import SearchService
 
 __all__ = ["create_app"]
 
@@ -61,47 +74,30 @@ logger = logging.getLogger("ctxembed.server")
 DOCUMENTS_PATH: Final = "/v1/contextualizedembeddings"
 TEXTS_PATH: Final = "/v1/embeddings"
 _PATHS: Final = frozenset({DOCUMENTS_PATH, TEXTS_PATH, "/healthz", "/stats", "/faults"})
-_JSON: Final = "application/json"
 _HTML: Final = "text/html"
 
-_BODY_TIMEOUT: Final = 60.0  # seconds without a byte of a body
-_DISCARD_TIMEOUT: Final = 30.0  # seconds for a body that is not used
-_LOADING: Final = {"retry-after": "5"}  # how long a model takes to load is not known
 _BYTES_PER_TOKEN: Final = 4  # of a body; only until its tokens are counted
 _MAX_PLAN: Final = 1 << 20  # bytes of a fault plan
 _SPACE: Final = "x-ctxembed-space"
-_CLOSES: Final = "ctxembed.closes"  # in the scope of a request whose body was not read to its end
 
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^ +| +$")
 
 _PAYLOADS: Final = {
     "html": (_HTML, b"<html><head><title>Welcome</title></head><body>Sign in to continue</body></html>\n"),
-    "empty": (_JSON, b""),
-    "garbage": (_JSON, b'{"object":"list","data":[{"object":"list","index":0,"data":[{"obj\x00\xff\xfe not json'),
+    "empty": (JSON, b""),
+    "garbage": (JSON, b'{"object":"list","data":[{"object":"list","index":0,"data":[{"obj\x00\xff\xfe not json'),
 }
 """Content type and body of each ``payload`` fault."""
 
 
-class _ErrorResponse(Exception):  # noqa: N818  # a response, not an error
-    """Ends the handling of a request with a status other than 200."""
-
-    def __init__(
-        self, status: int, body: bytes, headers: dict[str, str] | None = None, media_type: str = _JSON
-    ) -> None:
-        super().__init__(status)
-        self.status = status
-        self.body = body
-        self.headers = headers or {}
-        self.media_type = media_type
-
-
 class _Middleware:
-    """Adds ``x-request-id`` to every response, counts API requests, and turns exceptions into a 500."""
+    """Adds ``x-request-id`` to every response, counts requests, and turns exceptions into a 500."""
 
-    def __init__(self, app: ASGIApp, stats: Stats, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, stats: Stats, clock: Clock, metrics: Metrics | None) -> None:
         self._app = app
         self._stats = stats
         self._clock = clock
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -120,7 +116,7 @@ class _Middleware:
                 MutableHeaders(scope=message)["x-request-id"] = record.request_id
             await send(message)
 
-        counted = scope["path"].startswith("/v1/")
+        counted = scope["path"].startswith("/v1/") and not scope["path"].startswith(SEARCHING)
         if counted:
             self._stats.begin()
         try:
@@ -132,10 +128,13 @@ class _Middleware:
             if started:
                 raise
             body = contract.error_body(500)
-            await Response(body, 500, media_type=_JSON)(scope, receive, send_with_id)
+            await Response(body, 500, media_type=JSON)(scope, receive, send_with_id)
         finally:
             if counted:
                 self._stats.end(record)
+            if self._metrics is not None:
+                route = getattr(scope.get("route"), "path", "other")
+                self._metrics.request(route, record.status, self._clock.monotonic() - record.at)
 
 
 class _Service:
@@ -152,8 +151,9 @@ class _Service:
         self._results: set[asyncio.Future[Any]] = set()
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="parse")
         self._embedder = embedder
+        self.search: SearchService | None = None
         self._cache: OrderedDict[bytes, tuple[bytes, dict[str, str], tuple[int, int, int]]] = OrderedDict()
-        self._keys = tuple(key.encode() for key in config.keys)
+        self.keys = tuple(key.encode() for key in config.keys)
         self.set_plan(FaultPlan() if config.faults is None else load_plan(config.faults))
 
     def set_plan(self, plan: FaultPlan) -> None:
@@ -178,21 +178,32 @@ class _Service:
         self.faults.set_plan(plan)
 
     @property
-    def is_ready(self) -> bool:
-        """Whether there is an embedder."""
-        return self._embedder is not None
+    def embedder(self) -> Embedder | None:
+        """The embedder; None while it loads."""
+        return self._embedder
+
+    def open_collections(self, metrics: Metrics) -> SearchService:
+        """Open the collections of the configuration. They are closed when the application ends."""
+        from ctxembed._server.search.served_collection import open_collections
+        from ctxembed._server.search.service import SearchService
+
+        collections = open_collections(self.config.collections)
+        self.search = SearchService(self.config, collections, lambda: self._embedder, self.queue, metrics)
+        return self.search
 
     def use(self, embedder: Embedder) -> None:
         """Serve an embedder that was loaded meanwhile."""
         self._embedder = embedder
 
     def stop(self) -> None:
-        """End all pauses, and the requests that have not started."""
+        """End all pauses, and the requests that have not started; of a server that searches only the pauses."""
         self.stopping.set()
-        self.queue.close()
+        if self.search is None:
+            self.queue.close()
 
     def end(self) -> None:
         """End all requests in the queue with a 503. The process still waits for the pass that runs."""
+        self.queue.close()
         for result in self._results:
             result.cancel()
 
@@ -204,10 +215,15 @@ class _Service:
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        if self.search is not None:
+            self.search.start()
         try:
             yield
         finally:
             self.stop()
+            self.queue.close()
+            if self.search is not None:
+                await self.search.close()
             self._threads.shutdown()
             self.queue.join()
 
@@ -219,14 +235,14 @@ class _Service:
             fault = self.faults.next_fault(request.url.path) if header is None else parse_fault(json.loads(header))
         except ValueError as error:
             problem = {"loc": ["header", "x-fault"], "msg": str(error), "type": "value_error"}
-            return Response(contract.error_body(422, problems=[problem]), 422, media_type=_JSON)
+            return Response(contract.error_body(422, problems=[problem]), 422, media_type=JSON)
         record: RequestRecord = request.scope[RECORD]
         if fault != NO_FAULT:
             record.fault = fault_label(fault)
-        status, headers, media_type = 200, dict[str, str](), _JSON
+        status, headers, media_type = 200, dict[str, str](), JSON
         try:
             body, headers = await self._embed(request, fault, nested=nested)
-        except _ErrorResponse as error:
+        except ErrorResponse as error:
             status, body, headers, media_type = error.status, error.body, error.headers, error.media_type
         if status == 200 and fault.payload is not None:
             media_type, body = _PAYLOADS[fault.payload]
@@ -235,7 +251,7 @@ class _Service:
         if status == 200 and not fault.hides_usage:
             record.reported = record.tokens
         headers = {**self._rate_limiter.headers(), **headers}
-        if _CLOSES in request.scope:
+        if CLOSES in request.scope:
             headers["connection"] = "close"
         return FaultyResponse(
             body,
@@ -250,17 +266,17 @@ class _Service:
     async def _embed(self, request: Request, fault: Fault, *, nested: bool) -> tuple[bytes, dict[str, str]]:
         """Return the body and the headers of a 200, or raise another response."""
         status = fault.status
-        if status is None and not self._is_authorized(request):
+        if status is None and not has_key(request, self.keys, required=True):
             status = 401
         embedder = self._embedder
         if status is not None or embedder is None:
-            await self._discard(request, aiter(request.stream()))
-            raise self._error_response(status) if status is not None else _unavailable("The model is loading")
-        body = await self.read(request, self.config.max_body_bytes)
+            await discard_body(request, aiter(request.stream()), 0, self.config.max_body_bytes)
+            raise self._error_response(status) if status is not None else unavailable("The model is loading")
+        body = await read_body(request, self.config.max_body_bytes)
         self._admit("requests", 1)
-        if not _is_json(request):
-            problem = {"loc": ["header", "content-type"], "msg": f"Input should be '{_JSON}'", "type": "literal_error"}
-            raise _ErrorResponse(422, contract.error_body(422, problems=[problem]))
+        if not is_json(request):
+            problem = {"loc": ["header", "content-type"], "msg": f"Input should be '{JSON}'", "type": "literal_error"}
+            raise ErrorResponse(422, contract.error_body(422, problems=[problem]))
 
         record: RequestRecord = request.scope[RECORD]
         cache_key = b""
@@ -286,62 +302,16 @@ class _Service:
                 self._cache.popitem(last=False)
         return content, headers
 
-    async def read(self, request: Request, limit: int) -> bytes:
-        """Return a body of at most ``limit`` bytes, or raise a 408 or a 413."""
-        pieces: list[bytes] = []
-        size = 0
-        body = aiter(request.stream())
-        while size <= limit:
-            try:
-                async with asyncio.timeout(_BODY_TIMEOUT):
-                    piece = await anext(body, b"")
-            except TimeoutError:
-                raise _ErrorResponse(408, contract.error_body(408), {"connection": "close"}) from None
-            if not piece:
-                return b"".join(pieces)
-            size += len(piece)
-            pieces.append(piece)
-        pieces.clear()
-        await self._discard(request, body, size)
-        raise _ErrorResponse(413, contract.error_body(413))
-
-    async def _discard(self, request: Request, body: AsyncIterator[bytes], size: int = 0) -> None:
-        """Read the rest of a body without keeping it: many clients read the response when they have sent all.
-
-        What is left after a limit of bytes and time is not read, and the connection is closed.
-        """
-        try:
-            async with asyncio.timeout(_DISCARD_TIMEOUT):
-                async for piece in body:
-                    size += len(piece)
-                    if size > 2 * self.config.max_body_bytes:
-                        break
-                else:
-                    return
-        except TimeoutError:
-            pass
-        request.scope[_CLOSES] = True
-
-    def _is_authorized(self, request: Request) -> bool:
-        given = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = given.partition(b" ")
-        token = token.strip()
-        if scheme.lower() != b"bearer" or not token:
-            return False
-        # All are compared, so that the time does not tell which of them is near.
-        accepted = [hmac.compare_digest(token, key) for key in self._keys]
-        return not accepted or any(accepted)
-
     def _admit(self, kind: str, amount: float) -> None:
         headers = self._rate_limiter.admit(kind, amount)
         if headers is not None:
-            raise _ErrorResponse(429, contract.error_body(429), headers)
+            raise ErrorResponse(429, contract.error_body(429), headers)
 
     @staticmethod
-    def _error_response(status: int) -> _ErrorResponse:
+    def _error_response(status: int) -> ErrorResponse:
         if status == 401:
-            return _ErrorResponse(401, contract.unauthorized_page(), media_type=_HTML)
-        return _ErrorResponse(status, contract.error_body(status))
+            return ErrorResponse(401, contract.unauthorized_page(), media_type=_HTML)
+        return ErrorResponse(status, contract.error_body(status))
 
     def _enter(self, body: bytes) -> Entry:
         """Admit a request to the queue before its tokens are counted, which takes time."""
@@ -349,7 +319,7 @@ class _Service:
             return self.queue.enter(max(1, min(len(body) // _BYTES_PER_TOKEN, self._limits.tokens)))
         except QueueFullError as error:
             body = contract.error_body(429, "The queue of this server is full")
-            raise _ErrorResponse(429, body, {"retry-after": retry_after_seconds(error.wait)}) from None
+            raise ErrorResponse(429, body, {"retry-after": retry_after_seconds(error.wait)}) from None
 
     async def _run(self, request: Request, entry: Entry, work: Callable[[Callable[[], None]], _Result]) -> _Result:
         """Run a request in the queue while its client waits.
@@ -376,32 +346,24 @@ class _Service:
                 gone.cancel()
                 await asyncio.wait((gone,))
         except QueueClosedError:
-            raise _unavailable("The server is stopping") from None
+            raise unavailable("The server is stopping") from None
         except InvalidDocumentsError as error:
             problems = contract.refused(error, nested=request.url.path == DOCUMENTS_PATH)
-            raise _ErrorResponse(422, contract.error_body(422, problems=problems)) from None
+            raise ErrorResponse(422, contract.error_body(422, problems=problems)) from None
 
     async def _parse(self, body: bytes, contract_: Contract, *, nested: bool) -> EmbeddingRequest:
         try:
             return await self._in_thread(contract.parse_request, body, contract_, nested=nested)
         except NotJsonError as error:
-            raise _ErrorResponse(400, contract.error_body(400, str(error))) from None
+            raise ErrorResponse(400, contract.error_body(400, str(error))) from None
         except InvalidRequestError as error:
-            raise _ErrorResponse(422, contract.error_body(422, problems=error.problems)) from None
+            raise ErrorResponse(422, contract.error_body(422, problems=error.problems)) from None
 
     async def _in_thread(
         self, function: Callable[_Params, _Result], *args: _Params.args, **options: _Params.kwargs
     ) -> _Result:
         call = partial(function, *args, **options)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def _unavailable(message: str) -> _ErrorResponse:
-    return _ErrorResponse(503, contract.error_body(503, message), _LOADING)
-
-
-def _is_json(request: Request) -> bool:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == _JSON
 
 
 def _header_value(text: str) -> str:
@@ -428,6 +390,11 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
     clock : Clock or None
         Replaces the system's clock in tests.
 
+    Raises
+    ------
+    FileNotFoundError, CollectionError, OSError, ValueError
+        A collection of ``config`` cannot be opened, or two have one name.
+
     Returns
     -------
     FastAPI
@@ -435,6 +402,7 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
         vectors in ``x-ctxembed-space``. The server's own endpoints need no key:
         ``GET /healthz``; ``GET /stats``, ``DELETE /stats`` to reset; ``GET /faults``, ``POST /faults`` with a plan
         (:mod:`ctxembed._server.faults.plan`), ``DELETE /faults``, which only clients on this machine may change.
+        With ``config.collections`` those of :mod:`ctxembed._server.search`, and ``GET /metrics``.
         Call ``app.state.stop()`` before the server shuts down: it ends all pauses, and requests that have not started;
         then ``app.state.end()`` when those that run should end, too.
 
@@ -444,62 +412,91 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
     """
     clock = clock or Clock()
     service = _Service(config, embedder, clock)
+    metrics = None
+    if config.collections:
+        from ctxembed._server.metrics import Metrics
+
+        metrics = Metrics()
+        service.open_collections(metrics)
     # No documentation pages and no redirects: the API returns 404 for these paths.
-    app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        lifespan=service.lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if config.collections else None,
+        redirect_slashes=False,
+        title="ctxembed",
+        summary="Search in collections of contextualized embeddings.",
+        version=__version__,
+    )
     app.state.stop = service.stop
     app.state.end = service.end
     app.state.use = service.use
-    app.add_middleware(AccessControl, config=config)
-    app.add_middleware(_Middleware, stats=service.stats, clock=clock)
+    if config.cors_origins:
+        from starlette.middleware.cors import CORSMiddleware
 
-    @app.post(DOCUMENTS_PATH)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("authorization", "content-type"),
+        )
+    app.add_middleware(AccessControl, config=config)
+    app.add_middleware(_Middleware, stats=service.stats, clock=clock, metrics=metrics)
+    if service.search is not None:
+        from ctxembed._server.search.routes import search_router
+
+        app.include_router(search_router(service.search, service.keys, service.stopping))
+
+    @app.post(DOCUMENTS_PATH, include_in_schema=False)
     async def contextualized_embeddings(request: Request) -> Response:
         return await service.respond(request, nested=True)
 
-    @app.post(TEXTS_PATH)
+    @app.post(TEXTS_PATH, include_in_schema=False)
     async def embeddings(request: Request) -> Response:
         return await service.respond(request, nested=False)
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        if service.is_ready:
-            return JSONResponse({"status": "ok"})
-        return JSONResponse({"status": "loading"}, 503, _LOADING)
+        named = {} if service.search is None else {"collections": list(service.search.collections)}
+        if service.embedder is not None:
+            return JSONResponse({"status": "ok", **named})
+        return JSONResponse({"status": "loading", **named}, 503, LOADING)
 
-    @app.get("/stats")
+    @app.get("/stats", include_in_schema=False)
     async def stats() -> Response:
         return JSONResponse({**service.stats.to_json(), "queue": service.queue.state()})
 
-    @app.delete("/stats")
+    @app.delete("/stats", include_in_schema=False)
     async def clear_stats() -> Response:
         service.stats.clear()
         return Response(status_code=204)
 
-    @app.get("/faults")
+    @app.get("/faults", include_in_schema=False)
     async def faults() -> Response:
         return JSONResponse(service.faults.remaining_steps)
 
-    @app.post("/faults")
+    @app.post("/faults", include_in_schema=False)
     async def set_faults(request: Request) -> Response:
         if not _is_local(request):
-            return Response(contract.error_body(403, "Faults can be set from this machine only"), 403, media_type=_JSON)
-        if not _is_json(request):  # a page of another site can send any other without asking
-            return Response(contract.error_body(415, f"The content type must be {_JSON}"), 415, media_type=_JSON)
+            return Response(contract.error_body(403, "Faults can be set from this machine only"), 403, media_type=JSON)
+        if not is_json(request):  # a page of another site can send any other without asking
+            return Response(contract.error_body(415, f"The content type must be {JSON}"), 415, media_type=JSON)
         try:
-            body = await service.read(request, _MAX_PLAN)
-        except _ErrorResponse as error:
+            body = await read_body(request, _MAX_PLAN)
+        except ErrorResponse as error:
             return Response(error.body, error.status, {"connection": "close"}, error.media_type)
         try:
             plan = parse_plan(json.loads(body))
             service.set_plan(plan)
         except (ValueError, RecursionError) as error:
-            return Response(contract.error_body(422, str(error)), 422, media_type=_JSON)
+            return Response(contract.error_body(422, str(error)), 422, media_type=JSON)
         return JSONResponse({"steps": len(plan.steps)})
 
-    @app.delete("/faults")
+    @app.delete("/faults", include_in_schema=False)
     async def clear_faults(request: Request) -> Response:
         if not _is_local(request):
-            return Response(contract.error_body(403, "Faults can be set from this machine only"), 403, media_type=_JSON)
+            return Response(contract.error_body(403, "Faults can be set from this machine only"), 403, media_type=JSON)
         service.set_plan(FaultPlan())
         return Response(status_code=204)
 

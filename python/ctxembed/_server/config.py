@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
+import re
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
@@ -32,6 +34,9 @@ RANDOM_FAULTS: tuple[str, ...] = (
     "mislabelled-gzip",
 )
 """Default faults of ``fail_rate``. None of them makes the client wait."""
+
+
+_ORIGIN = re.compile(r"\*|https?://[^\s/?#@,]+")
 
 
 def is_loopback(host: str) -> bool:
@@ -94,6 +99,14 @@ class ServerConfig:
     models : tuple of Model or None
         Models that requests may name; those of ``ctxembed.models()`` by default. None: the embedder's own, at both
         endpoints.
+    collections : tuple of str or Path
+        Folders of collections to search.
+    cors_origins : tuple of str
+        Origins whose pages may search: ``https://example.com``, or ``*`` for all.
+    cached_queries : int
+        Vectors of text queries that are kept.
+    scan_queries : int
+        Queries of one scan at most; 1 shares no scans.
     ssl_certfile, ssl_keyfile : str, Path or None
         PEM files of the certificate chain and its key, for https. The key may be in the first file.
     access_log : bool
@@ -129,6 +142,10 @@ class ServerConfig:
     max_body_bytes: int = 64 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
     models: tuple[Model, ...] | None = field(default_factory=models)
+    collections: tuple[str | Path, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    cached_queries: int = 10_000
+    scan_queries: int = 512
     ssl_certfile: str | Path | None = None
     ssl_keyfile: str | Path | None = None
     access_log: bool = False
@@ -142,6 +159,8 @@ class ServerConfig:
         if self.max_queued_tokens is not None:
             self._check_int("max_queued_tokens", 1, 2**40)
         self._check_int("max_body_bytes", 1, 2**40)
+        self._check_int("cached_queries", 0, 10_000_000)
+        self._check_int("scan_queries", 1, 4096)
         self._check_number("latency", minimum=0.0)
         self._check_number("fail_rate", minimum=0.0, maximum=1.0)
         if self.requests_per_minute is not None:
@@ -155,9 +174,6 @@ class ServerConfig:
                 f"ServerConfig.host {self.host!r} is not a loopback address: expected 127.0.0.1, ::1 or localhost, "
                 "or allow_remote=True (--allow-remote)"
             )
-        for name in self.allowed_hosts:
-            if not isinstance(name, str) or not name or any(character in name for character in "/:,@ "):
-                raise ValueError(f"ServerConfig.allowed_hosts: expected host names without ports, got {name!r}")
         if self.key is not None and not isinstance(self.key, str):
             raise TypeError(f"ServerConfig.key must be a str or None, got {type(self.key).__name__}")
         if self.key is not None and not all(self.keys):
@@ -167,12 +183,24 @@ class ServerConfig:
             raise ValueError(f"ServerConfig.fail_kinds: expected names among {', '.join(NAMED)}, got {unknown!r}")
         if self.models is not None and not self.models:
             raise ValueError("ServerConfig.models must not be empty")
+        self._check_names()
         self._check_files()
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The accepted bearer tokens; empty where any is."""
         return () if self.key is None else tuple(key.strip() for key in self.key.split(","))
+
+    def _check_names(self) -> None:
+        for name in self.allowed_hosts:
+            if not isinstance(name, str) or not name or any(character in name for character in "/:,@ "):
+                raise ValueError(f"ServerConfig.allowed_hosts: expected host names without ports, got {name!r}")
+        for origin in self.cors_origins:
+            if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"ServerConfig.cors_origins: expected SCHEME://HOST[:PORT] or *, got {origin!r}")
+        for path in self.collections:
+            if not isinstance(path, str | PathLike) or not os.fspath(path):
+                raise TypeError(f"ServerConfig.collections: expected paths, got {path!r}")
 
     def _check_files(self) -> None:
         """Check the paths, and read the certificate and its key, so that a server does not start without them."""
@@ -234,6 +262,8 @@ class ServerConfig:
             flag = "--" + entry.name.replace("_", "-")
             if isinstance(value, bool):
                 given += [flag] if value else []
+            elif entry.name == "collections":
+                given += [f"--collection={path}" for path in self.collections]
             elif isinstance(value, tuple):
                 given += [f"{flag}={','.join(value)}"]
             elif value is not None:

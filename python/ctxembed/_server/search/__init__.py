@@ -1,0 +1,1 @@
+"""Search as a service: collections behind HTTP, whose searches share scans."""
