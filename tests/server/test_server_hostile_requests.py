@@ -191,9 +191,9 @@ def timed_server(**options):
 TIMED = """
 import ast, sys
 from ctxembed._backends.hashed import HashedEmbedder
-from ctxembed._server import ServerConfig, http_server, requests
+from ctxembed._server import ServerConfig, http_server, protocols, requests
 options = ast.literal_eval(sys.argv[1])
-http_server._HEAD_TIMEOUT = options.get("head", 30)
+protocols.HEAD_TIMEOUT = options.get("head", 30)
 requests._BODY_TIMEOUT = requests._DISCARD_TIMEOUT = options.get("body", 30)
 config = ServerConfig(latency=options.get("latency", 0))
 http_server.serve(config, HashedEmbedder(config.models), until_stdin_closes=True)

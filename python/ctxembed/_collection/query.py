@@ -18,7 +18,7 @@ from ctxembed._models import as_int
 from ctxembed._results import Embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 __all__ = [
     "SearchOptions",
     "VectorRanking",
+    "alone",
     "embedded",
     "embedded_async",
     "find_hits",
     "find_rows",
+    "ranked_rows",
+    "read_hits",
     "scores_of",
     "single_query",
 ]
@@ -124,10 +127,7 @@ class VectorRanking:
     def best(self, depth: int) -> list[RankedRow]:
         """Return the nearest ``depth`` rows."""
         matches = find_rows(self.view, self.query, replace(self.options, k=depth))
-        scores = scores_of(self.view, self.query, matches, self.options.dimensions)
-        return [
-            RankedRow(row, score, score) for row, score in zip(matches.ids.reshape(-1).tolist(), scores, strict=True)
-        ]
+        return ranked_rows(self.view, self.query, matches, self.options.dimensions)
 
     def without(self, rows: NDArray[np.bool_]) -> VectorRanking:
         """Return the ranking without the rows of a mask: no score depends on other rows."""
@@ -135,19 +135,39 @@ class VectorRanking:
         return replace(self, options=replace(self.options, mask=mask))
 
 
+def ranked_rows(view: View, query: Any, matches: Any, dimensions: int | None) -> list[RankedRow]:
+    """Return the rows of one query with their scores."""
+    scores = scores_of(view, query, matches, dimensions)
+    return [RankedRow(row, score, score) for row, score in zip(matches.ids.reshape(-1).tolist(), scores, strict=True)]
+
+
 def find_hits(view: View, ranking: Ranking, options: SearchOptions) -> list[Hit]:
-    """Return the best hits of a ranking. What is returned is checked, the vectors of its documents too."""
+    """Return the best hits of a ranking."""
     if options.group_by_document:
         found = best_by_document(view, ranking, options.k, options.neighbours)
     elif options.neighbours:
         found = merged_passages(view, ranking, options.k, options.neighbours)
     else:
-        found = [FoundRows(ranked, ranked.row, ranked.row + 1) for ranked in ranking.best(options.k)]
+        found = alone(ranking.best(options.k))
     # A deeper search in two stages may find a row that one before it has missed.
     found.sort(key=lambda one: -one.ranked.score)
+    return read_hits(view, found)
+
+
+def alone(ranked_rows: Iterable[RankedRow]) -> list[FoundRows]:
+    """Return rows without neighbours."""
+    return [FoundRows(ranked, ranked.row, ranked.row + 1) for ranked in ranked_rows]
+
+
+def read_hits(view: View, found: Sequence[FoundRows]) -> list[Hit]:
+    """Return the hits of rows, of one search or of several. They are checked, the vectors of their documents too."""
     # All at once: each look-up of its own would meet caches that the scan has emptied.
-    chunks = iter(view.chunks_at([row for one in found for row in range(one.start, one.stop)]))
-    chunks_of = [list(islice(chunks, one.stop - one.start)) for one in found]
+    chunks = view.chunks_at([row for one in found for row in range(one.start, one.stop)])
+    if len(chunks) == len(found):
+        chunks_of = [[chunk] for chunk in chunks]
+    else:
+        rest = iter(chunks)
+        chunks_of = [list(islice(rest, one.stop - one.start)) for one in found]
     documents = view.documents_at(list({own[0][0]: None for own in chunks_of}))
     view.check_vectors(documents.values())
     return [_hit(one, own, documents[own[0][0]]) for one, own in zip(found, chunks_of, strict=True)]
@@ -158,25 +178,28 @@ def _hit(found: FoundRows, chunks: list[tuple[Any, ...]], document: tuple[Any, .
     place = ranked.row - found.start
     _, chunk, text, start, stop = chunks[place]
     _, name, _, _, source, metadata, *_ = document
-    passage, offset = None, None
-    if text is not None:
-        passage, offsets = joined_text(values[2:] for values in chunks)
-        offset = offsets[place]
-    spans = [values[3:] for values in chunks if values[3] is not None]
+    span = None if start is None else (start, stop)
+    passage, offset, passage_span = text, 0 if text is not None else None, span
+    if len(chunks) > 1:
+        if text is not None:
+            passage, offsets = joined_text(values[2:] for values in chunks)
+            offset = offsets[place]
+        spans = [values[3:] for values in chunks if values[3] is not None]
+        passage_span = (min(start for start, _ in spans), max(stop for _, stop in spans)) if spans else None
     return Hit(
-        document=name,
-        chunk=chunk,
-        score=ranked.score,
-        text=text,
-        metadata=json.loads(metadata or "{}"),  # of its own: the caller may change it
-        span=None if start is None else (start, stop),
-        vector_score=ranked.vector_score,
-        text_score=ranked.text_score,
-        source=source,
-        passage=passage,
-        passage_chunks=(chunks[0][1], chunks[-1][1] + 1),
-        passage_span=(min(start for start, _ in spans), max(stop for _, stop in spans)) if spans else None,
-        passage_offset=offset,
+        name,
+        chunk,
+        ranked.score,
+        text,
+        json.loads(metadata) if metadata else {},  # of its own: the caller may change it
+        span,
+        ranked.vector_score,
+        ranked.text_score,
+        source,
+        passage,
+        (chunks[0][1], chunks[-1][1] + 1),
+        passage_span,
+        offset,
     )
 
 
@@ -234,7 +257,8 @@ def scores_of(view: View, query: Any, matches: Any, dimensions: int | None) -> l
     found = matches.scores.reshape(-1)
     dims = view.generation.dimensions if dimensions is None else int(dimensions)
     if found.dtype == np.float32:
-        return [float(score) for score in found]
+        scores: list[float] = found.tolist()
+        return scores
     values = np.asarray(query.vectors if isinstance(query, Embeddings) else query).reshape(-1)
     if not view.layout.is_binary or values.dtype == np.uint8:
         return [1.0 - int(distance) / dims for distance in found]

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
     from ctxembed._server.config import ServerConfig
 
-__all__ = ["SEARCHING", "AccessControl"]
+__all__ = ["SEARCHING", "SEARCH_PATH", "AccessControl"]
 
-SEARCHING: Final = ("/v1/search", "/v1/documents/", "/v1/collections")
+SEARCH_PATH: Final = "/v1/search"
+SEARCHING: Final = (SEARCH_PATH, "/v1/documents/", "/v1/collections")
 """Beginnings of the paths of collections. A query in a URL may cost something, so that reading is protected, too."""
+
+_MAX_KNOWN: Final = 256
+"""Hosts of requests whose check is remembered."""
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -43,12 +47,12 @@ class AccessControl:
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
         self._hosts = frozenset(name.lower().rstrip(".") for name in (config.host, *config.allowed_hosts))
+        self._known: dict[str, bool] = {}
         self._origins = frozenset(origin.lower() for origin in config.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-            refused = self._refusal(scope, headers)
+            refused = self._refusal(scope)
             if refused is not None:
                 status, message = refused
                 headers = {"connection": "close"}
@@ -56,25 +60,39 @@ class AccessControl:
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, str]) -> tuple[int, str] | None:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) > 1:
-            return 400, "A request must have one Host"
-        host = headers.get(b"host")
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        host, origin, site = None, None, "none"
+        for name, value in scope["headers"]:
+            if name == b"host":
+                if host is not None:
+                    return 400, "A request must have one Host"
+                host = value.decode("latin-1")
+            elif name == b"origin":
+                origin = value.decode("latin-1")
+            elif name == b"sec-fetch-site":
+                site = value.decode("latin-1")
         if host is not None and not self._is_own(host):  # HTTP/1.0 has none, and browsers always send it
             return 421, "This server does not serve the host of the request: start it with --allowed-host NAME"
-        searches = scope["path"].startswith(SEARCHING)
-        if not searches and (scope["method"] in _READING or scope["path"].startswith("/v1/")):  # those need a key
+        path = scope["path"]
+        searches = path.startswith(SEARCHING)
+        if not searches and (scope["method"] in _READING or path.startswith("/v1/")):  # those need a key
             return None
-        origin = headers.get(b"origin")
         if searches and origin is not None and not self._origins.isdisjoint((origin.lower(), "*")):
             return None
         same_origin = origin is None or urlsplit(origin).netloc.lower() == (host or "").lower()
-        if not same_origin or headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
+        if not same_origin or site not in ("none", "same-origin"):
             return 403, f"Pages of other sites may not {'search' if searches else 'change'} this server"
         return None
 
     def _is_own(self, host: str) -> bool:
+        known = self._known.get(host)
+        if known is None:
+            known = self._is_own_name(host)
+            if len(self._known) < _MAX_KNOWN:
+                self._known[host] = known
+        return known
+
+    def _is_own_name(self, host: str) -> bool:
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json
 import logging
+import random
 import re
-import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from ctxembed._core import __version__
 from ctxembed._results import InvalidDocumentsError
 from ctxembed._server import contract
-from ctxembed._server.access import SEARCHING, AccessControl
+from ctxembed._server.access import SEARCH_PATH, SEARCHING, AccessControl
 from ctxembed._server.clock import Clock, DisconnectedError, wait_for_disconnect
 from ctxembed._server.config import is_loopback
 from ctxembed._server.contract import (
@@ -73,7 +73,7 @@ logger = logging.getLogger("ctxembed.server")
 
 DOCUMENTS_PATH: Final = "/v1/contextualizedembeddings"
 TEXTS_PATH: Final = "/v1/embeddings"
-_PATHS: Final = frozenset({DOCUMENTS_PATH, TEXTS_PATH, "/healthz", "/stats", "/faults"})
+_PATHS: Final = frozenset({DOCUMENTS_PATH, TEXTS_PATH, SEARCH_PATH, "/healthz", "/stats", "/faults"})
 _HTML: Final = "text/html"
 
 _BYTES_PER_TOKEN: Final = 4  # of a body; only until its tokens are counted
@@ -104,7 +104,7 @@ class _Middleware:
             await self._app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in _PATHS else "other"  # a client invents any number of them
-        record = RequestRecord(uuid.uuid4().hex, path, at=self._clock.monotonic())
+        record = RequestRecord(f"{random.getrandbits(128):032x}", path, at=self._clock.monotonic())
         scope[RECORD] = record
         started = False
 
@@ -133,8 +133,19 @@ class _Middleware:
             if counted:
                 self._stats.end(record)
             if self._metrics is not None:
-                route = getattr(scope.get("route"), "path", "other")
+                route = getattr(scope.get("route"), "path", record.path)
                 self._metrics.request(route, record.status, self._clock.monotonic() - record.at)
+
+
+class _App(FastAPI):
+    """An application whose searches go past its routing, which took longer than to search for many callers at once."""
+
+    shortcut: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_search = scope["type"] == "http" and scope["path"] == SEARCH_PATH and scope["method"] == "POST"
+        app = self.shortcut if is_search and self.shortcut is not None else super().__call__
+        await app(scope, receive, send)
 
 
 class _Service:
@@ -270,7 +281,7 @@ class _Service:
             status = 401
         embedder = self._embedder
         if status is not None or embedder is None:
-            await discard_body(request, aiter(request.stream()), 0, self.config.max_body_bytes)
+            await discard_body(request, 0, self.config.max_body_bytes)
             raise self._error_response(status) if status is not None else unavailable("The model is loading")
         body = await read_body(request, self.config.max_body_bytes)
         self._admit("requests", 1)
@@ -419,7 +430,7 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
         metrics = Metrics()
         service.open_collections(metrics)
     # No documentation pages and no redirects: the API returns 404 for these paths.
-    app = FastAPI(
+    app = _App(
         lifespan=service.lifespan,
         docs_url=None,
         redoc_url=None,
@@ -432,21 +443,26 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
     app.state.stop = service.stop
     app.state.end = service.end
     app.state.use = service.use
+    layers: list[tuple[Callable[..., ASGIApp], dict[str, Any]]] = [
+        (_Middleware, {"stats": service.stats, "clock": clock, "metrics": metrics}),
+        (AccessControl, {"config": config}),
+    ]
     if config.cors_origins:
         from starlette.middleware.cors import CORSMiddleware
 
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=config.cors_origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=("authorization", "content-type"),
-        )
-    app.add_middleware(AccessControl, config=config)
-    app.add_middleware(_Middleware, stats=service.stats, clock=clock, metrics=metrics)
+        allowed = {"allow_methods": ("GET", "POST"), "allow_headers": ("authorization", "content-type")}
+        layers.append((CORSMiddleware, {"allow_origins": config.cors_origins, **allowed}))
+    for layer, options in reversed(layers):
+        app.add_middleware(layer, **options)
     if service.search is not None:
-        from ctxembed._server.search.routes import search_router
+        from ctxembed._server.search.routes import SearchEndpoints, search_router
 
-        app.include_router(search_router(service.search, service.keys, service.stopping))
+        endpoints = SearchEndpoints(service.search, service.keys)
+        app.include_router(search_router(endpoints, service.stopping))
+        shortcut: ASGIApp = endpoints.search_app
+        for layer, options in reversed(layers):
+            shortcut = layer(shortcut, **options)
+        app.shortcut = shortcut
 
     @app.post(DOCUMENTS_PATH, include_in_schema=False)
     async def contextualized_embeddings(request: Request) -> Response:

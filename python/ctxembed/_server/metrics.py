@@ -24,6 +24,10 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 _QUERIES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
+_KEPT: Final = 256
+"""Requests that are counted at once."""
+
+
 class _Total:
     """A collector of one counter, whose value another object holds."""
 
@@ -37,7 +41,10 @@ class _Total:
 
 
 class Metrics:
-    """Counters of one server. They hold no text, no id of a document and no key."""
+    """Counters of one server. They hold no text, no id of a document and no key.
+
+    They belong to the event loop's thread, except for :meth:`scan`.
+    """
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -64,6 +71,8 @@ class Metrics:
             "ctxembed_query_api_cost_usd", "Reported cost of queries that the API embedded.", registry=registry
         )
         self._by_endpoint: dict[tuple[str, int | str], tuple[Any, Any]] = {}
+        self._ended: list[tuple[str, int | str, float]] = []
+        self._searched: list[Mapping[str, float]] = []
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Add a value that is read when the metrics are."""
@@ -81,17 +90,30 @@ class Metrics:
 
     def request(self, endpoint: str, status: int | str, seconds: float) -> None:
         """Count a request that ended."""
-        found = self._by_endpoint.get((endpoint, status))
-        if found is None:
-            found = self._requests.labels(endpoint, str(status)), self._seconds.labels(endpoint)
-            self._by_endpoint[endpoint, status] = found
-        found[0].inc()
-        found[1].observe(seconds)
+        self._ended.append((endpoint, status, seconds))
+        if len(self._ended) >= _KEPT:
+            self._count()
 
     def search(self, stages: Mapping[str, float]) -> None:
-        """Count the seconds of a search's stages."""
-        for name, seconds in stages.items():
-            self._stages[name].observe(seconds)
+        """Count the seconds of a search's stages. The mapping is kept for a while."""
+        self._searched.append(stages)
+        if len(self._searched) >= _KEPT:
+            self._count()
+
+    def _count(self) -> None:
+        """Count what has ended, many at once: one by one would be a tenth of the time of a small request."""
+        ended, self._ended = self._ended, []
+        for endpoint, status, seconds in ended:
+            found = self._by_endpoint.get((endpoint, status))
+            if found is None:
+                found = self._requests.labels(endpoint, str(status)), self._seconds.labels(endpoint)
+                self._by_endpoint[endpoint, status] = found
+            found[0].inc()
+            found[1].observe(seconds)
+        searched, self._searched = self._searched, []
+        for stages in searched:
+            for name, seconds in stages.items():
+                self._stages[name].observe(seconds)
 
     def scan(self, queries: int, seconds: float) -> None:
         """Count a scan."""
@@ -105,5 +127,6 @@ class Metrics:
 
     def to_text(self) -> bytes:
         """Return all metrics."""
+        self._count()
         found: bytes = generate_latest(self._registry)
         return found

@@ -6,10 +6,12 @@ import asyncio
 import hmac
 from typing import TYPE_CHECKING, Final
 
+from starlette.requests import ClientDisconnect
+
 from ctxembed._server.contract import error_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from typing import Self
 
     from fastapi import Request
@@ -79,36 +81,40 @@ def has_key(request: Request, keys: Sequence[bytes], *, required: bool) -> bool:
 async def read_body(request: Request, limit: int) -> bytes:
     """Return a body of at most ``limit`` bytes, or raise a 408 or a 413."""
     pieces: list[bytes] = []
-    size = 0
-    body = aiter(request.stream())
-    while size <= limit:
+    size, more = 0, True
+    while more and size <= limit:
         try:
             async with asyncio.timeout(_BODY_TIMEOUT):
-                piece = await anext(body, b"")
+                message = await request.receive()
         except TimeoutError:
             raise ErrorResponse(408, error_body(408), {"connection": "close"}) from None
-        if not piece:
-            return b"".join(pieces)
-        size += len(piece)
-        pieces.append(piece)
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        more = message.get("more_body", False)
+    if size <= limit:
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     pieces.clear()
-    await discard_body(request, body, size, limit)
+    if more:
+        await discard_body(request, size, limit)
     raise ErrorResponse(413, error_body(413))
 
 
-async def discard_body(request: Request, body: AsyncIterator[bytes], size: int, limit: int) -> None:
+async def discard_body(request: Request, size: int, limit: int) -> None:
     """Read the rest of a body without keeping it: many clients read the response when they have sent all.
 
     What is left after twice the limit, or after some time, is not read, and the connection is closed.
     """
     try:
         async with asyncio.timeout(_DISCARD_TIMEOUT):
-            async for piece in body:
-                size += len(piece)
-                if size > 2 * limit:
-                    break
-            else:
-                return
+            while size <= 2 * limit:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
     except TimeoutError:
         pass
     request.scope[CLOSES] = True

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
+from ctxembed._server.access import SEARCH_PATH
 from ctxembed._server.clock import DisconnectedError, wait_for_disconnect
 from ctxembed._server.metrics import MEDIA_TYPE
 from ctxembed._server.requests import (
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from typing import TypeVar
 
+    from starlette.types import Receive, Scope, Send
+
     from ctxembed._server.search.served_collection import ServedCollection
     from ctxembed._server.search.service import SearchService
 
     _Result = TypeVar("_Result")
 
-__all__ = ["search_router"]
+__all__ = ["SearchEndpoints", "search_router"]
 
 _MAX_BODY: Final = 4 << 20  # bytes
 _INLINE: Final = 1 << 16  # bytes of a body that is parsed in the event loop
@@ -44,8 +47,8 @@ _KEEP_ALIVE: Final = 15.0  # seconds after which an event stream says that it is
 _MAX_FAILURES: Final = 1_000
 
 
-def search_router(service: SearchService, keys: Sequence[bytes], stopping: asyncio.Event) -> APIRouter:
-    """Create the endpoints.
+class SearchEndpoints:
+    """How requests about collections get their responses.
 
     Parameters
     ----------
@@ -53,16 +56,17 @@ def search_router(service: SearchService, keys: Sequence[bytes], stopping: async
         The collections.
     keys : sequence of bytes
         Bearer tokens of which requests need one; empty where they need none.
-    stopping : asyncio.Event
-        Ends the event streams.
     """
-    router = APIRouter()
 
-    async def respond(request: Request, work: Callable[[bytes], Coroutine[Any, Any, Response]]) -> Response:
+    def __init__(self, service: SearchService, keys: Sequence[bytes]) -> None:
+        self.service = service
+        self._keys = keys
+
+    async def respond(self, request: Request, work: Callable[[bytes], Coroutine[Any, Any, Response]]) -> Response:
         """Do the work of a request, which gets the body, while its client waits."""
         try:
-            if not has_key(request, keys, required=False):
-                await discard_body(request, aiter(request.stream()), 0, _MAX_BODY)
+            if not has_key(request, self._keys, required=False):
+                await discard_body(request, 0, _MAX_BODY)
                 raise ErrorResponse.of(
                     401, "This server wants a key: Authorization: Bearer KEY", {"www-authenticate": "Bearer"}
                 )
@@ -71,13 +75,13 @@ def search_router(service: SearchService, keys: Sequence[bytes], stopping: async
         except (ClientDisconnect, DisconnectedError):
             raise
         except Exception as error:  # noqa: BLE001  # what is not known is raised again
-            found = response_to(error, service.collections.values())
+            found = response_to(error, self.service.collections.values())
             headers = {**found.headers, "connection": "close"} if CLOSES in request.scope else found.headers
             return Response(found.body, found.status, headers, found.media_type)
 
-    @router.post("/v1/search", **described("search", 400, 401, 404, 413, 415, 422, 500, 501, 502, 503))
-    async def search(request: Request) -> Response:
+    async def search(self, request: Request) -> Response:
         """Find the chunks nearest to a text or a vector."""
+        service = self.service
 
         async def work(body: bytes) -> Response:
             if not is_json(request):
@@ -85,7 +89,28 @@ def search_router(service: SearchService, keys: Sequence[bytes], stopping: async
             given = parse_search(body) if len(body) <= _INLINE else await service.in_thread(parse_search, body)
             return Response(await service.search(given), media_type=JSON)
 
-        return await respond(request, work)
+        return await self.respond(request, work)
+
+    async def search_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do the same as an ASGI application."""
+        response = await self.search(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+def search_router(endpoints: SearchEndpoints, stopping: asyncio.Event) -> APIRouter:
+    """Create the routes.
+
+    Parameters
+    ----------
+    endpoints : SearchEndpoints
+        The endpoints.
+    stopping : asyncio.Event
+        Ends the event streams.
+    """
+    router = APIRouter()
+    service, respond = endpoints.service, endpoints.respond
+    errors = (400, 401, 404, 413, 415, 422, 500, 501, 502, 503)
+    router.post(SEARCH_PATH, **described("search", *errors))(endpoints.search)
 
     @router.get("/v1/documents/{collection}", include_in_schema=False)
     @router.get("/v1/documents/{collection}/{id:path}", **described("document", 401, 404, 422, 500, 502, 503))
@@ -172,17 +197,24 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, _Result])
     DisconnectedError
         It did.
     """
-    task = asyncio.ensure_future(work)
+    # One task less than to wait for both, which matters to the shortest searches.
+    task, works = asyncio.current_task(), True
+
+    def cancel(done: asyncio.Future[None]) -> None:
+        if works and task is not None and not done.cancelled():
+            task.cancel()
+
     gone = asyncio.ensure_future(wait_for_disconnect(request.receive))
+    gone.add_done_callback(cancel)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise DisconnectedError
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone.done() and task is not None and task.uncancel() == 0:
+            raise DisconnectedError from None
+        raise
     finally:
-        task.cancel()
+        works = False
         gone.cancel()
-        await asyncio.wait((task, gone))
 
 
 async def _events(service: SearchService, served: ServedCollection, stopping: asyncio.Event) -> AsyncIterator[bytes]:

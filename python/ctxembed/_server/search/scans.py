@@ -6,6 +6,9 @@ after the other. Nobody waits for others to arrive: where nothing runs, a query 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -16,22 +19,22 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
     from ctxembed._collection.query import SearchOptions
     from ctxembed._collection.view import View
 
-    ScanFuture: TypeAlias = Future["ScannedRows"]
-
-__all__ = ["ScanQueue", "ScanQueueClosedError", "ScanQueueFullError", "ScannedRows"]
+__all__ = ["Scan", "ScanQueue", "ScanQueueClosedError", "ScanQueueFullError", "ScannedRows"]
 
 _MAX_QUERIES: Final = 512
 """Queries of a scan."""
 
 _MAX_ROWS: Final = 65_536
 """Rows that the queries of a scan may ask for together, so that those with a large ``k`` do not hold up the others."""
+
+_NICE: Final = 5
+"""A scan yields to the threads that keep callers waiting for a fraction of its time."""
 
 _SIZES: Final = (128, 1024)
 """Queries that ask for so many rows at most are not scanned together with those that ask for more."""
@@ -65,17 +68,34 @@ class ScannedRows(NamedTuple):
     seconds: float
 
 
-class _Query:
-    """A query that waits."""
+class Scan:
+    """A query that waits, or was scanned.
 
-    __slots__ = ("arrived", "future", "kind", "options", "vector", "view")
+    Attributes
+    ----------
+    cancelled : bool
+        Set it, and the query is not scanned if that has not begun.
+    result : ScannedRows, BaseException or None
+        What was found, or the error.
+    """
 
-    def __init__(self, view: View, vector: NDArray[Any], options: SearchOptions, arrived: float) -> None:
+    __slots__ = ("arrived", "cancelled", "done", "kind", "options", "result", "vector", "view")
+
+    def __init__(
+        self,
+        view: View,
+        vector: NDArray[Any],
+        options: SearchOptions,
+        arrived: float,
+        done: Callable[[Scan], object],
+    ) -> None:
         self.view = view
         self.vector = vector
         self.options = options
         self.arrived = arrived
-        self.future: ScanFuture = Future()
+        self.done = done
+        self.cancelled = False
+        self.result: ScannedRows | BaseException | None = None
         # What queries of one scan have in common. Those with a smaller k get the beginning of what the largest finds.
         # In two stages that would be another result, since k decides how many rows the first stage keeps.
         size = options.k if options.stage != "exact" else sum(options.k > most for most in _SIZES)
@@ -102,7 +122,7 @@ class ScanQueue:
     -----
     Thread-safe. The next scan is of the kind of the query that has waited longest, with all of its kind, in order of
     arrival. So no kind, such as those with a large ``k`` or with a filter, waits for more than one scan of each other.
-    A query whose future is cancelled before its scan is not scanned.
+    A query that is cancelled before its scan is not scanned.
     """
 
     def __init__(
@@ -118,7 +138,7 @@ class ScanQueue:
         self._on_scan = on_scan
         self._monotonic = monotonic
         self._changed = threading.Condition()
-        self._waiting: deque[_Query] = deque()
+        self._waiting: deque[Scan] = deque()
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -126,7 +146,7 @@ class ScanQueue:
         """Return the number of queries that wait."""
         return len(self._waiting)
 
-    def submit(self, view: View, vector: NDArray[Any], options: SearchOptions) -> ScanFuture:
+    def submit(self, view: View, vector: NDArray[Any], options: SearchOptions, done: Callable[[Scan], object]) -> Scan:
         """Add a query to those of the next scan of its kind.
 
         Parameters
@@ -137,28 +157,37 @@ class ScanQueue:
             The query.
         options : SearchOptions
             Of the search. Those with the same object as ``mask`` can share a scan.
+        done : callable
+            Called with the scan, on the thread that scans, once it has its result. It must not raise.
 
         Raises
         ------
         ScanQueueFullError, ScanQueueClosedError
             It does not take another query.
         """
-        query = _Query(view, vector, options, self._monotonic())
+        scan = Scan(view, vector, options, self._monotonic(), done)
         with self._changed:
             if self._closed:
                 raise ScanQueueClosedError
             if len(self._waiting) >= self._max_waiting:
                 raise ScanQueueFullError
-            self._waiting.append(query)
+            self._waiting.append(scan)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
                 self._thread.start()
-            self._changed.notify()
-        return query.future
+            if len(self._waiting) == 1:  # else it is awake
+                self._changed.notify()
+        return scan
 
     def scan(self, view: View, vector: NDArray[Any], options: SearchOptions) -> ScannedRows:
         """Search for one vector, and wait for the result. It is the ``scan`` of :class:`SearchOptions`."""
-        return self.submit(view, vector.reshape(1, -1), options).result()
+        found: Future[Scan] = Future()
+        self.submit(view, vector.reshape(1, -1), options, found.set_result)
+        result = found.result().result
+        if isinstance(result, ScannedRows):
+            return result
+        assert result is not None  # noqa: S101  # a scan that is done has one
+        raise result
 
     def close(self) -> None:
         """Take no further query, scan what waits, and end the thread."""
@@ -169,6 +198,9 @@ class ScanQueue:
             self._thread.join()
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # elsewhere it would be the priority of the whole process
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
         while True:
             with self._changed:
                 while not self._waiting and not self._closed:
@@ -180,50 +212,50 @@ class ScanQueue:
                 self._scan(batch)
             batch = []  # a thread that waits keeps no state of a collection
 
-    def _take(self) -> list[_Query]:
+    def _take(self) -> list[Scan]:
         """Remove the queries of the next scan."""
-        batch: list[_Query] = []
-        left: deque[_Query] = deque()
-        kind = None
-        most, largest = self._max_queries, 0
-        for query in self._waiting:
-            if query.future.cancelled():
+        batch: list[Scan] = []
+        left: deque[Scan] = deque()
+        largest = 0
+        for scan in self._waiting:
+            if scan.cancelled:
                 continue
-            if kind is None:
-                kind = query.kind
-            size = max(largest, query.options.k)
-            fits = len(batch) < most and (not batch or size * (len(batch) + 1) <= _MAX_ROWS)
-            if fits and query.kind == kind and query.future.set_running_or_notify_cancel():
-                batch.append(query)
-                largest = size
+            if not batch or (
+                scan.kind == batch[0].kind
+                and len(batch) < self._max_queries
+                and max(largest, scan.options.k) * (len(batch) + 1) <= _MAX_ROWS
+            ):
+                batch.append(scan)
+                largest = max(largest, scan.options.k)
             else:
-                left.append(query)
+                left.append(scan)
         self._waiting = left
         return batch
 
-    def _scan(self, batch: list[_Query]) -> None:
+    def _scan(self, batch: list[Scan]) -> None:
         first, began = batch[0], self._monotonic()
         options = first.options
         try:
-            vectors = first.vector if len(batch) == 1 else np.concatenate([query.vector for query in batch])
+            vectors = first.vector if len(batch) == 1 else np.concatenate([scan.vector for scan in batch])
             found = first.view.index.search(
                 vectors,
-                max(query.options.k for query in batch),
+                max(scan.options.k for scan in batch),
                 mask=options.mask,
                 stage=options.stage,
                 oversample=options.oversample,
                 dimensions=options.dimensions,
             )
         except BaseException as error:  # noqa: BLE001  # it belongs to those who wait
-            for query in batch:
-                query.future.set_exception(error)
+            for scan in batch:
+                scan.result = error
+                scan.done(scan)
             return
         seconds = self._monotonic() - began
         if self._on_scan is not None:
             self._on_scan(len(batch), seconds)
         ids, scores = found.ids, found.scores
-        for place, query in enumerate(batch):
-            row = slice(place, place + 1), slice(query.options.k)
+        for place, scan in enumerate(batch):
+            row = slice(place, place + 1), slice(scan.options.k)
             # Copies: a search that is read slowly does not keep the rows of all others.
-            rows = ScannedRows(ids[row].copy(), scores[row].copy(), len(batch), began - query.arrived, seconds)
-            query.future.set_result(rows)
+            scan.result = ScannedRows(ids[row].copy(), scores[row].copy(), len(batch), began - scan.arrived, seconds)
+            scan.done(scan)

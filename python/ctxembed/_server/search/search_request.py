@@ -64,8 +64,8 @@ class SearchRequest(BaseModel):
     ] = None
     params: Annotated[
         list[_Scalar] | dict[str, _Scalar],
-        Field(max_length=_MAX_PARAMETERS, description="Values for the ? or :name in where."),
-    ] = []
+        Field(default_factory=list, max_length=_MAX_PARAMETERS, description="Values for the ? or :name in where."),
+    ]
     hybrid: Annotated[bool, Field(description="Search the words too, and fuse both rankings.")] = False
     stage: Annotated[Literal["exact", "two-stage"], Field(description="two-stage: bits first, then int8.")] = "exact"
     oversample: Annotated[

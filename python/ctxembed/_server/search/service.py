@@ -17,10 +17,11 @@ import numpy as np
 from pydantic_core import to_json
 
 from ctxembed._collection.hybrid import ranking_of
-from ctxembed._collection.query import SearchOptions, VectorRanking, find_hits, find_rows, scores_of
+from ctxembed._collection.query import SearchOptions, find_hits, find_rows, scores_of
 from ctxembed._errors import CollectionError
 from ctxembed._server.contract import InvalidRequestError
 from ctxembed._server.requests import ErrorResponse
+from ctxembed._server.search.plain_searches import PlainSearches
 from ctxembed._server.search.query_vectors import NoEmbedderError, QueryVectors
 from ctxembed._server.search.scans import ScannedRows, ScanQueue
 from ctxembed._server.search.search_request import problem, vector_of
@@ -117,6 +118,7 @@ class SearchService:
         self.vectors = QueryVectors(
             embedder, queue, config.limits, max_cached=config.cached_queries, on_usage=metrics.usage
         )
+        self._plain = PlainSearches(self.scans)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._filters = ThreadPoolExecutor(_FILTERS, thread_name_prefix="filter")
         self._following: asyncio.Task[None] | None = None
@@ -163,6 +165,7 @@ class SearchService:
                 await self._following
         await self.vectors.close()
         self.scans.close()
+        self._plain.close()
         self._readers.shutdown()
         self._filters.shutdown()
         for served in self.collections.values():
@@ -208,9 +211,9 @@ class SearchService:
         state = served.state
         generation = state.view.generation
         options = await self._options(state, request)
-        hits: list[list[Hit]]
+        several = request.queries is not None
         if not state.view.rows:
-            hits = [[] for _ in (request.texts or ("",))]
+            hits = to_json([[] for _ in request.texts] if several else [])
         else:
             if request.vector is not None:
                 vectors = [vector_of(request.vector, generation)]
@@ -219,14 +222,18 @@ class SearchService:
                 vectors = await self.vectors.vectors(generation, request.texts)
                 timings.add("embed", since)
             if request.hybrid or request.group_by_document or request.neighbours:
-                hits = await self._found_in_steps(state.view, request, vectors, options, timings)
+                found = await self._found_in_steps(state.view, request, vectors, options, timings)
+                hits = to_json(found if several else found[0])
             else:
-                hits = await self._found_in_one_scan(state.view, vectors, options, timings)
+                plain = await self._plain.find(state.view, vectors, options, several=several)
+                hits = plain.hits
+                timings.stages["read"] = plain.seconds
+                for rows in plain.scans:
+                    timings.scanned(rows)
         self.metrics.search(timings.stages)
         head = {"object": "search", "collection": served.name, "model": generation.model}
         tail = {"timings_ms": timings.to_json(), "batch": timings.queries}
-        found = to_json(hits if request.queries is not None else hits[0])
-        return b"".join((to_json(head)[:-1], b',"hits":', found, b",", to_json(tail)[1:]))
+        return b"".join((to_json(head)[:-1], b',"hits":', hits, b",", to_json(tail)[1:]))
 
     async def _options(self, state: ServedState, request: SearchRequest) -> SearchOptions:
         two_stages = {"stage": request.stage, "oversample": request.oversample, "dimensions": request.dimensions}
@@ -250,25 +257,6 @@ class SearchService:
             name = str(error).partition(" ")[0].partition("=")[0]
             place = ("body", name) if name in two_stages else ("body",)
             raise InvalidRequestError([problem(str(error), *place)]) from None
-
-    async def _found_in_one_scan(
-        self, view: View, vectors: Sequence[NDArray[Any]], options: SearchOptions, timings: _Timings
-    ) -> list[list[Hit]]:
-        futures = [asyncio.wrap_future(self.scans.submit(view, vector, options)) for vector in vectors]
-        found = [await futures[0]] if len(futures) == 1 else await asyncio.gather(*futures)
-        since = time.perf_counter()
-
-        def read() -> list[list[Hit]]:
-            return [
-                find_hits(view, VectorRanking(view, vector, replace(options, scan=lambda *_, rows=rows: rows)), options)
-                for vector, rows in zip(vectors, found, strict=True)
-            ]
-
-        hits = await self.in_thread(read)
-        for rows in found:
-            timings.scanned(rows)
-        timings.add("read", since)
-        return hits
 
     async def _found_in_steps(
         self,
