@@ -413,10 +413,17 @@ class HashedEmbedder:
         -------
         str
 
+        Raises
+        ------
+        ValueError
+            The embedder has no such model.
+
         Notes
         -----
         Vectors of two models cannot be compared, even where the API's models share a space.
         """
+        if model not in self._models:
+            raise ValueError(f"model {model!r} is unknown: expected one of {', '.join(self._models)}")
         return f"stand-in:{model}"
 
     def count_tokens(self, documents: Sequence[Sequence[str]]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ctxembed import _core
+from ctxembed._client.options import DEFAULT_BASE_URL
 from ctxembed._errors import MissingKeyError, SpaceError
 from ctxembed._models import get_model
 from ctxembed._planning.prepare import chunk_problems
@@ -115,9 +116,6 @@ class QueryVectors:
         embedder = self._embedder()
         if embedder is not None and self._is_of(embedder, generation):
             return "embedder"
-        space = generation.space
-        if space is not None and space.startswith("stand-in:"):
-            raise NoEmbedderError(f"the collection is of the space {space!r}: start the server with --model stand-in")
         try:
             get_model(generation.model)
         except ValueError:
@@ -127,12 +125,15 @@ class QueryVectors:
             ) from None
         if self._client is None and self._why_no_client is None:
             self._connect()
-        if self._why_no_client is not None:
+        if self._client is None:
             raise NoEmbedderError(self._why_no_client)
+        space = generation.space or ""
+        if space.startswith("stand-in:") and self._client.base_url == DEFAULT_BASE_URL:  # it would be paid for nothing
+            raise NoEmbedderError(f"the collection is of the space {space!r}: start the server with --model stand-in")
         return "api"
 
     def _connect(self) -> None:
-        from ctxembed._client import AsyncClient
+        from ctxembed._client import AsyncClient  # slow to import, and often not needed
 
         try:
             self._client = AsyncClient()

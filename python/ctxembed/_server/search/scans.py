@@ -215,22 +215,25 @@ class ScanQueue:
     def _take(self) -> list[Scan]:
         """Remove the queries of the next scan."""
         batch: list[Scan] = []
-        left: deque[Scan] = deque()
+        rest: list[Scan] = []
+        others: deque[Scan] = deque()
         largest = 0
         for scan in self._waiting:
             if scan.cancelled:
                 continue
-            if not batch or (
-                scan.kind == batch[0].kind
-                and len(batch) < self._max_queries
-                and max(largest, scan.options.k) * (len(batch) + 1) <= _MAX_ROWS
-            ):
+            if batch and scan.kind != batch[0].kind:
+                others.append(scan)
+            elif not batch or self._fits(max(largest, scan.options.k), len(batch) + 1):
                 batch.append(scan)
                 largest = max(largest, scan.options.k)
             else:
-                left.append(scan)
-        self._waiting = left
+                rest.append(scan)
+        others.extend(rest)  # behind the other kinds
+        self._waiting = others
         return batch
+
+    def _fits(self, k: int, queries: int) -> bool:
+        return queries <= self._max_queries and k * queries <= _MAX_ROWS
 
     def _scan(self, batch: list[Scan]) -> None:
         first, began = batch[0], self._monotonic()
