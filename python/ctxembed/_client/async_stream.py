@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import anyio.lowlevel
 
+from ctxembed._client._runtime import spawn_task
 from ctxembed._client.dispatch import Job, abort
 from ctxembed._client.journal import run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from ctxembed._client._policy.clock import Deadline
@@ -121,7 +120,7 @@ class StreamTask:
         if self._ended is not None or self._closed:
             return
         self._ended = anyio.Event()
-        self._cancel = _spawn(self._run, self._scope)
+        self._cancel = spawn_task(self._run, self._scope)
 
     async def _run(self) -> None:
         try:
@@ -282,34 +281,3 @@ class _Source:
             except StopAsyncIteration:
                 return _END
         return next(self._sync, _END)
-
-
-_RUNNING: Final[set[object]] = set()  # an event loop holds weak references to its tasks
-
-
-def _spawn(run: Callable[[], Coroutine[Any, Any, None]], scope: anyio.CancelScope) -> Callable[[], object]:
-    """Start a task that outlives the call, and return a callable that cancels it from any thread.
-
-    A task group must be left by the task that entered it, and an iterator may be dropped in any.
-    """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        import trio  # no dependency: it is running
-
-        token = trio.lowlevel.current_trio_token()
-        trio.lowlevel.spawn_system_task(run)
-
-        def cancel() -> None:
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(scope.cancel)
-    else:
-        task = loop.create_task(run())
-        _RUNNING.add(task)
-        task.add_done_callback(_RUNNING.discard)
-
-        def cancel() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(scope.cancel)
-
-    return cancel

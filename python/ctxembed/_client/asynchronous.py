@@ -76,6 +76,9 @@ class AsyncClient(BaseClient):
     requests_per_minute, tokens_per_minute : float, optional
         Rate limits that you know of. One second's worth may start at once; beyond it requests are spaced. Clients of
         one key and host that give the same limit share it.
+    coalesce : float, optional
+        Seconds for which :meth:`embed`, :meth:`embed_queries` and :meth:`embed_texts` wait for other such calls, to
+        share requests with them. See the notes. Default: each call sends its own.
     limits : Limits
         The limits of a request.
     token_counter : TokenCounter or callable, optional
@@ -120,6 +123,13 @@ class AsyncClient(BaseClient):
     A client belongs to one thread. It may be used in one event loop after another; close it in the last of them.
     Cancelling the task that awaits a call cancels its requests. :meth:`embed` checks and counts documents of more than
     a million characters in all in a worker thread, ``token_counter`` included. A client cannot be pickled.
+
+    With ``coalesce``, calls of several tasks that are under way at once share requests if each fits one request and
+    they agree in model, dimensions, format, role and method. A shared request keeps the limits of a request, and takes
+    calls in until it starts: ``coalesce`` seconds after the first call, or later where the rate or the concurrency lets
+    it start later. Each call has its own rows, failures and deadline, and can be cancelled alone. Tokens and cost are
+    divided by estimated tokens, and the shares add up to what was reported; the request is counted for its first call.
+    A copy of :meth:`with_options` shares requests with its original if it changes ``deadline`` alone.
 
     Retries and failures are logged to ``logging.getLogger("ctxembed")`` with details in ``record.ctxembed``, without
     the key and texts. ``docs/failures.md`` describes what happens at each failure.
@@ -442,6 +452,8 @@ class AsyncClient(BaseClient):
         self._closed = True
         if self._owns_connections:
             self._state.connections.closed = True
+            if self._coalescer is not None:
+                self._coalescer.close()
             await self._state.connections.aclose()
         while self._state.is_storing():  # in the tasks of its calls, which go on in this event loop
             await anyio.sleep(_POLL)
@@ -535,5 +547,5 @@ class AsyncClient(BaseClient):
             meter = ProgressMeter(planned, assembly, report, self._state.clock)
             with attach_partial(assembly):
                 job = Job(planned.template, meter.add, deadline, journal=self._journal_writer(), unstored=assembly.add)
-                await self._dispatcher.run(job, planned.batches)
+                await self._dispatch(planned, job)
         return result_or_error(assembly, on_error)

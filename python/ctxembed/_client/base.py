@@ -22,6 +22,7 @@ from ctxembed._client._policy.rate_limiter import shared_rate_limiter
 from ctxembed._client._policy.retry import RetryBudget, RetryPolicy
 from ctxembed._client._runtime import current_event_loop, is_trio
 from ctxembed._client.batches import Batch, attach_no_vectors, plan_call
+from ctxembed._client.coalescing import Coalescer
 from ctxembed._client.dispatch import Dispatcher
 from ctxembed._client.endpoint import CONTEXTUALIZED, TEXTS, RequestTemplate
 from ctxembed._client.hooks import Hooks
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from ctxembed._client._http.credentials import KeySource
     from ctxembed._client._policy.clock import Clock, Deadline
     from ctxembed._client.batches import PlannedCall
+    from ctxembed._client.dispatch import Job
     from ctxembed._client.progress import Progress
     from ctxembed._planning.limits import Limits
     from ctxembed._planning.prepare import PreparedDocuments
@@ -90,6 +92,10 @@ class BaseClient:
         self._state = self._create_state(key, origin)
         self._owns_connections = origin is None or self._state.connections is not origin._state.connections  # noqa: SLF001
         self._dispatcher = Dispatcher(self._state)
+        window = self._options["coalesce"]
+        self._coalescer = (
+            None if window is None else Coalescer(window, self._dispatcher, self._state, self._options["limits"])
+        )
 
     def _create_state(self, key: KeySource, origin: BaseClient | None) -> ClientState:
         """Check the options and create the state; share with ``origin`` what the options leave the same."""
@@ -119,6 +125,7 @@ class BaseClient:
         # The SSL context, not its path: a copy with a context of its own would need connections of its own.
         options.update(base_url=base_url, verify=settings.verify)
         limiter = ConcurrencyLimiter(concurrency, current_event_loop)
+        options["coalesce"] = check_rate("coalesce", options["coalesce"])
         budget = RetryBudget(share, max(_RETRY_RESERVE, 2 * concurrency))
         hedging, calibrations, connections = HedgingPolicy(hedge), ModelCalibrations(), Connections(settings)
         if origin is not None:
@@ -182,6 +189,8 @@ class BaseClient:
             raise key
         copy = type(self).__new__(type(self))
         BaseClient.__init__(copy, {**self._options, **changed}, key, self)
+        if set(changed) <= {"deadline"} and key is self._state.key:  # what it sends is what this client would send
+            copy._coalescer = self._coalescer  # noqa: SLF001
         return copy
 
     def _check_open(self) -> None:
@@ -325,6 +334,13 @@ class BaseClient:
             model=get_model(template.model),
             **more,
         )
+
+    async def _dispatch(self, planned: PlannedCall, job: Job) -> None:
+        """Send the batches of a call: together with those of other calls, if it has one and ``coalesce`` is set."""
+        if self._coalescer is not None and len(planned.batches) == 1:
+            await self._coalescer.run(planned, job)
+        else:
+            await self._dispatcher.run(job, planned.batches)
 
     def _journal_writer(self) -> JournalWriter | None:
         """Create the writer of one call, if the client has a journal."""

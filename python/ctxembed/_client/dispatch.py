@@ -21,7 +21,7 @@ from ctxembed._results import NO_USAGE
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from anyio.abc import TaskGroup
 
@@ -179,6 +179,20 @@ class Dispatcher:
                     group.start_soon(self._send, group, job, batch)
                 else:
                     _emit(group, job, self._request(job, batch).outcome(job.fatal))
+        if job.abort is not None:
+            raise job.abort
+
+    async def run_late(self, job: Job, compose: Callable[[], Awaitable[Batch]]) -> None:
+        """Send one batch, which ``compose`` returns once a slot is free, and the pieces that it is split into."""
+        concurrency = self._state.pacing.concurrency
+        await concurrency.acquire()
+        try:
+            batch = await compose()
+        except BaseException:
+            concurrency.release()
+            raise
+        async with anyio.create_task_group() as group:
+            await self._send(group, job, batch)
         if job.abort is not None:
             raise job.abort
 

@@ -79,6 +79,7 @@ class _SharedOptions(TypedDict, total=False):
     max_concurrency: int
     requests_per_minute: float | None
     tokens_per_minute: float | None
+    coalesce: float | None
     limits: Limits
     token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
     default_headers: Mapping[str, str] | None
@@ -118,6 +119,7 @@ DEFAULTS: Final[ClientOptions] = {
     "max_concurrency": 8,
     "requests_per_minute": None,
     "tokens_per_minute": None,
+    "coalesce": None,
     "limits": Limits(),
     "token_counter": None,
     "default_headers": None,

@@ -65,6 +65,9 @@ class Client(BaseClient):
     requests_per_minute, tokens_per_minute : float, optional
         Rate limits that you know of. One second's worth may start at once; beyond it requests are spaced. Clients of
         one key and host that give the same limit share it.
+    coalesce : float, optional
+        Seconds for which :meth:`embed`, :meth:`embed_queries` and :meth:`embed_texts` wait for other such calls, to
+        share requests with them. See the notes. Default: each call sends its own.
     limits : Limits
         The limits of a request.
     token_counter : TokenCounter or callable, optional
@@ -113,6 +116,13 @@ class Client(BaseClient):
     work while the interpreter shuts down too, in other threads and ``atexit`` functions: where no thread can be
     started, the caller's own sends the requests. After
     ``fork()`` the child creates a thread and connections of its own. A client cannot be pickled.
+
+    With ``coalesce``, calls of several threads that are under way at once share requests if each fits one request and
+    they agree in model, dimensions, format, role and method. A shared request keeps the limits of a request, and takes
+    calls in until it starts: ``coalesce`` seconds after the first call, or later where the rate or the concurrency lets
+    it start later. Each call has its own rows, failures and deadline, and can be interrupted alone. Tokens and cost are
+    divided by estimated tokens, and the shares add up to what was reported; the request is counted for its first call.
+    A copy of :meth:`with_options` shares requests with its original if it changes ``deadline`` alone.
 
     Retries and failures are logged to ``logging.getLogger("ctxembed")`` with details in ``record.ctxembed``, without
     the key and texts. ``docs/failures.md`` describes what happens at each failure.
@@ -528,7 +538,7 @@ class Client(BaseClient):
             def work(put: Callable[[Progress], object]) -> Coroutine[Any, Any, None]:
                 meter = ProgressMeter(planned, assembly, put if report is not None else None, self._state.clock)
                 job = Job(planned.template, meter.add, deadline, journal=self._journal_writer(), unstored=assembly.add)
-                return self._dispatcher.run(job, planned.batches)
+                return self._dispatch(planned, job)
 
             with attach_partial(assembly):
                 self._wait(work, report)

@@ -68,6 +68,11 @@ class Pacing:
         """Start an attempt if it need not wait."""
         return self._reserve(tokens) == 0
 
+    def delay(self, tokens: int) -> float:
+        """Return the seconds after which an attempt of ``tokens`` may start, and start none."""
+        now = self._clock.monotonic()
+        return self.rate_limiter.delay(tokens, self._request_bucket, self._token_bucket, now)
+
     def blocked(self, tokens: int = 0) -> float:
         """Return the seconds for which the API allows no attempt of ``tokens``."""
         return self.rate_limiter.blocked(self._clock.monotonic(), tokens)

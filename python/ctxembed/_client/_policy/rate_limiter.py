@@ -149,10 +149,7 @@ class RateLimiter:
     def reserve(self, tokens: int, request_bucket: Bucket | None, token_bucket: Bucket | None, now: float) -> float:
         """Start a request of ``tokens`` and return 0, or return the seconds after which to ask again."""
         with self._lock:
-            start = max(self._rate.earliest_start(now), self._allowed_from(tokens, now))
-            for bucket in (request_bucket, token_bucket):
-                if bucket is not None:
-                    start = max(start, bucket.earliest_start(now))
+            start = self._earliest_start(tokens, request_bucket, token_bucket, now)
             if start > now:
                 return start - now
             self._rate.start(now)
@@ -165,6 +162,11 @@ class RateLimiter:
             if token_bucket is not None:
                 token_bucket.take(tokens, now)
             return 0.0
+
+    def delay(self, tokens: int, request_bucket: Bucket | None, token_bucket: Bucket | None, now: float) -> float:
+        """Return the seconds after which a request of ``tokens`` may start, and start none."""
+        with self._lock:
+            return self._earliest_start(tokens, request_bucket, token_bucket, now) - now
 
     def settle(self, reserved: int, actual: int | None, token_bucket: Bucket | None) -> None:
         """Replace the tokens that were reserved by those that the API counted."""
@@ -218,6 +220,15 @@ class RateLimiter:
             with self._lock:
                 for kind, (remaining, reset) in found.items():
                     self._remaining[kind] = remaining, now + reset
+
+    def _earliest_start(
+        self, tokens: int, request_bucket: Bucket | None, token_bucket: Bucket | None, now: float
+    ) -> float:
+        start = max(self._rate.earliest_start(now), self._allowed_from(tokens, now))
+        for bucket in (request_bucket, token_bucket):
+            if bucket is not None:
+                start = max(start, bucket.earliest_start(now))
+        return start
 
     def _allowed_from(self, tokens: int, now: float) -> float:
         start = max(now, self._blocked_until)
