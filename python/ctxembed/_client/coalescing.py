@@ -7,9 +7,10 @@ it: :class:`AsyncClient` in the caller's event loop, :class:`Client` in that of 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import numpy as np
@@ -20,7 +21,7 @@ from ctxembed._client.batches import Batch, Outcome
 from ctxembed._client.dispatch import Job
 from ctxembed._client.endpoint import is_refusal
 from ctxembed._costs import divide_cost, divide_int
-from ctxembed._errors import APITimeoutError, ClosedClientError
+from ctxembed._errors import APITimeoutError, ClosedClientError, CtxembedError
 from ctxembed._results import NO_USAGE, Embeddings, Usage
 
 if TYPE_CHECKING:
@@ -328,9 +329,10 @@ class _SharedRequest:
         self.tokens += sign * batch.tokens
 
     def fail(self, error: BaseException) -> None:
-        """End the calls that still wait."""
+        """End the calls that still wait, each with an exception of its own, which takes a ``.partial``."""
         for caller in self.callers:
-            caller.end(error)
+            if caller.is_waiting:
+                caller.end(_copy_of(error))
 
     def compose(self) -> Batch:
         """Return the documents of all callers as one batch. From now on none is added."""
@@ -415,8 +417,7 @@ class _SharedRequest:
         return error
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """The documents of one caller in a batch.
 
     Parameters
@@ -442,6 +443,20 @@ class _Part:
             return found
         offsets = found.offsets[self.at : self.at + count + 1]
         return replace(found, vectors=found.vectors[offsets[0] : offsets[-1]].copy(), offsets=offsets - offsets[0])
+
+
+def _copy_of(error: BaseException) -> BaseException:
+    """Return a copy of an exception. Where its class allows none, it is the cause of another."""
+    try:
+        found = copy(error)
+    except Exception:  # noqa: BLE001  # a class of the caller's
+        found = None
+    if type(found) is not type(error):
+        found = CtxembedError(f"the request, which other calls share, failed with {type(error).__name__}: {error}")
+        found.__cause__ = error
+        return found
+    found.__cause__ = error.__cause__
+    return found.with_traceback(error.__traceback__)
 
 
 def divide_usage(usage: Usage, weights: Sequence[int]) -> list[Usage]:

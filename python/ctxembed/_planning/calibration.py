@@ -39,7 +39,7 @@ _RANGE: Final = (0.6, 2.0)  # bounds of the factors
 def classes_of(characters: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the class of each document, from its characters and its UTF-8 bytes."""
     per_character = size / np.maximum(characters, 1)
-    return np.searchsorted(_STEPS, per_character).astype(np.int64)
+    return _STEPS.searchsorted(per_character).astype(np.int64)
 
 
 class TokenCalibration:
@@ -161,4 +161,6 @@ class ModelCalibrations:
 
     def of(self, model: str) -> TokenCalibration:
         """Return the calibration of a model's vocabulary."""
-        return self._by_separator.setdefault(get_model(model).separator, TokenCalibration())
+        separator = get_model(model).separator
+        found = self._by_separator.get(separator)
+        return self._by_separator.setdefault(separator, TokenCalibration()) if found is None else found

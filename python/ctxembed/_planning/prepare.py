@@ -194,6 +194,8 @@ def pack_documents(
 ) -> PreparedDocuments:
     """Pack the sendable documents, or those of them that are ``wanted``, a bool for each document."""
     sendable = prepared.sendable if wanted is None else prepared.sendable & wanted
+    if len(sendable) == 1 and sendable[0]:  # a query
+        return replace(prepared, requests=[np.zeros(1, np.int64)], lower_bound=1)
     tokens, chunk_counts = prepared.tokens, prepared.chunk_counts
     shared, alone = np.flatnonzero(sendable & ~prepared.alone), np.flatnonzero(sendable & prepared.alone)
     texts = tokens[shared] - np.maximum(chunk_counts[shared] - 1, 0)
@@ -329,7 +331,7 @@ def _prepare(
     flat = list(chain.from_iterable(rows))
     chunk_counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(chunk_counts, out=offsets[1:])
+    chunk_counts.cumsum(out=offsets[1:])
     lower, best, upper, faults = chunk_tokens(flat, token_counter, model)
     separators = np.maximum(chunk_counts - 1, 0)
     exact = token_counter is not None
@@ -338,7 +340,7 @@ def _prepare(
     if learning:
         per_chunk.append(np.fromiter(map(len, flat), dtype=np.int64, count=len(flat)))
     sums = np.zeros((len(per_chunk), len(flat) + 1), dtype=np.int64)
-    np.cumsum(per_chunk, axis=1, out=sums[:, 1:])
+    np.array(per_chunk).cumsum(axis=1, out=sums[:, 1:])
     ends = sums[:, offsets]
     texts = ends[:, 1:] - ends[:, :-1]  # of documents, separators not included
     least, tokens, tokens_upper = texts[:3] + separators
@@ -350,7 +352,7 @@ def _prepare(
         classes = classes_of(characters, size)
         estimates[np.arange(len(rows)), classes] = text_tokens
         learned = np.ceil(text_tokens * calibration.factors[classes]).astype(np.int64)
-        tokens = np.clip(learned + separators, least, tokens_upper)
+        tokens = np.minimum(np.maximum(learned + separators, least), tokens_upper)
     problems = [
         *_document_problems(chunk_counts, least, limits, exact=exact, first_document=first_document),
         *chunk_problems(faults, offsets, first_document, model.separator),
@@ -386,14 +388,14 @@ def _document_problems(
     exact: bool,
     first_document: int,
 ) -> Iterable[Problem]:
-    for i in np.flatnonzero(chunk_counts == 0).tolist():
+    for i in (chunk_counts == 0).nonzero()[0].tolist():
         yield Problem(first_document + i, None, "has no chunks: a document needs at least one")
-    for i in np.flatnonzero(chunk_counts > limits.chunks).tolist():
+    for i in (chunk_counts > limits.chunks).nonzero()[0].tolist():
         reason = f"has {chunk_counts[i]} chunks, more than limits.chunks = {limits.chunks} allows a request"
         yield Problem(first_document + i, None, reason)
     name = "tokens_per_document" if limits.tokens_per_document <= limits.tokens else "tokens"
     limit = getattr(limits, name)
-    for i in np.flatnonzero(least > limit).tolist():
+    for i in (least > limit).nonzero()[0].tolist():
         quantity = f"{least[i]}" if exact else f"at least {least[i]}"
         yield Problem(first_document + i, None, f"has {quantity} tokens, more than limits.{name} = {limit}")
 
