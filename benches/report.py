@@ -82,9 +82,9 @@ NOTES = {
     "pacing": "First, a leaky bucket of a rate unknown to the clients: the share of the rate that was used, and of the "
     "requests that were refused, after the first minute. Then a server with latency alone: the time as a multiple of "
     "requests x latency / concurrency.",
-    "coalescing": "Processor time of a call of `embed_queries` with one text, of 200 coroutines, that of the coroutines "
-    "included; the calls that failed; the share of the 20 requests a second that the server allows; and the median time "
-    "of a call beyond the 50 ms that the server takes. `coalesce` is the window in seconds.",
+    "coalescing": "Processor time of a call of `embed_queries` with one text, of 200 coroutines, whose own work is "
+    "included; the calls that failed; the share of the 20 requests a second that the server allows; and the median "
+    "time of a call beyond the 50 ms that the server takes. `coalesce` is the window in seconds.",
     "soak": "Each job runs in a separate process. Memory is the peak beyond the documents and the result. The peer "
     "retries as often.",
 }

@@ -105,6 +105,20 @@ def test_a_call_cancelled_in_the_window_is_not_sent(run, scripted_server):
     assert sorted(request["input"]) == [["b"], ["c"], ["d"]]
 
 
+def test_calls_cancelled_before_their_task_begins_leave_nothing(run, scripted_server):
+    async def main():
+        async with AsyncClient(KEY, base_url=scripted_server.base_url, coalesce=MINUTE) as client:
+            for _ in range(3):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await client.embed_queries(["a"])
+                assert scope.cancelled_caught
+                assert not client._coalescer._open
+
+    run(main)
+    assert scripted_server.requests == []
+
+
 def test_cancelling_one_caller_cancels_no_other(run, server, control):
     control.faults({"delay": 0.5})
     sums = []

@@ -25,11 +25,12 @@ from ctxembed._errors import APITimeoutError, ClosedClientError, CtxembedError
 from ctxembed._results import NO_USAGE, Embeddings, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ctxembed._client.batches import PlannedCall
     from ctxembed._client.dispatch import Dispatcher
     from ctxembed._client.endpoint import RequestTemplate
+    from ctxembed._client.journal import JournalWriter
     from ctxembed._client.state import ClientState
     from ctxembed._planning.limits import Limits
 
@@ -98,7 +99,7 @@ class Coalescer:
             shared = self._open[key] = _SharedRequest(key, self._limits)
             self._unsent.add(shared)
             shared.add(caller)
-            shared.cancel = spawn_task(partial(self._send, shared), shared.scope)
+            spawn_task(partial(self._send, shared, caller.job.journal), shared.scope)
         else:
             shared.add(caller)
         if shared.is_full:
@@ -116,17 +117,17 @@ class Coalescer:
         shared.remove(caller)
         if not shared.has_callers:
             self._close(shared)
-            shared.cancel()
+            shared.scope.cancel()
             with anyio.CancelScope(shield=True):
                 await shared.ended.wait()
 
-    async def _send(self, shared: _SharedRequest) -> None:
-        """Send a shared request, in a task of its own."""
+    async def _send(self, shared: _SharedRequest, journal: JournalWriter | None) -> None:
+        """Send a shared request, in a task of its own. All callers may have left before it begins."""
         template, _ = shared.key
         job = Job(
             template,
             shared.emit,
-            journal=shared.callers[0].job.journal,
+            journal=journal,
             unstored=shared.add_unstored,
             admit=shared.is_wanted,
             settled=shared.settle,
@@ -154,7 +155,7 @@ class Coalescer:
             if too_late or state.pacing.blocked(shared.tokens) > state.retry.max_wait:
                 break  # the request fails at once, with the error of this
             await state.clock.sleep(seconds)
-        if state.connections.closed:
+        if state.connections.closed or not shared.has_callers:
             raise ClosedClientError("the client was closed during the call")
         self._close(shared)
         self._unsent.discard(shared)
@@ -166,7 +167,7 @@ class Coalescer:
         for shared in [*self._unsent]:
             self._close(shared)
             shared.fail(ClosedClientError("the client was closed during the call"))
-            shared.cancel()
+            shared.scope.cancel()
 
 
 async def _wait(event: anyio.Event, seconds: float | None) -> None:
@@ -265,8 +266,6 @@ class _SharedRequest:
         Around its task, and around the wait for further callers.
     ended : Event
         Set when its task has ended.
-    cancel : callable
-        Cancels its task.
     """
 
     def __init__(self, key: tuple[RequestTemplate, str], limits: Limits) -> None:
@@ -276,7 +275,6 @@ class _SharedRequest:
         self.is_sent = False
         self.scope, self.window = anyio.CancelScope(), anyio.CancelScope()
         self.ended = anyio.Event()
-        self.cancel: Callable[[], object] = self.scope.cancel
         self._limits = limits
         self._documents = self._chunks = 0
         self._starts: list[int] = []  # position of the first document of each caller
@@ -309,7 +307,8 @@ class _SharedRequest:
     @property
     def deadline(self) -> Deadline:
         """The latest deadline of its callers."""
-        return max((caller.job.deadline for caller in self.callers), key=lambda deadline: deadline.at)
+        deadlines = (caller.job.deadline for caller in self.callers)
+        return max(deadlines, key=lambda deadline: deadline.at, default=Deadline())
 
     def add(self, caller: _Caller) -> None:
         """Add a caller."""
