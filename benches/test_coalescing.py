@@ -91,7 +91,7 @@ class CallsCase(Case):
     def prepared(self) -> str:
         """Return the address of the server, with its limit and without counts."""
         base_url = serving.server(ServerConfig(latency=LATENCY))
-        limits = {"requests_per_minute": 60 * RATE, "burst": RATE, "retry_after": "seconds"}
+        limits = {"requests_per_minute": 60 * RATE, "burst": 2 * RATE, "retry_after": "seconds"}
         serving.call_server(base_url, "POST", "/faults", {"limits": limits})
         serving.call_server(base_url, "DELETE", "/stats")
         return base_url
@@ -121,6 +121,7 @@ async def _calls(case: CallsCase, base_url: str) -> Measured:
     async with ctxembed.AsyncClient(
         serving.KEY, base_url=base_url, coalesce=case.window, requests_per_minute=60 * RATE
     ) as client:
+        await client.embed_queries(["the connection is open"])
         begin = time.monotonic() + START
 
         async def work(first: int) -> None:

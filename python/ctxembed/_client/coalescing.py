@@ -6,11 +6,12 @@ it: :class:`AsyncClient` in the caller's event loop, :class:`Client` in that of 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 import numpy as np
@@ -36,12 +37,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Coalescer", "divide_usage"]
 
+_CROWD: Final = 32
+"""Calls of a request from which on the next window begins at once. Fewer wait for others for all of the time."""
+
 
 class Coalescer:
     """Send calls of a client in shared requests.
 
     A request takes calls in from its first one until it starts. That is when the window has passed, a slot is free and
-    the rate allows it, so that requests grow where they have to wait.
+    the rate allows it, so that requests grow where they have to wait. After a request of many calls the next window
+    begins at once, not with its first call. Else each window would begin later by the time that the rows of the one
+    before take, and callers that call again and again would come together in ever fewer requests.
 
     Parameters
     ----------
@@ -67,6 +73,7 @@ class Coalescer:
         self._event_loop = event_loop
         self._open: dict[tuple[RequestTemplate, str], _SharedRequest] = {}
         self._unsent: set[_SharedRequest] = set()
+        self._window_ends: dict[tuple[RequestTemplate, str], float] = {}  # of windows that have begun already
 
     async def run(self, planned: PlannedCall, job: Job) -> None:
         """Send the only batch of a call. Its outcomes go to ``job.emit``, as those of :meth:`Dispatcher.run`."""
@@ -135,7 +142,8 @@ class Coalescer:
         try:
             with shared.scope:
                 with shared.window:
-                    await self._state.clock.sleep(self._window)
+                    left = self._window_ends.pop(shared.key, -math.inf) - self._state.clock.monotonic()
+                    await self._state.clock.sleep(max(left, 0.0) if left > -self._window else self._window)
                 await self._dispatcher.run_late(job, partial(self._compose, shared, job))
         except BaseException as error:
             if isinstance(error, anyio.get_cancelled_exc_class()):
@@ -159,6 +167,8 @@ class Coalescer:
             raise ClosedClientError("the client was closed during the call")
         self._close(shared)
         self._unsent.discard(shared)
+        if len(shared.callers) >= _CROWD:
+            self._window_ends[shared.key] = state.clock.monotonic() + self._window
         job.deadline = shared.deadline
         return shared.compose()
 
