@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,8 +49,8 @@ class Measured:
     """
 
     seconds: float
-    rows: list[np.ndarray | None]
-    latencies: list[float]
+    rows: list[np.ndarray | None] = field(repr=False)  # asyncio asks for the repr of what a task returns
+    latencies: list[float] = field(repr=False)
     counts: list[tuple[int, int]]
 
 

@@ -320,6 +320,22 @@ def test_a_request_takes_calls_in_while_the_rate_lets_it_wait(options, scripted_
     assert [len(request["input"]) for request in scripted_server.requests] == [1, 30]
 
 
+@pytest.mark.parametrize(("calls", "seconds_later", "wait"), [(40, 10, 50), (40, 70, 0), (40, 130, 60), (20, 10, 60)])
+def test_windows_follow_each_other_after_many_calls(options, scripted_server, clock, calls, seconds_later, wait):
+    async def main():
+        async with AsyncClient(KEY, **options, coalesce=60, clock=clock) as client:
+            async with anyio.create_task_group() as group:
+                for number in range(calls):
+                    group.start_soon(client.embed_queries, [f"query {number}"])
+            clock.advance(seconds_later)
+            await client.embed_queries(["one more"])
+            await client.embed_queries(["another"])
+
+    anyio.run(main)
+    assert [len(request["input"]) for request in scripted_server.requests] == [calls, 1, 1]
+    assert clock.slept == [60, wait, 60]
+
+
 # Usage
 
 

@@ -410,8 +410,8 @@ class _SharedRequest:
         return [
             (
                 part,
-                replace(
-                    outcome, batch=batch, embeddings=part.rows(outcome), error=self._error(part, outcome), usage=usage
+                Outcome(
+                    batch, part.rows(outcome), self._error(part, outcome), outcome.attempts, outcome.retries, usage
                 ),
             )
             for part, batch, usage in zip(parts, batches, usages, strict=True)
@@ -451,7 +451,15 @@ class _Part(NamedTuple):
         if found is None or count == len(outcome.batch.documents):
             return found
         offsets = found.offsets[self.at : self.at + count + 1]
-        return replace(found, vectors=found.vectors[offsets[0] : offsets[-1]].copy(), offsets=offsets - offsets[0])
+        return Embeddings(
+            vectors=found.vectors[offsets[0] : offsets[-1]].copy(),
+            offsets=offsets - offsets[0],
+            model=found.model,
+            dimensions=found.dimensions,
+            encoding_format=found.encoding_format,
+            space=found.space,
+            input_type=found.input_type,
+        )
 
 
 def _copy_of(error: BaseException) -> BaseException:

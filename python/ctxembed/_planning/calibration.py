@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "ModelCalibrations", "TokenCalibration", "classes_of"]
+__all__ = ["CLASSES", "ModelCalibrations", "TokenCalibration", "class_of", "classes_of"]
 
-_STEPS: Final = np.array([1.05, 1.5, 2.2])
+_STEPS: Final = (1.05, 1.5, 2.2)
 """Bytes per character that separate the classes of text: ASCII, some of other scripts, about half, most."""
+
+_STEPS_ARRAY: Final = np.array(_STEPS)
 
 CLASSES: Final = len(_STEPS) + 1
 """Number of classes of text. The error of the estimate differs between them."""
@@ -39,7 +42,12 @@ _RANGE: Final = (0.6, 2.0)  # bounds of the factors
 def classes_of(characters: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the class of each document, from its characters and its UTF-8 bytes."""
     per_character = size / np.maximum(characters, 1)
-    return _STEPS.searchsorted(per_character).astype(np.int64)
+    return _STEPS_ARRAY.searchsorted(per_character).astype(np.int64)
+
+
+def class_of(characters: int, size: int) -> int:
+    """Return the class of one document."""
+    return bisect_left(_STEPS, size / max(characters, 1))
 
 
 class TokenCalibration:
