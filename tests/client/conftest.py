@@ -183,6 +183,7 @@ class ScriptedServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else the body waits for the acknowledgement of the headers
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))

@@ -476,12 +476,31 @@ def test_many_refused_calls_do_not_fail_the_others(options, scripted_server):
     scripted_server.script = script
     # Of one call's documents the first would count as refused too, after many requests with nothing accepted.
     calls = [("embed_queries", ["good"], {})] + [("embed_queries", [f"poison {i}"], {}) for i in range(199)]
-    good, *refused = Calls("asyncio")(calls, **options, limits=limit(200))
+    good, *refused = Calls("asyncio")(calls, **options, limits=limit(200), max_concurrency=1)
     assert_rows(good, ["good"])
     assert {type(result) for result in refused} == {ctxembed.EmbedError}
     sizes = [len(request["input"]) for request in scripted_server.requests]
     assert sizes[0] == 200
     assert len(sizes) < 2 * 200 - 1  # it was not halved to the end
+    assert min(failure.attempts for result in refused for failure in result.failures) > 2
+
+
+def test_usage_of_pieces_that_are_given_up_is_not_lost(options, scripted_server):
+    discarded = []
+
+    def script(request):
+        if len(scripted_server.requests) % 2:
+            discarded.append({"input": request["input"][:-1]})
+            return 200, {}, response_body(request["input"][:-1])
+        return 400, {}, b"no"
+
+    scripted_server.script = script
+    more = {"clock": WindowClock(), "retry_budget": 1.0, "max_concurrency": 1}
+    results = Calls("asyncio")(queries(200), **options, limits=limit(200), **more)
+    assert 200 < len(scripted_server.requests) < 2 * (2 * 200 - 1)
+    tokens, cost = reported(discarded)
+    total = total_usage(results)
+    assert (total.discarded.total_tokens, total.discarded.cost_usd) == (tokens, cost)
 
 
 def test_an_error_that_all_requests_meet_fails_all_callers(call_all, options, scripted_server):

@@ -231,9 +231,9 @@ class _Caller:
         else:
             self._settle(part)
 
-    def add_unsent(self, part: _Part, batch: Batch) -> None:
+    def add_unsent(self, part: _Part, outcome: Outcome) -> None:
         """Leave a part of its documents for requests of its own."""
-        self.unsent.append(batch)
+        self.unsent.append(replace(outcome.batch, attempts=outcome.attempts, spent=outcome.usage))
         self._settle(part)
 
     def _settle(self, part: _Part) -> None:
@@ -378,7 +378,7 @@ class _SharedRequest:
         is_given_up = outcome is not self._settled and outcome.error is not None and is_refusal(outcome.error)
         for part, own in self._divide(outcome):
             if is_given_up and len(self.callers) > 1:
-                part.caller.add_unsent(part, own.batch)
+                part.caller.add_unsent(part, own)
             else:
                 part.caller.add(part, own)
 
