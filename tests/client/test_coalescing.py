@@ -279,6 +279,22 @@ def test_large_documents_do_not_wait_for_what_does_not_fit(call_all, options, sc
     assert [result.usage.requests for result in results] == [1] * 4
 
 
+def test_a_document_that_may_be_too_large_is_sent_alone(call_all, options, scripted_server):
+    limits = ctxembed.Limits(tokens_per_document=100)
+    large = "un\u00edv " * 30
+    assert ctxembed.plan([[large], ["b"]], limits=limits).requests == 2
+
+    def script(request):
+        bad = any(chunks == [large] for chunks in request["input"])
+        return (400, {}, b"no") if bad else (200, {}, response_body(request["input"]))
+
+    scripted_server.script = script
+    calls = [*queries(5), ("embed_queries", [large], {}), *queries(5)]
+    results = call_all(calls, **options, limits=limits, coalesce=1.0)
+    assert isinstance(results[5], ctxembed.EmbedError)
+    assert sorted(len(request["input"]) for request in scripted_server.requests) == [1, 10]
+
+
 def test_a_request_takes_calls_in_while_it_waits_for_a_slot(server, control):
     control.faults({"delay": 1.0})
 

@@ -337,7 +337,7 @@ class BaseClient:
 
     async def _dispatch(self, planned: PlannedCall, job: Job) -> None:
         """Send the batches of a call: together with those of other calls, if it has one and ``coalesce`` is set."""
-        if self._coalescer is not None and len(planned.batches) == 1:
+        if self._coalescer is not None and len(planned.batches) == 1 and not planned.batches[0].alone:
             await self._coalescer.run(planned, job)
         else:
             await self._dispatcher.run(job, planned.batches)

@@ -82,6 +82,8 @@ class Batch:
         Chunks of each document.
     keys : list of bytes
         The key of each document, for the journal. Empty without a journal.
+    alone : bool
+        Whether its one document shares no request, because it may be too large.
     """
 
     documents: list[list[str]] = field(repr=False)
@@ -94,6 +96,7 @@ class Batch:
     body: bytes | None = field(default=None, repr=False)
     shape: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list, repr=False)
+    alone: bool = False
 
     def __post_init__(self) -> None:
         if not self.shape:
@@ -233,6 +236,7 @@ def batches_of(prepared: PreparedDocuments, keys: Mapping[int, bytes] | None = N
             int(prepared.tokens[positions].sum()),
             root,
             estimate=prepared.estimate_of(positions),
+            alone=bool(prepared.alone[at[0]]),
         )
         if keys is not None:
             batch.keys = [keys[position] for position in at]
