@@ -82,9 +82,12 @@ NOTES = {
     "pacing": "First, a leaky bucket of a rate unknown to the clients: the share of the rate that was used, and of the "
     "requests that were refused, after the first minute. Then a server with latency alone: the time as a multiple of "
     "requests x latency / concurrency.",
-    "coalescing": "Processor time of a call of `embed_queries` with one text, of 200 coroutines, whose own work is "
-    "included; the calls that failed; the share of the 20 requests a second that the server allows; and the median "
-    "time of a call beyond the 50 ms that the server takes. `coalesce` is the window in seconds.",
+    "coalescing": "Two hundred coroutines make ten calls of `embed_queries` with one text a second each; the server "
+    "takes 50 ms for a request and allows 20 a second. First the processor time of a call, without that of the "
+    "coroutines themselves. Then the calls that could be made, where not all, and that failed; the share of the "
+    "allowed requests that was used; the median time of a call; and what it adds to the least that a client of that "
+    "rate could reach: the median time of a request, and the 25 ms until the next one is allowed. `coalesce` is the "
+    "window in seconds.",
     "soak": "Each job runs in a separate process. Memory is the peak beyond the documents and the result. The peer "
     "retries as often.",
 }

@@ -32,7 +32,6 @@ DIMENSIONS = 128
 LATENCY = 0.05
 RATE = 20  # requests that the server allows a second
 WAIT = 0.5 / RATE  # median seconds until the next request is allowed, of calls that come evenly
-DEADLINE = 1.0  # seconds of a call without coalesce, of which most would wait for minutes
 START = 0.1  # seconds from the last preparation to the first call
 IDLE = 3.0  # seconds for which the coroutines are measured without calls
 
@@ -48,7 +47,11 @@ class Measured:
     own : float
         Processor time a call of the coroutines alone, which sleep in place of the calls.
     rows : list of ndarray or None
-        The vectors of each call, by number; None where it failed or was not made in time.
+        The vectors of each call, by number; None where it failed or was not made.
+    made : int
+        Calls that were made.
+    duration : float
+        Seconds from the first call to the end of the last.
     calls : list of float
         Seconds of each call that succeeded.
     requests : list of float
@@ -60,6 +63,8 @@ class Measured:
     seconds: float
     own: float
     rows: list[np.ndarray | None] = field(repr=False)  # asyncio asks for the repr of what a task returns
+    made: int
+    duration: float
     calls: list[float] = field(repr=False)
     requests: list[float] = field(repr=False)
     counts: list[tuple[int, int]]
@@ -108,16 +113,18 @@ class CallsCase(Case):
         return base_url
 
     def judge(self, _peer: Peer, result: Measured) -> Verdict:
-        """Compare all rows. Without a window most calls fail or come too late, and the others are compared."""
-        made = [number for number, row in enumerate(result.rows) if row is not None]
-        failed = self.calls - len(made)
-        rows = np.concatenate([result.rows[number] for number in made])  # type: ignore[misc]
-        correct = np.array_equal(rows, self.expected[made]) and (failed == 0 or self.window is None)
+        """Compare all rows. Without a window most calls cannot be made, and those of the others are compared."""
+        found = [number for number, row in enumerate(result.rows) if row is not None]
+        failed = result.made - len(found)
+        rows = np.concatenate([result.rows[number] for number in found])  # type: ignore[misc]
+        correct = not failed and np.array_equal(rows, self.expected[found])
         steady = result.counts[1:-1] or result.counts  # the first and the last second are no whole ones
         accepted, refused = (sum(column) for column in zip(*steady, strict=True))
         used = accepted / len(steady) / RATE
         call, request = statistics.median(result.calls), statistics.median(result.requests)
         data = {
+            "made": result.made,
+            "made_per_second": round(result.made / result.duration),
             "failed": failed,
             "rate_used": round(used, 4),
             "refused": refused,
@@ -126,8 +133,9 @@ class CallsCase(Case):
             "added_milliseconds": round(1000 * (call - request - WAIT), 2),
             "own_microseconds": round(1e6 * result.own, 1),
         }
-        note = f"{failed:,} of {self.calls:,} failed, {used:.0%} of the rate, median {1000 * call:.1f} ms, "
-        return Verdict(correct, note + f"{data['added_milliseconds']:.1f} ms added", data)
+        made = "" if result.made == self.calls else f"{result.made:,} of {self.calls:,} made, "
+        note = f"{made}{failed} failed, {used:.0%} of the rate, median {1000 * call:,.1f} ms, "
+        return Verdict(correct, note + f"{data['added_milliseconds']:,.1f} ms added", data)
 
 
 async def _calls(case: CallsCase, base_url: str) -> Measured:
@@ -135,7 +143,6 @@ async def _calls(case: CallsCase, base_url: str) -> Measured:
     times: list[float] = []
     requests: list[float] = []
     options: dict[str, Any] = {"requests_per_minute": 60 * RATE, "coalesce": case.window}
-    deadline = None if case.window else DEADLINE
     async with ctxembed.AsyncClient(
         serving.KEY, base_url=base_url, on_response=lambda event: requests.append(event.seconds), **options
     ) as client:
@@ -145,22 +152,27 @@ async def _calls(case: CallsCase, base_url: str) -> Measured:
         async def call(number: int) -> None:
             began = time.monotonic()
             try:
-                emb = await client.embed_queries([case.texts[number]], dimensions=DIMENSIONS, deadline=deadline)
+                emb = await client.embed_queries([case.texts[number]], dimensions=DIMENSIONS)
             except ctxembed.CtxembedError:  # counted as failed
                 return
             rows[number] = emb.vectors
             times.append(time.monotonic() - began)
 
-        used, began, ended = await _paced(case, call, case.seconds)
+        used, made, began, ended = await _paced(case, call, case.seconds)
     own, *_ = await _paced(case, lambda _: asyncio.sleep(LATENCY + WAIT), min(IDLE, case.seconds))
     by_second = serving.call_server(base_url, "GET", "/stats")["by_second"]
     seconds = [by_second.get(str(second), {}) for second in range(int(began), int(ended) + 1)]  # of the same clock
     counts = [(found.get("200", 0), found.get("429", 0)) for found in seconds]
-    return Measured(used - own, own, rows, times, requests, counts)
+    return Measured(used - own, own, rows, made, ended - began, times, requests, counts)
 
 
-async def _paced(case: CallsCase, call: Callable[[int], Awaitable[None]], seconds: float) -> tuple[float, float, float]:
-    """Make calls at the rate of the case; return the processor time of one, and when the first and the last were."""
+async def _paced(
+    case: CallsCase, call: Callable[[int], Awaitable[None]], seconds: float
+) -> tuple[float, int, float, float]:
+    """Make calls at the rate of the case, and without a window those for which there is time.
+
+    Returns the processor time of one, their number, and when the first began and the last ended.
+    """
     made = 0
     begin = time.monotonic() + START
     stop = math.inf if case.window else begin + seconds
@@ -175,7 +187,7 @@ async def _paced(case: CallsCase, call: Callable[[int], Awaitable[None]], second
 
     used = time.process_time()
     await asyncio.gather(*(work(first) for first in range(case.coroutines)))
-    return (time.process_time() - used) / made, begin, time.monotonic()
+    return (time.process_time() - used) / made, made, begin, time.monotonic()
 
 
 def _ours(case: CallsCase, _threads: int) -> Callable[[], Any]:
