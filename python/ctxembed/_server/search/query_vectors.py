@@ -136,7 +136,7 @@ class QueryVectors:
         from ctxembed._client import AsyncClient  # slow to import, and often not needed
 
         try:
-            self._client = AsyncClient()
+            self._client = AsyncClient(coalesce=_COALESCE)
         except MissingKeyError:
             self._why_no_client = (
                 "the server has no key for the API that embeds queries: set PERPLEXITY_API_KEY where it starts, or "
