@@ -35,6 +35,7 @@ TITLES = {
     "pacing": "Pacing",
     "coalescing": "Requests shared by concurrent calls",
     "soak": "A job with failing requests",
+    "service": "Search as a service",
 }
 NOTES = {
     "decode": "From bytes or strings to one array. The peers trust the order of the rows; ctxembed also checks that "
@@ -88,6 +89,9 @@ NOTES = {
     "allowed requests that was used; the median time of a call; and what it adds to the least that a client of that "
     "rate could reach: the median time of a request, and the 25 ms until the next one is allowed. `coalesce` is the "
     "window in seconds.",
+    "service": "The server and its callers share the machine. The gain is the searches a second beside those of the "
+    "same server with one query a scan; the kernels' gain is 64 calls of the index with one query beside one call with "
+    "64; all take turns in five rounds. The first hits are compared with those of the collection.",
     "soak": "Each job runs in a separate process. Memory is the peak beyond the documents and the result. The peer "
     "retries as often.",
 }

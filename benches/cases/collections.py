@@ -116,6 +116,7 @@ class Part:
 
     def __init__(self, embeddings: Embeddings, documents: np.ndarray) -> None:
         self.embeddings, self.documents = embeddings, documents
+        self.first = int(documents[0])
 
     def __getitem__(self, place: int) -> np.ndarray:
         return self.embeddings[place]

@@ -54,7 +54,7 @@ def load(url: str, callers: int, seconds: float, bodies: list[bytes]) -> dict[st
     -------
     dict
         ``count`` and ``seconds``; the ``latencies``; ``failed``, which are no 200; ``batches``, the queries that shared
-        the scan of each search; and one ``hits`` of each body.
+        the scan of each search; and the first of the ``hits`` of each body.
     """
     parts = urlsplit(url)
     head = f"POST /v1/search HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
@@ -85,15 +85,15 @@ def load(url: str, callers: int, seconds: float, bodies: list[bytes]) -> dict[st
                 active -= 1
     took = time.perf_counter() - began
     parsed = [(place, json.loads(response.partition(b"\r\n\r\n")[2])) for place, response in kept]
+    first = {place: found["hits"][:1] for place, found in parsed}
     return {
         "count": len(latencies),
         "seconds": took,
         "latencies": latencies,
         "failed": failed,
         "batches": [found["batch"] for _, found in parsed],
-        "timings": [found["timings_ms"] for _, found in parsed],
         "hits": {
-            place: [(hit["document"], hit["chunk"], hit["score"]) for hit in found["hits"]] for place, found in parsed
+            place: [(hit["document"], hit["chunk"], hit["score"]) for hit in hits] for place, hits in first.items()
         },
     }
 
