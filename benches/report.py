@@ -36,6 +36,7 @@ TITLES = {
     "coalescing": "Requests shared by concurrent calls",
     "soak": "A job with failing requests",
     "service": "Search as a service",
+    "service_soak": "Search as a service, beside a writer",
 }
 NOTES = {
     "decode": "From bytes or strings to one array. The peers trust the order of the rows; ctxembed also checks that "
@@ -92,6 +93,8 @@ NOTES = {
     "service": "The server and its callers share the machine. The gain is the searches a second beside those of the "
     "same server with one query a scan; the kernels' gain is 64 calls of the index with one query beside one call with "
     "64; all take turns in five rounds. The first hits are compared with those of the collection.",
+    "service_soak": "Searches of all kinds, while documents are added and deleted and the collection is compacted. "
+    "Memory is that of the server which is no file's: the median of the last fifth of the time less that of the second.",
     "soak": "Each job runs in a separate process. Memory is the peak beyond the documents and the result. The peer "
     "retries as often.",
 }

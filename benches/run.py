@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 GROUPS = (
     *("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "tokens", "import"),
     *("client", "collections", "hybrid", "models", "pacing", "coalescing", "soak"),
-    "service",
+    *("service", "service_soak"),
 )
 TIMERS = {"client": "time.process_time"}
 """The timer of a group. The default is the wall clock."""
