@@ -94,7 +94,8 @@ NOTES = {
     "same server with one query a scan; the kernels' gain is 64 calls of the index with one query beside one call with "
     "64; all take turns in five rounds. The first hits are compared with those of the collection.",
     "service_soak": "Searches of all kinds, while documents are added and deleted and the collection is compacted. "
-    "Memory is that of the server which is no file's: the median of the last fifth of the time less that of the second.",
+    "Memory is what the server has that is no file's: the median of the last fifth of the time less that of the "
+    "second.",
     "soak": "Each job runs in a separate process. Memory is the peak beyond the documents and the result. The peer "
     "retries as often.",
 }

@@ -55,10 +55,14 @@ def _facts() -> dict[str, Any]:
 
 @app.command(
     help="""Run a server with the API's contract, limits and errors: a model on this machine, or a stand-in for one.
+    With --collection it searches, too.
 
     Without --model the vectors are those of the stand-in, which knows words but no meaning. With it, they are those of
     a model with open weights, which is loaded while the server already listens: /healthz and requests for embeddings
     get a 503 until then.
+
+    With --collection, GET / is a page, and POST /v1/search finds chunks; jobs may write to the collection meanwhile.
+    Questions are embedded by --model where it is that of the collection, else by the API of PERPLEXITY_API_KEY.
 
     If CTXEMBED_SERVER_KEY is set, only that key is accepted; commas separate several. The URL is printed to stdout.
     Ctrl-C stops the server."""
