@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from ctxembed import Client
+from ctxembed import Client, Collection
 
 from tests.cli.process import command
 
@@ -182,3 +182,24 @@ def test_it_serves_on_when_a_stream_cannot_be_written(serve, stream, kind):
     assert code == 0
     assert "Traceback" not in (errors or "")
     assert "Exception" not in (errors or "")
+
+
+def test_a_collection_that_is_not_there_ends_the_command_before_it_listens(serve, tmp_path):
+    process = serve("--collection", str(tmp_path / "no.ctx"), "--port", "0")
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (1, "")
+    assert f"error: {tmp_path / 'no.ctx'}: there is no such collection" in errors
+
+
+def test_a_collection_is_served_beside_the_endpoints_for_embeddings(serve, tmp_path):
+    process = serve("--port", "0")
+    with Client("k", base_url=url_of(process)) as client, Collection.create(tmp_path / "a.ctx", model=V1) as made:
+        made.ingest([("heron", ["A heron stands in the reeds."]), ("engine", ["An engine needs oil."])], client)
+    process = serve("--collection", str(tmp_path / "a.ctx"), "--port", "0", "--cors-origin", "https://app.test")
+    with httpx.Client(base_url=url_of(process), trust_env=False, timeout=30) as http:
+        response = http.post("/v1/search", json={"query": "reeds", "k": 1}, headers={"origin": "https://app.test"})
+        assert response.json()["hits"][0]["document"] == "heron"
+        assert http.post("/v1/contextualizedembeddings", json=BODY, headers={"authorization": "Bearer k"}).is_success
+    code, errors = ended(process)
+    assert code == 0
+    assert "Traceback" not in errors

@@ -159,7 +159,7 @@ def test_a_cancelled_query_is_not_scanned(gated, queue):
     queue.submit(state, query, options(1), done)
     assert gated.begun.acquire(timeout=30)
     scans = [queue.submit(state, query, options(2), done) for _ in range(3)]
-    scans[1].cancelled = True
+    scans[1].cancel()
     gated.gate.release(2)
     done.wait(3)
     assert gated.searches == [(1, 1), (2, 2)]

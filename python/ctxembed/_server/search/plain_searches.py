@@ -133,7 +133,7 @@ class PlainSearches:
             return await search.future
         except BaseException:
             for scan in search.scans:
-                scan.cancelled = True
+                scan.cancel()
             raise
 
     def _scanned(self, search: _Search, place: int, scan: Scan) -> None:

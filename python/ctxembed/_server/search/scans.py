@@ -73,13 +73,11 @@ class Scan:
 
     Attributes
     ----------
-    cancelled : bool
-        Set it, and the query is not scanned if that has not begun.
     result : ScannedRows, BaseException or None
         What was found, or the error.
     """
 
-    __slots__ = ("arrived", "cancelled", "done", "kind", "options", "result", "vector", "view")
+    __slots__ = ("arrived", "done", "kind", "options", "result", "vector", "view")
 
     def __init__(
         self,
@@ -93,8 +91,7 @@ class Scan:
         self.vector = vector
         self.options = options
         self.arrived = arrived
-        self.done = done
-        self.cancelled = False
+        self.done: Callable[[Scan], object] | None = done
         self.result: ScannedRows | BaseException | None = None
         # What queries of one scan have in common. Those with a smaller k get the beginning of what the largest finds.
         # In two stages that would be another result, since k decides how many rows the first stage keeps.
@@ -102,6 +99,17 @@ class Scan:
         mask = None if options.mask is None else id(options.mask)
         kind = (id(view), mask, options.stage, options.oversample, options.dimensions)
         self.kind = (*kind, size, vector.dtype.char, vector.shape[1])
+
+    def cancel(self) -> None:
+        """Leave the queue: the query is not scanned if that has not begun."""
+        self.done = None
+
+    def finish(self, result: ScannedRows | BaseException) -> None:
+        """Hand over the result. Then nothing here refers to those who waited: a cycle would keep the state open."""
+        self.result = result
+        done, self.done = self.done, None
+        if done is not None:
+            done(self)
 
 
 class ScanQueue:
@@ -219,7 +227,7 @@ class ScanQueue:
         others: deque[Scan] = deque()
         largest = 0
         for scan in self._waiting:
-            if scan.cancelled:
+            if scan.done is None:  # cancelled
                 continue
             if batch and scan.kind != batch[0].kind:
                 others.append(scan)
@@ -250,8 +258,7 @@ class ScanQueue:
             )
         except BaseException as error:  # noqa: BLE001  # it belongs to those who wait
             for scan in batch:
-                scan.result = error
-                scan.done(scan)
+                scan.finish(error)
             return
         seconds = self._monotonic() - began
         if self._on_scan is not None:
@@ -260,5 +267,4 @@ class ScanQueue:
         for place, scan in enumerate(batch):
             row = slice(place, place + 1), slice(scan.options.k)
             # Copies: a search that is read slowly does not keep the rows of all others.
-            scan.result = ScannedRows(ids[row].copy(), scores[row].copy(), len(batch), began - scan.arrived, seconds)
-            scan.done(scan)
+            scan.finish(ScannedRows(ids[row].copy(), scores[row].copy(), len(batch), began - scan.arrived, seconds))
