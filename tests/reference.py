@@ -40,6 +40,7 @@ ROOMS = {
         "ResponseEvent",
         "RetryEvent",
     ),
+    "Search server": ("SearchClient", "AsyncSearchClient"),
     "Transport": (
         "Transport",
         "TransportName",

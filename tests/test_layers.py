@@ -29,6 +29,7 @@ PACKAGE = (
     ("ctxembed._evaluation",),
     ("ctxembed._collection",),
     ("ctxembed._jobs",),
+    ("ctxembed._search_client",),
     ("ctxembed._client",),
     ("ctxembed._client._http", "ctxembed._client._policy"),
     ("ctxembed._client._runtime",),

@@ -11,6 +11,7 @@ The names by room:
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
 - client: :class:`Client`, :class:`AsyncClient`
+- client of a search server: :class:`SearchClient`, :class:`AsyncSearchClient`
 - local models: ``ctxembed.backends``
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
         TransportResponse,
     )
     from ctxembed._collection.collection import Collection
+    from ctxembed._search_client import AsyncSearchClient, SearchClient
 
 __all__ = [
     "APIConnectionError",
@@ -126,6 +128,7 @@ __all__ = [
     "AsyncClient",
     "AsyncClientOptions",
     "AsyncRawCalls",
+    "AsyncSearchClient",
     "AsyncStream",
     "AuthenticationError",
     "BadRequestError",
@@ -183,6 +186,7 @@ __all__ = [
     "ResponseDecoder",
     "ResponseEvent",
     "RetryEvent",
+    "SearchClient",
     "SpaceError",
     "SplitDocuments",
     "Stream",
@@ -248,6 +252,14 @@ _CLIENT = frozenset(
 """Names that load the client, and the HTTP stack with it, when they are first used."""
 
 
+_LATE = {
+    "AsyncSearchClient": "ctxembed._search_client",
+    "Collection": "ctxembed._collection.collection",
+    "SearchClient": "ctxembed._search_client",
+}
+"""Further names that load when they are first used, and where they are defined."""
+
+
 def _show_as_public(names: Iterable[str]) -> None:
     """Let public objects name this package as their module: in tracebacks, reprs and pickles."""
     for name in names:
@@ -257,13 +269,11 @@ def _show_as_public(names: Iterable[str]) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the client, collections or local models when they are first used."""
-    if name == "Collection":
-        from ctxembed._collection.collection import Collection
-
-        globals()["Collection"] = Collection
-        _show_as_public(["Collection"])
-        return Collection
+    """Load the clients, collections or local models when they are first used."""
+    if name in _LATE:
+        globals()[name] = getattr(import_module(_LATE[name]), name)
+        _show_as_public([name])
+        return globals()[name]
     if name == "backends":  # ctxembed.backends.load, without an import of its own
         return import_module("ctxembed.backends")
     if name not in _CLIENT:
@@ -279,4 +289,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_show_as_public(set(__all__) - _CLIENT - {"Collection", "__version__"})
+_show_as_public(set(__all__) - _CLIENT - {*_LATE, "__version__"})

@@ -11,7 +11,7 @@
     │   │   ├── AuthenticationError        401
     │   │   ├── PermissionDeniedError      403
     │   │   ├── NotFoundError              404
-    │   │   ├── UnprocessableEntityError   422
+    │   │   ├── UnprocessableEntityError   also a ValueError: 422
     │   │   ├── RateLimitError             429
     │   │   └── InternalServerError        5xx
     │   └── BadResponseError         an invalid 200 response
@@ -176,7 +176,7 @@ class NotFoundError(APIStatusError):
     code: ClassVar[str] = "CTX-009"
 
 
-class UnprocessableEntityError(APIStatusError):
+class UnprocessableEntityError(APIStatusError, ValueError):
     """422: the API rejected the request; ``body["detail"]`` says what is wrong with it."""
 
     code: ClassVar[str] = "CTX-010"
@@ -369,14 +369,20 @@ _BY_STATUS: Final[Mapping[int, type[APIStatusError]]] = {
 }
 
 
-def status_error(status_code: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
-    """Return the exception for a response with a 3xx, 4xx or 5xx status."""
+def status_error(
+    status_code: int, body: object, headers: Mapping[str, str], reason: str | None = None, sender: str = "the API"
+) -> APIStatusError:
+    """Return the exception for a response with a 3xx, 4xx or 5xx status.
+
+    ``reason`` is what the ``sender`` says of it. By default the message shows the start of the body.
+    """
     cls = _BY_STATUS.get(status_code, InternalServerError if status_code >= 500 else APIStatusError)
     # The message shows the text of an HTML page on one line; `body` keeps the page.
     shown = " ".join(_TAG.sub(" ", body).split()) if isinstance(body, str) else repr(body)
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "..."
+    shown = reason or shown
     if not shown.isprintable():  # control characters would act on a terminal, and a surrogate cannot be written
         shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in shown)
     note = " (redirects are not followed)" if status_code < 400 else ""
-    return cls(f"the API returned {status_code}{note}: {shown}", status_code, body, headers)
+    return cls(f"{sender} returned {status_code}{note}: {shown}", status_code, body, headers)

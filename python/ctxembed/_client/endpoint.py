@@ -29,6 +29,7 @@ __all__ = [
     "CONTEXTUALIZED",
     "TEXTS",
     "RequestTemplate",
+    "error_body",
     "is_refusal",
     "read_response",
     "read_usage",
@@ -179,7 +180,7 @@ def read_response(
     The error is returned and not raised, so that it has no frames with the request's locals.
     """
     if not 200 <= response.status < 300:
-        return _status_error(response)
+        return status_error(response.status, error_body(response), response.headers)
     result = response.decoded
     cause: DecodeError | None = None
     if response.status != 200:
@@ -205,14 +206,14 @@ def _space_of(headers: Mapping[str, str]) -> str | None:
     return space if space and len(space.encode()) <= _MAX_SPACE else None
 
 
-def _status_error(response: Response) -> APIStatusError:
+def error_body(response: Response) -> object:
+    """Return the body of an error as JSON values, or else the start of its text."""
     text = response.text
-    body: object = text[:_SHOWN_TEXT]
     with contextlib.suppress(ValueError, RecursionError):
-        parsed = json.loads(text)
+        parsed: object = json.loads(text)
         if _is_shallow(parsed):
-            body = parsed
-    return status_error(response.status, body, response.headers)
+            return parsed
+    return text[:_SHOWN_TEXT]
 
 
 def _is_shallow(value: object) -> bool:

@@ -181,21 +181,21 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWN_HEADERS: Final = frozenset({"authorization", "content-length", "transfer-encoding", "host"})
 
 
-def check_base_url(value: object, *, allow_insecure: bool) -> str:
-    """Return the base URL without a trailing slash or ``/v1``.
+def check_base_url(value: object, *, allow_insecure: bool, name: str = "base_url") -> str:
+    """Return the base URL without a trailing slash or ``/v1``. Only ``base_url`` has a default.
 
     Raises
     ------
     TypeError, ValueError
         It is no plain http(s) URL, or it would send the key over plain http to another machine.
     """
-    name = "base_url"
-    if value is None:
+    optional = " or None" if name == "base_url" else ""
+    if value is None and optional:
         value = os.environ.get(BASE_URL_VARIABLE)
         name = f"base_url (from {BASE_URL_VARIABLE})" if value else name
         value = value or DEFAULT_BASE_URL
     if not isinstance(value, str):
-        raise TypeError(f"base_url must be a str or None, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a str{optional}, got {type(value).__name__}")
     if "@" in value:
         del value  # from the frame that a traceback shows
         raise ValueError(f"{name} must not hold a user name or password (it is not shown here); use api_key")
@@ -343,10 +343,10 @@ def check_verify(value: object) -> ssl.SSLContext | None:
         raise ValueError(f"verify: {error}") from None
 
 
-def check_headers(given: object) -> dict[str, str]:
+def check_headers(given: object, variable: str | None = HEADERS_VARIABLE) -> dict[str, str]:
     """Return all headers of a request except ``Authorization``.
 
-    Those of the environment's ``PERPLEXITY_CUSTOM_HEADERS`` (``Name: value``, one a line) come first, then ``given``.
+    Those of an environment variable (``Name: value``, one a line) come first, then ``given``.
     """
     headers = _Headers()
     headers |= {
@@ -355,8 +355,9 @@ def check_headers(given: object) -> dict[str, str]:
         "accept-encoding": "identity",
         "user-agent": f"ctxembed/{_core.__version__} python/{sys.version_info[0]}.{sys.version_info[1]}",
     }
-    lines = os.environ.get(HEADERS_VARIABLE, "").splitlines()
-    _add_headers(headers, HEADERS_VARIABLE, [_header_of(line) for line in lines if ":" in line])
+    if variable is not None:
+        lines = os.environ.get(variable, "").splitlines()
+        _add_headers(headers, variable, [_header_of(line) for line in lines if ":" in line])
     try:
         items: list[tuple[Any, Any]] = list(dict(given or {}).items())  # type: ignore[call-overload]
     except (TypeError, ValueError):

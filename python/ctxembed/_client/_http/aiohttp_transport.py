@@ -37,10 +37,12 @@ class AiohttpTransport:
         )
 
     async def send(self, request: TransportRequest) -> _AiohttpResponse:
-        response = await self._session.post(
+        authorization = request.credentials.authorization()
+        response = await self._session.request(
+            request.method,
             request.url,
-            data=_Payload(request.body),
-            headers={**request.headers, "Authorization": request.credentials.authorization()},
+            data=_Payload(request.body) if request.body else None,
+            headers={**request.headers, "Authorization": authorization} if authorization else request.headers,
             timeout=self._timeout(request.timeouts),
             allow_redirects=False,
         )

@@ -45,7 +45,12 @@ class Response:
     @property
     def content(self) -> bytes:
         """The whole body of a 200, which ``keep_body`` kept, decompressed."""
-        return self._credentials.redact_body(b"".join(self._pieces))
+        return self._credentials.redact_body(self.body)
+
+    @property
+    def body(self) -> bytes:
+        """The same as it came: data for the caller, in which a text may hold the key."""
+        return b"".join(self._pieces)
 
     @property
     def text(self) -> str:
@@ -62,8 +67,8 @@ class BodyReader:
         HTTP status.
     content_encoding : str
         The header, empty where there is none.
-    decoder : ResponseDecoder
-        Receives the body of a 200.
+    decoder : ResponseDecoder or None
+        Receives the body of a 200. None: the body is kept.
     limit : int
         Bytes that a valid body can have.
     keep_body : bool
@@ -71,10 +76,11 @@ class BodyReader:
     """
 
     def __init__(
-        self, status: int, content_encoding: str, decoder: ResponseDecoder, limit: int, *, keep_body: bool
+        self, status: int, content_encoding: str, decoder: ResponseDecoder | None, limit: int, *, keep_body: bool
     ) -> None:
-        self._decoder = decoder if status == 200 else None
-        self._limit = min(limit, _MAX_ERROR_BODY) if self._decoder is None else limit
+        self._is_error = status != 200
+        self._decoder = None if self._is_error else decoder
+        self._limit = min(limit, _MAX_ERROR_BODY) if self._is_error else limit
         self._error: DecodeError | None = None
         self._start = self._end = b""  # of a 200
         self._whole = bytearray() if keep_body or self._decoder is None else None
@@ -99,7 +105,7 @@ class BodyReader:
                 self.fault = f"it is labelled as compressed and is not ({error})"
                 return False
         self._size += len(piece)
-        if self._size > self._limit and self._decoder is not None:
+        if self._size > self._limit and not self._is_error:
             self.fault = f"it is larger than the {self._limit} bytes that the response can need"
             return False
         self._add(piece)

@@ -175,7 +175,7 @@ class Connections:
     async def send(
         self,
         request: TransportRequest,
-        decoder: ResponseDecoder,
+        decoder: ResponseDecoder | None,
         limit: int,
         *,
         keep_body: bool,

@@ -12,16 +12,19 @@ from ctxembed._errors import MissingKeyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["KEY_VARIABLES", "Credentials", "KeySource", "key_source"]
+__all__ = ["KEY_VARIABLES", "SERVER_KEY_VARIABLE", "Credentials", "KeySource", "key_source", "server_key_source"]
 
 KEY_VARIABLES: Final = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
 """Environment variables that may hold the key; the first that is set and not empty is used."""
+
+SERVER_KEY_VARIABLE: Final = "CTXEMBED_SERVER_KEY"
+"""The environment variable with the keys of a server of ours, separated by commas."""
 
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 class Credentials:
-    """An API key that only :meth:`authorization` shows."""
+    """An API key that only :meth:`authorization` shows. An empty one stands for no key."""
 
     __slots__ = ("_clean_names", "_redactor", "_value")
 
@@ -31,8 +34,8 @@ class Credentials:
         self._clean_names = ""
 
     def authorization(self) -> str:
-        """Return the value of the ``Authorization`` header. Transports call it when they send."""
-        return f"Bearer {self._value}"
+        """Return the value of the ``Authorization`` header, or an empty str. Transports call it when they send."""
+        return f"Bearer {self._value}" if self._value else ""
 
     def fingerprint(self, digest: Callable[[bytes], bytes]) -> bytes:
         """Return the digest of the key."""
@@ -82,6 +85,11 @@ class KeySource:
     def __init__(self, source: Credentials | Callable[[], str]) -> None:
         self._source = source
         self._latest: Credentials | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no key."""
+        return isinstance(self._source, Credentials) and self._source.holds("")
 
     @property
     def rotates(self) -> bool:
@@ -134,6 +142,19 @@ def key_source(api_key: object) -> KeySource | Exception:
                 f"no API key: pass api_key, or set {' or '.join(KEY_VARIABLES)} (neither is set, or both are empty)"
             )
     checked = _check(api_key, subject)
+    return KeySource(checked) if isinstance(checked, Credentials) else checked
+
+
+def server_key_source(api_key: object) -> KeySource | Exception:
+    """Read the key of a server of ours as :func:`key_source` does: it may need none.
+
+    The API's key is never used: it would be sent to another machine than the API's. Of several keys in the environment,
+    which a server accepts alike, the first is used.
+    """
+    if api_key is not None:
+        return key_source(api_key)
+    value = os.environ.get(SERVER_KEY_VARIABLE, "").partition(",")[0].strip()
+    checked = _check(value, f"the key in {SERVER_KEY_VARIABLE} is") if value else Credentials("")
     return KeySource(checked) if isinstance(checked, Credentials) else checked
 
 

@@ -24,7 +24,7 @@ _WITHHELD: Final = frozenset({"set-cookie"})  # a session's secret does not belo
 
 
 async def exchange(
-    transport: Transport, request: TransportRequest, decoder: ResponseDecoder, limit: int, *, keep_body: bool
+    transport: Transport, request: TransportRequest, decoder: ResponseDecoder | None, limit: int, *, keep_body: bool
 ) -> Response | APIConnectionError:
     """Send a request and read its response.
 

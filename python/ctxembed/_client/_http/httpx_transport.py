@@ -168,7 +168,7 @@ async def _in_thread(work: Any) -> Any:
 def _build(client: httpx.AsyncClient | httpx.Client, request: TransportRequest) -> httpx.Request:
     timeouts = request.timeouts
     return client.build_request(
-        "POST",
+        request.method,
         request.url,
         content=request.body,
         headers=dict(request.headers),
@@ -190,7 +190,8 @@ class _BearerAuth(httpx.Auth):
         self._credentials = credentials
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = self._credentials.authorization()
+        if authorization := self._credentials.authorization():
+            request.headers["Authorization"] = authorization
         yield request
 
 

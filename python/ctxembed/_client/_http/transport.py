@@ -34,7 +34,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class TransportRequest:
-    """An HTTP POST request.
+    """An HTTP request.
 
     Parameters
     ----------
@@ -43,11 +43,13 @@ class TransportRequest:
     headers : mapping of str to str
         Names in lower case, without the credentials.
     body : bytes
-        The body.
+        The body; empty for a GET.
     credentials : Credentials
-        ``credentials.authorization()`` is the value of the ``Authorization`` header.
+        ``credentials.authorization()`` is the value of the ``Authorization`` header; empty: none is sent.
     timeouts : Timeouts
         Time limits of the attempt.
+    method : {"POST", "GET"}
+        The method. Only a :class:`SearchClient` sends others than POST.
     """
 
     url: str
@@ -55,6 +57,7 @@ class TransportRequest:
     body: bytes = field(repr=False)
     credentials: Credentials
     timeouts: Timeouts
+    method: str = "POST"
 
 
 class TransportResponse(Protocol):
