@@ -22,7 +22,7 @@ PACKAGE = (
     ("ctxembed._cli",),
     ("ctxembed.integrations",),
     ("ctxembed.distributed",),
-    ("ctxembed._server",),
+    ("ctxembed._mcp", "ctxembed._server"),
     ("ctxembed",),
     ("ctxembed.backends",),
     ("ctxembed._backends",),

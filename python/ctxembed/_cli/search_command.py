@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import shutil
 import sys
-from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxembed._cli.app import (
-    BaseUrlOption,
-    CollectionArgument,
-    EmbedderOption,
-    InsecureOption,
-    JsonOption,
-    app,
-    check_options,
-    load_embedder,
-)
+from ctxembed._cli.app import BaseUrlOption, EmbedderOption, InsecureOption, JsonOption, app, parse_path
+from ctxembed._cli.errors import error_text, request_error
 from ctxembed._cli.output import check_stdout, escape, excerpt, write, write_json
-from ctxembed._models import DEFAULT_MODEL, get_model
+from ctxembed._cli.queries import QueryEmbedder, check_query_options, open_embedder
+from ctxembed._errors import APIConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from ctxembed._client import Client
     from ctxembed._collection.collection import Collection
     from ctxembed._documents import Hit
     from ctxembed._results import Embeddings
-    from ctxembed.backends import LocalEmbedder
 
 __all__: list[str] = []
 
@@ -39,9 +29,23 @@ _SHOWN_ID = 40
 """Most characters of a document's id in a table."""
 
 
-@app.command(help="Find the chunks nearest to a question in a collection.")
+def _parse_source(value: str) -> Path | str:
+    """Return the URL of a server, or the path of a collection."""
+    return value if value.lower().startswith(("http://", "https://")) else parse_path(value)
+
+
+@app.command(
+    help="Find the chunks nearest to a question in a collection, or on a server: `ctxembed serve --collection`."
+)
 def search(
-    collection: CollectionArgument,
+    collection: Annotated[
+        Any,
+        typer.Argument(
+            parser=_parse_source,
+            metavar="COLLECTION",
+            help="A collection that `ctxembed embed` made, or the URL of a server.",
+        ),
+    ],
     query: Annotated[list[str], typer.Argument(help="One or more questions.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Hits per question.")] = 10,
     where: Annotated[
@@ -53,6 +57,10 @@ def search(
     hybrid: Annotated[
         bool, typer.Option("--hybrid", help="Search the words of the question too, and fuse both rankings.")
     ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--collection", metavar="NAME", help="The collection of a server that serves several."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Embeds the questions (default: the model of the documents).")
     ] = None,
@@ -64,35 +72,69 @@ def search(
 ) -> None:
     """Find the chunks nearest to a question."""
     _import_httpx()
-    from ctxembed._client import Client
+    _check_queries(query)
+    check_query_options(base_url, allow_insecure=allow_insecure)
+    check_stdout()
+    options = {"where": where, "hybrid": hybrid, "group_by_document": by_document, "neighbours": neighbours}
+    if isinstance(collection, str):
+        _refuse(
+            {"--model": model, "--base-url": base_url, "--embedder": embedder}, "a server embeds the questions itself"
+        )
+        found: Iterable[list[Hit]] = _search_server(collection, name, query, k, options, allow_insecure=allow_insecure)
+    else:
+        _refuse({"--collection": name}, "a folder is one collection")
+        found = _search_folder(collection, query, k, options, model, base_url, embedder, allow_insecure=allow_insecure)
+    for question, hits in zip(query, found, strict=True):
+        if as_json:
+            write_json({"query": question, "hits": [asdict(hit) for hit in hits]})
+        else:
+            _write_table(question, hits, hybrid=hybrid, whole=neighbours > 0)
+
+
+def _refuse(options: dict[str, str | None], reason: str) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise typer.BadParameter(f"{option} has no place here: {reason}")
+
+
+def _search_folder(
+    path: Path,
+    queries: list[str],
+    k: int,
+    options: dict[str, Any],
+    model: str | None,
+    base_url: str | None,
+    embedder: str | None,
+    *,
+    allow_insecure: bool,
+) -> Iterator[list[Hit]]:
+    """Yield the hits of each question."""
     from ctxembed._collection.collection import Collection
 
-    _check_queries(query)
-    check_options(DEFAULT_MODEL, None, "base64_int8", base_url, allow_insecure=allow_insecure)
-    check_stdout()
-    with ExitStack() as stack:
-        opened = stack.enter_context(Collection.open(collection, read_only=True))
-        local = None if embedder is None else load_embedder(embedder, model, base_url=base_url)
-        if local is None:
-            # httpx is imported anyway; aiohttp would take longer to import than it saves on one request.
-            client = stack.enter_context(Client(base_url=base_url, allow_insecure=allow_insecure, transport="httpx"))
-            queries = _Queries(query, opened, _query_model(opened, model), collection, client, client.base_url)
-        else:
-            queries = _Queries(query, opened, local.model.name, collection, local, f"--embedder {embedder}")
-        for question in query:
-            hits = opened.search(
-                question,
-                min(k, _count(opened)),
-                client=queries,
-                where=where,
-                hybrid=hybrid,
-                group_by_document=by_document,
-                neighbours=neighbours,
-            )
-            if as_json:
-                write_json({"query": question, "hits": [asdict(hit) for hit in hits]})
-            else:
-                _write_table(question, hits, hybrid=hybrid, whole=neighbours > 0)
+    with (
+        Collection.open(path, read_only=True) as collection,
+        open_embedder(collection, model, base_url, embedder, allow_insecure=allow_insecure) as source,
+    ):
+        client = _AllAtOnce(queries, source)
+        for question in queries:
+            yield collection.search(question, min(k, _count(collection)), client=client, **options)
+
+
+def _search_server(
+    url: str, name: str | None, queries: list[str], k: int, options: dict[str, Any], *, allow_insecure: bool
+) -> list[list[Hit]]:
+    """Return the hits of each question."""
+    from ctxembed._search_client import SearchClient
+
+    try:
+        client = SearchClient(url, None, name, max_retries=1, transport="httpx", allow_insecure=allow_insecure)
+    except ValueError as error:
+        raise typer.BadParameter(error_text(error)) from None
+    with client:
+        try:
+            return client.search_batch(queries, k, **options)
+        except APIConnectionError as error:
+            raise type(error)(request_error(error, client.url)) from error.__cause__
 
 
 def _import_httpx() -> None:
@@ -116,70 +158,20 @@ def _count(collection: Collection) -> int:
     return max(1, collection._current().chunks)  # noqa: SLF001
 
 
-class _Queries:
+class _AllAtOnce:
     """Embeds all questions in one call, when the first is needed."""
 
-    def __init__(
-        self,
-        queries: list[str],
-        collection: Collection,
-        model: str,
-        path: Path,
-        client: Client | LocalEmbedder,
-        source: str,
-    ) -> None:
+    def __init__(self, queries: list[str], embedder: QueryEmbedder) -> None:
         self._queries = list(dict.fromkeys(queries))
-        self._collection = collection
-        self._model = model
-        self._path = path
-        self._client = client
-        self._source = source  # of vectors, in messages
+        self._embedder = embedder
         self._embeddings: Embeddings | None = None
 
-    def embed_queries(self, queries: Sequence[str], *, dimensions: int, encoding_format: Any, **_: Any) -> Embeddings:
-        from dataclasses import replace
-
+    def embed_queries(self, queries: Sequence[str], **options: Any) -> Embeddings:
         if self._embeddings is None:
-            self._embeddings = self._embed(dimensions, encoding_format)
+            self._embeddings = self._embedder.embed_queries(self._queries, **options)
         found, at = self._embeddings, self._queries.index(queries[0])
         start, stop = found.offsets[at], found.offsets[at + 1]
         return replace(found, vectors=found.vectors[start:stop], offsets=found.offsets[at : at + 2] - start)
-
-    def _embed(self, dimensions: int, encoding_format: Any) -> Embeddings:
-        from ctxembed._cli.errors import query_error
-        from ctxembed._errors import SpaceError
-        from ctxembed._results import EmbedError
-
-        stored = self._collection.space
-        try:
-            found = self._client.embed_queries(
-                self._queries, model=self._model, dimensions=dimensions, encoding_format=encoding_format
-            )
-        except EmbedError as error:
-            renamed = query_error(error, self._source)
-            raise renamed from renamed.__cause__
-        if stored is not None and found.space is not None and found.space != stored:
-            raise SpaceError(
-                f"the documents in {self._path} are of the space {stored!r}, and {self._source} embeds in the space "
-                f"{found.space!r}: they cannot be compared. Use the API, server or model that embedded the documents"
-            )
-        return found
-
-
-def _query_model(collection: Collection, model: str | None) -> str:
-    """Return the model of the queries. One of another space is refused before anything is paid for."""
-    if model is None:
-        return collection.model
-    check_options(model, None, collection.encoding_format)
-    expected = get_model(collection.model).space_of(collection.dimensions)
-    found = get_model(model).space_of(collection.dimensions)
-    if found != expected:
-        raise typer.BadParameter(
-            f"the documents were embedded by {collection.model}, whose vectors (space {expected}) cannot be compared "
-            f"with those of {model} (space {found})"
-        )
-    check_options(model, collection.dimensions, collection.encoding_format)
-    return model
 
 
 def _check_queries(queries: list[str]) -> None:
