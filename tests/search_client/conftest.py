@@ -14,10 +14,20 @@ from ctxembed import AsyncSearchClient, SearchClient
 
 KEY = "search-0123456789abcdefghijklmnop"
 HIT = {
-    "document": "heron", "chunk": 1, "score": 0.5, "text": "It caught a fish.", "metadata": {"year": 2020, "tags": ["a"]},
-    "span": [30, 47], "vector_score": 0.5, "text_score": None, "source": "a.md", "passage": "It caught a fish.",
-    "passage_chunks": [1, 2], "passage_span": [30, 47], "passage_offset": 0,
-}  # fmt: skip
+    "document": "heron",
+    "chunk": 1,
+    "score": 0.5,
+    "text": "It caught a fish.",
+    "metadata": {"year": 2020, "tags": ["a"]},
+    "span": [30, 47],
+    "vector_score": 0.5,
+    "text_score": None,
+    "source": "a.md",
+    "passage": "It caught a fish.",
+    "passage_chunks": [1, 2],
+    "passage_span": [30, 47],
+    "passage_offset": 0,
+}
 COLLECTION = {"name": "corpus", "dimensions": 128, "encoding_format": "base64_int8", "space": "a space"}
 
 
@@ -61,7 +71,7 @@ class Request:
 
 
 class ScriptedServer:
-    """A server whose responses a test scripts: ``script(request)`` returns status, headers and a JSON value or bytes."""
+    """A server whose responses a test scripts: ``script(request)`` returns status, headers, and JSON or bytes."""
 
     def __init__(self):
         self.requests = []
@@ -86,7 +96,7 @@ class ScriptedServer:
                 self.end_headers()
                 self.wfile.write(payload)
 
-            do_GET = do_POST = respond
+            do_GET = do_POST = respond  # noqa: N815
 
             def log_message(self, *args):
                 pass
@@ -114,7 +124,7 @@ def scripted():
     server.close()
 
 
-def answer(*hits):
+def hits_response(*hits):
     return 200, {}, {"object": "search", "collection": "corpus", "hits": list(hits)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import pickle
@@ -30,7 +31,7 @@ from ctxembed import (
 )
 
 from tests.client.conftest import FakeClock
-from tests.search_client.conftest import COLLECTION, HIT, KEY, answer, refusal
+from tests.search_client.conftest import COLLECTION, HIT, KEY, hits_response, refusal
 
 EXPECTED = Hit(
     "heron", 1, 0.5, "It caught a fish.", {"year": 2020, "tags": ["a"]}, (30, 47), 0.5, None, "a.md",
@@ -46,7 +47,7 @@ def listing(*collections):
 
 
 def test_a_search_sends_its_arguments_and_returns_hits(driver, scripted):
-    scripted.script = lambda _: answer(HIT)
+    scripted.script = lambda _: hits_response(HIT)
     found = driver.search(
         scripted.url, "who?", np.int64(3), where="year >= ? AND lang = ?", params=(np.int64(2000), "en"), hybrid=True,
         stage="two-stage", oversample=4, dimensions=64, group_by_document=True, neighbours=2, collection="corpus",
@@ -65,13 +66,13 @@ def test_a_search_sends_its_arguments_and_returns_hits(driver, scripted):
 
 
 def test_parameters_by_name_are_sent_as_an_object(driver, scripted):
-    scripted.script = lambda _: answer()
+    scripted.script = lambda _: hits_response()
     assert driver.search(scripted.url, "who?", where="year = :y", params={"y": 2000.5}) == []
     assert scripted.requests[0].body["params"] == {"y": 2000.5}
 
 
 def test_a_batch_is_sent_in_requests_of_512_queries(driver, scripted):
-    scripted.script = lambda request: answer(*([{**HIT, "text": text}] for text in request.body["queries"]))
+    scripted.script = lambda request: hits_response(*([{**HIT, "text": text}] for text in request.body["queries"]))
     texts = [f"question {n}" for n in range(1000)]
     found = driver.search_batch(scripted.url, iter(texts), 1)
     assert [hits[0].text for hits in found] == texts
@@ -107,7 +108,7 @@ def test_a_document_of_a_collection_without_text_has_no_chunks(driver, scripted)
 @pytest.mark.parametrize("transport", ["httpx", "aiohttp"])
 def test_both_transports_get_and_post_with_and_without_a_key(scripted, transport):
     def script(request):
-        return listing(COLLECTION) if request.method == "GET" else answer(HIT)
+        return listing(COLLECTION) if request.method == "GET" else hits_response(HIT)
 
     scripted.script = script
     for key in (KEY, None):
@@ -121,7 +122,7 @@ def test_both_transports_get_and_post_with_and_without_a_key(scripted, transport
 
 
 def test_a_response_larger_than_the_loop_parses_is_read_whole(driver, scripted):
-    scripted.script = lambda _: answer(*[{**HIT, "text": "x" * 1000}] * 1000)
+    scripted.script = lambda _: hits_response(*[{**HIT, "text": "x" * 1000}] * 1000)
     assert len(driver.search(scripted.url, "a", 1000)) == 1000
 
 
@@ -129,12 +130,12 @@ def test_a_response_larger_than_the_loop_parses_is_read_whole(driver, scripted):
 
 
 def test_a_vector_is_checked_against_the_collection_and_sent_in_base64(driver, scripted):
-    scripted.script = lambda request: listing(COLLECTION) if request.method == "GET" else answer(HIT)
+    scripted.script = lambda request: listing(COLLECTION) if request.method == "GET" else hits_response(HIT)
     vector = np.arange(-64, 64, dtype=np.int8)
-    for given in (vector, vector[None], np.asfortranarray(np.stack([vector, vector]))[1:]):
+    for given in (vector, vector[None], np.stack([-vector, vector])[1:]):
         assert driver.search(scripted.url, given) == [EXPECTED]
         sent = scripted.requests[-1].body["vector"]
-        assert np.array_equal(np.frombuffer(__import__("base64").b64decode(sent), np.int8), vector)
+        assert np.array_equal(np.frombuffer(base64.b64decode(sent), np.int8), vector)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_vector_is_checked_against_the_collection_and_sent_in_base64(driver, s
     ],
 )
 def test_a_vector_that_the_collection_could_not_hold_is_refused(driver, scripted, vector, error):
-    scripted.script = lambda request: listing(COLLECTION) if request.method == "GET" else answer(HIT)
+    scripted.script = lambda request: listing(COLLECTION) if request.method == "GET" else hits_response(HIT)
     with pytest.raises(error):
         driver.search(scripted.url, vector)
     assert not [request for request in scripted.requests if request.method == "POST"]
@@ -158,7 +159,7 @@ def test_a_vector_that_the_collection_could_not_hold_is_refused(driver, scripted
 
 def test_embeddings_of_another_space_are_refused_and_a_new_space_is_noticed(scripted):
     served = [COLLECTION]
-    scripted.script = lambda request: listing(*served) if request.method == "GET" else answer(HIT)
+    scripted.script = lambda request: listing(*served) if request.method == "GET" else hits_response(HIT)
 
     def embeddings(space, role=None):
         vectors = np.ones((1, 128), np.int8)
@@ -251,7 +252,7 @@ def test_the_key_comes_from_the_servers_variable_and_never_from_the_apis(scripte
     monkeypatch.setenv("PERPLEXITY_API_KEY", "pplx-secret")
     monkeypatch.setenv("PERPLEXITY_CUSTOM_HEADERS", "x-secret: of the API")
     monkeypatch.delenv("CTXEMBED_SERVER_KEY", raising=False)
-    scripted.script = lambda _: answer()
+    scripted.script = lambda _: hits_response()
     for value in (None, f"{KEY}, another"):
         if value is not None:
             monkeypatch.setenv("CTXEMBED_SERVER_KEY", value)
@@ -345,7 +346,7 @@ def test_a_200_that_is_no_result_is_an_error(driver, scripted, payload, message)
 
 
 def test_a_batch_with_fewer_lists_than_queries_is_an_error(driver, scripted):
-    scripted.script = lambda _: answer([HIT])
+    scripted.script = lambda _: hits_response([HIT])
     with pytest.raises(BadResponseError, match="hits of 1 queries, and 2 were asked"):
         driver.search_batch(scripted.url, ["a", "b"])
 
@@ -371,7 +372,7 @@ def test_a_document_that_is_not_whole_is_an_error(driver, scripted, changed, mes
 
 
 def test_an_echoed_key_is_in_no_error_and_no_log(driver, scripted, caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "ctxembed")
 
     def script(request):
         return (
@@ -390,7 +391,7 @@ def test_an_echoed_key_is_in_no_error_and_no_log(driver, scripted, caplog):
 
 
 def test_texts_of_hits_are_returned_as_they_are(driver, scripted):
-    scripted.script = lambda _: answer({**HIT, "text": f"the key {KEY} stands in a document"})
+    scripted.script = lambda _: hits_response({**HIT, "text": f"the key {KEY} stands in a document"})
     assert driver.search(scripted.url, "a")[0].text == f"the key {KEY} stands in a document"
 
 
@@ -400,7 +401,7 @@ def test_texts_of_hits_are_returned_as_they_are(driver, scripted):
 @pytest.mark.parametrize(("status", "error"), [(429, RateLimitError), (503, InternalServerError)])
 def test_a_busy_server_is_asked_again_after_its_retry_after(driver, scripted, status, error):
     clock = FakeClock()
-    responses = iter([refusal(status, "busy", **{"retry-after": "7"}), answer(HIT)])
+    responses = iter([refusal(status, "busy", **{"retry-after": "7"}), hits_response(HIT)])
     scripted.script = lambda _: next(responses)
     assert driver.search(scripted.url, "a", _client={"clock": clock}) == [EXPECTED]
     assert clock.slept == [7.0]
@@ -412,7 +413,7 @@ def test_a_busy_server_is_asked_again_after_its_retry_after(driver, scripted, st
 
 def test_a_429_without_a_time_is_retried_with_backoff(driver, scripted):
     clock = FakeClock()
-    responses = iter([refusal(429, "busy"), refusal(429, "busy"), answer()])
+    responses = iter([refusal(429, "busy"), refusal(429, "busy"), hits_response()])
     scripted.script = lambda _: next(responses)
     assert driver.search(scripted.url, "a", _client={"clock": clock}) == []
     assert clock.slept == [0.25, 0.5]
@@ -435,7 +436,7 @@ def test_a_long_retry_after_is_not_waited_for(driver, scripted):
 
 
 def test_a_broken_connection_is_retried(driver, scripted):
-    responses = iter([(200, {"content-length": "9999", "connection": "close"}, b"{"), answer(HIT)])
+    responses = iter([(200, {"content-length": "9999", "connection": "close"}, b"{"), hits_response(HIT)])
     scripted.script = lambda _: next(responses)
     assert driver.search(scripted.url, "a", _client={"clock": FakeClock()}) == [EXPECTED]
 
@@ -469,7 +470,7 @@ def test_a_response_that_does_not_come_is_a_timeout(driver, scripted):
 
     def script(_):
         released.wait(30)
-        return answer()
+        return hits_response()
 
     scripted.script = script
     try:
@@ -483,7 +484,7 @@ def test_a_response_that_does_not_come_is_a_timeout(driver, scripted):
 
 
 def test_a_closed_client_says_so(scripted):
-    scripted.script = lambda _: answer()
+    scripted.script = lambda _: hits_response()
     client = SearchClient(scripted.url, KEY, "corpus")
     assert repr(client) == f"SearchClient('{scripted.url}', collection='corpus')"
     assert client.search("a") == []
@@ -498,7 +499,7 @@ def test_a_closed_client_says_so(scripted):
 
 
 def test_threads_share_a_client(scripted):
-    scripted.script = lambda request: answer({**HIT, "text": request.body["query"]})
+    scripted.script = lambda request: hits_response({**HIT, "text": request.body["query"]})
     with SearchClient(scripted.url, KEY) as client:
         found = {}
 
@@ -523,7 +524,7 @@ def test_cancelling_a_call_leaves_the_client_usable(scripted, backend):
         if request.body["query"] == "slow":
             started.set()
             released.wait(30)
-        return answer(HIT)
+        return hits_response(HIT)
 
     scripted.script = script
 

@@ -118,7 +118,7 @@ class BaseSearchClient:
 
     def __repr__(self) -> str:
         """Show the URL and the collection, not the key."""
-        if not hasattr(self, "_url"):
+        if not hasattr(self, "_closed"):
             return f"{type(self).__name__}()"  # in the traceback of a constructor that failed
         collection = "" if self._collection is None else f", collection={self._collection!r}"
         return f"{type(self).__name__}({self._url!r}{collection}{', closed' if self._closed else ''})"

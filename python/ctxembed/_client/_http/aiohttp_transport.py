@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
+from yarl import URL
 
 from ctxembed._client._http.httpx_transport import KEEPALIVE
 
@@ -40,7 +41,7 @@ class AiohttpTransport:
         authorization = request.credentials.authorization()
         response = await self._session.request(
             request.method,
-            request.url,
+            URL(request.url, encoded=True),  # an escaped "&" stays one
             data=_Payload(request.body) if request.body else None,
             headers={**request.headers, "Authorization": authorization} if authorization else request.headers,
             timeout=self._timeout(request.timeouts),
