@@ -213,7 +213,7 @@ class AsyncSearchClient(BaseSearchClient):
         Returns
         -------
         Document or None
-            What :meth:`Collection.get` returns.
+            What :meth:`Collection.get` returns; empty metadata is None.
 
         Raises
         ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -33,6 +33,9 @@ __all__ = [
 
 MAX_QUERIES: Final = 512
 """Queries of one request."""
+
+_MAX_TEXT: Final = 1 << 19
+"""Bytes of these. One may take six in JSON, and a server takes bodies of 4 MB."""
 
 T = TypeVar("T")
 
@@ -103,7 +106,9 @@ class SearchOptions:
         if self.hybrid and "vector" in asked:
             raise TypeError("hybrid=True needs a text query, whose words are searched: got a vector")
         try:
-            return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+            return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:
+            raise ValueError("where or params hold a lone surrogate, which UTF-8 cannot encode") from None
         except ValueError:
             raise ValueError(f"params must be finite numbers, got {self.params!r:.100}") from None
 
@@ -144,18 +149,34 @@ def search_batch_calls(queries: object, collection: str | None, options: SearchO
             raise TypeError(f"queries[{position}] must be a str, got {type(text).__name__}")
         _checked_text(f"queries[{position}]", text)
     options.body(collection, {})  # checks them where there is no query too
-    parts = [texts[start : start + MAX_QUERIES] for start in range(0, len(texts), MAX_QUERIES)]
     return [
         Call("POST", "/v1/search", options.body(collection, {"queries": part}), _reader_of_lists(len(part)))
-        for part in parts
+        for part in _parts(texts)
     ]
+
+
+def _parts(texts: list[str]) -> Iterator[list[str]]:
+    """Divide texts into those of a request."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        length = len(text.encode())
+        if part and (len(part) == MAX_QUERIES or size + length > _MAX_TEXT):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += length
+    if part:
+        yield part
 
 
 def document_call(collection: str, id: object) -> Call[Document]:  # noqa: A002
     """Return the call of a document with all its chunks."""
     if not isinstance(id, str):
         raise TypeError(f"an id must be a str, got {id!r:.100}")
-    path = f"/v1/documents/{quote(collection, safe='')}/{quote(_checked_text('the id', id), safe='')}"
+    name = quote(_checked_text("the id", id), safe="")
+    # A path that ends in dots would be another one.
+    path = f"/v1/documents/{quote(collection, safe='')}" + (f"?id={name}" if name in {".", ".."} else f"/{name}")
     return Call("GET", path, b"", _read_document)
 
 
@@ -324,7 +345,7 @@ def _read_document(value: Any) -> Document:
     return Document(
         found["id"],
         [] if None in texts else texts,
-        found["metadata"],
+        found["metadata"] or None,  # a server does not tell an empty object from none
         None if None in spans or not spans else spans,
         found["source"],
     )

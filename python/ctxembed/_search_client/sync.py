@@ -216,7 +216,7 @@ class SearchClient(BaseSearchClient):
         Returns
         -------
         Document or None
-            What :meth:`Collection.get` returns.
+            What :meth:`Collection.get` returns; empty metadata is None.
 
         Raises
         ------
