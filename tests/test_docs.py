@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 import inspect
 import json
@@ -14,11 +15,15 @@ from pathlib import Path
 import ctxembed
 import numpy as np
 import pytest
+from ctxembed._server import ServerProcess
 from ctxembed._server.faults.plan import parse_plan
 
 from .tokens.conftest import definition as tokenizer_definition
 
 ROOT = Path(__file__).parents[1]
+HERON = {"id": "heron", "chunks": ["The heron caught a fish.", "It flew."], "year": 2021, "lang": "en"}
+SEARCH_URL = "http://127.0.0.1:8765"
+"""Where pages and docstrings search: the port of ``ctxembed serve``, which may be taken on this machine."""
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -36,13 +41,39 @@ def docstrings():
                 yield pytest.param(text, id=label)
 
 
+@pytest.fixture(scope="module")
+def search_url(_session_server, tmp_path_factory):
+    """The URL of a server that searches the document of :data:`HERON`."""
+    folder = tmp_path_factory.mktemp("served") / "corpus.ctx"
+    metadata = {name: HERON[name] for name in ("year", "lang")}
+    with (
+        ctxembed.Client("any", base_url=_session_server.base_url) as client,
+        ctxembed.Collection.create(folder) as collection,
+    ):
+        collection.ingest([ctxembed.Document(HERON["id"], HERON["chunks"], metadata)], client)
+    with ServerProcess(f"--collection={folder}") as process:
+        yield process.base_url
+
+
+@pytest.fixture
+def with_search_server(request):
+    """Return a function that replaces the URL of a search server in a text by that of one that runs."""
+
+    def replace(text: str) -> str:
+        searches = SEARCH_URL in text and ("SearchClient(" in text or "ctxembed search" in text)
+        return text.replace(SEARCH_URL, request.getfixturevalue("search_url")) if searches else text
+
+    return replace
+
+
 @pytest.mark.parametrize("text", [*docstrings()])
-def test_docstring_examples_print_what_they_show(text, server, tmp_path, monkeypatch):
+def test_docstring_examples_print_what_they_show(text, server, with_search_server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
-    names = {name: getattr(ctxembed, name) for name in ctxembed.__all__} | {"ctxembed": ctxembed, "np": np}
-    example = doctest.DocTestParser().get_doctest(text, names, "docstring", None, 0)
+    names = {name: getattr(ctxembed, name) for name in ctxembed.__all__}
+    names |= {"ctxembed": ctxembed, "np": np, "asyncio": asyncio}
+    example = doctest.DocTestParser().get_doctest(with_search_server(text), names, "docstring", None, 0)
     output: list[str] = []
     failures, attempts = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append)
     assert attempts > 0
@@ -92,8 +123,7 @@ def reader(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
-    record = {"id": "heron", "chunks": ["The heron caught a fish.", "It flew."], "year": 2021, "lang": "en"}
-    (tmp_path / "docs.jsonl").write_text(json.dumps(record) + "\n")
+    (tmp_path / "docs.jsonl").write_text(json.dumps(HERON) + "\n")
     write_old_output(tmp_path / "old-output")
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_definition()))
     return tmp_path
@@ -101,21 +131,30 @@ def reader(server, tmp_path, monkeypatch):
 
 # `make test-exports` runs that page, whose stores `make test` does not install.
 @pytest.mark.parametrize("page", pages_with(lambda page: blocks(page, "python") and page.name != "leaving.md"))
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, capsys):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, with_search_server, capsys):
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), names)
+        exec(compile(with_search_server(block), page.name, "exec"), names)
     assert capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", pages_with(commands))
-def test_the_commands_of_a_page_run(page, reader):
+def test_the_commands_of_a_page_run(page, reader, with_search_server):
     """In order, as a reader would type them, each a process. Servers and the demo have tests of their own."""
     for command in commands(page):
         if not command.startswith("ctxembed ") or command.split()[1] in {"serve", "demo"}:
             continue
-        shell = command.replace("ctxembed", f"{sys.executable} -m ctxembed", 1)
-        done = subprocess.run(shell, shell=True, cwd=reader, capture_output=True, text=True, timeout=60, check=False)
+        shell = with_search_server(command).replace("ctxembed", f"{sys.executable} -m ctxembed", 1)
+        done = subprocess.run(
+            shell,
+            shell=True,
+            cwd=reader,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 0, (command, done.stderr)
 
 

@@ -18,7 +18,8 @@ def test_help_does_not_import_the_http_stack():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "embed", "plan", "search", "show", "delete", "snapshot", "sql", "export", "import", "serve", "demo"]
+    "name",
+    ["", "embed", "plan", "search", "show", "delete", "snapshot", "sql", "export", "import", "mcp", "serve", "demo"],
 )
 def test_every_command_has_help_with_and_without_docstrings(tmp_path, name):
     shown = [

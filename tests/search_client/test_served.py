@@ -24,23 +24,6 @@ WORDS = (
     "heron", "fish", "reed", "bread", "flour", "water", "salt", "time", "owner", "memory", "garbage", "collector",
     "silver", "river", "bird", "wing",
 )  # fmt: skip
-    "heron",
-    "fish",
-    "reed",
-    "bread",
-    "flour",
-    "water",
-    "salt",
-    "time",
-    "owner",
-    "memory",
-    "garbage",
-    "collector",
-    "silver",
-    "river",
-    "bird",
-    "wing",
-]
 
 
 def documents():

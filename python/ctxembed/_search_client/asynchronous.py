@@ -69,7 +69,7 @@ class AsyncSearchClient(BaseSearchClient):
     Examples
     --------
     >>> async def main():
-    ...     async with AsyncSearchClient(search_url) as search:
+    ...     async with AsyncSearchClient("http://127.0.0.1:8765") as search:
     ...         return await search.search("which bird catches fish?", 1)
     >>> asyncio.run(main())[0].document
     'heron'

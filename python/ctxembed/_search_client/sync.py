@@ -71,7 +71,7 @@ class SearchClient(BaseSearchClient):
 
     Examples
     --------
-    >>> with SearchClient(search_url) as search:
+    >>> with SearchClient("http://127.0.0.1:8765") as search:
     ...     hits = search.search("which bird catches fish?", 1)
     >>> hits[0].document, hits[0].text
     ('heron', 'The heron caught a fish.')
