@@ -168,7 +168,8 @@ def test_embeddings_of_another_space_are_refused_and_a_new_space_is_noticed(scri
             vectors, np.array([0, 1]), "m", 128, "base64_int8", usage, space=space, input_type=role
         )
 
-    with SearchClient(scripted.url, KEY) as client:
+    clock = FakeClock()
+    with SearchClient(scripted.url, KEY, clock=clock) as client:
         assert client.search(embeddings("a space")) == client.search(embeddings("a space", "query")) == [EXPECTED]
         assert sum(request.method == "GET" for request in scripted.requests) == 2  # the name, and what it is
         with pytest.raises(ctxembed.SpaceError, match="a space.*another"):
@@ -177,6 +178,10 @@ def test_embeddings_of_another_space_are_refused_and_a_new_space_is_noticed(scri
             client.search(embeddings("a space", "document"))
         served[0] = {**COLLECTION, "space": "another"}
         assert client.search(embeddings("another")) == [EXPECTED]
+        served[0] = COLLECTION
+        clock.advance(61)
+        with pytest.raises(ctxembed.SpaceError, match="a space.*another"):
+            client.search(embeddings("another"))
 
 
 # --- arguments ---
@@ -549,3 +554,21 @@ def test_a_transport_of_httpx_can_take_the_place_of_a_server():
 
     with SearchClient("http://search.test", transport=httpx.MockTransport(respond)) as client:
         assert client.search("a") == [EXPECTED]
+
+
+def test_a_collection_that_is_served_under_another_name_is_found_again(scripted):
+    served = [COLLECTION]
+    body = {"id": "a", "source": None, "metadata": {}, "chunk_count": 0, "chunks": []}
+
+    def script(request):
+        if request.path == "/v1/collections":
+            return listing(*served)
+        return (200, {}, body) if served[0]["name"] in request.path else refusal(404, "no such collection")
+
+    scripted.script = script
+    with SearchClient(scripted.url, KEY) as client:
+        assert client.get("a") is not None
+        served[0] = {**COLLECTION, "name": "renamed"}
+        with pytest.raises(CollectionError, match="no collection 'corpus'"):
+            client.get("a")
+        assert client.get("a") is not None

@@ -154,7 +154,7 @@ class AsyncSearchClient(BaseSearchClient):
 
         Notes
         -----
-        A vector is compared with what the server says of the collection, which is asked once.
+        A vector is compared with what the server says of the collection, which is asked once a minute.
         """
         options = SearchOptions(k, where, params, hybrid, stage, oversample, dimensions, group_by_document, neighbours)
         name = self._name(collection)

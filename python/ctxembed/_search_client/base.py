@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -54,6 +55,7 @@ _LOG: Final = logging.getLogger("ctxembed")
 _MAX_BODY: Final = 1 << 30  # bytes of a response: ten thousand passages of the longest chunks are less
 _PARSED_IN_LOOP: Final = 1 << 18  # bytes; parsing more would block the event loop, and goes to a thread
 _MAX_REASON: Final = 2000  # characters of a server's message
+_KNOWN_FOR: Final = 60.0  # seconds for which a collection is taken to be of the same space
 _RETRY_SHARE: Final = 0.5  # of a retry, that each call adds to what all calls share
 _RETRY_RESERVE: Final = 20
 
@@ -93,7 +95,7 @@ class BaseSearchClient:
                 verify=check_verify(options["verify"]),
             )
         )
-        self._spaces: dict[str | None, _core.Index | _core.BinaryIndex] = {}
+        self._indexes: dict[str | None, tuple[_core.Index | _core.BinaryIndex, float]] = {}
         self._only: str | None = None
         self._closed = False
 
@@ -171,6 +173,7 @@ class BaseSearchClient:
         """Raise what says more than a 404: there is no such collection, or no endpoint at all."""
         names = [each["name"] for each in await self._collections()]
         if collection is not None and collection not in names:
+            self._only = None
             raise CollectionError(
                 f"there is no collection {collection!r} at {self._url}: it serves {', '.join(names) or 'none'}"
             ) from error
@@ -187,27 +190,25 @@ class BaseSearchClient:
     async def _check_vector(self, query: Any, collection: str | None, dimensions: int | None) -> None:
         """Refuse what the collection's index refuses: a request holds bytes, without their type and their space.
 
-        What the server says of the collection is asked once, and again before anything is refused.
+        What the server says of the collection is asked once a minute, and again before anything is refused.
         """
-        for is_known in (collection in self._spaces, False):
-            if not is_known:
-                self._spaces[collection] = await self._empty_index(collection)
-            try:
-                self._spaces[collection].search(query, 1, dimensions=dimensions)
-            except ValueError:
-                if not is_known:
-                    raise
-            else:
+        now = self._clock.monotonic()
+        index, asked_at = self._indexes.get(collection, (None, now))
+        if index is not None and now - asked_at < _KNOWN_FOR:
+            with contextlib.suppress(TypeError, ValueError):
+                index.search(query, 1, dimensions=dimensions)
                 return
+        index = await self._empty_index(collection)
+        self._indexes[collection] = (index, now)
+        index.search(query, 1, dimensions=dimensions)
 
     async def _empty_index(self, collection: str | None) -> _core.Index | _core.BinaryIndex:
         name = await self._served_name() if collection is None else collection
         found = [each for each in await self._collections() if each["name"] == name]
         if not found:
             raise CollectionError(f"there is no collection {name!r} at {self._url}")
-        binary = found[0].get("encoding_format") == "base64_binary"
-        kind = _core.BinaryIndex if binary else _core.Index
-        return kind(found[0]["dimensions"], space=found[0].get("space"))
+        kind = _core.BinaryIndex if found[0]["encoding_format"] == "base64_binary" else _core.Index
+        return kind(found[0]["dimensions"], space=found[0]["space"])
 
     # --- attempts ---
 

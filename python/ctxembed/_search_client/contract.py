@@ -295,6 +295,12 @@ _DOCUMENT: Final = {
     "chunk_count": _integer,
     "chunks": _list,
 }
+_COLLECTION: Final = {
+    "name": _text,
+    "dimensions": _integer,
+    "encoding_format": _text,
+    "space": _optional(_text),
+}
 _CHUNK: Final = {"chunk": _integer, "text": _optional(_text), "span": _optional(_pair)}
 
 
@@ -354,7 +360,7 @@ def _read_document(value: Any) -> Document:
 def _read_collections(value: Any) -> list[dict[str, Any]]:
     data: list[dict[str, Any]] = _fields(value, {"data": _list}, "the body")["data"]
     for position, each in enumerate(data):
-        _fields(each, {"name": _text}, f"data[{position}]")
+        _fields(each, _COLLECTION, f"data[{position}]")
     return data
 
 
