@@ -71,6 +71,19 @@ def test_parameters_by_name_are_sent_as_an_object(driver, scripted):
     assert scripted.requests[0].body["params"] == {"y": 2000.5}
 
 
+def test_a_batch_of_long_queries_fits_the_bodies_that_a_server_takes(driver, scripted):
+    scripted.script = lambda request: hits_response(*([] for _ in request.body["queries"]))
+    texts = [
+        "\x01" * 200_000,
+        *["long " * 20_000] * 12,
+        "short",
+        "\u65e5" * 300_000,
+    ]  # a control character takes six bytes
+    assert driver.search_batch(scripted.url, texts) == [[] for _ in texts]
+    assert [text for request in scripted.requests for text in request.body["queries"]] == texts
+    assert max(int(request.headers["content-length"]) for request in scripted.requests) < 4 << 20
+
+
 def test_a_batch_is_sent_in_requests_of_512_queries(driver, scripted):
     scripted.script = lambda request: hits_response(*([{**HIT, "text": text}] for text in request.body["queries"]))
     texts = [f"question {n}" for n in range(1000)]

@@ -142,7 +142,7 @@ def test_documents_are_those_of_the_collection(driver, url, col):
         found = driver.document(url, name, collection=name_of(col))
         assert found == col.get(name)
         assert found.spans is None or type(found.spans[0]) is tuple
-    for name in ("absent", "doc", "a/b", "texts", " "):
+    for name in ("absent", "doc", "a/b", "texts", " ", ""):
         assert driver.get(url, name, collection=name_of(col)) is col.get(name) is None
 
 

@@ -174,9 +174,9 @@ def document_call(collection: str, id: object) -> Call[Document]:  # noqa: A002
     """Return the call of a document with all its chunks."""
     if not isinstance(id, str):
         raise TypeError(f"an id must be a str, got {id!r:.100}")
-    name = quote(_checked_text("the id", id), safe="")
-    # A path that ends in dots would be another one.
-    path = f"/v1/documents/{quote(collection, safe='')}" + (f"?id={name}" if name in {".", ".."} else f"/{name}")
+    name = quote(_encodable("the id", id), safe="")
+    # A path that ends in dots, or in nothing, would be another one.
+    path = f"/v1/documents/{quote(collection, safe='')}" + (f"?id={name}" if name in {"", ".", ".."} else f"/{name}")
     return Call("GET", path, b"", _read_document)
 
 
@@ -209,6 +209,10 @@ def _param(place: str, value: object) -> object:
 def _checked_text(what: str, text: str) -> str:
     if not text:
         raise ValueError(f"{what} is empty")
+    return _encodable(what, text)
+
+
+def _encodable(what: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
