@@ -10,9 +10,21 @@ import subprocess
 
 import pytest
 
-from tests.cli.process import command
+from tests.cli.process import command, environment
 
 KEY = "search-0123456789abcdefghijklmnop"
+
+
+@pytest.fixture(scope="module")
+def url(_session_collection):
+    """The URL of a server of the collection that tests share, which several tests use."""
+    arguments = command("serve", "--port", "0", "--collection", _session_collection)
+    process = subprocess.Popen(
+        arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    yield process.stdout.readline().strip()
+    process.terminate()
+    process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -46,12 +58,11 @@ def serve(collection, process_environment):
         ["a silver", "--hybrid"],
     ],
 )
-def test_the_output_is_that_of_the_folder(ctxembed, serve, options):
-    url = serve("corpus.ctx")
+def test_the_output_is_that_of_the_folder(ctxembed, collection, url, options):
     nothing = {"PERPLEXITY_API_KEY": "", "PPLX_API_KEY": "", "PERPLEXITY_BASE_URL": "http://127.0.0.1:9"}
     done = ctxembed("search", url, *options, **nothing)
     assert done.returncode == 0, done.stderr
-    assert (done.stdout, done.stderr) == (ctxembed("search", "corpus.ctx", *options).stdout, "")
+    assert (done.stdout, done.stderr) == (ctxembed("search", collection, *options).stdout, "")
 
 
 def test_a_key_comes_from_the_environment(ctxembed, serve):
