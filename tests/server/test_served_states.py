@@ -66,6 +66,8 @@ def test_no_search_keeps_a_state_open(tmp_path, views, no_collector):
                 left = asyncio.create_task(http.post("http://localhost/v1/search", json={"query": "a caller"}))
                 await asyncio.sleep(0)
                 left.cancel()
+                await asyncio.wait([left])
+                del left  # a cancelled task has its frames
                 await http.get("http://localhost/v1/documents/birds/birds/1.md?query=heron")
                 before = [weakref.ref(view) for view in views]
                 await asyncio.to_thread(writer.ingest, documents(5, first=100 * turn), client)
