@@ -13,6 +13,7 @@ The names by room:
 - client: :class:`Client`, :class:`AsyncClient`
 - client of a search server: :class:`SearchClient`, :class:`AsyncSearchClient`
 - local models: ``ctxembed.backends``
+- frameworks: ``ctxembed.integrations.langchain``, ``.llama_index`` and ``.haystack``
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
 Importing this package starts no thread, opens no connection and reads no environment variable but ``CTXEMBED_ISA``.
@@ -63,6 +64,7 @@ from ctxembed._errors import (
     AuthenticationError,
     BadRequestError,
     BadResponseError,
+    ChunkOrderError,
     ClosedClientError,
     CollectionError,
     CollectionLockedError,
@@ -135,6 +137,7 @@ __all__ = [
     "BadResponseError",
     "BinaryIndex",
     "Calibration",
+    "ChunkOrderError",
     "Chunks",
     "Client",
     "ClientOptions",

@@ -17,6 +17,7 @@
     │   └── BadResponseError         an invalid 200 response
     ├── DecodeError                  also a ValueError: invalid bytes, with their position
     ├── DocumentError                also a ValueError: a document or chunk that the API would reject
+    ├── ChunkOrderError              also a ValueError: chunks that do not make up their document in one order
     ├── EmbedError                   some documents were not embedded; ``.partial`` holds the others
     │   └── InvalidDocumentsError    also a ValueError: documents rejected before anything was sent
     ├── MissingKeyError              also a ValueError: no API key, neither given nor in the environment
@@ -51,6 +52,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BadResponseError",
+    "ChunkOrderError",
     "ClosedClientError",
     "CollectionError",
     "CollectionLockedError",
@@ -281,6 +283,33 @@ class DocumentError(CtxembedError, ValueError):
 
     def _arguments(self) -> tuple[Any, ...]:
         return (self.document, self.chunk, self.reason, self.subject)
+
+
+class ChunkOrderError(CtxembedError, ValueError):
+    """Chunks of a framework that do not make up their document: one is missing, two stand at one place, or no order.
+
+    Nothing was sent: a part of a document is never embedded as all of it.
+
+    Attributes
+    ----------
+    document : str
+        Id of the document.
+    place : int, str or None
+        Where the order breaks: a position as the framework gives it, or the id of a chunk.
+    reason : str
+        What is wrong there.
+    """
+
+    code: ClassVar[str] = "CTX-024"
+
+    def __init__(self, document: str, place: int | str | None, reason: str) -> None:
+        super().__init__(f"document {document!r}: {reason}")
+        self.document = document
+        self.place = place
+        self.reason = reason
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.document, self.place, self.reason)
 
 
 @_core.register_class
