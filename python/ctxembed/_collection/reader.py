@@ -116,6 +116,11 @@ class CollectionReader(Exporting):
         return self._current().generation.encoding_format
 
     @property
+    def store_text(self) -> bool:
+        """Whether the text of the chunks is kept."""
+        return self._current().store_text
+
+    @property
     def space(self) -> str | None:
         """Name of the space of the vectors; None before the first are stored."""
         return self._current().generation.space
