@@ -116,6 +116,7 @@ ROOMS = {
         "RateLimitError",
         "InternalServerError",
         "BadResponseError",
+        "ChunkOrderError",
         "EmbedError",
         "DocumentError",
         "InvalidDocumentsError",

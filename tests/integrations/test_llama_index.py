@@ -339,6 +339,24 @@ def test_processes_make_a_client_of_their_own(server, client, monkeypatch):
         pickle.dumps(ContextualEmbedder(client))
 
 
+def test_a_pipeline_runs_in_processes(server, client, monkeypatch):
+    monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
+    monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
+    pipeline = IngestionPipeline(transformations=[SPLITTER, ContextualEmbedder(model=corpus.MODEL)])
+    made = pipeline.run(documents=documents(), num_workers=2)
+    assert {one.node_id: one.embedding for one in made} == expected_of(client, made)
+
+
+def test_an_async_pipeline_takes_an_async_client(server, client):
+    async def run():
+        async with AsyncClient("any", base_url=server.base_url) as own:
+            embedder = ContextualEmbedder(own, model=corpus.MODEL)
+            return await IngestionPipeline(transformations=[SPLITTER, embedder]).arun(documents=documents())
+
+    made = asyncio.run(run())
+    assert {one.node_id: one.embedding for one in made} == expected_of(client, made)
+
+
 # --- queries ---
 
 
