@@ -282,6 +282,18 @@ def test_a_document_that_was_split_anew_replaces_its_old_chunks(store, collectio
     assert texts(collection) == [one.page_content for one in split(NEW, 26)]
 
 
+def test_chunks_of_two_versions_are_never_mixed(store, collection):
+    """The places of stored chunks tell nothing where one of them was replaced by a longer text."""
+    store.add_documents(split(OLD, 20))
+    store.add_documents([document("a", 20, "It caught a fish, and another one, and one more.")])
+    before = texts(collection)
+    with pytest.raises(ChunkOrderError, match="lies within the stored chunk.*whole=True"):
+        store.add_documents(split(NEW, 26))
+    assert texts(collection) == before
+    store.add_documents(split(NEW, 26), whole=True)
+    assert texts(collection) == [one.page_content for one in split(NEW, 26)]
+
+
 def test_whole_replaces_what_a_shorter_text_no_longer_has(store, collection):
     store.add_documents(split(OLD, 20))
     store.add_documents(split(OLD[:40], 20))
@@ -434,7 +446,7 @@ def test_wrong_ids_are_refused(store):
 def test_metadata_comes_back_as_it_was(store):
     metadata = {
         "id": 7,
-        "langchain": "mine",
+        "langchain_chunks": "mine",
         "page": 1,
         "tags": ["x", {"y": None}],
         "ratio": 0.5,

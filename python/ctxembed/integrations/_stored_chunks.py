@@ -1,13 +1,14 @@
 """Chunks with ids and metadata of their own, as documents of a collection, and what a change makes of these.
 
-A collection keeps metadata by document. What belongs to a chunk stands in the field ``langchain`` of its document's
-metadata; fields that all chunks share stand beside it, where ``where`` finds them.
+A collection keeps metadata by document. What belongs to a chunk stands in the field ``langchain_chunks`` of its
+document's metadata; fields that all chunks share stand beside it, where ``where`` finds them.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from bisect import bisect_left
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FIELD", "Changes", "Chunk", "SharedState", "check_report", "chunk_at", "default_id", "shared_state"]
 
-FIELD: Final = "langchain"
+FIELD: Final = "langchain_chunks"
 """The field of a document's metadata that holds ids and metadata of its chunks."""
 
 _NOT_SHARED: Final = ("id", "source", "start_index", FIELD)
@@ -174,21 +175,39 @@ class _Draft:
         return chunks
 
     def _agreeing(self, kept: list[Chunk]) -> list[Chunk]:
-        """Return what is stored without chunks of an older text, whose parts that new chunks cover are others.
+        """Return what is stored without chunks of an older text: those that new chunks overlap with another text.
 
         A new chunk at the place of a stored one takes its place and no more: only where the document was split in
         another way do chunks contradict each other.
         """
-        if any(_contradict(one, other) for one, other in pairwise(self.kept)):
-            return kept  # places that do not count characters
         places = {chunk.start for chunk in self.kept}
-        elsewhere = [chunk for chunk in self.new if chunk.start not in places]
-        return [chunk for chunk in kept if not any(_contradict(chunk, other) for other in elsewhere)]
+        new = sorted((chunk for chunk in self.new if chunk.start not in places), key=lambda chunk: chunk.span)
+        places |= {chunk.start for chunk in new}
+        if not new or places == set(range(len(places))):  # places that count chunks
+            return kept
+        starts = [chunk.span[0] for chunk in new]
+        longest = max(len(chunk.text) for chunk in new)
+        agreeing = []
+        for chunk in kept:
+            start, stop = chunk.span
+            near = new[bisect_left(starts, start - longest) : bisect_left(starts, stop)]
+            other = next((other for other in near if _contradict(chunk, other)), None)
+            if other is None:
+                agreeing.append(chunk)
+            elif any(_contradict(one, another) for one, another in pairwise(self.kept)):
+                raise ChunkOrderError(
+                    self.name,
+                    other.start,
+                    f"start_index {other.start} lies within the stored chunk at {start}, whose text is another there, "
+                    f"and the stored chunks contradict each other too: pass all chunks of the document with whole=True",
+                )
+        return agreeing
 
 
 def _contradict(one: Chunk, other: Chunk) -> bool:
-    first, second = sorted((one, other), key=lambda chunk: chunk.start or 0)
-    beyond = (second.start or 0) - (first.start or 0)
+    """Return whether two chunks have different texts where they overlap."""
+    first, second = (one, other) if one.span <= other.span else (other, one)
+    beyond = second.span[0] - first.span[0]
     shared = first.text[beyond : beyond + len(second.text)]
     return second.text[: len(shared)] != shared
 
@@ -288,15 +307,24 @@ class Changes:
         self.emptied: list[str] = []
         """Documents to be deleted, after :meth:`settle`."""
 
-    def add(self, chunk: Chunk, source: str | None) -> None:
-        """Add a chunk, or put it in the place of the one with its id, wherever that is."""
+    def add(self, chunk: Chunk, source: str | None, *, is_given: bool) -> None:
+        """Add a chunk, or put it in the place of the one with its id, wherever that is.
+
+        Parameters
+        ----------
+        chunk : Chunk
+            The chunk.
+        source : str or None
+            Its document; None for a text that is one.
+        is_given : bool
+            Whether its id was given. Others tell their document, or are new.
+        """
         name = chunk.id if source is None else source
-        if chunk.id != default_id(name, chunk.start):
+        if is_given:
             for owner in self._owners(chunk.id):
                 if owner != name:
                     self._drop(owner, chunk.id)
-        draft = self._draft(name, source, new=True)
-        draft.new.append(chunk)
+        self._draft(name, source, new=True).new.append(chunk)
 
     def remove(self, ids: Iterable[str]) -> None:
         """Remove chunks. Unknown ids are ignored."""

@@ -270,9 +270,9 @@ class CtxembedVectorStore(VectorStore):
             found: list[str] = await run_in_executor(None, self.add_documents, documents, **kwargs)
             return found
         async with self._state.held():
-            changes, ids = self._added(documents, kwargs)
-            await self._astore(changes)
-        return ids
+            added: tuple[Changes, list[str]] = await run_in_executor(None, self._added, documents, kwargs)
+            await self._astore(added[0])
+        return added[1]
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:  # noqa: ARG002
         """Delete chunks. What is left of their documents is embedded anew.
@@ -301,7 +301,7 @@ class CtxembedVectorStore(VectorStore):
             found: bool | None = await run_in_executor(None, self.delete, ids, **kwargs)
             return found
         async with self._state.held():
-            await self._astore(self._removed(ids))
+            await self._astore(await run_in_executor(None, self._removed, ids))
         return True
 
     def ingest(self, documents: Iterable[Document], **options: Any) -> IngestReport:
@@ -339,7 +339,7 @@ class CtxembedVectorStore(VectorStore):
     async def aingest(self, documents: Iterable[Document], **options: Any) -> IngestReport:
         """Bring the collection to the state of a corpus as :meth:`ingest` does, with an :class:`AsyncClient`."""
         async with self._state.held():
-            changes = self._corpus(documents)
+            changes = await run_in_executor(None, self._corpus, documents)
             report = await self.collection.aingest(changes.documents, self._client, **options)
             self._state.remember(changes.documents)
         return report
@@ -358,17 +358,17 @@ class CtxembedVectorStore(VectorStore):
         changes = Changes(self.collection, self._state)
         ids = []
         for position, document in enumerate(documents):
-            chunk, source = self._chunk(position, document, None if names is None else names[position])
-            changes.add(chunk, source)
+            given = document.id if names is None or names[position] is None else names[position]
+            chunk, source = self._chunk(position, document, given)
+            changes.add(chunk, source, is_given=given is not None)
             ids.append(chunk.id)
         changes.settle(whole=bool(kwargs.get("whole")), max_gap=self._max_gap)
         return changes, ids
 
-    def _chunk(self, position: int, document: Document, given: str | None) -> tuple[Chunk, str | None]:
+    def _chunk(self, position: int, document: Document, name: str | None) -> tuple[Chunk, str | None]:
         """Return a LangChain document as a chunk, and its source."""
         metadata = document.metadata
         source, start = metadata.get("source"), metadata.get("start_index")
-        name = document.id if given is None else given
         if source is None:
             if start is not None:
                 raise ValueError(f"document {position} has a start_index and no source: set metadata['source']")
