@@ -148,6 +148,24 @@ def test_shuffled_chunks_of_50_documents_get_the_vectors_of_the_client(store, co
     assert [one.id for one in documents] == [None] * len(documents)
 
 
+@pytest.mark.parametrize(("size", "overlap"), [(60, 0), (60, 20), (500, 0)])
+def test_what_a_splitter_of_langchain_makes_is_one_document(store, collection, client, size, overlap):
+    splitters = pytest.importorskip("langchain_text_splitters", reason="langchain-text-splitters is not installed")
+    splitter = splitters.RecursiveCharacterTextSplitter(
+        chunk_size=size, chunk_overlap=overlap, add_start_index=True, separators=["\n\n", " "]
+    )
+    sources = [
+        Document(page_content="\n\n".join(chunks), metadata={"source": name})
+        for name, chunks in corpus.DOCUMENTS.items()
+    ]
+    made = splitter.split_documents(sources)
+    store.add_documents(made[::-1])
+    expected = {}
+    for one in made:
+        expected.setdefault(one.metadata["source"], []).append(one.page_content)
+    check_equal_to_client(collection, client, expected)
+
+
 def test_an_async_client_stores_the_same(collection, client, server):
     async def add():
         async with AsyncClient("any", base_url=server.base_url) as own:
