@@ -339,6 +339,7 @@ def test_processes_make_a_client_of_their_own(server, client, monkeypatch):
         pickle.dumps(ContextualEmbedder(client))
 
 
+@pytest.mark.timeout(300)  # each process imports LlamaIndex
 def test_a_pipeline_runs_in_processes(server, client, monkeypatch):
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
