@@ -343,8 +343,12 @@ def test_processes_make_a_client_of_their_own(server, client, monkeypatch):
 def test_a_pipeline_runs_in_processes(server, client, monkeypatch):
     monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
-    pipeline = IngestionPipeline(transformations=[SPLITTER, ContextualEmbedder(model=corpus.MODEL)])
-    made = pipeline.run(documents=documents(), num_workers=2)
+    sections = {
+        name: "\n\n".join(f"# Part\n\n{chunk}" for chunk in chunks) for name, chunks in corpus.DOCUMENTS.items()
+    }
+    pipeline = IngestionPipeline(transformations=[MarkdownNodeParser(), ContextualEmbedder(model=corpus.MODEL)])
+    made = pipeline.run(documents=documents(sections), num_workers=2)
+    assert len(made) == len(corpus.CHUNKS)
     assert {one.node_id: one.embedding for one in made} == expected_of(client, made)
 
 
