@@ -363,17 +363,16 @@ def test_a_gap_is_what_max_gap_says(collection, client):
 
 def test_two_chunks_at_one_place_are_refused(store, collection):
     again = document("doc-20.txt", corpus.starts_of(corpus.DOCUMENTS["doc-20.txt"])[2], "Another text.")
-    with pytest.raises(ChunkOrderError, match="two chunks have start_index") as caught:
-        store.add_documents([*chunks_of(), again], ids=[str(n) for n in range(len(corpus.CHUNKS) + 1)])
-    assert (caught.value.document, caught.value.place) == ("doc-20.txt", again.metadata["start_index"])
-    with pytest.raises(ValueError, match="two chunks have the id 'doc-20"):
-        store.add_documents([*chunks_of(), again])
+    for ids in (None, [str(n) for n in range(len(corpus.CHUNKS) + 1)]):
+        with pytest.raises(ChunkOrderError, match="two chunks have start_index") as caught:
+            store.add_documents([*chunks_of(), again], ids=ids)
+        assert (caught.value.document, caught.value.place) == ("doc-20.txt", again.metadata["start_index"])
     assert len(collection) == 0
 
 
 def test_chunks_without_a_place_are_refused_beside_others(store, collection):
     one, two = (Document(page_content=text, metadata={"source": "a"}) for text in ("one", "two"))
-    with pytest.raises(ChunkOrderError, match="order of its 2 chunks is not known"):
+    with pytest.raises(ChunkOrderError, match="order of its 2 chunks is not known.*add_start_index=True"):
         store.add_documents([one, two], ids=["1", "2"])
     store.add_documents([one])
     store.add_documents([two])
@@ -450,6 +449,10 @@ def test_a_source_and_an_id_do_not_stand_for_each_other(store):
 
 
 def test_wrong_ids_are_refused(store):
+    with pytest.raises(ValueError, match="two chunks have the id '1'"):
+        store.add_documents([document("a", 0, "one"), document("a", 4, "two")], ids=["1", "1"])
+    with pytest.raises(ValueError, match="two chunks have the id '1'"):
+        store.add_texts(["one", "two"], ids=["1", "1"])
     with pytest.raises(ValueError, match="1 ids, 2 documents"):
         store.add_documents([document("a", 0, "one"), document("b", 0, "two")], ids=["1"])
     with pytest.raises(TypeError, match="an id must be a non-empty str, got 3"):

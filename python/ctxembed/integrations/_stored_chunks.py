@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from bisect import bisect_left
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -144,19 +145,25 @@ class _Draft:
 
     def merged(self, *, whole: bool, max_gap: int | None) -> list[Chunk]:
         """Return the chunks of the document after the change, in order."""
-        new_ids = {chunk.id for chunk in self.new}
-        if len(new_ids) < len(self.new):
-            twice = next(chunk.id for chunk in self.new if sum(other.id == chunk.id for other in self.new) > 1)
-            raise ValueError(f"two chunks have the id {twice!r}")
         if not self.new:
             return self.kept
+        starts = {chunk.start for chunk in self.new}
+        new_ids = {chunk.id for chunk in self.new}
+        if self.source is not None and len(self.new) > 1:
+            if None in starts:
+                raise ChunkOrderError(
+                    self.name,
+                    None,
+                    f"a chunk has no start_index, so the order of its {len(self.new)} chunks is not known: splitters "
+                    f"set it with add_start_index=True",
+                )
+            if len(starts) < len(self.new):
+                twice = _twice(chunk.start for chunk in self.new)
+                raise ChunkOrderError(self.name, twice, f"two chunks have start_index {twice}")
+        if len(new_ids) < len(self.new):
+            raise ValueError(f"two chunks have the id {_twice(chunk.id for chunk in self.new)!r}")
         if self.source is None:
             return self.new
-        starts = {chunk.start for chunk in self.new}
-        if None in starts and len(self.new) > 1:
-            raise ChunkOrderError(
-                self.name, None, f"a chunk has no start_index, so the order of its {len(self.new)} chunks is not known"
-            )
         stored = [] if whole else self.kept
         kept = [chunk for chunk in stored if chunk.start not in starts and chunk.id not in new_ids]
         if kept and (None in starts or any(chunk.start is None for chunk in kept)):
@@ -202,6 +209,11 @@ class _Draft:
                     f"and the stored chunks contradict each other too: pass all chunks of the document with whole=True",
                 )
         return agreeing
+
+
+def _twice(values: Iterable[Any]) -> Any:
+    """Return the first value that comes again."""
+    return next(value for value, count in Counter(values).items() if count > 1)
 
 
 def _contradict(one: Chunk, other: Chunk) -> bool:
