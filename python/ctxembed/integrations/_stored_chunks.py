@@ -236,6 +236,7 @@ class SharedState:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self._owners: dict[str, str] | None = None
+        self._reading = threading.Lock()  # what is remembered while all documents are read is not lost
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -266,21 +267,23 @@ class SharedState:
 
         What it says is to be checked: documents may have been changed since.
         """
-        if self._owners is None or anew:
-            self._owners = {
-                chunk.id: document.id
-                for document in collection.documents()
-                if FIELD in (document.metadata or {})
-                for chunk in _chunks_of(document)
-                if document.id not in _candidates(chunk.id)
-            }
-        return self._owners
+        with self._reading:
+            if self._owners is None or anew:
+                self._owners = {
+                    chunk.id: document.id
+                    for document in collection.documents()
+                    if FIELD in (document.metadata or {})
+                    for chunk in _chunks_of(document)
+                    if document.id not in _candidates(chunk.id)
+                }
+            return self._owners
 
     def remember(self, documents: Iterable[Document]) -> None:
         """Keep the owners of the chunks of documents that were stored."""
-        if self._owners is not None:
-            for document in documents:
-                self._owners.update((chunk.id, document.id) for chunk in _chunks_of(document))
+        with self._reading:
+            if self._owners is not None:
+                for document in documents:
+                    self._owners.update((chunk.id, document.id) for chunk in _chunks_of(document))
 
 
 _STATES: Final[weakref.WeakKeyDictionary[Collection, SharedState]] = weakref.WeakKeyDictionary()
