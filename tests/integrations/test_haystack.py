@@ -15,6 +15,7 @@ from ctxembed.integrations.haystack import CtxembedDocumentEmbedder, CtxembedTex
 from haystack import Document, Pipeline
 from haystack.components.preprocessors import DocumentSplitter, RecursiveDocumentSplitter
 from haystack.components.retrievers import InMemoryEmbeddingRetriever
+from haystack.components.writers import DocumentWriter
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
 
@@ -110,6 +111,25 @@ def test_a_pipeline_is_saved_loaded_and_finds(options, server):
     assert "the-key" not in saved
     assert "PERPLEXITY_API_KEY" in saved
     assert Pipeline.loads(saved, allowed_modules=["ctxembed.integrations.haystack"]).dumps() == saved
+
+
+def test_an_async_pipeline_embeds_and_writes(options, server):
+    store = InMemoryDocumentStore()
+    pipeline = Pipeline()
+    pipeline.add_component("embedder", CtxembedDocumentEmbedder(**options))
+    pipeline.add_component("writer", DocumentWriter(store))
+    pipeline.connect("embedder.documents", "writer")
+    documents = splits()
+
+    async def run():
+        await pipeline.run_async({"embedder": {"documents": documents}})
+        await pipeline.close_async()
+
+    asyncio.run(run())
+    stored = {document.id: document for document in store.filter_documents()}
+    with Client("any", base_url=server.base_url) as client:
+        check_equal(documents, [stored[document.id] for document in documents], corpus.vectors_by_chunk(client))
+    assert pipeline.get_component("embedder")._async_client is None
 
 
 def test_queries_get_the_vectors_of_the_client(options, server):
