@@ -129,15 +129,12 @@ def reader(server, tmp_path, monkeypatch):
     return tmp_path
 
 
-# `make test-exports` runs that page, whose stores `make test` does not install.
-@pytest.mark.parametrize("page", pages_with(lambda page: blocks(page, "python") and page.name != "leaving.md"))
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, with_search_server, capsys):
 # Their packages are not installed by `make test`: tests of the stores and of the integrations run these pages.
 ELSEWHERE = {"haystack.md", "langchain.md", "leaving.md", "llama-index.md"}
 
 
 @pytest.mark.parametrize("page", pages_with(lambda page: blocks(page, "python") and page.name not in ELSEWHERE))
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, capsys):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, with_search_server, capsys):
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
         exec(compile(with_search_server(block), page.name, "exec"), names)
