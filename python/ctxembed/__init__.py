@@ -10,8 +10,8 @@ The names by room:
   :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
-- client: :class:`Client`, :class:`AsyncClient`
 - client of a search server: :class:`SearchClient`, :class:`AsyncSearchClient`
+- client: :class:`Client`, :class:`AsyncClient`, :func:`limiter`
 - local models: ``ctxembed.backends``
 - frameworks: ``ctxembed.integrations.langchain``, ``.llama_index`` and ``.haystack``
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
@@ -73,6 +73,7 @@ from ctxembed._errors import (
     DocumentError,
     IndexFileError,
     InternalServerError,
+    LimiterError,
     MissingKeyError,
     NotFoundError,
     PermissionDeniedError,
@@ -106,18 +107,22 @@ if TYPE_CHECKING:
         Credentials,
         EmbeddingsPart,
         Journal,
+        Limiter,
+        LocalLimiter,
         Progress,
         RawCalls,
         RawResponse,
         RequestEvent,
         ResponseEvent,
         RetryEvent,
+        SocketLimiter,
         Stream,
         Timeouts,
         Transport,
         TransportName,
         TransportRequest,
         TransportResponse,
+        limiter,
     )
     from ctxembed._collection.collection import Collection
     from ctxembed._search_client import AsyncSearchClient, SearchClient
@@ -169,7 +174,10 @@ __all__ = [
     "InternalServerError",
     "InvalidDocumentsError",
     "Journal",
+    "Limiter",
+    "LimiterError",
     "Limits",
+    "LocalLimiter",
     "Matches",
     "MissingKeyError",
     "Model",
@@ -190,6 +198,7 @@ __all__ = [
     "ResponseEvent",
     "RetryEvent",
     "SearchClient",
+    "SocketLimiter",
     "SpaceError",
     "SplitDocuments",
     "Stream",
@@ -212,6 +221,7 @@ __all__ = [
     "encode_base64",
     "get_model",
     "hamming",
+    "limiter",
     "models",
     "normalize",
     "pack",
@@ -238,18 +248,22 @@ _CLIENT = frozenset(
         "Credentials",
         "EmbeddingsPart",
         "Journal",
+        "Limiter",
+        "LocalLimiter",
         "Progress",
         "RawCalls",
         "RawResponse",
         "RequestEvent",
         "ResponseEvent",
         "RetryEvent",
+        "SocketLimiter",
         "Stream",
         "Timeouts",
         "Transport",
         "TransportName",
         "TransportRequest",
         "TransportResponse",
+        "limiter",
     }
 )
 """Names that load the client, and the HTTP stack with it, when they are first used."""

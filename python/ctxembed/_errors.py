@@ -24,6 +24,7 @@
     ├── IndexFileError               a file that is not an index, is damaged, or is of a newer version
     ├── CollectionError              a folder that is not a collection, is damaged, or is of a newer version
     │   └── CollectionLockedError    another process writes to the collection
+    ├── LimiterError                 what listens at the address of a limiter is none, or refused a request
     └── ClosedClientError            also a RuntimeError: a call on a client after ``close()``
 
 Invalid arguments raise ``TypeError`` or ``ValueError``, and failing disk operations raise ``OSError``. Every exception
@@ -61,6 +62,7 @@ __all__ = [
     "DocumentError",
     "IndexFileError",
     "InternalServerError",
+    "LimiterError",
     "MissingKeyError",
     "NotFoundError",
     "PermissionDeniedError",
@@ -360,6 +362,15 @@ class CollectionLockedError(CollectionError):
 
     def _arguments(self) -> tuple[Any, ...]:
         return (self.message, self.host, self.pid, self.since)
+
+
+class LimiterError(CtxembedError):
+    """What listens at the address of a limiter is no limiter, or one of another version, or it refused a request.
+
+    A limiter that is away is no error: requests go on at the pace that they had.
+    """
+
+    code: ClassVar[str] = "CTX-025"
 
 
 class MissingKeyError(CtxembedError, ValueError):

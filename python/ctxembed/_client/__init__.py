@@ -21,6 +21,7 @@ from ctxembed._client.asynchronous import AsyncClient
 from ctxembed._client.batches import EmbeddingsPart
 from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
 from ctxembed._client.journal import Journal
+from ctxembed._client.limiters import Limiter, LocalLimiter, SocketLimiter, limiter
 from ctxembed._client.options import AsyncClientOptions, ClientOptions
 from ctxembed._client.progress import Progress
 from ctxembed._client.raw import AsyncRawCalls, RawCalls, RawResponse
@@ -38,16 +39,20 @@ __all__ = [
     "Credentials",
     "EmbeddingsPart",
     "Journal",
+    "Limiter",
+    "LocalLimiter",
     "Progress",
     "RawCalls",
     "RawResponse",
     "RequestEvent",
     "ResponseEvent",
     "RetryEvent",
+    "SocketLimiter",
     "Stream",
     "Timeouts",
     "Transport",
     "TransportName",
     "TransportRequest",
     "TransportResponse",
+    "limiter",
 ]

@@ -79,6 +79,9 @@ class AsyncClient(BaseClient):
     coalesce : float, optional
         Seconds for which :meth:`embed`, :meth:`embed_queries` and :meth:`embed_texts` wait for other such calls, to
         share requests with them. See the notes. Default: each call sends its own.
+    limiter : Limiter, optional
+        Decides when requests start, in place of a rate that this process learns: :func:`limiter` connects to one that
+        processes share. Default: clients of one key and host in this process share what they learn.
     limits : Limits
         The limits of a request.
     token_counter : TokenCounter or callable, optional

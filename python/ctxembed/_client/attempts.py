@@ -11,6 +11,7 @@ import anyio
 
 from ctxembed._client._http.errors import is_unreachable
 from ctxembed._client._http.transport import TransportRequest
+from ctxembed._client._policy.pacing import Start
 from ctxembed._client._policy.retry import retry_after
 from ctxembed._client.batches import Outcome
 from ctxembed._client.endpoint import read_response, read_usage
@@ -42,6 +43,16 @@ class _Attempt:
     @property
     def succeeded(self) -> bool:
         return isinstance(self.result, Embeddings)
+
+
+@dataclass(slots=True)
+class _Record:
+    """What a shared limiter is told of an attempt."""
+
+    outcome: str = "unused"
+    started: float | None = None
+    retry_after: float | None = None
+    tokens: int | None = None
 
 
 class BatchRequest:
@@ -115,10 +126,10 @@ class BatchRequest:
         error: Exception | None = None
         key_was_renewed = False
         while True:
-            error = await self._wait_for_start(error)
-            if error is not None:
-                return self.outcome(error)
-            attempt = await self._hedged_attempt()
+            start = await self._wait_for_start(error)
+            if isinstance(start, Exception):
+                return self.outcome(start)
+            attempt = await self._hedged_attempt(start)
             if isinstance(attempt.result, Embeddings):
                 counted = attempt.result.usage.total_tokens
                 state.pacing.settle(batch.tokens, counted)
@@ -142,18 +153,18 @@ class BatchRequest:
             if state.pacing.blocked() < delay:
                 await state.clock.sleep(delay)  # else all requests are blocked for so long, and this one with them
 
-    async def _wait_for_start(self, last_error: Exception | None) -> Exception | None:
+    async def _wait_for_start(self, last_error: Exception | None) -> Start | Exception:
         """Wait until an attempt may start; return the error of one that may not start in time."""
         state, deadline = self._state, self._deadline
         if state.clock.monotonic() >= deadline.at:
             return deadline.error(last_error)
-        if await state.pacing.wait(self._batch.tokens, deadline.at, state.retry.max_wait):
-            return None
-        blocked = state.pacing.blocked(self._batch.tokens)
-        if blocked <= state.retry.max_wait:
+        start = await state.pacing.wait(self._batch.tokens, deadline.at, state.retry.max_wait)
+        if isinstance(start, Start):
+            return start
+        if start.seconds <= state.retry.max_wait:
             return deadline.error(last_error)
-        message = f"the API asked for no request for another {blocked:.0f} seconds, and max_wait is shorter"
-        return RateLimitError(message, 429, None, {"retry-after": str(math.ceil(blocked))})
+        message = f"no request may start for another {start.seconds:.0f} seconds, and max_wait is shorter"
+        return RateLimitError(message, 429, None, {"retry-after": str(math.ceil(start.seconds))})
 
     def _retry_delay(self, error: Exception, asked: float | None) -> float | None:
         state = self._state
@@ -163,12 +174,12 @@ class BatchRequest:
             return None
         return delay
 
-    async def _hedged_attempt(self) -> _Attempt:
+    async def _hedged_attempt(self, start: Start) -> _Attempt:
         """Send, and send once more where the response is late and hedging is on. The first success counts."""
         state = self._state
         delay = state.hedging.delay()
         if delay is None:
-            attempt = await self._attempt(hedge=False)
+            attempt = await self._attempt(start, hedge=False)
             self._usage += attempt.usage if attempt.succeeded else attempt.usage.thrown_away()
             return attempt
         attempts: list[_Attempt] = []
@@ -177,10 +188,10 @@ class BatchRequest:
         hedged = False
         done = anyio.Event()
 
-        async def run(hedge: bool) -> None:  # start_soon passes positions only
+        async def run(start: Start, hedge: bool) -> None:  # start_soon passes positions only
             nonlocal in_flight
             try:
-                attempts.append(await self._attempt(hedge=hedge))
+                attempts.append(await self._attempt(start, hedge=hedge))
             except BaseException as error:  # raised below when both attempts have ended
                 if isinstance(error, anyio.get_cancelled_exc_class()):
                     raise
@@ -189,28 +200,23 @@ class BatchRequest:
             if not in_flight or (attempts and attempts[-1].succeeded):
                 done.set()
 
-        concurrency = state.pacing.concurrency
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(run, False)
+                group.start_soon(run, start, False)
                 while not (done.is_set() or hedged):
                     with anyio.move_on_after(delay):
                         await done.wait()
-                    # Without a free slot, or while no request may start, try again after the same delay.
-                    if done.is_set() or state.hedging.delay() is None or not concurrency.try_acquire():
-                        continue
-                    hedged = state.pacing.try_start(self._batch.tokens)
-                    if hedged:
+                    second = None if done.is_set() else await self._second_start()
+                    if second is not None:
+                        hedged = True
                         state.hedging.spend()
                         in_flight += 1
-                        group.start_soon(run, True)
-                    else:
-                        concurrency.release()
+                        group.start_soon(run, second, True)
                 await done.wait()
                 group.cancel_scope.cancel()
         finally:
             if hedged:
-                concurrency.release()
+                state.pacing.concurrency.release()
         if not attempts:
             raise crashes[0]
         best = next((attempt for attempt in attempts if attempt.succeeded), attempts[0])
@@ -219,7 +225,34 @@ class BatchRequest:
         self._usage += Usage(unreported=in_flight)
         return best
 
-    async def _attempt(self, *, hedge: bool) -> _Attempt:
+    async def _second_start(self) -> Start | None:
+        """Take a slot and a start, unless one of them has to be waited for: then it is tried later once more."""
+        pacing = self._state.pacing
+        if self._state.hedging.delay() is None or not pacing.concurrency.try_acquire():
+            return None
+        start = None
+        try:
+            start = await pacing.try_start(self._batch.tokens)
+        finally:
+            if start is None:
+                pacing.concurrency.release()
+        return start
+
+    async def _attempt(self, start: Start, *, hedge: bool) -> _Attempt:
+        """Send the request once, and tell the shared limiter how it ended."""
+        record = _Record()
+        pacing, clock = self._state.pacing, self._state.clock
+        error: BaseException | None = None
+        try:
+            return await self._send(record, hedge=hedge)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            age = 0.0 if record.started is None else max(0.0, clock.monotonic() - record.started)
+            await pacing.end(start, record.outcome, age, record.retry_after, record.tokens, error=error)
+
+    async def _send(self, record: _Record, *, hedge: bool) -> _Attempt:
         """Send the request once, read its response, and record both where others learn from them."""
         state, template, batch, clock = self._state, self._template, self._batch, self._state.clock
         try:
@@ -243,7 +276,8 @@ class BatchRequest:
                 hedge=hedge,
             )
             await state.hooks.call("on_request", event)
-        started = clock.monotonic()
+        record.started = started = clock.monotonic()
+        record.outcome = "failed"
         sent = await state.connections.send(
             TransportRequest(url, state.headers, self._body, credentials, state.timeouts),
             template.decoder(batch.shape),
@@ -258,7 +292,7 @@ class BatchRequest:
             result = sent if ended < self._deadline.at else self._deadline.error(sent)
         else:
             result = read_response(template, sent, credentials)
-        asked = self._record(result, response, started, ended)
+        asked = self._record(record, result, response, started, ended)
         usage = self._usage_of(result, response)
         if event is not None:
             await state.hooks.call(
@@ -275,7 +309,12 @@ class BatchRequest:
         return _Attempt(result, response, asked, event, usage)
 
     def _record(
-        self, result: Embeddings | Exception, response: Response | None, started: float, ended: float
+        self,
+        record: _Record,
+        result: Embeddings | Exception,
+        response: Response | None,
+        started: float,
+        ended: float,
     ) -> float | None:
         """Record an attempt with the policies, and return the seconds of its ``Retry-After``."""
         state = self._state
@@ -289,7 +328,9 @@ class BatchRequest:
         asked = None
         if isinstance(result, APIStatusError):
             asked = retry_after(result.headers, state.clock.wall())
-        state.pacing.record(response.status, response.headers, asked, started, ended)
+        record.outcome = state.pacing.record(response.status, response.headers, asked, started, ended)
+        record.retry_after = asked
+        record.tokens = result.usage.total_tokens if isinstance(result, Embeddings) else None
         return asked
 
     @staticmethod

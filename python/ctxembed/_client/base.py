@@ -20,6 +20,7 @@ from ctxembed._client._policy.hedging import HedgingPolicy
 from ctxembed._client._policy.pacing import Pacing
 from ctxembed._client._policy.rate_limiter import shared_rate_limiter
 from ctxembed._client._policy.retry import RetryBudget, RetryPolicy
+from ctxembed._client._policy.shared_limiter import shared_limiter
 from ctxembed._client._runtime import current_event_loop, is_trio
 from ctxembed._client.batches import Batch, attach_no_vectors, plan_call
 from ctxembed._client.coalescing import Coalescer
@@ -38,6 +39,7 @@ from ctxembed._client.options import (
     check_http_client,
     check_int,
     check_journal,
+    check_limiter,
     check_proxy,
     check_rate,
     check_seconds,
@@ -147,6 +149,7 @@ class BaseClient:
             check_rate("requests_per_minute", options["requests_per_minute"]),
             check_rate("tokens_per_minute", options["tokens_per_minute"]),
             clock,
+            shared=shared_limiter(check_limiter(options["limiter"])),
         )
         return ClientState(
             base_url=base_url,

@@ -158,6 +158,7 @@ class Coalescer:
     async def _compose(self, shared: _SharedRequest, job: Job) -> Batch:
         """Wait until the request may start, and return the documents of all its callers."""
         state = self._state
+        await state.pacing.turn()
         while (seconds := state.pacing.delay(shared.tokens)) > 0:
             too_late = state.clock.monotonic() + seconds > shared.deadline.at
             if too_late or state.pacing.blocked(shared.tokens) > state.retry.max_wait:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ctxembed._client._http.connections import TransportName
     from ctxembed._client._http.transport import Transport
     from ctxembed._client._policy.clock import Clock
+    from ctxembed._client._policy.shared_limiter import Limiter
     from ctxembed._client.hooks import RequestEvent, ResponseEvent, RetryEvent
     from ctxembed._client.journal import Journal
     from ctxembed._planning.prepare import CountsTokens
@@ -50,6 +51,7 @@ __all__ = [
     "check_http_client",
     "check_int",
     "check_journal",
+    "check_limiter",
     "check_proxy",
     "check_rate",
     "check_seconds",
@@ -80,6 +82,7 @@ class _SharedOptions(TypedDict, total=False):
     requests_per_minute: float | None
     tokens_per_minute: float | None
     coalesce: float | None
+    limiter: Limiter | None
     limits: Limits
     token_counter: CountsTokens | Callable[[list[str]], ArrayLike] | None
     default_headers: Mapping[str, str] | None
@@ -120,6 +123,7 @@ DEFAULTS: Final[ClientOptions] = {
     "requests_per_minute": None,
     "tokens_per_minute": None,
     "coalesce": None,
+    "limiter": None,
     "limits": Limits(),
     "token_counter": None,
     "default_headers": None,
@@ -413,6 +417,19 @@ def check_journal(value: object) -> Any:
     missing = [name for name in ("get", "put") if not callable(getattr(value, name, None))]
     if missing:
         raise TypeError(f"journal must have get() and put(), got {type(value).__name__} without {missing[0]}()")
+    return value
+
+
+def check_limiter(value: object) -> Any:
+    """Return an object with the callables ``reserve`` and ``settle``, or None."""
+    if value is None:
+        return None
+    missing = [name for name in ("reserve", "settle") if not callable(getattr(value, name, None))]
+    if missing:
+        hint = ': pass ctxembed.limiter("...")' if isinstance(value, str) else ""
+        raise TypeError(
+            f"limiter must have reserve() and settle(), got {type(value).__name__} without {missing[0]}(){hint}"
+        )
     return value
 
 

@@ -108,12 +108,24 @@ class LearnedRate:
         """Return when the next request may start."""
         return self._next_start if self._refused_rate < math.inf else now
 
-    def start(self, now: float) -> None:
-        """Record the start of a request. A late start lets the next one start early."""
+    def start(self, now: float, requests: int = 1) -> None:
+        """Record the start of requests. A late start lets the next one start early."""
         rate = self.per_second(now)
         if rate < math.inf:
             interval = 1.0 / rate
-            self._next_start = max(self._next_start, now - interval) + interval
+            self._next_start = max(self._next_start, now - interval) + requests * interval
+
+    def give_back(self, now: float) -> None:
+        """Forget a start that was not used."""
+        rate = self.per_second(now)
+        if rate < math.inf:
+            self._next_start = max(min(now, self._next_start), self._next_start - 1.0 / rate)
+
+    def assume(self, rate: float, now: float) -> None:
+        """Take over a rate that was learned elsewhere, as if it had been refused now."""
+        self._refused_rate, self._last_refusal = rate, now
+        self._cycle = max(_CYCLE, _CYCLE_REQUESTS / rate)
+        self._next_start = max(self._next_start, now)
 
     def pause(self, now: float, until: float) -> None:
         """Start nothing before ``until``, and catch up with nothing after it: a small bucket is full soon."""

@@ -146,27 +146,66 @@ class RateLimiter:
         with self._lock:
             return self._buckets.setdefault((kind, per_minute), Bucket(per_minute))
 
-    def reserve(self, tokens: int, request_bucket: Bucket | None, token_bucket: Bucket | None, now: float) -> float:
-        """Start a request of ``tokens`` and return 0, or return the seconds after which to ask again."""
+    def reserve(
+        self,
+        tokens: int,
+        request_bucket: Bucket | None,
+        token_bucket: Bucket | None,
+        now: float,
+        *,
+        requests: int = 1,
+        learned: bool = True,
+    ) -> float:
+        """Start requests of ``tokens`` in all and return 0, or return the seconds after which to ask again.
+
+        Where a limiter of several processes keeps the learned rate, ``learned`` is False: the limits that the caller
+        set, and what the API has said to this process, still hold.
+        """
         with self._lock:
-            start = self._earliest_start(tokens, request_bucket, token_bucket, now)
+            start = self._earliest_start(tokens, request_bucket, token_bucket, now, learned=learned)
             if start > now:
                 return start - now
-            self._rate.start(now)
-            for kind, amount in (("requests", 1), ("tokens", tokens)):
+            self._rate.start(now, requests)
+            for kind, amount in (("requests", requests), ("tokens", tokens)):
                 if kind in self._remaining:
                     remaining, until = self._remaining[kind]
                     self._remaining[kind] = remaining - amount, until
             if request_bucket is not None:
-                request_bucket.take(1, now)
+                request_bucket.take(requests, now)
             if token_bucket is not None:
                 token_bucket.take(tokens, now)
             return 0.0
 
-    def delay(self, tokens: int, request_bucket: Bucket | None, token_bucket: Bucket | None, now: float) -> float:
+    def give_back(self, request_bucket: Bucket | None, now: float) -> None:
+        """Give back a start that was not used."""
+        with self._lock:
+            self._rate.give_back(now)
+            if request_bucket is not None:
+                request_bucket.give_back(1)
+
+    def assume(self, rate: float, now: float) -> None:
+        """Take over a rate that was learned elsewhere, in requests a second."""
+        with self._lock:
+            self._rate.assume(rate, now)
+
+    def known_rate(self, now: float) -> float | None:
+        """Return the learned rate in requests a second, or None while none is known."""
+        with self._lock:
+            rate = self._rate.per_second(now)
+            return None if math.isinf(rate) else rate
+
+    def delay(
+        self,
+        tokens: int,
+        request_bucket: Bucket | None,
+        token_bucket: Bucket | None,
+        now: float,
+        *,
+        learned: bool = True,
+    ) -> float:
         """Return the seconds after which a request of ``tokens`` may start, and start none."""
         with self._lock:
-            return self._earliest_start(tokens, request_bucket, token_bucket, now) - now
+            return self._earliest_start(tokens, request_bucket, token_bucket, now, learned=learned) - now
 
     def settle(self, reserved: int, actual: int | None, token_bucket: Bucket | None) -> None:
         """Replace the tokens that were reserved by those that the API counted."""
@@ -222,9 +261,17 @@ class RateLimiter:
                     self._remaining[kind] = remaining, now + reset
 
     def _earliest_start(
-        self, tokens: int, request_bucket: Bucket | None, token_bucket: Bucket | None, now: float
+        self,
+        tokens: int,
+        request_bucket: Bucket | None,
+        token_bucket: Bucket | None,
+        now: float,
+        *,
+        learned: bool = True,
     ) -> float:
-        start = max(self._rate.earliest_start(now), self._allowed_from(tokens, now))
+        start = self._allowed_from(tokens, now)
+        if learned:
+            start = max(start, self._rate.earliest_start(now))
         for bucket in (request_bucket, token_bucket):
             if bucket is not None:
                 start = max(start, bucket.earliest_start(now))
