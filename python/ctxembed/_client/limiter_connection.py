@@ -1,9 +1,8 @@
 """The connection to a limiter in another process: lines of JSON over a socket, without a task of its own.
 
-The client sends ``{"ctxembed_limiter": 1, "name": ..., "rate": ...}`` and then ``{"reserve": [requests, tokens]}``,
+The client sends ``{"ctxembed_limiter": 1, "name": ..., "pace": ...}`` once, and then ``{"reserve": [requests, tokens]}``,
 ``{"settle": [outcome, age, retry_after, actual_tokens]}`` and ``{"cancel": true}``. The limiter sends
-``{"ctxembed_limiter": 1}`` once, ``{"wait": seconds, "rate": rate}`` when the start of a request has come, nothing for
-``settle``, ``{"cancelled": true}`` for a request that waited no longer, and ``{"error": ...}`` before it closes the
+``{"ctxembed_limiter": 1}`` once, ``{"wait": seconds}`` when the start of a request has come, nothing for ``settle``, ``{"cancelled": true}`` for a request that waited no longer, and ``{"error": ...}`` before it closes the
 connection. It sends an empty line each second while a request waits, so that a client sees that it lives.
 """
 
@@ -12,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import socket
 import weakref
@@ -57,10 +57,10 @@ class LimiterConnection:
         self._abandoned = 0  # requests that were cancelled, whose lines are still to come
         self._lost = 0
 
-    async def reserve(self, requests: int, tokens: int, known_rate: float | None) -> tuple[float, float | None]:
-        """Wait for a start; return the seconds that are left until it, and the rate that the limiter has learned.
+    async def reserve(self, requests: int, tokens: int, pace: float | None) -> float:
+        """Wait for a start, and return the seconds that are left until it.
 
-        ``known_rate`` is what it had learned before the connection broke: it takes it over if it knows none.
+        ``pace`` is told to a limiter that is new here: the starts a second that one before it gave this process.
         """
         lost = self._lost
         async with self._turn:
@@ -69,7 +69,7 @@ class LimiterConnection:
             try:
                 if self._socket is None:
                     self._socket = await self._connect()
-                    self._write({"ctxembed_limiter": PROTOCOL, "name": self._name, "rate": known_rate})
+                    self._write({"ctxembed_limiter": PROTOCOL, "name": self._name, "pace": pace})
                 self._write({"reserve": [requests, tokens]})
                 try:
                     return await self._granted()
@@ -121,7 +121,7 @@ class LimiterConnection:
         connection.setblocking(False)
         return connection
 
-    async def _granted(self) -> tuple[float, float | None]:
+    async def _granted(self) -> float:
         """Read lines until the one that grants the latest request, and give back what others left."""
         while True:
             line = await self._read()
@@ -133,10 +133,11 @@ class LimiterConnection:
                 self._abandoned -= 1
                 if "wait" in line:
                     self._write({"settle": ["unused", 0.0, None, None]})
-            elif _is_grant(line):
-                return float(line["wait"]), line["rate"]
             else:
-                raise self._stranger(json.dumps(line).encode())
+                wait: Any = line.get("wait")
+                if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait < math.inf:
+                    raise self._stranger(json.dumps(line).encode())
+                return float(wait)
 
     def _check_greeting(self, line: dict[str, Any]) -> None:
         version = line.get("ctxembed_limiter")
@@ -215,13 +216,3 @@ class LimiterConnection:
         return LimiterError(
             f"{self._address}: what listens there is no ctxembed limiter: it sent {line[:80].decode('latin-1')!a}"
         )
-
-
-def _is_grant(line: dict[str, Any]) -> bool:
-    wait: Any = line.get("wait")
-    rate: Any = line.get("rate")
-    return _is_number(wait) and wait >= 0 and (rate is None or (_is_number(rate) and rate > 0))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ctxembed._client._policy.clock import SYSTEM_CLOCK
+from ctxembed._client._policy.own_pace import OwnPace
 from ctxembed._client._policy.reservations import Ending, Reservations
 from ctxembed._client._policy.shared_limiter import Limiter
 from ctxembed._client._runtime import current_event_loop
@@ -114,7 +115,7 @@ class SocketLimiter:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._connections: weakref.WeakKeyDictionary[Any, LimiterConnection] = weakref.WeakKeyDictionary()
-        self._rate: float | None = None
+        self._pace = OwnPace()
 
     @property
     def address(self) -> str:
@@ -136,7 +137,14 @@ class SocketLimiter:
         LimiterError
             Something else than a limiter listens there, or it refused the request.
         """
-        seconds, self._rate = await self._connection().reserve(requests, tokens, self._rate)
+        began = SYSTEM_CLOCK.monotonic()
+        connection = self._connection()
+        with self._lock:
+            had = self._pace.last()
+        seconds = await connection.reserve(requests, tokens, None if had is None else had[0])
+        now = SYSTEM_CLOCK.monotonic()
+        with self._lock:
+            self._pace.start(now, now - began + seconds)
         return seconds
 
     def settle(self, outcome: _Outcome, age: float, retry_after: float | None, actual_tokens: int | None, /) -> None:

@@ -79,13 +79,9 @@ class SharedLimit:
         self._reservations.release(holder)
         self._advance()
 
-    def assume(self, rate: float) -> None:
-        """Take over a rate, unless one is known."""
-        self._reservations.assume(rate, self._monotonic())
-
-    def rate(self) -> float | None:
-        """Return the learned rate in requests a second, or None."""
-        return self._reservations.rate(self._monotonic())
+    def add_pace(self, pace: float) -> None:
+        """Add the pace of a process that another limiter had served."""
+        self._reservations.add_pace(pace, self._monotonic())
 
     def _advance(self) -> None:
         """Grant what may start now, and set the timer for the next."""
@@ -224,15 +220,14 @@ class _Connection(asyncio.Protocol):
         if self._hello is not None:
             self._hello.cancel()
         self.name, self._limit = name, self._service.limit(name)
-        if message.get("rate") is not None:
-            self._limit.assume(message["rate"])
+        if message.get("pace") is not None:
+            self._limit.add_pace(message["pace"])
         self._write({"ctxembed_limiter": PROTOCOL})
 
     def grant(self, seconds: float) -> None:
         """Tell the client that its start comes in so many seconds."""
         self._waits = False
-        rate = None if self._limit is None else self._limit.rate()
-        self._write({"wait": seconds, "rate": rate})
+        self._write({"wait": seconds})
 
     def beat(self) -> None:
         """Let a client that waits see that the limiter lives."""

@@ -121,11 +121,16 @@ class LearnedRate:
         if rate < math.inf:
             self._next_start = max(min(now, self._next_start), self._next_start - 1.0 / rate)
 
-    def assume(self, rate: float, now: float) -> None:
-        """Take over a rate that was learned elsewhere, as if it had been refused now."""
-        self._refused_rate, self._last_refusal = rate, now
+    def assume(self, rate: float, now: float, first: float | None = None) -> None:
+        """Take over a rate that was found elsewhere, a little lower.
+
+        With ``first`` it is that of the requests which were recorded here: they count at the next refusal, and none
+        starts before ``first``. Without it nothing was recorded here.
+        """
+        self._refused_rate = _DECREASE * rate
         self._cycle = max(_CYCLE, _CYCLE_REQUESTS / rate)
-        self._next_start = max(self._next_start, now)
+        self._last_refusal = now if first is None else now - _RECENT
+        self._next_start = max(self._next_start, now if first is None else first)
 
     def pause(self, now: float, until: float) -> None:
         """Start nothing before ``until``, and catch up with nothing after it: a small bucket is full soon."""
@@ -178,7 +183,8 @@ class LearnedRate:
             # A small count is off by as much as one.
             self._refused_rate, confidence = accepted_rate, min(0.25, (count + 1) / 50)
         elif now - before < 0.3 * self._cycle:
-            self._refused_rate = max(accepted_rate, _LARGE_DECREASE * rate)  # the last decrease was too small
+            # The last decrease was too small. In a short time the accepted rate is far off.
+            self._refused_rate = min(rate, max(accepted_rate, _LARGE_DECREASE * rate))
         elif accepted_rate > 0.8 * rate:
             self._refused_rate = min(rate, accepted_rate)
         else:

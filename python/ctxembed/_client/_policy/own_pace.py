@@ -22,8 +22,8 @@ class OwnPace:
     >>> pace = OwnPace()
     >>> for second in range(10):
     ...     pace.start(now=float(second), waited=0.5)
-    >>> pace.per_second(now=10.0)
-    1.0
+    >>> pace.last(now=10.0)
+    (1.0, 10.0)
     """
 
     __slots__ = ("_last_wait", "_starts")
@@ -38,14 +38,16 @@ class OwnPace:
         if waited > _ROUND_TRIP:
             self._last_wait = now
 
-    def per_second(self, now: float) -> float | None:
-        """Return the pace of the last ten seconds, or None where the limiter held nothing back in them."""
-        if self._last_wait < now - _RECENT:
+    def last(self, now: float | None = None) -> tuple[float, float] | None:
+        """Return the starts a second of the last ten seconds, and when the next one would come at that pace.
+
+        None where the limiter held nothing back in them. Without ``now`` it is asked about the latest start.
+        """
+        if now is None:
+            now = self._starts[-1] if self._starts else 0.0
+        recent = [at for at in self._starts if now - _RECENT < at <= now]
+        if not recent or self._last_wait < now - _RECENT:
             return None
-        since = now - _RECENT
-        if len(self._starts) == self._starts.maxlen:
-            since = max(since, self._starts[0])
-        count = sum(since < at <= now for at in self._starts)
-        first = next((at for at in self._starts if at > since), now)
-        # A process that has just begun is measured from its first start on, of which the interval is not known.
-        return max(count, 1) / max(min(_RECENT, now - first), 1.0)
+        # A process that has just begun is measured from its first start on.
+        pace = len(recent) / max(min(_RECENT, now - recent[0]), 1.0)
+        return pace, recent[-1] + 1.0 / pace

@@ -119,7 +119,8 @@ class Pacing:
             if granted is None:
                 caution = shared.take_caution()
                 if caution is not None:
-                    self.rate_limiter.assume(caution, self._clock.monotonic())
+                    pace, first = caution
+                    self.rate_limiter.assume(pace, self._clock.monotonic(), first)
                 start = await self._wait_alone(tokens, until, max_wait)
                 shared.record_start(self._clock.monotonic(), 0.0)
                 return start

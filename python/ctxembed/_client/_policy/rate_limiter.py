@@ -183,10 +183,10 @@ class RateLimiter:
             if request_bucket is not None:
                 request_bucket.give_back(1)
 
-    def assume(self, rate: float, now: float) -> None:
-        """Take over a rate that was learned elsewhere, in requests a second."""
+    def assume(self, rate: float, now: float, first: float | None = None) -> None:
+        """Take over a rate in requests a second. See :meth:`LearnedRate.assume`."""
         with self._lock:
-            self._rate.assume(rate, now)
+            self._rate.assume(rate, now, first)
 
     def known_rate(self, now: float) -> float | None:
         """Return the learned rate in requests a second, or None while none is known."""

@@ -24,6 +24,9 @@ _LONG_BLOCK: Final = 10.0
 _FIRST_WINDOW: Final = 4.0
 """Requests in flight before the first was accepted."""
 
+_RETURN: Final = 10.0
+"""Seconds in which processes come back to a limiter that was away. They ask every five."""
+
 _PATIENCE: Final = 10.0
 """Seconds after which another request starts although the window is full: a holder may have settled nothing."""
 
@@ -144,6 +147,8 @@ class Reservations:
         self._holders: dict[Hashable, _Holder] = {}
         self._waiting: deque[_Request] = deque()
         self._in_flight = 0
+        self._paces = 0.0
+        self._paces_until: float | None = None
         self._slow_start = _SlowStart() if slow_start else None
         self._lock = threading.Lock()
 
@@ -253,22 +258,26 @@ class Reservations:
             self._in_flight -= 0 if found is None else found.count
             self._waiting = deque(request for request in self._waiting if request.holder != holder)
 
-    def rate(self, now: float) -> float | None:
-        """Return the learned rate in requests a second, or None while none is known."""
-        return self._limiter.known_rate(now)
+    def add_pace(self, pace: float, now: float) -> None:
+        """Add the pace of a process that another limiter had served before it ended.
 
-    def assume(self, rate: float, now: float) -> None:
-        """Take over the rate that another limiter had learned, unless one is known here.
+        What the processes had together is what the API allowed. Each adds its own part when it comes, so that those
+        which come later have theirs until then.
 
         Raises
         ------
         ValueError
             It is no number above 0.
         """
-        if _check_seconds("rate", rate) <= 0:
-            raise ValueError(f"rate must be above 0, got {rate!r:.80}")
-        if self._limiter.known_rate(now) is None:
-            self._limiter.assume(rate, now)
+        if _check_seconds("pace", pace) <= 0:
+            raise ValueError(f"pace must be above 0, got {pace!r:.80}")
+        with self._lock:
+            if self._paces_until is None:
+                is_new = self._limiter.known_rate(now) is None
+                self._paces_until = now + _RETURN if is_new else now
+            if now < self._paces_until:
+                self._paces += pace
+                self._limiter.assume(self._paces, now)
 
 
 def _check_count(name: str, value: object, least: int) -> None:

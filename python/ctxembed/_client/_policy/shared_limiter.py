@@ -104,7 +104,7 @@ class SharedLimiter:
         self._away_until = -math.inf
         self._backoff = 0.0  # 0 while it is there
         self._pace = OwnPace()
-        self._caution: float | None = None
+        self._caution: tuple[float, float] | None = None
 
     async def reserve(self, tokens: int, clock: Clock, patience: float | None = None) -> float | None:
         """Reserve the next start, and return the seconds until it; None where the limiter is away.
@@ -157,8 +157,11 @@ class SharedLimiter:
         with self._lock:
             self._pace.start(now, waited)
 
-    def take_caution(self) -> float | None:
-        """Return the pace to go on with, once after the limiter was lost; None where it held nothing back."""
+    def take_caution(self) -> tuple[float, float] | None:
+        """Return the pace to go on with and its next start, once after the limiter was lost.
+
+        None where it held nothing back.
+        """
         with self._lock:
             caution, self._caution = self._caution, None
             return caution
@@ -178,7 +181,7 @@ class SharedLimiter:
             self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF) or _FIRST_BACKOFF
             self._away_until = now + self._backoff
             if lost:
-                self._caution = self._pace.per_second(now)
+                self._caution = self._pace.last(now)
         if lost:
             message = "the limiter is away (%s: %s): requests go on at the pace that they had"
             _LOGGER.warning(message, type(error).__name__, error)
