@@ -1,9 +1,10 @@
 """The connection to a limiter in another process: lines of JSON over a socket, without a task of its own.
 
-The client sends ``{"ctxembed_limiter": 1, "name": ..., "pace": ...}`` once, and then ``{"reserve": [requests, tokens]}``,
-``{"settle": [outcome, age, retry_after, actual_tokens]}`` and ``{"cancel": true}``. The limiter sends
-``{"ctxembed_limiter": 1}`` once, ``{"wait": seconds}`` when the start of a request has come, nothing for ``settle``, ``{"cancelled": true}`` for a request that waited no longer, and ``{"error": ...}`` before it closes the
-connection. It sends an empty line each second while a request waits, so that a client sees that it lives.
+The client sends ``{"ctxembed_limiter": 1, "name": ..., "pace": ...}`` once, and then ``{"reserve": [requests,
+tokens]}``, ``{"settle": [outcome, age, retry_after, actual_tokens]}`` and ``{"cancel": true}``. The limiter sends
+``{"ctxembed_limiter": 1}`` once, ``{"wait": seconds}`` when the start of a request has come, nothing for ``settle``,
+``{"cancelled": true}`` for a request that waits no longer, and ``{"error": ...}`` before it closes the connection. It
+sends an empty line each second while a request waits, so that the client sees that it lives.
 """
 
 from __future__ import annotations

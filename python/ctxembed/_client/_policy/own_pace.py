@@ -49,5 +49,6 @@ class OwnPace:
         if not recent or self._last_wait < now - _RECENT:
             return None
         # A process that has just begun is measured from its first start on.
-        pace = len(recent) / max(min(_RECENT, now - recent[0]), 1.0)
+        seconds = _RECENT if self._starts[0] <= now - _RECENT else max(1.0, now - self._starts[0])
+        pace = len(recent) / seconds
         return pace, recent[-1] + 1.0 / pace
