@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -77,7 +76,3 @@ def run_limiter(start, address, *options):
 
 def run_worker(start, address, base_url, number, count):
     return start("-c", WORKER, address, base_url, str(number), str(count))
-
-
-def file_mode(path):
-    return os.stat(path).st_mode & 0o777

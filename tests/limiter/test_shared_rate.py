@@ -1,4 +1,4 @@
-"""Processes that share a limiter against a server of unknown rate, whichever of them dies. The server's counts decide."""
+"""Processes that share a limiter against a server of unknown rate, whichever of them dies: the server's counts."""
 
 from __future__ import annotations
 

@@ -70,7 +70,8 @@ class LimiterConnection:
             try:
                 if self._socket is None:
                     self._socket = await self._connect()
-                    self._write({"ctxembed_limiter": PROTOCOL, "name": self._name, "pace": pace})
+                    # The empty line lets a server of HTTP say at once that it is none.
+                    self._write({"ctxembed_limiter": PROTOCOL, "name": self._name, "pace": pace}, b"\n\n")
                 self._write({"reserve": [requests, tokens]})
                 try:
                     return await self._granted()
@@ -94,7 +95,10 @@ class LimiterConnection:
         address = self._address
         if address.path is not None:
             connection = self._new_socket(socket.AF_UNIX)
-            connection.connect(address.path)  # at once, or not at all: its backlog is full
+            error = connection.connect_ex(address.path)  # at once, or not at all: its backlog is full
+            if error:
+                connection.close()
+                raise OSError(error, os.strerror(error), str(address))
             return connection
         with anyio.move_on_after(_SILENCE):
             found = await anyio.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
@@ -190,9 +194,9 @@ class LimiterConnection:
             raise ConnectionResetError(f"{self._address}: the limiter closed the connection")
         self._buffer += data
 
-    def _write(self, message: dict[str, Any]) -> None:
+    def _write(self, message: dict[str, Any], end: bytes = b"\n") -> None:
         """Write a line, without waiting: while the limiter lives, its socket takes one."""
-        data = json.dumps(message).encode() + b"\n"
+        data = json.dumps(message).encode() + end
         connection = self._socket
         if connection is None:
             raise ConnectionError(f"{self._address}: the connection to the limiter broke")
@@ -200,6 +204,8 @@ class LimiterConnection:
             sent = connection.send(data)
         except BlockingIOError:
             sent = 0
+        except ConnectionError:
+            raise ConnectionResetError(f"{self._address}: the limiter closed the connection") from None
         if sent != len(data):
             connection.shutdown(socket.SHUT_RDWR)  # a request that waits reads the end
             raise ConnectionError(f"{self._address}: the limiter reads nothing")

@@ -180,7 +180,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def _take(self, line: bytes) -> None:
-        if self._transport.is_closing():
+        if not line or self._transport.is_closing():
             return
         try:
             message = json.loads(line)

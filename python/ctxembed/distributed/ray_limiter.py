@@ -109,7 +109,7 @@ class RayLimiter:
             check_rate("requests_per_minute", requests_per_minute),
             check_rate("tokens_per_minute", tokens_per_minute),
         )
-        ray = require("ray", "ray")
+        ray = require("ray", "ray", "RayLimiter")
         options = {"max_restarts": -1, "max_concurrency": 10_000, "num_cpus": 0, "get_if_exists": True}
         actor = ray.remote(LimiterActor).options(name=f"limiter-{name}", namespace=_NAMESPACE, **options)
         self._actor: Any = actor.remote(*self._limits)
@@ -133,8 +133,7 @@ class RayLimiter:
         OSError
             The actor is away, or hangs: ``TimeoutError``.
         """
-        from ray.exceptions import RayError
-
+        errors = require("ray.exceptions", "ray", "RayLimiter")
         if self._pid != os.getpid():
             self._begin()
         began = SYSTEM_CLOCK.monotonic()
@@ -142,7 +141,7 @@ class RayLimiter:
         try:
             granted = self._actor.reserve.remote(self._holder, requests, tokens, None if had is None else had[0])
             seconds = await self._watched(granted)
-        except RayError as error:
+        except errors.RayError as error:
             self._holder = os.urandom(8).hex()  # the next actor takes its pace over
             raise ConnectionError(f"the actor of the limiter {self._name!r} is away: {type(error).__name__}") from None
         now = SYSTEM_CLOCK.monotonic()
@@ -151,14 +150,12 @@ class RayLimiter:
 
     async def _watched(self, granted: Any) -> float:
         """Wait for a start, and ask the actor now and then whether it lives."""
-        import ray
-
         future = asyncio.ensure_future(_result(granted))
         try:
             while True:
                 done, _ = await asyncio.wait([future], timeout=_SILENCE)
                 if done:
-                    return future.result()
+                    return float(future.result())
                 alive = asyncio.ensure_future(_result(self._actor.ping.remote()))
                 done, _ = await asyncio.wait([future, alive], timeout=_SILENCE, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
@@ -171,7 +168,7 @@ class RayLimiter:
         finally:
             if not future.done():
                 future.cancel()
-                ray.cancel(granted)
+                require("ray", "ray", "RayLimiter").cancel(granted)
 
     def settle(self, outcome: _Outcome, age: float, retry_after: float | None, actual_tokens: int | None, /) -> None:
         """Tell the actor how one request ended, without waiting. See :class:`ctxembed.Limiter`."""
