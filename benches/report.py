@@ -34,6 +34,7 @@ TITLES = {
     "models": "Local models",
     "pacing": "Pacing",
     "coalescing": "Requests shared by concurrent calls",
+    "limiter": "Limits shared by processes",
     "soak": "A job with failing requests",
     "service": "Search as a service",
     "service_soak": "Search as a service, beside a writer",
@@ -96,6 +97,9 @@ NOTES = {
     "service_soak": "Searches of all kinds, while documents are added and deleted and the collection is compacted. "
     "Memory is what the server has that is no file's: the median of the last fifth of the time less that of the "
     "second.",
+    "limiter": "Seconds until the last response to six processes, which have connections and share the requests of a "
+    "job, and what the rate takes; then those of simulated workers, with stragglers, errors, workers that are killed "
+    "and a limiter that is killed twice. `benches/simulation.py` has the setting.",
     "soak": "Each job runs in a separate process. Memory is the peak beyond the documents and the result. The peer "
     "retries as often.",
 }

@@ -28,7 +28,7 @@ from benches.harness import ALL_THREADS
 ROOT = Path(__file__).parent.parent
 GROUPS = (
     *("decode", "hamming", "cosine", "stages", "paths", "scaling", "quality", "pack", "tokens", "import"),
-    *("client", "collections", "hybrid", "models", "pacing", "coalescing", "soak"),
+    *("client", "collections", "hybrid", "models", "pacing", "coalescing", "limiter", "soak"),
     *("service", "service_soak"),
 )
 TIMERS = {"client": "time.process_time"}

@@ -57,7 +57,7 @@ BENCHES = (
     ("benches.soaking",),
     ("benches.peers",),
     ("benches.cases",),
-    ("benches.canned", "benches.ranking", "benches.texts", "benches.worker"),
+    ("benches.canned", "benches.ranking", "benches.simulation", "benches.texts", "benches.worker"),
     ("benches.harness", "benches.serving", "benches.vectors"),
     ("benches",),
 )
