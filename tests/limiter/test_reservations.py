@@ -167,12 +167,14 @@ def test_a_holder_that_is_unknown_may_settle(outcome):
     assert reservations._in_flight == 0
 
 
-def test_the_own_pace_is_that_of_the_last_ten_seconds():
+def test_the_own_pace_is_that_of_late():
     pace = OwnPace()
     for number in range(100):
-        pace.start(now=0.5 * number, waited=0.4)
-    assert pace.last(49.5) == (2.0, 50.0)
-    assert pace.last() == (2.0, 50.0)
+        pace.start(now=0.1 * number, waited=0.4)
+    for number in range(100):
+        pace.start(now=10 + 0.5 * number, waited=0.4)
+    assert pace.last(59.6) == (2.0, 60.0)
+    assert pace.last() == (2.0, 60.0)
 
 
 def test_there_is_no_own_pace_where_nothing_was_held_back():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import time
 
 import httpx
@@ -10,9 +11,10 @@ import pytest
 
 from tests.limiter.processes import processes, run_limiter, run_worker
 
-PER_SECOND = 100
-BURST = 50
+PER_SECOND = 40
+BURST = 20
 PROCESSES = 6
+COUNT = 120  # documents of each process
 
 
 @pytest.fixture
@@ -36,26 +38,17 @@ def stats(base_url):
 def wait_for_requests(base_url, count):
     while (found := stats(base_url))["requests"] < count:
         time.sleep(0.05)
-    return found
-
-
-def check(found):
-    """Require 90% of the rate while requests came, and 2% refused beside those that showed the rate at first."""
-    accepted, refused = found["by_status"]["200"], found["by_status"].get("429", 0)
-    seconds = max(map(int, found["by_second"])) - min(map(int, found["by_second"])) - 1
-    assert accepted >= 0.9 * PER_SECOND * seconds
-    assert refused <= 0.02 * accepted + BURST
+    return max(map(int, found["by_second"]))
 
 
 @pytest.mark.parametrize("victim", ["nobody", "a client", "the limiter", "the limiter for good", "a hung limiter"])
 def test_the_rate_is_used_and_little_is_refused_whichever_process_dies(start, tmp_path_factory, base_url, victim):
     address = f"unix:{tmp_path_factory.mktemp('l') / 's'}"
     limiter = run_limiter(start, address)
-    count = 200
-    workers = [run_worker(start, address, base_url, number, count) for number in range(PROCESSES)]
+    workers = [run_worker(start, address, base_url, number, COUNT) for number in range(PROCESSES)]
     for worker in workers:
         worker.go()
-    wait_for_requests(base_url, 300)
+    event = wait_for_requests(base_url, COUNT * PROCESSES // 3)
     if victim == "a client":
         workers[0].signal(signal.SIGKILL)
         workers[0].end()
@@ -66,7 +59,13 @@ def test_the_rate_is_used_and_little_is_refused_whichever_process_dies(start, tm
         limiter.signal(signal.SIGKILL)
         limiter.end()
         if victim == "the limiter":
-            wait_for_requests(base_url, 500)
+            wait_for_requests(base_url, COUNT * PROCESSES // 2)
             run_limiter(start, address)
-    assert [worker.read() for worker in workers] == [str(count)] * len(workers)
-    check(stats(base_url))
+    assert [worker.read() for worker in workers] == [str(COUNT)] * len(workers)
+    found = stats(base_url)
+    # The last second is no whole one. The median leaves out seconds in which this machine did something else.
+    seconds = [counts for second, counts in sorted(found["by_second"].items()) if int(second) > event][:-1]
+    assert statistics.median(counts.get("200", 0) for counts in seconds) >= 0.9 * PER_SECOND
+    assert sum(counts.get("429", 0) for counts in seconds) <= 0.02 * COUNT * PROCESSES
+    # At first the rate is found by refusals: of a burst of all that may be in flight, twice.
+    assert found["by_status"].get("429", 0) <= 2 * 8 * PROCESSES

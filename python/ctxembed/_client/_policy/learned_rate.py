@@ -128,7 +128,7 @@ class LearnedRate:
         starts before ``first``. Without it nothing was recorded here.
         """
         self._refused_rate = _DECREASE * rate
-        self._cycle = max(_CYCLE, _CYCLE_REQUESTS / rate)
+        self._cycle = 0.5 * max(_CYCLE, _CYCLE_REQUESTS / rate)  # it is tested soon
         self._last_refusal = now if first is None else now - _RECENT
         self._next_start = max(self._next_start, now if first is None else first)
 

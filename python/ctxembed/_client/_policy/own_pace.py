@@ -11,7 +11,8 @@ _ROUND_TRIP: Final = 0.05
 """Seconds. A shorter wait is the time that it takes to ask."""
 
 _RECENT: Final = 10.0
-"""Seconds over which the pace is measured."""
+_LATEST: Final = 32
+"""Seconds, and starts, over which the pace is measured."""
 
 
 class OwnPace:
@@ -22,14 +23,14 @@ class OwnPace:
     >>> pace = OwnPace()
     >>> for second in range(10):
     ...     pace.start(now=float(second), waited=0.5)
-    >>> pace.last(now=10.0)
+    >>> pace.last(now=9.5)  # starts a second, and the next start
     (1.0, 10.0)
     """
 
     __slots__ = ("_last_wait", "_starts")
 
     def __init__(self) -> None:
-        self._starts: deque[float] = deque(maxlen=4096)
+        self._starts: deque[float] = deque(maxlen=_LATEST + 1)
         self._last_wait = float("-inf")
 
     def start(self, now: float, waited: float) -> None:
@@ -39,16 +40,14 @@ class OwnPace:
             self._last_wait = now
 
     def last(self, now: float | None = None) -> tuple[float, float] | None:
-        """Return the starts a second of the last ten seconds, and when the next one would come at that pace.
+        """Return the starts a second of late, and when the next one would come at that pace.
 
-        None where the limiter held nothing back in them. Without ``now`` it is asked about the latest start.
+        None where the limiter held nothing back. Without ``now`` it is asked about the latest start.
         """
         if now is None:
             now = self._starts[-1] if self._starts else 0.0
-        recent = [at for at in self._starts if now - _RECENT < at <= now]
-        if not recent or self._last_wait < now - _RECENT:
+        recent = [at for at in self._starts if at > now - _RECENT]
+        if len(recent) < 2 or self._last_wait < now - _RECENT:
             return None
-        # A process that has just begun is measured from its first start on.
-        seconds = _RECENT if self._starts[0] <= now - _RECENT else max(1.0, now - self._starts[0])
-        pace = len(recent) / seconds
+        pace = (len(recent) - 1) / max(recent[-1] - recent[0], 0.1)
         return pace, recent[-1] + 1.0 / pace
