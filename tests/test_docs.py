@@ -145,7 +145,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, with_search_
 def test_the_commands_of_a_page_run(page, reader, with_search_server):
     """In order, as a reader would type them, each a process. Servers and the demo have tests of their own."""
     for command in commands(page):
-        if not command.startswith("ctxembed ") or command.split()[1] in {"serve", "demo"}:
+        if not command.startswith("ctxembed ") or command.split()[1] in {"serve", "limiter", "demo"}:
             continue
         shell = with_search_server(command).replace("ctxembed", f"{sys.executable} -m ctxembed", 1)
         done = subprocess.run(
