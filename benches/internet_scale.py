@@ -107,8 +107,8 @@ def _requests() -> str:
             (
                 f"A document has {CHUNKS_PER_DOCUMENT} chunks of {TOKENS_PER_CHUNK} tokens and "
                 f"{CHUNKS_PER_DOCUMENT - 1} separators: {per_document} tokens. A request takes "
-                f"{limits.tokens:,}, so {limits.tokens:,} / {per_document} = {found.documents_per_request} documents, and the job "
-                f"{DOCUMENTS:,} / {found.documents_per_request} = {found.requests:,} requests."
+                f"{limits.tokens:,}, so {limits.tokens:,} / {per_document} = {found.documents_per_request} documents, "
+                f"and the job {DOCUMENTS:,} / {found.documents_per_request} = {found.requests:,} requests."
             ),
             _table(["the API allows", "days", f"days at the {used:.1%} that the simulation used"], rows, 2),
             (

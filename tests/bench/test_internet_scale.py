@@ -63,7 +63,8 @@ def test_machines_are_computed_again():
         assert number(row[3]) == pytest.approx(seconds / (float(number(row[2])) / 1000), rel=0.01, abs=1)
 
 
-SMALL = replace(simulation.PAGE, workers=20, per_second=20, burst=20, requests=3_000, latency=0.5, worker_lives=120)
+SMALL = replace(simulation.PAGE, workers=20, per_second=20, burst=20, requests=3_000, latency=0.5)
+SMALL = replace(SMALL, worker_lives=400, limiter_away=10.0)
 
 
 def test_a_simulation_gives_the_same_result_each_time():
@@ -77,8 +78,8 @@ def test_a_simulation_gives_the_same_result_each_time():
 def test_simulated_workers_use_the_rate_whatever_dies(seed, retry_after):
     found = simulation.simulate(replace(SMALL, seed=seed, retry_after=retry_after, limiter_ends=(40.0, 100.0)))
     assert found.deaths > 5
-    assert found.rate_used >= 0.9
-    assert found.refused <= 0.03 * found.accepted
+    assert found.rate_used >= 0.85
+    assert found.refused <= 0.04 * found.accepted
 
 
 def test_the_simulation_of_the_page_uses_the_rate_and_the_workers_alone_are_refused_much():

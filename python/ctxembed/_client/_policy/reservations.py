@@ -24,6 +24,10 @@ _LONG_BLOCK: Final = 10.0
 _FIRST_WINDOW: Final = 4.0
 """Requests in flight before the first was accepted."""
 
+_INCREASE: Final = 0.1
+_DECREASE: Final = 0.7
+"""How the requests in flight grow with each that is accepted, and what remains of them after a refusal."""
+
 _RETURN: Final = 10.0
 """Seconds in which processes come back to a limiter that was away. They ask every five."""
 
@@ -59,9 +63,10 @@ class _Request(NamedTuple):
 
 
 class _SlowStart:
-    """Limit the requests in flight while no rate is known: one more for each that is accepted (TCP's slow start).
+    """Limit the requests in flight while no rate is known, as TCP's slow start does.
 
-    Else all processes would send all that they may at once, and most of it would be refused.
+    One more for each that is accepted, and after the first refusal a tenth. Else all processes would send all that they
+    may at once, and most of it would be refused.
     """
 
     __slots__ = ("_last_decrease", "_last_start", "_window")
@@ -78,13 +83,15 @@ class _SlowStart:
         self._last_start = now
 
     def accepted(self) -> None:
-        self._window += 1
+        self._window += 1.0 if math.isinf(self._last_decrease) else _INCREASE
 
     def refused(self, started: float, now: float) -> None:
-        """Halve the window, once for all requests that were in flight together."""
+        """Make the window smaller, once for all requests that were in flight together."""
         if started > self._last_decrease:
+            # At the first refusal as many were in flight as were known to be too many.
+            share = 0.5 if math.isinf(self._last_decrease) else _DECREASE
             self._last_decrease = now
-            self._window = max(1.0, self._window / 2)
+            self._window = max(1.0, share * self._window)
 
 
 class _Holder:
