@@ -21,7 +21,10 @@ __all__ = ["RayLimiter"]
 
 _NAMESPACE: Final = "ctxembed"
 _SILENCE: Final = 3.0
-"""Seconds after which the actor is asked whether it lives."""
+"""Seconds after which the actor is asked whether it lives, and again until it counts as away."""
+
+_START: Final = 60.0
+"""Seconds in which an actor must have started, where no reply of one has come yet."""
 
 
 class LimiterActor:
@@ -56,8 +59,9 @@ class LimiterActor:
         self._holders.discard(holder)
         self._limit.release(holder)
 
-    async def ping(self) -> None:
-        """Return at once."""
+    async def pid(self) -> int:
+        """Return the id of the process, at once."""
+        return os.getpid()
 
 
 def _set_result(ticket: asyncio.Future[float], seconds: float) -> None:
@@ -119,6 +123,7 @@ class RayLimiter:
         self._pid = os.getpid()
         self._holder = os.urandom(8).hex()
         self._pace = OwnPace()
+        self._silence = _START
 
     @property
     def name(self) -> str:
@@ -144,6 +149,7 @@ class RayLimiter:
         except errors.RayError as error:
             self._holder = os.urandom(8).hex()  # the next actor takes its pace over
             raise ConnectionError(f"the actor of the limiter {self._name!r} is away: {type(error).__name__}") from None
+        self._silence = _SILENCE
         now = SYSTEM_CLOCK.monotonic()
         self._pace.start(now, now - began + seconds)
         return seconds
@@ -156,12 +162,14 @@ class RayLimiter:
                 done, _ = await asyncio.wait([future], timeout=_SILENCE)
                 if done:
                     return float(future.result())
-                alive = asyncio.ensure_future(_result(self._actor.ping.remote()))
-                done, _ = await asyncio.wait([future, alive], timeout=_SILENCE, return_when=asyncio.FIRST_COMPLETED)
+                alive = asyncio.ensure_future(_result(self._actor.pid.remote()))
+                done, _ = await asyncio.wait(
+                    [future, alive], timeout=self._silence, return_when=asyncio.FIRST_COMPLETED
+                )
                 if not done:
                     alive.cancel()
                     raise TimeoutError(
-                        f"the actor of the limiter {self._name!r} has not replied for {_SILENCE:g} seconds"
+                        f"the actor of the limiter {self._name!r} has not replied for {self._silence:g} seconds"
                     )
                 if alive.done():
                     alive.result()
