@@ -233,6 +233,8 @@ class BatchRequest:
         start = None
         try:
             start = await pacing.try_start(self._batch.tokens)
+        except Exception as error:  # noqa: BLE001  # of a limiter: the next request meets it, and this one is under way
+            self._log("no second attempt: the limiter raised %(error)s", error, level=logging.WARNING)
         finally:
             if start is None:
                 pacing.concurrency.release()
