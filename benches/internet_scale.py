@@ -98,7 +98,7 @@ def _requests() -> str:
     rows = []
     for rate in RATES:
         ideal = found.requests / rate / DAY
-        rows.append([f"{rate} requests a second", f"{ideal:.1f}", f"{ideal / used:.1f}"])
+        rows.append([f"{rate} requests a second", f"{ideal:.2f}", f"{ideal / used:.2f}"])
     per_document = found.tokens // DOCUMENTS
     client = measured(SEARCH, "client", "16 requests of 480 chunks", "ctxembed async, aiohttp", 1)
     per_chunk = client["seconds"] / (16 * 480)

@@ -40,7 +40,7 @@ def test_requests_and_days_are_computed_again():
     requests = -(-1_000_000_000 // documents)
     assert f"{requests:,} requests" in TEXT
     for row in rows("Requests and days")[2:]:
-        assert number(row[1]) == pytest.approx(requests / float(number(row[0])) / 86_400, abs=0.05)
+        assert number(row[1]) == pytest.approx(requests / float(number(row[0])) / 86_400, abs=0.005)
 
 
 def test_costs_are_computed_again():
