@@ -233,7 +233,7 @@ def _limits() -> str:
         if result["table"].startswith("six processes")
     ]
     processes = _table(["six processes (measured)", "", "ideal s", "seconds", "of ideal", "refused"], rows, 4)
-    return f"{simulated}\n\n{processes}"
+    return f"From `{LIMITER}`:\n\n{simulated}\n\n{processes}"
 
 
 def arithmetic() -> str:
