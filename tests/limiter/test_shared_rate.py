@@ -14,7 +14,9 @@ from tests.limiter.processes import processes, run_limiter, run_worker
 PER_SECOND = 40
 BURST = 20
 PROCESSES = 6
-COUNT = 120  # documents of each process
+COUNT = 180  # documents of each process
+LEAST = {"nobody": 0.9, "a client": 0.9, "the limiter": 0.8, "the limiter for good": 0.8, "a hung limiter": 0.8}
+"""Share of the rate that is used. Without the limiter processes go on a little slower than with it."""
 
 
 @pytest.fixture
@@ -41,14 +43,14 @@ def wait_for_requests(base_url, count):
     return max(map(int, found["by_second"]))
 
 
-@pytest.mark.parametrize("victim", ["nobody", "a client", "the limiter", "the limiter for good", "a hung limiter"])
+@pytest.mark.parametrize("victim", LEAST)
 def test_the_rate_is_used_and_little_is_refused_whichever_process_dies(start, tmp_path_factory, base_url, victim):
     address = f"unix:{tmp_path_factory.mktemp('l') / 's'}"
     limiter = run_limiter(start, address)
     workers = [run_worker(start, address, base_url, number, COUNT) for number in range(PROCESSES)]
     for worker in workers:
         worker.go()
-    event = wait_for_requests(base_url, COUNT * PROCESSES // 3)
+    event = wait_for_requests(base_url, COUNT * PROCESSES // 5)
     if victim == "a client":
         workers[0].signal(signal.SIGKILL)
         workers[0].end()
@@ -59,13 +61,13 @@ def test_the_rate_is_used_and_little_is_refused_whichever_process_dies(start, tm
         limiter.signal(signal.SIGKILL)
         limiter.end()
         if victim == "the limiter":
-            wait_for_requests(base_url, COUNT * PROCESSES // 2)
+            wait_for_requests(base_url, COUNT * PROCESSES // 4)
             run_limiter(start, address)
     assert [worker.read() for worker in workers] == [str(COUNT)] * len(workers)
     found = stats(base_url)
-    # The last second is no whole one. The median leaves out seconds in which this machine did something else.
-    seconds = [counts for second, counts in sorted(found["by_second"].items()) if int(second) > event][:-1]
-    assert statistics.median(counts.get("200", 0) for counts in seconds) >= 0.9 * PER_SECOND
+    # While all processes have documents left. The median leaves out seconds in which this machine did something else.
+    seconds = [found["by_second"].get(str(event + number), {}) for number in range(1, 10)]
+    assert statistics.median(counts.get("200", 0) for counts in seconds) >= LEAST[victim] * PER_SECOND
     assert sum(counts.get("429", 0) for counts in seconds) <= 0.02 * COUNT * PROCESSES
     # At first the rate is found by refusals: of a burst of all that may be in flight, twice.
     assert found["by_status"].get("429", 0) <= 2 * 8 * PROCESSES
