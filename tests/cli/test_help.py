@@ -19,21 +19,9 @@ def test_help_does_not_import_the_http_stack():
 
 @pytest.mark.parametrize(
     "name",
-    ["", "embed", "plan", "search", "show", "delete", "snapshot", "sql", "export", "import", "mcp", "serve", "demo"],
     [
-        "",
-        "embed",
-        "plan",
-        "search",
-        "show",
-        "delete",
-        "snapshot",
-        "sql",
-        "export",
-        "import",
-        "serve",
-        "limiter",
-        "demo",
+        *("", "embed", "plan", "search", "show", "delete", "snapshot", "sql", "export", "import", "mcp", "serve"),
+        *("limiter", "demo"),
     ],
 )
 def test_every_command_has_help_with_and_without_docstrings(tmp_path, name):
