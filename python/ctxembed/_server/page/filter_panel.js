@@ -1,0 +1,164 @@
+// Filters that are offered from what a collection holds.
+
+import { el, fill } from "./dom.js";
+import { count } from "./text.js";
+import { shown } from "./where.js";
+
+const VALUES = 6; // shown at once
+const FIELDS = 8; // open at once
+const MOST = 20; // values of a field that the server sends
+
+export class FilterPanel {
+  #fields = [];
+  #unfolded = new Set(); // fields with all their values
+
+  constructor(app) {
+    this.app = app;
+    this.content = el("div", { class: "fields" });
+    this.error = el("p", { class: "error", id: "filter-error", role: "alert", hidden: true });
+    this.expression = el("input", {
+      type: "text",
+      id: "expression",
+      spellcheck: "false",
+      autocapitalize: "off",
+      placeholder: "year >= 2020 AND lang = 'en'",
+      "aria-describedby": "filter-error",
+      onchange: () => app.go({ expression: this.expression.value.trim() }),
+      onkeydown: (event) => { if (event.key === "Enter") app.go({ expression: this.expression.value.trim() }); },
+    });
+    this.title = el("summary", {}, "Filters");
+    this.element = el(
+      "aside",
+      { class: "filters", "aria-label": "Filters" },
+      (this.fold = el(
+        "details",
+        {},
+        this.title,
+        this.content,
+        el("fieldset", { class: "field" }, el("legend", {}, el("label", { for: "expression" }, "Expression")), this.expression, this.error),
+      )),
+    );
+    // Beside the hits where there is room, folded above them where there is none.
+    const wide = matchMedia("(min-width: 800px)");
+    const follow = () => { this.fold.open = wide.matches; };
+    wide.addEventListener("change", follow);
+    follow();
+  }
+
+  setFields(fields, sampled) {
+    this.#fields = fields;
+    this.sampled = sampled;
+    this.update();
+  }
+
+  setError(text) {
+    this.error.textContent = text;
+    this.error.hidden = !text;
+    this.expression.toggleAttribute("aria-invalid", Boolean(text));
+    if (text) this.fold.open = true;
+  }
+
+  /** Show what the state says. What has the focus keeps it. */
+  update() {
+    const { filters, expression } = this.app.state;
+    const focused = this.content.contains(document.activeElement) ? document.activeElement.dataset.control : null;
+    if (document.activeElement !== this.expression) this.expression.value = expression;
+    const used = Object.keys(filters).length + (expression ? 1 : 0);
+    fill(this.title, "Filters", used > 0 && el("span", { class: "badge" }, used));
+    const groups = this.#fields.filter(offered).map((field) => this.#field(field, filters[field.name] ?? {}));
+    const rest = groups.slice(FIELDS);
+    fill(
+      this.content,
+      groups.slice(0, FIELDS),
+      rest.length > 0 && el("details", { class: "rest", open: this.#fields.slice(FIELDS).some(({ name }) => filters[name]) }, el("summary", {}, `${rest.length} more fields`), rest),
+      this.sampled && el("p", { class: "muted hint" }, "Counts are of a sample of the documents."),
+    );
+    if (focused) [...this.content.querySelectorAll("[data-control]")].find(({ dataset }) => dataset.control === focused)?.focus();
+  }
+
+  #set(name, changes) {
+    const { filters } = this.app.state;
+    const { [name]: before = {}, ...others } = filters;
+    const filter = Object.fromEntries(Object.entries({ ...before, ...changes }).filter(([, value]) => value !== undefined));
+    this.app.go({ filters: Object.keys(filter).length ? { ...others, [name]: filter } : others });
+  }
+
+  #field(field, filter) {
+    const parts = [];
+    if (isNumeric(field) && field.values.length > VALUES) parts.push(this.#range(field, filter));
+    else {
+      if (field.values.length >= MOST && field.types.includes("str")) parts.push(this.#text(field, filter));
+      if (field.values.length < MOST || field.values[0].documents > 1) parts.push(this.#values(field, filter));
+    }
+    return el("fieldset", { class: "field" }, el("legend", { dir: "auto" }, field.name), parts);
+  }
+
+  #range(field, filter) {
+    const input = (end, label, placeholder) => {
+      const box = el("input", {
+        type: "number",
+        step: field.types.includes("float") ? "any" : 1,
+        placeholder,
+        value: filter[end],
+        "aria-label": `${field.name} ${label}`,
+        "data-control": `${field.name} ${end}`,
+        onchange: () => this.#set(field.name, { [end]: box.value === "" || !box.checkValidity() ? undefined : Number(box.value) }),
+      });
+      return box;
+    };
+    return el("div", { class: "range" }, input("min", "from", field.minimum), el("span", { class: "muted" }, "to"), input("max", "to", field.maximum));
+  }
+
+  #text(field, filter) {
+    const box = el("input", {
+      type: "text",
+      placeholder: "contains",
+      value: filter.has,
+      "aria-label": `${field.name} contains`,
+      "data-control": `${field.name} has`,
+      onchange: () => this.#set(field.name, { has: box.value || undefined }),
+    });
+    return box;
+  }
+
+  #values(field, filter) {
+    const chosen = filter.in ?? [];
+    // What is chosen is shown, too, where the collection no longer has it: else nobody could remove it.
+    const known = field.values.map(({ value }) => value);
+    const values = [...field.values, ...chosen.filter((value) => !known.includes(value)).map((value) => ({ value, documents: 0 }))];
+    const all = this.#unfolded.has(field.name);
+    const visible = values.filter(({ value }, place) => all || place < VALUES || chosen.includes(value));
+    const rows = visible.map(({ value, documents }) => {
+      const box = el("input", {
+        type: "checkbox",
+        checked: chosen.includes(value),
+        "data-control": `${field.name} = ${JSON.stringify(value)}`,
+        onchange: () => {
+          const left = box.checked ? [...chosen, value] : chosen.filter((one) => one !== value);
+          this.#set(field.name, { in: left.length ? left : undefined });
+        },
+      });
+      return el("label", { class: "value" }, box, el("span", { class: "name", dir: "auto", title: shown(value) }, shown(value)), el("span", { class: "count" }, count(documents)));
+    });
+    const hidden = values.length - visible.length;
+    const unfold = () => {
+      if (all) this.#unfolded.delete(field.name);
+      else this.#unfolded.add(field.name);
+      this.update();
+    };
+    return [
+      rows,
+      (hidden > 0 || (all && values.length > VALUES)) &&
+        el("button", { type: "button", class: "quiet", "data-control": `${field.name} more`, onclick: unfold }, all ? "Fewer" : `${hidden} more`),
+    ];
+  }
+}
+
+const isNumeric = ({ types }) => types.some((type) => type === "int" || type === "float") && types.every((type) => ["int", "float", "null", "NoneType"].includes(type));
+
+/** A field of which all documents have one value filters nothing; one without values neither. */
+function offered(field) {
+  field.values ??= [];
+  if (!field.values.length && !isNumeric(field)) return false;
+  return field.values.length > 1 || isNumeric(field);
+}
