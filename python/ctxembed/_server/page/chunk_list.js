@@ -17,12 +17,14 @@ export class ChunkList {
    * @param {(first: number, limit: number) => Promise<Array>} load
    * @param {(chunk: Object) => HTMLElement} render
    * @param {(first: number, last: number) => void} onvisible Called with the chunks in the window.
+   * @param {() => number} covered The pixels at the top of the window under which nothing can be seen.
    */
-  constructor(total, load, render, onvisible) {
+  constructor(total, load, render, onvisible, covered) {
     this.total = total;
     this.load = load;
     this.render = render;
     this.onvisible = onvisible;
+    this.covered = covered;
     this.element = el("div", { class: "chunks", role: "feed", "aria-label": "Chunks" });
     for (let first = 0; first < total; first += SIZE) {
       const length = Math.min(SIZE, total - first);
@@ -142,7 +144,12 @@ export class ChunkList {
   }
 
   #aim() {
-    if (this.#target !== null) this.at(this.#target)?.scrollIntoView({ block: "center" });
+    const element = this.#target === null ? null : this.at(this.#target);
+    if (!element) return;
+    const { top, bottom } = element.getBoundingClientRect();
+    const covered = this.covered();
+    // What can be seen already stays where it is.
+    if (top < covered || bottom > innerHeight) element.scrollIntoView({ block: bottom - top > innerHeight - covered ? "start" : "center" });
   }
 
   /** Tell which chunks are in the window: by the elements where they are filled, by their share of the block elsewhere. */

@@ -106,7 +106,7 @@ export class CollectionView {
       fact("Space", collection.space),
       fact("Requests", usage.requests === undefined ? null : count(usage.requests)),
       fact("Tokens", usage.total_tokens === undefined || usage.total_tokens === null ? null : count(usage.total_tokens)),
-      fact("On the disk", collection.bytes === undefined ? null : `${bytes(collection.bytes)} in ${plural(collection.segments, "segment")}`),
+      fact("On the disk", collection.bytes === undefined ? null : bytes(collection.bytes) + (collection.segments ? ` in ${plural(collection.segments, "segment")}` : "")),
       fact("Text", collection.stores_text ? "stored" : "not stored"),
       fact("Questions", { embedder: "embedded by this server", api: "embedded by the API", null: "cannot be embedded here" }[String(collection.queries)]),
     );

@@ -69,7 +69,7 @@ export class ColumnsView {
     const name = MODES[this.reference].label.toLowerCase();
     if (place === null) return { key, kind: "new", text: `Not among the ${name} hits` };
     if (place === at) return { key };
-    return { key, kind: "moved", text: `${place > at ? "↑" : "↓"} ${place + 1} in ${name}` };
+    return { key, kind: "moved", text: `${place > at ? "↑" : "↓"} place ${place + 1} in ${name}` };
   }
 
   /** Show where the hit that one points at stands in the other columns. */

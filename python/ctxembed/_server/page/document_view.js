@@ -2,7 +2,7 @@
 
 import { ChunkList } from "./chunk_list.js";
 import { el, fill, message } from "./dom.js";
-import { metadataList } from "./hits.js";
+import { metadataList, placeholder } from "./hits.js";
 import { format } from "./state.js";
 import { Strip } from "./strip.js";
 import { count, plural, position, score } from "./text.js";
@@ -39,6 +39,10 @@ export class DocumentView {
     const same = this.list && JSON.parse(this.#shown)[0] === state.document;
     const window = ChunkList.window(state.chunk ?? 0);
     this.element.setAttribute("aria-busy", "true");
+    if (!same) {
+      this.#header({ id: state.document });
+      fill(this.content, placeholder(4));
+    }
     let found;
     try {
       found = await this.#load(window.first, window.limit, state.query, requests.signal);
@@ -58,9 +62,7 @@ export class DocumentView {
       return;
     }
     this.list?.close();
-    this.list = new ChunkList(found.chunk_count, (first, limit) => this.#chunks(first, limit), (chunk) => this.#chunk(chunk), (first, last) => this.strip?.setVisible(first, last));
-    fill(this.content, this.list.element);
-    this.list.give(found.chunks);
+    this.#list(found);
     if (app.place) app.restorePlace();
     else if (state.chunk !== null) await this.list.show(Math.min(state.chunk, found.chunk_count - 1));
   }
@@ -114,6 +116,7 @@ export class DocumentView {
     const { app } = this;
     this.element.setAttribute("aria-busy", "false");
     const text = app.problem(error);
+    if (!this.list) fill(this.content);
     if (!error.status) return;
     const back = el("a", { href: format({ ...app.state, view: "search" }) }, "Back to the search");
     if (error.status === 404) {
@@ -130,12 +133,22 @@ export class DocumentView {
     try {
       const found = await this.#load(0, ChunkList.window(0).limit, "", requests.signal);
       this.#header(found);
-      this.list = new ChunkList(found.chunk_count, (first, limit) => this.#chunks(first, limit), (chunk) => this.#chunk(chunk), () => {});
-      fill(this.content, this.list.element);
-      this.list.give(found.chunks);
+      this.#list(found);
     } catch (second) {
       app.problem(second);
     }
+  }
+
+  #list(found) {
+    this.list = new ChunkList(
+      found.chunk_count,
+      (first, limit) => this.#chunks(first, limit),
+      (chunk) => this.#chunk(chunk),
+      (first, last) => this.strip?.setVisible(first, last),
+      () => this.map.getBoundingClientRect().bottom,
+    );
+    fill(this.content, this.list.element);
+    this.list.give(found.chunks);
   }
 
   #header(found) {
@@ -144,7 +157,7 @@ export class DocumentView {
       this.head,
       el("a", { class: "back", href: format({ ...app.state, view: "search", chunk: null }), onclick: (event) => this.#leave(event) }, el("span", { "aria-hidden": "true" }, "←"), " Results"),
       el("h1", { dir: "auto" }, found.id),
-      el("p", { class: "muted" }, plural(found.chunk_count, "chunk")),
+      found.chunk_count !== undefined && el("p", { class: "muted" }, plural(found.chunk_count, "chunk")),
       metadataList(found.metadata, found.source, 40),
     );
   }
@@ -169,7 +182,7 @@ export class DocumentView {
     this.nearest = nearest(scores, NEAREST);
     const current = app.state.chunk ?? this.nearest[0];
     const links = this.nearest.map((chunk) =>
-      el("li", {}, el("button", { type: "button", class: "chip", "data-near": chunk, onclick: () => this.#go(chunk) }, count(chunk + 1), el("span", { class: "muted" }, score(scores[chunk])))),
+      el("li", {}, el("button", { type: "button", class: "chip", "data-near": chunk, onclick: () => this.#go(chunk) }, count(chunk), el("span", { class: "muted" }, score(scores[chunk])))),
     );
     fill(
       this.map,
@@ -209,11 +222,11 @@ export class DocumentView {
         tabindex: -1,
         role: "article",
         "data-chunk": number,
-        "aria-label": `Chunk ${count(number + 1)}${value === undefined ? "" : `, score ${score(value)}`}`,
+        "aria-label": `Chunk ${count(number)}${value === undefined ? "" : `, score ${score(value)}`}`,
         "aria-posinset": number + 1,
         "aria-setsize": this.list?.total ?? -1,
       },
-      el("div", { class: "gutter" }, value !== undefined && el("span", { class: "column-meter", "aria-hidden": "true" }, level), el("span", { class: "number" }, count(number + 1)), value !== undefined && el("span", { class: "value" }, score(value))),
+      el("div", { class: "gutter" }, value !== undefined && el("span", { class: "column-meter", "aria-hidden": "true" }, level), el("span", { class: "number" }, count(number)), value !== undefined && el("span", { class: "value" }, score(value))),
       this.#text(chunk),
     );
   }

@@ -46,7 +46,9 @@ export class FilterPanel {
   }
 
   setFields(fields, sampled) {
-    this.#fields = fields;
+    // What is quickest to use comes first: a few values, then ranges, then texts.
+    const effort = (field) => (isNumeric(field) && field.values?.length > VALUES ? 1 : (field.values?.length ?? 0) >= MOST ? 2 : 0);
+    this.#fields = fields.toSorted((a, b) => effort(a) - effort(b));
     this.sampled = sampled;
     this.update();
   }
@@ -88,7 +90,9 @@ export class FilterPanel {
     if (isNumeric(field) && field.values.length > VALUES) parts.push(this.#range(field, filter));
     else {
       if (field.values.length >= MOST && field.types.includes("str")) parts.push(this.#text(field, filter));
-      if (field.values.length < MOST || field.values[0].documents > 1) parts.push(this.#values(field, filter));
+      // Of texts that hardly any two documents share, a list of some is no help.
+      const common = 50 * field.values[0].documents >= field.documents;
+      if (field.values.length < MOST || common || filter.in) parts.push(this.#values(field, filter));
     }
     return el("fieldset", { class: "field" }, el("legend", { dir: "auto" }, field.name), parts);
   }

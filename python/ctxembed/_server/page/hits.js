@@ -18,11 +18,10 @@ export function hitItem(hit, place, best, link, fused) {
       { class: "title" },
       el("span", { class: "rank", "aria-hidden": "true" }, place + 1),
       el("a", { href: link, "data-hit": true, dir: "auto" }, hit.document),
-      el("span", { class: "muted" }, `chunk ${count(hit.chunk + 1)}`),
+      el("span", { class: "muted" }, `chunk ${count(hit.chunk)}`),
       scoreBar(hit, best, fused),
     ),
-    passage(hit),
-    metadataList(hit.metadata, hit.source),
+    el("div", { class: "body" }, el("div", { class: "text" }, passage(hit)), metadataList(hit.metadata, hit.source)),
   );
 }
 
@@ -36,7 +35,7 @@ export function hitRow(hit, place, link, note, fused) {
       { class: "title" },
       el("span", { class: "rank" }, place + 1),
       el("a", { href: link, "data-hit": true, dir: "auto" }, hit.document),
-      el("span", { class: "muted" }, `#${count(hit.chunk + 1)}`),
+      el("span", { class: "muted" }, `chunk ${count(hit.chunk)}`),
       el("span", { class: "score", title: fused ? fusedTitle(hit) : "" }, score(shownScore(hit, fused))),
     ),
     el("p", { class: "excerpt", dir: "auto" }, hit.text === null ? noText(hit) : head(hit.text, 180)),
@@ -92,6 +91,6 @@ export function metadataList(metadata, source, most = FIELDS) {
   const pairs = Object.entries(metadata ?? {}).filter(([, value]) => value !== null && value !== "");
   if (source) pairs.push(["source", source]);
   if (!pairs.length) return null;
-  const pair = ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, head(shown(value), 120)));
+  const pair = ([name, value]) => el("div", {}, el("dt", { dir: "auto" }, name), el("dd", { dir: "auto" }, head(shown(value), 120)));
   return el("dl", { class: "metadata" }, pairs.slice(0, most).map(pair), pairs.length > most && el("div", { class: "muted" }, `${pairs.length - most} more`));
 }

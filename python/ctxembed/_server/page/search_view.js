@@ -52,6 +52,7 @@ export class SearchView {
     this.#requests?.abort();
     clearTimeout(this.#waiting);
     this.element.classList.toggle("idle", !state.query || !collection.documents);
+    this.element.classList.toggle("bare", !collection.documents);
     this.filters.update();
     this.#toolbar(state, collection);
     this.#chips(state);
@@ -254,7 +255,7 @@ export class SearchView {
     this.filters.setError(about ?? "");
     this.#clear();
     if (about) {
-      fill(this.results, message("The filter does not work", "See the message at the filters."));
+      fill(this.results, message("The filter does not work", about));
       app.announce(`The filter does not work: ${about}`);
       return;
     }

@@ -4,6 +4,7 @@ import { el } from "./dom.js";
 import { count, score } from "./text.js";
 
 const HEIGHT = 64;
+const WIDEST = 44; // pixels of a bar
 
 export class Strip {
   #visible = [0, 0];
@@ -46,10 +47,11 @@ export class Strip {
     this.#scores = scores;
     this.lowest = scores.reduce((least, value) => Math.min(least, value), Infinity);
     this.highest = scores.reduce((most, value) => Math.max(most, value), -Infinity);
+    this.element.style.maxWidth = `${WIDEST * scores.length}px`;
     this.setCurrent(Math.min(this.current, scores.length - 1));
   }
 
-  /** The height of a chunk's bar, from 0 to 1. */
+  /** Where a score stands between the lowest and the highest, from 0 to 1. */
   level(value) {
     return this.highest > this.lowest ? (value - this.lowest) / (this.highest - this.lowest) : 1;
   }
@@ -57,10 +59,10 @@ export class Strip {
   setCurrent(chunk) {
     this.current = chunk;
     const { element } = this;
-    element.setAttribute("aria-valuemin", 1);
-    element.setAttribute("aria-valuemax", this.#scores.length);
-    element.setAttribute("aria-valuenow", chunk + 1);
-    element.setAttribute("aria-valuetext", `Chunk ${count(chunk + 1)} of ${count(this.#scores.length)}, score ${score(this.#scores[chunk] ?? 0)}`);
+    element.setAttribute("aria-valuemin", 0);
+    element.setAttribute("aria-valuemax", this.#scores.length - 1);
+    element.setAttribute("aria-valuenow", chunk);
+    element.setAttribute("aria-valuetext", `Chunk ${count(chunk)} of ${count(this.#scores.length)}, score ${score(this.#scores[chunk] ?? 0)}`);
     this.draw();
   }
 
@@ -88,22 +90,20 @@ export class Strip {
     // Several chunks share a bar where they are more than there are places: its height is that of the nearest.
     const wide = Math.max(each, 2);
     const bars = Math.ceil(width / wide);
-    const gap = wide >= 5 ? 1 : wide >= 3 ? 0.5 : 0;
-    for (let bar = 0; bar < bars; bar += 1) {
+    const gap = wide >= 16 ? 2 : wide >= 5 ? 1 : wide >= 3 ? 0.5 : 0;
+    const shown = Array.from({ length: bars }, (_, bar) => {
       const from = each >= wide ? bar : Math.floor((bar * wide) / each);
       const to = each >= wide ? bar + 1 : Math.max(from + 1, Math.floor(((bar + 1) * wide) / each));
-      let level = -1;
-      let holds = false;
-      for (let chunk = from; chunk < to && chunk < scores.length; chunk += 1) {
-        level = Math.max(level, this.level(scores[chunk]));
-        holds ||= chunk === this.current;
-      }
-      if (level < 0) continue;
-      const height = 4 + level * (HEIGHT - 10);
-      context.globalAlpha = holds ? 1 : 0.25 + 0.75 * level * level;
+      return { value: greatest(scores, from, to), holds: this.current >= from && this.current < to };
+    }).filter(({ value }) => value > -Infinity);
+    const lowest = Math.min(...shown.map(({ value }) => value));
+    for (const [bar, { value, holds }] of shown.entries()) {
+      const level = this.highest > lowest ? (value - lowest) / (this.highest - lowest) : 1;
+      const height = 3 + level * (HEIGHT - 10);
+      context.globalAlpha = holds ? 1 : 0.3 + 0.7 * level;
       context.fillStyle = colour(holds ? "--mark-strong" : "--accent");
       context.fillRect(bar * wide, HEIGHT - height, Math.max(1, wide - gap), height);
-      if (holds) context.fillRect(bar * wide - 1, 0, Math.max(3, wide - gap + 2), 4);
+      if (holds) context.fillRect(bar * wide - 1, 0, Math.max(3, wide - gap + 2), 3);
     }
     context.globalAlpha = 1;
   }
@@ -117,7 +117,7 @@ export class Strip {
   #hover(event) {
     if (!this.#scores.length) return;
     const chunk = this.#chunkAt(event);
-    this.tip.textContent = `${count(chunk + 1)} · ${score(this.#scores[chunk])}`;
+    this.tip.textContent = `${count(chunk)} · ${score(this.#scores[chunk])}`;
     this.tip.hidden = false;
     const { left, width } = this.element.getBoundingClientRect();
     const at = Math.max(0, Math.min(width - this.tip.offsetWidth, event.clientX - left - this.tip.offsetWidth / 2));
@@ -133,4 +133,10 @@ export class Strip {
     event.stopPropagation();
     this.onchoose(Math.max(0, Math.min(most, this.current + step)), { focus: false });
   }
+}
+
+function greatest(scores, from, to) {
+  let most = -Infinity;
+  for (let chunk = from; chunk < to && chunk < scores.length; chunk += 1) most = Math.max(most, scores[chunk]);
+  return most;
 }

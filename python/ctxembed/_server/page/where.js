@@ -60,6 +60,7 @@ export function filterWords(filters) {
 /** A metadata value as text. */
 export function shown(value) {
   if (value === null || value === undefined) return "none";
+  if (value === "") return "empty";
   if (value === true) return "yes";
   if (value === false) return "no";
   return typeof value === "object" ? JSON.stringify(value) : String(value);
