@@ -11,6 +11,7 @@ const MOST = 20; // values of a field that the server sends
 export class FilterPanel {
   #fields = [];
   #unfolded = new Set(); // fields with all their values
+  #controls = []; // functions that show the filters of a state in a control
 
   constructor(app) {
     this.app = app;
@@ -50,7 +51,11 @@ export class FilterPanel {
     const effort = (field) => (isNumeric(field) && field.values?.length > VALUES ? 1 : (field.values?.length ?? 0) >= MOST ? 2 : 0);
     this.#fields = fields.toSorted((a, b) => effort(a) - effort(b));
     this.sampled = sampled;
-    this.update();
+    this.#build();
+  }
+
+  get isEmpty() {
+    return !this.#fields.length;
   }
 
   setError(text) {
@@ -60,13 +65,22 @@ export class FilterPanel {
     if (text) this.fold.open = true;
   }
 
-  /** Show what the state says. What has the focus keeps it. */
+  /** Show what the state says, in the controls that there are: a new one would lose the focus that is on its way. */
   update() {
     const { filters, expression } = this.app.state;
-    const focused = this.content.contains(document.activeElement) ? document.activeElement.dataset.control : null;
     if (document.activeElement !== this.expression) this.expression.value = expression;
     const used = Object.keys(filters).length + (expression ? 1 : 0);
     fill(this.title, "Filters", used > 0 && el("span", { class: "badge" }, used));
+    for (const show of this.#controls) show(filters);
+    // A chosen value that has no box needs one: else nobody could remove it.
+    const chosen = this.#fields.filter(offered).reduce((sum, { name }) => sum + (filters[name]?.in?.length ?? 0), 0);
+    if (this.content.querySelectorAll("input:checked").length < chosen) this.#build();
+  }
+
+  #build() {
+    const { filters } = this.app.state;
+    const focused = this.content.contains(document.activeElement) ? document.activeElement.dataset.control : null;
+    this.#controls = [];
     const groups = this.#fields.filter(offered).map((field) => this.#field(field, filters[field.name] ?? {}));
     const rest = groups.slice(FIELDS);
     fill(
@@ -75,6 +89,7 @@ export class FilterPanel {
       rest.length > 0 && el("details", { class: "rest", open: this.#fields.slice(FIELDS).some(({ name }) => filters[name]) }, el("summary", {}, `${rest.length} more fields`), rest),
       this.sampled && el("p", { class: "muted hint" }, "Counts are of a sample of the documents."),
     );
+    for (const show of this.#controls) show(filters);
     if (focused) [...this.content.querySelectorAll("[data-control]")].find(({ dataset }) => dataset.control === focused)?.focus();
   }
 
@@ -87,9 +102,9 @@ export class FilterPanel {
 
   #field(field, filter) {
     const parts = [];
-    if (isNumeric(field) && field.values.length > VALUES) parts.push(this.#range(field, filter));
+    if (isNumeric(field) && field.values.length > VALUES) parts.push(this.#range(field));
     else {
-      if (field.values.length >= MOST && field.types.includes("str")) parts.push(this.#text(field, filter));
+      if (field.values.length >= MOST && field.types.includes("str")) parts.push(this.#text(field));
       // Of texts that hardly any two documents share, a list of some is no help.
       const common = 50 * field.values[0].documents >= field.documents;
       if (field.values.length < MOST || common || filter.in) parts.push(this.#values(field, filter));
@@ -97,31 +112,31 @@ export class FilterPanel {
     return el("fieldset", { class: "field" }, el("legend", { dir: "auto" }, field.name), parts);
   }
 
-  #range(field, filter) {
+  #range(field) {
     const input = (end, label, placeholder) => {
       const box = el("input", {
         type: "number",
         step: field.types.includes("float") ? "any" : 1,
         placeholder,
-        value: filter[end],
         "aria-label": `${field.name} ${label}`,
         "data-control": `${field.name} ${end}`,
         onchange: () => this.#set(field.name, { [end]: box.value === "" || !box.checkValidity() ? undefined : Number(box.value) }),
       });
+      this.#controls.push((filters) => { if (document.activeElement !== box) box.value = filters[field.name]?.[end] ?? ""; });
       return box;
     };
     return el("div", { class: "range" }, input("min", "from", field.minimum), el("span", { class: "muted" }, "to"), input("max", "to", field.maximum));
   }
 
-  #text(field, filter) {
+  #text(field) {
     const box = el("input", {
       type: "text",
       placeholder: "contains",
-      value: filter.has,
       "aria-label": `${field.name} contains`,
       "data-control": `${field.name} has`,
       onchange: () => this.#set(field.name, { has: box.value || undefined }),
     });
+    this.#controls.push((filters) => { if (document.activeElement !== box) box.value = filters[field.name]?.has ?? ""; });
     return box;
   }
 
@@ -135,20 +150,21 @@ export class FilterPanel {
     const rows = visible.map(({ value, documents }) => {
       const box = el("input", {
         type: "checkbox",
-        checked: chosen.includes(value),
         "data-control": `${field.name} = ${JSON.stringify(value)}`,
         onchange: () => {
-          const left = box.checked ? [...chosen, value] : chosen.filter((one) => one !== value);
+          const others = (this.app.state.filters[field.name]?.in ?? []).filter((one) => one !== value);
+          const left = box.checked ? [...others, value] : others;
           this.#set(field.name, { in: left.length ? left : undefined });
         },
       });
+      this.#controls.push((filters) => { box.checked = filters[field.name]?.in?.includes(value) ?? false; });
       return el("label", { class: "value" }, box, el("span", { class: "name", dir: "auto", title: shown(value) }, shown(value)), el("span", { class: "count" }, count(documents)));
     });
     const hidden = values.length - visible.length;
     const unfold = () => {
       if (all) this.#unfolded.delete(field.name);
       else this.#unfolded.add(field.name);
-      this.update();
+      this.#build();
     };
     return [
       rows,

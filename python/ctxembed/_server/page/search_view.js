@@ -19,6 +19,7 @@ export class SearchView {
   #kept = new Map();
   #fieldsRead = 0;
   #waiting = null;
+  #reading = null;
 
   constructor(app) {
     this.app = app;
@@ -75,7 +76,10 @@ export class SearchView {
     const { collection, state } = this.app;
     this.#kept.clear();
     if (!state.query || !this.results.querySelector("[data-hit]")) this.update();
-    if (collection.documents && performance.now() - this.#fieldsRead > FIELDS_AGE) this.#readFields();
+    // Soon where there is nothing to filter by yet, else now and then: the server looks at many documents for it.
+    const wait = this.filters.isEmpty ? 0 : this.#fieldsRead + FIELDS_AGE - performance.now();
+    clearTimeout(this.#reading);
+    if (collection.documents) this.#reading = setTimeout(() => this.#readFields(), Math.max(0, wait));
   }
 
   /** The server is back. */
@@ -87,6 +91,7 @@ export class SearchView {
   close() {
     this.#requests?.abort();
     clearTimeout(this.#waiting);
+    clearTimeout(this.#reading);
   }
 
   #clear() {
