@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
@@ -69,7 +70,7 @@ def test_a_job_is_followed_live(tab, serve, small, server):
         before = len(collection)
     assert page.locator(figure).inner_text() == str(before)
     assert page.locator(".job").is_hidden()
-    more = [ctxembed.Document(f"new/{n}", [f"new chunk {n}", "another"]) for n in range(40)]
+    more = [ctxembed.Document(f"new/{n}", [f"new {n}"]) for n in range(1_300)]
     source = Slow(more)
 
     def ingest():
@@ -78,16 +79,17 @@ def test_a_job_is_followed_live(tab, serve, small, server):
 
     job = threading.Thread(target=ingest, daemon=True)
     job.start()
-    source.released.release(10)
     page.wait_for_selector(".job:visible")
-    assert "process" in page.locator(".job").inner_text()
-    page.wait_for_function("([where, count]) => Number(document.querySelector(where).innerText) > count", arg=[".figures dd", before])
+    assert f"process {os.getpid()}" in page.locator(".job").inner_text()
+    source.released.release(700)  # more than one request takes
+    page.wait_for_function("([where, count]) => Number(document.querySelector(where).innerText.replace(',', '')) > count", arg=[".figures dd", before])
     assert page.locator(".bar .pulse").is_visible()
-    source.released.release(30)
-    page.wait_for_function("([where, count]) => Number(document.querySelector(where).innerText) === count", arg=[".figures dd", before + 40])
+    assert "more since you came" in page.locator(".job").inner_text()
+    source.released.release(600)
+    page.wait_for_function("([where, count]) => Number(document.querySelector(where).innerText.replace(',', '')) === count", arg=[".figures dd", before + 1_300])
     job.join(60)
     page.wait_for_selector(".job", state="hidden")
-    assert page.locator("#collection-link").inner_text().startswith(f"{before + 40} documents")
+    assert page.locator("#collection-link").inner_text().startswith(f"{before + 1_300:,} documents")
 
 
 def test_the_state_shows_cost_and_failures_with_causes(tab, serve, small):

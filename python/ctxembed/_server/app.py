@@ -413,7 +413,7 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
         vectors in ``x-ctxembed-space``. The server's own endpoints need no key:
         ``GET /healthz``; ``GET /stats``, ``DELETE /stats`` to reset; ``GET /faults``, ``POST /faults`` with a plan
         (:mod:`ctxembed._server.faults.plan`), ``DELETE /faults``, which only clients on this machine may change.
-        With ``config.collections`` those of :mod:`ctxembed._server.search`, and ``GET /metrics``.
+        With ``config.collections`` those of :mod:`ctxembed._server.search`, ``GET /metrics``, and the page at ``/``.
         Call ``app.state.stop()`` before the server shuts down: it ends all pauses, and requests that have not started;
         then ``app.state.end()`` when those that run should end, too.
 
@@ -455,10 +455,12 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
     for layer, options in reversed(layers):
         app.add_middleware(layer, **options)
     if service.search is not None:
+        from ctxembed._server.page import page_routes
         from ctxembed._server.search.routes import SearchEndpoints, search_router
 
         endpoints = SearchEndpoints(service.search, service.keys)
         app.include_router(search_router(endpoints, service.stopping))
+        app.router.routes += page_routes()
         shortcut: ASGIApp = endpoints.search_app
         for layer, options in reversed(layers):
             shortcut = layer(shortcut, **options)

@@ -8,7 +8,6 @@ const SPAN = 30_000; // milliseconds that the rate is measured over
 const AFTER = 1_000; // between readings of what the stream does not tell
 
 export class CollectionView {
-  #details = null; // the collection with what only its own endpoint tells
   #points = [];
   #first = null;
   #timer = null;
@@ -70,8 +69,7 @@ export class CollectionView {
     const path = `/v1/collections/${encodeURIComponent(app.state.collection)}`;
     try {
       const { fields: _, ...details } = await app.api.get(path, { signal });
-      this.#details = details;
-      Object.assign(app.collection, details);
+      app.learn(details);
       this.#show();
       if (details.failed !== this.#failed) {
         this.#showFailures(await app.api.get(`${path}/failures?limit=100`, { signal }));

@@ -2,6 +2,7 @@
 
 const FIRST_WAIT = 500; // milliseconds; doubled each time
 const LONGEST_WAIT = 8_000;
+const LASTED = 5_000;
 
 /** Tells when the server goes away and when it is back: "lost" and "back". */
 export class Connection extends EventTarget {
@@ -79,16 +80,20 @@ export class LiveState extends EventTarget {
   async #open() {
     if (this.#stop || !this.#name || document.hidden) return;
     const stop = (this.#stop = new AbortController());
+    const name = this.#name;
+    const began = performance.now();
     const receive = (event, data) => {
-      if (event === "state") this.dispatchEvent(new CustomEvent("state", { detail: data }));
+      if (event === "state") this.dispatchEvent(new CustomEvent("state", { detail: { ...data, name } }));
     };
     try {
-      await this.api.events(`/v1/collections/${encodeURIComponent(this.#name)}/events`, receive, stop.signal);
+      await this.api.events(`/v1/collections/${encodeURIComponent(name)}/events`, receive, stop.signal);
     } catch (error) {
       if (stop.signal.aborted) return;
       this.#close();
       // Without a stream there are no live figures; another error than this one says so where it matters.
-      if (!error.status) this.connection.lost();
+      // A stream that has lasted may end while the server is there, such as behind a proxy: the next attempt tells.
+      if (!error.status && performance.now() - began > LASTED) this.#open();
+      else if (!error.status) this.connection.lost();
       else if (error.status >= 500 || error.status === 429) setTimeout(() => this.#open(), LONGEST_WAIT);
     }
   }

@@ -54,7 +54,7 @@ export class DocumentView {
     this.element.setAttribute("aria-busy", "false");
     this.#shown = wanted;
     fill(this.problem);
-    this.scores = found.scores ?? null;
+    this.scores = found.scores?.map((value) => value ?? 0) ?? null; // null: a vector of zeros is near nothing
     this.#header(found);
     this.#map();
     if (same) {
@@ -98,8 +98,9 @@ export class DocumentView {
 
   #load(first, limit, query, signal) {
     const { collection, document: id } = this.app.state;
-    const values = new URLSearchParams({ first, limit, ...(query ? { query } : {}) });
-    return this.app.api.get(`/v1/documents/${encodeURIComponent(collection)}/${encodeURIComponent(id)}?${values}`, { signal });
+    // The id is no part of the path: browsers resolve ".." in it.
+    const values = new URLSearchParams({ id, first, limit, ...(query ? { query } : {}) });
+    return this.app.api.get(`/v1/documents/${encodeURIComponent(collection)}?${values}`, { signal });
   }
 
   async #chunks(first, limit) {

@@ -48,7 +48,7 @@ export class FilterPanel {
 
   setFields(fields, sampled) {
     // What is quickest to use comes first: a few values, then ranges, then texts.
-    const effort = (field) => (isNumeric(field) && field.values?.length > VALUES ? 1 : (field.values?.length ?? 0) >= MOST ? 2 : 0);
+    const effort = (field) => (isNumeric(field) && field.distinct > VALUES ? 1 : field.distinct > MOST ? 2 : 0);
     this.#fields = fields.toSorted((a, b) => effort(a) - effort(b));
     this.sampled = sampled;
     this.#build();
@@ -73,7 +73,7 @@ export class FilterPanel {
     fill(this.title, "Filters", used > 0 && el("span", { class: "badge" }, used));
     for (const show of this.#controls) show(filters);
     // A chosen value that has no box needs one: else nobody could remove it.
-    const chosen = this.#fields.filter(offered).reduce((sum, { name }) => sum + (filters[name]?.in?.length ?? 0), 0);
+    const chosen = this.#fields.reduce((sum, { name }) => sum + (filters[name]?.in?.length ?? 0), 0);
     if (this.content.querySelectorAll("input:checked").length < chosen) this.#build();
   }
 
@@ -81,7 +81,7 @@ export class FilterPanel {
     const { filters } = this.app.state;
     const focused = this.content.contains(document.activeElement) ? document.activeElement.dataset.control : null;
     this.#controls = [];
-    const groups = this.#fields.filter(offered).map((field) => this.#field(field, filters[field.name] ?? {}));
+    const groups = this.#fields.filter((field) => offered(field, this.app.collection.documents)).map((field) => this.#field(field, filters[field.name] ?? {}));
     const rest = groups.slice(FIELDS);
     fill(
       this.content,
@@ -102,12 +102,12 @@ export class FilterPanel {
 
   #field(field, filter) {
     const parts = [];
-    if (isNumeric(field) && field.values.length > VALUES) parts.push(this.#range(field));
+    if (isNumeric(field) && field.distinct > VALUES) parts.push(this.#range(field));
     else {
-      if (field.values.length >= MOST && field.types.includes("str")) parts.push(this.#text(field));
+      if (field.distinct > MOST && field.types.includes("str")) parts.push(this.#text(field));
       // Of texts that hardly any two documents share, a list of some is no help.
-      const common = 50 * field.values[0].documents >= field.documents;
-      if (field.values.length < MOST || common || filter.in) parts.push(this.#values(field, filter));
+      const common = field.values.length > 0 && 50 * field.values[0].documents >= field.documents;
+      if (field.distinct <= MOST || common || filter.in) parts.push(this.#values(field, filter));
     }
     return el("fieldset", { class: "field" }, el("legend", { dir: "auto" }, field.name), parts);
   }
@@ -143,8 +143,11 @@ export class FilterPanel {
   #values(field, filter) {
     const chosen = filter.in ?? [];
     // What is chosen is shown, too, where the collection no longer has it: else nobody could remove it.
-    const known = field.values.map(({ value }) => value);
-    const values = [...field.values, ...chosen.filter((value) => !known.includes(value)).map((value) => ({ value, documents: 0 }))];
+    const choices = [...field.values];
+    const without = this.app.collection.documents - field.documents;
+    if (!this.sampled && without > 0) choices.push({ value: null, documents: without });
+    const known = choices.map(({ value }) => value);
+    const values = [...choices, ...chosen.filter((value) => !known.includes(value)).map((value) => ({ value, documents: 0 }))];
     const all = this.#unfolded.has(field.name);
     const visible = values.filter(({ value }, place) => all || place < VALUES || chosen.includes(value));
     const rows = visible.map(({ value, documents }) => {
@@ -174,11 +177,9 @@ export class FilterPanel {
   }
 }
 
-const isNumeric = ({ types }) => types.some((type) => type === "int" || type === "float") && types.every((type) => ["int", "float", "null", "NoneType"].includes(type));
+const isNumeric = ({ types }) => types.some((type) => type === "int" || type === "float") && types.every((type) => type === "int" || type === "float");
 
-/** A field of which all documents have one value filters nothing; one without values neither. */
-function offered(field) {
-  field.values ??= [];
-  if (!field.values.length && !isNumeric(field)) return false;
-  return field.values.length > 1 || isNumeric(field);
+/** What all documents have alike filters nothing. */
+function offered({ distinct, documents }, all) {
+  return distinct > 1 || documents < all;
 }

@@ -199,16 +199,21 @@ class App {
     );
   }
 
-  /** The live state of the collection came. */
-  #changed(detail) {
+  /** Take what the server says of the collection. The view hears of it if it has changed. */
+  learn(found) {
     const { collection } = this;
-    if (!collection) return;
-    const { documents, chunks, failed, requests, total_tokens, cost_usd, writer } = detail;
-    const grew = documents !== collection.documents || chunks !== collection.chunks;
-    Object.assign(collection, { documents, chunks, failed, writer });
-    collection.usage = { ...collection.usage, requests, total_tokens, cost_usd };
+    if (found.name !== collection?.name) return;
+    const grew = found.documents !== collection.documents || found.chunks !== collection.chunks;
+    const wrote = Boolean(found.writer) !== Boolean(collection.writer);
+    Object.assign(collection, found);
     this.#figures();
-    this.view?.changed?.(grew);
+    if (grew || wrote) this.view?.changed?.(grew);
+  }
+
+  /** The live state of a collection came. */
+  #changed({ name, requests, total_tokens, cost_usd, ...sizes }) {
+    const usage = { ...this.collection?.usage, requests, total_tokens, cost_usd };
+    this.learn({ name, usage, ...sizes });
   }
 
   async #back() {

@@ -73,13 +73,18 @@ export class SearchView {
   /** The collection has changed. */
   changed(grew) {
     if (!grew) return;
-    const { collection, state } = this.app;
     this.#kept.clear();
-    if (!state.query || !this.results.querySelector("[data-hit]")) this.update();
-    // Soon where there is nothing to filter by yet, else now and then: the server looks at many documents for it.
+    // Now and then: the server looks at many documents for it. At once where there was nothing: only the first vectors
+    // tell who can embed questions.
     const wait = this.filters.isEmpty ? 0 : this.#fieldsRead + FIELDS_AGE - performance.now();
     clearTimeout(this.#reading);
-    if (collection.documents) this.#reading = setTimeout(() => this.#readFields(), Math.max(0, wait));
+    this.#reading = setTimeout(() => this.#readFields(), Math.max(0, wait));
+    if (!this.filters.isEmpty) this.#updateMessage();
+  }
+
+  /** Show what the state says now, unless there are hits, or some on their way. */
+  #updateMessage() {
+    if (!this.results.querySelector("[data-hit]") && this.results.ariaBusy !== "true") this.update();
   }
 
   /** The server is back. */
@@ -95,6 +100,7 @@ export class SearchView {
   }
 
   #clear() {
+    this.results.ariaBusy = "false";
     fill(this.summary);
     fill(this.more);
   }
@@ -103,9 +109,12 @@ export class SearchView {
     const { collection } = this.app;
     this.#fieldsRead = performance.now();
     try {
+      const before = collection.queries;
+      const grew = this.filters.isEmpty && collection.documents > 0;
       const found = await this.app.api.get(`/v1/collections/${encodeURIComponent(collection.name)}`);
-      Object.assign(collection, found);
+      this.app.learn(found);
       this.filters.setFields(found.fields ?? [], found.sampled ?? false);
+      if (collection.queries !== before || grew) this.#updateMessage();
     } catch (error) {
       this.app.problem(error); // filters are offered when it is back
     }
@@ -202,7 +211,7 @@ export class SearchView {
     if (columns) fill(this.results, columns.element);
     else if (!known && !this.results.querySelector(".hits")) fill(this.results, placeholder(state.k));
     this.results.classList.toggle("stale", !known && !columns);
-    this.results.setAttribute("aria-busy", String(!known));
+    this.results.ariaBusy = String(!known);
     let total = 0;
     try {
       // One after the other, so that each has the machine for itself and its time is its own.
@@ -219,7 +228,7 @@ export class SearchView {
     }
     this.filters.setError("");
     this.results.classList.remove("stale");
-    this.results.setAttribute("aria-busy", "false");
+    this.results.ariaBusy = "false";
     if (columns) fill(this.summary, columns.summary());
     fill(this.more, snippets(this.body(modes[0]), Boolean(app.api.key)));
     app.announce(columns ? columns.summary() : `${plural(total, "hit")} for ${state.query}`);
@@ -255,7 +264,7 @@ export class SearchView {
   #failed(error, requests) {
     const { app } = this;
     this.results.classList.remove("stale");
-    this.results.setAttribute("aria-busy", "false");
+    this.results.ariaBusy = "false";
     const about = error.status === 422 ? error.about("where", "params") : null;
     this.filters.setError(about ?? "");
     this.#clear();
@@ -269,7 +278,7 @@ export class SearchView {
       if (!this.results.querySelector("[data-hit]")) fill(this.results, message("No connection", text));
       return;
     }
-    const waits = error.status === 429 || error.status === 503;
+    const waits = error.retryAfter !== null;
     fill(
       this.results,
       el(
@@ -283,7 +292,7 @@ export class SearchView {
       ),
     );
     if (waits) {
-      this.#waiting = setTimeout(() => { if (!requests.signal.aborted) this.update(); }, 1000 * Math.min(error.retryAfter ?? 5, 60));
+      this.#waiting = setTimeout(() => { if (!requests.signal.aborted) this.update(); }, 1000 * Math.min(error.retryAfter, 60));
     }
   }
 }
@@ -301,5 +310,5 @@ export function timing(times, batch) {
 }
 
 function noEmbedder(collection) {
-  return `Its vectors are of ${collection.model}. Start the server with --model and that model, or with PERPLEXITY_API_KEY in its environment.`;
+  return collection.queries_reason ?? `Its vectors are of ${collection.model}. Start the server with --model and that model, or with PERPLEXITY_API_KEY in its environment.`;
 }
