@@ -13,7 +13,7 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage crashes test-exports demo docs wheel notices clean
+	coverage crashes test-exports test-browser demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +37,10 @@ $(VENV)/.dev: $(VENV)/.base
 
 $(VENV)/.bench: $(VENV)/.base
 	$(PIP) --no-build-isolation -e '.[bench]'
+	touch $@ $(VENV)/.dev $(VENV)/.server
+
+$(VENV)/.browser: $(VENV)/.base
+	$(PIP) --no-build-isolation -e '.[browser]'
 	touch $@ $(VENV)/.dev $(VENV)/.server
 
 $(VENV)/.stores: $(VENV)/.base
@@ -86,7 +90,7 @@ test-rust:
 NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_file.py \
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
-	$(PYTEST) tests --ignore=tests/stores
+	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser
 	@for isa in scalar avx2 avx512; do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
@@ -145,6 +149,14 @@ crashes: $(VENV)/.bench extension  ## Kill a job 200 times, and damage a collect
 # In one process: the tests share a PostgreSQL.
 test-exports: $(VENV)/.stores extension  ## Test exports with every store: LanceDB, PostgreSQL with pgvector, Qdrant
 	$(BIN)/python -m pytest -q --durations=10 tests/exports tests/stores
+
+# Chromium is Debian's, driven by Playwright, which would download one of its own.
+FIND_CHROMIUM := command -v "$${CTXEMBED_CHROMIUM:-chromium}" >/dev/null
+test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromium, which root installs from Debian
+	@$(FIND_CHROMIUM) || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-liberation; }
+	@$(FIND_CHROMIUM) || { echo 'test-browser needs the package chromium, or CTXEMBED_CHROMIUM with its path' >&2; exit 1; }
+	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10 tests/browser
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items

@@ -1,4 +1,4 @@
-"""Checks of a built wheel: ``python -m tests.wheel dist/*.whl`` fails if licenses are missing or a path leaks."""
+"""Checks of a built wheel: ``python -m tests.wheel dist/*.whl`` fails if files are missing or a path leaks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def faults(wheel: Path) -> list[str]:
         pattern = re.compile(rf"[^/]+\.dist-info/{folder}/(.*/)?{re.escape(source.name)}")
         if not any(pattern.fullmatch(name) and text == source.read_bytes() for name, text in files.items()):
             found.append(f"{folder} lack {source.name}, or it differs from the source tree's")
+    pages = ROOT / "python" / "ctxembed" / "_server" / "page"
+    found += [
+        f"the page lacks {source.name}, or it differs from the source tree's"
+        for source in sorted(pages.iterdir())
+        if source.is_file() and files.get(f"ctxembed/_server/page/{source.name}") != source.read_bytes()
+    ]
     cargo = os.environ.get("CARGO_HOME", str(Path.home() / ".cargo"))
     paths = {str(ROOT), cargo, str(Path(cargo).resolve())}
     found += [f"{name} holds {path}" for name, text in files.items() for path in paths if path.encode() in text]

@@ -24,7 +24,7 @@ addEventListener("unhandledrejection", (event) => console.error(`unhandled: ${ev
 def launch():
     """Start Chromium; return it and what ends it. Skips where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser: make test-browser")
-    path = os.environ.get("CTXEMBED_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    path = shutil.which(os.environ.get("CTXEMBED_CHROMIUM", "chromium"))
     if path is None:
         pytest.skip("needs chromium, as of Debian's package; or CTXEMBED_CHROMIUM with its path")
     driver = playwright.sync_playwright().start()
@@ -60,7 +60,10 @@ class Tab:
         self._expected = []
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.errors.append(f"{error} {error.stack}"))
-        self.page.on("request", lambda request: self.requests.append(request))
+        self.page.on("request", self._request)
+
+    def _request(self, request):  # playwright marks the methods that it calls, which it cannot with those of a list
+        self.requests.append(request)
 
     def _console(self, message):
         if message.type in ("error", "warning"):

@@ -15,14 +15,14 @@ QUESTION = "what is the lift of a wing in a propeller slipstream"
 
 HOSTILE = (
     '<script>window.hacked = "script"</script> about a zeppelin',
-    "<img src=x onerror=\"window.hacked = 'image'\"> and <b>bold</b> &lt; &amp; 😀😀 a zeppelin’s hull",
+    "<img src=x onerror=\"window.hacked = 'image'\"> and <b>bold</b> &lt; &amp; 😀😀 the hull of a zeppelin",
     "javascript:window.hacked='link' </mark></p><style>*{display:none}</style> third zeppelin chunk",
 )
 NAMES = 'na"me <i>', "O'Hara \"% _\\"
 """The name and a value of a field that quoting must survive."""
 
 LONG = 10_000
-_WORDS = "wing flow shock wave boundary layer heat transfer plate cylinder pressure supersonic panel flutter".split()
+_WORDS = ("wing", "flow", "shock", "wave", "layer", "heat", "plate", "pressure", "supersonic", "panel", "flutter")
 
 _FACTS = (
     ("The heron stood in the reeds.", "It waited for a long time.", "Then it caught a fish."),
@@ -54,12 +54,12 @@ def documents(most: int = 300) -> list[ctxembed.Document]:
     """Return documents with metadata of all kinds."""
     chance = random.Random(1)
     made = []
-    for id_, chunks, metadata in _cranfield(most):
+    for id_, chunks, known in _cranfield(most):
         metadata = {
             "kind": chance.choice(["theory", "experiment", "survey"]),
             "year": chance.randint(1930, 1965),
             "reviewed": chance.random() < 0.5,
-            **metadata,
+            **known,
         }
         made.append(ctxembed.Document(id_, chunks, metadata))
     hostile = {"kind": "survey", "year": 1937, "reviewed": None, NAMES[0]: NAMES[1], "title": "<u>title</u>"}

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 __all__ = ["Serving"]
 
@@ -42,9 +43,9 @@ class Serving:
         if key is not None:
             self._environment["CTXEMBED_SERVER_KEY"] = key
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
 
-    def start(self) -> Serving:
+    def start(self) -> Self:
         """Start, and wait until it listens."""
         self._process = subprocess.Popen(
             self._command, stdout=subprocess.PIPE, stderr=self._log, stdin=subprocess.DEVNULL, env=self._environment
@@ -79,7 +80,7 @@ class Serving:
         """What it wrote to stderr."""
         return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors="replace")
 
-    def __enter__(self) -> Serving:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

@@ -12,7 +12,11 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobil
 VIEWS = {
     "welcome": ("search", {}, ".welcome"),
     "hits": ("search", {"q": QUESTION}, "[data-hit]"),
-    "columns": ("search", {"q": QUESTION, "by": "exact,two-stage,bits,hybrid"}, ".column >> nth=3 >> [data-hit] >> nth=9"),
+    "columns": (
+        "search",
+        {"q": QUESTION, "by": "exact,two-stage,bits,hybrid"},
+        ".column >> nth=3 >> [data-hit] >> nth=9",
+    ),
     "hostile": ("search", {"q": "zeppelin", "f": json.dumps({"kind": {"in": ["survey"]}})}, "[data-hit]"),
     "document": ("document", {"d": "long", "q": QUESTION, "chunk": 7}, ".chunk"),
     "collection": ("collection", {}, "table"),
@@ -34,11 +38,13 @@ CONTRAST = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    const visible = element.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+    if (!walker.currentNode.data.trim() || !visible) continue;
     if (element.closest("option, script, style, noscript, .lost, :disabled, .modes label:has(:disabled)")) continue;
     const a = light(numbers(getComputedStyle(element).color)), b = light(behind(element));
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) low.push(`${element.tagName}.${element.className} ${ratio.toFixed(2)}: ${walker.currentNode.data.slice(0, 40)}`);
+    const text = walker.currentNode.data.slice(0, 40);
+    if (ratio < 4.5) low.push(`${element.tagName}.${element.className} ${ratio.toFixed(2)}: ${text}`);
   }
   return [...new Set(low)];
 }"""
@@ -56,7 +62,12 @@ def show(one, name):
 def test_nothing_is_wider_than_a_phone(tab, served, name):
     page = show(tab(served, **PHONE), name)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    wide = page.evaluate("[...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() && !e.closest('.sr, .skip, .placeholder') && e.getBoundingClientRect().right > 361).map((e) => e.className || e.tagName)")
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll('body *')]
+          .filter((e) => e.checkVisibility() && !e.closest('.sr, .skip, .placeholder'))
+          .filter((e) => e.getBoundingClientRect().right > 361)
+          .map((e) => e.className || e.tagName)"""
+    )
     assert wide == []
 
 
@@ -84,7 +95,7 @@ def test_controls_have_names_and_ids_are_unique(tab, served, name):
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('a, button, input, select, [role=slider], [role=img]')]
           .filter((e) => e.checkVisibility())
-          .filter((e) => !(e.ariaLabel || e.innerText?.trim() || e.labels?.length || e.title || e.getAttribute('aria-labelledby')))
+          .filter((e) => !(e.ariaLabel || e.innerText?.trim() || e.labels?.length || e.title))
           .map((e) => e.outerHTML)"""
     )
     assert nameless == []
@@ -102,7 +113,11 @@ def test_the_focus_is_visible_on_every_stop(tab, served):
         found = page.evaluate(
             """() => {
               const e = document.activeElement;
-              const shown = [e, e.nextElementSibling, e.closest('.hit')].some((one) => one && getComputedStyle(one).outlineStyle !== 'none' && parseFloat(getComputedStyle(one).outlineWidth) >= 1);
+              const outlined = (one) => {
+                const { outlineStyle, outlineWidth } = getComputedStyle(one);
+                return outlineStyle !== 'none' && parseFloat(outlineWidth) >= 1;
+              };
+              const shown = [e, e.nextElementSibling, e.closest('.hit')].some((one) => one && outlined(one));
               return [e.outerHTML.slice(0, 200), shown || e === document.body]; // after the last stop
             }"""
         )

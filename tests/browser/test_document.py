@@ -115,7 +115,12 @@ def test_only_chunks_near_the_window_are_in_the_page(tab, served):
         page.evaluate("(share) => scrollTo(0, share * document.documentElement.scrollHeight)", share)
         page.mouse.wheel(0, 10)
         settle(page)
-        page.wait_for_function("() => [...document.querySelectorAll('.chunk')].some((e) => { const { top, bottom } = e.getBoundingClientRect(); return bottom > 0 && top < innerHeight; })")
+        page.wait_for_function(
+            """() => [...document.querySelectorAll('.chunk')].some((e) => {
+              const { top, bottom } = e.getBoundingClientRect();
+              return bottom > 0 && top < innerHeight;
+            })"""
+        )
         assert in_page(page) <= MOST
         middle = visible(page)[0] / LONG
         assert abs(middle - share) < 0.05

@@ -51,7 +51,9 @@ def test_typing_searches_and_back_returns(tab, served, oracle):
     page.keyboard.press("/")
     page.keyboard.type(QUESTION, delay=5)
     wait_for_hits(page)
-    page.wait_for_function("(text) => decodeURIComponent(location.hash).replaceAll('+', ' ').includes(text)", arg=QUESTION)
+    page.wait_for_function(
+        "(text) => decodeURIComponent(location.hash).replaceAll('+', ' ').includes(text)", arg=QUESTION
+    )
     wait_for_hits(page)
     assert names(page) == expected(oracle(QUESTION, neighbours=1))
     assert page.locator("#live").inner_text() == f"10 hits for {QUESTION}"
@@ -157,7 +159,10 @@ def test_values_are_parameters_and_names_are_quoted(tab, served):
     assert {document for document, _ in names(page)} == {"hostile/<b>\"'&%2F?#"}
 
 
-@pytest.mark.parametrize(("text", "documents"), [('% _\\', {"hostile/<b>\"'&%2F?#"}), ('"x y', {"other name"}), ("%", {"hostile/<b>\"'&%2F?#"})])
+@pytest.mark.parametrize(
+    ("text", "documents"),
+    [("% _\\", {"hostile/<b>\"'&%2F?#"}), ('"x y', {"other name"}), ("%", {"hostile/<b>\"'&%2F?#"})],
+)
 def test_contains_takes_wildcards_as_text(tab, served, text, documents):
     one = tab(served)
     filters = json.dumps({NAMES[0]: {"has": text}})
@@ -320,7 +325,7 @@ def test_nothing_leaves_for_another_host(tab, served):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_curl_call_finds_the_same(tab, served):
-    page = tab(served).open(q="zeppelin's \"hull\" $HOME `id`", f=json.dumps({NAMES[0]: {"in": [NAMES[1]]}}))
+    page = tab(served).open(q='zeppelin\'s "hull" $HOME `id`', f=json.dumps({NAMES[0]: {"in": [NAMES[1]]}}))
     wait_for_hits(page)
     page.locator(".snippets summary").click()
     call = page.locator(".snippets code >> nth=1").inner_text()
@@ -330,7 +335,7 @@ def test_the_curl_call_finds_the_same(tab, served):
 
 @pytest.mark.skipif(not hasattr(ctxembed, "SearchClient"), reason="needs SearchClient")
 def test_the_python_call_finds_the_same(tab, served):
-    page = tab(served).open(q="zeppelin's \"hull\" 😀", f=json.dumps({NAMES[0]: {"in": [NAMES[1]]}}))
+    page = tab(served).open(q='zeppelin\'s "hull" 😀', f=json.dumps({NAMES[0]: {"in": [NAMES[1]]}}))
     wait_for_hits(page)
     page.locator(".snippets summary").click()
     call = page.locator(".snippets code >> nth=0").inner_text()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-import threading
+import subprocess
+import sys
 
 import ctxembed
 import pytest
@@ -13,7 +15,13 @@ import pytest
 from tests.browser.samples import QUESTION, documents, fill
 
 HITS = "[data-hit]"
-AWAY = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "50[23]")
+AWAY = (
+    "ERR_CONNECTION_REFUSED",
+    "ERR_CONNECTION_RESET",
+    "ERR_INCOMPLETE_CHUNKED_ENCODING",
+    "ERR_EMPTY_RESPONSE",
+    "50[23]",
+)
 """What the browser itself writes to the console when a server ends."""
 
 
@@ -33,19 +41,6 @@ def empty(tmp_path):
     return path
 
 
-class Slow:
-    """Documents that come when a test lets them."""
-
-    def __init__(self, made):
-        self.made = made
-        self.released = threading.Semaphore(0)
-
-    def __iter__(self):
-        for document in self.made:
-            assert self.released.acquire(timeout=60)
-            yield document
-
-
 def test_an_empty_collection_says_how_to_fill_it_and_fills(tab, serve, empty, server):
     one = tab(serve(empty))
     page = one.open()
@@ -61,35 +56,47 @@ def test_an_empty_collection_says_how_to_fill_it_and_fills(tab, serve, empty, se
     page.wait_for_selector(HITS)
 
 
-def test_a_job_is_followed_live(tab, serve, small, server):
-    one = tab(serve(small))
-    page = one.open("collection")
+@pytest.fixture
+def job(small, tmp_path, fresh_server):
+    """Return a function that starts ``ctxembed embed`` with 400 documents: some slow requests, one after the other."""
+    source = tmp_path / "more.jsonl"
+    lines = [json.dumps({"id": f"new/{n}", "chunks": [f"new {n} " + 1_000 * "word "]}) for n in range(400)]
+    source.write_text("\n".join(lines))
+    api = fresh_server(latency=2.0)
+    environment = {**os.environ, "PERPLEXITY_BASE_URL": api.base_url, "PERPLEXITY_API_KEY": "any"}
+    command = [sys.executable, "-m", "ctxembed", "embed", str(source), str(small), "--concurrency", "1"]
+    started = []
+
+    def start():
+        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        return started[0]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_job_is_followed_live(tab, serve, small, job):
+    page = tab(serve(small)).open("collection")
     page.wait_for_selector(".figures")
-    figure = ".figures div:has(dt:text-is('Documents')) dd"
     with ctxembed.Collection.open(small, read_only=True) as collection:
         before = len(collection)
-    assert page.locator(figure).inner_text() == str(before)
+    shown = "Number(document.querySelector('.figures dd').innerText)"
+    assert page.evaluate(shown) == before
     assert page.locator(".job").is_hidden()
-    more = [ctxembed.Document(f"new/{n}", [f"new {n}"]) for n in range(1_300)]
-    source = Slow(more)
-
-    def ingest():
-        with ctxembed.Client("any", base_url=server.base_url) as client, ctxembed.Collection.open(small) as collection:
-            collection.ingest(source, client)
-
-    job = threading.Thread(target=ingest, daemon=True)
-    job.start()
+    process = job()
     page.wait_for_selector(".job:visible")
-    assert f"process {os.getpid()}" in page.locator(".job").inner_text()
-    source.released.release(700)  # more than one request takes
-    page.wait_for_function("([where, count]) => Number(document.querySelector(where).innerText.replace(',', '')) > count", arg=[".figures dd", before])
+    assert f"process {process.pid}" in page.locator(".job").inner_text()
+    # While it runs, what it has stored so far:
+    page.wait_for_function(f"([least, most]) => {shown} > least && {shown} < most", arg=[before, before + 400])
     assert page.locator(".bar .pulse").is_visible()
     assert "more since you came" in page.locator(".job").inner_text()
-    source.released.release(600)
-    page.wait_for_function("([where, count]) => Number(document.querySelector(where).innerText.replace(',', '')) === count", arg=[".figures dd", before + 1_300])
-    job.join(60)
+    page.wait_for_function(f"(all) => {shown} === all", arg=before + 400)
     page.wait_for_selector(".job", state="hidden")
-    assert page.locator("#collection-link").inner_text().startswith(f"{before + 1_300:,} documents")
+    assert page.locator("#collection-link").inner_text().startswith(f"{before + 400} documents")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
 
 
 def test_the_state_shows_cost_and_failures_with_causes(tab, serve, small):
@@ -98,7 +105,9 @@ def test_the_state_shows_cost_and_failures_with_causes(tab, serve, small):
     with ctxembed.Collection.open(small, read_only=True) as collection:
         stats = collection.stats()
         [failure] = collection.failures()
-    figures = dict(zip(page.locator(".figures dt").all_inner_texts(), page.locator(".figures dd").all_inner_texts(), strict=True))
+    figures = dict(
+        zip(page.locator(".figures dt").all_inner_texts(), page.locator(".figures dd").all_inner_texts(), strict=True)
+    )
     assert figures["Documents"] == str(stats.documents)
     assert figures["Chunks"] == str(stats.chunks)
     assert figures["Failed"] == "1"
@@ -126,7 +135,13 @@ def test_the_server_goes_away_and_comes_back(tab, serve, small):
     page.wait_for_function("() => location.hash.includes('heron')")
     served.start()
     page.wait_for_selector("#notice", state="hidden")
-    page.wait_for_function("(before) => { const now = [...document.querySelectorAll('[data-hit]')].map((e) => e.innerText); return now.length && now.join() !== before.join(); }", arg=before)
+    page.wait_for_function(
+        """(before) => {
+          const now = [...document.querySelectorAll('[data-hit]')].map((hit) => hit.innerText);
+          return now.length > 0 && now.join() !== before.join();
+        }""",
+        arg=before,
+    )
     # The stream of events is back, too.
     page.get_by_role("link", name=re.compile("document")).click()
     page.wait_for_selector(".figures")
