@@ -111,7 +111,7 @@ def tab(browser, serve):
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory, _session_server):
+def corpus(browser, tmp_path_factory, _session_server):  # no browser, no work
     """A collection with everything that the tests look for."""
     path = tmp_path_factory.mktemp("corpus") / "corpus.ctx"
     fill(path, _session_server.base_url)
@@ -119,7 +119,7 @@ def corpus(tmp_path_factory, _session_server):
 
 
 @pytest.fixture(scope="session")
-def served(corpus, browser):
+def served(corpus):
     """A server of that collection."""
     with Serving(corpus) as server:
         yield server

@@ -34,7 +34,6 @@ PICTURES = {
         DESKTOP,
     ),
     "page-document": ("document", {"q": QUESTION, "d": "rust/ch04-01-what-is-ownership"}, ".chunk", DESKTOP),
-    "page-collection": ("collection", {}, "table", DESKTOP),
     "page-phone": ("search", {"q": QUESTION}, "[data-hit]", PHONE),
 }
 
@@ -67,7 +66,6 @@ def documents() -> Iterator[ctxembed.Document]:
         if year:
             metadata["year"] = int(year[0])
         yield ctxembed.Document(path.stem, _chunks(text), metadata, source=path.name)
-    yield ctxembed.Document("pep-draft", [])
 
 
 def small(picture: bytes) -> bytes:

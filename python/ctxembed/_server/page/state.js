@@ -1,5 +1,4 @@
-// What the page shows is in its address, after the #: it survives a reload, works with Back, and can be shared. The part
-// after the # is never sent to the server, so questions are in no log.
+// What the page shows is in its address, after the #: it survives a reload, works with Back, and can be shared.
 
 export const DEFAULTS = Object.freeze({
   view: "search",
