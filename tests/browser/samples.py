@@ -66,6 +66,8 @@ def documents(most: int = 300) -> list[ctxembed.Document]:
     made.append(ctxembed.Document("hostile/<b>\"'&%2F?#", list(HOSTILE), hostile, source="<script>source</script>"))
     other = {"kind": "survey", "year": 1938, NAMES[0]: "O'Hara \"x yz"}
     made.append(ctxembed.Document("other name", ["A zeppelin is lighter than air."], other))
+    long = {"kind": "survey", "z" * 120: "v" * 300, "nested": {"a": ["b" * 200]}}
+    made.append(ctxembed.Document("x" * 300, ["A zeppelin " + "y" * 1_500, "w" * 400], long))
     text = "The first part of a text. The second part overlaps it. The third part ends."
     spans = [(0, 26), (12, 54), (55, 75)]
     made.append(ctxembed.Document("overlap", [text[a:b] for a, b in spans], {"kind": "theory"}, spans=spans))

@@ -18,6 +18,7 @@ VIEWS = {
         ".column >> nth=3 >> [data-hit] >> nth=9",
     ),
     "hostile": ("search", {"q": "zeppelin", "f": json.dumps({"kind": {"in": ["survey"]}})}, "[data-hit]"),
+    "long names": ("document", {"d": "x" * 300, "q": "zeppelin"}, ".chunk"),
     "document": ("document", {"d": "long", "q": QUESTION, "chunk": 7}, ".chunk"),
     "collection": ("collection", {}, "table"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -211,3 +212,98 @@ def test_a_collection_that_is_not_served_says_so(tab, serve, small):
     page = tab(serve(small)).open(c="nothing <b>", q=QUESTION)
     page.wait_for_selector(".message")
     assert "“nothing <b>”" in page.locator(".message").inner_text()
+
+
+class PlainApi:
+    """A transport whose responses name no space: the collection then has that of the API's model."""
+
+    async def send(self, request):
+        vector = base64.b64encode(bytes(range(1, 129)) * 8).decode()
+        documents = json.loads(request.body)["input"]
+        data = [
+            {"index": i, "data": [{"index": j, "embedding": vector} for j in range(len(chunks))]}
+            for i, chunks in enumerate(documents)
+        ]
+        return PlainResponse(json.dumps({"data": data}).encode())
+
+    async def aclose(self):
+        pass
+
+
+class PlainResponse:
+    status = 200
+
+    def __init__(self, body):
+        self.headers = {"content-type": "application/json"}
+        self.pieces = [body, b""]
+
+    async def read(self):
+        return self.pieces.pop(0)
+
+    async def aclose(self):
+        pass
+
+
+def test_questions_that_cost_money_are_sent_by_enter_alone(tab, serve, tmp_path, server, monkeypatch):
+    path = tmp_path / "paid.ctx"
+    with ctxembed.Client("any", transport=PlainApi()) as client, ctxembed.Collection.create(path) as collection:
+        collection.ingest([("one", ["a chunk"])], client)
+    monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
+    monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
+    one = tab(serve(path))
+    one.expect_errors("502")
+    page = one.open()
+    page.wait_for_selector(".welcome >> text=paid for")
+    page.fill("#question", "a chunk")
+    page.wait_for_timeout(600)
+    assert one.bodies() == []
+    page.keyboard.press("Enter")
+    # The stand-in's vectors are of another space, and the server says so instead of ranking by them.
+    page.wait_for_selector("[role=alert] >> text=could not be embedded")
+    assert len(one.bodies()) == 1
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_function("() => performance.getEntriesByName(`${location.origin}/v1/search`).length === 2")
+
+
+def test_a_server_without_an_embedder_says_so(tab, serve, tmp_path):
+    path = tmp_path / "paid.ctx"
+    with ctxembed.Client("any", transport=PlainApi()) as client, ctxembed.Collection.create(path) as collection:
+        collection.ingest([("one", ["a chunk"])], client)
+    page = tab(serve(path)).open(q="a chunk")
+    page.wait_for_selector(".message >> text=PERPLEXITY_API_KEY")
+
+
+def test_a_busy_server_is_asked_again(tab, served):
+    one = tab(served)
+    one.expect_errors("503")
+    refused = []
+
+    def refuse(route):
+        refused.append(route)
+        body = json.dumps({"error": {"message": "The model is loading"}})
+        route.fulfill(status=503, headers={"retry-after": "1"}, content_type="application/json", body=body)
+
+    one.page.route("**/v1/search", refuse, times=2)
+    page = one.open(q=QUESTION)
+    page.wait_for_selector("[role=alert] >> text=The model is loading")
+    page.wait_for_selector(HITS)  # by itself
+    assert len(refused) == 2
+
+
+def test_a_hidden_tab_keeps_no_stream(tab, served):
+    one = tab(served)
+    ended = []
+    one.page.on("requestfailed", lambda request: ended.append(request.url))
+    page = one.open(q=QUESTION)
+    page.wait_for_selector(HITS)
+    hide = """(hidden) => {
+      Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }"""
+    streams = [request.url for request in one.requests if request.url.endswith("/events")]
+    assert len(streams) == 1
+    with page.expect_event("requestfailed"):
+        page.evaluate(hide, True)
+    assert ended == streams
+    with page.expect_request("**/events"):
+        page.evaluate(hide, False)

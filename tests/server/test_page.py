@@ -107,6 +107,7 @@ def test_scripts_never_parse_texts_as_markup_or_code(name):
 def test_files_are_small_and_name_no_other_site(name):
     text = FILES[name]
     assert text.count("\n") < 600
+    assert name.endswith((".css", ".svg")) or max(map(len, text.splitlines())) <= 120
     addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"')]*", text))
     assert addresses <= {"//www.w3.org/2000/svg", "http://www.w3.org/2000/svg"}
     assert not re.search(r"\sstyle=|\son\w+=\"", text) or not name.endswith(".html")
@@ -126,3 +127,9 @@ def test_modules_import_what_there_is_and_in_one_direction():
         assert lowest, f"a circle among {sorted(left)}"
         for name in lowest:
             del left[name]
+
+
+def test_all_modules_are_fetched_at_once():
+    """Else each is known only when the one that imports it has come."""
+    preloaded = re.findall(r'rel="modulepreload" href="/page/([\w.]+)"', FILES["index.html"])
+    assert sorted([*preloaded, "main.js"]) == sorted(SCRIPTS)

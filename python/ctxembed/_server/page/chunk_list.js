@@ -149,10 +149,12 @@ export class ChunkList {
     const { top, bottom } = element.getBoundingClientRect();
     const covered = this.covered();
     // What can be seen already stays where it is.
-    if (top < covered || bottom > innerHeight) element.scrollIntoView({ block: bottom - top > innerHeight - covered ? "start" : "center" });
+    if (top < covered || bottom > innerHeight) element.scrollIntoView(
+      { block: bottom - top > innerHeight - covered ? "start" : "center" },
+    );
   }
 
-  /** Tell which chunks are in the window: by the elements where they are filled, by their share of the block elsewhere. */
+  /** Tell which chunks are in the window, by the share of their block that is. */
   #report() {
     let first = null;
     let last = null;

@@ -5,7 +5,10 @@ import { fillingHelp } from "./empty.js";
 import { bytes, count, dollars, moment, plural } from "./text.js";
 
 const SPAN = 30_000; // milliseconds that the rate is measured over
+const QUESTIONS = { embedder: "embedded by this server", api: "embedded by the API" };
 const AFTER = 1_000; // between readings of what the stream does not tell
+
+const known = (value) => value !== null && value !== undefined && value !== false;
 
 export class CollectionView {
   #points = [];
@@ -21,7 +24,11 @@ export class CollectionView {
     this.figures = el("dl", { class: "figures" });
     this.facts = el("dl", { class: "facts" });
     this.failures = el("section", { class: "failures", "aria-labelledby": "failures" });
-    this.forget = el("button", { type: "button", class: "quiet", onclick: () => { app.api.setKey(""); location.reload(); } }, "Forget the key");
+    this.forget = el(
+      "button",
+      { type: "button", class: "quiet", onclick: () => { app.api.setKey(""); location.reload(); } },
+      "Forget the key",
+    );
     this.element = el(
       "section",
       { class: "collection" },
@@ -68,7 +75,7 @@ export class CollectionView {
     const { signal } = this.#requests;
     const path = `/v1/collections/${encodeURIComponent(app.state.collection)}`;
     try {
-      const { fields: _, ...details } = await app.api.get(path, { signal });
+      const details = await app.api.get(path, { signal });
       app.learn(details);
       this.#show();
       if (details.failed !== this.#failed) {
@@ -84,29 +91,40 @@ export class CollectionView {
   #show() {
     const { collection, api } = this.app;
     const { usage = {} } = collection;
-    const cost = usage.cost_usd === null || usage.cost_usd === undefined ? "–" : dollars(usage.cost_usd);
+    const cost = known(usage.cost_usd) ? dollars(usage.cost_usd) : "–";
     this.title.textContent = collection.name;
     fill(this.help, !collection.documents && fillingHelp(collection));
     this.#showJob(collection);
-    const figure = (name, value, note) => el("div", {}, el("dt", {}, name), el("dd", {}, value, note && el("span", { class: "muted" }, note)));
+    const figure = (name, value, note) => el(
+      "div",
+      {},
+      el("dt", {}, name),
+      el("dd", {}, value, note && el("span", { class: "muted" }, note)),
+    );
     fill(
       this.figures,
       figure("Documents", count(collection.documents)),
-      figure("Chunks", count(collection.chunks), collection.deleted_chunks > 0 && `${count(collection.deleted_chunks)} deleted`),
+      figure(
+        "Chunks",
+        count(collection.chunks),
+        collection.deleted_chunks > 0 && `${count(collection.deleted_chunks)} deleted`,
+      ),
       figure("Cost so far", cost, usage.unreported > 0 && `without ${plural(usage.unreported, "unreported request")}`),
       figure("Failed", count(collection.failed)),
     );
-    const fact = (name, value) => value !== null && value !== undefined && el("div", {}, el("dt", {}, name), el("dd", {}, value));
+    const fact = (name, value) => known(value) && el("div", {}, el("dt", {}, name), el("dd", {}, value));
+    const bits = collection.encoding_format === "base64_binary" ? "one bit each" : "8 bits each";
+    const segments = collection.segments ? ` in ${plural(collection.segments, "segment")}` : "";
     fill(
       this.facts,
       fact("Model", collection.model),
-      fact("Vectors", `${count(collection.dimensions)} dimensions, ${collection.encoding_format === "base64_binary" ? "one bit each" : "8 bits each"}`),
+      fact("Vectors", `${count(collection.dimensions)} dimensions, ${bits}`),
       fact("Space", collection.space),
-      fact("Requests", usage.requests === undefined ? null : count(usage.requests)),
-      fact("Tokens", usage.total_tokens === undefined || usage.total_tokens === null ? null : count(usage.total_tokens)),
-      fact("On the disk", collection.bytes === undefined ? null : bytes(collection.bytes) + (collection.segments ? ` in ${plural(collection.segments, "segment")}` : "")),
+      fact("Requests", known(usage.requests) && count(usage.requests)),
+      fact("Tokens", known(usage.total_tokens) && count(usage.total_tokens)),
+      fact("On the disk", known(collection.bytes) && bytes(collection.bytes) + segments),
       fact("Text", collection.stores_text ? "stored" : "not stored"),
-      fact("Questions", { embedder: "embedded by this server", api: "embedded by the API", null: "cannot be embedded here" }[String(collection.queries)]),
+      fact("Questions", QUESTIONS[collection.queries] ?? "cannot be embedded here"),
     );
     this.forget.hidden = !api.key;
   }
@@ -125,8 +143,20 @@ export class CollectionView {
     const since = this.#first ? documents - this.#first.documents : 0;
     fill(
       this.job,
-      el("p", {}, el("span", { class: "pulse" }), el("b", {}, " A job is writing"), el("span", { class: "muted" }, ` · process ${writer.pid} on ${writer.host}, since ${moment(writer.since)}`)),
-      el("p", { class: "progress" }, `${plural(documents, "document")}, ${plural(chunks, "chunk")}`, since > 0 && ` · ${count(since)} more since you came`, rate > 0 && ` · ${count(Math.round(rate))} chunks a second`),
+      el(
+        "p",
+        {},
+        el("span", { class: "pulse" }),
+        el("b", {}, " A job is writing"),
+        el("span", { class: "muted" }, ` · process ${writer.pid} on ${writer.host}, since ${moment(writer.since)}`),
+      ),
+      el(
+        "p",
+        { class: "progress" },
+        `${plural(documents, "document")}, ${plural(chunks, "chunk")}`,
+        since > 0 && ` · ${count(since)} more since you came`,
+        rate > 0 && ` · ${count(Math.round(rate))} chunks a second`,
+      ),
       el("div", { class: "running", "aria-hidden": "true" }),
     );
   }
@@ -137,13 +167,26 @@ export class CollectionView {
       return;
     }
     const rows = data.map(({ id, error, attempts, when }) =>
-      el("tr", {}, el("th", { scope: "row", dir: "auto" }, id), el("td", { dir: "auto" }, error), el("td", { class: "number" }, count(attempts)), el("td", { class: "when" }, moment(when))),
+      el(
+        "tr",
+        {},
+        el("th", { scope: "row", dir: "auto" }, id),
+        el("td", { dir: "auto" }, error),
+        el("td", { class: "number" }, count(attempts)),
+        el("td", { class: "when" }, moment(when)),
+      ),
     );
     const heads = ["Document", "Cause", "Attempts", "When"].map((name) => el("th", { scope: "col" }, name));
     fill(
       this.failures,
       el("h2", { id: "failures" }, "Failed documents"),
-      el("p", { class: "muted" }, "They are sent again when their content changes, or with ", el("code", {}, "--retry-failed"), "."),
+      el(
+        "p",
+        { class: "muted" },
+        "They are sent again when their content changes, or with ",
+        el("code", {}, "--retry-failed"),
+        ".",
+      ),
       el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)),
       total > data.length && el("p", { class: "muted" }, `and ${count(total - data.length)} more`),
     );

@@ -15,14 +15,25 @@ export class ColumnsView {
     this.reference = modes.includes("exact") ? "exact" : modes[0];
     for (const mode of modes) {
       const time = el("span", { class: "time" });
-      const verdict = el("p", { class: "verdict muted" }, mode === this.reference ? "What the others are compared with" : " ");
+      const verdict = el(
+        "p",
+        { class: "verdict muted" },
+        mode === this.reference ? "What the others are compared with" : " ",
+      );
       const content = el("div", {}, placeholder(3));
       const head = el("header", {}, el("h2", { title: MODES[mode].about }, MODES[mode].label), time, verdict);
       const element = el("section", { class: "column", "aria-label": MODES[mode].label }, head, content);
       this.#columns.set(mode, { element, time, verdict, content });
     }
-    this.element = el("div", { class: `columns of-${modes.length}` }, [...this.#columns.values()].map(({ element }) => element));
-    this.element.addEventListener("pointerover", (event) => this.#point(event.target.closest("[data-key]")?.dataset.key));
+    this.element = el(
+      "div",
+      { class: `columns of-${modes.length}` },
+      [...this.#columns.values()].map(({ element }) => element),
+    );
+    this.element.addEventListener(
+      "pointerover",
+      (event) => this.#point(event.target.closest("[data-key]")?.dataset.key),
+    );
     this.element.addEventListener("pointerleave", () => this.#point(null));
     this.element.addEventListener("focusin", (event) => this.#point(event.target.closest("[data-key]")?.dataset.key));
   }
@@ -38,18 +49,28 @@ export class ColumnsView {
     const moved = places.filter((place, at) => place !== null && place !== at).length;
     if (!isReference) {
       const same = shared === reference.length && !moved && hits.length === reference.length;
-      verdict.textContent = same ? "The same hits in the same order" : `${shared} of ${reference.length} hits are the same${moved ? `, ${moved} moved` : ""}`;
+      const differing = `${shared} of ${reference.length} hits are the same${moved ? `, ${moved} moved` : ""}`;
+      verdict.textContent = same ? "The same hits in the same order" : differing;
       verdict.classList.toggle("differs", !same);
     }
     const fused = mode === "hybrid";
     const link = (hit) => format({ ...this.state, view: "document", document: hit.document, chunk: hit.chunk });
-    const row = (hit, at) => hitRow(hit, at, link(hit), isReference ? { key: hitKey(hit) } : this.#note(hit, places[at], at), fused);
+    const row = (hit, at) => hitRow(
+      hit,
+      at,
+      link(hit),
+      isReference ? { key: hitKey(hit) } : this.#note(hit, places[at], at),
+      fused,
+    );
+    const lostRow = ({ hit, place }) =>
+      hitRow(hit, place, link(hit), { key: hitKey(hit), lost: true }, this.reference === "hybrid");
     fill(
       content,
-      hits.length ? el("ol", { class: "rows", "data-hits": true }, hits.map(row)) : el("p", { class: "muted" }, "Nothing found"),
+      hits.length > 0 && el("ol", { class: "rows", "data-hits": true }, hits.map(row)),
+      !hits.length && el("p", { class: "muted" }, "Nothing found"),
       lost.length > 0 && [
         el("h3", { class: "lost-title" }, `Missing here: ${lost.length}`),
-        el("ol", { class: "rows" }, lost.map(({ hit, place }) => hitRow(hit, place, link(hit), { key: hitKey(hit), lost: true }, this.reference === "hybrid"))),
+        el("ol", { class: "rows" }, lost.map(lostRow)),
       ],
     );
   }
@@ -74,6 +95,8 @@ export class ColumnsView {
 
   /** Show where the hit that one points at stands in the other columns. */
   #point(key) {
-    for (const row of this.element.querySelectorAll("[data-key]")) row.classList.toggle("pointed", row.dataset.key === key);
+    for (const row of this.element.querySelectorAll("[data-key]")) {
+      row.classList.toggle("pointed", row.dataset.key === key);
+    }
   }
 }

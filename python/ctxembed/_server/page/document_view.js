@@ -2,7 +2,7 @@
 
 import { ChunkList } from "./chunk_list.js";
 import { el, fill, message } from "./dom.js";
-import { metadataList, placeholder } from "./hits.js";
+import { metadataList, noText, placeholder } from "./hits.js";
 import { format } from "./state.js";
 import { Strip } from "./strip.js";
 import { count, plural, position, score } from "./text.js";
@@ -79,7 +79,8 @@ export class DocumentView {
     }
     if ((event.key === "n" || event.key === "p") && this.nearest) {
       const at = this.nearest.indexOf(app.state.chunk);
-      this.#go(this.nearest[at < 0 ? 0 : Math.max(0, Math.min(this.nearest.length - 1, at + (event.key === "n" ? 1 : -1)))]);
+      const next = at < 0 ? 0 : at + (event.key === "n" ? 1 : -1);
+      this.#go(this.nearest[Math.max(0, Math.min(this.nearest.length - 1, next))]);
       return true;
     }
     return false;
@@ -156,7 +157,16 @@ export class DocumentView {
     const { app } = this;
     fill(
       this.head,
-      el("a", { class: "back", href: format({ ...app.state, view: "search", chunk: null }), onclick: (event) => this.#leave(event) }, el("span", { "aria-hidden": "true" }, "←"), " Results"),
+      el(
+        "a",
+        {
+          class: "back",
+          href: format({ ...app.state, view: "search", chunk: null }),
+          onclick: (event) => this.#leave(event),
+        },
+        el("span", { "aria-hidden": "true" }, "←"),
+        " Results",
+      ),
       el("h1", { dir: "auto" }, found.id),
       found.chunk_count !== undefined && el("p", { class: "muted" }, plural(found.chunk_count, "chunk")),
       metadataList(found.metadata, found.source, 40),
@@ -183,16 +193,32 @@ export class DocumentView {
     this.nearest = nearest(scores, NEAREST);
     const current = app.state.chunk ?? this.nearest[0];
     const links = this.nearest.map((chunk) =>
-      el("li", {}, el("button", { type: "button", class: "chip", "data-near": chunk, onclick: () => this.#go(chunk) }, count(chunk), el("span", { class: "muted" }, score(scores[chunk])))),
+      el(
+        "li",
+        {},
+        el(
+          "button",
+          { type: "button", class: "chip", "data-near": chunk, onclick: () => this.#go(chunk) },
+          count(chunk),
+          el("span", { class: "muted" }, score(scores[chunk])),
+        ),
+      ),
     );
     fill(
       this.map,
       this.strip.element,
-      el("div", { class: "nearest" }, el("span", { class: "muted", id: "nearest" }, "Nearest"), el("ol", { "aria-labelledby": "nearest" }, links), el("span", { class: "muted extent" }, "")),
+      el(
+        "div",
+        { class: "nearest" },
+        el("span", { class: "muted", id: "nearest" }, "Nearest"),
+        el("ol", { "aria-labelledby": "nearest" }, links),
+        el("span", { class: "muted extent" }, ""),
+      ),
     );
     this.strip.setScores(scores);
     this.strip.setCurrent(current);
-    this.map.querySelector(".extent").textContent = `scores ${score(this.strip.lowest)} to ${score(this.strip.highest)}`;
+    const { lowest, highest } = this.strip;
+    this.map.querySelector(".extent").textContent = `scores ${score(lowest)} to ${score(highest)}`;
     this.#mark(app.state.chunk);
   }
 
@@ -205,8 +231,12 @@ export class DocumentView {
   }
 
   #mark(chunk) {
-    for (const element of this.element.querySelectorAll("[data-chunk]")) element.classList.toggle("current", Number(element.dataset.chunk) === chunk);
-    for (const button of this.map.querySelectorAll("[data-near]")) button.toggleAttribute("aria-current", Number(button.dataset.near) === chunk);
+    for (const element of this.element.querySelectorAll("[data-chunk]")) {
+      element.classList.toggle("current", Number(element.dataset.chunk) === chunk);
+    }
+    for (const button of this.map.querySelectorAll("[data-near]")) {
+      button.toggleAttribute("aria-current", Number(button.dataset.near) === chunk);
+    }
     if (chunk !== null) this.strip?.setCurrent(Math.min(chunk, (this.scores?.length ?? 1) - 1));
   }
 
@@ -227,7 +257,13 @@ export class DocumentView {
         "aria-posinset": number + 1,
         "aria-setsize": this.list?.total ?? -1,
       },
-      el("div", { class: "gutter" }, value !== undefined && el("span", { class: "column-meter", "aria-hidden": "true" }, level), el("span", { class: "number" }, count(number)), value !== undefined && el("span", { class: "value" }, score(value))),
+      el(
+        "div",
+        { class: "gutter" },
+        value !== undefined && el("span", { class: "column-meter", "aria-hidden": "true" }, level),
+        el("span", { class: "number" }, count(number)),
+        value !== undefined && el("span", { class: "value" }, score(value)),
+      ),
       this.#text(chunk),
     );
   }
@@ -235,11 +271,16 @@ export class DocumentView {
   /** The text. What stands in the chunk before, too, is grey. */
   #text({ chunk, text, span }) {
     if (text === null) {
-      return el("p", { class: "muted" }, span ? `Characters ${count(span[0])} to ${count(span[1])} of the source; no text is stored` : "No text is stored");
+      return el("p", { class: "muted" }, noText(span));
     }
     const before = span ? (this.last.get(chunk) ?? span[0]) - span[0] : 0;
     const shared = before > 0 && span[1] - before > span[0] ? position(text, before) : 0;
-    return el("p", { dir: "auto" }, shared > 0 && el("span", { class: "beside" }, text.slice(0, shared)), text.slice(shared));
+    return el(
+      "p",
+      { dir: "auto" },
+      shared > 0 && el("span", { class: "beside" }, text.slice(0, shared)),
+      text.slice(shared),
+    );
   }
 }
 

@@ -69,6 +69,6 @@ export function select(label, pairs, value, onchange) {
 
 /** A message in place of content. */
 export function message(title, ...content) {
-  const parts = content.map((part) => (typeof part === "string" ? el("p", {}, part) : part));
+  const parts = content.filter(Boolean).map((part) => (typeof part === "string" ? el("p", {}, part) : part));
   return el("section", { class: "message" }, el("h2", {}, title), parts);
 }

@@ -36,7 +36,13 @@ export class FilterPanel {
         {},
         this.title,
         this.content,
-        el("fieldset", { class: "field" }, el("legend", {}, el("label", { for: "expression" }, "Expression")), this.expression, this.error),
+        el(
+          "fieldset",
+          { class: "field" },
+          el("legend", {}, el("label", { for: "expression" }, "Expression")),
+          this.expression,
+          this.error,
+        ),
       )),
     );
     // Beside the hits where there is room, folded above them where there is none.
@@ -81,22 +87,32 @@ export class FilterPanel {
     const { filters } = this.app.state;
     const focused = this.content.contains(document.activeElement) ? document.activeElement.dataset.control : null;
     this.#controls = [];
-    const groups = this.#fields.filter((field) => offered(field, this.app.collection.documents)).map((field) => this.#field(field, filters[field.name] ?? {}));
+    const groups = this.#fields
+      .filter((field) => offered(field, this.app.collection.documents))
+      .map((field) => this.#field(field, filters[field.name] ?? {}));
     const rest = groups.slice(FIELDS);
     fill(
       this.content,
       groups.slice(0, FIELDS),
-      rest.length > 0 && el("details", { class: "rest", open: this.#fields.slice(FIELDS).some(({ name }) => filters[name]) }, el("summary", {}, `${rest.length} more fields`), rest),
+      rest.length > 0 && el(
+        "details",
+        { class: "rest", open: this.#fields.slice(FIELDS).some(({ name }) => filters[name]) },
+        el("summary", {}, `${rest.length} more fields`),
+        rest,
+      ),
       this.sampled && el("p", { class: "muted hint" }, "Counts are of a sample of the documents."),
     );
     for (const show of this.#controls) show(filters);
-    if (focused) [...this.content.querySelectorAll("[data-control]")].find(({ dataset }) => dataset.control === focused)?.focus();
+    const controls = [...this.content.querySelectorAll("[data-control]")];
+    if (focused) controls.find(({ dataset }) => dataset.control === focused)?.focus();
   }
 
   #set(name, changes) {
     const { filters } = this.app.state;
     const { [name]: before = {}, ...others } = filters;
-    const filter = Object.fromEntries(Object.entries({ ...before, ...changes }).filter(([, value]) => value !== undefined));
+    const filter = Object.fromEntries(
+      Object.entries({ ...before, ...changes }).filter(([, value]) => value !== undefined),
+    );
     this.app.go({ filters: Object.keys(filter).length ? { ...others, [name]: filter } : others });
   }
 
@@ -120,12 +136,23 @@ export class FilterPanel {
         placeholder,
         "aria-label": `${field.name} ${label}`,
         "data-control": `${field.name} ${end}`,
-        onchange: () => this.#set(field.name, { [end]: box.value === "" || !box.checkValidity() ? undefined : Number(box.value) }),
+        onchange: () => {
+          const given = box.value !== "" && box.checkValidity();
+          this.#set(field.name, { [end]: given ? Number(box.value) : undefined });
+        },
       });
-      this.#controls.push((filters) => { if (document.activeElement !== box) box.value = filters[field.name]?.[end] ?? ""; });
+      this.#controls.push(
+        (filters) => { if (document.activeElement !== box) box.value = filters[field.name]?.[end] ?? ""; },
+      );
       return box;
     };
-    return el("div", { class: "range" }, input("min", "from", field.minimum), el("span", { class: "muted" }, "to"), input("max", "to", field.maximum));
+    return el(
+      "div",
+      { class: "range" },
+      input("min", "from", field.minimum),
+      el("span", { class: "muted" }, "to"),
+      input("max", "to", field.maximum),
+    );
   }
 
   #text(field) {
@@ -136,7 +163,9 @@ export class FilterPanel {
       "data-control": `${field.name} has`,
       onchange: () => this.#set(field.name, { has: box.value || undefined }),
     });
-    this.#controls.push((filters) => { if (document.activeElement !== box) box.value = filters[field.name]?.has ?? ""; });
+    this.#controls.push(
+      (filters) => { if (document.activeElement !== box) box.value = filters[field.name]?.has ?? ""; },
+    );
     return box;
   }
 
@@ -147,7 +176,10 @@ export class FilterPanel {
     const without = this.app.collection.documents - field.documents;
     if (!this.sampled && without > 0) choices.push({ value: null, documents: without });
     const known = choices.map(({ value }) => value);
-    const values = [...choices, ...chosen.filter((value) => !known.includes(value)).map((value) => ({ value, documents: 0 }))];
+    const values = [
+      ...choices,
+      ...chosen.filter((value) => !known.includes(value)).map((value) => ({ value, documents: 0 })),
+    ];
     const all = this.#unfolded.has(field.name);
     const visible = values.filter(({ value }, place) => all || place < VALUES || chosen.includes(value));
     const rows = visible.map(({ value, documents }) => {
@@ -161,7 +193,13 @@ export class FilterPanel {
         },
       });
       this.#controls.push((filters) => { box.checked = filters[field.name]?.in?.includes(value) ?? false; });
-      return el("label", { class: "value" }, box, el("span", { class: "name", dir: "auto", title: shown(value) }, shown(value)), el("span", { class: "count" }, count(documents)));
+      return el(
+        "label",
+        { class: "value" },
+        box,
+        el("span", { class: "name", dir: "auto", title: shown(value) }, shown(value)),
+        el("span", { class: "count" }, count(documents)),
+      );
     });
     const hidden = values.length - visible.length;
     const unfold = () => {
@@ -172,12 +210,16 @@ export class FilterPanel {
     return [
       rows,
       (hidden > 0 || (all && values.length > VALUES)) &&
-        el("button", { type: "button", class: "quiet", "data-control": `${field.name} more`, onclick: unfold }, all ? "Fewer" : `${hidden} more`),
+        el(
+          "button",
+          { type: "button", class: "quiet", "data-control": `${field.name} more`, onclick: unfold },
+          all ? "Fewer" : `${hidden} more`,
+        ),
     ];
   }
 }
 
-const isNumeric = ({ types }) => types.some((type) => type === "int" || type === "float") && types.every((type) => type === "int" || type === "float");
+const isNumeric = ({ types }) => types.length > 0 && types.every((type) => type === "int" || type === "float");
 
 /** What all documents have alike filters nothing. */
 function offered({ distinct, documents }, all) {

@@ -38,7 +38,7 @@ export function hitRow(hit, place, link, note, fused) {
       el("span", { class: "muted" }, `chunk ${count(hit.chunk)}`),
       el("span", { class: "score", title: fused ? fusedTitle(hit) : "" }, score(shownScore(hit, fused))),
     ),
-    el("p", { class: "excerpt", dir: "auto" }, hit.text === null ? noText(hit) : head(hit.text, 180)),
+    el("p", { class: "excerpt", dir: "auto" }, hit.text === null ? noText(hit.span) : head(hit.text, 180)),
     note.text && el("p", { class: `note ${note.kind}` }, note.text),
   );
 }
@@ -49,13 +49,17 @@ export function placeholder(hits) {
   return el(
     "div",
     { class: "placeholder", "aria-hidden": "true" },
-    Array.from({ length: Math.min(hits, 4) }, () => el("div", {}, line("short"), line("long"), line("long"), line("medium"))),
+    Array.from(
+      { length: Math.min(hits, 4) },
+      () => el("div", {}, line("short"), line("long"), line("long"), line("medium")),
+    ),
   );
 }
 
 // A fused score is no similarity, and nearly the same for all: the cosine says more.
 const shownScore = (hit, fused) => (fused ? hit.vector_score ?? hit.score : hit.score);
-const fusedTitle = (hit) => `Fused rank score ${hit.score.toFixed(4)}; words (BM25) ${(hit.text_score ?? 0).toFixed(2)}`;
+const fusedTitle = ({ score: fused, text_score: words }) =>
+  `Fused rank score ${fused.toFixed(4)}; words (BM25) ${(words ?? 0).toFixed(2)}`;
 
 function scoreBar(hit, best, fused) {
   const bar = el("span", { class: "level" });
@@ -69,14 +73,24 @@ function scoreBar(hit, best, fused) {
   );
 }
 
-const noText = (hit) => (hit.span ? `Characters ${count(hit.span[0])} to ${count(hit.span[1])} of the source; no text is stored` : "No text is stored");
+/** What stands in place of a chunk whose text is not stored. */
+export function noText(span) {
+  if (!span) return "No text is stored";
+  return `Characters ${count(span[0])} to ${count(span[1])} of the source; no text is stored`;
+}
 
 function passage(hit) {
-  if (hit.text === null) return el("p", { class: "passage muted" }, noText(hit));
+  if (hit.text === null) return el("p", { class: "passage muted" }, noText(hit.span));
   const [before, chunk, after] =
     hit.passage === null ? ["", hit.text, ""] : around(hit.passage, hit.passage_offset ?? 0, hit.text);
   const mark = el("mark", {}, head(chunk, CHUNK));
-  const box = el("p", { class: "passage", dir: "auto" }, before && el("span", { class: "beside" }, tail(before, BESIDE)), mark, after && el("span", { class: "beside" }, head(after, BESIDE)));
+  const box = el(
+    "p",
+    { class: "passage", dir: "auto" },
+    before && el("span", { class: "beside" }, tail(before, BESIDE)),
+    mark,
+    after && el("span", { class: "beside" }, head(after, BESIDE)),
+  );
   if (chunk.length <= CHUNK) return box;
   const unfold = el("button", { type: "button", class: "quiet" }, "Show the whole chunk");
   unfold.addEventListener("click", () => {
@@ -91,6 +105,16 @@ export function metadataList(metadata, source, most = FIELDS) {
   const pairs = Object.entries(metadata ?? {}).filter(([, value]) => value !== null && value !== "");
   if (source) pairs.push(["source", source]);
   if (!pairs.length) return null;
-  const pair = ([name, value]) => el("div", {}, el("dt", { dir: "auto" }, name), el("dd", { dir: "auto" }, head(shown(value), 120)));
-  return el("dl", { class: "metadata" }, pairs.slice(0, most).map(pair), pairs.length > most && el("div", { class: "muted" }, `${pairs.length - most} more`));
+  const pair = ([name, value]) => el(
+    "div",
+    {},
+    el("dt", { dir: "auto" }, name),
+    el("dd", { dir: "auto" }, head(shown(value), 120)),
+  );
+  return el(
+    "dl",
+    { class: "metadata" },
+    pairs.slice(0, most).map(pair),
+    pairs.length > most && el("div", { class: "muted" }, `${pairs.length - most} more`),
+  );
 }

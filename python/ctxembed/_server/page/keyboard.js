@@ -4,7 +4,8 @@ const EDITABLE = "input, select, textarea, [contenteditable]";
 
 export function listenToKeys(app) {
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (document.querySelector("dialog[open]")) return;
     const focused = document.activeElement;
     const typing = focused?.matches(EDITABLE) && !focused.matches("[type=checkbox]");
     if (event.key === "Escape") escape(app, event, focused, typing);
@@ -34,8 +35,9 @@ function moves(app, event, focused) {
   const lists = [...app.main.querySelectorAll("[data-hits]")].map((list) => [...list.querySelectorAll("[data-hit]")]);
   const column = lists.findIndex((list) => list.includes(focused));
   if (column < 0) {
-    // Arrows scroll and work in controls until a hit has the focus; j goes to the first one, and so does the question's ↓.
-    const enters = event.key === "j" || (event.key === "ArrowDown" && [app.question, document.body, app.main].includes(focused));
+    // Arrows work in controls until a hit has the focus. j enters, and so does the arrow down of the question.
+    const isFree = [app.question, document.body, app.main].includes(focused);
+    const enters = event.key === "j" || (event.key === "ArrowDown" && isFree);
     const first = lists.find((list) => list.length)?.[0];
     if (!enters || !first) return false;
     focus(first);

@@ -151,15 +151,18 @@ class App {
       if (query === this.state.query || !this.collections.length) return;
       this.go({ query, chunk: this.state.view === "document" ? this.state.chunk : null }, { replace });
     };
-    this.question.addEventListener("input", () => {
+    const later = (event) => {
       clearTimeout(timer);
+      if (event.isComposing) return; // half a word of an input method
       // Where the API embeds queries each costs money: then only Enter searches.
       if (this.collection?.queries !== "embedder") return;
       timer = setTimeout(() => {
         search(typed);
         typed = true;
       }, 250);
-    });
+    };
+    this.question.addEventListener("input", later);
+    this.question.addEventListener("compositionend", later);
     this.question.addEventListener("blur", () => { typed = false; });
     byId("search").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -177,12 +180,27 @@ class App {
     box.hidden = !several;
     byId("collection-name").hidden = several;
     byId("collection-name").textContent = collection.name;
-    fill(box, this.collections.map(({ name }) => el("option", { value: name, selected: name === collection.name }, name)));
+    fill(
+      box,
+      this.collections.map(({ name }) => el("option", { value: name, selected: name === collection.name }, name)),
+    );
     box.onchange = () =>
-      this.go({ ...DEFAULTS, collection: box.value, query: this.state.query, view: this.state.view === "collection" ? "collection" : "search" });
+      this.go(
+        {
+          ...DEFAULTS,
+          collection: box.value,
+          query: this.state.query,
+          view: this.state.view === "collection" ? "collection" : "search",
+        },
+      );
     document.querySelector(".brand").href = format({ ...DEFAULTS, collection: several ? collection.name : "" });
     this.#figures();
-    document.title = [this.state.view === "document" && this.state.document, this.state.query, collection.name, "ctxembed"]
+    document.title = [
+      this.state.view === "document" && this.state.document,
+      this.state.query,
+      collection.name,
+      "ctxembed",
+    ]
       .filter(Boolean).join(" · ");
   }
 
@@ -238,13 +256,24 @@ class App {
   }
 
   #fail(error) {
-    fill(this.main, message("This did not work", error.message, el("button", { type: "button", onclick: () => this.load() }, "Try again")));
+    fill(
+      this.main,
+      message(
+        "This did not work",
+        error.message,
+        el("button", { type: "button", onclick: () => this.load() }, "Try again"),
+      ),
+    );
   }
 
   #nothing() {
     fill(
       this.main,
-      message("No collection is served", "Start the server with one:", codeBlock("ctxembed serve --collection corpus.ctx")),
+      message(
+        "No collection is served",
+        "Start the server with one:",
+        codeBlock("ctxembed serve --collection corpus.ctx"),
+      ),
     );
   }
 }

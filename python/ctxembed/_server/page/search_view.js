@@ -137,25 +137,52 @@ export class SearchView {
             this.modes.querySelector(`[data-mode="${name}"] input`)?.focus();
           },
         });
-        return el("label", { title: reason ?? MODES[name].about, "data-mode": name }, box, el("span", {}, MODES[name].label));
+        return el(
+          "label",
+          { title: reason ?? MODES[name].about, "data-mode": name },
+          box,
+          el("span", {}, MODES[name].label),
+        );
       }),
     );
     const sizes = [...new Set([10, 20, 50, 100, state.k])].sort((a, b) => a - b);
     const contexts = [...new Set([0, 1, 2, 3, state.context])].sort((a, b) => a - b);
-    const grouped = el("input", { type: "checkbox", checked: state.grouped, onchange: () => app.go({ grouped: grouped.checked }) });
+    const grouped = el(
+      "input",
+      { type: "checkbox", checked: state.grouped, onchange: () => app.go({ grouped: grouped.checked }) },
+    );
     fill(
       this.options,
       el("label", { class: "check" }, grouped, "One per document"),
       state.modes.length === 1 &&
-        select("Context", contexts.map((n) => [n, n ? `± ${plural(n, "chunk")}` : "No context"]), state.context, (value) => app.go({ context: Number(value) })),
-      select("Number of hits", sizes.map((n) => [n, plural(n, "hit")]), state.k, (value) => app.go({ k: Number(value) })),
+        select(
+          "Context",
+          contexts.map((n) => [n, n ? `± ${plural(n, "chunk")}` : "No context"]),
+          state.context,
+          (value) => app.go({ context: Number(value) }),
+        ),
+      select(
+        "Number of hits",
+        sizes.map((n) => [n, plural(n, "hit")]),
+        state.k,
+        (value) => app.go({ k: Number(value) }),
+      ),
     );
   }
 
   #chips(state) {
     const { app } = this;
     const chip = (text, remove) =>
-      el("li", {}, el("button", { type: "button", class: "chip", "aria-label": `Remove the filter ${text}`, onclick: remove }, el("span", { dir: "auto" }, text), el("span", { "aria-hidden": "true" }, "×")));
+      el(
+        "li",
+        {},
+        el(
+          "button",
+          { type: "button", class: "chip", "aria-label": `Remove the filter ${text}`, onclick: remove },
+          el("span", { dir: "auto" }, text),
+          el("span", { "aria-hidden": "true" }, "×"),
+        ),
+      );
     const items = filterWords(state.filters).map(([field, parts, text]) =>
       chip(text, () => {
         const { [field]: filter, ...others } = state.filters;
@@ -174,8 +201,16 @@ export class SearchView {
       "section",
       { class: "welcome" },
       el("h1", {}, `Ask ${plural(collection.documents, "document")}`),
-      el("p", {}, `Type a question above. What is nearest to it in meaning comes first, out of ${plural(collection.chunks, "chunk")}.`),
-      collection.queries === "api" && el("p", { class: "muted" }, "Press Enter to search: each new question is embedded by the API, and paid for."),
+      el(
+        "p",
+        {},
+        `Type a question above. Of ${plural(collection.chunks, "chunk")}, those nearest to it in meaning come first.`,
+      ),
+      collection.queries === "api" && el(
+        "p",
+        { class: "muted" },
+        "Press Enter to search: each new question is embedded by the API, and paid for.",
+      ),
       el(
         "p",
         { class: "keys muted" },
@@ -189,7 +224,13 @@ export class SearchView {
 
   /** The body of the request for one way to rank. */
   body(mode, state = this.app.state) {
-    const body = { collection: state.collection, query: state.query, k: state.k, ...whereOf(state.filters, state.expression), ...MODES[mode].body };
+    const body = {
+      collection: state.collection,
+      query: state.query,
+      k: state.k,
+      ...whereOf(state.filters, state.expression),
+      ...MODES[mode].body,
+    };
     if (state.grouped) body.group_by_document = true;
     // Side by side hits are chunks: passages of several would merge, differently in each column.
     if (state.context && state.modes.length === 1) body.neighbours = state.context;
@@ -258,7 +299,14 @@ export class SearchView {
     }
     const best = Math.max(...hits.map((hit) => hit.score));
     const link = (hit) => format({ ...state, view: "document", document: hit.document, chunk: hit.chunk });
-    fill(this.results, el("ol", { class: "hits", "data-hits": true }, hits.map((hit, place) => hitItem(hit, place, best, link(hit), state.modes[0] === "hybrid"))));
+    fill(
+      this.results,
+      el(
+        "ol",
+        { class: "hits", "data-hits": true },
+        hits.map((hit, place) => hitItem(hit, place, best, link(hit), state.modes[0] === "hybrid")),
+      ),
+    );
   }
 
   #failed(error, requests) {
@@ -287,12 +335,16 @@ export class SearchView {
         message(
           waits ? "Not yet" : "The search failed",
           text,
-          waits ? "It is tried again by itself." : el("button", { type: "button", onclick: () => this.update() }, "Try again"),
+          waits && "It is tried again by itself.",
+          !waits && el("button", { type: "button", onclick: () => this.update() }, "Try again"),
         ),
       ),
     );
     if (waits) {
-      this.#waiting = setTimeout(() => { if (!requests.signal.aborted) this.update(); }, 1000 * Math.min(error.retryAfter, 60));
+      this.#waiting = setTimeout(
+        () => { if (!requests.signal.aborted) this.update(); },
+        1000 * Math.min(error.retryAfter, 60),
+      );
     }
   }
 }
@@ -310,5 +362,5 @@ export function timing(times, batch) {
 }
 
 function noEmbedder(collection) {
-  return collection.queries_reason ?? `Its vectors are of ${collection.model}. Start the server with --model and that model, or with PERPLEXITY_API_KEY in its environment.`;
+  return collection.queries_reason ?? `The server has no embedder for the vectors of ${collection.model}.`;
 }

@@ -16,7 +16,11 @@ export function snippets(body, hasKey) {
 
 function pythonCall({ collection, query, ...options }, hasKey) {
   const given = Object.entries(options).map(([name, value]) => `${name}=${python(value)}`);
-  const server = [python(location.origin), ...(hasKey ? ['api_key=os.environ["CTXEMBED_SERVER_KEY"]'] : []), `collection=${python(collection)}`];
+  const server = [
+    python(location.origin),
+    ...(hasKey ? ['api_key=os.environ["CTXEMBED_SERVER_KEY"]'] : []),
+    `collection=${python(collection)}`,
+  ];
   return [
     ...(hasKey ? ["import os", ""] : []),
     "import ctxembed",

@@ -62,7 +62,10 @@ export class Strip {
     element.setAttribute("aria-valuemin", 0);
     element.setAttribute("aria-valuemax", this.#scores.length - 1);
     element.setAttribute("aria-valuenow", chunk);
-    element.setAttribute("aria-valuetext", `Chunk ${count(chunk)} of ${count(this.#scores.length)}, score ${score(this.#scores[chunk] ?? 0)}`);
+    element.setAttribute(
+      "aria-valuetext",
+      `Chunk ${count(chunk)} of ${count(this.#scores.length)}, score ${score(this.#scores[chunk] ?? 0)}`,
+    );
     this.draw();
   }
 
@@ -126,7 +129,16 @@ export class Strip {
 
   #key(event) {
     const most = this.#scores.length - 1;
-    const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10, Home: -most, End: most };
+    const steps = {
+      ArrowRight: 1,
+      ArrowUp: 1,
+      ArrowLeft: -1,
+      ArrowDown: -1,
+      PageUp: 10,
+      PageDown: -10,
+      Home: -most,
+      End: most,
+    };
     const step = steps[event.key];
     if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
