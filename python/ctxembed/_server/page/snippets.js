@@ -25,8 +25,8 @@ function pythonCall({ collection, query, ...options }, hasKey) {
     ...(hasKey ? ["import os", ""] : []),
     "import ctxembed",
     "",
-    `client = ctxembed.SearchClient(${server.join(", ")})`,
-    `hits = client.search(${[python(query), ...given].join(", ")})`,
+    `with ctxembed.SearchClient(${server.join(", ")}) as client:`,
+    `    hits = client.search(${[python(query), ...given].join(", ")})`,
   ].join("\n");
 }
 
