@@ -120,10 +120,12 @@ export class FilterPanel {
     const parts = [];
     if (isNumeric(field) && field.distinct > VALUES) parts.push(this.#range(field));
     else {
-      if (field.distinct > MOST && field.types.includes("str")) parts.push(this.#text(field));
+      // Long texts are not among the values: then these are few, or none.
+      const isText = field.distinct > MOST || !field.values.length;
+      if (isText && field.types.includes("str")) parts.push(this.#text(field));
       // Of texts that hardly any two documents share, a list of some is no help.
       const common = field.values.length > 0 && 50 * field.values[0].documents >= field.documents;
-      if (field.distinct <= MOST || common || filter.in) parts.push(this.#values(field, filter));
+      if (!isText || common || filter.in) parts.push(this.#values(field, filter));
     }
     return el("fieldset", { class: "field" }, el("legend", { dir: "auto" }, field.name), parts);
   }
