@@ -333,7 +333,6 @@ def test_the_curl_call_finds_the_same(tab, served):
     assert [(hit["document"], hit["chunk"]) for hit in json.loads(found)["hits"]] == names(page)
 
 
-@pytest.mark.skipif(not hasattr(ctxembed, "SearchClient"), reason="needs SearchClient")
 def test_the_python_call_finds_the_same(tab, served):
     page = tab(served).open(q='zeppelin\'s "hull" 😀', f=json.dumps({NAMES[0]: {"in": [NAMES[1]]}}))
     wait_for_hits(page)

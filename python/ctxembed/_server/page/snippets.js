@@ -8,24 +8,19 @@ export function snippets(body, hasKey) {
     { class: "snippets" },
     el("summary", {}, "This search as code"),
     el("h3", {}, "Python"),
-    codeBlock(pythonCall(body, hasKey)),
+    codeBlock(pythonCall(body)),
     el("h3", {}, "curl"),
     codeBlock(curlCall(body, hasKey)),
   );
 }
 
-function pythonCall({ collection, query, ...options }, hasKey) {
+function pythonCall({ collection, query, ...options }) {
   const given = Object.entries(options).map(([name, value]) => `${name}=${python(value)}`);
-  const server = [
-    python(location.origin),
-    ...(hasKey ? ['api_key=os.environ["CTXEMBED_SERVER_KEY"]'] : []),
-    `collection=${python(collection)}`,
-  ];
   return [
-    ...(hasKey ? ["import os", ""] : []),
     "import ctxembed",
     "",
-    `with ctxembed.SearchClient(${server.join(", ")}) as client:`,
+    // The client takes the key from CTXEMBED_SERVER_KEY by itself.
+    `with ctxembed.SearchClient(${python(location.origin)}, collection=${python(collection)}) as client:`,
     `    hits = client.search(${[python(query), ...given].join(", ")})`,
   ].join("\n");
 }
