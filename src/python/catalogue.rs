@@ -22,9 +22,20 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// A checksum of values, each with its type and length, so that different rows give different bytes.
 #[derive(Default)]
-struct RowChecksum(crc32fast::Hasher);
+pub(super) struct RowChecksum(crc32fast::Hasher);
 
 impl RowChecksum {
+    pub(super) fn of<'a, 'py>(values: impl Iterator<Item = Borrowed<'a, 'py, PyAny>>) -> PyResult<u32>
+    where
+        'py: 'a,
+    {
+        let mut checksum = Self::default();
+        for value in values {
+            checksum.value(&value)?;
+        }
+        Ok(checksum.0.finalize())
+    }
+
     fn none(&mut self) {
         self.0.update(b"n");
     }
@@ -71,11 +82,7 @@ impl RowChecksum {
 /// Return the CRC-32 of the values of a row: None, int, float, str or bytes, each with its type and length.
 #[pyfunction]
 fn row_checksum(values: &Bound<'_, PyTuple>) -> PyResult<u32> {
-    let mut checksum = RowChecksum::default();
-    for value in values.iter_borrowed() {
-        checksum.value(&value)?;
-    }
-    Ok(checksum.0.finalize())
+    RowChecksum::of(values.iter_borrowed())
 }
 
 /// Return the rows of the table of documents.

@@ -15,6 +15,7 @@ mod codec;
 mod convert;
 mod errors;
 mod export;
+mod hits;
 mod packing;
 mod scalars;
 mod search;
@@ -37,6 +38,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(isa_paths, module)?)?;
     classes::register(module)?;
     catalogue::register(module)?;
+    hits::register(module)?;
     codec::register(module)?;
     search::register(module)?;
     packing::register(module)?;

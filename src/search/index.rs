@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::column::Column;
+use super::column::{Column, bytes};
 use super::segment::{RowsById, Segment, SegmentIds, Snapshot};
 use crate::error::Error;
 use crate::memory::collected;
@@ -315,6 +315,26 @@ impl Index {
             visit(&snapshot.segments[segment].bits.values()[row * width..][..width]);
         }
         Ok(())
+    }
+
+    /// The CRC-32 of the rows of each range: its first id, and the number of its ids, which follow each other.
+    pub fn checksums(&self, ranges: &[(i64, i64)]) -> Result<Vec<u32>, Error> {
+        let (snapshot, bits) = (self.snapshot(), self.bit_bytes());
+        let by_id = snapshot.rows_by_id()?;
+        let checksum = |&(first, count): &(i64, i64)| {
+            let mut checksum = crc32fast::Hasher::new();
+            for id in (first..=i64::MAX).take(usize::try_from(count).unwrap_or(0)) {
+                let unknown = || Error::Value(format!("the id {id} is not in the index"));
+                let (segment, row) = by_id.find(id).ok_or_else(unknown)?;
+                let segment = &snapshot.segments[segment];
+                checksum.update(match self.kind {
+                    Kind::Int8 => bytes(&segment.rows.values()[row * self.dims..][..self.dims]),
+                    Kind::Binary => &segment.bits.values()[row * bits..][..bits],
+                });
+            }
+            Ok(checksum.finalize())
+        };
+        ranges.iter().map(checksum).collect()
     }
 }
 

@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     "SearchOptions",
     "VectorRanking",
-    "alone",
     "embedded",
     "embedded_async",
     "find_hits",
     "find_rows",
-    "ranked_rows",
     "read_hits",
     "scores_of",
     "single_query",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ctxembed import _core
 from ctxembed._collection.catalogue import changed_tables, checksum, connect, damaged, sqlite_errors
 from ctxembed._collection.fields import FieldColumns, check_rows, rows_mask, select_documents, select_rows
-from ctxembed._collection.rows import check_size, open_index, read_tail, row_numbers, vectors_checksum
+from ctxembed._collection.rows import check_size, open_index, read_tail
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
 from ctxembed._documents import Document
 from ctxembed._errors import CollectionError, IndexFileError
@@ -34,6 +35,13 @@ _MASKS: Final = 16
 
 _DOCUMENT: Final = "number, id, key, details, source, metadata, first_row, rows, vectors_checksum, checksum"
 _CHUNK: Final = "row, document, chunk, text, start, stop, checksum"
+_FOUND: Final = (
+    "SELECT chunks.row, document, chunk, text, start, stop, chunks.checksum, "
+    "number, id, key, details, source, metadata, first_row, rows, vectors_checksum, documents.checksum "
+    "FROM chunks LEFT JOIN documents ON number = document WHERE chunks.row"
+)
+"""A chunk and its document."""
+
 _AT_ONCE: Final = 256
 _PAGES: Final = 4096
 """Pages of the database that are copied at once."""
@@ -202,7 +210,10 @@ class View:
         """Return the rows of a table whose first column is one of some numbers, by that."""
         found: dict[Any, tuple[Any, ...]] = {}
         for first in range(0, len(numbers), _AT_ONCE):
-            part = tuple(numbers[first : first + _AT_ONCE])
+            part = numbers[first : first + _AT_ONCE]
+            # One of a few sizes, whose statements SQLite's module keeps: to prepare one takes longer than to run it.
+            padding = (1 << (len(part) - 1).bit_length()) - len(part)
+            part = (*part, *(part[-1],) * padding)
             marks = ", ".join("?" * len(part))
             found.update((values[0], values) for values in self.query(f"{statement} IN ({marks})", part))
         return found
@@ -251,9 +262,12 @@ class View:
             fits = False
         if not fits:
             raise damaged(self._folder.catalogue, f"the document number {values[0]} is changed")
-        if values[6] + values[7] > self.rows:
-            raise damaged(self._folder.catalogue, f"the rows of the document {values[1]!r:.100} are missing")
+        self._check_rows(values)
         return values[:-1]
+
+    def _check_rows(self, document: tuple[Any, ...]) -> None:
+        if document[6] + document[7] > self.rows:
+            raise damaged(self._folder.catalogue, f"the rows of the document {document[1]!r:.100} are missing")
 
     def find(self, id: str) -> tuple[Any, ...] | None:  # noqa: A002
         """Return the checked row of a document by its id."""
@@ -309,15 +323,31 @@ class View:
             if len(found) < _AT_ONCE:
                 return
 
+    def hits_json(self, searches: Sequence[tuple[list[int], list[float]]]) -> list[bytes]:
+        """Return the hits of each search as JSON, from its rows and their scores. They are checked.
+
+        Notes
+        -----
+        It is a list of what :func:`~ctxembed._collection.query.read_hits` returns of rows without neighbours.
+        """
+        rows = list({row: None for rows, _ in searches for row in rows})
+        found = list(self._rows_at(_FOUND, rows).values())
+        try:
+            hits = _core.hits_json(found, searches)
+        except ValueError as error:
+            raise damaged(self._folder.catalogue, str(error)) from None
+        self.check_vectors({values[7]: values[7:-1] for values in found}.values())
+        return hits
+
     def check_vectors(self, documents: Iterable[tuple[Any, ...]]) -> None:
         """Compare the rows of documents with their checksums."""
         documents = list(documents)
-        vectors = self.index.vectors(row_numbers([values[6:8] for values in documents]))
-        start = 0
-        for _, name, *_, rows, expected in documents:
-            if vectors_checksum(vectors[start : start + rows]) != expected:
-                raise damaged(self._folder.path, f"the vectors of the document {name!r} are changed")
-            start += rows
+        for document in documents:
+            self._check_rows(document)
+        checksums = self.index._checksums([document[6:8] for document in documents])  # noqa: SLF001
+        for document, checksum_ in zip(documents, checksums, strict=True):
+            if checksum_ != document[8]:
+                raise damaged(self._folder.path, f"the vectors of the document {document[1]!r} are changed")
 
     def changed_tables(self) -> list[str]:
         """Return the tables whose columns are damaged."""

@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 
 from ctxembed._core import __version__
@@ -113,7 +112,7 @@ class _Middleware:
             if message["type"] == "http.response.start":
                 started = True
                 record.status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = record.request_id
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.request_id.encode())]
             await send(message)
 
         counted = scope["path"].startswith("/v1/") and not scope["path"].startswith(SEARCHING)
@@ -419,7 +418,8 @@ def create_app(config: ServerConfig, embedder: Embedder | None, *, clock: Clock 
 
     Notes
     -----
-    Faults that break the connection need :func:`serve`; elsewhere the response is a 501.
+    Faults that break the connection need :func:`serve`; elsewhere the response is a 501. So does the end of a search
+    whose client disconnects; elsewhere it goes on.
     """
     clock = clock or Clock()
     service = _Service(config, embedder, clock)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 __all__ = [
+    "ARRIVED",
     "CLOSES",
     "JSON",
     "LOADING",
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 JSON: Final = "application/json"
+
+ARRIVED: Final = "ctxembed.arrived"
+"""In the scope of a request whose body is there to its end."""
 
 CLOSES: Final = "ctxembed.closes"
 """In the scope of a request whose body was not read to its end: the connection is closed after the response."""
@@ -61,7 +65,8 @@ def unavailable(message: str) -> ErrorResponse:
 
 def is_json(request: Request) -> bool:
     """Return whether a body is declared to be JSON. A page of another site can send any other without asking."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON
+    given = next((value for name, value in request.scope["headers"] if name == b"content-type"), b"")
+    return given.partition(b";")[0].strip().lower() == JSON.encode()
 
 
 def has_key(request: Request, keys: Sequence[bytes], *, required: bool) -> bool:
@@ -84,7 +89,8 @@ async def read_body(request: Request, limit: int) -> bytes:
     size, more = 0, True
     while more and size <= limit:
         try:
-            async with asyncio.timeout(_BODY_TIMEOUT):
+            # A timer would take longer than to read a body that is there.
+            async with asyncio.timeout(None if ARRIVED in request.scope else _BODY_TIMEOUT):
                 message = await request.receive()
         except TimeoutError:
             raise ErrorResponse(408, error_body(408), {"connection": "close"}) from None

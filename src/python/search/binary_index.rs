@@ -13,7 +13,7 @@ use super::arguments::{
     Mask, Queries, SearchMode, dimensions, limit, oversample, recall, stage, thread_count, threshold,
 };
 use super::common::{
-    add, create, ids_of, not_picklable, open, open_segments, remove, save, seal, stored_calibration, vectors,
+    add, checksums, create, ids_of, not_picklable, open, open_segments, remove, save, seal, stored_calibration, vectors,
 };
 use super::embeddings::{Given, Use, array_of};
 use super::matches::{Matches, Scores};
@@ -384,6 +384,13 @@ impl PyBinaryIndex {
         space: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         seal(py, Kind::Binary, rows_path, rows, target, dims, space)
+    }
+
+    /// Return the CRC-32 of the rows of each range ``(first id, number of ids)``. They are not copied.
+    #[pyo3(name = "_checksums")]
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from a list")]
+    fn checksums(&self, py: Python<'_>, ranges: Vec<(i64, i64)>) -> PyResult<Vec<u32>> {
+        checksums(py, &self.0, &ranges)
     }
 
     /// The result of the last calibration, ``(oversample, k, recall)``, or None.

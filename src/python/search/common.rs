@@ -104,6 +104,11 @@ pub(super) fn vectors<T: Element + Send + Copy>(
     Ok(rows)
 }
 
+/// The CRC-32 of the rows of each range of ids.
+pub(super) fn checksums(py: Python<'_>, index: &Index, ranges: &[(i64, i64)]) -> PyResult<Vec<u32>> {
+    detached(py, || index.checksums(ranges))
+}
+
 /// Counts as an array, or as an int for a single query.
 pub(super) fn counts<'py>(py: Python<'py>, counts: &[u64], single: bool) -> PyResult<Bound<'py, PyAny>> {
     if single {

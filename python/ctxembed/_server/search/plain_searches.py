@@ -13,11 +13,10 @@ import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pydantic_core import to_json
-
-from ctxembed._collection.query import alone, ranked_rows, read_hits
+from ctxembed._collection.query import scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from ctxembed._collection.query import SearchOptions
     from ctxembed._collection.view import View
-    from ctxembed._documents import Hit
     from ctxembed._server.search.scans import Scan, ScannedRows, ScanQueue
 
 __all__ = ["FoundHits", "PlainSearches"]
@@ -74,18 +72,18 @@ class _Search:
         self.scanned: list[Any] = [None] * len(vectors)  # ScannedRows, or an error, of each
         self.unscanned = len(vectors)
 
-    def read(self) -> list[list[Hit]]:
-        """Return the hits of each vector."""
-        return _split(self.view, [self.ranked(place) for place in range(len(self.vectors))])
+    def ranked(self) -> list[tuple[list[int], list[float]]]:
+        """Return the rows of each vector with their scores."""
+        dimensions = self.options.dimensions
+        return [
+            (found.ids.reshape(-1).tolist(), scores_of(self.view, vector, found, dimensions))
+            for vector, found in zip(self.vectors, self.scanned, strict=True)
+        ]
 
-    def ranked(self, place: int) -> list[Any]:
-        """Return the rows of a vector with their scores."""
-        return alone(ranked_rows(self.view, self.vectors[place], self.scanned[place], self.options.dimensions))
-
-
-def _split(view: View, found: Sequence[Sequence[Any]]) -> list[list[Hit]]:
-    hits = iter(read_hits(view, [one for rows in found for one in rows]))
-    return [[next(hits) for _ in rows] for rows in found]
+    def result(self, hits: list[bytes], began: float) -> FoundHits:
+        """Return the result from the hits of each vector."""
+        body = b"[" + b",".join(hits) + b"]" if self.several else hits[0]
+        return FoundHits(body, tuple(self.scanned), time.perf_counter() - began)
 
 
 class PlainSearches:
@@ -173,28 +171,21 @@ class PlainSearches:
         results: list[tuple[_Search, FoundHits | BaseException]] = []
         for searches in by_view.values():
             try:
-                found = [(search, search.ranked(place)) for search in searches for place in range(len(search.vectors))]
-                hits = iter(_split(searches[0].view, [rows for _, rows in found]))
-                read: list[Any] = [[next(hits) for _ in search.vectors] for search in searches]
+                ranked = [rows for search in searches for rows in search.ranked()]
+                hits = iter(searches[0].view.hits_json(ranked))
+                results += [
+                    (search, search.result(list(islice(hits, len(search.vectors))), began)) for search in searches
+                ]
             except Exception:  # noqa: BLE001  # it belongs to one of them: each is read alone
-                read = [_read_alone(search) for search in searches]
-            results += [
-                (search, hits if isinstance(hits, Exception) else _result(search, hits, began))
-                for search, hits in zip(searches, read, strict=True)
-            ]
+                results += [(search, _read_alone(search, began)) for search in searches]
         _deliver(results)
 
 
-def _read_alone(search: _Search) -> list[list[Hit]] | Exception:
+def _read_alone(search: _Search, began: float) -> FoundHits | Exception:
     try:
-        return search.read()
+        return search.result(search.view.hits_json(search.ranked()), began)
     except Exception as error:  # noqa: BLE001  # the search raises it
         return error
-
-
-def _result(search: _Search, hits: list[list[Hit]], began: float) -> FoundHits:
-    body = to_json(hits if search.several else hits[0])
-    return FoundHits(body, tuple(search.scanned), time.perf_counter() - began)
 
 
 def _deliver(results: list[tuple[_Search, FoundHits | BaseException]]) -> None:
