@@ -88,6 +88,7 @@ ROOMS = {
         "dot",
         "cosine",
         "top_k",
+        "merge_top_k",
         "Index",
         "BinaryIndex",
         "Matches",

@@ -5,8 +5,8 @@ The names by room:
 - codec: :func:`decode_response`, :class:`ResponseDecoder`, :func:`decode_base64`, :func:`encode_base64`,
   :func:`pack_bits`, :func:`unpack_bits`, :func:`reverse_bit_order`, :func:`truncate`, :func:`normalize`,
   :class:`Embeddings`
-- similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :class:`Index`,
-  :class:`BinaryIndex`, and what they return: :class:`Matches`, :class:`RangeMatches`, :class:`Pairs`,
+- similarity and search: :func:`hamming`, :func:`dot`, :func:`cosine`, :func:`top_k`, :func:`merge_top_k`,
+  :class:`Index`, :class:`BinaryIndex`, and what they return: :class:`Matches`, :class:`RangeMatches`, :class:`Pairs`,
   :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
@@ -39,6 +39,7 @@ from ctxembed._core import (
     dot,
     encode_base64,
     hamming,
+    merge_top_k,
     normalize,
     pack_bits,
     reverse_bit_order,
@@ -222,6 +223,7 @@ __all__ = [
     "get_model",
     "hamming",
     "limiter",
+    "merge_top_k",
     "models",
     "normalize",
     "pack",

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 __version__: str
 
+_Metric: TypeAlias = Literal["cosine", "dot", "hamming", "asymmetric"]
 _EncodingFormat: TypeAlias = Literal["base64_int8", "base64_binary"]
 _Class = TypeVar("_Class", bound=type)
 _SpaceOf = TypeVar("_SpaceOf", bound=Callable[[str, int], str | None])
@@ -79,11 +80,19 @@ def top_k(
     mask: NDArray[np.bool_] | _Ids | None = None,
     threads: SupportsIndex | None = None,
 ) -> Matches: ...
+def merge_top_k(matches: Iterable[Matches], k: SupportsIndex) -> Matches: ...
+def merge_ranges(parts: Iterable[RangeMatches], limit: SupportsIndex | None = None) -> RangeMatches: ...
 
 @final
 class Matches:
     def __new__(
-        cls, ids: NDArray[np.int64], scores: NDArray[np.int32] | NDArray[np.float32], exact: bool = True
+        cls,
+        ids: NDArray[np.int64],
+        scores: NDArray[np.int32] | NDArray[np.float32],
+        exact: bool = True,
+        metric: _Metric | None = None,
+        keys: NDArray[Any] | None = None,
+        complete: bool = False,
     ) -> Matches: ...
     @property
     def ids(self) -> NDArray[np.int64]: ...
@@ -91,14 +100,25 @@ class Matches:
     def scores(self) -> NDArray[np.int32] | NDArray[np.float32]: ...
     @property
     def exact(self) -> bool: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def metric(self) -> _Metric | None: ...
+    @property
+    def keys(self) -> NDArray[Any] | None: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[NDArray[Any]]: ...
-    def __reduce__(self) -> tuple[type[Matches], tuple[NDArray[np.int64], NDArray[Any], bool]]: ...
+    def __reduce__(self) -> tuple[type[Matches], tuple[Any, ...]]: ...
 
 @final
 class RangeMatches:
     def __new__(
-        cls, offsets: NDArray[np.int64], ids: NDArray[np.int64], scores: NDArray[np.int32] | NDArray[np.float32]
+        cls,
+        offsets: NDArray[np.int64],
+        ids: NDArray[np.int64],
+        scores: NDArray[np.int32] | NDArray[np.float32],
+        metric: _Metric | None = None,
+        keys: NDArray[Any] | None = None,
     ) -> RangeMatches: ...
     @property
     def offsets(self) -> NDArray[np.int64]: ...
@@ -106,11 +126,13 @@ class RangeMatches:
     def ids(self) -> NDArray[np.int64]: ...
     @property
     def scores(self) -> NDArray[np.int32] | NDArray[np.float32]: ...
+    @property
+    def metric(self) -> _Metric | None: ...
+    @property
+    def keys(self) -> NDArray[Any] | None: ...
     def __len__(self) -> int: ...
     def __getitem__(self, query: int, /) -> tuple[NDArray[np.int64], NDArray[Any]]: ...
-    def __reduce__(
-        self,
-    ) -> tuple[type[RangeMatches], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]: ...
+    def __reduce__(self) -> tuple[type[RangeMatches], tuple[Any, ...]]: ...
 
 @final
 class Pairs:
@@ -332,6 +354,29 @@ class BinaryIndex:
     def _calibration(self) -> tuple[int, int, float] | None: ...
     def __len__(self) -> int: ...
     def __reduce__(self) -> NoReturn: ...
+
+# The three below are private to sharded indexes.
+def ids_of_rows(index: Index | BinaryIndex) -> NDArray[np.int64]: ...
+def first_stage(
+    index: Index | BinaryIndex,
+    queries: NDArray[np.int8] | _Embeddings,
+    candidates: SupportsIndex,
+    *,
+    mask: NDArray[np.bool_] | _Ids | None = None,
+    dimensions: SupportsIndex | None = None,
+    threads: SupportsIndex | None = None,
+) -> tuple[Matches, int]: ...
+def second_stage(
+    index: Index | BinaryIndex,
+    queries: NDArray[np.int8] | _Embeddings,
+    k: SupportsIndex,
+    rows: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    *,
+    metric: Literal["cosine", "dot", "asymmetric"],
+    dimensions: SupportsIndex | None = None,
+    threads: SupportsIndex | None = None,
+) -> RangeMatches: ...
 
 # --- rows of a catalogue ---
 

@@ -295,6 +295,14 @@ impl Index {
         Ok(())
     }
 
+    /// The ids of all rows, in row order.
+    pub fn ids(&self) -> Result<Vec<i64>, Error> {
+        let (snapshot, mut ids) = (self.snapshot(), vec![]);
+        ids.try_reserve_exact(snapshot.count)?;
+        ids.extend(snapshot.ids());
+        Ok(ids)
+    }
+
     /// Visit the int8 vector of each id in turn.
     pub fn int8_vectors(&self, ids: &[i64], mut visit: impl FnMut(&[i8])) -> Result<(), Error> {
         let snapshot = self.snapshot();

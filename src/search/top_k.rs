@@ -27,6 +27,8 @@ pub struct TopK {
     pub columns: usize,
     /// Those of the first query, best first, then those of the next.
     pub candidates: Vec<Candidate>,
+    /// Whether these are all rows that may be found, so that a larger `k` would find no more.
+    pub complete: bool,
 }
 
 impl<K: Kernels> Scan<'_, K> {
@@ -36,8 +38,9 @@ impl<K: Kernels> Scan<'_, K> {
     }
 
     pub(super) fn select<O: Order>(&self, k: usize, interrupts: &mut Interrupts<'_>) -> Result<TopK, Error> {
-        let columns = k.min(self.allowed());
-        let mut found = TopK { columns, candidates: Vec::new() };
+        let allowed = self.allowed();
+        let columns = k.min(allowed);
+        let mut found = TopK { columns, candidates: Vec::new(), complete: columns == allowed };
         if columns == 0 {
             return Ok(found);
         }

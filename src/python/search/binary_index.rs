@@ -19,7 +19,8 @@ use super::embeddings::{Given, Use, array_of};
 use super::matches::{Matches, Scores};
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{self, Index, Kind};
-use crate::search::query::{self, DEFAULT_OVERSAMPLE, Metric, Options};
+use crate::search::query::{Metric, Options};
+use crate::search::two_stage::{self, DEFAULT_OVERSAMPLE};
 use crate::similarity::Matrix;
 
 /// An index of packed binary vectors, searched by Hamming distance or with int8 queries.
@@ -54,7 +55,7 @@ use crate::similarity::Matrix;
 /// >>> ids, scores
 /// (array([10, 20]), array([0, 1], dtype=int32))
 #[pyclass(frozen, name = "BinaryIndex", module = "ctxembed")]
-pub(super) struct PyBinaryIndex(Index);
+pub(super) struct PyBinaryIndex(pub(super) Index);
 
 #[pymethods]
 impl PyBinaryIndex {
@@ -196,7 +197,7 @@ impl PyBinaryIndex {
                 }
             })
         })?;
-        Matches::wrap(py, &found, arguments.len(), arguments.is_single(), &Scores::Integers, exact)
+        Matches::wrap(py, found, arguments.len(), arguments.is_single(), &Scores::Integers(metric), exact)
     }
 
     /// Find all rows within a radius of each query.
@@ -247,7 +248,7 @@ impl PyBinaryIndex {
                 }
             })
         })?;
-        RangeMatches::wrap(py, found, &Scores::Integers)
+        RangeMatches::wrap(py, found, &Scores::Integers(metric))
     }
 
     /// Count the rows within a radius of each query, with the arguments of :meth:`search_range`: int64 of shape ``(q,)``,
@@ -326,7 +327,7 @@ impl PyBinaryIndex {
                 QueryValues::Int8(queries) => self.0.calibrate(&queries.copied()?, k, recall, options, check),
                 QueryValues::Bits(_) => {
                     let found = index::Calibration { oversample: 1, k: k as u64, recall: 1.0 };
-                    Ok(query::CalibrationReport { found, measured: vec![(1, 1.0)] })
+                    Ok(two_stage::CalibrationReport { found, measured: vec![(1, 1.0)] })
                 }
             })
         })?;

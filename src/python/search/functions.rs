@@ -334,19 +334,19 @@ pub(super) fn top_k<'py>(
             let pair = Pair::binary(queries, database)?;
             let (parts, single) = ([pair.part()], pair.queries.is_single());
             let (found, ()) = options.run::<Hamming, ByHamming, _>(py, &pair.scan(&parts), |_| Ok(()))?;
-            Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Integers, true)
+            Matches::wrap(py, found, pair.queries.len(), single, &Scores::Integers(metric), true)
         }
         Metric::Dot => {
             let pair = Pair::int8(queries, database)?;
             let (parts, single) = ([pair.part()], pair.queries.is_single());
             let (found, ()) = options.run::<Dot, ByProduct, _>(py, &pair.scan(&parts), |_| Ok(()))?;
-            Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Integers, true)
+            Matches::wrap(py, found, pair.queries.len(), single, &Scores::Integers(metric), true)
         }
         Metric::Cosine => {
             let pair = Pair::int8(queries, database)?;
             let (parts, single) = ([pair.part()], pair.queries.is_single());
             let (found, norms) = options.run::<Dot, ByCosine, _>(py, &pair.scan(&parts), query_norms)?;
-            Matches::wrap(py, &found, pair.queries.len(), single, &Scores::Cosines(&norms), true)
+            Matches::wrap(py, found, pair.queries.len(), single, &Scores::Cosines(&norms), true)
         }
         Metric::Asymmetric => {
             let (queries, database) =
@@ -363,7 +363,7 @@ pub(super) fn top_k<'py>(
             let parts = [Part { rows: database.values(), norms: None, ids: Ids::Consecutive(0) }];
             let scan = scan_of(padded.as_deref().unwrap_or(queries.values()), width, &parts);
             let (found, ()) = options.run::<Asymmetric, ByProduct, _>(py, &scan, |_| Ok(()))?;
-            Matches::wrap(py, &found, queries.len(), queries.is_single(), &Scores::Integers, true)
+            Matches::wrap(py, found, queries.len(), queries.is_single(), &Scores::Integers(metric), true)
         }
     }
 }

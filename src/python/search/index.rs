@@ -14,7 +14,8 @@ use super::int8::{SearchArguments, metric_of};
 use super::matches::Matches;
 use super::results::{Calibration, Pairs, RangeMatches};
 use crate::search::index::{Index, Kind};
-use crate::search::query::{DEFAULT_OVERSAMPLE, Metric};
+use crate::search::query::Metric;
+use crate::search::two_stage::DEFAULT_OVERSAMPLE;
 
 /// An index of int8 vectors, searched by cosine, inner product or sign bits, or in two stages.
 ///
@@ -51,7 +52,7 @@ use crate::search::query::{DEFAULT_OVERSAMPLE, Metric};
 /// >>> index.search(np.array([3, 4], dtype=np.int8), 2).ids
 /// array([0, 2])
 #[pyclass(frozen, name = "Index", module = "ctxembed")]
-pub(super) struct PyIndex(Index);
+pub(super) struct PyIndex(pub(super) Index);
 
 #[pymethods]
 impl PyIndex {

@@ -31,7 +31,7 @@ pub(super) fn metric_of(requested: Metric, stage: SearchMode) -> PyResult<Metric
 
 /// The arguments of a search.
 pub(super) struct SearchArguments<'a, 'py> {
-    index: &'a Index,
+    pub(super) index: &'a Index,
     pub(super) queries: Queries<'py, i8>,
     mask: Option<Mask<'py>>,
     dims: usize,
@@ -77,8 +77,8 @@ impl<'a, 'py> SearchArguments<'a, 'py> {
                 Ok((found, exact, cosine_norms(metric, &values, options.dims)?))
             })
         })?;
-        let scores = Scores::of(norms.as_deref());
-        Matches::wrap(py, &found, self.queries.len(), self.queries.is_single(), &scores, exact)
+        let scores = Scores::of(metric, norms.as_deref());
+        Matches::wrap(py, found, self.queries.len(), self.queries.is_single(), &scores, exact)
     }
 
     pub(super) fn within(&self, py: Python<'py>, metric: Metric, threshold: Threshold) -> PyResult<RangeMatches> {
@@ -90,7 +90,7 @@ impl<'a, 'py> SearchArguments<'a, 'py> {
                 Ok((found, cosine_norms(metric, &values, options.dims)?))
             })
         })?;
-        RangeMatches::wrap(py, found, &Scores::of(norms.as_deref()))
+        RangeMatches::wrap(py, found, &Scores::of(metric, norms.as_deref()))
     }
 
     pub(super) fn count(&self, py: Python<'py>, metric: Metric, threshold: Threshold) -> PyResult<Bound<'py, PyAny>> {
@@ -103,6 +103,6 @@ impl<'a, 'py> SearchArguments<'a, 'py> {
 }
 
 /// The queries' norms if scores are cosines.
-fn cosine_norms(metric: Metric, queries: &[i8], dims: usize) -> Result<Option<Vec<Norm>>, TryReserveError> {
+pub(super) fn cosine_norms(metric: Metric, queries: &[i8], dims: usize) -> Result<Option<Vec<Norm>>, TryReserveError> {
     (metric == Metric::Cosine).then(|| norms(queries, dims)).transpose()
 }

@@ -7,10 +7,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PySlice, PyTuple};
 
 use super::super::convert::{self, collected, has_dtype, saturated, short_repr, untyped};
+use super::keys::Keys;
 use super::matches::Scores;
+use crate::search::merge::Ranked;
+use crate::search::order::Candidate;
 use crate::search::pairs::Pair;
-use crate::search::query;
+use crate::search::query::Metric;
 use crate::search::range::Within;
+use crate::search::two_stage::CalibrationReport;
 use crate::similarity::cosine::{cosine, inverse_norm};
 
 /// Check the dtype and number of dimensions of an array argument, and return its length.
@@ -43,13 +47,15 @@ fn checked_scores(scores: &Bound<'_, PyAny>) -> PyResult<usize> {
 ///     Ids of the rows of all queries, int64 of shape ``(found,)``.
 /// scores : numpy.ndarray
 ///     Their scores, of the same shape: int32 for Hamming distances and products, float32 for cosines.
+/// metric, keys : optional
+///     As in :class:`Matches`.
 ///
 /// Raises
 /// ------
 /// TypeError
 ///     An argument is not an array, or has another dtype.
 /// ValueError
-///     The lengths do not fit each other.
+///     The lengths do not fit each other, or the keys do not fit the metric.
 ///
 /// Notes
 /// -----
@@ -69,15 +75,23 @@ fn checked_scores(scores: &Bound<'_, PyAny>) -> PyResult<usize> {
 #[pyclass(frozen, module = "ctxembed")]
 pub(super) struct RangeMatches {
     offsets: Py<PyAny>,
-    ids: Py<PyAny>,
-    scores: Py<PyAny>,
-    starts: Vec<usize>,
+    pub(super) ids: Py<PyAny>,
+    pub(super) scores: Py<PyAny>,
+    pub(super) starts: Vec<usize>,
+    pub(super) keys: Keys,
 }
 
 #[pymethods]
 impl RangeMatches {
     #[new]
-    fn new(offsets: &Bound<'_, PyAny>, ids: &Bound<'_, PyAny>, scores: &Bound<'_, PyAny>) -> PyResult<Self> {
+    #[pyo3(signature = (offsets, ids, scores, metric=None, keys=None))]
+    fn new(
+        offsets: &Bound<'_, PyAny>,
+        ids: &Bound<'_, PyAny>,
+        scores: &Bound<'_, PyAny>,
+        metric: Option<&Bound<'_, PyAny>>,
+        keys: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
         checked::<i64>("offsets", offsets, 1)?;
         let (found, scored) = (checked::<i64>("ids", ids, 1)?, checked_scores(scores)?);
         let starts = convert::ids("offsets", offsets)?;
@@ -93,6 +107,7 @@ impl RangeMatches {
             ids: ids.clone().unbind(),
             scores: scores.clone().unbind(),
             starts,
+            keys: Keys::extract(metric, keys, scores)?,
         })
     }
 
@@ -112,6 +127,18 @@ impl RangeMatches {
     #[getter]
     fn scores(&self, py: Python<'_>) -> Py<PyAny> {
         self.scores.clone_ref(py)
+    }
+
+    /// The metric that rows are ranked by, or None if the result was made without it.
+    #[getter]
+    fn metric(&self) -> Option<&'static str> {
+        self.keys.metric_name()
+    }
+
+    /// What ranks the rows exactly, like :attr:`Matches.keys`.
+    #[getter]
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.keys.array(self.scores.bind(py))
     }
 
     fn __len__(&self) -> usize {
@@ -143,28 +170,59 @@ impl RangeMatches {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (py, this) = (slf.py(), slf.get());
-        let arguments = (this.offsets.bind(py), this.ids.bind(py), this.scores.bind(py));
+        let (ids, scores) = (this.ids.bind(py), this.scores.bind(py));
+        let (metric, keys) = (this.keys.metric_name(), this.keys.pickled(scores)?);
+        let arguments = (this.offsets.bind(py), ids, scores, metric, keys);
         Ok((slf.get_type().into_any(), arguments.into_pyobject(py)?))
     }
 }
 
 impl RangeMatches {
-    pub(super) fn wrap(py: Python<'_>, mut found: Within, scores: &Scores<'_>) -> PyResult<Self> {
-        let shape = [found.candidates.len()];
-        let ids = collected(py, &shape, found.candidates.iter().map(|candidate| candidate.id))?;
-        let scores = match scores {
-            Scores::Integers => collected(py, &shape, found.candidates.iter().map(|candidate| candidate.score))?,
+    pub(super) fn wrap(py: Python<'_>, found: Within, scores: &Scores<'_>) -> PyResult<Self> {
+        let Within { offsets, candidates } = found;
+        let (metric, scores) = match scores {
+            Scores::Integers(metric) => {
+                let scores = collected(py, &[candidates.len()], candidates.iter().map(|candidate| candidate.score))?;
+                (*metric, scores)
+            }
             Scores::Cosines(norms) => {
-                let cosines = found.offsets.windows(2).zip(*norms).flat_map(|(bounds, &norm)| {
-                    let candidates = &found.candidates[bounds[0]..bounds[1]];
+                let cosines = offsets.windows(2).zip(*norms).flat_map(|(bounds, &norm)| {
+                    let candidates = &candidates[bounds[0]..bounds[1]];
                     candidates.iter().map(move |row| cosine(row.score, norm, (row.norm, inverse_norm(row.norm))))
                 });
-                collected(py, &shape, cosines)?
+                (Metric::Cosine, collected(py, &[candidates.len()], cosines)?)
             }
         };
-        let offsets = collected(py, &[found.offsets.len()], found.offsets.iter().map(|&offset| offset as i64))?;
-        let starts = std::mem::take(&mut found.offsets);
-        Ok(Self { offsets: offsets.unbind(), ids: ids.unbind(), scores: scores.unbind(), starts })
+        Self::with_scores(py, offsets, candidates, &scores, metric)
+    }
+
+    /// Rows that were merged.
+    pub(super) fn of_ranked(py: Python<'_>, ranked: Ranked, metric: Metric) -> PyResult<Self> {
+        let Ranked { offsets, candidates, cosines } = ranked;
+        let scores = if metric == Metric::Cosine {
+            collected(py, &[cosines.len()], cosines.into_iter())?
+        } else {
+            collected(py, &[candidates.len()], candidates.iter().map(|candidate| candidate.score))?
+        };
+        Self::with_scores(py, offsets, candidates, &scores, metric)
+    }
+
+    fn with_scores(
+        py: Python<'_>,
+        starts: Vec<usize>,
+        mut candidates: Vec<Candidate>,
+        scores: &Bound<'_, PyAny>,
+        metric: Metric,
+    ) -> PyResult<Self> {
+        let ids = collected(py, &[candidates.len()], candidates.iter().map(|candidate| candidate.id))?.unbind();
+        let offsets = collected(py, &[starts.len()], starts.iter().map(|&offset| offset as i64))?.unbind();
+        let keys = if metric == Metric::Cosine {
+            candidates.shrink_to_fit();
+            Keys::Cosines(candidates)
+        } else {
+            Keys::Scores(metric)
+        };
+        Ok(Self { offsets, ids, scores: scores.clone().unbind(), starts, keys })
     }
 }
 
@@ -328,7 +386,7 @@ impl Calibration {
 }
 
 impl Calibration {
-    pub(super) fn wrap(py: Python<'_>, report: &query::CalibrationReport, target: f64, queries: usize) -> Self {
+    pub(super) fn wrap(py: Python<'_>, report: &CalibrationReport, target: f64, queries: usize) -> Self {
         let oversamples: Vec<i64> = report.measured.iter().map(|&(oversample, _)| oversample as i64).collect();
         let recalls: Vec<f64> = report.measured.iter().map(|&(_, recall)| recall).collect();
         Self {
