@@ -43,6 +43,8 @@ ROOMS = {
         "RequestEvent",
         "ResponseEvent",
         "RetryEvent",
+        "embed_batch",
+        "aembed_batch",
     ),
     "Search server": ("SearchClient", "AsyncSearchClient"),
     "Transport": (
@@ -132,6 +134,7 @@ ROOMS = {
         "CollectionLockedError",
         "LimiterError",
         "MissingKeyError",
+        "MissingShardsError",
         "ClosedClientError",
     ),
     "Package": ("__version__",),

@@ -10,6 +10,7 @@ The names by room:
   :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
+- client: :class:`Client`, :class:`AsyncClient`, :func:`embed_batch`, :func:`aembed_batch`
 - client of a search server: :class:`SearchClient`, :class:`AsyncSearchClient`
 - client: :class:`Client`, :class:`AsyncClient`, :func:`limiter`
 - local models: ``ctxembed.backends``
@@ -76,6 +77,7 @@ from ctxembed._errors import (
     InternalServerError,
     LimiterError,
     MissingKeyError,
+    MissingShardsError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
@@ -124,6 +126,8 @@ if TYPE_CHECKING:
         TransportRequest,
         TransportResponse,
         limiter,
+        aembed_batch,
+        embed_batch,
     )
     from ctxembed._collection.collection import Collection
     from ctxembed._search_client import AsyncSearchClient, SearchClient
@@ -181,6 +185,7 @@ __all__ = [
     "LocalLimiter",
     "Matches",
     "MissingKeyError",
+    "MissingShardsError",
     "Model",
     "NearDuplicate",
     "NotFoundError",
@@ -213,12 +218,14 @@ __all__ = [
     "Usage",
     "Window",
     "__version__",
+    "aembed_batch",
     "chunk",
     "cosine",
     "decode_base64",
     "decode_response",
     "document_key",
     "dot",
+    "embed_batch",
     "encode_base64",
     "get_model",
     "hamming",
@@ -266,6 +273,8 @@ _CLIENT = frozenset(
         "TransportRequest",
         "TransportResponse",
         "limiter",
+        "aembed_batch",
+        "embed_batch",
     }
 )
 """Names that load the client, and the HTTP stack with it, when they are first used."""

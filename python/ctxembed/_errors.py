@@ -20,6 +20,7 @@
     ├── ChunkOrderError              also a ValueError: chunks that do not make up their document in one order
     ├── EmbedError                   some documents were not embedded; ``.partial`` holds the others
     │   └── InvalidDocumentsError    also a ValueError: documents rejected before anything was sent
+    ├── MissingShardsError           shards of an index that did not answer
     ├── MissingKeyError              also a ValueError: no API key, neither given nor in the environment
     ├── IndexFileError               a file that is not an index, is damaged, or is of a newer version
     ├── CollectionError              a folder that is not a collection, is damaged, or is of a newer version
@@ -64,6 +65,7 @@ __all__ = [
     "InternalServerError",
     "LimiterError",
     "MissingKeyError",
+    "MissingShardsError",
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
@@ -368,9 +370,23 @@ class LimiterError(CtxembedError):
     """What listens at the address of a limiter is no limiter, or one of another version, or it refused a request.
 
     A limiter that is away is no error: requests go on at the pace that they had.
+class MissingShardsError(CtxembedError):
+    """Shards of an index did not answer: their node or process is gone, or none could start it in time.
+    Attributes
+    ----------
+    missing : tuple of str
+        Paths of the shards.
     """
 
     code: ClassVar[str] = "CTX-025"
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.missing = missing
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.message, self.missing)
 
 
 class MissingKeyError(CtxembedError, ValueError):

@@ -25,6 +25,7 @@ from ctxembed._client.limiters import Limiter, LocalLimiter, SocketLimiter, limi
 from ctxembed._client.options import AsyncClientOptions, ClientOptions
 from ctxembed._client.progress import Progress
 from ctxembed._client.raw import AsyncRawCalls, RawCalls, RawResponse
+from ctxembed._client.record_batch import aembed_batch, embed_batch
 from ctxembed._client.sync import Client
 from ctxembed._client.sync_stream import Stream
 
@@ -55,4 +56,6 @@ __all__ = [
     "TransportRequest",
     "TransportResponse",
     "limiter",
+    "aembed_batch",
+    "embed_batch",
 ]
