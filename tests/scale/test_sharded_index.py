@@ -154,7 +154,7 @@ def test_spaces_arguments_and_calibration(ray, tmp_path, rng):
         other = ctxembed.Embeddings(
             rows[:2], np.array([0, 1, 2]), None, 16, "base64_int8", ctxembed.Usage(), space="b", input_type="query"
         )
-        with pytest.raises(ctxembed.SpaceError, match="'a'.*'b'"):
+        with pytest.raises(ctxembed.SpaceError, match='"a".*"b"'):
             index.search(other, 3)
         same(
             index.search(

@@ -362,6 +362,50 @@ class Collection(CollectionReader):
         finally:
             self._ingesting.release()
 
+    def adopt(self, paths: Iterable[str | PathLike[str]]) -> IngestReport:
+        """Take over the documents of other collections, such as those that workers wrote.
+
+        Parameters
+        ----------
+        paths : iterable of str or os.PathLike
+            Collections of the same model, dimensions, format and space, which no process writes to. They stay as they
+            are, and can be deleted afterwards.
+
+        Returns
+        -------
+        IngestReport
+            Documents that were added, replaced, or there already; ``failed`` are those that no part has stored. Its
+            ``usage`` is the cost that the ledgers of the parts add to this one's.
+
+        Raises
+        ------
+        SpaceError
+            A part holds vectors of another model or space. Nothing was taken.
+        ValueError
+            Two parts have different contents for one id, or a document does not fit the declared fields.
+        CollectionLockedError
+            Another process writes to a part.
+        CollectionError
+            A part is damaged, or has no text, which this collection keeps.
+        FileNotFoundError
+            There is no such part.
+        OSError
+            The disk is full or fails. What was committed is whole.
+
+        Notes
+        -----
+        Vectors are copied and compared with their checksums; nothing is embedded. A document whose id is stored with
+        another content is replaced.
+
+        Everything is taken exactly once: after a crash at any point, or an exception, make the same call again. It
+        passes over documents and costs that are here already, and a part that was adopted before adds only what is
+        new in it.
+        """
+        from ctxembed._collection.adopting import adopt
+
+        with self._one_ingestion() as store:
+            return adopt(store, self, paths, type(self).open)
+
     def delete(self, ids: str | Iterable[str]) -> int:
         """Delete documents, and what is known of their failures.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ctxembed._collection.folder import Folder
     from ctxembed._collection.view import View
 
-__all__ = ["read_stats"]
+__all__ = ["read_stats", "usage_of"]
 
 
 def read_stats(folder: Folder, view: View) -> CollectionStats:
@@ -31,7 +31,7 @@ def read_stats(folder: Folder, view: View) -> CollectionStats:
     for *values, expected in view.query("SELECT * FROM responses"):
         if checksum(*values[1:]) != expected:
             raise damaged(folder.catalogue, f"the row {values[0]} of responses is changed")
-        usage += _usage(values[5:])
+        usage += usage_of(values[5:])
     [(failed,)] = view.query("SELECT count(*) FROM failures")
     return CollectionStats(
         documents=view.documents,
@@ -48,7 +48,7 @@ def read_stats(folder: Folder, view: View) -> CollectionStats:
     )
 
 
-def _usage(row: Sequence[Any]) -> Usage:
+def usage_of(row: Sequence[Any]) -> Usage:
     """Return the usage of a row of the ledger."""
     requests, unreported, prompt, total, cost, wasted_requests, wasted_tokens, wasted_cost = row
     discarded = None

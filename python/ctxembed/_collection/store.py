@@ -43,6 +43,7 @@ _RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
 _OWN_FILE: Final = re.compile(r"tail-(\d{6,})\.rows|segments/(\d{6,})\.idx")
 
 _DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_RESPONSE: Final = "INSERT INTO responses VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CHUNK: Final = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -76,7 +77,7 @@ class Store:
             self._load()
             with sqlite_errors(folder.catalogue):
                 self.field_types = FieldColumns.read(self._connection, folder).declared
-                self._store_text = bool(read_setting(self._connection, folder, "store_text", required=True))
+                self.keeps_text = bool(read_setting(self._connection, folder, "store_text", required=True))
             self._finder = Finder(folder.catalogue, self._connection, self._lock)
             self._record_lost()
         except BaseException:
@@ -339,7 +340,7 @@ class Store:
             self._remove(connection, removed)
         rows = vectors.view(np.uint8)
         connection.executemany(_DOCUMENT, _core.document_rows(list(documents), rows, first))
-        connection.executemany(_CHUNK, _core.chunk_rows(list(documents), first, keep_text=self._store_text))
+        connection.executemany(_CHUNK, _core.chunk_rows(list(documents), first, keep_text=self.keeps_text))
         if self._finder.has_failures:
             connection.executemany("DELETE FROM failures WHERE id = ?", ((document.id,) for document in documents))
         self._add_fields(connection, documents)
@@ -390,8 +391,12 @@ class Store:
             time.time(), note, documents, chunks, usage.requests, usage.unreported, usage.prompt_tokens,
             usage.total_tokens, _text(usage.cost_usd), wasted.requests, wasted.total_tokens, _text(wasted.cost_usd),
         )  # fmt: skip
-        places = ", ".join("?" * (len(values) + 1))
-        connection.execute(f"INSERT INTO responses VALUES (NULL, {places})", (*values, checksum(*values)))  # noqa: S608
+        connection.execute(_RESPONSE, (*values, checksum(*values)))
+
+    def add_to_ledger(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows of another ledger, without their numbers, in one transaction."""
+        with self._write() as connection:
+            connection.executemany(_RESPONSE, rows)
 
     def change_details(self, documents: Sequence[NewDocument]) -> None:
         """Store metadata, source and spans of documents whose chunks are unchanged."""
@@ -414,7 +419,7 @@ class Store:
         for chunk, text in enumerate(document.chunks):
             row = old.first_row + chunk
             start, stop = (None, None) if document.spans is None else document.spans[chunk]
-            kept = text if self._store_text else None
+            kept = text if self.keeps_text else None
             found = checksum(row, old.number, chunk, kept, start, stop)
             connection.execute(
                 "UPDATE chunks SET start = ?, stop = ?, checksum = ? WHERE row = ?", (start, stop, found, row)
