@@ -14,6 +14,7 @@ SOURCES := python tests benches
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
 	coverage crashes test-exports test-browser demo docs wheel notices clean
+	coverage crashes test-exports test-scale demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +46,10 @@ $(VENV)/.browser: $(VENV)/.base
 
 $(VENV)/.stores: $(VENV)/.base
 	$(PIP) --no-build-isolation -e '.[stores]'
+	touch $@ $(VENV)/.dev $(VENV)/.server
+
+$(VENV)/.scale: $(VENV)/.base
+	$(PIP) --no-build-isolation -e '.[scale]'
 	touch $@ $(VENV)/.dev $(VENV)/.server
 
 dev: $(VENV)/.dev  ## Build the extension and install everything that development needs into .venv
@@ -91,6 +96,7 @@ NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_fil
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
 	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser
+	$(PYTEST) tests --ignore=tests/stores --ignore=tests/scale
 	@for isa in scalar avx2 avx512; do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
@@ -157,6 +163,9 @@ test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromi
 		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-liberation; }
 	@$(FIND_CHROMIUM) || { echo 'test-browser needs the package chromium, or CTXEMBED_CHROMIUM with its path' >&2; exit 1; }
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10 tests/browser
+# In one process: the tests share a Ray.
+test-scale: $(VENV)/.scale extension  ## Test what runs past one machine: Ray, Daft, shards, collections of workers
+	$(BIN)/python -m pytest -q --durations=10 tests/scale
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items

@@ -10,7 +10,7 @@ from ctxembed.distributed.ray import ShardedIndex
 
 from tests.search.conftest import bits_of, int8
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # Ray's own
 
 
 @pytest.fixture
