@@ -178,15 +178,13 @@ print("done")
                 os.killpg(driver.pid, signal.SIGKILL)
             time.sleep(2)  # the workers notice it
             known = len(cray.JournalFolder(tmp_path / "journal"))
-            before = stats(server)["documents"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
             assert done.stdout.endswith("done\n"), done.stderr[-3000:]
-            after = stats(server)["documents"]
+            received = stats(server)["documents"]
             with ctxembed.Client(**options_of(server)) as client:
                 expected = client.embed(documents, dimensions=128)
         assert 200 <= known < 900
-        assert after - before == 900 - known
-        assert before - known <= 2 * 8
+        assert 900 <= received <= 900 + 2 * 8  # requests in flight, times documents
         table = pyarrow.parquet.read_table(tmp_path / "output").sort_by("year")
         assert table["id"].to_pylist() == [f"d{number}" for number in range(900)]
         for number, vectors in enumerate(table["vectors"].to_pylist()):
