@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ctxembed._client.base import BaseClient
+from ctxembed._costs import divide_cost, divide_int
 from ctxembed._errors import CtxembedError, MissingKeyError
 from ctxembed._extras import require
 from ctxembed._models import DEFAULT_MODEL, Model, check_dimensions, get_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -216,13 +217,12 @@ class _Call:
         if not (usage.requests or usage.unreported) or not places:
             return
         weights = [self._sizes[place] for place in places]
-        tokens = None if usage.total_tokens is None else _divide(usage.total_tokens, weights)
-        whole = sum(weights)
-        for number, place in enumerate(places):
-            row = self._rows[place]
-            self._tokens[row] = None if tokens is None else tokens[number]
-            cost = usage.cost_usd
-            self._costs[row] = None if cost is None else float(cost) * weights[number] / whole
+        none = [None] * len(places)
+        tokens = none if usage.total_tokens is None else divide_int(usage.total_tokens, weights)
+        costs = none if usage.cost_usd is None else divide_cost(usage.cost_usd, weights)
+        for place, share, cost in zip(places, tokens, costs, strict=True):
+            self._tokens[self._rows[place]] = share
+            self._costs[self._rows[place]] = None if cost is None else float(cost)
 
     def fail(self, error: Exception) -> None:
         """Give the error to every document that has no vectors yet."""
@@ -279,11 +279,3 @@ def _problem_of(document: Sequence[str | None] | None) -> str | None:
 
 def _text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _divide(total: int, weights: Iterable[int]) -> list[int]:
-    """Divide a number in proportion to weights: the running sums are rounded, so that the shares add up to it."""
-    ends = np.cumsum([*weights], dtype=object)
-    whole = ends[-1] or 1
-    shares = np.diff([0, *(total * int(end) // int(whole) for end in ends)])
-    return [int(share) for share in shares]
