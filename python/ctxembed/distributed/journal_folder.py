@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ctxembed._collection.folder import sync_folder
+
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -107,11 +109,7 @@ class JournalFolder:
         if self._own is None or self._own[0] != os.getpid():
             path = self._folder / f"{uuid.uuid4().hex}{_SUFFIX}"
             path.touch(exist_ok=False)
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._folder)
             self._own = (os.getpid(), path)
         return self._own[1]
 

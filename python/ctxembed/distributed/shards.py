@@ -289,7 +289,7 @@ class Shards:
             try:
                 found[number] = self._ray.get(reference)
             except errors.RayTaskError as error:
-                raise error.cause from None
+                raise (error.cause or error) from None
             except errors.RayError as error:
                 reasons[number] = _cause_of(error)
         return found, reasons
