@@ -13,8 +13,7 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage crashes test-exports test-browser demo docs wheel notices clean
-	coverage crashes test-exports test-scale demo docs wheel notices clean
+	coverage crashes test-exports test-browser test-scale demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -95,8 +94,7 @@ test-rust:
 NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_file.py \
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
-	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser
-	$(PYTEST) tests --ignore=tests/stores --ignore=tests/scale
+	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser --ignore=tests/scale
 	@for isa in scalar avx2 avx512; do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \

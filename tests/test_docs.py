@@ -129,10 +129,8 @@ def reader(server, tmp_path, monkeypatch):
     return tmp_path
 
 
-# Their packages are not installed by `make test`: tests of the stores and of the integrations run these pages.
-ELSEWHERE = {"haystack.md", "langchain.md", "leaving.md", "llama-index.md"}
-# `make test-exports` and `make test-scale` run these pages, whose packages `make test` does not install.
-ELSEWHERE = {"leaving.md", "scale.md"}
+# Their packages are not installed by `make test`: tests of the stores, of the integrations and at scale run these pages.
+ELSEWHERE = {"haystack.md", "langchain.md", "leaving.md", "llama-index.md", "scale.md"}
 
 
 @pytest.mark.parametrize("page", pages_with(lambda page: blocks(page, "python") and page.name not in ELSEWHERE))

@@ -10,9 +10,8 @@ The names by room:
   :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
-- client: :class:`Client`, :class:`AsyncClient`, :func:`embed_batch`, :func:`aembed_batch`
 - client of a search server: :class:`SearchClient`, :class:`AsyncSearchClient`
-- client: :class:`Client`, :class:`AsyncClient`, :func:`limiter`
+- client: :class:`Client`, :class:`AsyncClient`, :func:`limiter`, :func:`embed_batch`, :func:`aembed_batch`
 - local models: ``ctxembed.backends``
 - frameworks: ``ctxembed.integrations.langchain``, ``.llama_index`` and ``.haystack``
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``

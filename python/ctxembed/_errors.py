@@ -370,15 +370,21 @@ class LimiterError(CtxembedError):
     """What listens at the address of a limiter is no limiter, or one of another version, or it refused a request.
 
     A limiter that is away is no error: requests go on at the pace that they had.
+    """
+
+    code: ClassVar[str] = "CTX-025"
+
+
 class MissingShardsError(CtxembedError):
     """Shards of an index did not answer: their node or process is gone, or none could start it in time.
+
     Attributes
     ----------
     missing : tuple of str
         Paths of the shards.
     """
 
-    code: ClassVar[str] = "CTX-025"
+    code: ClassVar[str] = "CTX-026"
 
     def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
         super().__init__(message)
