@@ -129,7 +129,7 @@ def reader(server, tmp_path, monkeypatch):
     return tmp_path
 
 
-# Their packages are not installed by `make test`: tests of the stores, of the integrations and at scale run these pages.
+# `make test` does not install their packages: tests of the stores, of the integrations and at scale run these pages.
 ELSEWHERE = {"haystack.md", "langchain.md", "leaving.md", "llama-index.md", "scale.md"}
 
 

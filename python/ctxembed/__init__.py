@@ -124,9 +124,9 @@ if TYPE_CHECKING:
         TransportName,
         TransportRequest,
         TransportResponse,
-        limiter,
         aembed_batch,
         embed_batch,
+        limiter,
     )
     from ctxembed._collection.collection import Collection
     from ctxembed._search_client import AsyncSearchClient, SearchClient

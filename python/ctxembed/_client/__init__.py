@@ -55,7 +55,7 @@ __all__ = [
     "TransportName",
     "TransportRequest",
     "TransportResponse",
-    "limiter",
     "aembed_batch",
     "embed_batch",
+    "limiter",
 ]
