@@ -161,6 +161,7 @@ test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromi
 		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-liberation; }
 	@$(FIND_CHROMIUM) || { echo 'test-browser needs the package chromium, or CTXEMBED_CHROMIUM with its path' >&2; exit 1; }
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10 tests/browser
+
 # In one process: the tests share a Ray.
 test-scale: $(VENV)/.scale extension  ## Test what runs past one machine: Ray, Daft, shards, collections of workers
 	$(BIN)/python -m pytest -q --durations=10 tests/scale
