@@ -93,7 +93,7 @@ NOTES = {
     "window in seconds.",
     "service": "The server and its callers share the machine. The gain is the searches a second beside those of the "
     "same server with one query a scan; the kernels' gain is 64 calls of the index with one query beside one call with "
-    "64; all take turns in five rounds. The first hits are compared with those of the collection.",
+    "64; all take turns in three rounds. The first hits are compared with those of the collection.",
     "service_soak": "Searches of all kinds, while documents are added and deleted and the collection is compacted. "
     "Memory is what the server has that is no file's: the median of the last fifth of the time less that of the "
     "second.",

@@ -43,9 +43,12 @@ class SharedCase(Case):
     seconds: float
     rounds: int
 
+    callers: ClassVar = f"{CALLERS} callers"
+
     @property
     def label(self) -> str:
-        return f"{self.data.count:,} x {self.data.dimensions} {'bits' if self.data.bits else 'int8'}"
+        kind = "bits" if self.data.bits else "int8"
+        return f"{self.data.count:,} x {self.data.dimensions} {kind}, {self.callers}"
 
     @property
     def size(self) -> dict[str, int]:
@@ -66,6 +69,7 @@ class LoneCase(SharedCase):
     """One caller."""
 
     table: ClassVar = "one caller, k = 10"
+    callers: ClassVar = "1 caller"
 
     def judge(self, _peer: Peer, result: Gained) -> Verdict:
         """Compare the first hits, and show what HTTP and reading add to a pass."""
@@ -78,6 +82,7 @@ class MixedCase(SharedCase):
     """60 callers with a small k beside 4 with a large one."""
 
     table: ClassVar = "60 callers, k = 10, beside 4 callers, k = 2,000"
+    callers: ClassVar = "60 and 4 callers"
 
     def judge(self, _peer: Peer, result: Gained) -> Verdict:
         """Compare the first hits, and show both medians."""
@@ -184,7 +189,7 @@ def cases(scale: Scale) -> list[Any]:
     if scale == "smoke":
         small = Served(300, bits=False)
         return [kind(small, 0.2, 1) for kind in (SharedCase, LoneCase, MixedCase)]
-    seconds, rounds = (2.0, 1) if scale == "quick" else (6.0, 5)
+    seconds, rounds = (2.0, 1) if scale == "quick" else (4.0, 3)
     bits, int8 = Served(333_333, bits=True), Served(83_333, bits=False)
     return [kind(data, seconds, rounds) for kind in (SharedCase, LoneCase, MixedCase) for data in (bits, int8)]
 
