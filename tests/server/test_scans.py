@@ -166,6 +166,53 @@ def test_a_cancelled_query_is_not_scanned(gated, queue):
     assert scans[1] not in done
 
 
+class JumpingClock:
+    """A clock that a test moves on."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_scan_waits_for_as_many_as_the_last_one_had(gated):
+    clock = JumpingClock()
+    queue = ScanQueue(monotonic=clock)
+    state, done, query = State(gated), Results(), rows(1, 1)
+    queue.submit(state, query, options(1), done)
+    assert gated.begun.acquire(timeout=30)
+    for _ in range(3):
+        queue.submit(state, query, options(1), done)
+    gated.gate.release()
+    assert gated.begun.acquire(timeout=30)
+    clock.now += 1000  # the scan of three takes so long, and then the clock stands
+    gated.gate.release()
+    done.wait(4)
+    for _ in range(2):
+        queue.submit(state, query, options(1), done)
+    assert not gated.begun.acquire(timeout=0.2)
+    queue.submit(state, query, options(1), done)
+    gated.gate.release()
+    done.wait(3)
+    assert gated.searches == [(1, 1), (3, 1), (3, 1)]
+    queue.submit(state, query, options(1), done)
+    gated.gate.release()
+    queue.close()  # waits for nobody
+
+
+def test_a_scan_waits_no_longer_than_the_last_one_took(gated):
+    queue = ScanQueue()
+    state, done, query = State(gated), Results(), rows(1, 1)
+    gated.gate.release(100)
+    for _ in range(3):
+        queue.submit(state, query, options(1), done)
+    done.wait(3)
+    queue.submit(state, query, options(1), done)  # the others do not come back
+    done.wait(1)
+    queue.close()
+
+
 def test_one_query_a_scan_shares_nothing(gated):
     queue = ScanQueue(max_queries=1)
     state, done, query = State(gated), Results(), rows(1, 1)

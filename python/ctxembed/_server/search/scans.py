@@ -1,7 +1,8 @@
 """Scans that are shared: searches that arrive while one runs go together into the next.
 
 A scan of many queries reads each row once for all of them, so that the batch takes far less time than its queries one
-after the other. Nobody waits for others to arrive: where nothing runs, a query is scanned alone, at once.
+after the other. A caller alone waits for nobody. Where the last scan had several, the next one waits for as many, but
+no longer than the last one took: callers that ask again and again would else go into scans of ever fewer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ _MAX_QUERIES: Final = 512
 
 _MAX_ROWS: Final = 65_536
 """Rows that the queries of a scan may ask for together, so that those with a large ``k`` do not hold up the others."""
+
+_STRAGGLERS: Final = 32
+"""One of so many queries is not waited for."""
 
 _NICE: Final = 5
 """A scan yields to the threads that keep callers waiting for a fraction of its time."""
@@ -147,6 +151,8 @@ class ScanQueue:
         self._monotonic = monotonic
         self._changed = threading.Condition()
         self._waiting: deque[Scan] = deque()
+        self._wanted = 1  # queries that wake the thread
+        self._last_ended, self._last_seconds, self._last_queries = 0.0, 0.0, 0
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -183,7 +189,7 @@ class ScanQueue:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
                 self._thread.start()
-            if len(self._waiting) == 1:  # else it is awake
+            if len(self._waiting) == self._wanted:  # else it is awake, or waits for more
                 self._changed.notify()
         return scan
 
@@ -215,10 +221,27 @@ class ScanQueue:
                     self._changed.wait()
                 if not self._waiting:
                     return
+                self._gather()
                 batch = self._take()
             if batch:
                 self._scan(batch)
             batch = []  # a thread that waits keeps no state of a collection
+
+    def _gather(self) -> None:
+        """Wait for as many as the last scan had, if those were several, for as long as it took at most.
+
+        They come back one after the other, and to scan for the first of them takes nearly as long as for all.
+        """
+        if self._last_queries < 2:
+            return
+        until = self._last_ended + self._last_seconds
+        self._wanted = self._last_queries - self._last_queries // _STRAGGLERS
+        while len(self._waiting) < self._wanted and not self._closed:
+            left = until - self._monotonic()
+            if left <= 0:
+                break
+            self._changed.wait(left)
+        self._wanted = 1
 
     def _take(self) -> list[Scan]:
         """Remove the queries of the next scan."""
@@ -260,7 +283,9 @@ class ScanQueue:
             for scan in batch:
                 scan.finish(error)
             return
-        seconds = self._monotonic() - began
+        self._last_ended = self._monotonic()
+        seconds = self._last_ended - began
+        self._last_seconds, self._last_queries = seconds, len(batch)
         if self._on_scan is not None:
             self._on_scan(len(batch), seconds)
         ids, scores = found.ids, found.scores
