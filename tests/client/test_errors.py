@@ -164,6 +164,9 @@ def test_every_error_pickles_with_its_attributes(server):
         ctxembed.CollectionError("x"),
         ctxembed.CollectionLockedError("x", "host", 7, "2026-11-29T00:00:00+00:00"),
         ctxembed.ClosedClientError("x"),
+        ctxembed.ChunkOrderError("a", 3, "is missing"),
+        ctxembed.LimiterError("x"),
+        ctxembed.MissingShardsError("x", ("a.idx",)),
     ]
     tree = {ctxembed.CtxembedError}
     for _ in range(4):

@@ -68,6 +68,7 @@ def _check_loopback(host: str) -> None:
 async def _run(address: LimiterAddress, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
     import asyncio
     import signal
+    import sys
 
     from ctxembed.distributed.limiter import LimiterService
     from ctxembed.distributed.limiter_socket import listen
@@ -78,4 +79,5 @@ async def _run(address: LimiterAddress, requests_per_minute: float | None, token
         loop.add_signal_handler(number, stop.set)
     with listen(address) as (listener, actual):
         write(str(actual))
+        sys.stdout.flush()  # whoever started it waits for the line
         await LimiterService(requests_per_minute, tokens_per_minute).serve(listener, stop)

@@ -163,7 +163,7 @@ class BatchRequest:
             return start
         if start.seconds <= state.retry.max_wait:
             return deadline.error(last_error)
-        message = f"no request may start for another {start.seconds:.0f} seconds, and max_wait is shorter"
+        message = f"limits allow no request for another {start.seconds:.0f} seconds, and max_wait is shorter"
         return RateLimitError(message, 429, None, {"retry-after": str(math.ceil(start.seconds))})
 
     def _retry_delay(self, error: Exception, asked: float | None) -> float | None:

@@ -183,8 +183,7 @@ class LearnedRate:
             # A small count is off by as much as one.
             self._refused_rate, confidence = accepted_rate, min(0.25, (count + 1) / 50)
         elif now - before < 0.3 * self._cycle:
-            # The last decrease was too small. In a short time the accepted rate is far off.
-            self._refused_rate = min(rate, max(accepted_rate, _LARGE_DECREASE * rate))
+            self._refused_rate = max(accepted_rate, _LARGE_DECREASE * rate)  # the last decrease was too small
         elif accepted_rate > 0.8 * rate:
             self._refused_rate = min(rate, accepted_rate)
         else:
