@@ -1,4 +1,4 @@
-"""Scans that searches share: who goes into which, who waits, and that each gets what it would get alone."""
+"""Shared scans: which searches share one, which wait, and that each finds what it would find alone."""
 
 from __future__ import annotations
 

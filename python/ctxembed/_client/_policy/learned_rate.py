@@ -183,7 +183,9 @@ class LearnedRate:
             # A small count is off by as much as one.
             self._refused_rate, confidence = accepted_rate, min(0.25, (count + 1) / 50)
         elif now - before < 0.3 * self._cycle:
-            self._refused_rate = max(accepted_rate, _LARGE_DECREASE * rate)  # the last decrease was too small
+            # The last decrease was too small. A few requests in a short time are no proof of a higher rate.
+            most = math.inf if count >= _PROOF_REQUESTS // 2 else rate
+            self._refused_rate = min(most, max(accepted_rate, _LARGE_DECREASE * rate))
         elif accepted_rate > 0.8 * rate:
             self._refused_rate = min(rate, accepted_rate)
         else:
