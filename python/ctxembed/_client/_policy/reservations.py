@@ -19,7 +19,7 @@ OUTCOMES: Final = ("accepted", "refused", "unavailable", "failed", "unused")
 """How a reserved request can end. See :class:`ctxembed.Limiter`."""
 
 _LONG_BLOCK: Final = 10.0
-"""Seconds. Who asks while the API allows nothing for longer is told so, and need not be kept waiting."""
+"""Seconds. While the API allows nothing for longer than that, a caller is told so at once."""
 
 _FIRST_WINDOW: Final = 4.0
 """Requests in flight before the first was accepted."""
