@@ -13,7 +13,7 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage crashes test-exports test-browser test-scale demo docs wheel notices clean
+	coverage crashes test-exports test-browser test-scale test-frameworks demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -165,6 +165,17 @@ test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromi
 # In one process: the tests share a Ray.
 test-scale: $(VENV)/.scale extension  ## Test what runs past one machine: Ray, Daft, shards, collections of workers
 	$(BIN)/python -m pytest -q --durations=10 tests/scale
+
+# In an environment of its own: the test suite of LangChain pins plugins of pytest that act on all tests.
+FRAMEWORKS := .venv-frameworks
+$(FRAMEWORKS)/.installed: pyproject.toml
+	test -x $(FRAMEWORKS)/bin/python || $(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install -q --no-compile --disable-pip-version-check 'pip>=25' 'maturin>=1.9,<2'
+	$(FRAMEWORKS)/bin/python -m pip install -q --no-compile --no-build-isolation -e '.[frameworks]'
+	touch $@
+
+test-frameworks: $(FRAMEWORKS)/.installed extension  ## Test the adapters with LangChain, LlamaIndex and Haystack
+	$(FRAMEWORKS)/bin/python -m pytest -q --durations=10 tests/integrations
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
