@@ -16,9 +16,9 @@ from ctxembed.distributed import ray as cray
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # Ray's own
 
 KEY = "pplx-0123456789abcdefghijklmnopqrstuvwxyz"
-PER_SECOND = 20
-BURST = 10
-COUNT = 600
+PER_SECOND = 50
+BURST = 20
+COUNT = 2_400
 
 
 class Journal(cray.JournalFolder):
@@ -29,9 +29,7 @@ class Journal(cray.JournalFolder):
         (self._folder.parent / "pids" / str(os.getpid())).touch()
 
 
-@pytest.mark.parametrize(
-    ("actors", "victim"), [(2, "nobody"), (8, "nobody"), (8, "an actor"), (4, "an actor"), (4, "the limiter")]
-)
+@pytest.mark.parametrize(("actors", "victim"), [(2, "nobody"), (8, "an actor"), (4, "the limiter")])
 def test_the_rate_is_used_and_the_output_is_whole_whichever_actor_dies(ray, tmp_path, actors, victim):
     pids = tmp_path / "pids"
     pids.mkdir()
@@ -54,12 +52,12 @@ def test_the_rate_is_used_and_the_output_is_whole_whichever_actor_dies(ray, tmp_
             journal=Journal(tmp_path / "journal"),
             limiter=limiter,
             concurrency=actors,
-            batch_size=10,
+            batch_size=25,
             num_cpus=0.01,
         )
         with ThreadPoolExecutor(1) as pool:
             result = pool.submit(embedded.take_all)
-            while stats()["documents"] < COUNT // 4 and not result.done():
+            while stats()["documents"] < COUNT // 5 and not result.done():
                 time.sleep(0.1)
             event = max(map(int, stats()["by_second"]))
             if victim == "an actor":
@@ -81,7 +79,7 @@ def test_the_rate_is_used_and_the_output_is_whole_whichever_actor_dies(ray, tmp_
 
     # While all actors have documents left. Of these seconds the better half counts: in the others a busy machine did
     # something else. The simulations of tests/bench/test_internet_scale.py depend on no machine, and take all of them.
-    seconds = [counts["by_second"].get(str(event + number), {}) for number in range(1, 13)]
+    seconds = [counts["by_second"].get(str(event + number), {}) for number in range(1, 25)]
     accepted = sorted(second.get("200", 0) for second in seconds)
     assert statistics.mean(accepted[len(accepted) // 2 :]) >= 0.9 * PER_SECOND
-    assert sum(second.get("429", 0) for second in seconds) <= 0.02 * COUNT
+    assert counts["by_status"].get("429", 0) <= 0.02 * COUNT
