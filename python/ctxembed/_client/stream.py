@@ -33,6 +33,9 @@ _AHEAD: Final = 4
 _COUNTED_AT_ONCE: Final = 64
 """Documents whose tokens are counted in one call: a call a document would cost more than the counting."""
 
+_READ_FOR: Final = 0.05
+"""Seconds for which documents are read in one go. Responses that arrive meanwhile wait for so long."""
+
 
 class StreamState:
     """The state of a stream. One thread or one event loop calls it.
@@ -63,12 +66,14 @@ class StreamState:
     steady : bool
         Whether the requests depend on the documents alone, and not on when responses arrive. Documents are read while
         fewer than ``concurrency`` requests are in flight, and packed as soon as they fill 4 requests.
+    checked : bool
+        Whether each document is known to be a list of str that nobody changes.
 
     Notes
     -----
     A document is held from when it is read until its part is returned. At most as many documents are held as fill
     ``concurrency + 4`` requests (``concurrency + 8`` where ``steady``) by documents, chunks or tokens, whichever comes
-    first. That is the back-pressure on the source and the bound on memory.
+    first, and with :meth:`feed_from` 63 more. That is the back-pressure on the source and the bound on memory.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class StreamState:
         flush_after: float | None = None,
         key_of: Callable[[int, list[str]], bytes] | None = None,
         steady: bool = False,
+        checked: bool = False,
     ) -> None:
         self.template = template
         self._prepare = prepare
@@ -98,6 +104,7 @@ class StreamState:
         self.flush_after = flush_after
         self._key_of = key_of
         self.is_steady = steady
+        self._is_checked = checked
         self._lookup: list[_CountedDocument] = []  # counted, to be looked up in the journal
         # By key, of documents without an outcome. Most have none, and a list for each would cost time.
         self._copies: dict[bytes, list[_CountedDocument] | None] = {}
@@ -200,6 +207,33 @@ class StreamState:
         self._uncounted.append(chunks)
         self._read += 1
         self._held += _Size(1)
+
+    def feed_from(self, source: Iterator[Any]) -> None:
+        """Take documents until enough are read to be counted, or for a moment.
+
+        Going back to the stream after each document would cost more than reading it.
+        """
+        read, monotonic = self._read, self._clock.monotonic
+        until = monotonic() + _READ_FOR
+        try:
+            while not (self._exhausted or self._counts_now):
+                document = next(source)
+                if not self._is_checked:
+                    self.feed(document)
+                else:
+                    self._uncounted_size += sum(map(len, document))
+                    self._uncounted.append(document)
+                    self._read += 1
+                if monotonic() >= until:
+                    break
+        except StopIteration:
+            self.exhaust()
+        except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
+            self.exhaust(error)
+        if self._is_checked and self._read > read:
+            self._held += _Size(self._read - read)
+            if self._waiting_since is None:
+                self._waiting_since = monotonic()
 
     def exhaust(self, error: Exception | None = None) -> None:
         """Record the end or the error of the source. Documents that it gave before are embedded."""
@@ -320,12 +354,16 @@ class StreamState:
         return part
 
     def _count_if_due(self, *, must_send: bool) -> None:
-        if self._uncounted and (
-            must_send
-            or len(self._uncounted) >= min(_COUNTED_AT_ONCE, self._limits.documents)
-            or self._uncounted_size >= self._limits.tokens
-        ):
+        if self._uncounted and (must_send or self._counts_now):
             self._count()
+
+    @property
+    def _counts_now(self) -> bool:
+        """Whether so much is read that it is counted."""
+        return (
+            len(self._uncounted) >= min(_COUNTED_AT_ONCE, self._limits.documents)
+            or self._uncounted_size >= self._limits.tokens
+        )
 
     def _count(self) -> None:
         base, raw = self._read - len(self._uncounted), self._uncounted
@@ -555,12 +593,7 @@ def simulate(
     row = np.zeros((1, state.template.width), state.template.dtype)
     while True:
         if state.wants_document:
-            try:
-                state.feed(next(source))
-            except StopIteration:
-                state.exhaust()
-            except Exception as error:  # noqa: BLE001  # raised at the end, as a stream does
-                state.exhaust(error)
+            state.feed_from(source)
         lookup = state.lookup()
         if lookup is not None:
             chunks = lookup.chunks
