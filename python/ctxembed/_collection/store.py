@@ -8,6 +8,7 @@ import re
 import sqlite3
 import threading
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -43,8 +44,16 @@ _RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
 _OWN_FILE: Final = re.compile(r"tail-(\d{6,})\.rows|segments/(\d{6,})\.idx")
 
 _DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NEW_DOCUMENT: Final = "(?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, nullif(?, 0))"
+_NEW_CHUNK: Final = "(?, ?, ?, nullif(?, 0), nullif(?, -1), nullif(?, -1), ?)"
+"""Of a row as the core gives it."""
 _RESPONSE: Final = "INSERT INTO responses VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_CHUNK: Final = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+@cache
+def _insert(table: str, row: str, count: int) -> str:
+    """Return the statement that inserts so many rows."""
+    return f"INSERT INTO {table} VALUES {', '.join([row] * count)}"
 
 
 class Store:
@@ -338,9 +347,11 @@ class Store:
         removed = [document.replaces for document in documents if document.replaces is not None]
         if removed:
             self._remove(connection, removed)
-        rows = vectors.view(np.uint8)
-        connection.executemany(_DOCUMENT, _core.document_rows(list(documents), rows, first))
-        connection.executemany(_CHUNK, _core.chunk_rows(list(documents), first, keep_text=self.keeps_text))
+        new = list(documents)
+        for count, rows in _core.document_rows(new, vectors.view(np.uint8), first):
+            connection.executemany(_insert("documents", _NEW_DOCUMENT, count), rows)
+        for count, rows in _core.chunk_rows(new, first, keep_text=self.keeps_text):
+            connection.executemany(_insert("chunks", _NEW_CHUNK, count), rows)
         if self._finder.has_failures:
             connection.executemany("DELETE FROM failures WHERE id = ?", ((document.id,) for document in documents))
         self._add_fields(connection, documents)
