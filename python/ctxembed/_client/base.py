@@ -296,7 +296,7 @@ class BaseClient:
         stack = ExitStack()
         state = StreamState(
             template,
-            partial(self._prepare, prepare, template, pack=False),
+            partial(self._prepare, prepare, template, pack=False, checked=key_of is not None),
             self._options["limits"],
             self._options["max_concurrency"],
             ordered=ordered,

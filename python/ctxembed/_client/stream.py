@@ -33,6 +33,9 @@ _AHEAD: Final = 4
 _COUNTED_AT_ONCE: Final = 64
 """Documents whose tokens are counted in one call: a call a document would cost more than the counting."""
 
+_COUNTED_IF_STEADY: Final = 256
+"""As many in a steady stream, of which nobody waits for the first request."""
+
 _READ_FOR: Final = 0.05
 """Seconds for which documents are read in one go. Responses that arrive meanwhile wait for so long."""
 
@@ -73,7 +76,7 @@ class StreamState:
     -----
     A document is held from when it is read until its part is returned. At most as many documents are held as fill
     ``concurrency + 4`` requests (``concurrency + 8`` where ``steady``) by documents, chunks or tokens, whichever comes
-    first, and with :meth:`feed_from` 63 more. That is the back-pressure on the source and the bound on memory.
+    first, and with :meth:`feed_from` 255 more. That is the back-pressure on the source and the bound on memory.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class StreamState:
         self._requests = self._retries = self._failed = 0
         self._usage = Usage()
         self._request = _Size(limits.documents, limits.chunks, limits.tokens)
+        self._counted_at_once = min(_COUNTED_IF_STEADY if steady else _COUNTED_AT_ONCE, limits.documents)
 
     @property
     def wants_document(self) -> bool:
@@ -318,12 +322,15 @@ class StreamState:
         if self._failures:  # the stream ends
             return
         rows: list[tuple[_CountedDocument, NDArray[Any] | None]] = []
+        missing: list[_CountedDocument] = []
         for key, counted in lookup.documents.items():
             if key in known:
                 rows += [(copy, known[key]) for copy in (counted, *(self._copies.pop(key) or ()))]
             else:
-                self._pending.append(counted)
-                self._pending_size += counted.size
+                missing.append(counted)
+        self._pending += missing
+        sizes = [counted.size for counted in missing]
+        self._pending_size += _Size(len(sizes), sum(size.chunks for size in sizes), sum(size.tokens for size in sizes))
         if self._pending and self._waiting_since is None:
             self._waiting_since = self._clock.monotonic()
         self._add_rows(rows, None, None, 0)
@@ -360,10 +367,7 @@ class StreamState:
     @property
     def _counts_now(self) -> bool:
         """Whether so much is read that it is counted."""
-        return (
-            len(self._uncounted) >= min(_COUNTED_AT_ONCE, self._limits.documents)
-            or self._uncounted_size >= self._limits.tokens
-        )
+        return len(self._uncounted) >= self._counted_at_once or self._uncounted_size >= self._limits.tokens
 
     def _count(self) -> None:
         base, raw = self._read - len(self._uncounted), self._uncounted
