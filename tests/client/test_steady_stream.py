@@ -16,7 +16,7 @@ import pytest
 from ctxembed import TokenCounter
 from ctxembed._client import AsyncClient, Client
 from ctxembed._client.dispatch import NotAdmittedError, affects_all
-from ctxembed._client.stream import simulate
+from ctxembed._client.simulation import simulate
 from ctxembed._errors import APIConnectionError, status_error
 
 from tests.samples import LARGEST_VOCABULARY, VOCABULARIES

@@ -16,7 +16,7 @@ from ctxembed._planning.packing import pack_counts
 from ctxembed._results import NO_USAGE, Embeddings, EmbedError, Failure, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ctxembed._planning.limits import Limits
     from ctxembed._planning.prepare import PreparedDocuments
 
-__all__ = ["Lookup", "StreamState", "simulate"]
+__all__ = ["Lookup", "StreamState"]
 
 _AHEAD: Final = 4
 """Full requests of documents that are read before the packer chooses among them. Fewer leave room in requests."""
@@ -565,61 +565,6 @@ def _divided(outcome: Outcome, cuts: list[int]) -> Iterator[Outcome]:
         batch = outcome.batch.slice(start, stop, outcome.attempts)
         yield Outcome(batch, piece, outcome.error, outcome.attempts, usage=usage)
         usage = NO_USAGE
-
-
-def simulate(
-    state: StreamState,
-    documents: Iterable[Iterable[str]],
-    known: Callable[[list[bytes]], Iterable[bytes]] = lambda _: (),
-    handle: Callable[[EmbeddingsPart], object] = lambda _: None,
-) -> Iterator[Batch]:
-    """Run a steady stream over documents without sending, and yield each request that it would send.
-
-    They are the same requests where a token counter counts and no request is split.
-
-    Parameters
-    ----------
-    state : StreamState
-        The stream.
-    documents : iterable of iterables of str
-        What it reads.
-    known : callable
-        Returns those of some keys that the journal knows.
-    handle : callable
-        Called with each part. Its vectors are zero.
-
-    Raises
-    ------
-    Exception
-        What ``documents`` or the token counter raises, when the documents before it have been yielded.
-    """
-    source = iter(documents)
-    row = np.zeros((1, state.template.width), state.template.dtype)
-    while True:
-        if state.wants_document:
-            state.feed_from(source)
-        lookup = state.lookup()
-        if lookup is not None:
-            chunks = lookup.chunks
-            found = {key: np.broadcast_to(row, (chunks[key], row.shape[1])) for key in known(list(chunks))}
-            state.add_known(lookup, found)
-        for batch in state.next_batches():
-            yield batch
-            embeddings = Embeddings(
-                vectors=np.broadcast_to(row, (sum(batch.shape), state.template.width)),
-                offsets=np.cumsum([0, *batch.shape]),
-                model=state.template.model,
-                dimensions=state.template.dimensions,
-                encoding_format=state.template.encoding_format,
-            )
-            state.add_outcome(Outcome(batch, embeddings, None, 1))
-        while (part := state.next_part()) is not None:
-            handle(part)
-        if state.is_over:
-            break
-    ended_by = state.error()
-    if ended_by is not None:
-        raise ended_by
 
 
 def _chunks_of(document: Any, position: int) -> list[str]:

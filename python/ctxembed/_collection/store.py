@@ -8,14 +8,13 @@ import re
 import sqlite3
 import threading
 import time
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ctxembed import _core
 from ctxembed._collection import rows as row_files
-from ctxembed._collection.catalogue import checksum, connect, damaged, sqlite_errors, transaction, upgrade
+from ctxembed._collection.catalogue import checksum, connect, damaged, insert_rows, sqlite_errors, transaction, upgrade
 from ctxembed._collection.compact import new_files, renumber, write_segments
 from ctxembed._collection.fields import FieldColumns, add_columns, write_fields
 from ctxembed._collection.finder import Finder
@@ -44,16 +43,7 @@ _RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
 _OWN_FILE: Final = re.compile(r"tail-(\d{6,})\.rows|segments/(\d{6,})\.idx")
 
 _DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_NEW_DOCUMENT: Final = "(?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, nullif(?, 0))"
-_NEW_CHUNK: Final = "(?, ?, ?, nullif(?, 0), nullif(?, -1), nullif(?, -1), ?)"
-"""Of a row as the core gives it."""
 _RESPONSE: Final = "INSERT INTO responses VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-
-@cache
-def _insert(table: str, row: str, count: int) -> str:
-    """Return the statement that inserts so many rows."""
-    return f"INSERT INTO {table} VALUES {', '.join([row] * count)}"
 
 
 class Store:
@@ -348,10 +338,8 @@ class Store:
         if removed:
             self._remove(connection, removed)
         new = list(documents)
-        for count, rows in _core.document_rows(new, vectors.view(np.uint8), first):
-            connection.executemany(_insert("documents", _NEW_DOCUMENT, count), rows)
-        for count, rows in _core.chunk_rows(new, first, keep_text=self.keeps_text):
-            connection.executemany(_insert("chunks", _NEW_CHUNK, count), rows)
+        insert_rows(connection, "documents", _core.document_rows(new, vectors.view(np.uint8), first))
+        insert_rows(connection, "chunks", _core.chunk_rows(new, first, keep_text=self.keeps_text))
         if self._finder.has_failures:
             connection.executemany("DELETE FROM failures WHERE id = ?", ((document.id,) for document in documents))
         self._add_fields(connection, documents)
