@@ -120,6 +120,25 @@ def test_a_steady_stream_holds_few_documents(scripted_server, concurrency):
             assert stream.in_flight <= concurrency + 5
 
 
+def test_a_steady_stream_reads_a_slow_source_no_longer_than_a_moment(scripted_server):
+    clock = [0.0]
+
+    def source():
+        for number in itertools.count():
+            clock[0] += 0.02
+            yield [f"document {number}"]
+
+    with Client(KEY, base_url=scripted_server.base_url) as client:
+        state, _ = client._stream_state(
+            *ARGUMENTS, on_error="return", ordered=False, progress=None, flush_after=None, steady=True
+        )
+    state._clock = type("Clock", (), {"monotonic": staticmethod(lambda: clock[0])})
+    documents = source()
+    state.feed_from(documents)
+    assert next(documents) == ["document 3"]  # three took more than 0.05 seconds
+    assert state.wants_document
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_documents_do_not_stall_a_steady_stream(scripted_server, kind):
     stored = {}
