@@ -35,7 +35,7 @@ pub use bounds::upper;
 pub use class_counts::NAMES;
 pub use classes::Classes;
 pub use counter::Counter;
-pub use interrupts::{Interrupts, Poll};
+pub use interrupts::{InterruptCheck, Interrupts, Poll};
 
 use crate::error::Error;
 
