@@ -231,9 +231,10 @@ class TokenCounter:
 
         Notes
         -----
-        The native counter cuts long texts where the counts of the parts add up, so threads share one text as they
-        share many: after letters, numbers and line ends where no word, normalisation or added token goes on. A text
-        without such places, such as a megabyte of one letter, is counted on one thread.
+        The native counter cuts texts of 16 KB and more where the counts of the parts add up: after letters, numbers and
+        line ends where no word, normalisation or added token goes on. So threads share one text as they share many, and
+        only parts that are not in NFC are normalised. A text without such places, such as a megabyte of one letter, is
+        counted on one thread.
         """
         if isinstance(texts, Iterable) and not isinstance(texts, (str, bytes, bytearray, list, Mapping, AbstractSet)):
             texts = list(texts)
