@@ -55,7 +55,9 @@ from ctxembed._documents import (
     Hit,
     IngestProgress,
     IngestReport,
+    MigrationReport,
     NearDuplicate,
+    StoredGeneration,
 )
 from ctxembed._errors import (
     APIConnectionError,
@@ -183,6 +185,7 @@ __all__ = [
     "Limits",
     "LocalLimiter",
     "Matches",
+    "MigrationReport",
     "MissingKeyError",
     "MissingShardsError",
     "Model",
@@ -206,6 +209,7 @@ __all__ = [
     "SocketLimiter",
     "SpaceError",
     "SplitDocuments",
+    "StoredGeneration",
     "Stream",
     "Timeouts",
     "TokenCounter",

@@ -19,6 +19,7 @@ from ctxembed._collection.compact import new_files, renumber, write_segments
 from ctxembed._collection.fields import FieldColumns, add_columns, write_fields
 from ctxembed._collection.finder import Finder
 from ctxembed._collection.folder import free_bytes, named_errors
+from ctxembed._collection.generations import remove_leftovers
 from ctxembed._collection.keys import Keys
 from ctxembed._collection.rows import Segment, TailWriter, row_numbers, vectors_checksum
 from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts, write_setting
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctxembed._collection.folder import Folder
+    from ctxembed._collection.state import Generation
     from ctxembed._collection.view import View
     from ctxembed._models import EncodingFormat
 
@@ -80,6 +82,7 @@ class Store:
                 self.keeps_text = bool(read_setting(self._connection, folder, "store_text", required=True))
             self._finder = Finder(folder.catalogue, self._connection, self._lock)
             self._record_lost()
+            remove_leftovers(folder, self._generation.number)
         except BaseException:
             self.close()
             raise
@@ -396,7 +399,12 @@ class Store:
     def add_to_ledger(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Add rows of another ledger, without their numbers, in one transaction."""
         with self._write() as connection:
-            connection.executemany(_RESPONSE, rows)
+            self.insert_responses(connection, rows)
+
+    @staticmethod
+    def insert_responses(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Insert rows of another ledger, without their numbers."""
+        connection.executemany(_RESPONSE, rows)
 
     def change_details(self, documents: Sequence[NewDocument]) -> None:
         """Store metadata, source and spans of documents whose chunks are unchanged."""
@@ -479,6 +487,15 @@ class Store:
             if (read_setting(connection, self._folder, "documents") or 0) > 2 * analysed:
                 self._analyse(connection)
 
+    def set_setting(self, name: str, value: Any) -> None:
+        """Store a setting."""
+        with self._write() as connection:
+            write_setting(connection, name, value)
+
+    def write_all_keys(self, connection: sqlite3.Connection, rows: int) -> None:
+        """Write the keys of all documents anew."""
+        self._keys.write_all(connection, rows)
+
     def set_calibration(self, oversample: int, k: int, recall: float) -> None:
         """Keep the result of a calibration."""
         with self._write() as connection:
@@ -531,36 +548,68 @@ class Store:
         """
         if view.chunks == view.rows:
             return 0
+
+        def change(connection: sqlite3.Connection) -> Generation:
+            renumber(connection, self._folder)
+            self.write_all_keys(connection, view.chunks)
+            return self._generation
+
+        with self._change():
+            self.rewrite(view, view, row_numbers(view.ranges()), change)
+            with contextlib.suppress(sqlite3.Error):  # no room, or readers: the next compaction tries again
+                self._connection.execute("VACUUM")
+        return view.rows - view.chunks
+
+    def rewrite(
+        self,
+        view: View,
+        source: View,
+        numbers: NDArray[np.int64],
+        change: Callable[[sqlite3.Connection], Generation],
+        check: Callable[[list[Segment]], object] = lambda _: None,
+    ) -> None:
+        """Write rows as new segments, and make them those of the collection in one transaction.
+
+        Parameters
+        ----------
+        view : View
+            The last committed state.
+        source : View
+            Has the rows.
+        numbers : ndarray of int64
+            The rows to take, in their order.
+        change : callable
+            Called in the transaction. It returns the generation of the rows.
+        check : callable
+            Called with the segments before.
+        """
         with self._change():
             tail, before = self._open_tail(), self._generation
-            ranges = view.ranges()
-            files = new_files(view, tail.number + 1)
-            following_file = tail.number + 1 + len(files)
+            files = new_files(source.layout, len(numbers), tail.number + 1)
             written = [f"{self._folder.segments.name}/{self._folder.segment(file).name}" for file, _, _ in files]
             raw = [self._folder.tail(file).name for file, _, _ in files]
             with self._write() as connection:  # deleted by the next writer, if this one is killed
                 for name in (*written, *raw):
                     self._retire(connection, name)
-            segments = list(write_segments(self._folder, view, files, row_numbers(ranges)))
+            segments = list(write_segments(self._folder, source, files, numbers))
+            check(segments)
             old = [f"{self._folder.segments.name}/{self._folder.segment(old.file).name}" for old in view.segments]
             with self._write() as connection:
-                renumber(connection, self._folder)
-                self._keys.write_all(connection, view.chunks)
-                connection.execute("DELETE FROM segments WHERE generation = ?", (before.number,))
-                connection.execute("DELETE FROM tail_parts WHERE generation = ?", (before.number,))
+                generation = change(connection)
+                for table in ("segments", "tail_parts", "generations"):
+                    column = "number" if table == "generations" else "generation"
+                    connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (before.number,))  # noqa: S608
                 for segment in segments:
-                    self._insert_segment(connection, before.number, segment)
+                    self._insert_segment(connection, generation.number, segment)
                 connection.execute("DELETE FROM retired_files")
                 for name in (*old, tail.path.name):
                     self._retire(connection, name)
-                self._generation = before.replace(connection, tail=following_file)
+                self._generation = generation.replace(connection, tail=tail.number + 1 + len(files))
+            self.layout = self._generation.layout
             self._keys.load()
-            self._begin_tail(view.chunks)
+            self._begin_tail(len(numbers))
             for name in (*old, tail.path.name):
                 self._delete_retired(name)
-            with contextlib.suppress(sqlite3.Error):  # no room, or readers: the next compaction tries again
-                self._connection.execute("VACUUM")
-        return view.rows - view.chunks
 
     @staticmethod
     def _insert_segment(connection: sqlite3.Connection, generation: int, segment: Segment) -> None:
