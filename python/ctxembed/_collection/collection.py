@@ -494,6 +494,7 @@ class Collection(CollectionReader, Migrating):
         """
         store = self._writing()
         view = self._current()
+        self._check_space(view, queries)
         found: Calibration = view.index.calibrate(queries, k, recall, mask=view.mask(None, ()))
         kept = view.index._calibration  # noqa: SLF001
         if kept is not None:  # packed queries of a binary collection need none, and change none

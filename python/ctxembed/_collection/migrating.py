@@ -8,13 +8,13 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ctxembed._collection.folder import sync_folder
 from ctxembed._collection.generations import (
     KEPT,
     folder_of_generation,
     numbers_of_generations,
     remove_generation,
 )
-from ctxembed._collection.folder import sync_folder
 from ctxembed._collection.job_options import job_options
 from ctxembed._collection.migration import Migration, Target, estimate, open_new, setting, target_of
 from ctxembed._collection.switching import new_responses
@@ -25,11 +25,15 @@ from ctxembed._errors import CollectionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
+    from typing import TypeAlias
 
     from ctxembed._collection.folder import Folder
     from ctxembed._documents import IngestProgress
     from ctxembed._jobs.control import JobControl
+    from ctxembed._jobs.ingest import IngestOptions
     from ctxembed._models import EncodingFormat, Model
+
+    Signals: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 __all__ = ["Migrating"]
 
@@ -116,9 +120,40 @@ class Migrating:
         Where this object was opened before the switch, an array as a query needs its ``space`` afterwards: nothing
         else tells whether the old or the new model made it.
         """
+        return self._migrate(
+            model,
+            client,
+            dimensions=dimensions,
+            encoding_format=encoding_format,
+            dry_run=dry_run,
+            keep_old=keep_old,
+            options=job_options(max_cost_usd, max_errors, max_wait, retry_failed=retry_failed, split_long=split_long),
+            progress=progress,
+            queries=queries,
+            judgements=judgements,
+            old_client=old_client,
+            accept=accept,
+        )
+
+    def _migrate(
+        self,
+        model: str | Model | None,
+        client: Any,
+        *,
+        dimensions: int | None,
+        encoding_format: EncodingFormat | None,
+        dry_run: bool,
+        keep_old: bool,
+        options: IngestOptions,
+        progress: Callable[[IngestProgress], object] | None,
+        queries: Mapping[str, Any] | None,
+        judgements: Mapping[str, Any] | None,
+        old_client: Any,
+        accept: Callable[[Any, Any], object] | None,
+        control: JobControl | None = None,
+        signals: Signals | None = None,
+    ) -> MigrationReport:
         self._check_open()
-        view = self._latest()
-        target = target_of(view.generation, model, dimensions, encoding_format)
         for name, value in {"dry_run": dry_run, "keep_old": keep_old}.items():
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, got {value!r:.100}")
@@ -128,11 +163,13 @@ class Migrating:
             raise TypeError("accept needs queries and judgements, whose results it is called with")
         from ctxembed._jobs.budget import Budget
 
-        options = job_options(max_cost_usd, max_errors, max_wait, retry_failed=retry_failed, split_long=split_long)
-        Budget(target.model, max_cost_usd)
-        if dry_run:
-            return estimate(self._folder, target, client, options)
-        _check_client(client)
+        with contextlib.closing(self._latest()) as view:
+            target = target_of(view.generation, model, dimensions, encoding_format)
+            Budget(target.model, options.max_cost_usd)
+            if dry_run:
+                return estimate(self._folder, view, target, client, options)
+            _check_client(client)
+            opened = open_new(self._folder, view, target, self._kind())
 
         def compare(new: Any) -> tuple[Any, Any]:
             # The room of evaluation is above this one, so it is looked up when it is needed.
@@ -140,9 +177,17 @@ class Migrating:
             old = evaluate(self, queries, judgements, client=client if old_client is None else old_client)
             return old, evaluate(new, queries, judgements, client=client)
 
-        with contextlib.closing(open_new(self._folder, view, target, self._kind())) as new:
+        with contextlib.closing(opened) as new:
             return self._run(
-                new, client, options, progress, keep=keep_old, compare=None if queries is None else compare, accept=accept
+                new,
+                client,
+                options,
+                progress,
+                control,
+                signals,
+                keep=keep_old,
+                compare=None if queries is None else compare,
+                accept=accept,
             )
 
     def rollback(
@@ -180,16 +225,26 @@ class Migrating:
         Documents and metadata stay as they are: only the vectors go back. It is done as a migration is, with one
         switch, and the same call goes on where it was interrupted.
         """
+        return self._rollback(client, job_options(max_cost_usd, None, 0.0), progress, keep_new=keep_new)
+
+    def _rollback(
+        self,
+        client: Any,
+        options: IngestOptions,
+        progress: Callable[[IngestProgress], object] | None,
+        *,
+        keep_new: bool,
+        control: JobControl | None = None,
+        signals: Signals | None = None,
+    ) -> MigrationReport:
         self._check_open()
         if not isinstance(keep_new, bool):
             raise TypeError(f"keep_new must be a bool, got {keep_new!r:.100}")
         if client is not None:
             _check_client(client)
-
-        options = job_options(max_cost_usd, None, 0.0)
         own = self._kept()
         with contextlib.closing(self._kind().open(own.path)) as new:
-            return self._run(new, client, options, progress, keep=keep_new)
+            return self._run(new, client, options, progress, control, signals, keep=keep_new)
 
     def abandon_migration(self) -> bool:
         """Give up a migration that is under way, and delete the vectors that it has paid for.
@@ -206,19 +261,17 @@ class Migrating:
             A process is at it.
         """
         store = self._writing()  # type: ignore[attr-defined]
-        view = self._latest()
-        own = folder_of_generation(self._folder, view.generation.number + 1)
+        own = folder_of_generation(self._folder, store.generation_number + 1)
         if not own.path.is_dir():
             return False
         if own.exists():
-            with contextlib.closing(self._kind().open(own.path)) as new:
+            with contextlib.closing(self._kind().open(own.path)) as new, contextlib.closing(self._latest()) as view:
                 other = new._current()  # noqa: SLF001
-                responses, kept, number = new_responses(view, other), setting(other, KEPT), other.generation.number
-            store.add_to_ledger(responses)
-            if kept:
-                own.path.rename(folder_of_generation(self._folder, number).path)
-                sync_folder(self._folder.generations)
-                return True
+                store.add_to_ledger(new_responses(view, other))
+                if setting(other, KEPT):
+                    own.path.rename(folder_of_generation(self._folder, other.generation.number).path)
+                    sync_folder(self._folder.generations)
+                    return True
         remove_generation(own)
         return True
 
@@ -230,8 +283,7 @@ class Migrating:
         int
             How many generations there were.
         """
-        self._writing()  # type: ignore[attr-defined]
-        number = self._latest().generation.number
+        number = self._writing().generation_number  # type: ignore[attr-defined]
         kept = [found for found in numbers_of_generations(self._folder) if found < number]
         for found in kept:
             remove_generation(folder_of_generation(self._folder, found))
@@ -246,9 +298,9 @@ class Migrating:
             By number.
         """
         self._check_open()
-        current = self._latest()
-        number = current.generation.number
-        found = {number: _described(number, "searched", self._folder, current)}
+        with contextlib.closing(self._latest()) as current:
+            number = current.generation.number
+            found = {number: _described(number, "searched", self._folder, current)}
         for other in numbers_of_generations(self._folder):
             own = folder_of_generation(self._folder, other)
             if other == number or not own.exists():
@@ -271,7 +323,8 @@ class Migrating:
 
     def _kept(self) -> Folder:
         """Return the folder of the generation that a rollback leads to, as the one that is filled."""
-        number = self._latest().generation.number
+        with contextlib.closing(self._latest()) as current:
+            number = current.generation.number
         own = folder_of_generation(self._folder, number + 1)
         if own.exists():
             with contextlib.closing(View(own)) as view:
@@ -294,11 +347,10 @@ class Migrating:
         self,
         new: Any,
         client: Any,
-        options: Any,
-        progress: Any,
-        *,
-        control: JobControl | None = None,
-        signals: Callable[[], AbstractContextManager[None]] | None = None,
+        options: IngestOptions,
+        progress: Callable[[IngestProgress], object] | None,
+        control: JobControl | None,
+        signals: Signals | None,
         **values: Any,
     ) -> MigrationReport:
         from ctxembed._jobs.control import JobControl, handled_signals
@@ -307,7 +359,7 @@ class Migrating:
         if signals is None:
             own = (signal.SIGINT,) if signal.getsignal(signal.SIGINT) is signal.default_int_handler else ()
             signals = partial(handled_signals, control, own)
-        migration = Migration(self, new, client, options, control, progress, signals)
+        migration = Migration(self, new, client, options=options, control=control, progress=progress, signals=signals)
         report = migration.run(**values)
         if report.switched and self.read_only:  # type: ignore[attr-defined]
             self.refresh()  # type: ignore[attr-defined]
@@ -319,7 +371,9 @@ def _check_client(client: Any) -> None:
     from ctxembed._jobs.run import check_client
 
     if isinstance(client, BaseClient) and client._is_async:  # noqa: SLF001
-        raise TypeError("migrate() and rollback() need a Client, got an AsyncClient: call them in a thread with a Client")
+        raise TypeError(
+            "migrate() and rollback() need a Client, got an AsyncClient: call them in a thread with a Client"
+        )
     check_client(client, is_async=False)
 
 

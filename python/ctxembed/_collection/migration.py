@@ -13,7 +13,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from ctxembed._collection.generations import (
-    KEPT,
     MATCHES,
     fingerprint,
     folder_of_generation,
@@ -147,7 +146,7 @@ def setting(view: View, name: str) -> Any:
     return found[0][0] if found else None
 
 
-def estimate(folder: Folder, target: Target, client: Any, options: IngestOptions) -> MigrationReport:
+def estimate(folder: Folder, view: View, target: Target, client: Any, options: IngestOptions) -> MigrationReport:
     """Return what a migration would send and cost."""
     from ctxembed._client import Client
     from ctxembed._client.base import BaseClient
@@ -157,7 +156,6 @@ def estimate(folder: Folder, target: Target, client: Any, options: IngestOptions
     if client is not None and not isinstance(client, BaseClient):
         raise TypeError(f"a dry run needs a Client, whose limits it knows, or none, got {type(client).__name__}")
     with contextlib.ExitStack() as stack:
-        view = stack.enter_context(contextlib.closing(View(folder)))
         own = folder_of_generation(folder, view.generation.number + 1)
         stored = None
         if own.exists():
@@ -214,6 +212,7 @@ class Migration:
         collection: Any,
         new: Any,
         client: Any,
+        *,
         options: IngestOptions,
         control: JobControl,
         progress: Callable[[IngestProgress], object] | None,
@@ -281,7 +280,7 @@ class Migration:
     def _has_all(self, view: View) -> bool:
         """Return whether the generation has the vectors of a state: then its texts need not be read again."""
         new = self._new._current()  # noqa: SLF001
-        return new.documents == view.documents and setting(new, MATCHES) == _fingerprint(view)
+        return bool(new.documents == view.documents and setting(new, MATCHES) == _fingerprint(view))
 
     def _fill(self, view: View) -> str | None:
         """Embed the documents that are missing, delete those that are gone, and return why it ended early."""
@@ -371,6 +370,6 @@ class _NoClient:
     def embed(self, documents: list[list[str]], **_: Any) -> Any:
         """Refuse."""
         raise CollectionError(
-            f"{self._folder.path}: {len(documents):,} documents or more were added or changed since, and the generation "
-            "has no vectors of them: pass a client to embed them"
+            f"{self._folder.path}: documents were added or changed since ({len(documents):,} or more), and the "
+            "generation has no vectors of them: pass a client to embed them"
         )

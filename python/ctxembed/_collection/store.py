@@ -151,6 +151,11 @@ class Store:
         """The space of the vectors that are stored."""
         return self._generation.space
 
+    @property
+    def generation_number(self) -> int:
+        """Of the vectors."""
+        return self._generation.number
+
     # --- what a job reads ---
 
     def begin(self) -> int:
