@@ -159,7 +159,7 @@ def rollback(
     client = {"base_url": base_url, "allow_insecure": allow_insecure}
     with _job(collection, local, client, as_json=as_json, needs_key=False) as (opened, sender, job):
         report = job.run(
-            opened._rollback,
+            opened._rollback,  # noqa: SLF001
             sender,
             options=job_options(max_cost, None, 300.0),
             keep_new=keep_new,

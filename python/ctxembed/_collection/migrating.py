@@ -181,10 +181,10 @@ class Migrating:
             return self._run(
                 new,
                 client,
-                options,
-                progress,
-                control,
-                signals,
+                options=options,
+                progress=progress,
+                control=control,
+                signals=signals,
                 keep=keep_old,
                 compare=None if queries is None else compare,
                 accept=accept,
@@ -244,7 +244,9 @@ class Migrating:
             _check_client(client)
         own = self._kept()
         with contextlib.closing(self._kind().open(own.path)) as new:
-            return self._run(new, client, options, progress, control, signals, keep=keep_new)
+            return self._run(
+                new, client, options=options, progress=progress, control=control, signals=signals, keep=keep_new
+            )
 
     def abandon_migration(self) -> bool:
         """Give up a migration that is under way, and delete the vectors that it has paid for.
@@ -347,6 +349,7 @@ class Migrating:
         self,
         new: Any,
         client: Any,
+        *,
         options: IngestOptions,
         progress: Callable[[IngestProgress], object] | None,
         control: JobControl | None,
