@@ -588,13 +588,20 @@ class OldForAllDocuments(OldEmbedder):
         return super().embed(documents, model=OLD, **options)
 
 
-def test_a_hybrid_search_finds_the_same_words_after_the_switch(col):
+def test_the_index_of_words_is_that_of_before(path, col):
     pytest.importorskip("tantivy")
     both = BothEmbedder()
     before = col.search(QUERY, 3, client=both, hybrid=True)
-    migrated(col)
-    after = col.search(QUERY, 3, client=both, hybrid=True)
-    assert before[0].document == after[0].document == "doc-5"
-    assert before[0].text_score == after[0].text_score > 0
-
-
+    states = {entry.name: entry.stat().st_ino for entry in (path / "words").iterdir()}
+    for _ in range(2):
+        migrated(col, keep_old=True)
+        after = col.search(QUERY, 3, client=both, hybrid=True)
+        assert before[0].document == after[0].document == "doc-5"
+        assert before[0].text_score == after[0].text_score > 0
+        assert {entry.name: entry.stat().st_ino for entry in (path / "words").iterdir()} == states
+        col.rollback()
+        assert col.search(QUERY, 3, client=both, hybrid=True) == before
+    col.delete(["doc-9"])
+    col.compact()
+    assert col.search(QUERY, 3, client=both, hybrid=True)[0].document == "doc-5"
+    assert {entry.name: entry.stat().st_ino for entry in (path / "words").iterdir()} != states

@@ -13,7 +13,7 @@ import numpy as np
 from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.generations import fingerprint, keep_generation
 from ctxembed._collection.rows import open_index
-from ctxembed._collection.state import Generation, write_setting
+from ctxembed._collection.state import Generation, write_numbering, write_setting
 from ctxembed._errors import CollectionError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def switch(store: Store, folder: Folder, view: View, other: View, *, keep: bool)
         connection.executemany("INSERT INTO windows VALUES (?, ?, ?, ?)", other.query("SELECT * FROM windows"))
         store.insert_responses(connection, new_responses(view, other))
         write_setting(connection, "in_flight", None)
+        write_numbering(connection, old.tail + 1, view.numbering)  # rows keep their numbers, so the index of words fits
         return Generation(old.number + 1, new.model, new.dimensions, new.encoding_format, new.space, 0, None)
 
     store.rewrite(view, other, numbers, change, check)

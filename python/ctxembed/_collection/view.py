@@ -16,7 +16,13 @@ from ctxembed import _core
 from ctxembed._collection.catalogue import changed_tables, checksum, connect, damaged, sqlite_errors
 from ctxembed._collection.fields import FieldColumns, check_rows, rows_mask, select_documents, select_rows
 from ctxembed._collection.rows import check_size, open_index, read_tail
-from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
+from ctxembed._collection.state import (
+    read_generation,
+    read_numbering,
+    read_segments,
+    read_setting,
+    read_tail_parts,
+)
 from ctxembed._documents import Document
 from ctxembed._errors import CollectionError, IndexFileError
 
@@ -97,6 +103,7 @@ class View:
             self.segments = read_segments(connection, folder, generation.number)
             self._tail_first = self.segments[-1].first_row + self.segments[-1].rows if self.segments else 0
             self._parts = read_tail_parts(connection, folder, generation.number, self._tail_first)
+            self.numbering = read_numbering(connection, folder, generation, self.segments)
             self.store_text = bool(read_setting(connection, folder, "store_text", required=True))
             self.documents = int(read_setting(connection, folder, "documents") or 0)
             self.chunks = int(read_setting(connection, folder, "chunks") or 0)
