@@ -140,7 +140,7 @@ def run_step(faults, folder, mode, step, cost):
         return (folder / "error").read_text()
     try:
         finish(path, log, int(progress.read_text()))
-        paid = [tuple([model, *chunks]) for model, chunks in map(json.loads, log.read_text().splitlines())]
+        paid = [(model, *chunks) for model, chunks in map(json.loads, log.read_text().splitlines())]
         again = len(paid) - len(set(paid))
         assert again <= 2, f"{again} documents were paid for twice: a request has 2"
         tokens, _ = spent(path)

@@ -73,9 +73,7 @@ class BothEmbedder:
 
 def contents_of(documents, vectors=old_vectors):
     """Return what ``contents`` gives for documents with the vectors of one of the two models."""
-    return {
-        one.id: (tuple(one.chunks), one.metadata, one.source, vectors(one.chunks).tobytes()) for one in documents
-    }
+    return {one.id: (tuple(one.chunks), one.metadata, one.source, vectors(one.chunks).tobytes()) for one in documents}
 
 
 def check(path, documents, vectors):

@@ -280,7 +280,9 @@ def test_an_exception_loses_nothing_that_is_paid(path, col):
 def test_another_model_is_refused_while_one_is_under_way(path, col):
     with pytest.raises(RuntimeError, match="the power is gone"):
         migrated(col, Stopping(3, fail))
-    message = r"a migration to pplx-embed-context-v1-4b with 128 .* under way, with 10 documents, and this is one to .*256"
+    message = (
+        r"a migration to pplx-embed-context-v1-4b with 128 .* under way, with 10 documents, and this is one to .*256"
+    )
     with pytest.raises(CollectionError, match=message):
         col.migrate(NEW, NewEmbedder(), dimensions=256)
     with pytest.raises(CollectionError, match=r"is under way, and this is one to .*256"):
@@ -299,7 +301,9 @@ def test_another_model_is_refused_while_one_is_under_way(path, col):
 def test_documents_that_cannot_be_embedded_keep_the_old_vectors(path, col, server):
     col.ingest([Document("long", ["word " * 9_000]), Document("bad", ["a <|chunk_sep|> b"])], OldEmbedder())
     with Client(api_key="k", base_url=server.base_url) as client:
-        message = r"1 documents have no vectors of pplx-embed-v2-context-9b .*'bad': .*chunk_sep.*no switch|no switch.*'bad'"
+        message = (
+            r"1 documents have no vectors of pplx-embed-v2-context-9b .*'bad': .*chunk_sep.*no switch|no switch.*'bad'"
+        )
         for _ in range(2):
             with pytest.raises(CollectionError, match=message):
                 col.migrate("pplx-embed-v2-context-9b", client, dimensions=1024)

@@ -59,7 +59,9 @@ def search_until_told(path):
     print(found.get(OLD, 0), found.get(NEW, 0), flush=True)
 
 
-_PROCESS = "import sys; from tests.collection.test_migrate_searches import search_until_told; search_until_told(sys.argv[1])"
+_PROCESS = (
+    "import sys; from tests.collection.test_migrate_searches import search_until_told; search_until_told(sys.argv[1])"
+)
 
 
 def test_two_spaces_are_told_apart(tmp_path):
@@ -115,9 +117,7 @@ def test_ten_thousand_searches_beside_a_migration_and_a_rollback(tmp_path, monke
         for process in processes:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
         with Collection.open(path, read_only=True) as reader:
-            threads = [
-                threading.Thread(target=search, args=args) for args in [(writer, 3), (reader, 4), (reader, 5)]
-            ]
+            threads = [threading.Thread(target=search, args=args) for args in [(writer, 3), (reader, 4), (reader, 5)]]
             for thread in threads:
                 thread.start()
             report = writer.migrate(NEW, Paced(), dimensions=DIMENSIONS, keep_old=True)

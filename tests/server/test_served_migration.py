@@ -111,7 +111,10 @@ def test_a_vector_does_not_cross(path, served, http, client):
         wait_for_model(http, NEW)
         response = http.post("/v1/search", json={"vector": old.vectors[0].tolist()})
         assert response.status_code == 422
-        assert "was migrated since this server opened it, and is of the space 'stand-in:" in response.json()["detail"][0]["msg"]
+        assert (
+            "was migrated since this server opened it, and is of the space 'stand-in:"
+            in response.json()["detail"][0]["msg"]
+        )
         # What the client knows of the collection is of the time before.
         with pytest.raises(UnprocessableEntityError, match="they cannot be compared"):
             searcher.search(old, 1)

@@ -48,7 +48,11 @@ def show(
         if document is None:
             stats, others = opened.stats(), [one for one in opened.generations() if one.state != "searched"]
             if as_json:
-                fields = {"usage": _usage_json(stats.usage), "path": opened.path, "generations": list(map(asdict, others))}
+                fields = {
+                    "usage": _usage_json(stats.usage),
+                    "path": opened.path,
+                    "generations": list(map(asdict, others)),
+                }
                 write_json({**asdict(stats), **fields}, indent=2)
             else:
                 write(*_stats_text(opened.path, stats), *map(_generation_text, others))

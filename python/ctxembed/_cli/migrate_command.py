@@ -25,7 +25,7 @@ from ctxembed._cli.app import (
     load_embedder,
 )
 from ctxembed._cli.errors import IncompleteError, error_text, request_error
-from ctxembed._cli.output import check_stdout, write_json, write_message
+from ctxembed._cli.output import check_stdout, write, write_json, write_message
 from ctxembed._models import EncodingFormat  # noqa: TC001  # typer reads the annotations
 from ctxembed._planning.plan import plural
 
@@ -273,7 +273,7 @@ class _Job:
             if not self._as_json:
                 counted = "counted" if exact else "estimated with a margin"
                 price = f"price of {report.model} not known" if cost is None else f"USD {cost}"
-                write_message(
+                write(
                     f"{what}: {plural(report.embedded, 'document')} to send, {report.unchanged:,} there already",
                     f"{plural(report.requests, 'request')}, {plural(report.tokens, 'token')} ({counted}), {price}",
                 )
