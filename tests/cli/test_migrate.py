@@ -67,6 +67,17 @@ def test_a_rollback_needs_a_key_only_for_what_is_new(ctxembed, collection, tmp_p
     assert not (collection / "generations").exists()
 
 
+def test_bits_are_cut_from_stored_vectors_without_a_key(ctxembed, collection, server):
+    before = requests_of(server)
+    done = ctxembed(
+        "migrate", "corpus.ctx", "--encoding-format", "base64_binary", "--from-stored", PERPLEXITY_API_KEY=""
+    )
+    assert done.returncode == 0, done.stderr
+    assert requests_of(server) == before
+    with Collection.open(collection, read_only=True) as opened:
+        assert (opened.encoding_format, opened.model, opened.verify()) == ("base64_binary", OLD, [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import ctxembed
+import numpy as np
 import pytest
 from ctxembed import (
     AsyncClient,
@@ -24,6 +25,7 @@ from ctxembed import (
     register_model,
 )
 from ctxembed._collection import rows as row_files
+from ctxembed._collection.store import Store
 from ctxembed._jobs import run as job_run
 
 from tests.collection.migrations import (
@@ -164,6 +166,53 @@ def test_equal_content_is_paid_for_once(path, col):
     embedder = NewEmbedder()
     migrated(col, embedder)
     assert embedder.sent.count(document(1).chunks) == 1
+
+
+def test_fewer_dimensions_and_bits_are_cut_from_stored_vectors(path, col):
+    rows = {one.id: col.vectors([one.id]) for one in LEFT}
+    with Collection.create(path.with_name("wide.ctx"), model=OLD, dimensions=256) as wide:
+        wide.ingest(DOCUMENTS, OldEmbedder())
+        report = wide.migrate(dimensions=DIMENSIONS)
+        assert (report.switched, report.requests, report.dimensions) == (True, 0, DIMENSIONS)
+        assert (wide.dimensions, wide.space, wide.verify()) == (DIMENSIONS, "old", [])
+        wide.delete(["doc-7"])
+        # The digests of the embedder are prefixes of each other too.
+        assert contents(wide) == contents(col)
+    tokens = spent(path)
+    assert col.migrate(encoding_format="base64_binary", keep_old=True).switched
+    assert (col.encoding_format, col.dimensions, spent(path)) == ("base64_binary", DIMENSIONS, tokens)
+    for name, before in rows.items():
+        assert (col.vectors([name]) == np.packbits(before >= 0, axis=1, bitorder="little")).all()
+    embedder = OldEmbedder()
+    assert col.ingest(LEFT, embedder).unchanged == len(LEFT)
+    assert embedder.sent == []
+    assert col.search(QUERY, 1, client=embedder)[0].text == QUERY
+    with pytest.raises(TypeError, match="client must be a Client"):  # bits have no int8 values
+        col.migrate(encoding_format="base64_int8")
+    assert col.rollback().switched
+    assert contents(col) == contents_of(LEFT)
+
+
+def test_vectors_are_cut_again_after_a_failure_and_a_change(path, col, monkeypatch):
+    monkeypatch.setattr("ctxembed._collection.cutting._AT_ONCE", 5)
+    commits, commit = [], Store.commit
+
+    def third_fails(self, documents, *given, **options):
+        commits.append(len(documents))
+        if len(commits) == 3:
+            raise OSError(28, "No space left on device", str(path))
+        return commit(self, documents, *given, **options)
+
+    monkeypatch.setattr(Store, "commit", third_fails)
+    with pytest.raises(OSError, match="No space left"):
+        col.migrate(encoding_format="base64_binary")
+    col.delete(["doc-1"])
+    col.ingest([document(2, version=8)], OldEmbedder())
+    report = col.migrate(encoding_format="base64_binary")
+    assert (report.switched, report.unchanged) == (True, 8)
+    assert len(col) == len(LEFT) - 1
+    assert col.verify() == []
+    assert (col.vectors(["doc-2"]) == old_vectors(document(2, version=8).chunks, encoding_format="base64_binary")).all()
 
 
 # --- arguments ---

@@ -80,6 +80,13 @@ def migrate(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Send documents again that failed in an earlier run.")
     ] = False,
+    from_stored: Annotated[
+        bool,
+        typer.Option(
+            "--from-stored",
+            help="Cut fewer dimensions or bits from the stored vectors of the same model; send nothing.",
+        ),
+    ] = False,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the old vectors, for `rollback`.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be sent and cost. Needs no key, and makes nothing.")
@@ -98,6 +105,8 @@ def migrate(
         _delete(collection, abandon=abandon, as_json=as_json)
         return
     local = None
+    if from_stored and (embedder is not None or dry_run):
+        raise typer.BadParameter("--from-stored sends nothing, and has no price: leave --embedder and --dry-run out")
     if embedder is not None:
         local = load_embedder(
             embedder, model, base_url=base_url, max_retries=max_retries, concurrency=concurrency,
@@ -124,11 +133,12 @@ def migrate(
     }
     if dry_run:
         client["api_key"] = "unused"
-    with _job(collection, local, client, as_json=as_json) as (opened, sender, job):
+    with _job(collection, local, client, as_json=as_json, needs_key=not from_stored) as (opened, sender, job):
         report = job.run(
             opened._migrate,  # noqa: SLF001
-            model, sender, dimensions=dimensions, encoding_format=encoding_format, dry_run=dry_run, keep_old=keep_old,
-            options=options, queries=None, judgements=None, old_client=None, accept=None,
+            model, None if from_stored else sender, dimensions=dimensions, encoding_format=encoding_format,
+            dry_run=dry_run, keep_old=keep_old, options=options, queries=None, judgements=None, old_client=None,
+            accept=None,
         )  # fmt: skip
         job.finish(report, keep_old=keep_old, exact=tokenizer is not None)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from dataclasses import astuple
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ctxembed._collection.cutting import is_cut_from
 from ctxembed._collection.folder import sync_folder
 from ctxembed._collection.generations import (
     KEPT,
@@ -69,8 +71,9 @@ class Migrating:
         ----------
         model : str or Model, optional
             The contextualized model. Default: the collection's.
-        client : Client or object
-            As in :meth:`ingest`. A dry run needs none.
+        client : Client or object, optional
+            As in :meth:`ingest`. Without one nothing is sent: the new vectors are cut from the stored int8 vectors of
+            the same model, where they have fewer dimensions or are bits. A dry run needs none, and prices embedding.
         dimensions : int, optional
             Of the vectors. Default: the model's, or the collection's where the model is the same.
         encoding_format : {"base64_int8", "base64_binary"}, optional
@@ -168,7 +171,8 @@ class Migrating:
             Budget(target.model, options.max_cost_usd)
             if dry_run:
                 return estimate(self._folder, view, target, client, options)
-            _check_client(client)
+            if client is not None or not is_cut_from(view.generation, *astuple(target)):
+                _check_client(client)
             opened = open_new(self._folder, view, target, self._kind())
 
         def compare(new: Any) -> tuple[Any, Any]:

@@ -8,10 +8,11 @@ on where one before ended.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from ctxembed._collection.cutting import cut_stored, is_cut_from
 from ctxembed._collection.generations import (
     MATCHES,
     fingerprint,
@@ -284,6 +285,10 @@ class Migration:
 
     def _fill(self, view: View) -> str | None:
         """Embed the documents that are missing, delete those that are gone, and return why it ended early."""
+        if self._client is None and is_cut_from(view.generation, *astuple(self.target)):
+            self._unchanged = cut_stored(self._new._writing(), view)  # noqa: SLF001
+            self._set_matches(view)
+            return None
         client = _NoClient(self._folder) if self._client is None else self._client
         options = self._options
         if options.max_cost_usd is not None:
@@ -308,8 +313,11 @@ class Migration:
             return report.stopped or "interrupted"
         if not view.documents:  # nothing is pruned where the input was empty
             self._new.delete([document.id for document in self._new.documents()])
-        self._new._writing().set_setting(MATCHES, _fingerprint(view))  # noqa: SLF001
+        self._set_matches(view)
         return None
+
+    def _set_matches(self, view: View) -> None:
+        self._new._writing().set_setting(MATCHES, _fingerprint(view))  # noqa: SLF001
 
     def _about(self, failed: dict[str, str]) -> str:
         """Return the message for documents that could not be embedded."""

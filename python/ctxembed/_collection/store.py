@@ -405,6 +405,10 @@ class Store(VectorFiles):
             if (read_setting(connection, self._folder, "documents") or 0) > 2 * analysed:
                 self._analyse(connection)
 
+    def ids(self) -> list[str]:
+        """Return the ids of all documents."""
+        return [name for (name,) in self._query("SELECT id FROM documents", ())]
+
     def set_setting(self, name: str, value: Any) -> None:
         """Store a setting."""
         with self._write() as connection:
