@@ -89,7 +89,7 @@ def finish(path, log, done):
         for call in CALLS[state:]:
             call(collection, log)
         assert state_of(collection) == len(CALLS)
-        assert [one.state for one in collection.generations()] == ["searched"]
+        assert [one.state for one in collection.generations()] == ["searched"], collection.generations()
         assert not (path / "generations").exists()
     with Collection.open(path, read_only=True) as collection:
         assert contents(collection) == contents_of(LATER)

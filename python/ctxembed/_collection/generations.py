@@ -34,6 +34,7 @@ __all__ = [
     "make_room",
     "numbers_of_generations",
     "remove_generation",
+    "remove_leftover",
     "remove_leftovers",
 ]
 
@@ -61,7 +62,8 @@ def numbers_of_generations(folder: Folder) -> list[int]:
         entries = [entry.name for entry in folder.generations.iterdir() if entry.is_dir() and not entry.is_symlink()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(name) for name in entries if _NAME.fullmatch(name))
+    numbers = sorted(int(name) for name in entries if _NAME.fullmatch(name))
+    return [number for number in numbers if folder_of_generation(folder, number).exists()]
 
 
 def _is_ours(path: Path) -> bool:
@@ -112,11 +114,23 @@ def remove_leftovers(folder: Folder, number: int) -> None:
     if not folder.generations.is_dir():
         return
     with contextlib.suppress(OSError):
-        if (own := folder_of_generation(folder, number)).path.is_dir() and _is_ours(own.path):
-            remove_generation(own)
+        remove_leftover(folder, number)
         for entry in folder.generations.iterdir():
             if entry.name.endswith(_REMOVED) and _NAME.fullmatch(entry.name.removesuffix(_REMOVED)):
                 _delete(entry)
+
+
+def remove_leftover(folder: Folder, number: int) -> None:
+    """Delete the generation with the number of the one that is searched.
+
+    Raises
+    ------
+    OSError
+        It cannot be deleted. With the next switch it would look as one that was kept.
+    """
+    own = folder_of_generation(folder, number)
+    if own.exists() or (own.path.is_dir() and _is_ours(own.path)):
+        remove_generation(own)
 
 
 def fingerprint(documents: Iterable[tuple[str, bytes]]) -> str:
@@ -147,9 +161,6 @@ def keep_generation(folder: Folder, view: View, matches: str) -> None:
         The fingerprint of the documents once another generation is searched.
     """
     own = make_room(folder, view.generation.number)
-    if own.path.exists():  # of a switch that ended early
-        remove_generation(own)
-        make_room(folder, view.generation.number)
     own.path.mkdir()
     copy_vectors(folder, view, own)
     connection = create_catalogue(own.unfinished)

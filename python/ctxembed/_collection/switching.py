@@ -6,12 +6,13 @@ they are.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ctxembed._collection.catalogue import checksum, damaged
-from ctxembed._collection.generations import fingerprint, keep_generation
+from ctxembed._collection.generations import fingerprint, keep_generation, remove_leftover
 from ctxembed._collection.rows import open_index
 from ctxembed._collection.state import Generation, write_numbering, write_setting
 from ctxembed._errors import CollectionError
@@ -57,22 +58,19 @@ def switch(store: Store, folder: Folder, view: View, other: View, *, keep: bool)
     """
     numbers = _row_numbers(view, other)
     old, new = view.generation, other.generation
+    remove_leftover(folder, old.number)
     if keep:
         keep_generation(folder, view, fingerprint((twin[1], twin[2]) for _, twin in _pairs(view, other)))
 
     def check(segments: list[Segment]) -> None:
         """Compare the vectors that were written with what the documents of the other generation say."""
         index = open_index(folder, other.layout, segments, new.space, None)
-        pairs = list[tuple[Any, Any]]()
-        for pair in (*_pairs(view, other), None):
-            if pair is not None:
-                pairs.append(pair)
-            if len(pairs) >= _AT_ONCE or pair is None:
-                found = index._checksums([document[6:8] for document, _ in pairs])  # noqa: SLF001
-                for (document, twin), value in zip(pairs, found, strict=True):
-                    if value != twin[8]:
-                        raise damaged(folder.path, f"the new vectors of the document {document[1]!r:.100} are changed")
-                pairs.clear()
+        pairs = _pairs(view, other)
+        while batch := list(islice(pairs, _AT_ONCE)):
+            found = index._checksums([document[6:8] for document, _ in batch])  # noqa: SLF001
+            for (document, twin), value in zip(batch, found, strict=True):
+                if value != twin[8]:
+                    raise damaged(folder.path, f"the new vectors of the document {document[1]!r:.100} are changed")
 
     def change(connection: sqlite3.Connection) -> Generation:
         for document, twin in _pairs(view, other):
@@ -94,13 +92,16 @@ def switch(store: Store, folder: Folder, view: View, other: View, *, keep: bool)
 
 def _pairs(view: View, other: View) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     """Yield each document with its twin in the other generation."""
-    for document in view.all_documents():
-        twin = other.find(document[1])
-        if twin is None or twin[7] != document[7]:
-            raise CollectionError(
-                f"the new generation has no vectors of the document {document[1]!r:.100} as it is: migrate again"
-            )
-        yield document, twin
+    documents = view.all_documents()
+    while batch := list(islice(documents, _AT_ONCE)):
+        twins = other.documents_named([document[1] for document in batch])
+        for document in batch:
+            twin = twins.get(document[1])
+            if twin is None or twin[7] != document[7]:
+                raise CollectionError(
+                    f"the new generation has no vectors of the document {document[1]!r:.100} as it is: migrate again"
+                )
+            yield document, twin
 
 
 def _row_numbers(view: View, other: View) -> NDArray[np.int64]:

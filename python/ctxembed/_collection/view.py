@@ -213,8 +213,8 @@ class View:
                 raise damaged(self._folder.catalogue, f"it has no chunk for row {row}")
         return [self._checked_chunk(found[row]) for row in rows]
 
-    def _rows_at(self, statement: str, numbers: Sequence[int]) -> dict[Any, tuple[Any, ...]]:
-        """Return the rows of a table whose first column is one of some numbers, by that."""
+    def _rows_at(self, statement: str, numbers: Sequence[Any]) -> dict[Any, tuple[Any, ...]]:
+        """Return the rows of a table whose first column is one of some values, by that."""
         found: dict[Any, tuple[Any, ...]] = {}
         for first in range(0, len(numbers), _AT_ONCE):
             part = numbers[first : first + _AT_ONCE]
@@ -282,6 +282,11 @@ class View:
             statement = f"SELECT {_DOCUMENT} FROM documents WHERE id = ?"  # noqa: S608
             values = self._connection.execute(statement, (id,)).fetchone()
         return None if values is None else self._checked_document(values)
+
+    def documents_named(self, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+        """Return the checked rows of the documents that there are, by their ids."""
+        statement = f"SELECT id, {_DOCUMENT} FROM documents WHERE id"  # noqa: S608
+        return {name: self._checked_document(values[1:]) for name, values in self._rows_at(statement, names).items()}
 
     def document(self, values: tuple[Any, ...]) -> Document:
         """Return the document of a checked row, with its chunks."""
