@@ -18,7 +18,7 @@ from ctxembed._collection.generations import (
     remove_generation,
 )
 from ctxembed._collection.job_options import job_options
-from ctxembed._collection.migration import Migration, Target, estimate, open_new, setting, target_of
+from ctxembed._collection.migration import Comparison, Migration, Target, estimate, open_new, setting, target_of
 from ctxembed._collection.switching import new_responses
 from ctxembed._collection.view import View
 from ctxembed._documents import MigrationReport, StoredGeneration
@@ -85,8 +85,9 @@ class Migrating:
         max_cost_usd, max_errors, retry_failed, split_long, max_wait, progress
             As in :meth:`ingest`.
         queries, judgements : mapping, optional
-            As in :func:`evaluate`: the old and the new vectors are evaluated before the switch, and the report has
-            both results.
+            As in :func:`evaluate`, with queries that are texts: the old and the new vectors are evaluated before the
+            switch, as a search without options ranks them, and the report has both results. What the queries cost is
+            not part of ``max_cost_usd``.
         old_client : Client or object, optional
             Embeds the queries for the old vectors. Default: ``client``.
         accept : callable, optional
@@ -162,10 +163,17 @@ class Migrating:
                 raise TypeError(f"{name} must be a bool, got {value!r:.100}")
         if (queries is None) != (judgements is None):
             raise TypeError("queries and judgements are needed together")
+        if queries is not None:
+            for name, query in dict(queries).items():
+                if not isinstance(query, str):
+                    raise TypeError(
+                        f"the query {name!r:.100} must be a text, got {type(query).__name__}: a vector is of one model"
+                    )
         if accept is not None and queries is None:
             raise TypeError("accept needs queries and judgements, whose results it is called with")
         from ctxembed._jobs.budget import Budget
 
+        evaluated = None
         with contextlib.closing(self._latest()) as view:
             target = target_of(view.generation, model, dimensions, encoding_format)
             Budget(target.model, options.max_cost_usd)
@@ -173,15 +181,14 @@ class Migrating:
                 return estimate(self._folder, view, target, client, options)
             if client is not None or not is_cut_from(view.generation, *astuple(target)):
                 _check_client(client)
+            if queries is not None and judgements is not None:
+                evaluated = partial(self._evaluated, queries, judgements)
+                # Before anything is embedded: what is wrong with the judgements is found now.
+                with self._kind().open(self._folder.path, read_only=True) as before:
+                    old = evaluated(before, old_client or client)
             opened = open_new(self._folder, view, target, self._kind())
-
-        def compare(new: Any) -> tuple[Any, Any]:
-            # The room of evaluation is above this one, so it is looked up when it is needed.
-            evaluate = import_module("ctxembed").evaluate
-            old = evaluate(self, queries, judgements, client=client if old_client is None else old_client)
-            return old, evaluate(new, queries, judgements, client=client)
-
         with contextlib.closing(opened) as new:
+            comparison = None if evaluated is None else Comparison(old, partial(evaluated, new, client), accept)
             return self._run(
                 new,
                 client,
@@ -190,9 +197,17 @@ class Migrating:
                 control=control,
                 signals=signals,
                 keep=keep_old,
-                compare=None if queries is None else compare,
-                accept=accept,
+                comparison=comparison,
             )
+
+    def _evaluated(
+        self, queries: Mapping[str, Any], judgements: Mapping[str, Any], collection: Any, client: Any
+    ) -> Any:
+        """Evaluate one generation as it is searched by texts."""
+        evaluate = import_module("ctxembed").evaluate  # its room is above this one
+        variant = "asymmetric" if collection.encoding_format == "base64_binary" else "int8"
+        kept = f"{self._folder.path}.eval"
+        return evaluate(collection, queries, judgements, client=client, variants=[variant], keep=kept)
 
     def rollback(
         self,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ctxembed._models import EncodingFormat
     from ctxembed._results import Usage
 
-__all__ = ["Migration", "Target", "estimate", "open_new", "target_of"]
+__all__ = ["Comparison", "Migration", "Target", "estimate", "open_new", "target_of"]
 
 _PASSES: Final = 3
 """Passes over the documents while writers may change them. A last one keeps them out."""
@@ -187,6 +187,25 @@ def _documents(view: View) -> Iterator[Document]:
         yield Document(document.id, document.chunks)
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is compared before the switch.
+
+    Parameters
+    ----------
+    old : Evaluation
+        Of the old generation.
+    evaluate_new : callable
+        Returns that of the new one.
+    accept : callable or None
+        Called with both. The switch is made if the result is true.
+    """
+
+    old: Any
+    evaluate_new: Callable[[], Any]
+    accept: Callable[[Any, Any], object] | None
+
+
 class Migration:
     """One call that fills a generation and switches to it.
 
@@ -231,20 +250,17 @@ class Migration:
         self._embedded = self._unchanged = 0
         self._usage = NO_USAGE
         self._spent = Decimal(0)
+        self._compared: tuple[Any, Any] | None = None
 
-    def run(
-        self, *, keep: bool, compare: Callable[[Any], tuple[Any, Any]] | None = None, accept: Any = None
-    ) -> MigrationReport:
+    def run(self, *, keep: bool, comparison: Comparison | None = None) -> MigrationReport:
         """Fill the generation and switch to it.
 
         Parameters
         ----------
         keep : bool
             Whether the vectors of now are kept.
-        compare : callable or None
-            Returns the evaluations of the old and of the new generation.
-        accept : callable or None
-            Called with both. The switch is made if the result is true.
+        comparison : Comparison or None
+            What is compared before.
         """
         for _ in range(_PASSES):
             with contextlib.closing(View(self._folder)) as view:
@@ -253,18 +269,17 @@ class Migration:
                 stopped = self._fill(view)
             if stopped is not None:
                 return self._report(stopped)
-        comparison = None
-        if compare is not None:
-            comparison = compare(self._new)
-            if accept is not None and not accept(*comparison):
-                return replace(self._report("not accepted"), comparison=comparison)
+        if comparison is not None:
+            self._compared = comparison.old, comparison.evaluate_new()
+            if comparison.accept is not None and not comparison.accept(*self._compared):
+                return self._report("not accepted")
         with self._writer() as store, contextlib.closing(View(self._folder)) as view:
             if not self._has_all(view):
                 stopped = self._fill(view)
                 if stopped is not None:
-                    return replace(self._report(stopped), comparison=comparison)
+                    return self._report(stopped)
             self._switch(store, view, keep=keep)
-        return replace(self._report(None), switched=True, comparison=comparison)
+        return replace(self._report(None), switched=True)
 
     def _report(self, stopped: str | None) -> MigrationReport:
         return self.target.report(
@@ -276,6 +291,7 @@ class Migration:
             requests=self._usage.requests,
             tokens=self._usage.total_tokens or 0,
             cost_usd=self._usage.cost_usd,
+            comparison=self._compared,
         )
 
     def _has_all(self, view: View) -> bool:
