@@ -23,6 +23,7 @@ from ctxembed._cli.app import (
     check_options,
     load_counter,
     load_embedder,
+    parse_path,
 )
 from ctxembed._cli.errors import IncompleteError, error_text, request_error
 from ctxembed._cli.output import check_stdout, write, write_json, write_message
@@ -72,6 +73,15 @@ def migrate(
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for an API that is down.")] = 300.0,
     base_url: BaseUrlOption = None,
     embedder: EmbedderOption = None,
+    queries: Annotated[
+        Path | None, typer.Option(parser=parse_path, metavar="FILE", help="Judged queries, as of `eval`.")
+    ] = None,
+    judgements: Annotated[
+        Path | None, typer.Option(parser=parse_path, metavar="FILE", help="Their judgements: old and new are compared.")
+    ] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(help="Switch only if nDCG@10 falls by no more than this (default: in any case).")
+    ] = None,
     *,
     allow_insecure: InsecureOption = False,
     split_long: Annotated[
@@ -104,6 +114,13 @@ def migrate(
             raise typer.BadParameter("--abandon and --delete-old stand alone")
         _delete(collection, abandon=abandon, as_json=as_json)
         return
+    if (queries is None) != (judgements is None) or (max_loss is not None and queries is None):
+        raise typer.BadParameter("--queries and --judgements are needed together, and for --max-loss")
+    judged: dict[str, Any] = {"queries": None, "judgements": None}
+    if queries is not None and judgements is not None:
+        from ctxembed._evaluation.reading import read_judgements, read_queries
+
+        judged = {"queries": read_queries(queries), "judgements": read_judgements(judgements)}
     local = None
     if from_stored and (embedder is not None or dry_run):
         raise typer.BadParameter("--from-stored sends nothing, and has no price: leave --embedder and --dry-run out")
@@ -137,8 +154,8 @@ def migrate(
         report = job.run(
             opened._migrate,  # noqa: SLF001
             model, None if from_stored else sender, dimensions=dimensions, encoding_format=encoding_format,
-            dry_run=dry_run, keep_old=keep_old, options=options, queries=None, judgements=None, old_client=None,
-            accept=None,
+            dry_run=dry_run, keep_old=keep_old, options=options, **judged, old_client=None,
+            accept=None if max_loss is None else partial(_is_accepted, max_loss),
         )  # fmt: skip
         job.finish(report, keep_old=keep_old, exact=tokenizer is not None)
 
@@ -175,6 +192,10 @@ def rollback(
             keep_new=keep_new,
         )
         job.finish(report, keep_old=keep_new, exact=False)
+
+
+def _is_accepted(max_loss: float, old: Any, new: Any) -> bool:
+    return bool(new.table[0][new.headline] >= old.table[0][old.headline] - max_loss)
 
 
 def _delete(collection: Path, *, abandon: bool, as_json: bool) -> None:
@@ -278,7 +299,14 @@ class _Job:
             fields = {
                 name: value for name, value in asdict(report).items() if name not in ("usage", "comparison", "cost_usd")
             }
-            self._event("end", collection=str(self._path), **fields, cost_usd=cost)
+            compared = None if report.comparison is None else [found.to_dict() for found in report.comparison]
+            self._event("end", collection=str(self._path), **fields, cost_usd=cost, comparison=compared)
+        elif report.comparison is not None:
+            for when, found in zip(("before", "after"), report.comparison, strict=True):
+                [row] = found.table
+                low, high = row["intervals"][found.headline]
+                shown = f"{found.headline.replace('ndcg', 'nDCG')} {row[found.headline]:.3f} ({low:.3f} to {high:.3f})"
+                write(f"{when}: {shown}, {found.model} as {row['variant']}, {found.queries:,} queries")
         if report.stopped == "dry run":
             if not self._as_json:
                 counted = "counted" if exact else "estimated with a margin"
