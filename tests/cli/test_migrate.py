@@ -8,7 +8,8 @@ import subprocess
 import time
 
 import pytest
-from ctxembed import Collection
+from ctxembed import Client, Collection
+from ctxembed._cli.queries import open_embedder
 
 from tests.cli.process import DOCUMENTS, command, environment, paid_of, requests_of, write_documents
 
@@ -173,6 +174,23 @@ def test_a_migration_that_is_stopped_goes_on_with_what_was_written_since(fresh_s
         assert len(opened) == len(MANY)
         assert "late" in opened
         assert "0" not in opened
+
+
+def test_the_questions_of_a_long_process_follow_the_switch(collection, server, monkeypatch):
+    monkeypatch.setenv("PERPLEXITY_API_KEY", "k")
+    with (
+        Collection.open(collection, read_only=True) as reader,
+        open_embedder(reader, None, server.base_url, None, allow_insecure=False) as source,
+        Client(api_key="k", base_url=server.base_url) as client,
+    ):
+        before = reader.search("a silver fish", 1, client=source)
+        with Collection.open(collection) as writer:
+            assert writer.migrate(NEW, client).switched
+        assert reader.search("a silver fish", 1, client=source) == before
+        reader.refresh()
+        after = reader.search("a silver fish", 1, client=source)
+        assert after == reader.search("a silver fish", 1, client=client)
+        assert after[0].score != before[0].score
 
 
 def test_a_local_model_moves_a_collection_without_a_key(ctxembed, collection):

@@ -347,6 +347,19 @@ def test_another_model_is_refused_while_one_is_under_way(path, col):
     assert col.migrate(NEW, NewEmbedder(), dimensions=256).switched
 
 
+def test_vectors_of_another_space_than_those_before_are_refused(path, col):
+    with pytest.raises(RuntimeError, match="the power is gone"):
+        migrated(col, Stopping(3, fail))
+    elsewhere = NewEmbedder()
+    elsewhere.space = "elsewhere"
+    with pytest.raises(
+        SpaceError, match=r"generations/000002 holds vectors of the space 'new', and these are of 'elsewhere'"
+    ):
+        migrated(col, elsewhere)
+    assert (col.model, under_way(col)) == (OLD, 10)
+    assert migrated(col).switched
+
+
 def test_documents_that_cannot_be_embedded_keep_the_old_vectors(path, col, server):
     col.ingest([Document("long", ["word " * 9_000]), Document("bad", ["a <|chunk_sep|> b"])], OldEmbedder())
     with Client(api_key="k", base_url=server.base_url) as client:
