@@ -422,10 +422,13 @@ def test_a_vector_that_was_damaged_since_it_was_stored_is_found_before_the_switc
     assert contents(col) == contents_of(LEFT)
 
 
-@pytest.mark.parametrize("mode", ["kill", "torn", "no-space", "io-error"])
-def test_a_migration_that_fails_at_any_change_of_a_file_is_made_again(tmp_path, mode):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("mode", "stride"), [("kill", 17), ("torn", 37), ("no-space", 37), ("io-error", 37), ("disk-full", 37)]
+)
+def test_a_migration_that_fails_at_any_change_of_a_file_is_made_again(tmp_path, mode, stride):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.collection.migrate_steps", mode, "--folder", str(tmp_path), "--stride=11"],
+        [sys.executable, "-m", "tests.collection.migrate_steps", mode, "--folder", str(tmp_path), f"--stride={stride}"],
         env={**os.environ, "LD_PRELOAD": str(build_faults(tmp_path)), "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
