@@ -106,7 +106,9 @@ ROOMS = {
         "IngestProgress",
         "ExportReport",
         "FailedDocument",
+        "MigrationReport",
         "NearDuplicate",
+        "StoredGeneration",
         "CollectionStats",
     ),
     "Errors": (

@@ -121,7 +121,9 @@ if TYPE_CHECKING:
         Hit,
         IngestProgress,
         IngestReport,
+        MigrationReport,
         NearDuplicate,
+        StoredGeneration,
     )
     from ctxembed._planning.chunking import Chunks, chunk
     from ctxembed._planning.document_key import document_key
@@ -185,6 +187,7 @@ __all__ = [
     "Limits",
     "LocalLimiter",
     "Matches",
+    "MigrationReport",
     "MissingKeyError",
     "MissingShardsError",
     "Model",
@@ -208,6 +211,7 @@ __all__ = [
     "SocketLimiter",
     "SpaceError",
     "SplitDocuments",
+    "StoredGeneration",
     "Stream",
     "Timeouts",
     "TokenCounter",
@@ -286,7 +290,9 @@ _LATE = {
         "Hit",
         "IngestProgress",
         "IngestReport",
+        "MigrationReport",
         "NearDuplicate",
+        "StoredGeneration",
     ),
     "ctxembed._planning.chunking": ("Chunks", "chunk"),
     "ctxembed._planning.document_key": ("document_key",),
