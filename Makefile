@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip install -q --no-compile --disable-pip-version-check
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal --durations=10
 PATHS := $(BIN)/python -c 'from ctxembed._core import isa_paths; print(isa_paths())'
+NAMES := $(BIN)/python -c 'from ctxembed._core import isa_names; print(*isa_names())'
 # Python sources, as ruff sees them.
 SOURCES := python tests benches
 
@@ -95,7 +96,7 @@ NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_fil
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
 	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser --ignore=tests/scale
-	@for isa in scalar avx2 avx512; do \
+	@for isa in $$($(NAMES)); do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
 		else \

@@ -40,9 +40,11 @@ impl Kernels for Asymmetric {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx | Isa::Avx512 => 4,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => 16,
-            Isa::Scalar => usize::MAX,
+            _ => usize::MAX,
         }
     }
 

@@ -72,6 +72,7 @@ impl Kernels for Dot {
     fn block_bytes(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
             // Almost no row is copied to a panel, and CPUs with AMX have 2 MB of L2 cache a core.
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx => 256 << 10,
             _ => 128 << 10,
         }
@@ -79,9 +80,11 @@ impl Kernels for Dot {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx => 3,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx2 => 4,
-            Isa::Scalar => usize::MAX,
+            _ => usize::MAX,
         }
     }
 

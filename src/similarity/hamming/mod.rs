@@ -37,9 +37,11 @@ impl Kernels for Hamming {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::hamming()) {
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx | Isa::Avx512 => 4,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => 8,
-            Isa::Scalar => usize::MAX,
+            _ => usize::MAX,
         }
     }
 
