@@ -4,6 +4,8 @@
 //! `scalar|neon|neon-dotprod|neon-i8mm` on aarch64) can lower the choice, never raise it, so that no setting makes a
 //! process run an instruction that the CPU lacks.
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
