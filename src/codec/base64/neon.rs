@@ -42,10 +42,12 @@ const fn values_from(first: usize) -> [u8; 64] {
     table
 }
 
-/// A table of 64 bytes in four registers.
+/// A table of 64 bytes in four registers. The compiler is kept from knowing its contents: it would load the registers
+/// anew for each block.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load(table: &[u8; 64]) -> uint8x16x4_t {
+    let table = std::hint::black_box(table);
     // SAFETY: the table is 64 bytes, four registers.
     unsafe { vld1q_u8_x4(table.as_ptr()) }
 }
@@ -112,46 +114,65 @@ fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     // A shorter text would leave bytes of `out` unwritten.
     let Some((text, last)) = text.split_at_checked(quads * 4) else { return false };
     let (out, rest) = out.split_at_mut(quads * 3);
-    if !scalar::decode_well_formed(last, rest) {
+    if !scalar::decode_last(last, rest) {
         return false;
+    }
+    if quads < CHARS / 4 {
+        return scalar::decode_well_formed(text, out);
     }
     let tables = Tables { low: load(&LOW), high: load(&HIGH) };
     let mut found = vdupq_n_u8(0);
     for (block, target) in text.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
         found = vorrq_u8(found, tables.decode(block, target));
     }
-    if !text.len().is_multiple_of(CHARS) {
-        // What is left is part of the last 64 characters: those before are decoded again.
-        let (Some(block), Some(target)) = (text.last_chunk(), out.last_chunk_mut()) else {
-            return scalar::decode_well_formed(text, out);
-        };
+    // What is left is part of the last 64 characters: those before are decoded again.
+    if !text.len().is_multiple_of(CHARS)
+        && let (Some(block), Some(target)) = (text.last_chunk(), out.last_chunk_mut())
+    {
         found = vorrq_u8(found, tables.decode(block, target));
     }
-    vmaxvq_u8(found) < 64
+    vmaxvq_u8(found) & INVALID == 0
 }
 
-/// Append the encoding of whole blocks of `bytes` and return how many bytes were read.
+/// 48 bytes to 64 characters.
+#[inline]
+#[target_feature(enable = "neon")]
+fn encode(letters: uint8x16x4_t, bytes: &[u8; BYTES], out: &mut [MaybeUninit<u8>; CHARS]) {
+    let six = vdupq_n_u8(0b11_1111);
+    // SAFETY: `bytes` is 48 bytes.
+    let uint8x16x3_t(x, y, z) = unsafe { vld3q_u8(bytes.as_ptr()) };
+    // xxxxxxxx yyyyyyyy zzzzzzzz to four fields of six bits.
+    let fields = [
+        vshrq_n_u8::<2>(x),
+        vandq_u8(vsliq_n_u8::<4>(vshrq_n_u8::<4>(y), x), six),
+        vandq_u8(vsliq_n_u8::<2>(vshrq_n_u8::<6>(z), y), six),
+        vandq_u8(z, six),
+    ];
+    let [a, b, c, d] = fields.map(|field| vqtbl4q_u8(letters, field));
+    // SAFETY: `out` is 64 bytes.
+    unsafe { vst4q_u8(out.as_mut_ptr().cast(), uint8x16x4_t(a, b, c, d)) };
+}
+
+/// Append the encoding of the whole triples of `bytes`, if they fill a block, and return how many bytes were read.
 #[target_feature(enable = "neon")]
 pub(super) fn encode_prefix(bytes: &[u8], out: &mut Vec<u8>) -> usize {
-    let letters = load(&LETTER);
-    let six = vdupq_n_u8(0b11_1111);
-    let blocks = bytes.as_chunks::<BYTES>().0;
-    out.reserve(bytes.len().div_ceil(3) * 4);
-    for (block, target) in blocks.iter().zip(out.spare_capacity_mut().as_chunks_mut::<CHARS>().0) {
-        // SAFETY: `block` is 48 bytes.
-        let uint8x16x3_t(x, y, z) = unsafe { vld3q_u8(block.as_ptr()) };
-        // xxxxxxxx yyyyyyyy zzzzzzzz to four fields of six bits.
-        let fields = [
-            vshrq_n_u8::<2>(x),
-            vandq_u8(vsliq_n_u8::<4>(vshrq_n_u8::<4>(y), x), six),
-            vandq_u8(vsliq_n_u8::<2>(vshrq_n_u8::<6>(z), y), six),
-            vandq_u8(z, six),
-        ];
-        let [a, b, c, d] = fields.map(|field| vqtbl4q_u8(letters, field));
-        // SAFETY: `target` is 64 bytes.
-        unsafe { vst4q_u8(target.as_mut_ptr().cast(), uint8x16x4_t(a, b, c, d)) };
+    let triples = bytes.len() / 3;
+    if triples < BYTES / 3 {
+        return 0;
     }
-    // SAFETY: the capacity reserved has room for all blocks, so the loop wrote 64 bytes for each of them.
-    unsafe { out.set_len(out.len() + blocks.len() * CHARS) };
-    blocks.len() * BYTES
+    out.reserve(bytes.len().div_ceil(3) * 4);
+    let letters = load(&LETTER);
+    let (bytes, target) = (&bytes[..triples * 3], &mut out.spare_capacity_mut()[..triples * 4]);
+    for (block, target) in bytes.as_chunks().0.iter().zip(target.as_chunks_mut().0) {
+        encode(letters, block, target);
+    }
+    // What is left is part of the last 48 bytes: those before are encoded again.
+    if !bytes.len().is_multiple_of(BYTES)
+        && let (Some(block), Some(target)) = (bytes.last_chunk(), target.last_chunk_mut())
+    {
+        encode(letters, block, target);
+    }
+    // SAFETY: the blocks cover all of `target`, the first characters of the spare capacity.
+    unsafe { out.set_len(out.len() + triples * 4) };
+    bytes.len()
 }

@@ -28,25 +28,31 @@ pub(super) fn run<T: Task>(task: T) -> T::Output {
 #[target_feature(enable = "neon")]
 fn find(block: &[u8; BLOCK]) -> Found {
     // SAFETY: `block` is 64 bytes.
-    let uint8x16x4_t(a, b, c, d) = unsafe { vld4q_u8(block.as_ptr()) };
+    let uint8x16x4_t(a, b, c, d) = unsafe { vld1q_u8_x4(block.as_ptr()) };
     let registers = [a, b, c, d];
-    let any = |[a, b, c, d]: [uint8x16_t; 4]| vorrq_u8(vorrq_u8(a, b), vorrq_u8(c, d));
-    let is = |register, byte| vceqq_u8(register, vdupq_n_u8(byte));
-    let escapes = registers.map(|register| {
-        let low = vcltq_u8(register, vdupq_n_u8(0x20));
-        vorrq_u8(low, vorrq_u8(is(register, b'"'), is(register, b'\\')))
-    });
-    // One bit for each of the three questions, so that one reduction decides them.
-    let (escape, less_than) = (any(escapes), any(registers.map(|register| is(register, b'<'))));
-    let flags = vbslq_u8(vdupq_n_u8(1), escape, vbslq_u8(vdupq_n_u8(2), less_than, any(registers)));
-    let halves = vreinterpretq_u64_u8(flags);
-    let flags = vgetq_lane_u64::<0>(halves) | vgetq_lane_u64::<1>(halves);
-    let has = |bit: u8| flags & u64::from_ne_bytes([bit; 8]) != 0;
-    let [a, b, c, d] = escapes;
+    let any = |[a, b, c, d]: [uint8x16_t; 4]| vmaxvq_u8(vorrq_u8(vorrq_u8(a, b), vorrq_u8(c, d)));
     Found {
         // Few blocks have any.
-        escapes: if has(1) { vget_lane_u64::<0>(vreinterpret_u64_u8(high_bits(uint8x16x4_t(a, b, c, d)))) } else { 0 },
-        less_than: has(2),
-        non_ascii: has(0x80),
+        escapes: if any(registers.map(|register| escape(register))) == 0 { 0 } else { escapes(block) },
+        less_than: any(registers.map(|register| vceqq_u8(register, vdupq_n_u8(b'<')))) != 0,
+        non_ascii: any(registers) >= 0x80,
     }
+}
+
+/// Bytes that need an escape.
+#[inline]
+#[target_feature(enable = "neon")]
+fn escape(bytes: uint8x16_t) -> uint8x16_t {
+    let is = |byte| vceqq_u8(bytes, vdupq_n_u8(byte));
+    vorrq_u8(vcltq_u8(bytes, vdupq_n_u8(0x20)), vorrq_u8(is(b'"'), is(b'\\')))
+}
+
+/// A bit a byte that needs an escape.
+#[inline]
+#[target_feature(enable = "neon")]
+fn escapes(block: &[u8; BLOCK]) -> u64 {
+    // SAFETY: `block` is 64 bytes.
+    let uint8x16x4_t(a, b, c, d) = unsafe { vld4q_u8(block.as_ptr()) };
+    let bits = high_bits(uint8x16x4_t(escape(a), escape(b), escape(c), escape(d)));
+    vget_lane_u64::<0>(vreinterpret_u64_u8(bits))
 }
