@@ -1,0 +1,95 @@
+//! Kernels to count instructions of: `instructions KERNEL PATH ROWS` runs one on so many vectors of 1,024 dimensions,
+//! and `instructions` lists the kernels, each with the number of results for a row. The rows are made before, all of
+//! them every time, so that two runs differ by what the kernel does for the rows that one has more.
+//!
+//! `python -m benches.instructions` counts with an emulator of aarch64.
+
+use std::hint::black_box;
+
+use ctxembed::isa::Isa;
+use ctxembed::similarity::asymmetric::Asymmetric;
+use ctxembed::similarity::dot::Dot;
+use ctxembed::similarity::hamming::Hamming;
+use ctxembed::similarity::{Batches as _, Kernels, Matrix};
+
+const DIMENSIONS: usize = 1024;
+/// Most rows that can be asked for.
+const ROWS: usize = 512;
+/// Queries of a batch search.
+const MANY: usize = 64;
+
+/// A kernel on a path, over a number of rows.
+type Run = fn(Isa, usize);
+
+/// Names, results for a row, and kernels.
+const KERNELS: &[(&str, usize, Run)] = &[
+    ("hamming-1", 1, |isa, rows| scores::<Hamming>(isa, &bytes(DIMENSIONS / 8), &bytes(ROWS * DIMENSIONS / 8), rows)),
+    ("hamming-64", MANY, |isa, rows| {
+        scores::<Hamming>(isa, &bytes(MANY * DIMENSIONS / 8), &bytes(ROWS * DIMENSIONS / 8), rows);
+    }),
+    ("int8-1", 1, |isa, rows| scores::<Dot>(isa, &int8(DIMENSIONS), &int8(ROWS * DIMENSIONS), rows)),
+    ("int8-64", MANY, |isa, rows| scores::<Dot>(isa, &int8(MANY * DIMENSIONS), &int8(ROWS * DIMENSIONS), rows)),
+    ("int8-norms", 1, |isa, rows| {
+        let (data, mut out) = (int8(ROWS * DIMENSIONS), vec![0; rows]);
+        Dot::squared_norms(isa, Matrix::whole(&data[..rows * DIMENSIONS], DIMENSIONS), black_box(&mut out));
+    }),
+    ("asymmetric-1", 1, |isa, rows| {
+        scores::<Asymmetric>(isa, &int8(DIMENSIONS), &bytes(ROWS * DIMENSIONS / 8), rows);
+    }),
+    ("asymmetric-64", MANY, |isa, rows| {
+        scores::<Asymmetric>(isa, &int8(MANY * DIMENSIONS), &bytes(ROWS * DIMENSIONS / 8), rows);
+    }),
+];
+
+/// Scores of all queries with the first rows, by the kernels that a search of so many queries uses.
+fn scores<K: Kernels>(isa: Isa, queries: &[K::Query], data: &[K::Element], count: usize) {
+    let width = data.len() / ROWS;
+    let rows = Matrix::whole(&data[..count * width], width);
+    let number = queries.len() / (width * K::RATIO);
+    let stride = count.next_multiple_of(K::GROUP);
+    if number < K::panel_from(isa) {
+        let mut out = vec![0; count];
+        for query in queries.chunks_exact(width * K::RATIO) {
+            K::rows(isa, query, rows, black_box(&mut out));
+        }
+        return;
+    }
+    let packed = K::pack_queries(isa, queries, width * K::RATIO).expect("memory");
+    let (mut panel, mut out) = (vec![], vec![0; packed.size() * stride]);
+    K::pack_rows(isa, rows, &mut panel).expect("memory");
+    for batch in 0..packed.count() {
+        K::panel(isa, rows, &panel, &packed, batch, black_box(&mut out), stride);
+    }
+}
+
+/// Well-mixed bytes, the same in every run.
+fn bytes(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// Values without -128, as embeddings are.
+fn int8(length: usize) -> Vec<i8> {
+    bytes(length).into_iter().map(|byte| byte.cast_signed().max(-127)).collect()
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.is_empty() {
+        for (name, results, _) in KERNELS {
+            println!("{name} {results}");
+        }
+        return;
+    }
+    let [name, path, rows] = arguments.as_slice() else { panic!("expected KERNEL PATH ROWS, got {arguments:?}") };
+    let (_, _, run) = KERNELS.iter().find(|(known, _, _)| known == name).expect("a kernel of the list");
+    let isa = Isa::ALL.into_iter().find(|isa| isa.name() == path).expect("a path of this architecture");
+    assert!(isa <= Isa::dot(), "this CPU has no {path}");
+    let rows = rows.parse().expect("a number of rows");
+    assert!(rows <= ROWS, "{rows} rows are more than {ROWS}");
+    run(isa, rows);
+}
