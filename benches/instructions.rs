@@ -5,7 +5,10 @@
 //! `python -m benches.instructions` counts with an emulator of aarch64.
 
 use std::hint::black_box;
+use std::mem::MaybeUninit;
 
+use ctxembed::codec::response::{self, Expected, SliceRows};
+use ctxembed::codec::{Encoding, base64, bits};
 use ctxembed::isa::Isa;
 use ctxembed::similarity::asymmetric::Asymmetric;
 use ctxembed::similarity::dot::Dot;
@@ -39,7 +42,72 @@ const KERNELS: &[(&str, usize, Run)] = &[
     ("asymmetric-64", MANY, |isa, rows| {
         scores::<Asymmetric>(isa, &int8(MANY * DIMENSIONS), &bytes(ROWS * DIMENSIONS / 8), rows);
     }),
+    ("base64-decode-int8", 1, |isa, rows| decode(isa, DIMENSIONS, rows)),
+    ("base64-decode-bits", 1, |isa, rows| decode(isa, DIMENSIONS / 8, rows)),
+    ("base64-encode-int8", 1, |isa, rows| encode(isa, DIMENSIONS, rows)),
+    ("base64-encode-bits", 1, |isa, rows| encode(isa, DIMENSIONS / 8, rows)),
+    ("response-int8", 1, |isa, rows| respond(isa, Encoding::Int8, rows)),
+    ("response-bits", 1, |isa, rows| respond(isa, Encoding::Binary, rows)),
+    ("bits-pack", 1, |isa, rows| {
+        let (values, mut out) = (int8(ROWS * DIMENSIONS), [MaybeUninit::uninit(); DIMENSIONS / 8]);
+        for row in values.chunks_exact(DIMENSIONS).take(rows) {
+            bits::pack(isa, row, black_box(&mut out));
+        }
+    }),
+    ("bits-unpack", 1, |isa, rows| {
+        let (packed, mut out) = (bytes(ROWS * DIMENSIONS / 8), [MaybeUninit::uninit(); DIMENSIONS]);
+        for row in packed.chunks_exact(DIMENSIONS / 8).take(rows) {
+            bits::unpack_signs(isa, row, DIMENSIONS / 8, DIMENSIONS, black_box(&mut out));
+        }
+    }),
 ];
+
+/// Decode the base64 text of each row.
+fn decode(isa: Isa, width: usize, rows: usize) {
+    let mut out = vec![MaybeUninit::uninit(); width];
+    for text in &texts(width)[..rows] {
+        base64::decode_exact(isa, text, black_box(&mut out)).expect("the text is well formed");
+    }
+}
+
+/// Encode each row to base64.
+fn encode(isa: Isa, width: usize, rows: usize) {
+    let mut out = Vec::with_capacity(2 * width);
+    for row in bytes(ROWS * width).chunks_exact(width).take(rows) {
+        base64::encode_into(isa, row, black_box(&mut out));
+        out.clear();
+    }
+}
+
+/// Decode a response that has the rows as chunks of one document.
+fn respond(isa: Isa, encoding: Encoding, rows: usize) {
+    let row_bytes = encoding.row_bytes(DIMENSIONS);
+    let mut body = br#"{"object":"list","data":[{"object":"list","index":0,"data":["#.to_vec();
+    let mut ends = vec![];
+    for (index, text) in texts(row_bytes).iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        body.extend(format!(r#"{comma}{{"object":"embedding","index":{index},"embedding":""#).bytes());
+        body.extend(text);
+        body.extend(br#""}"#);
+        ends.push(body.len());
+    }
+    body.truncate(ends[rows - 1]);
+    body.extend(br#"]}],"model":"pplx-embed-context-v1-0.6b","usage":{"prompt_tokens":9,"total_tokens":9}}"#);
+    let expected = Expected { shape: Some(vec![rows]), row_bytes: Some(row_bytes), encoding };
+    let mut out = vec![MaybeUninit::new(0); ROWS * row_bytes];
+    let decoded = response::decode(isa, black_box(&body), expected, &mut SliceRows::new(&mut out));
+    assert_eq!(decoded.expect("the body is well formed").rows(), rows);
+}
+
+/// The base64 text of each row of `width` bytes.
+fn texts(width: usize) -> Vec<Vec<u8>> {
+    let encoded = |row: &[u8]| {
+        let mut text = Vec::new();
+        base64::encode_into(Isa::Scalar, row, &mut text);
+        text
+    };
+    bytes(ROWS * width).chunks_exact(width).map(encoded).collect()
+}
 
 /// Scores of all queries with the first rows, by the kernels that a search of so many queries uses.
 fn scores<K: Kernels>(isa: Isa, queries: &[K::Query], data: &[K::Element], count: usize) {

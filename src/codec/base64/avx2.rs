@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 
 use super::kernel::{Kernel, Task};
 use super::scalar;
+use crate::similarity::prefetch_ahead;
 
 const CHARS: usize = 32;
 const BYTES: usize = 24;
@@ -105,6 +106,9 @@ fn decode_block(text: &[u8; CHARS], out: &mut [MaybeUninit<u8>; BYTES]) -> __m25
 #[target_feature(enable = "avx2")]
 fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     const UNROLLED: usize = 4;
+    /// Blocks from the one that is decoded to the one whose memory is asked for. CPUs do so by themselves, but stop at the
+    /// end of a page and lose their way where a row ends.
+    const AHEAD: usize = 48;
     let triples = out.len() / 3;
     // A shorter text would leave bytes of `out` unwritten.
     let Some((quads, last)) = text.split_at_checked(triples * 4) else { return false };
@@ -118,6 +122,11 @@ fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     while let Some(block) = quads[read..].first_chunk::<{ UNROLLED * CHARS }>()
         && let Some(target) = out[written..].first_chunk_mut::<{ UNROLLED * BYTES + 8 }>()
     {
+        // Two lines of text and two of output, asked for in time.
+        for line in [0, 64] {
+            prefetch_ahead(block, AHEAD * CHARS + line);
+            prefetch_ahead(target, AHEAD * BYTES + line);
+        }
         add(decode_blocks(block, target));
         read += UNROLLED * CHARS;
         written += UNROLLED * BYTES;
