@@ -14,7 +14,7 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage crashes test-exports test-browser test-scale demo docs wheel notices clean
+	coverage crashes test-exports test-browser test-aarch64 test-scale demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -162,6 +162,10 @@ test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromi
 		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-liberation; }
 	@$(FIND_CHROMIUM) || { echo 'test-browser needs the package chromium, or CTXEMBED_CHROMIUM with its path' >&2; exit 1; }
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10 tests/browser
+
+# Needs no extension of this machine's: it builds one for aarch64.
+test-aarch64: $(VENV)/.base  ## Test kernels and Python on CPUs of aarch64, under emulation that root installs from Debian
+	tests/aarch64/run.sh
 
 # In one process: the tests share a Ray.
 test-scale: $(VENV)/.scale extension  ## Test what runs past one machine: Ray, Daft, shards, collections of workers

@@ -146,7 +146,8 @@ fn int8(length: usize) -> Vec<i8> {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo bench` adds options.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if arguments.is_empty() {
         for (name, results, _) in KERNELS {
             println!("{name} {results}");

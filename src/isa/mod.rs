@@ -141,10 +141,9 @@ impl Family {
         use std::arch::is_aarch64_feature_detected as has;
         match self {
             _ if !has!("neon") => Isa::Scalar,
-            Self::Codec | Self::Hamming => Isa::Neon,
             Self::Dot if has!("dotprod") && has!("i8mm") => Isa::NeonI8mm,
             Self::Dot if has!("dotprod") => Isa::NeonDotprod,
-            Self::Dot => Isa::Neon,
+            Self::Codec | Self::Hamming | Self::Dot => Isa::Neon,
         }
     }
 

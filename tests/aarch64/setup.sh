@@ -33,8 +33,11 @@ know_arm64() {
 
 has_library() { [ -d "$("$1" --print target-libdir --target $target 2>/dev/null)" ]; }
 
-# The compiler in use, if it has the library; or Debian's newest with the library of its package for arm64.
+# The compiler in use, with the library that rustup has for it; or Debian's with that of its package for arm64.
 rustc=$(command -v rustc || true)
+if ! has_library "${rustc:-false}" && command -v rustup >/dev/null; then
+	rustup --quiet target add $target >&2 || true
+fi
 if ! has_library "${rustc:-false}"; then
 	rustc=/usr/bin/rustc
 	if ! has_library $rustc; then

@@ -285,6 +285,7 @@ pub(super) fn panel(
 }
 
 /// Interleave queries whose sums exceed their scores by `excess` times the sum of the query.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only AVX2 has a layout of its own"))]
 pub(super) fn pack_queries(
     isa: Isa,
     queries: &[i8],
