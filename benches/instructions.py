@@ -28,6 +28,14 @@ TITLES = {
     "int8-norms": "squared norm of int8",
     "asymmetric-1": "int8 query and bits, 1 query",
     "asymmetric-64": "int8 query and bits, 64 queries",
+    "base64-decode-int8": "base64 to int8",
+    "base64-decode-bits": "base64 to bits",
+    "base64-encode-int8": "int8 to base64",
+    "base64-encode-bits": "bits to base64",
+    "response-int8": "chunk of a response, int8",
+    "response-bits": "chunk of a response, bits",
+    "bits-pack": "int8 to bits",
+    "bits-unpack": "bits to int8",
 }
 INTRODUCTION = """# Benchmarks: aarch64
 
@@ -81,7 +89,7 @@ def measure() -> dict[str, Any]:
         for path in PATHS:
             few, many = (_count(emulator, program, kernel, path, rows) for rows in ROWS)
             counts[path] = round((many - few) / (ROWS[1] - ROWS[0]) / int(results), 1)
-            print(f"{kernel:15} {path:12} {counts[path]:10,.1f}", flush=True)
+            print(f"{kernel:18} {path:12} {counts[path]:10,.1f}", flush=True)
 
     def version(*command: str) -> str:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[0]

@@ -402,7 +402,11 @@ pub(super) fn collected<'py, T: Element + Send>(
         assert_eq!(written, memory.len(), "as many values as elements");
     };
     let fill = |memory: &mut [MaybeUninit<T>]| {
-        if memory.len() <= FEW { fill(memory) } else { py.detach(|| fill(memory)) }
+        if memory.len() <= FEW {
+            fill(memory)
+        } else {
+            py.detach(|| fill(memory))
+        }
         Ok(())
     };
     // SAFETY: `fill` checks that it has written every element.
