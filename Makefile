@@ -8,12 +8,13 @@ PIP := $(BIN)/python -m pip install -q --no-compile --disable-pip-version-check
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal --durations=10
 PATHS := $(BIN)/python -c 'from ctxembed._core import isa_paths; print(isa_paths())'
+NAMES := $(BIN)/python -c 'from ctxembed._core import isa_names; print(*isa_names())'
 # Python sources, as ruff sees them.
 SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage crashes test-exports test-browser test-scale test-frameworks demo docs wheel notices clean
+	coverage crashes test-exports test-browser test-scale test-frameworks test-aarch64 demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -95,7 +96,7 @@ NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_fil
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
 	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser --ignore=tests/scale
-	@for isa in scalar avx2 avx512; do \
+	@for isa in $$($(NAMES)); do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
 		else \
@@ -161,6 +162,10 @@ test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromi
 		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-liberation; }
 	@$(FIND_CHROMIUM) || { echo 'test-browser needs the package chromium, or CTXEMBED_CHROMIUM with its path' >&2; exit 1; }
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10 tests/browser
+
+# Needs no extension of this machine's: it builds one for aarch64.
+test-aarch64: $(VENV)/.base  ## Test kernels and Python on CPUs of aarch64, under emulation that root installs from Debian
+	tests/aarch64/run.sh
 
 # In one process: the tests share a Ray.
 test-scale: $(VENV)/.scale extension  ## Test what runs past one machine: Ray, Daft, shards, collections of workers

@@ -14,6 +14,7 @@ from pathlib import Path
 import ctxembed
 import numpy as np
 import pytest
+from ctxembed._core import isa_names
 
 from . import notices
 from .codec.conftest import chunk_vectors, response, to_json
@@ -85,13 +86,12 @@ print({value.__module__ for each in found for value in each.values() if isinstan
     assert run(code) == "{'ctxembed'}"
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", isa_names())
 def test_the_environment_lowers_but_never_raises_the_instruction_set(isa):
-    order = ["scalar", "avx2", "avx512", "amx"]
     code = "from ctxembed._core import isa_paths; print(*[path for _, path in isa_paths()])"
     native = run(code, CTXEMBED_ISA="").split()
     lowered = run(code, CTXEMBED_ISA=isa).split()
-    assert lowered == [min(path, isa, key=order.index) for path in native]
+    assert lowered == [min(path, isa, key=isa_names().index) for path in native]
 
 
 def test_every_instruction_set_gives_the_same_results():
@@ -109,7 +109,7 @@ for metric, rows in (("hamming", bits), ("cosine", v), ("dot", v)):
     parts += [m.ids, m.scores]
 print(hashlib.sha256(b"".join(p.tobytes() for p in parts)).hexdigest())
 """
-    assert len({run(code, CTXEMBED_ISA=isa) for isa in ("scalar", "avx2", "avx512", "amx")}) == 1
+    assert len({run(code, CTXEMBED_ISA=isa) for isa in isa_names()}) == 1
 
 
 BODY_SHAPE = [3, 5, 1]

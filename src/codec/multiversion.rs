@@ -1,4 +1,6 @@
 //! Function multiversioning: one portable body, compiled once for each instruction set.
+//!
+//! Not on aarch64: all code for it is compiled with NEON.
 
 /// Define `$name`, which runs the best of the copies of `$portable` up to an [`Isa`](crate::isa::Isa).
 macro_rules! multiversion {

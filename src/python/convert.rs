@@ -360,16 +360,34 @@ pub(super) unsafe fn filled<'py, T: Element + Send, R: Send>(
     shape: &[usize],
     fill: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<R, Error> + Send,
 ) -> PyResult<(Bound<'py, PyAny>, R)> {
+    // SAFETY: as the caller vouches.
+    unsafe { filled_by(py, shape, |memory| detached(py, || fill(memory))) }
+}
+
+/// [`filled`], with the interpreter released only where `fill` does so.
+///
+/// # Safety
+/// As for [`filled`].
+#[expect(unsafe_code, reason = "hands fresh, unshared memory to the core as MaybeUninit")]
+unsafe fn filled_by<'py, T: Element, R>(
+    py: Python<'py>,
+    shape: &[usize],
+    fill: impl FnOnce(&mut [MaybeUninit<T>]) -> PyResult<R>,
+) -> PyResult<(Bound<'py, PyAny>, R)> {
     let (array, data) = allocate::<T>(py, shape)?;
     let length: usize = shape.iter().product();
     // SAFETY: `data` is the start of `length` elements that the array owns and nothing else refers to. MaybeUninit
     // needs no initialisation, and the array outlives the borrow, which ends in this function.
     let memory = unsafe { std::slice::from_raw_parts_mut(data.cast::<MaybeUninit<T>>(), length) };
-    let result = detached(py, || fill(memory))?;
+    let result = fill(memory)?;
     Ok((array, result))
 }
 
-/// A new array of `shape` (one or two lengths) with one element for each of `values`, with the interpreter released.
+/// Elements up to which an array is filled attached: it takes less time than to release the interpreter.
+const FEW: usize = 1 << 8;
+
+/// A new array of `shape` (one or two lengths) with one element for each of `values`; where they are many, with the
+/// interpreter released.
 pub(super) fn collected<'py, T: Element + Send>(
     py: Python<'py>,
     shape: &[usize],
@@ -382,11 +400,18 @@ pub(super) fn collected<'py, T: Element + Send>(
             written += 1;
         }
         assert_eq!(written, memory.len(), "as many values as elements");
+    };
+    let fill = |memory: &mut [MaybeUninit<T>]| {
+        if memory.len() <= FEW {
+            fill(memory)
+        } else {
+            py.detach(|| fill(memory))
+        }
         Ok(())
     };
     // SAFETY: `fill` checks that it has written every element.
     #[expect(unsafe_code, reason = "every element is written")]
-    let (array, ()) = unsafe { filled(py, shape, fill) }?;
+    let (array, ()) = unsafe { filled_by(py, shape, fill) }?;
     Ok(array)
 }
 

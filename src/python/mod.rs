@@ -29,12 +29,14 @@ use crate::isa;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     if let Err(value) = isa::ceiling() {
         return Err(pyo3::exceptions::PyValueError::new_err(format!(
-            "{}={value:?} is not an instruction set: expected scalar, avx2, avx512 or amx",
-            isa::VARIABLE
+            "{}={value:?} is not an instruction set here: expected one of {}",
+            isa::VARIABLE,
+            isa_names().join(", ")
         )));
     }
     convert::load_numpy(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(isa_names, module)?)?;
     module.add_function(wrap_pyfunction!(isa_paths, module)?)?;
     classes::register(module)?;
     catalogue::register(module)?;
@@ -44,6 +46,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     packing::register(module)?;
     tokens::register(module)?;
     Ok(())
+}
+
+/// The values of `CTXEMBED_ISA` on this architecture, from the portable path up.
+#[pyfunction]
+fn isa_names() -> Vec<&'static str> {
+    isa::Isa::ALL.map(isa::Isa::name).to_vec()
 }
 
 /// The instruction set that each family of kernels uses in this process: `[("codec", "avx2"), ...]`.

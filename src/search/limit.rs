@@ -37,7 +37,7 @@ pub(super) fn find_within(isa: Isa, scores: &[i32], inverse: &[f32], limit: Limi
     }
 }
 
-#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
+#[cfg_attr(any(target_arch = "x86_64", target_arch = "aarch64"), expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
 fn dispatch<const KIND: u8>(
     isa: Isa,
     scores: &[i32],
@@ -57,7 +57,12 @@ fn dispatch<const KIND: u8>(
         // SAFETY: no family names AVX2 unless it was detected.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { simd::avx2::<KIND>(steps, inverse_steps, whole, real, out) },
-        _ => walk::<KIND>(steps, inverse_steps, out, |scores, inverse| {
+        // SAFETY: no family names NEON unless it was detected.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unsafe {
+            neon::find::<KIND>(steps, inverse_steps, whole, real, out)
+        },
+        Isa::Scalar => walk::<KIND>(steps, inverse_steps, out, |scores, inverse| {
             let lanes = scores.iter().zip(inverse).enumerate();
             lanes.fold(0, |mask, (lane, (&score, &inverse))| {
                 mask | u32::from(meets::<KIND>(score, inverse, whole, real)) << lane
@@ -165,6 +170,49 @@ mod simd {
                 mask |= (bits.cast_unsigned() & 0xff) << (8 * half);
             }
             mask
+        })
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    #![expect(unsafe_code, reason = "loads through pointers")]
+    #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
+
+    use std::arch::aarch64::*;
+
+    use super::{AT_LEAST, AT_MOST, Positions, STEP, walk};
+
+    #[target_feature(enable = "neon")]
+    pub(super) fn find<const KIND: u8>(
+        steps: &[[i32; STEP]],
+        inverse: &[[f32; STEP]],
+        whole: i32,
+        real: f32,
+        out: &mut Positions,
+    ) -> usize {
+        let (whole, real) = (vdupq_n_s32(whole), vdupq_n_f32(real));
+        let bits = vcreate_u8(0x8040_2010_0804_0201);
+        walk::<KIND>(steps, inverse, out, |scores, inverse| {
+            let mut met = [vdupq_n_u32(0); STEP / 4];
+            for (met, (scores, inverse)) in
+                met.iter_mut().zip(scores.as_chunks::<4>().0.iter().zip(inverse.as_chunks::<4>().0))
+            {
+                // SAFETY: both arrays are 16 bytes, and the loads need no alignment.
+                let (scores, inverse) = unsafe { (vld1q_s32(scores.as_ptr()), vld1q_f32(inverse.as_ptr())) };
+                *met = match KIND {
+                    AT_MOST => vcleq_s32(scores, whole),
+                    AT_LEAST => vcgeq_s32(scores, whole),
+                    _ => vcgeq_f32(vmulq_f32(vcvtq_f32_s32(scores), inverse), real),
+                };
+            }
+            // All ones or zeros: the even halves of 32 bits, then of 16, are the same in a byte.
+            let low = vuzp1q_u16(vreinterpretq_u16_u32(met[0]), vreinterpretq_u16_u32(met[1]));
+            let high = vuzp1q_u16(vreinterpretq_u16_u32(met[2]), vreinterpretq_u16_u32(met[3]));
+            let bytes = vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+            let low = vaddv_u8(vand_u8(vget_low_u8(bytes), bits));
+            let high = vaddv_u8(vand_u8(vget_high_u8(bytes), bits));
+            u32::from(low) | u32::from(high) << 8
         })
     }
 }

@@ -16,6 +16,8 @@ pub mod cosine;
 pub mod dot;
 pub mod hamming;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod prefetch;
 mod queries;
 #[cfg(target_arch = "x86_64")]

@@ -155,21 +155,27 @@ macro_rules! test_blocks {
 
 /// Whether NFC leaves `text` alone, as far as single characters show: true only where all are [`is_inert`].
 pub(super) fn all_inert(isa: Isa, text: &str) -> bool {
-    let bytes = text.as_bytes();
-    #[cfg(target_arch = "x86_64")]
     match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F, BW, VL and VBMI.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Amx | Isa::Avx512 => return unsafe { avx512::all_inert(text) },
+        Isa::Amx | Isa::Avx512 => unsafe { avx512::all_inert(text) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx2 => return unsafe { avx2::all_inert(text) },
-        Isa::Scalar => {}
+        Isa::Avx2 => unsafe { avx2::all_inert(text) },
+        // SAFETY: `Isa::codec` names a path above the portable one only where the CPU has NEON.
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::all_inert(text) },
+        Isa::Scalar => scalar(text),
     }
-    let _ = isa;
+}
+
+fn scalar(text: &str) -> bool {
     text.is_ascii()
         || test_blocks!(text, |at: usize| {
-            let block = bytes[at..].iter().take(64).enumerate();
+            let block = text.as_bytes()[at..].iter().take(64).enumerate();
             block.fold(0, |mask, (i, &byte)| mask | u64::from(may_start_other(byte)) << i)
         })
 }
@@ -217,6 +223,23 @@ mod avx2 {
 
     /// See [`super::all_inert`].
     #[target_feature(enable = "avx2")]
+    pub(super) fn all_inert(text: &str) -> bool {
+        let bytes = text.as_bytes();
+        test_blocks!(text, |at: usize| {
+            let block = load(&bytes[at..]);
+            // As `may_start_other`.
+            within(block, 0xCC, 0xFF) & !(within(block, 0xE4, 0xE9) | within(block, 0xEB, 0xEC))
+        })
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::super::simd::neon::{load, within};
+    use super::is_inert;
+
+    /// See [`super::all_inert`].
+    #[target_feature(enable = "neon")]
     pub(super) fn all_inert(text: &str) -> bool {
         let bytes = text.as_bytes();
         test_blocks!(text, |at: usize| {

@@ -2,7 +2,7 @@
 
 use super::byte_masks::{BLOCKS, KINDS, Kind, LANES, Window, kind, present};
 use super::class_counts::{ClassCounts, Runs};
-use super::letter_pairs::{BY_BYTES, ROWS, symbol, weight};
+use super::letter_pairs::{BY_BYTES, symbol, weight};
 use crate::isa::Isa;
 
 /// The pass itself. `$masks` maps the start of a block to the masks of its bytes (those of the kinds beyond ASCII may be
@@ -38,19 +38,22 @@ macro_rules! scan {
 
 /// Add the classes of `bytes` to `counts`, and return the sum of the weights of the letter pairs.
 pub(super) fn scan(isa: Isa, bytes: &[u8], counts: &mut ClassCounts) -> u64 {
-    #[cfg(target_arch = "x86_64")]
     match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` and `Isa::hamming` name this path only where the CPU has AVX-512 F, BW, VL, VBMI and
         // VPOPCNTDQ.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Amx | Isa::Avx512 if Isa::hamming() == Isa::Avx512 => return unsafe { avx512::scan(bytes, counts) },
+        Isa::Amx | Isa::Avx512 if Isa::hamming() == Isa::Avx512 => unsafe { avx512::scan(bytes, counts) },
         // SAFETY: a path above the portable one is named only where the CPU has AVX2 and POPCNT.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
-        Isa::Avx2 | Isa::Amx | Isa::Avx512 => return unsafe { avx2::scan(bytes, counts) },
-        Isa::Scalar => {}
+        Isa::Avx2 | Isa::Amx | Isa::Avx512 => unsafe { avx2::scan(bytes, counts) },
+        // SAFETY: a path above the portable one is named only where the CPU has NEON.
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::scan(bytes, counts) },
+        Isa::Scalar => scalar(bytes, counts),
     }
-    let _ = isa;
-    scalar(bytes, counts)
 }
 
 fn scalar(bytes: &[u8], counts: &mut ClassCounts) -> u64 {
@@ -93,7 +96,7 @@ fn weigh(bytes: &[u8]) -> u64 {
 }
 
 /// The masks of a block of bytes, by the `within` and `equal` in scope.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! masks {
     ($chars:expr, $present:expr, $non_ascii:expr) => {{
         let chars = $chars;
@@ -137,7 +140,7 @@ macro_rules! masks {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::super::letter_pairs::WEIGHTS;
+    use super::super::letter_pairs::{ROWS, WEIGHTS};
     use super::super::simd::avx512::{equal, load, splat, within};
     use super::*;
 
@@ -190,6 +193,23 @@ mod avx2 {
 
     /// See [`super::scan`].
     #[target_feature(enable = "avx2,popcnt")]
+    pub(super) fn scan(bytes: &[u8], counts: &mut ClassCounts) -> u64 {
+        scan!(bytes, counts, |at: usize| {
+            let (here, next) = (load(&bytes[at..]), load(&bytes[at + 1..]));
+            let masks = masks!(here, present(bytes.len() - at), high_bits(here));
+            (masks, same(here, next) & present(bytes.len() - at - 1))
+        });
+        weigh(bytes)
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::super::simd::neon::{equal, high_bits, load, same, within};
+    use super::*;
+
+    /// See [`super::scan`].
+    #[target_feature(enable = "neon")]
     pub(super) fn scan(bytes: &[u8], counts: &mut ClassCounts) -> u64 {
         scan!(bytes, counts, |at: usize| {
             let (here, next) = (load(&bytes[at..]), load(&bytes[at + 1..]));

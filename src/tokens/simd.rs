@@ -91,3 +91,56 @@ pub(super) mod avx2 {
         same(bytes, [byte, byte])
     }
 }
+
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon {
+    #![expect(unsafe_code, reason = "raw loads; each names the array that guards it")]
+
+    use std::arch::aarch64::*;
+
+    /// Register `i` has bytes `i`, `i + 4`, `i + 8`...: the order in which a mask takes the fewest instructions.
+    pub(in super::super) type Block = [uint8x16_t; 4];
+
+    /// The first 64 of `bytes`; where there are fewer, zeros follow.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(in super::super) fn load(bytes: &[u8]) -> Block {
+        let mut padded = [0; 64];
+        let block = bytes.first_chunk().unwrap_or_else(|| {
+            padded[..bytes.len()].copy_from_slice(bytes);
+            &padded
+        });
+        let block: &[u8; 64] = block;
+        // SAFETY: `block` is 64 bytes.
+        let uint8x16x4_t(a, b, c, d) = unsafe { vld4q_u8(block.as_ptr()) };
+        [a, b, c, d]
+    }
+
+    /// The high bit of each byte.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(in super::super) fn high_bits([a, b, c, d]: Block) -> u64 {
+        vget_lane_u64::<0>(vreinterpret_u64_u8(crate::isa::neon::high_bits(uint8x16x4_t(a, b, c, d))))
+    }
+
+    /// Bytes that are the same in both blocks.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(in super::super) fn same(a: Block, b: Block) -> u64 {
+        high_bits(std::array::from_fn(|i| vceqq_u8(a[i], b[i])))
+    }
+
+    /// Bytes from `low` to `high`.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(in super::super) fn within(bytes: Block, low: u8, high: u8) -> u64 {
+        let (low, span) = (vdupq_n_u8(low), vdupq_n_u8(high - low));
+        high_bits(bytes.map(|bytes| vcleq_u8(vsubq_u8(bytes, low), span)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(in super::super) fn equal(bytes: Block, byte: u8) -> u64 {
+        same(bytes, [vdupq_n_u8(byte); 4])
+    }
+}

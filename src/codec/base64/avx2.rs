@@ -1,14 +1,15 @@
 //! AVX2: 32 characters to 24 bytes a step, with shuffles as look-up tables.
 //!
 //! After Muła and Lemire, "Faster Base64 encoding and decoding using AVX2 instructions", ACM Transactions on the Web
-//! 12(3), 2018.
-#![expect(unsafe_code, reason = "raw loads and stores; each names the slice length that guards it")]
+//! 12(3), 2018; values and faults by the hashes that aqrit found, as in simdutf.
+#![expect(unsafe_code, reason = "raw loads and stores; each names the array whose length guards it")]
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::kernel::{Kernel, Task};
 use super::scalar;
+use crate::similarity::prefetch_ahead;
 
 const CHARS: usize = 32;
 const BYTES: usize = 24;
@@ -21,8 +22,7 @@ impl Kernel for Avx2 {
     #[inline(always)]
     fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
         // SAFETY: a value of this type exists, so the CPU has the feature.
-        let (read, written) = unsafe { decode_prefix(text, out) };
-        scalar::decode_well_formed(&text[read..], &mut out[written..])
+        unsafe { decode_well_formed(text, out) }
     }
 }
 
@@ -32,59 +32,120 @@ pub(super) fn run<T: Task>(task: T) -> T::Output {
     task.run(Avx2(()))
 }
 
-/// Decode whole blocks while they are valid: (characters read, bytes written).
+/// The same table for both halves of a register.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn decode_prefix(text: &[u8], out: &mut [MaybeUninit<u8>]) -> (usize, usize) {
-    // A character is valid where the two look-ups share no bit. By high nibble: 0x01 for 2, 0x02 for 3, 0x04 for 4
-    // and 6, 0x08 for 5 and 7, 0x10 for the others, bytes >= 0x80 among them. By low nibble: the bits of the high
-    // nibbles that it makes no valid character with; 0x10 always.
-    let by_low = _mm256_setr_epi8(
-        0x15, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x13, 0x1A, 0x1B, 0x1B, 0x1B, 0x1A, //
-        0x15, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x13, 0x1A, 0x1B, 0x1B, 0x1B, 0x1A,
-    );
-    let by_high = _mm256_setr_epi8(
-        0x10, 0x10, 0x01, 0x02, 0x04, 0x08, 0x04, 0x08, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, //
-        0x10, 0x10, 0x01, 0x02, 0x04, 0x08, 0x04, 0x08, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10,
-    );
-    // What to add to a character of each high nibble; '/' shares its nibble with '+', and uses entry 1.
-    let shift = _mm256_setr_epi8(
-        0, 16, 19, 4, -65, -65, -71, -71, 0, 0, 0, 0, 0, 0, 0, 0, //
-        0, 16, 19, 4, -65, -65, -71, -71, 0, 0, 0, 0, 0, 0, 0, 0,
-    );
-    // Each 32-bit lane `z y x 0` to `x y z`, twelve bytes a 128-bit half; then the halves are joined.
-    let gather = _mm256_setr_epi8(
-        2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1, //
-        2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1,
-    );
-    let join = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7);
-    let nibble = _mm256_set1_epi8(0x0F);
+fn twice(table: [u8; 16]) -> __m256i {
+    // SAFETY: the table is 16 bytes.
+    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+}
 
-    let mut blocks = 0;
-    for block in text.as_chunks::<CHARS>().0 {
-        // A store is a whole register; the next block overwrites the last eight bytes of it.
-        if out.len() - blocks * BYTES < CHARS {
-            break;
-        }
+/// Decode 32 characters to 24 bytes, which eight others follow, and a register with the high bit of each byte set where
+/// the character is not in the alphabet.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn decode(chars: __m256i) -> (__m256i, __m256i) {
+    // A character's hash is the mean, rounded up, of a number by its low nibble and of its bits from 3 up. The hash gives
+    // what to add to the character for its value, another one what makes the sum negative where it has none. The bits of
+    // the next character that the shift brings change the high nibble of a hash only, and that is not looked up. A
+    // character from 0x80 on finds zero by its low nibble, and a hash of which no entry makes the saturated sum positive.
+    let value_hash = twice([1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 15, 0, 15]);
+    let value = twice([0, 0, 0, 19, 4, 191, 191, 185, 185, 0, 16, 195, 191, 191, 185, 185]);
+    let fault_hash = twice([13, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 7, 11, 11, 11, 14]);
+    let fault = twice([128, 128, 128, 128, 207, 191, 213, 166, 181, 134, 209, 128, 177, 128, 145, 128]);
+    // Each 32-bit lane `z y x 0` to `x y z`, twelve bytes a 128-bit half; then the halves are joined.
+    let gather = twice([2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, 255, 255, 255, 255]);
+    let join = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7);
+
+    let high = _mm256_srli_epi32(chars, 3);
+    let hash = |table| _mm256_avg_epu8(_mm256_shuffle_epi8(table, chars), high);
+    let values = _mm256_add_epi8(chars, _mm256_shuffle_epi8(value, hash(value_hash)));
+    let faults = _mm256_adds_epi8(chars, _mm256_shuffle_epi8(fault, hash(fault_hash)));
+    // a * 64 + b in 16 bits (<= 4095), then ab * 4096 + cd in 32 bits (<= 2^24 - 1).
+    let pairs = _mm256_maddubs_epi16(values, _mm256_set1_epi32(0x0140_0140));
+    let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi32(0x0001_1000));
+    (_mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(quads, gather), join), faults)
+}
+
+/// Decode blocks with a store of a whole register each, so that `out` has eight bytes more than are decoded.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn decode_blocks<const TEXT: usize, const STORED: usize>(
+    text: &[u8; TEXT],
+    out: &mut [MaybeUninit<u8>; STORED],
+) -> __m256i {
+    let mut faults = _mm256_setzero_si256();
+    for (i, block) in text.as_chunks::<CHARS>().0.iter().enumerate() {
         // SAFETY: `block` is 32 bytes.
-        let chars = unsafe { _mm256_loadu_si256(block.as_ptr().cast()) };
-        let high = _mm256_and_si256(_mm256_srli_epi32(chars, 4), nibble);
-        let low = _mm256_and_si256(chars, nibble);
-        let common = _mm256_and_si256(_mm256_shuffle_epi8(by_low, low), _mm256_shuffle_epi8(by_high, high));
-        if _mm256_testz_si256(common, common) == 0 {
-            break;
-        }
-        let slash = _mm256_cmpeq_epi8(chars, _mm256_set1_epi8(b'/'.cast_signed()));
-        let values = _mm256_add_epi8(chars, _mm256_shuffle_epi8(shift, _mm256_add_epi8(high, slash)));
-        // a * 64 + b in 16 bits (<= 4095), then ab * 4096 + cd in 32 bits (<= 2^24 - 1).
-        let pairs = _mm256_maddubs_epi16(values, _mm256_set1_epi32(0x0140_0140));
-        let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi32(0x0001_1000));
-        let bytes = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(quads, gather), join);
-        // SAFETY: at least 32 bytes of `out` are left, by the check above.
-        unsafe { _mm256_storeu_si256(out[blocks * BYTES..].as_mut_ptr().cast(), bytes) };
-        blocks += 1;
+        let (bytes, fault) = decode(unsafe { _mm256_loadu_si256(block.as_ptr().cast()) });
+        let target: &mut [_] = &mut out[i * BYTES..][..CHARS];
+        // SAFETY: `target` is 32 bytes.
+        unsafe { _mm256_storeu_si256(target.as_mut_ptr().cast(), bytes) };
+        faults = _mm256_or_si256(faults, fault);
     }
-    (blocks * CHARS, blocks * BYTES)
+    faults
+}
+
+/// Decode a block and store no more than its bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn decode_block(text: &[u8; CHARS], out: &mut [MaybeUninit<u8>; BYTES]) -> __m256i {
+    // SAFETY: `text` is 32 bytes.
+    let (bytes, faults) = decode(unsafe { _mm256_loadu_si256(text.as_ptr().cast()) });
+    let (start, end) = out.split_at_mut(16);
+    // SAFETY: `start` is 16 bytes and `end` 8.
+    unsafe {
+        _mm_storeu_si128(start.as_mut_ptr().cast(), _mm256_castsi256_si128(bytes));
+        _mm_storel_epi64(end.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(bytes));
+    }
+    faults
+}
+
+/// See [`super::decode_well_formed`]: all whole quads in blocks, and a partial one by the portable path.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
+    const UNROLLED: usize = 4;
+    /// Blocks from the one that is decoded to the one whose memory is asked for. CPUs do so by themselves, but stop at the
+    /// end of a page and lose their way where a row ends.
+    const AHEAD: usize = 48;
+    let triples = out.len() / 3;
+    // A shorter text would leave bytes of `out` unwritten.
+    let Some((quads, last)) = text.split_at_checked(triples * 4) else { return false };
+    if triples < BYTES / 3 {
+        return scalar::decode_well_formed(text, out);
+    }
+    let mut faults = _mm256_setzero_si256();
+    let mut add = |other| faults = _mm256_or_si256(faults, other);
+    // A store is a whole register: what follows overwrites the last eight bytes of it.
+    let (mut read, mut written) = (0, 0);
+    while let Some(block) = quads[read..].first_chunk::<{ UNROLLED * CHARS }>()
+        && let Some(target) = out[written..].first_chunk_mut::<{ UNROLLED * BYTES + 8 }>()
+    {
+        // Two lines of text and two of output, asked for in time.
+        for line in [0, 64] {
+            prefetch_ahead(block, AHEAD * CHARS + line);
+            prefetch_ahead(target, AHEAD * BYTES + line);
+        }
+        add(decode_blocks(block, target));
+        read += UNROLLED * CHARS;
+        written += UNROLLED * BYTES;
+    }
+    while let Some(block) = quads[read..].first_chunk::<CHARS>()
+        && let Some(target) = out[written..].first_chunk_mut::<BYTES>()
+    {
+        add(decode_block(block, target));
+        read += CHARS;
+        written += BYTES;
+    }
+    let (whole, rest) = out.split_at_mut(triples * 3);
+    // What is left is part of the last 32 characters: those before are decoded again.
+    if read < quads.len()
+        && let (Some(block), Some(target)) = (quads.last_chunk(), whole.last_chunk_mut())
+    {
+        add(decode_block(block, target));
+    }
+    _mm256_movemask_epi8(faults) == 0 && scalar::decode_last(last, rest)
 }
 
 /// Append the encoding of whole blocks of `bytes` and return how many bytes were read.

@@ -8,10 +8,13 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::kernel::{Kernel, Task};
+use crate::similarity::prefetch_ahead;
 
 /// Characters and bytes of one block.
 const CHARS: usize = 64;
 const BYTES: usize = 48;
+/// Blocks from the one that is decoded to the one whose memory is asked for: see the AVX2 path.
+const AHEAD: usize = 24;
 
 /// Six-bit value of each 7-bit character, or 0x80.
 static VALUE: [u8; 128] = {
@@ -126,6 +129,8 @@ fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
         if out.len() - written < BYTES {
             return false;
         }
+        prefetch_ahead(block, AHEAD * CHARS);
+        prefetch_ahead(&out[written], AHEAD * BYTES);
         // SAFETY: `block` is 64 bytes.
         let (bytes, fault) = tables.decode(unsafe { _mm512_loadu_epi8(block.as_ptr().cast()) });
         faults = _mm512_or_si512(faults, fault);

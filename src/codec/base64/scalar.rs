@@ -59,10 +59,13 @@ pub(super) fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bo
         let [_, x, y, z] = bits.to_be_bytes();
         *triple = [x, y, z].map(MaybeUninit::new);
     }
-    if fault & INVALID != 0 {
-        return false;
-    }
-    match (rest, tail) {
+    fault & INVALID == 0 && decode_last(tail, rest)
+}
+
+/// Decode what follows the last whole quad: nothing, or a quad with padding.
+#[inline]
+pub(super) fn decode_last(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
+    match (out, text) {
         ([], []) => true,
         ([x], &[a, b, b'=', b'=']) => {
             let bits = QUAD[0][a as usize] | QUAD[1][b as usize];

@@ -6,6 +6,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::mem::MaybeUninit;
@@ -17,20 +19,20 @@ use crate::isa::Isa;
 /// written. Rows need no care: a row of a multiple of eight values ends on a byte.
 pub fn pack(isa: Isa, values: &[i8], out: &mut [MaybeUninit<u8>]) {
     assert_eq!(values.len(), out.len() * 8, "eight values a byte");
-    #[cfg(target_arch = "x86_64")]
     let done = match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Amx | Isa::Avx512 => unsafe { avx512::pack(values, out) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => unsafe { avx2::pack(values, out) },
+        // SAFETY: `Isa::codec` names a path above the portable one only where the CPU has NEON.
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::pack(values, out) },
         Isa::Scalar => 0,
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let done = {
-        let _ = isa;
-        0
     };
     scalar::pack(&values[done * 8..], &mut out[done..]);
 }
@@ -49,20 +51,20 @@ pub fn unpack_signs(isa: Isa, bits: &[u8], width: usize, dimensions: usize, out:
 }
 
 fn unpack_row(isa: Isa, bits: &[u8], out: &mut [MaybeUninit<u8>]) {
-    #[cfg(target_arch = "x86_64")]
     let done = match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Amx | Isa::Avx512 => unsafe { avx512::unpack_signs(bits, out) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => unsafe { avx2::unpack_signs(bits, out) },
+        // SAFETY: `Isa::codec` names a path above the portable one only where the CPU has NEON.
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::unpack_signs(bits, out) },
         Isa::Scalar => 0,
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let done = {
-        let _ = isa;
-        0
     };
     scalar::unpack_signs(&bits[done..], &mut out[done * 8..]);
 }
@@ -110,6 +112,7 @@ pub fn unpack<T: FromBit>(isa: Isa, bits: &[u8], width: usize, dimensions: usize
         }
     }
     check_unpacked(bits.len(), width, dimensions, out.len());
+    // NEON is among the features that all code for aarch64 is compiled with.
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]

@@ -8,6 +8,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::mem::MaybeUninit;
@@ -20,20 +22,20 @@ use crate::memory;
 
 /// Run `task` on the best path up to `isa`.
 fn run<T: Task>(isa: Isa, task: T) -> T::Output {
-    #[cfg(target_arch = "x86_64")]
     match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F and BW.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Amx | Isa::Avx512 => unsafe { avx512::run(task) },
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX2.
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
         Isa::Avx2 => unsafe { avx2::run(task) },
+        // SAFETY: `Isa::codec` names a path above the portable one only where the CPU has NEON.
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "dispatch to a target-feature function")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::run(task) },
         Isa::Scalar => task.run(scalar::Scalar),
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = isa;
-        task.run(scalar::Scalar)
     }
 }
 

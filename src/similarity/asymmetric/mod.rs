@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::collections::TryReserveError;
@@ -24,7 +26,10 @@ const RATIO: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct Asymmetric;
 
-#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
+#[cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    expect(unsafe_code, reason = "calls functions that need a feature of the CPU")
+)]
 impl Kernels for Asymmetric {
     type Query = i8;
     type Element = u8;
@@ -40,9 +45,16 @@ impl Kernels for Asymmetric {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx | Isa::Avx512 => 4,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => 16,
             Isa::Scalar => usize::MAX,
+            // Rows are read where they lie.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDotprod => 2,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => 5,
         }
     }
 
@@ -55,11 +67,27 @@ impl Kernels for Asymmetric {
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::rows(query, rows, out) },
-            _ => scalar::rows(query, rows, out),
+            Isa::Scalar => scalar::rows(query, rows, out),
+            // SAFETY: `Isa::dot` names NEON only where it was detected.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe { neon::plain::rows(query, rows, out) },
+            // SAFETY: `Isa::dot` names these only where dotprod was detected.
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::dotprod::rows(query, rows, out) },
         }
     }
 
     fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
+        #[cfg(target_arch = "aarch64")]
+        match isa.min(Isa::dot()) {
+            Isa::Scalar => {}
+            Isa::Neon | Isa::NeonDotprod => {
+                panel.clear();
+                return Ok(());
+            }
+            // SAFETY: a path above the portable one is named only where NEON was detected.
+            Isa::NeonI8mm => return unsafe { neon::pack_rows(rows, panel) },
+        }
         // A byte has the bits of two words.
         let words = rows.width() * 2;
         resize(panel, rows.len().div_ceil(GROUP) * words, Line([0; GROUP]))?;
@@ -84,18 +112,38 @@ impl Kernels for Asymmetric {
     }
 
     fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
+        #[cfg(target_arch = "aarch64")]
+        match isa.min(Isa::dot()) {
+            Isa::Scalar => {}
+            Isa::Neon | Isa::NeonDotprod => return neon::pack_queries(queries, width),
+            Isa::NeonI8mm => return dot::neon::pack_queries(queries, width, dot::i8mm::query_place),
+        }
         dot::pack_queries(isa, queries, width, 1)
     }
 
     fn panel(
         isa: Isa,
-        _rows: Matrix<'_, u8>,
+        rows: Matrix<'_, u8>,
         panel: &[Line],
         queries: &Interleaved<Word>,
         batch: usize,
         out: &mut [i32],
         stride: usize,
     ) {
+        debug_assert!(stride >= rows.len());
+        #[cfg(target_arch = "aarch64")]
+        if isa.min(Isa::dot()) != Isa::Scalar {
+            let (words, count, _) = queries.batch(batch);
+            match isa.min(Isa::dot()) {
+                // SAFETY: `Isa::dot` names this only where i8mm was detected.
+                Isa::NeonI8mm => unsafe { dot::i8mm::panel(panel, words, count, out, stride) },
+                // SAFETY: `Isa::dot` names this only where dotprod was detected.
+                Isa::NeonDotprod => unsafe { neon::dotprod::panel(rows, words, count, out, stride) },
+                // SAFETY: a path above the portable one is named only where NEON was detected.
+                _ => unsafe { neon::plain::panel(rows, words, count, out, stride) },
+            }
+            return;
+        }
         dot::panel(isa, panel, queries, batch, out, stride);
     }
 }

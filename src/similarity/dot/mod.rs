@@ -10,7 +10,11 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod i8mm;
 mod layout;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 mod scalar;
 
 use std::collections::TryReserveError;
@@ -55,7 +59,10 @@ impl Batches for Queries {
     }
 }
 
-#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
+#[cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    expect(unsafe_code, reason = "calls functions that need a feature of the CPU")
+)]
 impl Kernels for Dot {
     type Query = i8;
     type Element = i8;
@@ -72,6 +79,7 @@ impl Kernels for Dot {
     fn block_bytes(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
             // Almost no row is copied to a panel, and CPUs with AMX have 2 MB of L2 cache a core.
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx => 256 << 10,
             _ => 128 << 10,
         }
@@ -79,9 +87,16 @@ impl Kernels for Dot {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx => 3,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx2 => 4,
             Isa::Scalar => usize::MAX,
+            // Rows are read where they lie.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDotprod => 2,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => 7,
         }
     }
 
@@ -94,7 +109,19 @@ impl Kernels for Dot {
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::rows(query, rows, out) },
-            _ => scalar::rows(query, rows, out),
+            Isa::Scalar => scalar::rows(query, rows, out),
+            // SAFETY: `Isa::dot` names NEON only where it was detected.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe {
+                if neon::has_least(query) {
+                    neon::wide::rows(query, rows, out)
+                } else {
+                    neon::plain::rows(query, rows, out)
+                }
+            },
+            // SAFETY: `Isa::dot` names these only where dotprod was detected.
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::dotprod::rows(query, rows, out) },
         }
     }
 
@@ -108,7 +135,13 @@ impl Kernels for Dot {
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::squared_norms(rows, out) },
-            _ => scalar::squared_norms(rows, out),
+            Isa::Scalar => scalar::squared_norms(rows, out),
+            // SAFETY: `Isa::dot` names NEON only where it was detected.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe { neon::plain::squared_norms(rows, out) },
+            // SAFETY: `Isa::dot` names these only where dotprod was detected.
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::dotprod::squared_norms(rows, out) },
         }
     }
 
@@ -121,7 +154,19 @@ impl Kernels for Dot {
             // SAFETY: `Isa::dot` names AVX2 only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::rows_and_norms(query, rows, out, norms) },
-            _ => scalar::rows_and_norms(query, rows, out, norms),
+            Isa::Scalar => scalar::rows_and_norms(query, rows, out, norms),
+            // SAFETY: `Isa::dot` names NEON only where it was detected.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe {
+                if neon::has_least(query) {
+                    neon::wide::rows_and_norms(query, rows, out, norms)
+                } else {
+                    neon::plain::rows_and_norms(query, rows, out, norms)
+                }
+            },
+            // SAFETY: `Isa::dot` names these only where dotprod was detected.
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod | Isa::NeonI8mm => unsafe { neon::dotprod::rows_and_norms(query, rows, out, norms) },
         }
     }
 
@@ -129,6 +174,16 @@ impl Kernels for Dot {
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::dot()) == Isa::Amx {
             return amx::pack_rows(rows, panel);
+        }
+        #[cfg(target_arch = "aarch64")]
+        match isa.min(Isa::dot()) {
+            Isa::Scalar => {}
+            Isa::Neon | Isa::NeonDotprod => {
+                panel.clear();
+                return Ok(());
+            }
+            // SAFETY: a path above the portable one is named only where NEON was detected.
+            Isa::NeonI8mm => return unsafe { i8mm::pack_rows(rows, panel) },
         }
         let words = rows.width().div_ceil(WORD);
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
@@ -162,6 +217,14 @@ impl Kernels for Dot {
         if isa.min(Isa::dot()) == Isa::Amx {
             return Ok(Queries::Tiles(amx::Tiles::new(queries, width)?));
         }
+        #[cfg(target_arch = "aarch64")]
+        match isa.min(Isa::dot()) {
+            Isa::Scalar => {}
+            Isa::Neon | Isa::NeonDotprod => {
+                return Ok(Queries::Words(neon::pack_queries(queries, width, neon::place)?));
+            }
+            Isa::NeonI8mm => return Ok(Queries::Words(neon::pack_queries(queries, width, i8mm::query_place)?)),
+        }
         Ok(Queries::Words(pack_queries(isa, queries, width, 128)?))
     }
 
@@ -175,6 +238,18 @@ impl Kernels for Dot {
         stride: usize,
     ) {
         match queries {
+            #[cfg(target_arch = "aarch64")]
+            Queries::Words(words) if isa.min(Isa::dot()) != Isa::Scalar => {
+                let (words, count, _) = words.batch(batch);
+                match isa.min(Isa::dot()) {
+                    // SAFETY: `Isa::dot` names this only where i8mm was detected.
+                    Isa::NeonI8mm => unsafe { i8mm::panel(lines, words, count, out, stride) },
+                    // SAFETY: `Isa::dot` names this only where dotprod was detected.
+                    Isa::NeonDotprod => unsafe { neon::dotprod::panel(rows, words, count, out, stride) },
+                    // SAFETY: a path above the portable one is named only where NEON was detected.
+                    _ => unsafe { neon::plain_panel(rows, words, count, out, stride) },
+                }
+            }
             Queries::Words(words) => panel(isa, lines, words, batch, out, stride),
             #[cfg(target_arch = "x86_64")]
             Queries::Tiles(tiles) => {
@@ -187,7 +262,7 @@ impl Kernels for Dot {
     }
 }
 
-/// Scores of a batch of queries with interleaved rows.
+/// Scores of a batch of queries with interleaved rows, on paths that add 128 to elements.
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
 pub(super) fn panel(
     isa: Isa,
@@ -210,6 +285,7 @@ pub(super) fn panel(
 }
 
 /// Interleave queries whose sums exceed their scores by `excess` times the sum of the query.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only AVX2 has a layout of its own"))]
 pub(super) fn pack_queries(
     isa: Isa,
     queries: &[i8],

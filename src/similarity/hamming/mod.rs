@@ -6,6 +6,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod layout;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::collections::TryReserveError;
@@ -21,7 +23,10 @@ use crate::memory::{filled, resize};
 #[derive(Clone, Copy, Debug)]
 pub struct Hamming;
 
-#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
+#[cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    expect(unsafe_code, reason = "calls functions that need a feature of the CPU")
+)]
 impl Kernels for Hamming {
     type Query = u8;
     type Element = u8;
@@ -37,9 +42,14 @@ impl Kernels for Hamming {
 
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::hamming()) {
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx | Isa::Avx512 => 4,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => 8,
             Isa::Scalar => usize::MAX,
+            // Rows are read where they lie.
+            #[cfg(target_arch = "aarch64")]
+            _ => 2,
         }
     }
 
@@ -52,11 +62,19 @@ impl Kernels for Hamming {
             // SAFETY: `Isa::hamming` names AVX2 only where AVX2 and POPCNT were detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::rows(query, rows, out) },
-            _ => scalar::rows(query, rows, out),
+            Isa::Scalar => scalar::rows(query, rows, out),
+            // SAFETY: `Isa::hamming` names NEON only where it was detected.
+            #[cfg(target_arch = "aarch64")]
+            _ => unsafe { neon::rows(query, rows, out) },
         }
     }
 
     fn pack_rows(isa: Isa, rows: Matrix<'_, u8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
+        #[cfg(target_arch = "aarch64")]
+        if isa.min(Isa::hamming()) >= Isa::Neon {
+            panel.clear();
+            return Ok(());
+        }
         let (groups, words) = (rows.len().div_ceil(GROUP), rows.width().div_ceil(WORD));
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
         let zero = Line([0; LANES * WORD]);
@@ -98,6 +116,8 @@ impl Kernels for Hamming {
             match isa.min(Isa::hamming()) {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2::pack_query(query, q, batch),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => neon::pack_query(query, q, batch),
                 _ => each_word(query, |word, value| batch[word].as_chunks_mut().0[q] = value.to_ne_bytes()),
             }
         }
@@ -106,13 +126,14 @@ impl Kernels for Hamming {
 
     fn panel(
         isa: Isa,
-        _rows: Matrix<'_, u8>,
+        rows: Matrix<'_, u8>,
         panel: &[Line],
         queries: &Interleaved<Word>,
         batch: usize,
         out: &mut [i32],
         stride: usize,
     ) {
+        debug_assert!(stride >= rows.len());
         let (words, count, _) = queries.batch(batch);
         match isa.min(Isa::hamming()) {
             // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
@@ -121,7 +142,10 @@ impl Kernels for Hamming {
             // SAFETY: `Isa::hamming` names AVX2 only where AVX2 and POPCNT were detected.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::panel(panel, words, count, out, stride) },
-            _ => scalar::panel(panel, words, count, out, stride),
+            Isa::Scalar => scalar::panel(panel, words, count, out, stride),
+            // SAFETY: `Isa::hamming` names NEON only where it was detected.
+            #[cfg(target_arch = "aarch64")]
+            _ => unsafe { neon::panel(rows, words, count, out, stride) },
         }
     }
 }

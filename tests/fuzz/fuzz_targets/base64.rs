@@ -23,7 +23,7 @@ fuzz_target!(|input: (i8, &[u8])| {
     let reference = STANDARD.decode(text).ok().filter(|bytes| bytes.len() == expected);
     let result = decode(Isa::Scalar, text, expected);
     assert_eq!(result.clone().ok(), reference);
-    for isa in [Isa::Avx2, Isa::Avx512] {
+    for isa in Isa::ALL {
         assert_eq!(decode(isa, text, expected), result, "{isa:?}");
     }
     if let Err(error) = &result {
