@@ -10,6 +10,8 @@ The names by room:
   :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
+- evaluation: :func:`evaluate`, :func:`plan_evaluation`, :func:`read_judged`, :func:`read_queries`,
+  :func:`read_judgements`
 - client of a search server: :class:`SearchClient`, :class:`AsyncSearchClient`
 - client: :class:`Client`, :class:`AsyncClient`, :func:`limiter`, :func:`embed_batch`, :func:`aembed_batch`
 - local models: ``ctxembed.backends``
@@ -129,6 +131,9 @@ if TYPE_CHECKING:
         limiter,
     )
     from ctxembed._collection.collection import Collection
+    from ctxembed._evaluation.evaluate import evaluate, plan_evaluation
+    from ctxembed._evaluation.reading import JudgedCorpus, read_judged, read_judgements, read_queries
+    from ctxembed._evaluation.result import Evaluation, EvaluationPlan
     from ctxembed._search_client import AsyncSearchClient, SearchClient
 
 __all__ = [
@@ -166,6 +171,8 @@ __all__ = [
     "Embeddings",
     "EmbeddingsPart",
     "EncodingFormat",
+    "Evaluation",
+    "EvaluationPlan",
     "ExportReport",
     "FailedDocument",
     "Failure",
@@ -178,6 +185,7 @@ __all__ = [
     "InternalServerError",
     "InvalidDocumentsError",
     "Journal",
+    "JudgedCorpus",
     "Limiter",
     "LimiterError",
     "Limits",
@@ -226,6 +234,7 @@ __all__ = [
     "dot",
     "embed_batch",
     "encode_base64",
+    "evaluate",
     "get_model",
     "hamming",
     "limiter",
@@ -235,6 +244,10 @@ __all__ = [
     "pack",
     "pack_bits",
     "plan",
+    "plan_evaluation",
+    "read_judged",
+    "read_judgements",
+    "read_queries",
     "register_model",
     "reverse_bit_order",
     "split_long",
@@ -282,7 +295,15 @@ _CLIENT = frozenset(
 _LATE = {
     "AsyncSearchClient": "ctxembed._search_client",
     "Collection": "ctxembed._collection.collection",
+    "Evaluation": "ctxembed._evaluation.result",
+    "EvaluationPlan": "ctxembed._evaluation.result",
+    "JudgedCorpus": "ctxembed._evaluation.reading",
     "SearchClient": "ctxembed._search_client",
+    "evaluate": "ctxembed._evaluation.evaluate",
+    "plan_evaluation": "ctxembed._evaluation.evaluate",
+    "read_judged": "ctxembed._evaluation.reading",
+    "read_judgements": "ctxembed._evaluation.reading",
+    "read_queries": "ctxembed._evaluation.reading",
 }
 """Further names that load when they are first used, and where they are defined."""
 
