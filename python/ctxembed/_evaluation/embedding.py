@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,6 @@ from ctxembed._collection.journal_folder import JournalFolder
 from ctxembed._errors import SpaceError
 from ctxembed._jobs.run import check_client
 from ctxembed._planning.document_key import DocumentKeys
-from ctxembed._planning.limits import Limits
 from ctxembed._planning.plan import plan
 from ctxembed._results import NO_USAGE, InvalidDocumentsError, Usage
 
@@ -24,10 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctxembed._evaluation.corpus import StoredCorpus
+    from ctxembed._models import Model
     from ctxembed._planning.plan import Plan
     from ctxembed._results import Embeddings
 
-__all__ = ["Embedding", "kept_folder"]
+__all__ = ["Embedding", "kept_folder", "plan_texts"]
 
 _AT_ONCE: Final = 256
 """Texts that an embedder on this machine gets at once."""
@@ -216,29 +216,28 @@ class Embedding:
 
     def plan(self, documents: Iterable[list[str]]) -> Plan:
         """Return the plan of documents, as the client would send them."""
-        counter, limits = None, Limits()
-        if isinstance(self.client, BaseClient):
-            counter, limits = self.client._options["token_counter"], self.client._options["limits"]  # noqa: SLF001
-        elif callable(getattr(self.client, "count_tokens", None)):
-            return self._local_plan([*documents])
-        return plan(documents, model=self.corpus.model.name, token_counter=counter, limits=limits)
+        return plan_texts(self.corpus.model, self.client, [*documents])
 
-    def _local_plan(self, documents: list[list[str]]) -> Plan:
-        """Return the plan of a model on this machine, which sends and costs nothing."""
-        from dataclasses import replace
 
-        tokens = int(np.sum(self.client.count_tokens(documents)))
-        price = self.corpus.model.cost(tokens)
-        planned = plan(documents[:1], model=self.corpus.model.name)
-        return replace(
-            planned,
-            documents=len(documents),
-            chunks=sum(map(len, documents)),
-            requests=0,
-            tokens=tokens,
-            tokens_upper=tokens,
-            exact_tokens=True,
-            cost_usd=price,
-            cost_usd_upper=price,
-            problems=(),
-        )
+def plan_texts(model: Model, client: Any, documents: list[list[str]]) -> Plan:
+    """Return the plan of documents: with the limits and the token counter of a client, or the tokens of an embedder."""
+    if isinstance(client, BaseClient):
+        options = client._options  # noqa: SLF001
+        return plan(documents, model=model.name, token_counter=options["token_counter"], limits=options["limits"])
+    if not callable(getattr(client, "count_tokens", None)):
+        return plan(documents, model=model.name)
+    # A model on this machine sends nothing, and counts as it is used.
+    tokens = int(np.sum(client.count_tokens(documents)))
+    price = model.cost(tokens)
+    return replace(
+        plan(documents[:1], model=model.name),
+        documents=len(documents),
+        chunks=sum(map(len, documents)),
+        requests=0,
+        tokens=tokens,
+        tokens_upper=tokens,
+        exact_tokens=True,
+        cost_usd=price,
+        cost_usd_upper=price,
+        problems=(),
+    )

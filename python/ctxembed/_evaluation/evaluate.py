@@ -11,12 +11,12 @@ import numpy as np
 from ctxembed._evaluation import measures
 from ctxembed._evaluation.bootstrap import Bootstrap
 from ctxembed._evaluation.corpus import StoredCorpus, open_corpus
-from ctxembed._evaluation.embedding import Embedding, kept_folder
+from ctxembed._evaluation.embedding import Embedding, kept_folder, plan_texts
 from ctxembed._evaluation.judged import check_queries
 from ctxembed._evaluation.ranks import Ranker
 from ctxembed._evaluation.result import Evaluation, EvaluationPlan
 from ctxembed._evaluation.variants import chosen_variants
-from ctxembed._models import as_int
+from ctxembed._models import as_int, get_model
 from ctxembed._results import NO_USAGE
 
 if TYPE_CHECKING:
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from ctxembed._collection.collection import Collection
     from ctxembed._evaluation.corpus import Corpus
     from ctxembed._evaluation.judged import JudgedQueries
+    from ctxembed._evaluation.reading import JudgedCorpus
     from ctxembed._evaluation.variants import Variant
+    from ctxembed._models import Model
+    from ctxembed._planning.plan import Plan
 
-__all__ = ["evaluate", "plan_evaluation"]
+__all__ = ["evaluate", "plan_documents", "plan_evaluation"]
 
 _ARMS: Final = ("context", "isolated")
 _TIMED_HITS: Final = 10
@@ -259,16 +262,34 @@ def plan_evaluation(
         keep=keep,
     )
     if inputs.embedding is None:
-        return EvaluationPlan(0, 0, 0, 0, 0, 0, True, None, None, "")
+        return EvaluationPlan(0, 0, 0, 0, 0, 0, 0, True, None, None, "")
     chunks = inputs.chunks() if "isolated" in inputs.arms else []
     plans, kept = inputs.embedding.plans(inputs.texts(), chunks)
+    return _sum_of(
+        plans, inputs.embedding.corpus.model, queries=len({*inputs.texts()}), chunks=len({*chunks}), kept=kept
+    )
+
+
+def plan_documents(judged: JudgedCorpus, client: Any, model: str, arms: Iterable[str]) -> EvaluationPlan:
+    """Price an evaluation whose documents are not embedded yet."""
+    documents = [[*document.chunks] for document in judged.documents if document.chunks]
+    queries = [[text] for text in dict.fromkeys(judged.queries.values())]
+    alone = {chunk: [chunk] for document in documents for chunk in document} if "isolated" in _arms(arms) else {}
+    known = get_model(model, contextualized=True)
+    plans = [plan_texts(known, client, texts) for texts in (documents, queries, [*alone.values()]) if texts]
+    return _sum_of(plans, known, queries=len(queries), chunks=len(alone), documents=len(documents))
+
+
+def _sum_of(
+    plans: list[Plan], model: Model, *, queries: int, chunks: int, documents: int = 0, kept: int = 0
+) -> EvaluationPlan:
     if problems := [problem for found in plans for problem in found.problems]:
-        raise ValueError(f"{len(problems)} texts cannot be embedded alone: {problems[0].reason}")
-    model = inputs.embedding.corpus.model
+        raise ValueError(f"{len(problems)} texts cannot be embedded: {problems[0].reason}")
     tokens, upper = sum(found.tokens for found in plans), sum(found.tokens_upper for found in plans)
     return EvaluationPlan(
-        queries=len({*inputs.texts()}),
-        chunks=len({*chunks}),
+        documents=documents,
+        queries=queries,
+        chunks=chunks,
         kept=kept,
         requests=sum(found.requests for found in plans),
         tokens=tokens,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ctxembed._evaluation.result import Evaluation
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["draw"]
 
@@ -31,13 +29,24 @@ _APART: Final = 7.0
 """Pixels between points of equal bytes."""
 
 
-def draw(result: Evaluation) -> str:
-    """Return the plot of the headline measure."""
-    return "\n".join(_lines(result)) + "\n"
+def draw(rows: Sequence[dict[str, Any]], measure: str, title: str, confidence: float) -> str:
+    """Return the plot of a measure.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        The table of an evaluation.
+    measure : str
+        Its name.
+    title : str
+        Stands above, behind the measure.
+    confidence : float
+        Of the intervals.
+    """
+    return "\n".join(_lines(rows, measure, title, confidence)) + "\n"
 
 
-def _lines(result: Evaluation) -> Iterator[str]:
-    rows, measure = result.table, result.headline
+def _lines(rows: Sequence[dict[str, Any]], measure: str, title: str, confidence: float) -> Iterator[str]:
     shown = measure.replace("ndcg", "nDCG")
     sizes = sorted({row["bytes"] for row in rows})
     low: float = min(row["intervals"][measure][0] for row in rows)
@@ -59,7 +68,7 @@ def _lines(result: Evaluation) -> Iterator[str]:
     yield f"<title>{shown} against bytes a vector</title>"
     yield f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>'
     right, base = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    yield f'<text x="{_LEFT}" y="22" font-size="13">{escape(_title(result, shown))}</text>'
+    yield f'<text x="{_LEFT}" y="22" font-size="13">{escape(f"{shown} {title}")}</text>'
     for number in range(round((top - bottom) / step) + 1):
         value = bottom + number * step
         yield f'<path d="M{_LEFT} {y(value):.1f}H{right}" stroke="#dddddd"/>'
@@ -77,7 +86,7 @@ def _lines(result: Evaluation) -> Iterator[str]:
     middle = (_TOP + base) / 2
     yield (
         f'<text x="16" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 16 {middle:.1f})">{shown}, '
-        f"{result.confidence:.0%} intervals</text>"
+        f"{confidence:.0%} intervals</text>"
     )
     seen: dict[int, int] = {}
     alike = {size: sum(row["bytes"] == size for row in rows) for size in sizes}
@@ -99,12 +108,7 @@ def _lines(result: Evaluation) -> Iterator[str]:
     yield "</svg>"
 
 
-def _title(result: Evaluation, shown: str) -> str:
-    model = "" if result.model is None else f", {result.model}"
-    return f"{shown} by {result.level}, {result.queries:,} queries{model}"
-
-
-def _name(row: dict[str, object]) -> str:
+def _name(row: dict[str, Any]) -> str:
     return f"{row['variant']}" + (" (alone)" if row["arm"] == "isolated" else "")
 
 

@@ -29,6 +29,8 @@ class EvaluationPlan:
 
     Parameters
     ----------
+    documents : int
+        Documents that are not embedded yet; 0 for a collection.
     queries, chunks : int
         Texts to embed: queries, and chunks alone for the arm ``"isolated"``. Equal texts count once.
     kept : int
@@ -45,6 +47,7 @@ class EvaluationPlan:
         The model.
     """
 
+    documents: int
     queries: int
     chunks: int
     kept: int
@@ -61,7 +64,8 @@ class EvaluationPlan:
         return {name: _as_json(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def __str__(self) -> str:
-        what = f"{self.queries:,} queries"
+        what = f"{plural(self.documents, 'document')}, " if self.documents else ""
+        what += f"{self.queries:,} queries"
         if self.chunks:
             what += f" and {plural(self.chunks, 'chunk')} alone"
         counted = "counted" if self.exact_tokens else f"estimated with a margin; at most {self.tokens_upper:,}"
@@ -189,7 +193,9 @@ class Evaluation:
 
     def plot(self) -> str:
         """Return a plot of quality against bytes, as SVG."""
-        return draw(self)
+        model = "" if self.model is None else f", {self.model}"
+        title = f"by {self.level}, {self.queries:,} queries{model}"
+        return draw(self.table, self.headline, title, self.confidence)
 
     def columns(self) -> tuple[list[str], list[list[str]]]:
         """Return the head and the rows of a table in text."""
