@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,14 +12,15 @@ import numpy as np
 
 from ctxembed._client.base import BaseClient
 from ctxembed._collection.journal_folder import JournalFolder
-from ctxembed._errors import SpaceError
+from ctxembed._errors import APIError, SpaceError
 from ctxembed._jobs.run import check_client
 from ctxembed._planning.document_key import DocumentKeys
+from ctxembed._planning.limits import Limits
 from ctxembed._planning.plan import plan
-from ctxembed._results import NO_USAGE, InvalidDocumentsError, Usage
+from ctxembed._results import NO_USAGE, EmbedError, InvalidDocumentsError, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Embedding", "kept_folder", "plan_texts"]
 
 _AT_ONCE: Final = 256
-"""Texts that an embedder on this machine gets at once."""
+"""Queries of a request, and texts that an embedder on this machine gets at once."""
 
 
 def kept_folder(corpus: StoredCorpus, keep: object) -> Path | None:
@@ -120,99 +122,133 @@ class Embedding:
         if self._own is not None:
             self._own.close()
 
-    def _opened(self) -> Any:
+    def queries(self, ids: Sequence[str], texts: Sequence[str]) -> NDArray[Any]:
+        """Return the int8 vectors of queries, shape (queries, dimensions)."""
+        client = self._opened("embed_queries")
+        known = self._kept_queries([*dict.fromkeys(texts)])
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        for part in _parts(missing, self._queries_at_once()):
+            with self._stored(part):
+                found = self._call(client.embed_queries, part, "base64_int8", lambda text: _query(ids, texts, text))
+                self._keep(part, found)
+            known.update(zip(part, found.vectors, strict=True))
+        return np.stack([known[text] for text in texts])
+
+    def alone(self, chunks: Sequence[str]) -> NDArray[Any]:
+        """Return the vectors of chunks that are documents of their own."""
+        client = self._opened("embed")
+        known = self._alone_already(chunks)
+        missing = [text for text in dict.fromkeys(chunks) if text not in known]
+        at_once = _AT_ONCE
+        if isinstance(client, BaseClient):  # each response is stored before it is handed out
+            at_once = max(1, len(missing))
+            client = client.with_options(journal=self._journal())  # type: ignore[attr-defined]
+        for part in _parts(missing, at_once):
+            documents, encoding_format = [[text] for text in part], self.corpus.encoding_format
+            found = self._call(
+                client.embed, documents, encoding_format, lambda texts: _chunk(self.corpus, chunks, texts[0])
+            )
+            known.update(zip(part, found.vectors, strict=True))
+        return np.stack([known[text] for text in chunks])
+
+    def _opened(self, method: str) -> Any:
         if self.client is None:
             from ctxembed._client import Client
 
             self.client = self._own = Client()
+        if not callable(getattr(self.client, method, None)):
+            raise TypeError(f"client must be a Client or have {method}(...), got {type(self.client).__name__}")
         return self.client
+
+    def _call(self, embed: Any, texts: list[Any], encoding_format: str, name: Callable[[Any], str]) -> Embeddings:
+        """Embed some texts. An error of one names what it is."""
+        corpus = self.corpus
+        options: dict[str, Any] = {
+            "model": corpus.model.name,
+            "dimensions": corpus.dimensions,
+            "encoding_format": encoding_format,
+        }
+        if not isinstance(texts[0], str):
+            options["on_error"] = "raise"
+        try:
+            found: Embeddings = embed(texts, **options)
+        except InvalidDocumentsError as error:
+            message = "; ".join(f"{name(texts[problem.document])}: {problem.reason}" for problem in error.problems)
+            raise InvalidDocumentsError(message, error.partial, error.failures, error.problems) from error
+        check_space(corpus.space, found.space)
+        self.usage += found.usage
+        return found
+
+    def _alone_already(self, chunks: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return the rows of chunks that are documents of their own in the collection."""
+        offsets = self.corpus.offsets
+        single = offsets[:-1][np.diff(offsets) == 1].tolist()
+        return {chunks[row]: self.corpus.vectors[row] for row in single}
+
+    # --- what is kept ---
 
     def _journal(self) -> Any:
         other = self.client._options["journal"] if isinstance(self.client, BaseClient) else None  # noqa: SLF001
         return other if self.keep is None else _Kept(self.keep, self.corpus.space, other)
 
-    def queries(self, ids: Sequence[str], texts: Sequence[str]) -> NDArray[np.int8]:
-        """Return the int8 vectors of queries, shape (queries, dimensions)."""
-        return self._embedded("embed_queries", texts, "base64_int8", lambda place: f"query {ids[place]!r:.100}")
+    def _pays(self) -> bool:
+        return self.client is None or isinstance(self.client, BaseClient)
 
-    def alone(self, chunks: Sequence[str]) -> NDArray[Any]:
-        """Return the vectors of chunks that are documents of their own."""
-        corpus = self.corpus
+    def _keys(self, texts: Sequence[str], encoding_format: Any, role: Any) -> dict[str, bytes]:
+        keys = DocumentKeys(self.corpus.model.name, self.corpus.dimensions, encoding_format, role)
+        return {text: keys.key([text]) for text in texts}
 
-        def name(place: int) -> str:
-            document = corpus.ids[corpus.document_of[place]]
-            return f"chunk {place - corpus.extent(place)[0]} of {document!r:.100}, alone"
+    def _kept_queries(self, texts: list[str]) -> dict[str, NDArray[Any]]:
+        """Return the vectors of queries from an earlier evaluation. The journal of a client holds documents alone."""
+        if self.keep is None or not self._pays():
+            return {}
+        keys = self._keys(texts, "base64_int8", "query")
+        found = _Kept(self.keep, self.corpus.space, None).get([*keys.values()])
+        return {text: found[key][0] for text, key in keys.items() if key in found}
 
-        return self._embedded("embed", chunks, corpus.encoding_format, name)
+    def _keep(self, texts: list[str], found: Embeddings) -> None:
+        if self.keep is None or not self._pays():
+            return
+        keys = self._keys(texts, "base64_int8", "query")
+        rows = {keys[text]: row for text, row in zip(texts, found, strict=True) if len(row)}
+        if rows:
+            _Kept(self.keep, self.corpus.space, None).put(rows, found.usage)
 
-    def _embedded(
-        self, method: str, texts: Sequence[str], encoding_format: str, name: Callable[[int], str]
-    ) -> NDArray[Any]:
-        client = self._opened()
-        if not callable(getattr(client, method, None)):
-            raise TypeError(f"client must be a Client or have {method}(...), got {type(client).__name__}")
-        places: dict[str, list[int]] = {}
-        for place, text in enumerate(texts):
-            places.setdefault(text, []).append(place)
-        distinct = [*places]
-        options = {
-            "model": self.corpus.model.name,
-            "dimensions": self.corpus.dimensions,
-            "encoding_format": encoding_format,
-        }
-        at_once = _AT_ONCE
-        if isinstance(client, BaseClient):
-            client, at_once = self._storing(client), len(distinct)
-        rows = []
-        for start in range(0, len(distinct), at_once):
-            part = distinct[start : start + at_once]
-            try:
-                found: Embeddings = getattr(client, method)(
-                    part if method == "embed_queries" else [[text] for text in part], **options
-                )
-            except InvalidDocumentsError as error:
-                message = "; ".join(
-                    f"{name(places[part[problem.document]][0])}: {problem.reason}" for problem in error.problems
-                )
-                raise InvalidDocumentsError(message, error.partial, error.failures, error.problems) from error
-            check_space(self.corpus.space, found.space)
-            self.usage += found.usage
-            rows.append(found.vectors)
-        matrix = np.concatenate(rows)
-        result = np.empty((len(texts), matrix.shape[1]), matrix.dtype)
-        for row, text in zip(matrix, distinct, strict=True):
-            result[places[text]] = row
-        return result
+    @contextmanager
+    def _stored(self, texts: list[str]) -> Iterator[None]:
+        """Keep what a call has got that ends with an error."""
+        try:
+            yield
+        except (EmbedError, APIError, KeyboardInterrupt) as error:
+            partial = getattr(error, "partial", None)
+            if partial is not None and len(partial) == len(texts) and len(partial.vectors):
+                check_space(self.corpus.space, partial.space)
+                self._keep(texts, partial)
+            raise
 
-    def _storing(self, client: Any) -> Any:
-        """Return a copy of a client that stores each response before it is handed out."""
-        return client.with_options(journal=self._journal())
+    def _queries_at_once(self) -> int:
+        """Return how many queries one request takes, so that each is stored before the next is sent."""
+        limits = self.client._options["limits"] if isinstance(self.client, BaseClient) else Limits()  # noqa: SLF001
+        return min(_AT_ONCE, limits.documents)
 
     # --- prices ---
 
     def plans(self, queries: Sequence[str], chunks: Sequence[str]) -> tuple[list[Plan], int]:
-        """Return the plan of each pass that is needed, and the number of texts that are kept from an earlier one."""
-        found, kept = [], 0
-        for texts, role, encoding_format in (
-            (queries, "query", "base64_int8"),
-            (chunks, "document", self.corpus.encoding_format),
-        ):
-            distinct = [*dict.fromkeys(texts)]
-            missing = self._missing(distinct, role, encoding_format)
-            kept += len(distinct) - len(missing)
-            if missing:
-                found.append(self.plan([[text] for text in missing]))
-        return found, kept
-
-    def _missing(self, texts: list[str], role: Any, encoding_format: Any) -> list[str]:
-        journal = self._journal() if self.client is None or isinstance(self.client, BaseClient) else None
-        if journal is None or not texts:
-            return texts
-        corpus = self.corpus
-        keys = DocumentKeys(corpus.model.name, corpus.dimensions, encoding_format, role)
-        key_of = {text: keys.key([text]) for text in texts}
-        known = journal.get([*key_of.values()])
-        return [text for text, key in key_of.items() if key not in known]
+        """Return the plan of each call that is needed, and the number of texts that are there already."""
+        asked = [*dict.fromkeys(queries)]
+        kept = self._kept_queries(asked)
+        missing = [text for text in asked if text not in kept]
+        found = [self.plan([[text] for text in part]) for part in _parts(missing, self._queries_at_once())]
+        known = self._alone_already(chunks) if chunks else {}
+        alone = [text for text in dict.fromkeys(chunks) if text not in known]
+        journal = self._journal() if self._pays() else None
+        if journal is not None and alone:
+            keys = self._keys(alone, self.corpus.encoding_format, "document")
+            stored = journal.get([*keys.values()])
+            alone = [text for text in alone if keys[text] not in stored]
+        if alone:
+            found.append(self.plan([[text] for text in alone]))
+        return found, len({*queries}) + len({*chunks}) - len(missing) - len(alone)
 
     def plan(self, documents: Iterable[list[str]]) -> Plan:
         """Return the plan of documents, as the client would send them."""
@@ -241,3 +277,16 @@ def plan_texts(model: Model, client: Any, documents: list[list[str]]) -> Plan:
         cost_usd_upper=price,
         problems=(),
     )
+
+
+def _parts(texts: list[str], at_once: int) -> Iterator[list[str]]:
+    return (texts[start : start + at_once] for start in range(0, len(texts), at_once))
+
+
+def _query(ids: Sequence[str], texts: Sequence[str], text: str) -> str:
+    return f"query {ids[texts.index(text)]!r:.100}"
+
+
+def _chunk(corpus: StoredCorpus, chunks: Sequence[str], text: str) -> str:
+    row = chunks.index(text)
+    return f"chunk {row - corpus.extent(row)[0]} of {corpus.ids[corpus.document_of[row]]!r:.100}, alone"

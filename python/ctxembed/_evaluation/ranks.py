@@ -186,4 +186,4 @@ class _WordsRanking:
         some = options.mask is not None and options.mask.dtype != np.bool_
         mask = np.sort(self.corpus.place_of[options.mask]) if some else None
         found = self.variant.search(self.index, query, options.k, mask)
-        return Matches(self.corpus.rows[found.ids], found.scores, metric=found.metric)
+        return Matches(self.corpus.rows[found.ids], found.scores)
