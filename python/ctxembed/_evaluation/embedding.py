@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ctxembed._client.base import BaseClient
+from ctxembed._client.journal import ResponseRows
 from ctxembed._collection.journal_folder import JournalFolder
 from ctxembed._errors import APIError, SpaceError
 from ctxembed._jobs.run import check_client
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctxembed._evaluation.corpus import StoredCorpus
-    from ctxembed._models import Model
+    from ctxembed._models import InputType, Model
     from ctxembed._planning.plan import Plan
     from ctxembed._results import Embeddings
 
@@ -104,7 +105,7 @@ class Embedding:
     client : Client or object or None
         A client, or whatever has ``embed`` and ``embed_queries``; None for a client of the environment.
     keep : Path or None
-        Folder that keeps what a client was paid for.
+        Folder that keeps what a client was paid for, and what a model on this machine has computed.
     """
 
     corpus: StoredCorpus
@@ -125,12 +126,12 @@ class Embedding:
     def queries(self, ids: Sequence[str], texts: Sequence[str]) -> NDArray[Any]:
         """Return the int8 vectors of queries, shape (queries, dimensions)."""
         client = self._opened("embed_queries")
-        known = self._kept_queries([*dict.fromkeys(texts)])
+        known = self._kept([*dict.fromkeys(texts)], "query")
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         for part in _parts(missing, self._queries_at_once()):
             with self._stored(part):
                 found = self._call(client.embed_queries, part, "base64_int8", lambda text: _query(ids, texts, text))
-                self._keep(part, found)
+                self._keep(part, found, "query")
             known.update(zip(part, found.vectors, strict=True))
         return np.stack([known[text] for text in texts])
 
@@ -139,15 +140,17 @@ class Embedding:
         client = self._opened("embed")
         known = self._alone_already(chunks)
         missing = [text for text in dict.fromkeys(chunks) if text not in known]
-        at_once = _AT_ONCE
-        if isinstance(client, BaseClient):  # each response is stored before it is handed out
+        at_once, is_client = _AT_ONCE, isinstance(client, BaseClient)
+        if is_client:  # it stores each response before it is handed out
             at_once = max(1, len(missing))
-            client = client.with_options(journal=self._journal())  # type: ignore[attr-defined]
+            client = client.with_options(journal=self._journal())
         for part in _parts(missing, at_once):
             documents, encoding_format = [[text] for text in part], self.corpus.encoding_format
             found = self._call(
                 client.embed, documents, encoding_format, lambda texts: _chunk(self.corpus, chunks, texts[0])
             )
+            if not is_client:
+                self._keep(part, found, "document")
             known.update(zip(part, found.vectors, strict=True))
         return np.stack([known[text] for text in chunks])
 
@@ -179,40 +182,49 @@ class Embedding:
         self.usage += found.usage
         return found
 
-    def _alone_already(self, chunks: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Return the rows of chunks that are documents of their own in the collection."""
-        offsets = self.corpus.offsets
-        single = offsets[:-1][np.diff(offsets) == 1].tolist()
-        return {chunks[row]: self.corpus.vectors[row] for row in single}
-
     # --- what is kept ---
+
+    def _alone_already(self, chunks: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return the rows of chunks that are documents of their own in the collection, or in what is kept."""
+        corpus = self.corpus
+        single = corpus.offsets[:-1][np.diff(corpus.offsets) == 1].tolist()
+        known = {chunks[row]: corpus.vectors[row] for row in single}
+        return known | self._kept([text for text in dict.fromkeys(chunks) if text not in known], "document")
 
     def _journal(self) -> Any:
         other = self.client._options["journal"] if isinstance(self.client, BaseClient) else None  # noqa: SLF001
         return other if self.keep is None else _Kept(self.keep, self.corpus.space, other)
 
-    def _pays(self) -> bool:
-        return self.client is None or isinstance(self.client, BaseClient)
+    def _store(self) -> _Kept | None:
+        """Return what keeps vectors: of a client, and of a model on this machine whose space names its weights."""
+        model = None if isinstance(self.client, BaseClient) else getattr(self.client, "model", None)
+        is_known = self.client is None or isinstance(self.client, BaseClient) or getattr(model, "digest", None)
+        return _Kept(self.keep, self.corpus.space, None) if self.keep is not None and is_known else None
 
-    def _keys(self, texts: Sequence[str], encoding_format: Any, role: Any) -> dict[str, bytes]:
-        keys = DocumentKeys(self.corpus.model.name, self.corpus.dimensions, encoding_format, role)
+    def _keys(self, texts: Sequence[str], role: InputType) -> dict[str, bytes]:
+        corpus = self.corpus
+        encoding_format = "base64_int8" if role == "query" else corpus.encoding_format
+        keys = DocumentKeys(corpus.model.name, corpus.dimensions, encoding_format, role)
         return {text: keys.key([text]) for text in texts}
 
-    def _kept_queries(self, texts: list[str]) -> dict[str, NDArray[Any]]:
-        """Return the vectors of queries from an earlier evaluation. The journal of a client holds documents alone."""
-        if self.keep is None or not self._pays():
+    def _kept(self, texts: list[str], role: InputType) -> dict[str, NDArray[Any]]:
+        """Return the vectors that an earlier evaluation has kept."""
+        store = self._store()
+        if store is None:
             return {}
-        keys = self._keys(texts, "base64_int8", "query")
-        found = _Kept(self.keep, self.corpus.space, None).get([*keys.values()])
+        keys = self._keys(texts, role)
+        found = store.get([*keys.values()])
         return {text: found[key][0] for text, key in keys.items() if key in found}
 
-    def _keep(self, texts: list[str], found: Embeddings) -> None:
-        if self.keep is None or not self._pays():
+    def _keep(self, texts: list[str], found: Embeddings, role: InputType) -> None:
+        store = self._store()
+        if store is None:
             return
-        keys = self._keys(texts, "base64_int8", "query")
-        rows = {keys[text]: row for text, row in zip(texts, found, strict=True) if len(row)}
+        keys = self._keys(texts, role)
+        rows = ResponseRows((keys[text], row) for text, row in zip(texts, found, strict=True) if len(row))
+        rows.space = found.space
         if rows:
-            _Kept(self.keep, self.corpus.space, None).put(rows, found.usage)
+            store.put(rows, found.usage)
 
     @contextmanager
     def _stored(self, texts: list[str]) -> Iterator[None]:
@@ -222,8 +234,7 @@ class Embedding:
         except (EmbedError, APIError, KeyboardInterrupt) as error:
             partial = getattr(error, "partial", None)
             if partial is not None and len(partial) == len(texts) and len(partial.vectors):
-                check_space(self.corpus.space, partial.space)
-                self._keep(texts, partial)
+                self._keep(texts, partial, "query")
             raise
 
     def _queries_at_once(self) -> int:
@@ -236,14 +247,14 @@ class Embedding:
     def plans(self, queries: Sequence[str], chunks: Sequence[str]) -> tuple[list[Plan], int]:
         """Return the plan of each call that is needed, and the number of texts that are there already."""
         asked = [*dict.fromkeys(queries)]
-        kept = self._kept_queries(asked)
+        kept = self._kept(asked, "query")
         missing = [text for text in asked if text not in kept]
         found = [self.plan([[text] for text in part]) for part in _parts(missing, self._queries_at_once())]
         known = self._alone_already(chunks) if chunks else {}
         alone = [text for text in dict.fromkeys(chunks) if text not in known]
-        journal = self._journal() if self._pays() else None
-        if journal is not None and alone:
-            keys = self._keys(alone, self.corpus.encoding_format, "document")
+        journal = self._journal() if isinstance(self.client, BaseClient) else None
+        if journal is not None and alone:  # that of the client may have more
+            keys = self._keys(alone, "document")
             stored = journal.get([*keys.values()])
             alone = [text for text in alone if keys[text] not in stored]
         if alone:

@@ -151,9 +151,9 @@ def evaluate(
         Whether judged documents and chunks that are not there count as never found. Default: they are an error, unless
         they are among ``collection.failures()``.
     keep : path or False, optional
-        A folder that keeps the vectors that a :class:`Client` was paid for, so that the next evaluation, or the same
-        one after an interruption, does not pay for them again. Default: ``COLLECTION.eval`` beside the collection.
-        False: they are not kept.
+        A folder that keeps the vectors that a :class:`Client` was paid for, or a model on this machine has computed, so
+        that the next evaluation, or the same one after an interruption, does not pay for them again. Default:
+        ``COLLECTION.eval`` beside the collection. False: they are not kept.
     seed, resamples : int
         Of the bootstrap over queries, which gives the intervals of 95%.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +73,7 @@ class JudgedCorpus:
     judgements: dict[str, dict[Any, int]]
 
 
-def read_queries(path: str | PathLike[str]) -> dict[str, str]:
+def read_queries(path: str | PathLike[str], *, split: str = "test") -> dict[str, str]:
     """Read queries from a file, or from the folder of a judged collection.
 
     Parameters
@@ -82,6 +82,8 @@ def read_queries(path: str | PathLike[str]) -> dict[str, str]:
         JSON Lines or Parquet, with an id (``_id``, ``id``, ``query-id``) and a text (``text``, ``query``) in each
         record. In the layout of ConTEB, with ``chunk_id`` or ``chunk_ids``, a query without an id has the number of
         its line. Of a folder its ``queries.jsonl``, ``queries.parquet``, or what is in ``queries``.
+    split : str
+        Which files of a folder, by the start of their names, where there are several.
 
     Returns
     -------
@@ -97,7 +99,7 @@ def read_queries(path: str | PathLike[str]) -> dict[str, str]:
     """
     place = Path(path)
     queries = _Queries(str(place))
-    for record in _records(place, "queries"):
+    for record in _records(place, "queries", split):
         name = _query_id(record)
         queries.places.add(name, record.place, f"the query {name!r:.100}")
         text = record.first(_QUERY_TEXTS)
@@ -200,7 +202,7 @@ def read_judged(
         raise NotADirectoryError(20, "expected the folder of a judged collection", str(place))
     judgements = read_judgements(place, split=split)
     queries = _Queries(str(place))
-    found = read_queries(place)
+    found = read_queries(place, split=split)
     queries.places = found.places  # type: ignore[attr-defined]
     queries.update({name: text for name, text in found.items() if name in judgements})
     documents: Iterable[Document]
@@ -230,8 +232,13 @@ def _records(place: Path, name: str, split: str = "") -> Iterator[Record]:
     files = _files(place, name, split)
     if not files:
         raise FileNotFoundError(2, f"there is no {name}.jsonl, {name}.parquet, or {name} with such files", str(place))
+    before = 0
     for file in files:
-        yield from read_records(file)
+        last = 0
+        for record in read_records(file):
+            last = record.number
+            yield replace(record, number=before + last)
+        before += last
 
 
 def _query_id(record: Record) -> str:

@@ -1,0 +1,145 @@
+"""Judged search with the demo model, by `ctxembed eval`: ``python -m benches.evaluation``.
+
+Each corpus is embedded and evaluated by the command that the page shows. ``--folder`` keeps the collections, so that
+the next run embeds nothing; ``--write`` writes the record, the page and the plots. Without ``--measure`` they are made
+from the record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ctxembed._evaluation.plot import draw
+from ctxembed._evaluation.result import Evaluation
+
+from benches import texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROOT: Final = Path(__file__).parent.parent
+RECORDS: Final = ROOT / "benches" / "records" / "evaluation"
+CORPORA: Final = {"cranfield": "Cranfield", "passages": "Passages of books and manuals"}
+INTRODUCTION: Final = (
+    "`python -m benches.evaluation --measure --write` makes these records with `ctxembed eval`. The intervals are of "
+    "95%, over the queries; `bytes` are those of a vector. Searches a second were measured one after the other, on a busy "
+    "machine. [quality.md](quality.md) says what holds, [evaluation.md](evaluation.md) what the columns are."
+)
+EVERY: Final = 8
+"""Of the files with passages, so many apart are taken."""
+
+
+def command(corpus: str, folder: Path | str, data: Path | str) -> list[str]:
+    """Return the arguments of ``ctxembed`` that evaluate a corpus."""
+    found = ["eval", f"{folder}/{corpus}.ctx", "--data", f"{data}", "--ingest", "--embedder", "demo", "--isolated"]
+    return [*found, "--chunk-tokens", "64"] if corpus == "cranfield" else found
+
+
+def write_passages(folder: Path) -> None:
+    """Write passages of every eighth file in the layout of ConTEB. Half of one passage of a file is a query."""
+    documents, queries = [], []
+    for number, (path, chunks) in enumerate(texts.passage_files()):
+        if number % EVERY:
+            continue
+        name, chosen = f"{path.parent.name}-{path.stem}".replace("_", "-"), len(chunks) // 2
+        documents += [{"chunk_id": f"{name}_{place}", "chunk": chunk} for place, chunk in enumerate(chunks)]
+        queries.append({"query": chunks[chosen][: len(chunks[chosen]) // 2], "chunk_id": f"{name}_{chosen}"})
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_lines(folder / "documents.jsonl", documents)
+    _write_lines(folder / "queries.jsonl", queries)
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def measure(corpus: str, folder: Path) -> dict[str, Any]:
+    """Evaluate a corpus, and return the JSON of the command."""
+    data = texts.DATA / "ir" / "cranfield"
+    if corpus == "passages":
+        data = folder / "passages"
+        write_passages(data)
+    arguments = [sys.executable, "-m", "ctxembed", *command(corpus, folder, data), "--json"]
+    done = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, cwd=folder)
+    return json.loads(done.stdout)
+
+
+def plot(record: dict[str, Any]) -> str:
+    """Return the plot of a record."""
+    found = record["evaluation"]
+    title = f"by {found['level']}, {found['queries']:,} queries, {found['model']}"
+    return draw(found["table"], "ndcg@10", title, found["confidence"])
+
+
+def record_of(corpus: str) -> dict[str, Any]:
+    """Return the record of a corpus."""
+    return json.loads((RECORDS / f"{corpus}.json").read_text(encoding="utf-8"))
+
+
+def page() -> str:
+    """Return the page of all records."""
+    parts = [
+        "# Judged search with the demo model",
+        INTRODUCTION,
+    ]
+    for corpus, title in CORPORA.items():
+        record = record_of(corpus)
+        result = evaluation_of(record)
+        shown = " ".join(["ctxembed", *command(corpus, ".", record["data"])])
+        parts += [
+            f"## {title}",
+            f"`{shown}`, {record['date']}.",
+            f"![{title}: nDCG@10 against bytes](bench-evaluation-{corpus}.svg)",
+            result.to_markdown().strip(),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def evaluation_of(record: dict[str, Any]) -> Evaluation:
+    """Return the evaluation that a record holds, without the values of each query."""
+    fields = {name: value for name, value in record["evaluation"].items() if name not in ("usage", "sentences")}
+    from ctxembed import Usage
+
+    return Evaluation(**{**fields, "k": tuple(fields["k"]), "notes": tuple(fields["notes"])}, usage=Usage())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benches.evaluation")
+    parser.add_argument("--measure", action="store_true", help="run the evaluations; else use the records")
+    parser.add_argument("--corpus", action="append", choices=[*CORPORA], help="only this one; may be repeated")
+    parser.add_argument("--folder", type=Path, help="keep the collections here")
+    parser.add_argument("--write", action="store_true", help="write the records, the page and the plots")
+    options = parser.parse_args()
+    if options.measure:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (options.folder or Path(temporary)).absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+            for corpus in options.corpus or CORPORA:
+                record = {
+                    "format": 1,
+                    "date": datetime.now(UTC).date().isoformat(),
+                    "data": "../shared/data/ir/cranfield" if corpus == "cranfield" else "passages",
+                    "evaluation": measure(corpus, folder),
+                }
+                if options.write:
+                    RECORDS.mkdir(parents=True, exist_ok=True)
+                    text = re.sub(r"\n {4,}", " ", json.dumps(record, indent=1))
+                    (RECORDS / f"{corpus}.json").write_text(text + "\n", encoding="utf-8")
+                else:
+                    print(evaluation_of(record))
+    if options.write and all((RECORDS / f"{corpus}.json").is_file() for corpus in CORPORA):
+        for corpus in CORPORA:
+            (ROOT / "docs" / f"bench-evaluation-{corpus}.svg").write_text(plot(record_of(corpus)), encoding="utf-8")
+        (ROOT / "docs" / "benchmarks-evaluation.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
