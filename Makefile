@@ -13,7 +13,7 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage crashes test-exports test-browser test-scale test-frameworks demo docs wheel notices clean
+	coverage crashes test-exports test-browser test-quality test-scale test-frameworks demo docs wheel notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -94,7 +94,7 @@ test-rust:
 NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_file.py \
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
-	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser --ignore=tests/scale
+	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser --ignore=tests/quality --ignore=tests/scale
 	@for isa in scalar avx2 avx512; do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
@@ -161,6 +161,10 @@ test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromi
 		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-liberation; }
 	@$(FIND_CHROMIUM) || { echo 'test-browser needs the package chromium, or CTXEMBED_CHROMIUM with its path' >&2; exit 1; }
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10 tests/browser
+
+# The embedder uses all cores by itself.
+test-quality: $(VENV)/.dev extension  ## Evaluate Cranfield with the demo model, and compare with the record
+	$(BIN)/python -m pytest -q --durations=3 tests/quality
 
 # In one process: the tests share a Ray.
 test-scale: $(VENV)/.scale extension  ## Test what runs past one machine: Ray, Daft, shards, collections of workers

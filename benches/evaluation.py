@@ -30,8 +30,8 @@ RECORDS: Final = ROOT / "benches" / "records" / "evaluation"
 CORPORA: Final = {"cranfield": "Cranfield", "passages": "Passages of books and manuals"}
 INTRODUCTION: Final = (
     "`python -m benches.evaluation --measure --write` makes these records with `ctxembed eval`. The intervals are of "
-    "95%, over the queries; `bytes` are those of a vector. Searches a second were measured one after the other, on a busy "
-    "machine. [quality.md](quality.md) says what holds, [evaluation.md](evaluation.md) what the columns are."
+    "95%, over the queries; `bytes` are those of a vector. Searches a second were measured one after the other, on a "
+    "busy machine. [quality.md](quality.md) says what holds, [evaluation.md](evaluation.md) what the columns are."
 )
 EVERY: Final = 8
 """Of the files with passages, so many apart are taken."""

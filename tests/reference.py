@@ -109,6 +109,16 @@ ROOMS = {
         "NearDuplicate",
         "CollectionStats",
     ),
+    "Evaluation": (
+        "evaluate",
+        "plan_evaluation",
+        "Evaluation",
+        "EvaluationPlan",
+        "read_judged",
+        "read_queries",
+        "read_judgements",
+        "JudgedCorpus",
+    ),
     "Errors": (
         "CtxembedError",
         "APIError",

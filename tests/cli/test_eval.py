@@ -117,8 +117,10 @@ def test_queries_and_judgements_in_files(ctxembed, collection, tmp_path):
 @pytest.mark.parametrize(
     ("judgements", "options", "message"),
     [
-        ("a\teagle\t1\nb\t7\t1\n", (), "j.tsv, line 1: there is no document 'eagle', which query 'a' judges. --allow-missing counts"),
-        ("a\theron\t1\n", (), "q.jsonl, line 2: query 'b' has no judgement: expected one of each query. --skip-unjudged leaves"),
+        ("a\teagle\t1\nb\t7\t1\n", (),
+         "j.tsv, line 1: there is no document 'eagle', which query 'a' judges. --allow-missing counts"),
+        ("a\theron\t1\n", (),
+         "q.jsonl, line 2: query 'b' has no judgement: expected one of each query. --skip-unjudged leaves"),
         ("a\theron\tx\n", (), "j.tsv, line 1: the grade must be an integer, got 'x'"),
         ("a\theron\t1\nb\t7\t1\n", ("--variant", "float"), "--variant: 'float' is unknown: expected \"int8\""),
         ("", (), "j.tsv: there are no judgements"),
