@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benches import ranking
-from tests.cli.process import TOKENIZER, needs_tokenizer, paid_of
+from tests.cli.process import TOKENIZER, needs_tokenizer, paid_of, set_plan
 from tests.evaluation.samples import documents, judged
 from tests.samples import CRANFIELD
 
@@ -86,7 +86,8 @@ def test_files_are_not_replaced_unless_asked(ctxembed, data, tmp_path):
 
 @needs_tokenizer
 def test_the_price_is_what_is_then_spent(ctxembed, fresh_server, data):
-    server = fresh_server("--tokenizer", str(TOKENIZER))
+    server = fresh_server()
+    set_plan(server, {"limits": {"tokenizer": str(TOKENIZER)}})
     embedded = ctxembed(
         "eval", "corpus.ctx", "--data", "data", "--ingest", "--variant", "bits", PERPLEXITY_BASE_URL=server.base_url
     )
@@ -130,7 +131,14 @@ def test_errors_are_one_line_that_names_the_place(ctxembed, collection, tmp_path
     write_lines(tmp_path / "q.jsonl", [{"id": "a", "text": "a bird"}, {"id": "b", "text": "bread"}])
     (tmp_path / "j.tsv").write_text(judgements)
     done = ctxembed(
-        "eval", collection, "--queries", "q.jsonl", "--judgements", "j.tsv", *options, **OFFLINE, PPLX_API_KEY="k"
+        "eval",
+        collection,
+        "--queries",
+        "q.jsonl",
+        "--judgements",
+        "j.tsv",
+        *options,
+        **{**OFFLINE, "PPLX_API_KEY": "k"},
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {message}")

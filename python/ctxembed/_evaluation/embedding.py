@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -195,8 +196,9 @@ class Embedding:
         other = self.client._options["journal"] if isinstance(self.client, BaseClient) else None  # noqa: SLF001
         return other if self.keep is None else _Kept(self.keep, self.corpus.space, other)
 
+    @cached_property
     def _store(self) -> _Kept | None:
-        """Return what keeps vectors: of a client, and of a model on this machine whose space names its weights."""
+        """What keeps vectors: of a client, and of a model on this machine whose space names its weights."""
         model = None if isinstance(self.client, BaseClient) else getattr(self.client, "model", None)
         is_known = self.client is None or isinstance(self.client, BaseClient) or getattr(model, "digest", None)
         return _Kept(self.keep, self.corpus.space, None) if self.keep is not None and is_known else None
@@ -209,7 +211,7 @@ class Embedding:
 
     def _kept(self, texts: list[str], role: InputType) -> dict[str, NDArray[Any]]:
         """Return the vectors that an earlier evaluation has kept."""
-        store = self._store()
+        store = self._store
         if store is None:
             return {}
         keys = self._keys(texts, role)
@@ -217,7 +219,7 @@ class Embedding:
         return {text: found[key][0] for text, key in keys.items() if key in found}
 
     def _keep(self, texts: list[str], found: Embeddings, role: InputType) -> None:
-        store = self._store()
+        store = self._store
         if store is None:
             return
         keys = self._keys(texts, role)
