@@ -36,6 +36,10 @@ INTRODUCTION: Final = (
 EVERY: Final = 8
 """Of the files with passages, so many apart are taken."""
 
+LONGEST: Final = 400
+FEWEST: Final = 4
+"""Characters of a passage at most, and passages of a file at least."""
+
 
 def command(corpus: str, folder: Path | str, data: Path | str) -> list[str]:
     """Return the arguments of ``ctxembed`` that evaluate a corpus."""
@@ -44,10 +48,14 @@ def command(corpus: str, folder: Path | str, data: Path | str) -> list[str]:
 
 
 def write_passages(folder: Path) -> None:
-    """Write passages of every eighth file in the layout of ConTEB. Half of one passage of a file is a query."""
+    """Write passages of every eighth file in the layout of ConTEB. Half of one passage of a file is a query.
+
+    Longer ones are left out: in Chinese and Korean they have more tokens than the demo model reads at once.
+    """
     documents, queries = [], []
-    for number, (path, chunks) in enumerate(texts.passage_files()):
-        if number % EVERY:
+    for number, (path, found) in enumerate(texts.passage_files()):
+        chunks = [chunk for chunk in found if len(chunk) <= LONGEST]
+        if number % EVERY or len(chunks) < FEWEST:
             continue
         name, chosen = f"{path.parent.name}-{path.stem}".replace("_", "-"), len(chunks) // 2
         documents += [{"chunk_id": f"{name}_{place}", "chunk": chunk} for place, chunk in enumerate(chunks)]
