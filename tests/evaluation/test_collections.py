@@ -312,3 +312,13 @@ def test_a_query_that_the_api_would_refuse_is_named_and_nothing_is_sent(stored, 
     with client_of(server) as client, pytest.raises(ctxembed.InvalidDocumentsError, match="query 'q4': .*separator"):
         ctxembed.evaluate(stored, queries, judgements, client=client, keep=False)
     assert paid_of(server) == 0
+
+
+def test_the_model_of_a_collection_need_not_be_known_to_search_it_by_vectors(stored, monkeypatch):
+    """A model on this machine is known once it was loaded."""
+    queries, judgements = judged(DOCUMENTS)
+    vectors = {name: stored.vectors([DOCUMENTS[0].id])[0] for name in queries}
+    monkeypatch.setattr("ctxembed._models._REGISTRY", {})
+    result = ctxembed.evaluate(stored, vectors, judgements, variants=["int8"])
+    assert (result.model, result.table[0]["usd"]) == ("pplx-embed-context-v1-0.6b", None)
+    assert ctxembed.plan_evaluation(stored, vectors, judgements).cost_usd == 0

@@ -13,7 +13,7 @@ from ctxembed._collection.reader import CollectionReader
 from ctxembed._collection.rows import row_numbers
 from ctxembed._core import BinaryIndex, Index
 from ctxembed._errors import CollectionError
-from ctxembed._models import get_model
+from ctxembed._models import models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,9 +108,14 @@ class StoredCorpus(Corpus):
     rows: NDArray[np.int64]
 
     @property
-    def model(self) -> Model:
-        """The model of the documents."""
-        return get_model(self.view.generation.model, contextualized=True)
+    def model(self) -> str:
+        """Name of the model of the documents."""
+        return self.view.generation.model
+
+    @property
+    def known_model(self) -> Model | None:
+        """The model, where this process knows it: one on this machine is known once it was loaded."""
+        return next((known for known in models() if known.name == self.model), None)
 
     @property
     def encoding_format(self) -> EncodingFormat:

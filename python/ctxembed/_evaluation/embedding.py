@@ -16,6 +16,7 @@ from ctxembed._client.journal import ResponseRows
 from ctxembed._collection.journal_folder import JournalFolder
 from ctxembed._errors import APIError, SpaceError
 from ctxembed._jobs.run import check_client
+from ctxembed._models import get_model
 from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.limits import Limits
 from ctxembed._planning.plan import plan
@@ -117,7 +118,9 @@ class Embedding:
     def __post_init__(self) -> None:
         self._own: Any = None
         if self.client is not None:
-            check_client(self.client, is_async=False, calls=("evaluate", "an async version of evaluate"))
+            if isinstance(self.client, BaseClient) and self.client._is_async:  # noqa: SLF001
+                raise TypeError("evaluate() needs a Client, got an AsyncClient")
+            check_client(self.client, is_async=False)
 
     def close(self) -> None:
         """Close the client, where it is one of the environment."""
@@ -168,7 +171,7 @@ class Embedding:
         """Embed some texts. An error of one names what it is."""
         corpus = self.corpus
         options: dict[str, Any] = {
-            "model": corpus.model.name,
+            "model": corpus.model,
             "dimensions": corpus.dimensions,
             "encoding_format": encoding_format,
         }
@@ -206,13 +209,13 @@ class Embedding:
     def _keys(self, texts: Sequence[str], role: InputType) -> dict[str, bytes]:
         corpus = self.corpus
         encoding_format = "base64_int8" if role == "query" else corpus.encoding_format
-        keys = DocumentKeys(corpus.model.name, corpus.dimensions, encoding_format, role)
+        keys = DocumentKeys(corpus.model, corpus.dimensions, encoding_format, role)
         return {text: keys.key([text]) for text in texts}
 
     def _kept(self, texts: list[str], role: InputType) -> dict[str, NDArray[Any]]:
         """Return the vectors that an earlier evaluation has kept."""
         store = self._store
-        if store is None:
+        if store is None or not texts:
             return {}
         keys = self._keys(texts, role)
         found = store.get([*keys.values()])
@@ -265,7 +268,7 @@ class Embedding:
 
     def plan(self, documents: Iterable[list[str]]) -> Plan:
         """Return the plan of documents, as the client would send them."""
-        return plan_texts(self.corpus.model, self.client, [*documents])
+        return plan_texts(get_model(self.corpus.model, contextualized=True), self.client, [*documents])
 
 
 def plan_texts(model: Model, client: Any, documents: list[list[str]]) -> Plan:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from ctxembed._costs import add_costs
 from ctxembed._evaluation import measures
 from ctxembed._evaluation.bootstrap import Bootstrap
 from ctxembed._evaluation.corpus import StoredCorpus, open_corpus
@@ -21,7 +24,6 @@ from ctxembed._results import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from decimal import Decimal
     from os import PathLike
 
     from numpy.typing import NDArray
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from ctxembed._evaluation.judged import JudgedQueries
     from ctxembed._evaluation.reading import JudgedCorpus
     from ctxembed._evaluation.variants import Variant
-    from ctxembed._models import Model
     from ctxembed._planning.plan import Plan
 
 __all__ = ["evaluate", "plan_documents", "plan_evaluation"]
@@ -95,8 +96,9 @@ class _Inputs:
         """Return the queries that are embedded."""
         return self.judged.values if self.judged.kind == "text" else []
 
+    @cached_property
     def chunks(self) -> list[str]:
-        """Return all chunks, in the order of the rows."""
+        """All chunks, in the order of the rows."""
         if not isinstance(self.corpus, StoredCorpus):
             return []
         return [chunk for document in self.corpus.texts() for chunk in document]
@@ -263,7 +265,7 @@ def plan_evaluation(
     )
     if inputs.embedding is None:
         return EvaluationPlan(0, 0, 0, 0, 0, 0, 0, True, None, None, "")
-    chunks = inputs.chunks() if "isolated" in inputs.arms else []
+    chunks = inputs.chunks if "isolated" in inputs.arms else []
     plans, kept = inputs.embedding.plans(inputs.texts(), chunks)
     return _sum_of(
         plans, inputs.embedding.corpus.model, queries=len({*inputs.texts()}), chunks=len({*chunks}), kept=kept
@@ -277,11 +279,11 @@ def plan_documents(judged: JudgedCorpus, client: Any, model: str, arms: Iterable
     alone = {chunk: [chunk] for document in documents for chunk in document} if "isolated" in _arms(arms) else {}
     known = get_model(model, contextualized=True)
     plans = [plan_texts(known, client, texts) for texts in (documents, queries, [*alone.values()]) if texts]
-    return _sum_of(plans, known, queries=len(queries), chunks=len(alone), documents=len(documents))
+    return _sum_of(plans, known.name, queries=len(queries), chunks=len(alone), documents=len(documents))
 
 
 def _sum_of(
-    plans: list[Plan], model: Model, *, queries: int, chunks: int, documents: int = 0, kept: int = 0
+    plans: list[Plan], model: str, *, queries: int, chunks: int, documents: int = 0, kept: int = 0
 ) -> EvaluationPlan:
     if problems := [problem for found in plans for problem in found.problems]:
         raise ValueError(f"{len(problems)} texts cannot be embedded: {problems[0].reason}")
@@ -295,10 +297,19 @@ def _sum_of(
         tokens=tokens,
         tokens_upper=upper,
         exact_tokens=all(found.exact_tokens for found in plans),
-        cost_usd=model.cost(tokens),
-        cost_usd_upper=model.cost(upper),
-        model=model.name,
+        cost_usd=_cost(found.cost_usd for found in plans),
+        cost_usd_upper=_cost(found.cost_usd_upper for found in plans),
+        model=model,
     )
+
+
+def _cost(costs: Iterable[Decimal | None]) -> Decimal | None:
+    total = Decimal(0)
+    for cost in costs:
+        if cost is None:
+            return None
+        total = add_costs(total, cost)
+    return total
 
 
 def _cuts(k: object) -> tuple[int, ...]:
@@ -351,7 +362,7 @@ class _Run:
             queries=len(inputs.judged.ids),
             documents=len(corpus.ids),
             chunks=len(corpus.document_of),
-            model=None if stored is None else stored.model.name,
+            model=None if stored is None else stored.model,
             dimensions=corpus.dimensions,
             usage=NO_USAGE if inputs.embedding is None else inputs.embedding.usage,
             exact_tokens=self._exact_tokens,
@@ -374,16 +385,16 @@ class _Run:
         if arm == "context":
             return self._inputs.corpus.vectors
         assert self._inputs.embedding is not None  # noqa: S101  # _Inputs has checked it
-        return self._inputs.embedding.alone(self._inputs.chunks())
+        return self._inputs.embedding.alone(self._inputs.chunks)
 
     def _price(self, arm: str) -> Decimal | None:
         """Return the list price of embedding the documents as an arm does."""
         embedding, corpus = self._inputs.embedding, self._inputs.corpus
         if embedding is None or not isinstance(corpus, StoredCorpus) or not corpus.view.store_text:
             return None
-        if corpus.model.usd_per_million_tokens is None:
+        if corpus.known_model is None or corpus.known_model.usd_per_million_tokens is None:
             return None
-        documents = corpus.texts() if arm == "context" else ([chunk] for chunk in dict.fromkeys(self._inputs.chunks()))
+        documents = corpus.texts() if arm == "context" else ([chunk] for chunk in dict.fromkeys(self._inputs.chunks))
         found = embedding.plan(documents)
         self._exact_tokens = found.exact_tokens
         return found.cost_usd
