@@ -14,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ctxembed import Usage
 from ctxembed._evaluation.plot import draw
 from ctxembed._evaluation.result import Evaluation
 
-from benches import texts
+from benches import run, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,19 +106,62 @@ def page() -> str:
         shown = " ".join(["ctxembed", *command(corpus, ".", record["data"])])
         parts += [
             f"## {title}",
-            f"`{shown}`, {record['date']}.",
+            f"`{shown}`, {record['date']}, {record['machine']['cpu']}.",
             f"![{title}: nDCG@10 against bytes](bench-evaluation-{corpus}.svg)",
             result.to_markdown().strip(),
         ]
     return "\n\n".join(parts) + "\n"
 
 
+def summary() -> str:
+    """Return the table of ``docs/quality.md``: nDCG@10 of each variant and arm, less that of int8 in context."""
+    found = {corpus: record_of(corpus)["evaluation"]["table"] for corpus in CORPORA}
+    head = ["variant", "bytes"]
+    for corpus in CORPORA:
+        name = CORPORA[corpus].split()[0]
+        head += [f"{name}", "less than int8", "alone"]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for row in found["cranfield"]:
+        if row["arm"] != "context":
+            continue
+        cells = [f"`{row['variant']}`", f"{row['bytes']:,}"]
+        for table in found.values():
+            rows = {each["arm"]: each for each in table if each["variant"] == row["variant"]}
+            cells += [f"{rows['context']['ndcg@10']:.3f}", _loss(rows["context"]), f"{rows['isolated']['ndcg@10']:.3f}"]
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _loss(row: dict[str, Any]) -> str:
+    if row["difference"] is None:
+        return ""
+    mean, low, high = row["difference"]["ndcg@10"]
+    return f"{-mean:.3f} ± {(high - low) / 2:.3f}".replace("-", "\u2212")
+
+
+def worth() -> str:
+    """Return what context is worth, for ``docs/quality.md``."""
+    lines = []
+    for corpus, title in CORPORA.items():
+        lines += [f"- {title}, {sentence}." for sentence in record_of(corpus)["evaluation"]["sentences"][:1]]
+    return "\n".join(lines) + "\n"
+
+
+def insert(text: str) -> str:
+    """Return the text of ``docs/quality.md`` with the parts that come from the records."""
+    for name, part in (("table", summary()), ("worth", worth())):
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}{part}{end}{rest.partition(end)[2]}"
+    return text
+
+
 def evaluation_of(record: dict[str, Any]) -> Evaluation:
     """Return the evaluation that a record holds, without the values of each query."""
     fields = {name: value for name, value in record["evaluation"].items() if name not in ("usage", "sentences")}
-    from ctxembed import Usage
-
-    return Evaluation(**{**fields, "k": tuple(fields["k"]), "notes": tuple(fields["notes"])}, usage=Usage())
+    table = [{**row, "usd": None if row["usd"] is None else Decimal(row["usd"])} for row in fields["table"]]
+    shown = {**fields, "table": table, "k": tuple(fields["k"]), "notes": tuple(fields["notes"])}
+    return Evaluation(**shown, usage=Usage())
 
 
 def main() -> None:
@@ -134,6 +179,7 @@ def main() -> None:
                 record = {
                     "format": 1,
                     "date": datetime.now(UTC).date().isoformat(),
+                    "machine": run.machine(),
                     "data": "../shared/data/ir/cranfield" if corpus == "cranfield" else "passages",
                     "evaluation": measure(corpus, folder),
                 }
@@ -147,6 +193,8 @@ def main() -> None:
         for corpus in CORPORA:
             (ROOT / "docs" / f"bench-evaluation-{corpus}.svg").write_text(plot(record_of(corpus)), encoding="utf-8")
         (ROOT / "docs" / "benchmarks-evaluation.md").write_text(page(), encoding="utf-8")
+        quality = ROOT / "docs" / "quality.md"
+        quality.write_text(insert(quality.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

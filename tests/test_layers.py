@@ -50,8 +50,9 @@ A module imports from its own room and from lower layers. The name of the root p
 """
 
 BENCHES = (
+    ("benches.evaluation",),
     ("benches.test_*", "benches.conftest", "benches.run"),
-    ("benches.evaluation", "benches.internet_scale", "benches.report"),
+    ("benches.report", "benches.internet_scale"),
     ("benches.plots",),
     ("benches.results",),
     ("benches.soaking",),
