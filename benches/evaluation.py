@@ -136,7 +136,7 @@ def _loss(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return ""
     mean, low, high = row["difference"]["ndcg@10"]
-    return f"{-mean:.3f} ± {(high - low) / 2:.3f}".replace("-", "\u2212")
+    return f"{0 - round(mean, 3):.3f} ± {(high - low) / 2:.3f}".replace("-", "\u2212")
 
 
 def worth() -> str:
