@@ -111,6 +111,16 @@ ROOMS = {
         "StoredGeneration",
         "CollectionStats",
     ),
+    "Evaluation": (
+        "evaluate",
+        "plan_evaluation",
+        "Evaluation",
+        "EvaluationPlan",
+        "read_judged",
+        "read_queries",
+        "read_judgements",
+        "JudgedCorpus",
+    ),
     "Errors": (
         "CtxembedError",
         "APIError",

@@ -10,6 +10,8 @@ The names by room:
   :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
+- evaluation: :func:`evaluate`, :func:`plan_evaluation`, :func:`read_judged`, :func:`read_queries`,
+  :func:`read_judgements`
 - client of a search server: :class:`SearchClient`, :class:`AsyncSearchClient`
 - client: :class:`Client`, :class:`AsyncClient`, :func:`limiter`, :func:`embed_batch`, :func:`aembed_batch`
 - local models: ``ctxembed.backends``
@@ -125,6 +127,9 @@ if TYPE_CHECKING:
         NearDuplicate,
         StoredGeneration,
     )
+    from ctxembed._evaluation.evaluate import evaluate, plan_evaluation
+    from ctxembed._evaluation.reading import JudgedCorpus, read_judged, read_judgements, read_queries
+    from ctxembed._evaluation.result import Evaluation, EvaluationPlan
     from ctxembed._planning.chunking import Chunks, chunk
     from ctxembed._planning.document_key import document_key
     from ctxembed._planning.limits import Limits
@@ -170,6 +175,8 @@ __all__ = [
     "Embeddings",
     "EmbeddingsPart",
     "EncodingFormat",
+    "Evaluation",
+    "EvaluationPlan",
     "ExportReport",
     "FailedDocument",
     "Failure",
@@ -182,6 +189,7 @@ __all__ = [
     "InternalServerError",
     "InvalidDocumentsError",
     "Journal",
+    "JudgedCorpus",
     "Limiter",
     "LimiterError",
     "Limits",
@@ -232,6 +240,7 @@ __all__ = [
     "dot",
     "embed_batch",
     "encode_base64",
+    "evaluate",
     "get_model",
     "hamming",
     "limiter",
@@ -241,6 +250,10 @@ __all__ = [
     "pack",
     "pack_bits",
     "plan",
+    "plan_evaluation",
+    "read_judged",
+    "read_judgements",
+    "read_queries",
     "register_model",
     "reverse_bit_order",
     "split_long",
@@ -294,6 +307,9 @@ _LATE = {
         "NearDuplicate",
         "StoredGeneration",
     ),
+    "ctxembed._evaluation.evaluate": ("evaluate", "plan_evaluation"),
+    "ctxembed._evaluation.reading": ("JudgedCorpus", "read_judged", "read_judgements", "read_queries"),
+    "ctxembed._evaluation.result": ("Evaluation", "EvaluationPlan"),
     "ctxembed._planning.chunking": ("Chunks", "chunk"),
     "ctxembed._planning.document_key": ("document_key",),
     "ctxembed._planning.limits": ("Limits",),

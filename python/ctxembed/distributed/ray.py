@@ -6,7 +6,7 @@ with its own defaults.
 
 from __future__ import annotations
 
-from ctxembed.distributed.journal_folder import JournalFolder
+from ctxembed._collection.journal_folder import JournalFolder
 from ctxembed.distributed.ray_dataset import embed
 from ctxembed.distributed.ray_limiter import RayLimiter
 from ctxembed.distributed.sharded_index import PartialResult, ShardedIndex
