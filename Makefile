@@ -166,7 +166,7 @@ test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromi
 
 # The embedder uses all cores by itself.
 test-quality: $(VENV)/.dev extension  ## Evaluate Cranfield with the demo model, and compare with the record
-	$(BIN)/python -m pytest -q --durations=3 tests/quality
+	CTXEMBED_HEAVY=1 $(BIN)/python -m pytest -q --durations=3 tests/quality
 
 # Needs no extension of this machine's: it builds one for aarch64.
 test-aarch64: $(VENV)/.base  ## Test kernels and Python on CPUs of aarch64, under emulation that root installs from Debian

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from benches import evaluation
 from tests.samples import CRANFIELD
 
 pytestmark = [
+    pytest.mark.skipif("CTXEMBED_HEAVY" not in os.environ, reason="takes minutes: make test-quality"),
     pytest.mark.skipif(not CRANFIELD.is_dir(), reason="../shared/data is absent"),
     pytest.mark.timeout(0),  # `.ci/run` stops what takes too long
 ]
