@@ -69,7 +69,6 @@ def test_a_rollback_needs_a_key_only_for_what_is_new(ctxembed, collection, tmp_p
 
 
 def test_judged_queries_are_compared_before_the_switch(ctxembed, collection, tmp_path):
-    pytest.importorskip("ctxembed._evaluation", reason="there is no ctxembed.evaluate yet")
     write_documents(tmp_path / "queries.jsonl", [{"id": "q", "text": "which bird catches fish?"}])
     (tmp_path / "judged.tsv").write_text("q\theron\t1\n")
     judged = ("--queries", "queries.jsonl", "--judgements", "judged.tsv")

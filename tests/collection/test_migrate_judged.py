@@ -9,8 +9,6 @@ from ctxembed import Client, Collection
 from tests.collection.migrations import NEW, OLD
 from tests.collection.samples import DIMENSIONS, document
 
-pytest.importorskip("ctxembed._evaluation", reason="there is no ctxembed.evaluate yet")
-
 DOCUMENTS = [document(number, chunks=3) for number in range(30)]
 QUERIES = {f"q{number}": f"which is document {number} of version 0?" for number in range(0, 30, 2)}
 JUDGEMENTS = {f"q{number}": {f"doc-{number}": 2, f"doc-{number + 1}": 1} for number in range(0, 30, 2)}

@@ -7,7 +7,6 @@ import signal
 import sys
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -119,8 +118,9 @@ def migrate(
         raise typer.BadParameter("--queries and --judgements are needed together, and for --max-loss")
     judged: dict[str, Any] = {"queries": None, "judgements": None}
     if queries is not None and judgements is not None:
-        public: Any = import_module("ctxembed")
-        judged = {"queries": public.read_queries(queries), "judgements": public.read_judgements(judgements)}
+        from ctxembed._evaluation.reading import read_judgements, read_queries
+
+        judged = {"queries": read_queries(queries), "judgements": read_judgements(judgements)}
     local = None
     if from_stored and (embedder is not None or dry_run):
         raise typer.BadParameter("--from-stored sends nothing, and has no price: leave --embedder and --dry-run out")
