@@ -37,6 +37,7 @@ myst_enable_extensions = ["colon_fence"]
 
 autodoc_typehints = "none"  # the sections of a docstring name the types
 autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
 autodoc_mock_imports = [name for name in ("langchain_core", "llama_index") if importlib.util.find_spec(name) is None]
 numpydoc_show_class_members = False  # autodoc lists them
 
@@ -44,6 +45,7 @@ html_theme = "furo"
 html_title = "ctxembed"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"top_of_page_buttons": []}
@@ -55,8 +57,9 @@ if importlib.util.find_spec("haystack") is None:
     haystack = sys.modules["haystack"] = sys.modules["haystack.utils"] = MagicMock()
     haystack.component = lambda cls: cls
     haystack.component.output_types = lambda **_: lambda method: method
+    haystack.Secret.from_env_var.return_value.__repr__ = lambda _: 'Secret.from_env_var("PERPLEXITY_API_KEY")'
 
-_LINK_IN_A_LIST = re.compile(r"^(?:- |\| )[^\n]*?\]\(([^)#:]+)\.md\)", flags=re.MULTILINE)
+_ITEM = re.compile(r"^- \[([^\]]+)\]\(([^)#:]+)\.md\)", flags=re.MULTILINE)
 _PUBLIC = re.compile(r"(?:ctxembed\.)?([A-Z]\w+(?:\.\w+)?|[a-z]\w*_\w+)|ctxembed\.([a-z]\w*)")
 _COPIED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 """Pages of the folder above, which Sphinx does not read, and their copies in ``project/``."""
@@ -83,11 +86,13 @@ def add_navigation(_app: Sphinx, docname: str, source: list[str]) -> None:
     (text,) = source
     for name, copy in _COPIED.items():
         text = re.sub(rf"\]\((?:\.\./)*{name}", f"]({'../' * docname.count('/')}project/{copy}", text)
-    linked = list(dict.fromkeys(_LINK_IN_A_LIST.findall(text))) if f"/{docname}".endswith("/index") else []
-    if docname == "reference":
-        linked = [f"api/{name.removesuffix('.md')}" for name in reference.api_pages()]
-    if linked:
-        text += "\n".join(["\n```{toctree}", ":hidden:", ":maxdepth: 2", "", *linked, "```", ""])
+    entries: list[str] = []
+    if f"/{docname}".endswith("/index"):
+        entries = [f"{title} <{page}>" for title, page in _ITEM.findall(text)]
+    elif docname == "reference":
+        entries = [f"api/{name.removesuffix('.md')}" for name in reference.api_pages()]
+    if entries:
+        text += "\n".join(["\n```{toctree}", ":hidden:", "", *entries, "```", ""])
     source[0] = text
 
 

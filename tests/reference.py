@@ -19,7 +19,7 @@ import ctxembed
 from tests.test_public_names import definition_of, module_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
-HEAD = """# Reference
+HEAD = """# Public names
 
 All public names, importable from `ctxembed` or from the module that a heading names. `help(ctxembed.NAME)` prints the
 full documentation of one; on the site each name is a link to it.
@@ -242,7 +242,9 @@ def api_pages() -> dict[str, str]:
         pages[room.lower().replace(" ", "-") + ".md"] = api_page(room, "ctxembed", members)
     for module, names in MODULES.items():
         members = [(name, kind_of_node(definition(module, name))) for name in names]
-        pages[module.removeprefix("ctxembed.").replace(".", "-") + ".md"] = api_page(module, module, members)
+        pages[module.removeprefix("ctxembed.").replace(".", "-") + ".md"] = api_page(
+            module.removeprefix("ctxembed."), module, members
+        )
     return pages
 
 
