@@ -258,6 +258,20 @@ def test_the_readme_is_short():
     assert len("\n".join(lines).split()) < 900
 
 
+def test_each_claim_of_the_readme_links_to_its_page_or_record():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    claims = text.partition("## What you can rely on\n")[2].partition("## ")[0]
+    items = re.split(r"^- ", claims, flags=re.MULTILINE)[1:]
+    assert len(items) > 5
+    for item in items:
+        assert re.search(r"\]\(docs/[\w/-]+\.md(#[\w-]+)?\)", item), item
+    results = text.partition("## Results\n")[2].partition("## ")[0]
+    for record in re.findall(r"\]\((benches/records/[^)]+)\)", results):
+        assert (ROOT / record).exists()
+    date = re.findall(r"Medians measured (\d{4}-\d\d-\d\d) ", results)
+    assert date == re.findall(r"\]\(benches/records/[\w-]+?-(\d{4}-\d\d-\d\d)\.json\)", results)
+
+
 def anchors(page: Path) -> set[str]:
     """The names that GitHub gives to a page's headings."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)

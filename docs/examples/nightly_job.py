@@ -36,7 +36,8 @@ def main(source: Path, target: Path) -> int:
             max_errors=1000,
             max_wait=600,  # seconds for which an API that is down is waited for
         )
-        print(f"{report.added} added, {report.updated} updated, {report.deleted} deleted, USD {report.usage.cost_usd or 0:f}")
+        cost = report.usage.cost_usd or 0  # None where nothing was sent
+        print(f"{report.added} added, {report.updated} updated, {report.deleted} deleted, USD {cost:f}")
         for failure in collection.failures():
             print(f"{failure.id}: {failure.error}", file=sys.stderr)
         if report.stopped is not None:
