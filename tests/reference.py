@@ -157,8 +157,7 @@ ROOMS = {
 }
 MODULES = {
     "ctxembed.backends": ("load", "demo", "LocalEmbedder"),
-    "ctxembed.distributed.ray": ("embed", "ShardedIndex", "PartialResult", "JournalFolder"),
-    "ctxembed.distributed.ray_limiter": ("RayLimiter",),
+    "ctxembed.distributed.ray": ("embed", "ShardedIndex", "PartialResult", "JournalFolder", "RayLimiter"),
     "ctxembed.integrations.langchain": ("CtxembedVectorStore", "CtxembedEmbeddings"),
     "ctxembed.integrations.llama_index": ("ContextualEmbedder",),
     "ctxembed.integrations.haystack": ("CtxembedDocumentEmbedder", "CtxembedTextEmbedder"),
