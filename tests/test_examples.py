@@ -48,7 +48,7 @@ def run(environment, name, *arguments, code=0, timeout=100):
 def test_the_page_shows_every_program():
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     for path in PROGRAMS:
-        assert f"- `{path.name}`: " in page
+        assert f"- [{path.name}]({path.name}): " in page
         assert f"{{literalinclude}} {path.name}\n" in page
 
 
