@@ -75,6 +75,18 @@ def test_the_self_hosted_program_finds_by_meaning(environment):
         assert printed.splitlines()[0].endswith(" heron It catches fish.")
 
 
+def test_the_evaluation_finds_the_smallest_vectors(environment, tmp_path):
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {"heron": "The grey heron stands in water. It catches fish.", "rust": "Rust has no garbage collector."}
+    write(folder / "corpus.jsonl", [{"_id": name, "title": name, "text": text} for name, text in texts.items()])
+    questions = {"q1": "which bird catches fish?", "q2": "is there a garbage collector?"}
+    write(folder / "queries.jsonl", [{"_id": name, "text": text} for name, text in questions.items()])
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\theron\t1\nq2\trust\t1\n")
+    printed = run(environment, "evaluate_search", folder, "corpus.ctx").stdout
+    assert printed.splitlines()[-1].endswith(": 128 bytes a vector, nDCG@10 1.000")
+
+
 def test_questions_of_the_service_share_requests(environment, server):
     with ctxembed.Client("any", base_url=server.base_url) as client, ctxembed.Collection.create("corpus.ctx") as col:
         col.ingest([(record["id"], record["chunks"]) for record in RECORDS], client)

@@ -47,6 +47,7 @@ def alike(printed: str, shown: str) -> bool:
     return same_words and numbers[0] == pytest.approx(numbers[1], abs=0.02)
 
 
+@pytest.mark.timeout(600)  # twelve processes, most of which load a model
 def test_the_tutorial_works_word_for_word(tmp_path):
     commands = 0
     environment = os.environ | {
@@ -62,7 +63,7 @@ def test_the_tutorial_works_word_for_word(tmp_path):
             continue
         done = subprocess.run(
             ["bash", "-c", what],
-            cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100,
+            cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, (what, done.stdout)
