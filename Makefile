@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal 
 PATHS := $(BIN)/python -c 'from ctxembed._core import isa_paths; print(isa_paths())'
 NAMES := $(BIN)/python -c 'from ctxembed._core import isa_names; print(*isa_names())'
 # Python sources, as ruff sees them.
-SOURCES := python tests benches
+SOURCES := python tests benches docs
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
@@ -47,6 +47,10 @@ $(VENV)/.browser: $(VENV)/.base
 
 $(VENV)/.stores: $(VENV)/.base
 	$(PIP) --no-build-isolation -e '.[stores]'
+	touch $@ $(VENV)/.dev $(VENV)/.server
+
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) --no-build-isolation -e '.[docs]'
 	touch $@ $(VENV)/.dev $(VENV)/.server
 
 $(VENV)/.scale: $(VENV)/.base
@@ -174,7 +178,7 @@ test-aarch64: $(VENV)/.base  ## Test kernels and Python on CPUs of aarch64, unde
 
 # In one process: the tests share a Ray.
 test-scale: $(VENV)/.scale extension  ## Test what runs past one machine: Ray, Daft, shards, collections of workers
-	$(BIN)/python -m pytest -q --durations=10 tests/scale
+	$(BIN)/python -m pytest -q --durations=10 tests/scale tests/test_examples.py::test_ray_embeds_and_writes_parquet
 
 # In an environment of its own: the test suite of LangChain pins plugins of pytest that act on all tests.
 FRAMEWORKS := .venv-frameworks
@@ -187,9 +191,10 @@ $(FRAMEWORKS)/.installed: pyproject.toml
 test-frameworks: $(FRAMEWORKS)/.installed extension  ## Test the adapters with LangChain, LlamaIndex and Haystack
 	$(FRAMEWORKS)/bin/python -m pytest -q --durations=10 tests/integrations
 
-docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
+# Its search, fonts and scripts are in the folder: it loads nothing from elsewhere.
+docs: $(VENV)/.docs  ## Build the site to docs/_build, and the pages of the crate to target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
-	$(BIN)/python -m pdoc -d numpy -o docs/_build ctxembed
+	$(BIN)/python -m sphinx --builder=html --fail-on-warning --keep-going --quiet docs docs/_build
 
 # Messages of panics name source files: those of crates by their folder in cargo's registry, without the path before it.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -205,5 +210,5 @@ notices: $(VENV)/.base  ## Write the licenses of the linked crates, after a chan
 
 clean:  ## Remove everything that was built
 	cargo clean
-	rm -rf $(VENV) dist docs/_build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist docs/_build docs/api docs/project .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find python -name '*.so' -delete

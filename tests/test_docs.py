@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import configparser
 import doctest
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import ctxembed
 import numpy as np
@@ -22,9 +25,23 @@ from .tokens.conftest import definition as tokenizer_definition
 
 ROOT = Path(__file__).parents[1]
 HERON = {"id": "heron", "chunks": ["The heron caught a fish.", "It flew."], "year": 2021, "lang": "en"}
+
+
+def name_of(page: Path) -> str:
+    """Return the path of a page below the repository."""
+    return page.relative_to(ROOT).as_posix()
+
+
 SEARCH_URL = "http://127.0.0.1:8765"
 """Where pages and docstrings search: the port of ``ctxembed serve``, which may be taken on this machine."""
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+GENERATED = ("docs/_build/", "docs/api/", "docs/project/")
+PAGES = [
+    page
+    for page in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+    if not name_of(page).startswith(GENERATED)
+]
+NOT_RUN = "<!-- not run: "
+"""Marks a block that cannot run, with the reason."""
 
 
 def docstrings():
@@ -60,7 +77,7 @@ def with_search_server(request):
     """Return a function that replaces the URL of a search server in a text by that of one that runs."""
 
     def replace(text: str) -> str:
-        searches = SEARCH_URL in text and ("SearchClient(" in text or "ctxembed search" in text)
+        searches = SEARCH_URL in text and re.search(r"SearchClient\(|ctxembed search|/v1/search", text)
         return text.replace(SEARCH_URL, request.getfixturevalue("search_url")) if searches else text
 
     return replace
@@ -94,8 +111,13 @@ def test_every_public_function_has_a_signature(name):
     assert inspect.signature(getattr(ctxembed, name)).parameters or name == "models"
 
 
+_BLOCK = re.compile(rf"^({NOT_RUN}[^\n]+ -->\n)?```(\{{?[\w-]*\}}?)[^\n]*\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+
+
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    """Return the blocks of a language, but those that are marked as not run."""
+    found = _BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [text for not_run, of, text in found if of == language and not not_run]
 
 
 def commands(page: Path) -> list[str]:
@@ -105,7 +127,7 @@ def commands(page: Path) -> list[str]:
 
 
 def pages_with(found) -> list:
-    return [pytest.param(page, id=page.name) for page in PAGES if found(page)]
+    return [pytest.param(page, id=name_of(page)) for page in PAGES if found(page)]
 
 
 def write_old_output(folder: Path) -> None:
@@ -146,7 +168,8 @@ def reader(server, tmp_path, monkeypatch):
 
 
 # `make test` does not install their packages: tests of the stores, of the integrations and at scale run these pages.
-ELSEWHERE = {"haystack.md", "langchain.md", "leaving.md", "llama-index.md", "scale.md"}
+# The tutorial is followed by `test_tutorial.py`.
+ELSEWHERE = {"haystack.md", "langchain.md", "leaving.md", "llama-index.md", "scale.md", "tutorial.md"}
 
 
 @pytest.mark.parametrize("page", pages_with(lambda page: blocks(page, "python") and page.name not in ELSEWHERE))
@@ -157,10 +180,15 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, reader, with_search_
     assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", pages_with(commands))
+@pytest.mark.parametrize("page", pages_with(lambda page: commands(page) and page.name != "tutorial.md"))
 def test_the_commands_of_a_page_run(page, reader, with_search_server):
     """In order, as a reader would type them, each a process. Servers and the demo have tests of their own."""
     for command in commands(page):
+        if command.startswith("curl ") and shutil.which("curl"):
+            done = subprocess.run(
+                with_search_server(command), shell=True, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert json.loads(done.stdout)["hits"], (command, done.stdout, done.stderr)
         if not command.startswith("ctxembed ") or command.split()[1] in {"serve", "limiter", "demo"}:
             continue
         shell = with_search_server(command).replace("ctxembed", f"{sys.executable} -m ctxembed", 1)
@@ -230,9 +258,18 @@ def test_the_readme_is_short():
     assert len("\n".join(lines).split()) < 900
 
 
-def test_every_page_is_named_in_the_readme_or_in_the_contributors_guide():
-    named = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
-    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in named]
+def test_each_claim_of_the_readme_links_to_its_page_or_record():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    claims = text.partition("## What you can rely on\n")[2].partition("## ")[0]
+    items = re.split(r"^- ", claims, flags=re.MULTILINE)[1:]
+    assert len(items) > 5
+    for item in items:
+        assert re.search(r"\]\(docs/[\w/-]+\.md(#[\w-]+)?\)", item), item
+    results = text.partition("## Results\n")[2].partition("## ")[0]
+    for record in re.findall(r"\]\((benches/records/[^)]+)\)", results):
+        assert (ROOT / record).exists()
+    date = re.findall(r"Medians measured (\d{4}-\d\d-\d\d) ", results)
+    assert date == re.findall(r"\]\(benches/records/[\w-]+?-(\d{4}-\d\d-\d\d)\.json\)", results)
 
 
 def anchors(page: Path) -> set[str]:
@@ -248,6 +285,66 @@ def test_links_of_the_documentation_lead_somewhere():
             target = page.parent / path if path else page
             assert target.exists(), (page.name, link)
             assert not anchor or anchor in anchors(target), (page.name, link)
+
+
+def test_links_to_elsewhere_are_well_formed():
+    for page in PAGES:
+        for link in re.findall(r"\]\((https?:[^)]*)\)|<(https?:[^>]*)>", page.read_text(encoding="utf-8")):
+            parts = urlsplit("".join(link))
+            assert parts.scheme == "https", (page.name, link)
+            assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc), (page.name, link)
+
+
+def test_the_navigation_has_every_page_once():
+    """An index has its pages as links in lists, from which ``docs/conf.py`` makes the navigation of the site."""
+    docs = ROOT / "docs"
+    item = re.compile(r"^- \[[^\]]+\]\(([^)#:]+\.md)\)", flags=re.MULTILINE)
+    seen = [
+        (index.parent / link).resolve()
+        for index in [docs / "index.md", *sorted(docs.glob("*/index.md"))]
+        for link in item.findall(index.read_text(encoding="utf-8"))
+    ]
+    listed = [page for page in seen if page.parent != ROOT]
+    assert sorted(listed) == sorted(page for page in PAGES if docs in page.parents and page != docs / "index.md")
+    assert {page.name for page in seen if page.parent == ROOT} == {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
+
+
+NOT_RUN_COMMANDS = {
+    "make": "the targets are compared with the Makefile",
+    "python": "benches run for hours; that their modules exist is a test",
+    "pip": "installs",
+    "docker": "needs Docker",
+    "cargo": "needs a nightly toolchain, or takes minutes",
+    "pytest": "stands for the reader's tests",
+    "ctxembed serve": "servers have tests of their own",
+    "ctxembed limiter": "servers have tests of their own",
+    "ctxembed demo": "has a test of its own",
+}
+
+
+def test_every_block_is_run_or_says_why_not():
+    for page in PAGES:
+        if page.name == "tutorial.md":
+            continue
+        for not_run, language, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            if not_run or language == "python":
+                continue
+            match language:
+                case "console":
+                    for command in re.findall(r"^\$ (?:[A-Z_]+=\S+ )*([^\n]*)", text, flags=re.MULTILINE):
+                        is_run = command.startswith(("ctxembed ", "curl "))
+                        assert is_run or command.split()[0] in NOT_RUN_COMMANDS, (page.name, command)
+                case "json":
+                    for line in text.splitlines() if text.startswith('{"') else [text]:
+                        json.loads(line)
+                case "toml":
+                    tomllib.loads(text)
+                case "ini":
+                    configparser.RawConfigParser(strict=False).read_string(text)
+                case "{literalinclude}":
+                    pass  # the examples have tests of their own
+                case _:
+                    pytest.fail(f"{page.name}: a block of {language!r} that nothing checks")
 
 
 def test_the_page_of_serving_names_options_that_there_are():

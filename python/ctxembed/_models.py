@@ -159,7 +159,7 @@ class Model:
     def space_of(self, dimensions: int) -> str:
         """Return the space of vectors with that many dimensions.
 
-        It is :attr:`space` and, where there are any, the digest. A model with ``dimension_choices`` has one space for
+        It is ``space`` and, where there are any, the digest. A model with ``dimension_choices`` has one space for
         each number of dimensions, so that two models can share one of them.
 
         Examples

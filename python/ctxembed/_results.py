@@ -263,7 +263,7 @@ class Embeddings:
         Raises
         ------
         ValueError
-            ``dims`` is not from 1 to :attr:`dimensions`, or not a multiple of 8 for bits.
+            ``dims`` is not from 1 to ``dimensions``, or not a multiple of 8 for bits.
         """
         vectors = _core.truncate(self.vectors, dims)
         space = None if self.space is None else _core.space_of_prefix(self.space, self.dimensions, int(dims))

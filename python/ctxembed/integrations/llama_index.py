@@ -127,7 +127,7 @@ class ContextualEmbedder(BaseEmbedding):
         return "ContextualEmbedder"
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Return what :meth:`from_dict` takes: all but the client and the cache.
+        """Return what ``from_dict`` takes: all but the client and the cache.
 
         No two calls return the same, since the cache of a pipeline makes its key of this: see the notes of the class.
         """

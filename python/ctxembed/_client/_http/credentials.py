@@ -46,7 +46,7 @@ class Credentials:
         return self._value == value
 
     def redact_text(self, text: str) -> str:
-        """Replace the key, and parts of it, in text from outside, in any of the spellings of :class:`Redactor`."""
+        """Replace the key, and parts of it, in text from outside, in any of the spellings of ``Redactor``."""
         return self._redact.text(text)
 
     def redact_body(self, body: bytes) -> bytes:
