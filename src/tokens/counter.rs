@@ -154,7 +154,9 @@ impl Counter {
         });
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(outcome, Err)?;
         let mut counts = parts.sums(counts);
-        counts.iter_mut().for_each(|count| *count += self.template);
+        for count in &mut counts {
+            *count += self.template;
+        }
         Ok(counts)
     }
 

@@ -146,7 +146,7 @@ impl<'a, 't> Iterator for Work<'a, 't> {
 mod tests {
     use super::*;
 
-    fn cut<'t>(text: &'t str, size: usize, joined: impl Fn(&str, usize) -> bool) -> Vec<&'t str> {
+    fn cut(text: &str, size: usize, joined: impl Fn(&str, usize) -> bool) -> Vec<&str> {
         Parts::new(&[text], size, &Characters::new(), joined).expect("memory").parts.into_owned()
     }
 

@@ -228,7 +228,7 @@ def test_a_writer_that_fails_to_compact_goes_on_and_the_next_one_opens(tmp_path,
         collection.ingest(documents, LocalEmbedder())
         collection.delete(["doc-4"])
         with monkeypatch.context() as patch:
-            patch.setattr(store, "renumber", lambda *_: (_ for _ in ()).throw(sqlite3.OperationalError("no")))
+            patch.setattr(vector_files, "renumber", lambda *_: (_ for _ in ()).throw(sqlite3.OperationalError("no")))
             with pytest.raises(CollectionError, match=r"catalogue\.sqlite: no"):
                 collection.compact()
         more = [document(number) for number in range(40, 80)]
