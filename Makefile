@@ -14,7 +14,8 @@ SOURCES := python tests benches
 
 .DEFAULT_GOAL := help
 .PHONY: help dev extension fmt lint lint-rust lint-python lint-workflows test test-rust test-python bench bench-smoke \
-	coverage crashes test-exports test-browser test-aarch64 test-scale demo docs wheel notices clean
+	coverage crashes test-exports test-browser test-quality test-scale test-frameworks test-aarch64 demo docs wheel \
+	notices clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -95,7 +96,7 @@ test-rust:
 NO_KERNELS := --ignore=tests/codec/test_memory.py --ignore=tests/search/test_file.py \
 	--ignore=tests/search/test_processes.py
 test-python: $(VENV)/.bench extension
-	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser --ignore=tests/scale
+	$(PYTEST) tests --ignore=tests/stores --ignore=tests/browser --ignore=tests/quality --ignore=tests/scale
 	@for isa in $$($(NAMES)); do \
 		if [ "$$(CTXEMBED_ISA=$$isa $(PATHS))" = "$$($(PATHS))" ]; then \
 			echo "CTXEMBED_ISA=$$isa: skipped, since the tests above ran on just these paths"; \
@@ -163,6 +164,10 @@ test-browser: $(VENV)/.browser extension  ## Test the page of a server in Chromi
 	@$(FIND_CHROMIUM) || { echo 'test-browser needs the package chromium, or CTXEMBED_CHROMIUM with its path' >&2; exit 1; }
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10 tests/browser
 
+# The embedder uses all cores by itself.
+test-quality: $(VENV)/.dev extension  ## Evaluate Cranfield with the demo model, and compare with the record
+	$(BIN)/python -m pytest -q --durations=3 tests/quality
+
 # Needs no extension of this machine's: it builds one for aarch64.
 test-aarch64: $(VENV)/.base  ## Test kernels and Python on CPUs of aarch64, under emulation that root installs from Debian
 	tests/aarch64/run.sh
@@ -170,6 +175,17 @@ test-aarch64: $(VENV)/.base  ## Test kernels and Python on CPUs of aarch64, unde
 # In one process: the tests share a Ray.
 test-scale: $(VENV)/.scale extension  ## Test what runs past one machine: Ray, Daft, shards, collections of workers
 	$(BIN)/python -m pytest -q --durations=10 tests/scale
+
+# In an environment of its own: the test suite of LangChain pins plugins of pytest that act on all tests.
+FRAMEWORKS := .venv-frameworks
+$(FRAMEWORKS)/.installed: pyproject.toml
+	test -x $(FRAMEWORKS)/bin/python || $(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install -q --no-compile --disable-pip-version-check 'pip>=25' 'maturin>=1.9,<2'
+	$(FRAMEWORKS)/bin/python -m pip install -q --no-compile --no-build-isolation -e '.[frameworks]'
+	touch $@
+
+test-frameworks: $(FRAMEWORKS)/.installed extension  ## Test the adapters with LangChain, LlamaIndex and Haystack
+	$(FRAMEWORKS)/bin/python -m pytest -q --durations=10 tests/integrations
 
 docs: $(VENV)/.dev  ## Build the API pages to docs/_build and target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items

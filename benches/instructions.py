@@ -7,6 +7,7 @@ Needs what ``make test-aarch64`` sets up. An emulator shows answers and instruct
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -107,7 +108,7 @@ def page(record: dict[str, Any]) -> str:
     lines = ["| kernel | " + " | ".join(PATHS) + " |", "| --- |" + " ---: |" * len(PATHS)]
     for kernel, counts in record["instructions"].items():
         cells = [f"{counts['scalar']:,.1f}"]
-        for before, path in zip(PATHS, PATHS[1:], strict=False):
+        for before, path in itertools.pairwise(PATHS):
             fewer = counts["scalar"] / counts[path]
             cells.append("" if counts[path] == counts[before] else f"{counts[path]:,.1f}<br>**{fewer:.1f}**")
         lines.append(f"| {TITLES[kernel]} | " + " | ".join(cells) + " |")

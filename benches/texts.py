@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from ctxembed._backends.hashed import embed_documents
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -81,16 +83,21 @@ def cranfield() -> Collection:
     return Collection(_embed([[text] for text in documents]), _embed([[text] for text in queries]), cranfield_judged())
 
 
+def passage_files() -> Iterator[tuple[Path, list[str]]]:
+    """Yield each file of books and documentation that has four passages, with its first ones."""
+    for path in sorted((DATA / "corpus").glob("*/*")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        chunks = [part.strip() for part in re.split(r"\n\s*\n", text) if len(part.strip()) >= 120][:PASSAGES]
+        if len(chunks) >= 4:
+            yield path, chunks
+
+
 @cache
 def passages() -> Collection:
     """Return the first passages of every file, one document per file. Half of one passage is the query."""
     documents, queries, judged = [], [], []
     before = 0
-    for path in sorted((DATA / "corpus").glob("*/*")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        chunks = [part.strip() for part in re.split(r"\n\s*\n", text) if len(part.strip()) >= 120][:PASSAGES]
-        if len(chunks) < 4:
-            continue
+    for _, chunks in passage_files():
         chosen = len(chunks) // 2
         documents.append(chunks)
         queries.append([chunks[chosen][: len(chunks[chosen]) // 2]])

@@ -117,6 +117,21 @@ def write_old_output(folder: Path) -> None:
     (folder / "meta.json").write_text(json.dumps({"version": 1, "chunks": 1, **options}))
 
 
+def write_judged(folder: Path) -> None:
+    """Write a judged collection in the layout of BEIR, and its files for a collection with :data:`HERON`."""
+    (folder / "cranfield" / "qrels").mkdir(parents=True)
+    queries = json.dumps({"_id": "q1", "text": "which bird caught a fish?"}) + "\n"
+    text = "The heron stood in the reeds. It caught a fish. It flew away over the water."
+    judgements = "query-id\tcorpus-id\tscore\nq1\theron\t1\n"
+    (folder / "cranfield" / "corpus.jsonl").write_text(
+        json.dumps({"_id": "heron", "title": "Birds", "text": text}) + "\n"
+    )
+    for place in (folder / "queries.jsonl", folder / "cranfield" / "queries.jsonl"):
+        place.write_text(queries)
+    for place in (folder / "judgements.tsv", folder / "cranfield" / "qrels" / "test.tsv"):
+        place.write_text(judgements)
+
+
 @pytest.fixture
 def reader(server, tmp_path, monkeypatch):
     """A reader's folder, with the files that the pages name, and the local server in place of the API."""
@@ -125,6 +140,7 @@ def reader(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.base_url)
     (tmp_path / "docs.jsonl").write_text(json.dumps(HERON) + "\n")
     write_old_output(tmp_path / "old-output")
+    write_judged(tmp_path)
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_definition()))
     return tmp_path
 

@@ -59,6 +59,33 @@ def test_importing_loads_no_http_stack_and_starts_no_thread():
     assert run(code) == "[] 1"
 
 
+def test_importing_loads_what_decodes_and_searches():
+    code = (
+        "import sys, ctxembed\n"
+        "print(*sorted(name.partition('.')[2] for name in sys.modules if name.startswith('ctxembed.')))"
+    )
+    assert run(code) == "_codec _core _costs _errors _models _parsed_response _results"
+
+
+def test_names_that_load_late_are_the_same_in_every_thread():
+    code = """
+import sys, threading
+import ctxembed
+sys.setswitchinterval(1e-6)
+names = [name for name in ctxembed.__all__ if name not in vars(ctxembed)]
+found, together = [], threading.Barrier(4)
+def use(order):
+    together.wait(30)
+    found.append({name: getattr(ctxembed, name) for name in order})
+threads = [threading.Thread(target=use, args=[names[::step]]) for step in (1, -1, 1, -1)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+assert len(names) > 50 and len(found) == 4, (names, found)
+assert all(each[name] is vars(ctxembed)[name] for each in found for name in names)
+print({value.__module__ for each in found for value in each.values() if isinstance(value, type)})
+"""
+    assert run(code) == "{'ctxembed'}"
+
+
 @pytest.mark.parametrize("isa", isa_names())
 def test_the_environment_lowers_but_never_raises_the_instruction_set(isa):
     code = "from ctxembed._core import isa_paths; print(*[path for _, path in isa_paths()])"

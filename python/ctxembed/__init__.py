@@ -10,6 +10,8 @@ The names by room:
   :class:`Calibration`
 - packing and tokens: :func:`plan`, :func:`pack`, :func:`split_long`, :func:`chunk`,
   :class:`TokenCounter`, :func:`token_upper_bound`, :class:`Limits`, :func:`document_key`
+- evaluation: :func:`evaluate`, :func:`plan_evaluation`, :func:`read_judged`, :func:`read_queries`,
+  :func:`read_judgements`
 - client of a search server: :class:`SearchClient`, :class:`AsyncSearchClient`
 - client: :class:`Client`, :class:`AsyncClient`, :func:`limiter`, :func:`embed_batch`, :func:`aembed_batch`
 - local models: ``ctxembed.backends``
@@ -17,11 +19,13 @@ The names by room:
 - errors: :class:`CtxembedError` is the root of the tree in ``ctxembed._errors``
 
 Importing this package starts no thread, opens no connection and reads no environment variable but ``CTXEMBED_ISA``.
-The HTTP stack loads when a name of the client is first used.
+It loads what decodes and searches. Planning, collections and the client, with the HTTP stack, load when a name of
+theirs is first used.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -46,16 +50,6 @@ from ctxembed._core import (
     top_k,
     truncate,
     unpack_bits,
-)
-from ctxembed._documents import (
-    CollectionStats,
-    Document,
-    ExportReport,
-    FailedDocument,
-    Hit,
-    IngestProgress,
-    IngestReport,
-    NearDuplicate,
 )
 from ctxembed._errors import (
     APIConnectionError,
@@ -84,14 +78,6 @@ from ctxembed._errors import (
     UnprocessableEntityError,
 )
 from ctxembed._models import EncodingFormat, InputType, Model, get_model, models, register_model
-from ctxembed._planning.chunking import Chunks, chunk
-from ctxembed._planning.document_key import document_key
-from ctxembed._planning.limits import Limits
-from ctxembed._planning.packing import Packing, pack
-from ctxembed._planning.plan import Plan, plan, token_upper_bound
-from ctxembed._planning.prepare import CountsTokens
-from ctxembed._planning.splitting import SplitDocuments, Window, split_long
-from ctxembed._planning.token_counter import TokenCounter
 from ctxembed._results import Embeddings, EmbedError, Failure, InvalidDocumentsError, Problem, Usage
 
 if TYPE_CHECKING:
@@ -129,6 +115,29 @@ if TYPE_CHECKING:
         limiter,
     )
     from ctxembed._collection.collection import Collection
+    from ctxembed._documents import (
+        CollectionStats,
+        Document,
+        ExportReport,
+        FailedDocument,
+        Hit,
+        IngestProgress,
+        IngestReport,
+        MigrationReport,
+        NearDuplicate,
+        StoredGeneration,
+    )
+    from ctxembed._evaluation.evaluate import evaluate, plan_evaluation
+    from ctxembed._evaluation.reading import JudgedCorpus, read_judged, read_judgements, read_queries
+    from ctxembed._evaluation.result import Evaluation, EvaluationPlan
+    from ctxembed._planning.chunking import Chunks, chunk
+    from ctxembed._planning.document_key import document_key
+    from ctxembed._planning.limits import Limits
+    from ctxembed._planning.packing import Packing, pack
+    from ctxembed._planning.plan import Plan, plan, token_upper_bound
+    from ctxembed._planning.prepare import CountsTokens
+    from ctxembed._planning.splitting import SplitDocuments, Window, split_long
+    from ctxembed._planning.token_counter import TokenCounter
     from ctxembed._search_client import AsyncSearchClient, SearchClient
 
 __all__ = [
@@ -166,6 +175,8 @@ __all__ = [
     "Embeddings",
     "EmbeddingsPart",
     "EncodingFormat",
+    "Evaluation",
+    "EvaluationPlan",
     "ExportReport",
     "FailedDocument",
     "Failure",
@@ -178,11 +189,13 @@ __all__ = [
     "InternalServerError",
     "InvalidDocumentsError",
     "Journal",
+    "JudgedCorpus",
     "Limiter",
     "LimiterError",
     "Limits",
     "LocalLimiter",
     "Matches",
+    "MigrationReport",
     "MissingKeyError",
     "MissingShardsError",
     "Model",
@@ -206,6 +219,7 @@ __all__ = [
     "SocketLimiter",
     "SpaceError",
     "SplitDocuments",
+    "StoredGeneration",
     "Stream",
     "Timeouts",
     "TokenCounter",
@@ -226,6 +240,7 @@ __all__ = [
     "dot",
     "embed_batch",
     "encode_base64",
+    "evaluate",
     "get_model",
     "hamming",
     "limiter",
@@ -235,6 +250,10 @@ __all__ = [
     "pack",
     "pack_bits",
     "plan",
+    "plan_evaluation",
+    "read_judged",
+    "read_judgements",
+    "read_queries",
     "register_model",
     "reverse_bit_order",
     "split_long",
@@ -244,8 +263,8 @@ __all__ = [
     "unpack_bits",
 ]
 
-_CLIENT = frozenset(
-    {
+_LATE = {
+    "ctxembed._client": (
         "AsyncClient",
         "AsyncClientOptions",
         "AsyncRawCalls",
@@ -271,20 +290,39 @@ _CLIENT = frozenset(
         "TransportName",
         "TransportRequest",
         "TransportResponse",
-        "limiter",
         "aembed_batch",
         "embed_batch",
-    }
-)
-"""Names that load the client, and the HTTP stack with it, when they are first used."""
-
-
-_LATE = {
-    "AsyncSearchClient": "ctxembed._search_client",
-    "Collection": "ctxembed._collection.collection",
-    "SearchClient": "ctxembed._search_client",
+        "limiter",
+    ),
+    "ctxembed._collection.collection": ("Collection",),
+    "ctxembed._documents": (
+        "CollectionStats",
+        "Document",
+        "ExportReport",
+        "FailedDocument",
+        "Hit",
+        "IngestProgress",
+        "IngestReport",
+        "MigrationReport",
+        "NearDuplicate",
+        "StoredGeneration",
+    ),
+    "ctxembed._evaluation.evaluate": ("evaluate", "plan_evaluation"),
+    "ctxembed._evaluation.reading": ("JudgedCorpus", "read_judged", "read_judgements", "read_queries"),
+    "ctxembed._evaluation.result": ("Evaluation", "EvaluationPlan"),
+    "ctxembed._planning.chunking": ("Chunks", "chunk"),
+    "ctxembed._planning.document_key": ("document_key",),
+    "ctxembed._planning.limits": ("Limits",),
+    "ctxembed._planning.packing": ("Packing", "pack"),
+    "ctxembed._planning.plan": ("Plan", "plan", "token_upper_bound"),
+    "ctxembed._planning.prepare": ("CountsTokens",),
+    "ctxembed._planning.splitting": ("SplitDocuments", "Window", "split_long"),
+    "ctxembed._planning.token_counter": ("TokenCounter",),
+    "ctxembed._search_client": ("AsyncSearchClient", "SearchClient"),
 }
-"""Further names that load when they are first used, and where they are defined."""
+"""Modules that load when a name of theirs is first used, with their public names."""
+
+_MODULES = {name: module for module, names in _LATE.items() for name in names}
 
 
 def _show_as_public(names: Iterable[str]) -> None:
@@ -296,19 +334,18 @@ def _show_as_public(names: Iterable[str]) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the clients, collections or local models when they are first used."""
-    if name in _LATE:
-        globals()[name] = getattr(import_module(_LATE[name]), name)
-        _show_as_public([name])
-        return globals()[name]
+    """Load the module of a name when it is first used, and take over the names of all modules that this loads."""
     if name == "backends":  # ctxembed.backends.load, without an import of its own
         return import_module("ctxembed.backends")
-    if name not in _CLIENT:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ctxembed import _client
-
-    globals().update({public: getattr(_client, public) for public in _CLIENT})
-    _show_as_public(_CLIENT)
+    import_module(_MODULES[name])
+    for module, names in _LATE.items():
+        # Another thread may still be importing a module: it has some of the names.
+        known = vars(sys.modules[module]) if module in sys.modules else {}
+        found = {public: known[public] for public in names if public in known}
+        globals().update(found)
+        _show_as_public(found)
     return globals()[name]
 
 
@@ -316,4 +353,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_show_as_public(set(__all__) - _CLIENT - {*_LATE, "__version__"})
+_show_as_public(set(__all__) - _MODULES.keys() - {"__version__"})

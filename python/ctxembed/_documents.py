@@ -20,7 +20,9 @@ __all__ = [
     "Hit",
     "IngestProgress",
     "IngestReport",
+    "MigrationReport",
     "NearDuplicate",
+    "StoredGeneration",
 ]
 
 
@@ -211,6 +213,79 @@ class IngestProgress:
     retries: int
     seconds: float
     waiting_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What :meth:`Collection.migrate` or :meth:`Collection.rollback` did.
+
+    Parameters
+    ----------
+    model, encoding_format : str
+        Of the generation that it is about.
+    dimensions : int
+        Of its vectors.
+    switched : bool
+        Whether searches are answered from it now.
+    embedded, unchanged : int
+        Documents that this call embedded, or that a dry run would send, and those whose vectors were there.
+    usage : Usage
+        Tokens and cost of the requests.
+    stopped : {None, "max_cost_usd", "max_errors", "interrupted", "not accepted", "dry run"}
+        Why there was no switch. The same call goes on.
+    requests, tokens : int
+        What was sent. Of a dry run an estimate with a margin, unless a token counter counts.
+    cost_usd : Decimal or None
+        As reported. Of a dry run the list price of the tokens. None where it is not known.
+    comparison : tuple of (Evaluation, Evaluation) or None
+        Results of the judgements that were given: of the old generation, and of the new one.
+    """
+
+    model: str
+    dimensions: int
+    encoding_format: str
+    switched: bool
+    embedded: int = 0
+    unchanged: int = 0
+    usage: Usage = NO_USAGE
+    stopped: str | None = None
+    requests: int = 0
+    tokens: int = 0
+    cost_usd: Decimal | None = None
+    comparison: tuple[Any, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGeneration:
+    """The vectors of a collection by one model.
+
+    Parameters
+    ----------
+    number : int
+        Ascending: the one that is searched has a higher number than those that were kept.
+    state : {"searched", "kept", "under way"}
+        "kept" by ``migrate(..., keep_old=True)``; "under way": a migration fills it.
+    model, encoding_format : str
+        How its documents were embedded.
+    dimensions : int
+        Of each vector.
+    space : str or None
+        Name of the vector space.
+    documents, chunks : int
+        What it has vectors of.
+    bytes : int
+        Size of its files. Of those that are not searched, files that the collection shares with them count too.
+    """
+
+    number: int
+    state: str
+    model: str
+    dimensions: int
+    encoding_format: str
+    space: str | None
+    documents: int
+    chunks: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,9 @@
 //! Rows of a catalogue: their checksums, and the bytes that a document's key hashes.
 
-use std::io::Write;
-
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use super::convert::Rows;
 use super::errors::memory_error;
@@ -20,9 +18,19 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sized_texts, module)?)
 }
 
+/// Rows that one statement inserts, where there are so many: a statement for each row takes longer.
+const TOGETHER: usize = 8;
+/// Columns of the table of documents.
+const DOCUMENT_COLUMNS: usize = 11;
+/// Columns of the table of chunks.
+const CHUNK_COLUMNS: usize = 7;
+
+/// Pairs of a number of rows, and a list of parameters for a statement that inserts so many.
+type Groups<'py> = Vec<(usize, Bound<'py, PyList>)>;
+
 /// A checksum of values, each with its type and length, so that different rows give different bytes.
 #[derive(Default)]
-pub(super) struct RowChecksum(crc32fast::Hasher);
+pub(super) struct RowChecksum(Vec<u8>);
 
 impl RowChecksum {
     pub(super) fn of<'a, 'py>(values: impl Iterator<Item = Borrowed<'a, 'py, PyAny>>) -> PyResult<u32>
@@ -33,44 +41,65 @@ impl RowChecksum {
         for value in values {
             checksum.value(&value)?;
         }
-        Ok(checksum.0.finalize())
+        Ok(checksum.finish())
+    }
+
+    /// Return the checksum of the values so far, and begin another.
+    fn finish(&mut self) -> u32 {
+        let checksum = crc32fast::hash(&self.0);
+        self.0.clear();
+        checksum
     }
 
     fn none(&mut self) {
-        self.0.update(b"n");
+        self.0.push(b'n');
     }
 
     fn int(&mut self, value: i64) {
-        let mut text = [0; 24];
-        let mut rest = &mut text[..];
-        write!(rest, "i{value};").expect("an i64 has at most 20 characters");
-        let length = 24 - rest.len();
-        self.0.update(&text[..length]);
+        self.0.push(b'i');
+        if value < 0 {
+            self.0.push(b'-');
+        }
+        self.digits(value.unsigned_abs());
     }
 
-    fn content(&mut self, kind: char, content: &[u8]) {
-        let mut text = [0; 24];
-        let mut rest = &mut text[..];
-        write!(rest, "{kind}{};", content.len()).expect("a length has at most 20 characters");
-        let length = 24 - rest.len();
-        self.0.update(&text[..length]);
-        self.0.update(content);
+    /// Append a number and a semicolon. `write!` takes several times as long.
+    fn digits(&mut self, mut value: u64) {
+        let mut text = [b';'; 21];
+        let mut start = 20;
+        loop {
+            start -= 1;
+            text[start] = b'0' + (value % 10) as u8;
+            value /= 10;
+            if value == 0 {
+                break;
+            }
+        }
+        self.0.extend_from_slice(&text[start..]);
+    }
+
+    fn content(&mut self, kind: u8, content: &[u8]) -> PyResult<()> {
+        self.0.try_reserve(content.len() + 32).map_err(|error| memory_error(error.into()))?;
+        self.0.push(kind);
+        self.digits(content.len() as u64);
+        self.0.extend_from_slice(content);
+        Ok(())
     }
 
     fn value(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         if value.is_none() {
             self.none();
         } else if let Ok(text) = value.cast::<PyString>() {
-            self.content('t', text.to_str()?.as_bytes());
+            self.content(b't', text.to_str()?.as_bytes())?;
         } else if let Ok(bytes) = value.cast::<PyBytes>() {
-            self.content('b', bytes.as_bytes());
+            self.content(b'b', bytes.as_bytes())?;
         } else if value.is_instance_of::<PyInt>() {
             self.int(value.extract()?);
         } else if value.is_instance_of::<PyFloat>() {
             let hex: String = value.call_method0("hex")?.extract()?;
-            self.0.update(b"f");
-            self.0.update(hex.as_bytes());
-            self.0.update(b";");
+            self.0.push(b'f');
+            self.0.extend_from_slice(hex.as_bytes());
+            self.0.push(b';');
         } else {
             let kind = value.get_type();
             return Err(PyTypeError::new_err(format!("a row holds no {}", kind.name()?)));
@@ -85,21 +114,24 @@ fn row_checksum(values: &Bound<'_, PyTuple>) -> PyResult<u32> {
     RowChecksum::of(values.iter_borrowed())
 }
 
-/// Return the rows of the table of documents.
+/// Return the rows of the table of documents: pairs of a number of rows, and a list of parameters for a statement that
+/// inserts so many.
 ///
 /// `documents` are `NewDocument`s, `vectors` the bytes of the rows of all their chunks, `first` the number of the first.
 /// The columns are: number, id, key, details, source, metadata, first row, rows, checksum of the vectors, checksum,
-/// record.
+/// record. Python's sqlite3 binds None and bytes only after a slow search for an adapter: 0 stands for a source, metadata
+/// or a record that is None, and bytearrays for bytes.
 #[pyfunction]
 fn document_rows<'py>(
     py: Python<'py>,
     documents: &Bound<'py, PyList>,
     vectors: &Bound<'py, PyAny>,
     mut first: i64,
-) -> PyResult<Bound<'py, PyList>> {
+) -> PyResult<Groups<'py>> {
     let vectors = Rows::<u8>::extract("vectors", vectors)?;
     let (mut rest, width) = (vectors.values(), vectors.width());
-    let rows = PyList::empty(py);
+    let mut columns = memory::vector(documents.len() * DOCUMENT_COLUMNS).map_err(memory_error)?;
+    let mut checksum = RowChecksum::default();
     for document in documents.iter() {
         let number = document.getattr(intern!(py, "number"))?;
         let name = document.getattr(intern!(py, "id"))?;
@@ -114,23 +146,55 @@ fn document_rows<'py>(
         };
         rest = others;
         let (count, vectors_checksum) = (count as i64, crc32fast::hash(own));
-        let mut checksum = RowChecksum::default();
         for value in [&number, &name, &key, &details, &source, &metadata] {
             checksum.value(value)?;
         }
         for value in [first, count, i64::from(vectors_checksum)] {
             checksum.int(value);
         }
-        let checksum = checksum.0.finalize();
-        rows.append((number, name, key, details, source, metadata, first, count, vectors_checksum, checksum, record))?;
+        columns.extend([number, name]);
+        for value in [key, details, source, metadata] {
+            columns.push(bound_fast(value)?);
+        }
+        for value in [first, count, i64::from(vectors_checksum), i64::from(checksum.finish())] {
+            columns.push(value.into_pyobject(py)?.into_any());
+        }
+        columns.push(bound_fast(record)?);
         first += count;
     }
-    Ok(rows)
+    grouped(py, &columns, DOCUMENT_COLUMNS)
 }
 
-/// Return the rows of the table of chunks: row, document, chunk, text, start, stop, checksum.
+/// Divide the columns of all rows into the parameters of statements.
+fn grouped<'py>(py: Python<'py>, columns: &[Bound<'py, PyAny>], width: usize) -> PyResult<Groups<'py>> {
+    let (together, single) = columns.split_at(columns.len() / (TOGETHER * width) * (TOGETHER * width));
+    let mut groups = vec![];
+    for (count, columns) in [(TOGETHER, together), (1, single)] {
+        let rows = PyList::empty(py);
+        for row in columns.chunks(count * width) {
+            rows.append(PyTuple::new(py, row)?)?;
+        }
+        groups.push((count, rows));
+    }
+    Ok(groups)
+}
+
+/// A value in a form that Python's sqlite3 binds without a search for an adapter.
+fn bound_fast(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let py = value.py();
+    if value.is_none() {
+        Ok(0_i64.into_pyobject(py)?.into_any())
+    } else if let Ok(bytes) = value.cast::<PyBytes>() {
+        Ok(PyByteArray::new(py, bytes.as_bytes()).into_any())
+    } else {
+        Ok(value)
+    }
+}
+
+/// Return the rows of the table of chunks, as `document_rows` does: row, document, chunk, text, start, stop, checksum.
 ///
-/// `documents` are `NewDocument`s, `row` is the number of their first row.
+/// `documents` are `NewDocument`s, `row` is the number of their first row. 0 stands for a text that is None, -1 for a
+/// start or stop.
 #[pyfunction]
 #[pyo3(signature = (documents, row, *, keep_text))]
 fn chunk_rows<'py>(
@@ -138,36 +202,46 @@ fn chunk_rows<'py>(
     documents: &Bound<'py, PyList>,
     mut row: i64,
     keep_text: bool,
-) -> PyResult<Bound<'py, PyList>> {
-    let rows = PyList::empty(py);
+) -> PyResult<Groups<'py>> {
+    let mut columns = memory::vector(documents.len() * CHUNK_COLUMNS).map_err(memory_error)?;
+    let mut checksum = RowChecksum::default();
+    let (no_text, no_span) = (0_i64.into_pyobject(py)?.into_any(), (-1_i64).into_pyobject(py)?.into_any());
     for document in documents.iter() {
-        let number: i64 = document.getattr(intern!(py, "number"))?.extract()?;
+        let number = document.getattr(intern!(py, "number"))?;
         let texts = document.getattr(intern!(py, "chunks"))?.cast_into::<PyList>()?;
         let spans: Option<Bound<'_, PyList>> = document.getattr(intern!(py, "spans"))?.extract()?;
+        columns.try_reserve(texts.len() * CHUNK_COLUMNS).map_err(|error| memory_error(error.into()))?;
         for (chunk, text) in texts.iter().enumerate() {
-            let mut checksum = RowChecksum::default();
             checksum.int(row);
-            checksum.int(number);
+            checksum.value(&number)?;
             checksum.int(chunk as i64);
-            let text = if keep_text { text } else { py.None().into_bound(py) };
-            checksum.value(&text)?;
-            let span: Option<(i64, i64)> = match &spans {
-                Some(spans) => Some(spans.get_item(chunk)?.extract()?),
-                None => None,
-            };
-            if let Some((start, stop)) = span {
-                checksum.int(start);
-                checksum.int(stop);
+            columns.push(row.into_pyobject(py)?.into_any());
+            columns.push(number.clone());
+            columns.push(chunk.into_pyobject(py)?.into_any());
+            if keep_text {
+                checksum.value(&text)?;
+                columns.push(text);
             } else {
                 checksum.none();
-                checksum.none();
+                columns.push(no_text.clone());
             }
-            let (start, stop) = (span.map(|span| span.0), span.map(|span| span.1));
-            rows.append((row, number, chunk, text, start, stop, checksum.0.finalize()))?;
+            if let Some(spans) = &spans {
+                let (start, stop): (i64, i64) = spans.get_item(chunk)?.extract()?;
+                for value in [start, stop] {
+                    checksum.int(value);
+                    columns.push(value.into_pyobject(py)?.into_any());
+                }
+            } else {
+                for _ in 0..2 {
+                    checksum.none();
+                    columns.push(no_span.clone());
+                }
+            }
+            columns.push(checksum.finish().into_pyobject(py)?.into_any());
             row += 1;
         }
     }
-    Ok(rows)
+    grouped(py, &columns, CHUNK_COLUMNS)
 }
 
 /// Return the CRC-32 of rows of bytes.

@@ -7,6 +7,9 @@ use crate::error::Error;
 /// What long loops call every millisecond or so. An error ends them.
 pub type Poll<'a> = dyn FnMut() -> Result<(), Error> + 'a;
 
+/// What is called for interrupts now and then, on the thread of the caller. An error ends the work.
+pub type InterruptCheck<'a> = &'a mut (dyn FnMut() -> Result<(), Error> + Send);
+
 /// Time between two calls of the check. It waits for the interpreter, so it must be rare.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes of text between two looks at the clock: a millisecond of work or less.

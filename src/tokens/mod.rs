@@ -4,7 +4,7 @@
 //!
 //! [`Counter`] counts exactly. [`tokenizer_json`] reads the file, [`nfc`] normalises, [`pretokenizer`] splits the text
 //! into words by the [`characters`]' classes, [`bpe`] merges each word's bytes, and [`word_cache`] keeps the counts of
-//! words.
+//! words. [`parts`] cuts long texts for threads.
 //!
 //! Without a vocabulary, [`bounds`] has the lower and the upper bound (every token is at least one byte of the NFC text)
 //! and [`estimate`] weighs what [`classes`] counts: [`scan`] goes over the bytes once, makes [`byte_masks`] of them, adds
@@ -21,6 +21,7 @@ mod estimate;
 mod interrupts;
 mod letter_pairs;
 mod nfc;
+mod parts;
 mod pretokenizer;
 mod scan;
 mod simd;
@@ -34,7 +35,7 @@ pub use bounds::upper;
 pub use class_counts::NAMES;
 pub use classes::Classes;
 pub use counter::Counter;
-pub use interrupts::{Interrupts, Poll};
+pub use interrupts::{InterruptCheck, Interrupts, Poll};
 
 use crate::error::Error;
 

@@ -82,6 +82,15 @@ def test_simulated_workers_use_the_rate_whatever_dies(seed, retry_after):
     assert found.refused <= 0.04 * found.accepted
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rate_is_learned_where_few_of_many_requests_are_refused(seed):
+    """Without a Retry-After, and with so few in flight that never a third of the latest responses are refusals."""
+    busy = simulation.Setting(workers=8, concurrency=8, per_second=50, burst=20, requests=3_000, latency=0.05)
+    found = simulation.simulate(replace(busy, worker_lives=100, seed=seed))
+    assert found.rate_used >= 0.9
+    assert found.refused <= 0.02 * 3_000
+
+
 def test_the_simulation_of_the_page_uses_the_rate_and_the_workers_alone_are_refused_much():
     shared, alone = (simulation.simulate(replace(simulation.PAGE, shared=shared)) for shared in (True, False))
     assert shared.rate_used >= 0.9

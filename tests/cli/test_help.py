@@ -21,7 +21,7 @@ def test_help_does_not_import_the_http_stack():
     "name",
     [
         *("", "embed", "plan", "search", "show", "delete", "snapshot", "sql", "export", "import", "mcp", "serve"),
-        *("limiter", "demo"),
+        *("limiter", "demo", "eval"),
     ],
 )
 def test_every_command_has_help_with_and_without_docstrings(tmp_path, name):

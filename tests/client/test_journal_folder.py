@@ -9,8 +9,8 @@ import sys
 import ctxembed
 import numpy as np
 import pytest
+from ctxembed._collection.journal_folder import JournalFolder
 from ctxembed._server import ServerProcess
-from ctxembed.distributed.journal_folder import JournalFolder
 from ctxembed.distributed.ray import JournalFolder as PublicJournalFolder
 
 from .conftest import KEY
@@ -86,7 +86,7 @@ def test_other_arrays_are_refused(tmp_path):
 
 PROGRAM = """
 import sys, ctxembed
-from ctxembed.distributed.journal_folder import JournalFolder
+from ctxembed._collection.journal_folder import JournalFolder
 url, folder = sys.argv[1:]
 documents = [[f"document {n}", "second chunk"] for n in range(400)]
 options = {"limits": ctxembed.Limits(documents=4), "max_concurrency": 4}

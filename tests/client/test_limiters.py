@@ -247,6 +247,44 @@ def test_a_limiter_that_hangs_is_given_up(driver, server):
     assert limiter.settled == []
 
 
+def test_one_request_finds_that_a_limiter_still_hangs_and_no_other_waits_for_it(server):
+    """The limiter is lost at its fourth call, and asked again by one request, which waits until the others are done."""
+    lost, done = threading.Event(), threading.Event()
+
+    class Hangs(Recorder):
+        reserve_timeout = 60
+
+        async def reserve(self, requests, tokens):
+            super().reserve(requests, tokens)
+            if len(self.reserved) == 4:
+                lost.set()
+                raise ConnectionError("gone")
+            if lost.is_set():
+                assert await anyio.to_thread.run_sync(done.wait, 60)
+                raise ConnectionError("still away")
+            return 0.0
+
+    limiter = Hangs()
+
+    async def main():
+        clock = FakeClock()
+        async with AsyncClient(KEY, base_url=server.base_url, limiter=limiter, clock=clock) as client:
+            for _ in range(4):
+                await client.embed([["a"]])
+            clock.advance(10.0)  # it is due to be asked again
+            calls = [asyncio.create_task(client.embed([["b"]])) for _ in range(5)]
+            finished, waiting = set(), set(calls)
+            while len(finished) < 4:
+                now, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                finished |= now
+            assert len(waiting) == 1
+            done.set()
+            await asyncio.gather(*calls)
+
+    asyncio.run(main())
+    assert len(limiter.reserved) == 5
+
+
 def test_a_settle_that_fails_changes_nothing(driver, server):
     class Forgetful(Recorder):
         async def settle(self, *ending):

@@ -16,7 +16,7 @@ import pytest
 from ctxembed import TokenCounter
 from ctxembed._client import AsyncClient, Client
 from ctxembed._client.dispatch import NotAdmittedError, affects_all
-from ctxembed._client.stream import simulate
+from ctxembed._client.simulation import simulate
 from ctxembed._errors import APIConnectionError, status_error
 
 from tests.samples import LARGEST_VOCABULARY, VOCABULARIES
@@ -118,6 +118,25 @@ def test_a_steady_stream_holds_few_documents(scripted_server, concurrency):
             returned += len(part)
             assert read - returned <= (concurrency + 8) * 4 + 4
             assert stream.in_flight <= concurrency + 5
+
+
+def test_a_steady_stream_reads_a_slow_source_no_longer_than_a_moment(scripted_server):
+    clock = [0.0]
+
+    def source():
+        for number in itertools.count():
+            clock[0] += 0.02
+            yield [f"document {number}"]
+
+    with Client(KEY, base_url=scripted_server.base_url) as client:
+        state, _ = client._stream_state(
+            *ARGUMENTS, on_error="return", ordered=False, progress=None, flush_after=None, steady=True
+        )
+    state._clock = type("Clock", (), {"monotonic": staticmethod(lambda: clock[0])})
+    documents = source()
+    state.feed_from(documents)
+    assert next(documents) == ["document 3"]  # three took more than 0.05 seconds
+    assert state.wants_document
 
 
 @pytest.mark.parametrize("kind", KINDS)

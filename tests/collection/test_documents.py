@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -42,6 +44,28 @@ TEXTS = [
     "e\u0301",
     "\ufeff",
 ]
+
+
+@pytest.mark.parametrize("store_text", [True, False])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 20])
+def test_rows_of_one_statement_keep_what_is_absent_apart_from_zero(tmp_path, client, count, store_text):
+    sources, metadata, spans = [None, "0", "", "a"], [None, {}, {"0": 0}], [None, [(0, 0)], [(0, 5)]]
+    given = [Document(f"{i}", [f"chunk {i}"], metadata[i % 3], spans[i // 2 % 3], sources[i % 4]) for i in range(count)]
+    with Collection.create(tmp_path / "a.ctx", dimensions=DIMENSIONS, store_text=store_text) as collection:
+        assert collection.ingest(given, client).added == count
+        assert collection.verify() == []
+        with contextlib.closing(sqlite3.connect(tmp_path / "a.ctx" / "catalogue.sqlite")) as connection:
+            columns = "source, metadata, record, typeof(key), typeof(details)"
+            documents = connection.execute(f"SELECT {columns} FROM documents ORDER BY number").fetchall()
+            chunks = connection.execute("SELECT row, chunk, text, start, stop FROM chunks ORDER BY row").fetchall()
+        assert documents == [
+            (sources[i % 4], [None, "{}", '{"0":0}'][i % 3], None, "blob", "blob") for i in range(count)
+        ]
+        assert chunks == [
+            (i, 0, document.chunks[0] if store_text else None, *((document.spans or [(None, None)])[0]))
+            for i, document in enumerate(given)
+        ]
+        assert collection.ingest(given, client).unchanged == count
 
 
 def test_documents_come_back_as_they_were_given(collection, client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 MODEL = "pplx-embed-context-v1-0.6b"
+DIMENSIONS = 128
 
 DOCUMENTS = {
     f"doc-{number:02}.txt": [

@@ -1,4 +1,4 @@
-"""LangChain: its own suites, and the vector store against the local server."""
+"""LangChain: the vector store against the local server."""
 
 from __future__ import annotations
 
@@ -8,102 +8,21 @@ import threading
 import ctxembed
 import numpy as np
 import pytest
-from ctxembed import AsyncClient, ChunkOrderError, Client, Collection, EmbedError
+from ctxembed import AsyncClient, ChunkOrderError, Collection, EmbedError
 
 from . import corpus
 
 pytest.importorskip("langchain_core", reason="the extra langchain is not installed")
-suites = pytest.importorskip("langchain_tests.integration_tests", reason="langchain-tests is not installed")
 
 from ctxembed.integrations.langchain import CtxembedEmbeddings, CtxembedVectorStore
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager, index
-from langchain_tests.unit_tests import EmbeddingsUnitTests
-
-PLAIN = "pplx-embed-v1-0.6b"
-DIMENSIONS = 128
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
-def client(server):
-    with Client("any", base_url=server.base_url) as made:
-        yield made
-
-
-@pytest.fixture
-def collection(tmp_path):
-    with Collection.create(tmp_path / "store.ctx", model=corpus.MODEL, dimensions=DIMENSIONS) as made:
-        yield made
 
 
 @pytest.fixture
 def store(collection, client):
     return CtxembedVectorStore(collection, client)
-
-
-# --- the suites of LangChain ---
-
-
-@pytest.mark.anyio
-class TestVectorStore(suites.VectorStoreIntegrationTests):
-    """With a plain client: async calls run in threads."""
-
-    @pytest.fixture
-    def vectorstore(self, store):
-        return store
-
-
-@pytest.mark.anyio
-class TestBinaryVectorStore(suites.VectorStoreIntegrationTests):
-    """Over a collection of bits."""
-
-    @pytest.fixture
-    def vectorstore(self, tmp_path, client):
-        path = tmp_path / "bits.ctx"
-        with Collection.create(path, model=corpus.MODEL, encoding_format="base64_binary") as made:
-            yield CtxembedVectorStore(made, client)
-
-
-@pytest.mark.anyio
-class TestAsyncVectorStore(suites.VectorStoreIntegrationTests):
-    """With an AsyncClient, which has async calls only."""
-
-    @property
-    def has_sync(self):
-        return False
-
-    @pytest.fixture
-    async def vectorstore(self, collection, server, anyio_backend):
-        async with AsyncClient("any", base_url=server.base_url) as own:
-            yield CtxembedVectorStore(collection, own)
-
-
-class EmbeddingsOfTheServer:
-    @pytest.fixture(autouse=True)
-    def _client(self, client):
-        self.client = client
-
-    @property
-    def embeddings_class(self):
-        return CtxembedEmbeddings
-
-    @property
-    def embedding_model_params(self):
-        return {"client": self.client, "isolated": True}
-
-
-class TestEmbeddingsUnit(EmbeddingsOfTheServer, EmbeddingsUnitTests):
-    pass
-
-
-@pytest.mark.anyio
-class TestEmbeddings(EmbeddingsOfTheServer, suites.EmbeddingsIntegrationTests):
-    pass
 
 
 # --- documents ---
@@ -132,7 +51,7 @@ def document(source, start, text, **metadata):
 
 def check_equal_to_client(collection, client, documents):
     """Check that a collection holds documents, each with the vectors that the client gives it, bit for bit."""
-    expected = client.embed(documents.values(), model=corpus.MODEL, dimensions=DIMENSIONS)
+    expected = client.embed(documents.values(), model=corpus.MODEL, dimensions=corpus.DIMENSIONS)
     assert {stored.id for stored in collection.documents()} == set(documents)
     assert {stored.id: list(stored.chunks) for stored in collection.documents()} == documents
     assert np.array_equal(collection.vectors(documents), expected.vectors)
@@ -420,7 +339,7 @@ def test_a_chunk_moves_to_another_document_with_its_id(store, collection, client
 def test_ids_are_found_in_a_collection_that_is_opened_again(tmp_path, client):
     path = tmp_path / "store.ctx"
     ids = [f"chunk {n}" for n in range(len(corpus.CHUNKS))]
-    with Collection.create(path, model=corpus.MODEL, dimensions=DIMENSIONS) as collection:
+    with Collection.create(path, model=corpus.MODEL, dimensions=corpus.DIMENSIONS) as collection:
         CtxembedVectorStore(collection, client).add_documents(chunks_of(corpus.CHUNKS), ids=ids)
     for read_only in (False, True):
         with Collection.open(path, read_only=read_only) as collection:
@@ -630,16 +549,14 @@ def test_a_store_is_made_from_texts(collection, client, server):
     store = CtxembedVectorStore.from_texts(["one"], embeddings, [{"source": "a"}], collection=collection)
     assert texts(collection) == ["one"]
     assert store.embeddings.embed_query("one") == client.embed_queries(
-        ["one"], dimensions=DIMENSIONS
+        ["one"], dimensions=corpus.DIMENSIONS
     ).vectors[0].astype(float).tolist()  # fmt: skip
     made = CtxembedVectorStore.afrom_texts(["two"], embeddings, [{"source": "b"}], ids=["2"], collection=collection)
     assert asyncio.run(made).get_by_ids(["2"])[0].page_content == "two"
     with pytest.raises(TypeError, match="collection must be given"):
         CtxembedVectorStore.from_texts(["one"], embeddings)
     with pytest.raises(TypeError, match="embedding must be CtxembedEmbeddings, got"):
-        CtxembedVectorStore.from_texts(
-            ["one"], suites.VectorStoreIntegrationTests.get_embeddings(), collection=collection
-        )
+        CtxembedVectorStore.from_texts(["one"], DeterministicFakeEmbedding(size=8), collection=collection)
 
 
 def test_wrong_arguments_of_a_store_are_refused(tmp_path, collection, client):
@@ -670,38 +587,3 @@ def test_a_local_model_takes_the_place_of_the_client(tmp_path):
         assert asyncio.run(store.asimilarity_search("a bird", 2)) == store.similarity_search("a bird", 2)
     with pytest.raises(ValueError, match="isolated=True"):
         CtxembedEmbeddings(embedder).embed_documents(["one"])
-
-
-# --- embeddings ---
-
-
-def test_embeddings_have_the_values_of_the_client(client, server):
-    embeddings = CtxembedEmbeddings(client, model=corpus.MODEL, dimensions=256)
-    expected = (
-        client.embed_queries(["which bird?"], model=corpus.MODEL, dimensions=256).vectors[0].astype(float).tolist()
-    )
-    assert embeddings.embed_query("which bird?") == expected
-    assert asyncio.run(embeddings.aembed_query("which bird?")) == expected
-
-    async def own():
-        async with AsyncClient("any", base_url=server.base_url) as client:
-            embeddings = CtxembedEmbeddings(client, model=corpus.MODEL, dimensions=256, isolated=True)
-            with pytest.raises(TypeError, match="got an AsyncClient"):
-                embeddings.embed_query("one")
-            return await embeddings.aembed_query("which bird?"), await embeddings.aembed_documents(["one", "two"])
-
-    rows = client.embed([["one"], ["two"]], model=corpus.MODEL, dimensions=256).vectors.astype(float).tolist()
-    assert asyncio.run(own()) == (expected, rows)
-
-
-def test_a_contextualized_model_refuses_texts_unless_isolated(client):
-    with pytest.raises(ValueError, match=r"use CtxembedVectorStore, or pass isolated=True"):
-        CtxembedEmbeddings(client, model=corpus.MODEL).embed_documents(["one"])
-    rows = client.embed([["one"], ["two"]], model=corpus.MODEL).vectors.astype(float).tolist()
-    isolated = CtxembedEmbeddings(client, model=corpus.MODEL, isolated=True)
-    assert isolated.embed_documents(["one", "two"]) == rows
-    assert isolated.embed_documents([]) == []
-    plain = client.embed_texts(["one", "two"], model=PLAIN).vectors.astype(float).tolist()
-    without_context = CtxembedEmbeddings(client, model=PLAIN)
-    assert without_context.embed_documents(["one", "two"]) == plain
-    assert without_context.embed_query("two") == plain[1]

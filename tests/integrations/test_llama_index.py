@@ -28,12 +28,6 @@ PLAIN = "pplx-embed-v1-0.6b"
 
 
 @pytest.fixture
-def client(server):
-    with Client("any", base_url=server.base_url) as made:
-        yield made
-
-
-@pytest.fixture
 def embedder(client):
     return ContextualEmbedder(client, model=corpus.MODEL)
 

@@ -38,6 +38,35 @@ def options_of(server, **more):
     return {"api_key": KEY, "base_url": server.base_url, **more}
 
 
+def stat_of(pid):
+    """Return state, parent and start of a process, or None."""
+    try:
+        state, parent, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return state, int(parent), others[17]
+
+
+def descendants(pid):
+    """Return id and start of all processes below one."""
+    below = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (found := stat_of(entry.name)):
+            below.setdefault(found[1], []).append((int(entry.name), found[2]))
+    todo, result = [pid], []
+    while todo:
+        children = below.get(todo.pop(), [])
+        result += children
+        todo += [child for child, _ in children]
+    return result
+
+
+def is_running(process):
+    pid, began = process
+    found = stat_of(pid)
+    return found is not None and found[2] == began and found[0] not in "ZX"
+
+
 @pytest.fixture
 def server():
     with ServerProcess() as server:
@@ -179,8 +208,12 @@ print("done")
                 while stats(server)["documents"] < 300 and time.monotonic() < deadline and driver.poll() is None:
                     time.sleep(0.1)
                 assert driver.poll() is None, "the driver ended early"
+                started = descendants(driver.pid)
                 os.killpg(driver.pid, signal.SIGKILL)
-            time.sleep(2)  # the workers notice it
+            # Ray ends its processes when it notices. Until then a worker embeds what it was handed.
+            while any(map(is_running, started)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert not [process for process in started if is_running(process)]
             known = len(cray.JournalFolder(tmp_path / "journal"))
             done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
             assert done.stdout.endswith("done\n"), done.stderr[-3000:]

@@ -114,6 +114,48 @@ def test_random_sequences_of_pieces(counter, reference):
     assert_equal_counts(counter, reference, texts)
 
 
+def assert_equal_counts_on_threads(counter, reference, texts):
+    expected = reference(texts)
+    for threads in (1, 2, 3, 8):
+        np.testing.assert_array_equal(counter.count_batch(texts, threads=threads), expected)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=12), st.integers(0, 40))
+def test_a_long_text_is_counted_on_threads(counter, reference, pieces, shift):
+    """Texts are cut into parts of 8 KB and more, and the shift moves the cuts."""
+    unit = "".join(pieces)
+    text = "x" * shift + unit * (40_000 // len(unit.encode()) + 1)
+    assert_equal_counts_on_threads(counter, reference, ["", text, "x"])
+
+
+def test_long_random_sequences_of_pieces_are_counted_on_threads(counter, reference):
+    chooser = random.Random(6)
+    texts = []
+    for _ in range(40):
+        pool = [*chooser.sample(PIECES, chooser.randint(2, 30)), *chooser.sample(["1", "\n", " ", "a", "\u4e2d"], 2)]
+        texts.append("".join(chooser.choices(pool, k=20_000)))
+    assert_equal_counts_on_threads(counter, reference, texts)
+    for text in texts:
+        assert_equal_counts_on_threads(counter, reference, [text])
+    assert counter.count("".join(texts)) == reference(["".join(texts)])[0]
+
+
+@pytest.mark.parametrize("word", ["a ", "\u4e2d\u3002", "1", "<|endoftext|>", "e\u0301 ", "a\r\n"])
+def test_a_text_of_one_unit_beside_words_is_counted_on_threads(counter, reference, word):
+    """Nothing can be cut within most of the units, so the parts around them differ in length."""
+    texts = [word * 3000 + unit * 20_000 + word * 9000 for unit in RUNS.values()]
+    assert_equal_counts_on_threads(counter, reference, texts)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("vocabulary", [LARGEST_VOCABULARY], indirect=True)
+def test_a_book_is_counted_on_threads(counter, reference, folder):
+    book = "\n\n".join(corpus(folder))
+    assert_equal_counts_on_threads(counter, reference, [book])
+    assert counter.count(book) == reference([book])[0]
+
+
 RUNS = {
     "a": "a",
     "spaces": " ",

@@ -17,7 +17,7 @@ from ctxembed._cli.output import finish, open_streams, write_message
 
 __all__ = ["run"]
 
-_ALONE: Final = frozenset({"embed", "export", "mcp", "plan", "search"})
+_ALONE: Final = frozenset({"embed", "eval", "export", "mcp", "plan", "search"})
 """Commands with a module of their own: others are not imported for them, nor are their options read."""
 
 _INTERRUPTED = 128 + signal.SIGINT

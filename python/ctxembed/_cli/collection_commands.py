@@ -16,7 +16,7 @@ from ctxembed._planning.plan import plural
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ctxembed._documents import CollectionStats, Document
+    from ctxembed._documents import CollectionStats, Document, StoredGeneration
     from ctxembed._results import Usage
 
 __all__: list[str] = []
@@ -46,11 +46,16 @@ def show(
     check_stdout()
     with _open(collection, read_only=True) as opened:
         if document is None:
-            stats = opened.stats()
+            stats, others = opened.stats(), [one for one in opened.generations() if one.state != "searched"]
             if as_json:
-                write_json({**asdict(stats), "usage": _usage_json(stats.usage), "path": opened.path}, indent=2)
+                fields = {
+                    "usage": _usage_json(stats.usage),
+                    "path": opened.path,
+                    "generations": list(map(asdict, others)),
+                }
+                write_json({**asdict(stats), **fields}, indent=2)
             else:
-                write(*_stats_text(opened.path, stats))
+                write(*_stats_text(opened.path, stats), *map(_generation_text, others))
             return
         found = opened.get(document)
         if found is None:
@@ -78,6 +83,13 @@ def _stats_text(path: str, stats: CollectionStats) -> list[str]:
     if usage.unreported:
         lines.append(f"requests without a response, which may have been charged: {usage.unreported:,}")
     return lines
+
+
+def _generation_text(generation: StoredGeneration) -> str:
+    return (
+        f"{generation.state}: {generation.model}, {generation.dimensions} dimensions, {generation.encoding_format}, "
+        f"{plural(generation.documents, 'document')}, {generation.bytes / 1e6:,.1f} MB"
+    )
 
 
 def _document_text(document: Document) -> list[str]:

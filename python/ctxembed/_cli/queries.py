@@ -31,21 +31,21 @@ class QueryEmbedder:
     ----------
     collection : Collection
         What they are for.
-    model : str
-        Name of the model.
+    model : str or None
+        Name of the model. None: that of the collection, also after a migration.
     client : Client or LocalEmbedder
         Embeds them.
     source : str
         What the client is called in messages.
     """
 
-    def __init__(self, collection: Collection, model: str, client: Client | LocalEmbedder, source: str) -> None:
+    def __init__(self, collection: Collection, model: str | None, client: Client | LocalEmbedder, source: str) -> None:
         self._collection = collection
         self._model = model
         self._client = client
         self._source = source
 
-    def embed_queries(self, queries: Sequence[str], *, dimensions: int, encoding_format: Any, **_: Any) -> Embeddings:
+    def embed_queries(self, queries: Sequence[str], *, model: str, dimensions: int, encoding_format: Any) -> Embeddings:
         """Return the embeddings of questions.
 
         Raises
@@ -58,7 +58,7 @@ class QueryEmbedder:
         stored = self._collection.space
         try:
             found = self._client.embed_queries(
-                list(queries), model=self._model, dimensions=dimensions, encoding_format=encoding_format
+                list(queries), model=self._model or model, dimensions=dimensions, encoding_format=encoding_format
             )
         except EmbedError as error:
             renamed = query_error(error, self._source)
@@ -93,10 +93,10 @@ def open_embedder(
         yield QueryEmbedder(collection, _query_model(collection, model), client, client.base_url)
 
 
-def _query_model(collection: Collection, model: str | None) -> str:
+def _query_model(collection: Collection, model: str | None) -> str | None:
     """Return the model of the queries. One of another space is refused before anything is paid for."""
     if model is None:
-        return collection.model
+        return None
     check_options(model, None, collection.encoding_format)
     expected = get_model(collection.model).space_of(collection.dimensions)
     found = get_model(model).space_of(collection.dimensions)

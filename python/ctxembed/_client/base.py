@@ -296,7 +296,7 @@ class BaseClient:
         stack = ExitStack()
         state = StreamState(
             template,
-            partial(self._prepare, prepare, template, pack=False),
+            partial(self._prepare, prepare, template, pack=False, checked=key_of is not None),
             self._options["limits"],
             self._options["max_concurrency"],
             ordered=ordered,
@@ -306,6 +306,7 @@ class BaseClient:
             flush_after=check_rate("flush_after", flush_after),
             key_of=self._key_of(model, dimensions, encoding_format, key_of),
             steady=steady,
+            checked=key_of is not None,
         )
         return state, stack.close
 

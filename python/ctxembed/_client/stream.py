@@ -16,7 +16,7 @@ from ctxembed._planning.packing import pack_counts
 from ctxembed._results import NO_USAGE, Embeddings, EmbedError, Failure, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -25,13 +25,19 @@ if TYPE_CHECKING:
     from ctxembed._planning.limits import Limits
     from ctxembed._planning.prepare import PreparedDocuments
 
-__all__ = ["Lookup", "StreamState", "simulate"]
+__all__ = ["Lookup", "StreamState"]
 
 _AHEAD: Final = 4
 """Full requests of documents that are read before the packer chooses among them. Fewer leave room in requests."""
 
 _COUNTED_AT_ONCE: Final = 64
 """Documents whose tokens are counted in one call: a call a document would cost more than the counting."""
+
+_COUNTED_IF_STEADY: Final = 256
+"""As many in a steady stream, of which nobody waits for the first request."""
+
+_READ_FOR: Final = 0.05
+"""Seconds for which documents are read in one go. Responses that arrive meanwhile wait for so long."""
 
 
 class StreamState:
@@ -63,12 +69,14 @@ class StreamState:
     steady : bool
         Whether the requests depend on the documents alone, and not on when responses arrive. Documents are read while
         fewer than ``concurrency`` requests are in flight, and packed as soon as they fill 4 requests.
+    checked : bool
+        Whether each document is known to be a list of str that nobody changes.
 
     Notes
     -----
     A document is held from when it is read until its part is returned. At most as many documents are held as fill
     ``concurrency + 4`` requests (``concurrency + 8`` where ``steady``) by documents, chunks or tokens, whichever comes
-    first. That is the back-pressure on the source and the bound on memory.
+    first, and with :meth:`feed_from` 255 more. That is the back-pressure on the source and the bound on memory.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class StreamState:
         flush_after: float | None = None,
         key_of: Callable[[int, list[str]], bytes] | None = None,
         steady: bool = False,
+        checked: bool = False,
     ) -> None:
         self.template = template
         self._prepare = prepare
@@ -98,6 +107,7 @@ class StreamState:
         self.flush_after = flush_after
         self._key_of = key_of
         self.is_steady = steady
+        self._is_checked = checked
         self._lookup: list[_CountedDocument] = []  # counted, to be looked up in the journal
         # By key, of documents without an outcome. Most have none, and a list for each would cost time.
         self._copies: dict[bytes, list[_CountedDocument] | None] = {}
@@ -121,6 +131,7 @@ class StreamState:
         self._requests = self._retries = self._failed = 0
         self._usage = Usage()
         self._request = _Size(limits.documents, limits.chunks, limits.tokens)
+        self._counted_at_once = min(_COUNTED_IF_STEADY if steady else _COUNTED_AT_ONCE, limits.documents)
 
     @property
     def wants_document(self) -> bool:
@@ -200,6 +211,33 @@ class StreamState:
         self._uncounted.append(chunks)
         self._read += 1
         self._held += _Size(1)
+
+    def feed_from(self, source: Iterator[Any]) -> None:
+        """Take documents until enough are read to be counted, or for a moment.
+
+        Going back to the stream after each document would cost more than reading it.
+        """
+        read, monotonic = self._read, self._clock.monotonic
+        until = monotonic() + _READ_FOR
+        try:
+            while not (self._exhausted or self._counts_now):
+                document = next(source)
+                if not self._is_checked:
+                    self.feed(document)
+                else:
+                    self._uncounted_size += sum(map(len, document))
+                    self._uncounted.append(document)
+                    self._read += 1
+                if monotonic() >= until:
+                    break
+        except StopIteration:
+            self.exhaust()
+        except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
+            self.exhaust(error)
+        if self._is_checked and self._read > read:
+            self._held += _Size(self._read - read)
+            if self._waiting_since is None:
+                self._waiting_since = monotonic()
 
     def exhaust(self, error: Exception | None = None) -> None:
         """Record the end or the error of the source. Documents that it gave before are embedded."""
@@ -284,12 +322,15 @@ class StreamState:
         if self._failures:  # the stream ends
             return
         rows: list[tuple[_CountedDocument, NDArray[Any] | None]] = []
+        missing: list[_CountedDocument] = []
         for key, counted in lookup.documents.items():
             if key in known:
                 rows += [(copy, known[key]) for copy in (counted, *(self._copies.pop(key) or ()))]
             else:
-                self._pending.append(counted)
-                self._pending_size += counted.size
+                missing.append(counted)
+        self._pending += missing
+        sizes = [counted.size for counted in missing]
+        self._pending_size += _Size(len(sizes), sum(size.chunks for size in sizes), sum(size.tokens for size in sizes))
         if self._pending and self._waiting_since is None:
             self._waiting_since = self._clock.monotonic()
         self._add_rows(rows, None, None, 0)
@@ -320,12 +361,13 @@ class StreamState:
         return part
 
     def _count_if_due(self, *, must_send: bool) -> None:
-        if self._uncounted and (
-            must_send
-            or len(self._uncounted) >= min(_COUNTED_AT_ONCE, self._limits.documents)
-            or self._uncounted_size >= self._limits.tokens
-        ):
+        if self._uncounted and (must_send or self._counts_now):
             self._count()
+
+    @property
+    def _counts_now(self) -> bool:
+        """Whether so much is read that it is counted."""
+        return len(self._uncounted) >= self._counted_at_once or self._uncounted_size >= self._limits.tokens
 
     def _count(self) -> None:
         base, raw = self._read - len(self._uncounted), self._uncounted
@@ -523,66 +565,6 @@ def _divided(outcome: Outcome, cuts: list[int]) -> Iterator[Outcome]:
         batch = outcome.batch.slice(start, stop, outcome.attempts)
         yield Outcome(batch, piece, outcome.error, outcome.attempts, usage=usage)
         usage = NO_USAGE
-
-
-def simulate(
-    state: StreamState,
-    documents: Iterable[Iterable[str]],
-    known: Callable[[list[bytes]], Iterable[bytes]] = lambda _: (),
-    handle: Callable[[EmbeddingsPart], object] = lambda _: None,
-) -> Iterator[Batch]:
-    """Run a steady stream over documents without sending, and yield each request that it would send.
-
-    They are the same requests where a token counter counts and no request is split.
-
-    Parameters
-    ----------
-    state : StreamState
-        The stream.
-    documents : iterable of iterables of str
-        What it reads.
-    known : callable
-        Returns those of some keys that the journal knows.
-    handle : callable
-        Called with each part. Its vectors are zero.
-
-    Raises
-    ------
-    Exception
-        What ``documents`` or the token counter raises, when the documents before it have been yielded.
-    """
-    source = iter(documents)
-    row = np.zeros((1, state.template.width), state.template.dtype)
-    while True:
-        if state.wants_document:
-            try:
-                state.feed(next(source))
-            except StopIteration:
-                state.exhaust()
-            except Exception as error:  # noqa: BLE001  # raised at the end, as a stream does
-                state.exhaust(error)
-        lookup = state.lookup()
-        if lookup is not None:
-            chunks = lookup.chunks
-            found = {key: np.broadcast_to(row, (chunks[key], row.shape[1])) for key in known(list(chunks))}
-            state.add_known(lookup, found)
-        for batch in state.next_batches():
-            yield batch
-            embeddings = Embeddings(
-                vectors=np.broadcast_to(row, (sum(batch.shape), state.template.width)),
-                offsets=np.cumsum([0, *batch.shape]),
-                model=state.template.model,
-                dimensions=state.template.dimensions,
-                encoding_format=state.template.encoding_format,
-            )
-            state.add_outcome(Outcome(batch, embeddings, None, 1))
-        while (part := state.next_part()) is not None:
-            handle(part)
-        if state.is_over:
-            break
-    ended_by = state.error()
-    if ended_by is not None:
-        raise ended_by
 
 
 def _chunks_of(document: Any, position: int) -> list[str]:

@@ -93,12 +93,10 @@ class Stream:
             if state.wants_document and self._job.deadline.remaining(self._client.clock) == 0:
                 state.stop(self._job.deadline.error(None))
             if state.wants_document:
-                try:
-                    state.feed(next(self._source))
-                except StopIteration:
-                    state.exhaust()
-                except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
-                    state.exhaust(error)
+                if state.is_steady:
+                    state.feed_from(self._source)
+                else:
+                    self._feed()
                 self._advance()
                 continue
             self._advance()
@@ -107,6 +105,15 @@ class Stream:
             if state.waits_for_outcome:
                 self._take_outcomes(wait=True)
         return None
+
+    def _feed(self) -> None:
+        """Read one document."""
+        try:
+            self._state.feed(next(self._source))
+        except StopIteration:
+            self._state.exhaust()
+        except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
+            self._state.exhaust(error)
 
     def _advance(self) -> None:
         """Ask the journal for the documents that were counted, and send what is ready."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from ctxembed import _core
 from ctxembed._errors import CollectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "connect",
     "create_catalogue",
     "damaged",
+    "insert_rows",
     "sqlite_errors",
     "transaction",
     "upgrade",
@@ -232,6 +234,39 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.
             with contextlib.suppress(sqlite3.Error):  # SQLite rolls back by itself after some errors
                 connection.execute("ROLLBACK")
             raise
+
+
+_INSERTS: Final = {
+    "documents": ("INSERT INTO documents", "(?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, nullif(?, 0))"),
+    "chunks": ("INSERT INTO chunks", "(?, ?, ?, nullif(?, 0), nullif(?, -1), nullif(?, -1), ?)"),
+    "keys": ("INSERT OR IGNORE INTO keys", "(?, ?)"),
+}
+"""Statements without their values, and the values of a row as ``document_rows`` and ``chunk_rows`` give them."""
+
+
+@cache
+def _insert(table: str, count: int) -> str:
+    start, row = _INSERTS[table]
+    return f"{start} VALUES {', '.join([row] * count)}"
+
+
+def insert_rows(
+    connection: sqlite3.Connection, table: str, groups: Iterable[tuple[int, Iterable[Sequence[Any]]]]
+) -> None:
+    """Insert many rows.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+        In a transaction.
+    table : {"documents", "chunks", "keys"}
+        Where to.
+    groups : iterable of (int, iterable of sequences)
+        A number of rows, and the parameters of statements that insert so many: a statement a row takes longer. There
+        are no None and no bytes among them, of which Python's sqlite3 binds each only after a search for an adapter.
+    """
+    for count, rows in groups:
+        connection.executemany(_insert(table, count), rows)
 
 
 def checksum(*values: Any) -> int:

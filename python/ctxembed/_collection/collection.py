@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 from datetime import UTC, datetime
@@ -13,13 +12,15 @@ from ctxembed import _core
 from ctxembed._collection.catalogue import create_catalogue, sqlite_errors
 from ctxembed._collection.fields import add_columns, write_fields
 from ctxembed._collection.folder import check_file_system, folder_of, sync_folder
+from ctxembed._collection.job_options import job_options
 from ctxembed._collection.lock import WriterLock
+from ctxembed._collection.migrating import Migrating
 from ctxembed._collection.reader import CollectionReader, check_id
 from ctxembed._collection.snapshot import write_snapshot
 from ctxembed._collection.state import Generation, write_generation, write_setting
 from ctxembed._collection.store import Store
 from ctxembed._errors import CollectionError
-from ctxembed._models import DEFAULT_MODEL, Model, as_int, check_dimensions, get_model
+from ctxembed._models import DEFAULT_MODEL, Model, check_dimensions, get_model
 
 # Jobs are imported when one runs: they take the client and its HTTP stack along, which a search by a vector needs not.
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ __all__ = ["Collection"]
 _TYPES: dict[object, str] = {int: "int", float: "float", str: "str", bool: "bool"}
 
 
-class Collection(CollectionReader):
+class Collection(CollectionReader, Migrating):
     """Documents, their metadata and their vectors in one folder, searched as one index.
 
     Made by :meth:`create` or :meth:`open`.
@@ -278,7 +279,7 @@ class Collection(CollectionReader):
         from ctxembed._jobs.run import check_client
 
         check_client(client, is_async=False)
-        options = _options(
+        options = job_options(
             max_cost_usd, max_errors, max_wait, prune=prune, retry_failed=retry_failed, split_long=split_long
         )
         control = JobControl()
@@ -346,7 +347,7 @@ class Collection(CollectionReader):
         from ctxembed._jobs.run import check_client, run_async
 
         check_client(client, is_async=True)
-        options = _options(
+        options = job_options(
             max_cost_usd, max_errors, max_wait, prune=prune, retry_failed=retry_failed, split_long=split_long
         )
         with self._one_ingestion() as store:
@@ -493,6 +494,7 @@ class Collection(CollectionReader):
         """
         store = self._writing()
         view = self._current()
+        self._check_space(view, queries)
         found: Calibration = view.index.calibrate(queries, k, recall, mask=view.mask(None, ()))
         kept = view.index._calibration  # noqa: SLF001
         if kept is not None:  # packed queries of a binary collection need none, and change none
@@ -528,26 +530,3 @@ def _is_immutable(folder: Folder) -> bool:
     log, memory = (folder.catalogue.with_name(folder.catalogue.name + suffix) for suffix in ("-wal", "-shm"))
     # What is in the log would not be seen.
     return not memory.exists() and not (log.exists() and log.stat().st_size)
-
-
-def _options(max_cost_usd: Any, max_errors: object, max_wait: object, **switches: object) -> IngestOptions:
-    from ctxembed._jobs.ingest import IngestOptions
-
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be a bool, got {value!r:.100}")
-    most = None
-    if max_errors is not None:
-        most = as_int("max_errors", max_errors)
-        if most < 0:
-            raise ValueError(f"max_errors must be at least 0, got {most}")
-    if isinstance(max_wait, bool) or not isinstance(max_wait, int | float):
-        raise TypeError(f"max_wait must be seconds, got {max_wait!r:.100}")
-    if not 0 <= max_wait < math.inf:
-        raise ValueError(f"max_wait must be finite and at least 0, got {max_wait}")
-    return IngestOptions(
-        max_cost_usd=max_cost_usd,
-        max_errors=most,
-        max_wait=float(max_wait),
-        **{name: bool(value) for name, value in switches.items()},
-    )

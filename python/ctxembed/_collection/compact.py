@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctxembed._collection.folder import Folder
+    from ctxembed._collection.rows import Layout
     from ctxembed._collection.view import View
 
 __all__ = ["new_files", "renumber", "write_segments"]
@@ -29,13 +30,10 @@ _COPIED: Final = 4 << 20
 """Bytes of rows that are copied at once."""
 
 
-def new_files(view: View, first_file: int) -> list[tuple[int, int, int]]:
+def new_files(layout: Layout, rows: int, first_file: int) -> list[tuple[int, int, int]]:
     """Return (number of the file, first row, rows) of each segment to write."""
-    most = max(1, row_files.SEAL_BYTES // view.layout.width)
-    return [
-        (first_file + place, start, min(most, view.chunks - start))
-        for place, start in enumerate(range(0, view.chunks, most))
-    ]
+    most = max(1, row_files.SEAL_BYTES // layout.width)
+    return [(first_file + place, start, min(most, rows - start)) for place, start in enumerate(range(0, rows, most))]
 
 
 def write_segments(

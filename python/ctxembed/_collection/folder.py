@@ -66,6 +66,11 @@ class Folder:
         """The folder of the index of words, which can be made again."""
         return self.path / "words"
 
+    @property
+    def generations(self) -> Path:
+        """The folder of the generations that are not searched."""
+        return self.path / "generations"
+
     def segment(self, number: int) -> Path:
         """Return the file of a segment."""
         return self.segments / f"{number:06}.idx"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ctxembed._collection.catalogue import checksum
+from ctxembed._collection.catalogue import checksum, insert_rows
 from ctxembed._collection.state import write_setting
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ _GATHERED: Final = 1 << 15
 _PREFIX: Final = 8
 """Bytes of a key in the table. Whoever looks up a key compares the whole key of what is found."""
 
-_INSERT: Final = "INSERT OR IGNORE INTO keys"
+_TOGETHER: Final = 32
+"""Keys that one statement inserts."""
 
 _FILTER_BITS: Final = 24
 """Of a prefix, in a filter of 2 MB: a million keys in the table leave one in sixteen to be looked up in vain."""
@@ -107,7 +108,16 @@ class Keys:
     def write(self, connection: sqlite3.Connection, rows: int) -> None:
         """Write the gathered keys to the table. All documents are below ``rows`` then."""
         gathered = sorted([*self._numbers.items(), *self._copies])  # in order, a page of the table changes once
-        connection.executemany(f"{_INSERT} VALUES (?, ?)", gathered)
+        values = [value for prefix, number in gathered for value in (bytearray(prefix), number)]
+        together = len(gathered) // _TOGETHER * _TOGETHER
+        insert_rows(
+            connection,
+            "keys",
+            [
+                (count, [part[start : start + 2 * count] for start in range(0, len(part), 2 * count)])
+                for count, part in ((_TOGETHER, values[: 2 * together]), (1, values[2 * together :]))
+            ],
+        )
         write_setting(connection, KEYED_ROWS, rows)
 
     def missing(self) -> int:
@@ -126,7 +136,7 @@ class Keys:
     def write_all(connection: sqlite3.Connection, rows: int) -> None:
         """Write the keys of all documents anew, and no others."""
         connection.execute("DELETE FROM keys")
-        statement = f"{_INSERT} SELECT substr(key, 1, ?), number FROM documents ORDER BY 1"  # noqa: S608
+        statement = "INSERT OR IGNORE INTO keys SELECT substr(key, 1, ?), number FROM documents ORDER BY 1"
         connection.execute(statement, (_PREFIX,))
         write_setting(connection, KEYED_ROWS, rows)
 

@@ -14,6 +14,7 @@ from ctxembed._collection.grouping import best_by_document
 from ctxembed._collection.passages import FoundRows, joined_text, merged_passages
 from ctxembed._collection.ranking import RankedRow
 from ctxembed._documents import Hit
+from ctxembed._errors import SpaceError
 from ctxembed._models import as_int
 from ctxembed._results import Embeddings
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SearchOptions",
     "VectorRanking",
+    "check_space",
     "embedded",
     "embedded_async",
     "find_hits",
@@ -199,6 +201,43 @@ def _hit(found: FoundRows, chunks: list[tuple[Any, ...]], document: tuple[Any, .
         passage_span,
         offset,
     )
+
+
+def check_space(view: View, query: Any, space: object, *, has_moved: bool) -> None:
+    """Refuse a vector of another space than a state's, and one that does not tell where it may be of another.
+
+    Parameters
+    ----------
+    view : View
+        The state.
+    query : str, ndarray or Embeddings
+        One query or several. What knows its space is compared with the index's when it is searched.
+    space : str or None
+        The space of vectors, as the caller says.
+    has_moved : bool
+        Whether the state is of another generation than the caller may know of.
+
+    Raises
+    ------
+    SpaceError
+        It is of another space, or may be.
+    """
+    if space is not None and not isinstance(space, str):
+        raise TypeError(f"space must be a str or None, got {space!r:.100}")
+    if isinstance(query, str):
+        if space is not None:
+            raise ValueError("space is that of a vector, got a text, which is embedded in the collection's")
+        return
+    own = view.generation.space
+    if space is not None and space != own:
+        raise SpaceError(
+            f"the vector is of the space {space!r}, and the collection of {own!r}: they cannot be compared"
+        )
+    if has_moved and space is None and getattr(query, "space", None) is None:
+        raise SpaceError(
+            f"the collection was migrated since it was opened here, and is of the space {own!r} now: the array may be "
+            "a vector of the model before. Pass Embeddings or space=..., or open the collection again"
+        )
 
 
 def single_query(query: Any) -> Any:

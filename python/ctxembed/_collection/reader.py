@@ -17,6 +17,7 @@ from ctxembed._collection.hybrid import check_hybrid, ranking_of
 from ctxembed._collection.near_duplicates import find_near_duplicates
 from ctxembed._collection.query import (
     SearchOptions,
+    check_space,
     embedded,
     embedded_async,
     find_hits,
@@ -77,6 +78,7 @@ class CollectionReader(Exporting):
         self._is_current = False
         self._ingesting = threading.Lock()
         self._closed = False
+        self._opened_generation = None if store is None else store.generation_number
         if store is not None:
             this = weakref.ref(self)  # a cycle would keep the lock of a collection that is dropped
 
@@ -179,6 +181,8 @@ class CollectionReader(Exporting):
                 # Set before, so that a commit meanwhile makes the next call read anew.
                 self._is_current = True
                 view = View(self._folder, immutable=self._immutable)
+                if self._opened_generation is None:
+                    self._opened_generation = view.generation.number
                 if self._is_current:
                     self._view = view
             return view
@@ -314,6 +318,7 @@ class CollectionReader(Exporting):
         dimensions: int | None = None,
         group_by_document: bool = False,
         neighbours: int = 0,
+        space: str | None = None,
     ) -> list[Hit]:
         """Find the chunks nearest to a query.
 
@@ -341,6 +346,9 @@ class CollectionReader(Exporting):
             Whether documents are ranked, each by its best chunk, which is its hit.
         neighbours : int
             Chunks of the same document, at least 0, that ``hit.passage`` has on each side of the hit's chunk.
+        space : str, optional
+            The space of a vector, which has to be the collection's. An array needs it once the collection has been
+            migrated since it was opened here.
 
         Returns
         -------
@@ -354,7 +362,7 @@ class CollectionReader(Exporting):
         Raises
         ------
         SpaceError
-            The query's vector is of another space.
+            The query's vector is of another space, or may be: see ``space``.
         CollectionError
             What would be returned is damaged, or the collection has no text for ``hybrid=True``.
         ModuleNotFoundError
@@ -364,6 +372,7 @@ class CollectionReader(Exporting):
         """
         check_hybrid(hybrid, query)
         view = self._filtered(where)
+        self._check_space(view, query, space)
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
         options = SearchOptions.check(
             view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
@@ -386,6 +395,7 @@ class CollectionReader(Exporting):
         dimensions: int | None = None,
         group_by_document: bool = False,
         neighbours: int = 0,
+        space: str | None = None,
     ) -> list[Hit]:
         """Find the chunks nearest to a query, without blocking the event loop.
 
@@ -397,7 +407,7 @@ class CollectionReader(Exporting):
             Chunks to find.
         client : AsyncClient or object, optional
             An :class:`AsyncClient`, or whatever has ``embed_queries``, plain or async. Default: ``AsyncClient()``.
-        where, params, hybrid, stage, oversample, dimensions, group_by_document, neighbours
+        where, params, hybrid, stage, oversample, dimensions, group_by_document, neighbours, space
             As in :meth:`search`.
 
         Returns
@@ -418,6 +428,7 @@ class CollectionReader(Exporting):
 
         def check() -> tuple[View, SearchOptions, WordSearcher | None]:
             view = self._filtered(where)
+            self._check_space(view, query, space)
             options = SearchOptions.check(
                 view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
             )
@@ -437,6 +448,7 @@ class CollectionReader(Exporting):
         stage: str = "exact",
         oversample: int | None = None,
         dimensions: int | None = None,
+        space: str | None = None,
     ) -> Matches:
         """Find the chunks nearest to many vectors.
 
@@ -444,7 +456,7 @@ class CollectionReader(Exporting):
         ----------
         vectors : ndarray or Embeddings
             Shape (q, dimensions).
-        k, where, params, stage, oversample, dimensions
+        k, where, params, stage, oversample, dimensions, space
             As in :meth:`search`.
 
         Returns
@@ -454,6 +466,7 @@ class CollectionReader(Exporting):
             ``scores`` are those of the index: cosines, Hamming distances, or inner products with signs.
         """
         view = self._filtered(where)
+        self._check_space(view, vectors, space)
         given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
         found: Matches = find_rows(view, vectors, SearchOptions.check(view, k, where, params, given))
         return found
@@ -495,6 +508,9 @@ class CollectionReader(Exporting):
         """
         view = self._filtered(where)
         return find_near_duplicates(view, threshold, limit, where=where, params=params, dimensions=dimensions)
+
+    def _check_space(self, view: View, query: Any, space: str | None = None) -> None:
+        check_space(view, query, space, has_moved=view.generation.number != self._opened_generation)
 
     def _filtered(self, where: str | None) -> View:
         """Return the state to read, after a writer has made columns for the fields that ``where`` names."""

@@ -28,7 +28,7 @@ from ctxembed._errors import CollectionError
 if TYPE_CHECKING:
     from ctxembed._collection.rows import Segment
 
-__all__ = ["write_snapshot"]
+__all__ = ["copy_vectors", "write_snapshot"]
 
 _FICLONE: Final = 0x40049409
 """Of ``linux/fs.h``: shares the data of a file with another until one of them changes."""
@@ -65,16 +65,7 @@ def write_snapshot(folder: Folder, path: Any, *, immutable: bool) -> None:
 def _copy_state(folder: Folder, target: Folder, *, immutable: bool) -> None:
     view = View(folder, immutable=immutable)
     try:
-        target.segments.mkdir()
-        for segment in view.segments:
-            _copy_segment(folder, view, segment, target)
-        tail = view.tail_rows()
-        if len(tail):
-            path = target.tail(view.generation.tail)
-            with named_errors(path), path.open("wb") as file:
-                file.write(tail.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
+        copy_vectors(folder, view, target)
         view.copy_catalogue(target.catalogue)
     finally:
         view.close()
@@ -86,6 +77,20 @@ def _copy_state(folder: Folder, target: Folder, *, immutable: bool) -> None:
             connection.execute("DELETE FROM retired_files")
         with sqlite_errors(target.catalogue):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def copy_vectors(folder: Folder, view: View, target: Folder) -> None:
+    """Give a folder the segments and the tail of a state."""
+    target.segments.mkdir()
+    for segment in view.segments:
+        _copy_segment(folder, view, segment, target)
+    tail = view.tail_rows()
+    if len(tail):
+        path = target.tail(view.generation.tail)
+        with named_errors(path), path.open("wb") as file:
+            file.write(tail.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _copy_segment(folder: Folder, view: View, segment: Segment, target: Folder) -> None:

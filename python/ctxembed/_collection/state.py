@@ -11,6 +11,7 @@ from ctxembed._collection.rows import HEADER_BYTES, Layout, Segment
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
     from ctxembed._collection.folder import Folder
     from ctxembed._models import EncodingFormat
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Generation",
     "read_generation",
+    "read_numbering",
     "read_segments",
     "read_setting",
     "read_tail_parts",
     "write_generation",
+    "write_numbering",
     "write_setting",
 ]
 
@@ -135,3 +138,25 @@ def read_setting(connection: sqlite3.Connection, folder: Folder, name: str, *, r
 def write_setting(connection: sqlite3.Connection, name: str, value: Any) -> None:
     """Store a setting."""
     connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", (name, value, checksum(name, value)))
+
+
+def read_numbering(
+    connection: sqlite3.Connection, folder: Folder, generation: Generation, segments: Sequence[Segment]
+) -> int:
+    """Return what names the numbering of rows, which only a compaction changes.
+
+    It is the number of the first file of vectors: a tail becomes the segment with its number. A switch of generations
+    writes other files for the same rows, and says what the numbering was before.
+    """
+    first = segments[0].file if segments else generation.tail
+    kept = read_setting(connection, folder, "numbering")
+    if kept is not None:
+        file, numbering = map(int, str(kept).split())
+        if file == first:
+            return numbering
+    return first
+
+
+def write_numbering(connection: sqlite3.Connection, first_file: int, numbering: int) -> None:
+    """Keep a numbering of rows while ``first_file`` is their first file."""
+    write_setting(connection, "numbering", f"{first_file} {numbering}")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import sqlite3
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,25 +10,25 @@ import numpy as np
 
 from ctxembed import _core
 from ctxembed._collection import rows as row_files
-from ctxembed._collection.catalogue import checksum, connect, damaged, sqlite_errors, transaction, upgrade
-from ctxembed._collection.compact import new_files, renumber, write_segments
+from ctxembed._collection.catalogue import checksum, damaged, insert_rows, sqlite_errors, upgrade
 from ctxembed._collection.fields import FieldColumns, add_columns, write_fields
 from ctxembed._collection.finder import Finder
 from ctxembed._collection.folder import free_bytes, named_errors
-from ctxembed._collection.keys import Keys
-from ctxembed._collection.rows import Segment, TailWriter, row_numbers, vectors_checksum
-from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts, write_setting
+from ctxembed._collection.generations import remove_leftovers
+from ctxembed._collection.rows import vectors_checksum
+from ctxembed._collection.state import read_setting, write_setting
+from ctxembed._collection.vector_files import VectorFiles
 from ctxembed._errors import SpaceError
 from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument, StoredDocument
 from ctxembed._results import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from ctxembed._collection.folder import Folder
-    from ctxembed._collection.view import View
     from ctxembed._models import EncodingFormat
 
 __all__ = ["Store"]
@@ -40,14 +36,11 @@ __all__ = ["Store"]
 _RESERVE: Final = row_files.TAIL_BYTES * 5 // 4
 """Bytes that must be free before a job: the tail is written once more, with bits and norms, when it is sealed."""
 
-_OWN_FILE: Final = re.compile(r"tail-(\d{6,})\.rows|segments/(\d{6,})\.idx")
-
 _DOCUMENT: Final = "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _RESPONSE: Final = "INSERT INTO responses VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_CHUNK: Final = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
-class Store:
+class Store(VectorFiles):
     """The writer of a collection. It implements :class:`~ctxembed._jobs.store.DocumentStore`.
 
     Parameters
@@ -62,16 +55,7 @@ class Store:
     """
 
     def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self._lock = threading.RLock()  # of the connection that writes
-        self._connection = connect(folder.catalogue, read_only=False)
-        self._keys = Keys(self._query)
-        self._tail: TailWriter | None = None
-        self.on_commit: Callable[[], object] = lambda: None
-        """Called after each change, also after one that an exception ended: its transaction may be on disk."""
-        self._is_changing = False
-        self._is_current = False
-        """Whether the attributes say what the catalogue says. An exception in a change leaves that open."""
+        super().__init__(folder)
         try:
             upgrade(self._connection, folder.catalogue)
             self._load()
@@ -80,41 +64,10 @@ class Store:
                 self.keeps_text = bool(read_setting(self._connection, folder, "store_text", required=True))
             self._finder = Finder(folder.catalogue, self._connection, self._lock)
             self._record_lost()
+            remove_leftovers(folder, self._generation.number)
         except BaseException:
             self.close()
             raise
-
-    def _load(self) -> None:
-        """Read what the catalogue says, cut rows that were not committed, and delete retired files."""
-        folder, connection = self._folder, self._connection
-        if self._tail is not None:
-            # A commit whose flush failed may still be read from the log after a crash. One that succeeds replaces it.
-            with transaction(connection, folder.catalogue):
-                write_setting(connection, "in_flight", read_setting(connection, folder, "in_flight"))
-        with sqlite_errors(folder.catalogue):
-            generation = read_generation(connection, folder)
-            segments = read_segments(connection, folder, generation.number)
-            first = segments[-1].first_row + segments[-1].rows if segments else 0
-            known = sum(rows for rows, _ in read_tail_parts(connection, folder, generation.number, first))
-            self._fields = set(FieldColumns.read(connection, folder).metadata)
-            retired = [name for (name,) in connection.execute("SELECT name FROM retired_files")]
-        if self._tail is not None:
-            self._tail.close()
-        self._tail = TailWriter(folder, generation.layout, generation.tail, known)
-        self._generation, self.layout, self._tail_first = generation, generation.layout, first
-        self._is_current = True
-        for name in retired:  # an earlier writer, or an earlier change, had no time to
-            self._delete_retired(name)
-
-    def close(self) -> None:
-        """Close all files. The log is folded into the database, so that the folder can be copied or made read-only."""
-        with self._lock:
-            if self._tail is not None:
-                self._tail.close()
-            with contextlib.suppress(sqlite3.Error):  # readers that hold the log keep it, and are not waited for
-                self._connection.execute("PRAGMA busy_timeout = 0")
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._connection.close()
 
     def _record_lost(self) -> None:
         """Record what was in flight when an earlier writer was killed."""
@@ -148,6 +101,11 @@ class Store:
         """The space of the vectors that are stored."""
         return self._generation.space
 
+    @property
+    def generation_number(self) -> int:
+        """Of the vectors."""
+        return self._generation.number
+
     # --- what a job reads ---
 
     def begin(self) -> int:
@@ -173,10 +131,6 @@ class Store:
             with self._write() as connection:
                 self._keys.write(connection, self._tail_first + self._open_tail().rows)
             self._keys.written()
-
-    def _query(self, statement: str, params: Any) -> list[tuple[Any, ...]]:
-        with self._lock, sqlite_errors(self._folder.catalogue):
-            return self._connection.execute(statement, params).fetchall()
 
     def find(self, id: str) -> StoredDocument | None:  # noqa: A002
         """Return the stored document with an id."""
@@ -237,29 +191,6 @@ class Store:
 
     # --- what a job writes ---
 
-    @contextlib.contextmanager
-    def _change(self) -> Iterator[None]:
-        """Hold the lock. After a change that an exception ended, read first what the catalogue says now."""
-        with self._lock:
-            if self._is_changing:
-                yield
-                return
-            if not self._is_current:
-                self._load()
-                self._keys.load()
-            self._is_changing, self._is_current = True, False
-            try:
-                yield
-                self._is_current = True
-            finally:
-                self._is_changing = False
-                self.on_commit()
-
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._change(), transaction(self._connection, self._folder.catalogue) as connection:
-            yield connection
-
     def commit(
         self,
         documents: Sequence[NewDocument],
@@ -317,17 +248,6 @@ class Store:
                 "compared. Use the API, server or model that embedded the collection, or make a new collection"
             )
 
-    def _open_tail(self) -> TailWriter:
-        assert self._tail is not None  # noqa: S101  # until the store is closed
-        return self._tail
-
-    def _tail_with_room(self, more: int) -> TailWriter:
-        """Return the tail, or a new one if these bytes would make it too large."""
-        tail = self._open_tail()
-        if tail.rows and tail.size + more > row_files.TAIL_BYTES:
-            self.seal()
-        return self._open_tail()
-
     def _insert(
         self,
         connection: sqlite3.Connection,
@@ -338,9 +258,9 @@ class Store:
         removed = [document.replaces for document in documents if document.replaces is not None]
         if removed:
             self._remove(connection, removed)
-        rows = vectors.view(np.uint8)
-        connection.executemany(_DOCUMENT, _core.document_rows(list(documents), rows, first))
-        connection.executemany(_CHUNK, _core.chunk_rows(list(documents), first, keep_text=self.keeps_text))
+        new = list(documents)
+        insert_rows(connection, "documents", _core.document_rows(new, vectors.view(np.uint8), first))
+        insert_rows(connection, "chunks", _core.chunk_rows(new, first, keep_text=self.keeps_text))
         if self._finder.has_failures:
             connection.executemany("DELETE FROM failures WHERE id = ?", ((document.id,) for document in documents))
         self._add_fields(connection, documents)
@@ -396,7 +316,12 @@ class Store:
     def add_to_ledger(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Add rows of another ledger, without their numbers, in one transaction."""
         with self._write() as connection:
-            connection.executemany(_RESPONSE, rows)
+            self.insert_responses(connection, rows)
+
+    @staticmethod
+    def insert_responses(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Insert rows of another ledger, without their numbers."""
+        connection.executemany(_RESPONSE, rows)
 
     def change_details(self, documents: Sequence[NewDocument]) -> None:
         """Store metadata, source and spans of documents whose chunks are unchanged."""
@@ -479,6 +404,15 @@ class Store:
             if (read_setting(connection, self._folder, "documents") or 0) > 2 * analysed:
                 self._analyse(connection)
 
+    def ids(self) -> list[str]:
+        """Return the ids of all documents."""
+        return [name for (name,) in self._query("SELECT id FROM documents", ())]
+
+    def set_setting(self, name: str, value: Any) -> None:
+        """Store a setting."""
+        with self._write() as connection:
+            write_setting(connection, name, value)
+
     def set_calibration(self, oversample: int, k: int, recall: float) -> None:
         """Keep the result of a calibration."""
         with self._write() as connection:
@@ -495,101 +429,6 @@ class Store:
         if connection.execute("SELECT 1 FROM fields WHERE place IS NOT NULL LIMIT 1").fetchone() is not None:
             connection.execute("ANALYZE documents")
             write_setting(connection, "analysed", read_setting(connection, self._folder, "documents"))
-
-    # --- files ---
-
-    def seal(self) -> None:
-        """Write the tail as a segment and begin a new one."""
-        with self._change():
-            tail, generation = self._open_tail(), self._generation
-            if not tail.rows:
-                return
-            header = tail.seal(self._folder.segment(tail.number), generation.space)
-            with self._write() as connection:
-                segment = Segment(self._tail_first, tail.rows, tail.number, header)
-                self._insert_segment(connection, generation.number, segment)
-                connection.execute("DELETE FROM tail_parts WHERE generation = ?", (generation.number,))
-                self._retire(connection, tail.path.name)
-                self._generation = generation.replace(connection, tail=tail.number + 1)
-            self._begin_tail(self._tail_first + tail.rows)
-            self._delete_retired(tail.path.name)
-
-    def _begin_tail(self, first_row: int) -> None:
-        """Go on in the tail that the catalogue names, which has no rows yet."""
-        if self._tail is not None:
-            self._tail.close()
-        self._tail = TailWriter(self._folder, self.layout, self._generation.tail, 0)
-        self._tail_first = first_row
-
-    def compact(self, view: View) -> int:
-        """Rewrite the collection without removed rows, and return how many there were.
-
-        Parameters
-        ----------
-        view : View
-            The last committed state.
-        """
-        if view.chunks == view.rows:
-            return 0
-        with self._change():
-            tail, before = self._open_tail(), self._generation
-            ranges = view.ranges()
-            files = new_files(view, tail.number + 1)
-            following_file = tail.number + 1 + len(files)
-            written = [f"{self._folder.segments.name}/{self._folder.segment(file).name}" for file, _, _ in files]
-            raw = [self._folder.tail(file).name for file, _, _ in files]
-            with self._write() as connection:  # deleted by the next writer, if this one is killed
-                for name in (*written, *raw):
-                    self._retire(connection, name)
-            segments = list(write_segments(self._folder, view, files, row_numbers(ranges)))
-            old = [f"{self._folder.segments.name}/{self._folder.segment(old.file).name}" for old in view.segments]
-            with self._write() as connection:
-                renumber(connection, self._folder)
-                self._keys.write_all(connection, view.chunks)
-                connection.execute("DELETE FROM segments WHERE generation = ?", (before.number,))
-                connection.execute("DELETE FROM tail_parts WHERE generation = ?", (before.number,))
-                for segment in segments:
-                    self._insert_segment(connection, before.number, segment)
-                connection.execute("DELETE FROM retired_files")
-                for name in (*old, tail.path.name):
-                    self._retire(connection, name)
-                self._generation = before.replace(connection, tail=following_file)
-            self._keys.load()
-            self._begin_tail(view.chunks)
-            for name in (*old, tail.path.name):
-                self._delete_retired(name)
-            with contextlib.suppress(sqlite3.Error):  # no room, or readers: the next compaction tries again
-                self._connection.execute("VACUUM")
-        return view.rows - view.chunks
-
-    @staticmethod
-    def _insert_segment(connection: sqlite3.Connection, generation: int, segment: Segment) -> None:
-        values = (generation, segment.first_row, segment.rows, segment.file, segment.header)
-        connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", (*values, checksum(*values)))
-
-    @staticmethod
-    def _retire(connection: sqlite3.Connection, name: str) -> None:
-        """Record that a file is to be deleted once the transaction is on disk."""
-        connection.execute("INSERT OR REPLACE INTO retired_files VALUES (?)", (name,))
-
-    def _delete_retired(self, name: str) -> None:
-        """Delete a file. One that cannot be deleted now is tried again by the next writer."""
-        found = _OWN_FILE.fullmatch(name)
-        if found is None:
-            raise damaged(self._folder.catalogue, f"{name!r} is to be deleted, and is no file of a collection")
-        if not self._uses(name, int(found[1] or found[2])):
-            try:
-                (self._folder.path / name).unlink(missing_ok=True)
-            except OSError:
-                return
-        with contextlib.suppress(OSError), self._write() as connection:
-            connection.execute("DELETE FROM retired_files WHERE name = ?", (name,))
-
-    def _uses(self, name: str, number: int) -> bool:
-        """Return whether a file holds rows. Its name was retired if a compaction failed that would have written it."""
-        if name.startswith("tail-"):
-            return number == self._generation.tail
-        return self._connection.execute("SELECT 1 FROM segments WHERE file = ?", (number,)).fetchone() is not None
 
 
 def _text(value: object) -> str | None:

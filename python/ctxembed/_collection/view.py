@@ -16,7 +16,13 @@ from ctxembed import _core
 from ctxembed._collection.catalogue import changed_tables, checksum, connect, damaged, sqlite_errors
 from ctxembed._collection.fields import FieldColumns, check_rows, rows_mask, select_documents, select_rows
 from ctxembed._collection.rows import check_size, open_index, read_tail
-from ctxembed._collection.state import read_generation, read_segments, read_setting, read_tail_parts
+from ctxembed._collection.state import (
+    read_generation,
+    read_numbering,
+    read_segments,
+    read_setting,
+    read_tail_parts,
+)
 from ctxembed._documents import Document
 from ctxembed._errors import CollectionError, IndexFileError
 
@@ -97,6 +103,7 @@ class View:
             self.segments = read_segments(connection, folder, generation.number)
             self._tail_first = self.segments[-1].first_row + self.segments[-1].rows if self.segments else 0
             self._parts = read_tail_parts(connection, folder, generation.number, self._tail_first)
+            self.numbering = read_numbering(connection, folder, generation, self.segments)
             self.store_text = bool(read_setting(connection, folder, "store_text", required=True))
             self.documents = int(read_setting(connection, folder, "documents") or 0)
             self.chunks = int(read_setting(connection, folder, "chunks") or 0)
@@ -206,8 +213,8 @@ class View:
                 raise damaged(self._folder.catalogue, f"it has no chunk for row {row}")
         return [self._checked_chunk(found[row]) for row in rows]
 
-    def _rows_at(self, statement: str, numbers: Sequence[int]) -> dict[Any, tuple[Any, ...]]:
-        """Return the rows of a table whose first column is one of some numbers, by that."""
+    def _rows_at(self, statement: str, numbers: Sequence[Any]) -> dict[Any, tuple[Any, ...]]:
+        """Return the rows of a table whose first column is one of some values, by that."""
         found: dict[Any, tuple[Any, ...]] = {}
         for first in range(0, len(numbers), _AT_ONCE):
             part = numbers[first : first + _AT_ONCE]
@@ -275,6 +282,11 @@ class View:
             statement = f"SELECT {_DOCUMENT} FROM documents WHERE id = ?"  # noqa: S608
             values = self._connection.execute(statement, (id,)).fetchone()
         return None if values is None else self._checked_document(values)
+
+    def documents_named(self, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+        """Return the checked rows of the documents that there are, by their ids."""
+        statement = f"SELECT id, {_DOCUMENT} FROM documents WHERE id"  # noqa: S608
+        return {name: self._checked_document(values[1:]) for name, values in self._rows_at(statement, names).items()}
 
     def document(self, values: tuple[Any, ...]) -> Document:
         """Return the document of a checked row, with its chunks."""

@@ -31,11 +31,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ctxembed._collection.rows import Segment
-    from ctxembed._collection.state import Generation
     from ctxembed._collection.view import View
 
-__all__ = ["State", "UnusableError", "epoch_of", "extend", "remove_state", "tantivy"]
+__all__ = ["State", "UnusableError", "extend", "remove_state", "tantivy"]
 
 _VERSION: Final = 1
 """Of the folder's layout and of the index's fields."""
@@ -110,7 +108,7 @@ class State:
 
     def fits(self, view: View) -> bool:
         """Return whether it was built from the texts of a view, or of an earlier or later state of the collection."""
-        if self.epoch != epoch_of(view.generation, view.segments):
+        if self.epoch != view.numbering:
             return False
         marks = dict(mark for mark in self.marks if mark[0] < view.rows)
         places = ", ".join("?" * len(marks))
@@ -213,7 +211,7 @@ def extend(
         files = _clean(path)
         known = {} if base is None else {name: found for name, found in base.files.items() if name != _META}
         checksums = {name: known.get(name) or _file_checksum(path / name) for name in files}
-        state = State(path, epoch_of(view.generation, view.segments), stop, gaps, _thinned(marks), checksums)
+        state = State(path, view.numbering, stop, gaps, _thinned(marks), checksums)
         state.write()
     except BaseException:
         remove_state(path)
@@ -289,14 +287,6 @@ def _library_errors() -> Iterator[None]:
         if type(error).__name__ != "PanicException":  # of Rust: its file is damaged in a way that no checksum shows
             raise
         raise UnusableError(str(error)) from error
-
-
-def epoch_of(generation: Generation, segments: list[Segment]) -> int:
-    """Return what names the numbering of rows: the first file of vectors, which only a compaction replaces.
-
-    A tail becomes the segment with its number.
-    """
-    return segments[0].file if segments else generation.tail
 
 
 def _version() -> list[Any]:

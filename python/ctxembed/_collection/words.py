@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ctxembed._collection.catalogue import connect
-from ctxembed._collection.state import read_generation, read_segments
-from ctxembed._collection.word_states import State, UnusableError, epoch_of, extend, remove_state, tantivy
+from ctxembed._collection.state import read_generation, read_numbering, read_segments
+from ctxembed._collection.word_states import State, UnusableError, extend, remove_state, tantivy
 from ctxembed._errors import CollectionError
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class WordIndex:
         with self._lock:
             if self._opened is not None:
                 state, searcher = self._opened
-                epoch = epoch_of(view.generation, view.segments)
-                if state.rows >= view.rows and state.epoch == epoch and state.has_rows_of(view):
+                if state.rows >= view.rows and state.epoch == view.numbering and state.has_rows_of(view):
                     return searcher
             self._opened = self._published(view) or self._caught_up(view) or self._built_apart(view)
             return self._opened[1]
@@ -133,7 +132,7 @@ class WordIndex:
     def _caught_up(self, view: View) -> tuple[State, WordSearcher] | None:
         """Build the rows that are missing, and publish them; None where this process cannot, or should not."""
         with contextlib.suppress(OSError, UnusableError), _Builder.begin(self._folder.words) as builder:
-            if builder is None or self._latest_epoch() != epoch_of(view.generation, view.segments):
+            if builder is None or self._latest_numbering() != view.numbering:
                 return None
             if (found := self._published(view)) is not None:
                 return found
@@ -161,13 +160,14 @@ class WordIndex:
             raise UnusableError(f"{place} was changed")
         return state
 
-    def _latest_epoch(self) -> int:
+    def _latest_numbering(self) -> int:
         """Return the numbering of rows that the last commit has."""
         connection = connect(self._folder.catalogue, read_only=True)
         try:
             connection.execute("BEGIN")
             generation = read_generation(connection, self._folder)
-            return epoch_of(generation, read_segments(connection, self._folder, generation.number))
+            segments = read_segments(connection, self._folder, generation.number)
+            return read_numbering(connection, self._folder, generation, segments)
         finally:
             connection.close()
 

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from ctxembed._client.base import BaseClient
-from ctxembed._client.stream import simulate
+from ctxembed._client.simulation import simulate
 from ctxembed._errors import ClosedClientError
 from ctxembed._jobs.control import StopJob
 from ctxembed._results import NO_USAGE

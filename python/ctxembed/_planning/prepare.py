@@ -141,10 +141,12 @@ def prepare(
     model: Model | None = None,
     allow_empty: bool = False,
     pack: bool = True,
+    checked: bool = False,
 ) -> PreparedDocuments:
     """Validate, count and (with ``pack``) pack documents. Estimates are multiplied by the factors of ``calibration``.
 
-    The separator and the vocabulary are those of ``model``, by default of the default model.
+    The separator and the vocabulary are those of ``model``, by default of the default model. With ``checked`` the
+    documents are known to be lists of str that nobody changes, and are not copied.
 
     Raises
     ------
@@ -155,7 +157,7 @@ def prepare(
         count.
     """
     check_limits(limits)
-    rows = materialise_documents(documents, first_document)
+    rows = documents if checked and isinstance(documents, list) else materialise_documents(documents, first_document)
     if not rows and not allow_empty:
         raise ValueError("documents is empty: expected at least one document")
     found = _prepare(rows, token_counter, limits, first_document, calibration=calibration, model=model)

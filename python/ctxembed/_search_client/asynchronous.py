@@ -120,6 +120,7 @@ class AsyncSearchClient(BaseSearchClient):
         group_by_document: bool = False,
         neighbours: int = 0,
         collection: str | None = None,
+        space: str | None = None,
     ) -> list[Hit]:
         """Find the chunks nearest to a query.
 
@@ -134,6 +135,9 @@ class AsyncSearchClient(BaseSearchClient):
             As in :meth:`Collection.search`.
         collection : str, optional
             The collection to search. Default: the client's.
+        space : str, optional
+            The space of an array, which has to be the collection's. An array needs it once the collection has been
+            migrated since the server opened it.
 
         Returns
         -------
@@ -158,7 +162,7 @@ class AsyncSearchClient(BaseSearchClient):
         """
         options = SearchOptions(k, where, params, hybrid, stage, oversample, dimensions, group_by_document, neighbours)
         name = self._name(collection)
-        call = search_call(query, name, options)
+        call = search_call(query, name, options, space)
         return await self._search(call, query, name, dimensions)
 
     async def search_batch(

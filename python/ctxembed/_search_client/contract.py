@@ -14,6 +14,7 @@ import numpy as np
 
 from ctxembed._client.options import check_bool
 from ctxembed._documents import Document, Hit
+from ctxembed._errors import SpaceError
 from ctxembed._models import as_int
 from ctxembed._results import Embeddings
 
@@ -113,7 +114,9 @@ class SearchOptions:
             raise ValueError(f"params must be finite numbers, got {self.params!r:.100}") from None
 
 
-def search_call(query: Any, collection: str | None, options: SearchOptions) -> Call[list[Hit]]:
+def search_call(
+    query: Any, collection: str | None, options: SearchOptions, space: str | None = None
+) -> Call[list[Hit]]:
     """Return the call of a search by a text or a vector.
 
     Parameters
@@ -124,16 +127,27 @@ def search_call(query: Any, collection: str | None, options: SearchOptions) -> C
         Its name; None where the server has one.
     options : SearchOptions
         The other arguments of ``search``.
+    space : str or None
+        That of an array. Embeddings know it.
 
     Raises
     ------
     TypeError, ValueError
         An argument is not what it should be.
     """
+    if space is not None and not isinstance(space, str):
+        raise TypeError(f"space must be a str or None, got {space!r:.100}")
     if isinstance(query, str):
+        if space is not None:
+            raise ValueError("space is that of a vector, got a text, which is embedded in the collection's")
         asked: dict[str, Any] = {"query": _checked_text("the query", query)}
     else:
         asked = {"vector": _vector(query)}
+        known = query.space if isinstance(query, Embeddings) else None
+        if space is not None and known not in (None, space):
+            raise SpaceError(f"the vector is of the space {known!r}, and space={space!r}")
+        if space is not None or known is not None:
+            asked["space"] = known if space is None else space
     return Call("POST", "/v1/search", options.body(collection, asked), _read_hits)
 
 

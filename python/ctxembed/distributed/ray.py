@@ -6,8 +6,9 @@ with its own defaults.
 
 from __future__ import annotations
 
-from ctxembed.distributed.journal_folder import JournalFolder
+from ctxembed._collection.journal_folder import JournalFolder
 from ctxembed.distributed.ray_dataset import embed
+from ctxembed.distributed.ray_limiter import RayLimiter
 from ctxembed.distributed.sharded_index import PartialResult, ShardedIndex
 
-__all__ = ["JournalFolder", "PartialResult", "ShardedIndex", "embed"]
+__all__ = ["JournalFolder", "PartialResult", "RayLimiter", "ShardedIndex", "embed"]

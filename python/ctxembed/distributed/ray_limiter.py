@@ -95,7 +95,7 @@ class RayLimiter:
 
     Examples
     --------
-    >>> from ctxembed.distributed.ray_limiter import RayLimiter  # doctest: +SKIP
+    >>> from ctxembed.distributed.ray import RayLimiter  # doctest: +SKIP
     >>> limiter = RayLimiter("team-a")  # doctest: +SKIP
     """
 

@@ -18,8 +18,8 @@ use crate::search::threads::InterruptCheck;
 
 /// Symbolic links that are followed, as many as Linux does.
 const MAX_LINKS: usize = 40;
-/// Bytes of rows that [`seal`] reads at a time.
-const SEAL_STEP: usize = 2 << 20;
+/// Bytes of rows that [`seal`] reads at a time: few enough to stay in the second cache until they are written.
+const SEAL_STEP: usize = 256 << 10;
 
 /// Write an index to `path`, replacing an existing file.
 pub fn save(index: &Index, path: &Path, check: InterruptCheck<'_>) -> Result<(), Error> {

@@ -100,11 +100,16 @@ class Pacing:
         Returns :class:`Blocked` at once where that would be after ``until``, or where no attempt may start for more
         than ``max_wait`` seconds.
         """
-        if self._shared is None:
+        shared = self._shared
+        if shared is None:
             return await self._wait_alone(tokens, until, max_wait)
         with anyio.move_on_after(None if math.isinf(until) else max(0.0, until - self._clock.monotonic())):
-            async with self._turn_of_loop():
-                return await self._wait_shared(self._shared, tokens, until, max_wait)
+            if not shared.is_away:
+                async with self._turn_of_loop():
+                    if not shared.is_away:
+                        return await self._wait_shared(shared, tokens, until, max_wait)
+            # Without a turn: the attempt that asks whether a limiter is back, which may hang, holds up no other.
+            return await self._wait_shared(shared, tokens, until, max_wait)
         return Blocked(0.0)
 
     async def _wait_shared(self, shared: SharedLimiter, tokens: int, until: float, max_wait: float) -> Start | Blocked:
@@ -152,7 +157,7 @@ class Pacing:
     async def try_start(self, tokens: int) -> Start | None:
         """Start an attempt if it need not wait."""
         shared = self._shared
-        if shared is None:
+        if shared is None or shared.is_away:
             return ALONE if self._reserve(tokens) == 0 else None
         turn = self._turn_of_loop()
         if turn.locked():

@@ -224,7 +224,9 @@ class RateLimiter:
             self._record_response(started, now, accepted=True)
             self._rate.accepted(now)
 
-    def refused(self, started: float, now: float, retry_after: float | None = None) -> Refusal:
+    def refused(
+        self, started: float, now: float, retry_after: float | None = None, *, repeated: bool = False
+    ) -> Refusal:
         """Record a 429 and return what it says about the rate.
 
         Parameters
@@ -233,10 +235,12 @@ class RateLimiter:
             When the request started, and when it was refused.
         retry_after : float or None
             Seconds of its ``Retry-After``.
+        repeated : bool
+            Whether refusals came again and again, so that it is taken for a rate limiter's without a ``Retry-After``.
         """
         with self._lock:
             self._record_response(started, now, accepted=False)
-            has_retry_after = bool(retry_after) and not self._scope.unrelated_to_rate
+            has_retry_after = (repeated or bool(retry_after)) and not self._scope.unrelated_to_rate
             doubted = self._scope.one_request
             refusal = self._rate.refused(started, now, has_retry_after=has_retry_after, doubted=doubted)
             if retry_after is not None:

@@ -31,6 +31,9 @@ _DECREASE: Final = 0.7
 _RETURN: Final = 10.0
 """Seconds in which processes come back to a limiter that was away. They ask every five."""
 
+_DECREASES: Final = 3
+"""Refusals that each made the window smaller, after which they are taken for those of a rate."""
+
 _PATIENCE: Final = 10.0
 """Seconds after which another request starts although the window is full: a holder may have settled nothing."""
 
@@ -69,10 +72,11 @@ class _SlowStart:
     may at once, and most of it would be refused.
     """
 
-    __slots__ = ("_last_decrease", "_last_start", "_window")
+    __slots__ = ("_decreases", "_last_decrease", "_last_start", "_window")
 
     def __init__(self) -> None:
         self._window = _FIRST_WINDOW
+        self._decreases = 0
         self._last_start = self._last_decrease = -math.inf
 
     def seconds(self, in_flight: int, now: float) -> float:
@@ -91,7 +95,13 @@ class _SlowStart:
             # At the first refusal as many were in flight as were known to be too many.
             share = 0.5 if math.isinf(self._last_decrease) else _DECREASE
             self._last_decrease = now
+            self._decreases += 1
             self._window = max(1.0, share * self._window)
+
+    @property
+    def is_refused_repeatedly(self) -> bool:
+        """Whether refusals have come again and again. A few of each hundred can go on for ever, with a small window."""
+        return self._decreases >= _DECREASES
 
 
 class _Holder:
@@ -252,9 +262,11 @@ class Reservations:
                 if self._slow_start is not None:
                     self._slow_start.accepted()
             elif outcome == "refused":
-                self._limiter.refused(started, now, wait)
+                repeated = False
                 if self._slow_start is not None:
                     self._slow_start.refused(started, now)
+                    repeated = self._slow_start.is_refused_repeatedly
+                self._limiter.refused(started, now, wait, repeated=repeated)
             elif outcome == "unavailable" and wait is not None:
                 self._limiter.unavailable(wait, started, now)
 

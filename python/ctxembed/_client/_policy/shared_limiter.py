@@ -106,6 +106,11 @@ class SharedLimiter:
         self._pace = OwnPace()
         self._caution: tuple[float, float] | None = None
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it was away when it was asked last."""
+        return self._backoff > 0
+
     async def reserve(self, tokens: int, clock: Clock, patience: float | None = None) -> float | None:
         """Reserve the next start, and return the seconds until it; None where the limiter is away.
 
@@ -142,7 +147,7 @@ class SharedLimiter:
 
     async def settle(self, outcome: str, age: float, retry_after: float | None, actual_tokens: int | None) -> None:
         """Tell how a reserved request ended, also where the call is cancelled."""
-        if self._backoff:
+        if self.is_away:
             return
         try:
             settled = self._limiter.settle(outcome, age, retry_after, actual_tokens)

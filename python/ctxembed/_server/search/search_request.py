@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ctxembed._collection.state import Generation
 
-__all__ = ["MAX_K", "SearchRequest", "parse_search", "problem", "vector_of"]
+__all__ = ["MAX_K", "SearchRequest", "check_space", "parse_search", "problem", "vector_of"]
 
 MAX_K: Final = 10_000
 _MAX_NEIGHBOURS: Final = 100
@@ -56,6 +56,13 @@ class SearchRequest(BaseModel):
         Field(
             description="A vector: int8 values as base64 or as numbers. In a binary collection packed bits, too, in "
             "the API's order (the lowest bit of a byte first)."
+        ),
+    ] = None
+    space: Annotated[
+        str | None,
+        Field(
+            description="Space of the vector, which has to be the collection's. A vector needs it once the collection "
+            "has moved to another model since the server opened it."
         ),
     ] = None
     k: Annotated[int, Field(ge=1, le=MAX_K, description="Hits of a query.")] = 10
@@ -109,6 +116,8 @@ def parse_search(body: bytes) -> SearchRequest:
     if len(given) != 1:
         message = f"expected exactly one of query, queries and vector, got {' and '.join(given) or 'none of them'}"
         raise InvalidRequestError([problem(message, "body")])
+    if found.space is not None and found.vector is None:
+        raise InvalidRequestError([problem("space is that of a vector, got a text", "body", "space")])
     if found.hybrid and found.vector is not None:
         raise InvalidRequestError(
             [problem("hybrid needs a text query, whose words are searched, got a vector", "body", "hybrid")]
@@ -147,6 +156,26 @@ def vector_of(given: str | list[int], generation: Generation) -> NDArray[Any]:
         if not least <= number <= most:
             raise _refused(f"the number {number} is not between {least} and {most}", place)
     return np.array([given], np.uint8 if is_packed else np.int8)
+
+
+def check_space(space: str | None, generation: Generation, *, has_moved: bool) -> None:
+    """Refuse a vector that is of another space than a collection, or may be.
+
+    Raises
+    ------
+    InvalidRequestError
+        It is.
+    """
+    own = generation.space
+    if space is not None and space != own:
+        message = f"the vector is of the space {space!r:.100}, and the collection of {own!r}: they cannot be compared"
+        raise InvalidRequestError([problem(message, "body", "space")])
+    if space is None and has_moved:
+        message = (
+            f"the collection was migrated since this server opened it, and is of the space {own!r} now: say with "
+            "the vector that it is of that space"
+        )
+        raise InvalidRequestError([problem(message, "body", "space", kind="missing")])
 
 
 def _refused(message: str, *place: int) -> InvalidRequestError:

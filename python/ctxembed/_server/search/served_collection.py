@@ -86,6 +86,7 @@ class ServedCollection:
         self._watch: sqlite3.Connection | None = None
         self._open()
         self.name = os.path.basename(self._collection.path).removesuffix(".ctx")  # noqa: PTH119  # a str
+        self._generation = self.state.view.generation.number
         self.writer = read_holder(self._folder.lock)
         self.changed = asyncio.Event()
 
@@ -144,6 +145,10 @@ class ServedCollection:
             return changed
         self.state, self._version = _read_state(self._collection, self._folder, self._watch)
         return True
+
+    def has_moved(self, state: ServedState) -> bool:
+        """Return whether a state is of another generation than the one that was opened first."""
+        return state.view.generation.number != self._generation
 
     def notify(self) -> None:
         """Wake those who wait for ``changed``. Call it in the event loop."""

@@ -24,7 +24,7 @@ from ctxembed._server.requests import ErrorResponse
 from ctxembed._server.search.plain_searches import PlainSearches
 from ctxembed._server.search.query_vectors import NoEmbedderError, QueryVectors
 from ctxembed._server.search.scans import ScannedRows, ScanQueue
-from ctxembed._server.search.search_request import problem, vector_of
+from ctxembed._server.search.search_request import check_space, problem, vector_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -216,6 +216,7 @@ class SearchService:
             hits = to_json([[] for _ in request.texts] if several else [])
         else:
             if request.vector is not None:
+                check_space(request.space, generation, has_moved=served.has_moved(state))
                 vectors = [vector_of(request.vector, generation)]
             else:
                 since = time.perf_counter()

@@ -9,19 +9,9 @@ import signal
 
 import ctxembed
 import pytest
+from ctxembed.distributed.ray import RayLimiter
 
-ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-
-from ctxembed.distributed.ray_limiter import RayLimiter  # noqa: E402
-
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="tests")
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.usefixtures("ray"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # Ray's own
 
 
 async def reserve(limiter, count):

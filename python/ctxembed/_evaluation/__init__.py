@@ -1,0 +1,1 @@
+"""How well a collection is searched: judged queries, measures, the grid of variants, and what context is worth."""
