@@ -52,7 +52,7 @@ A module imports from its own room and from lower layers. The name of the root p
 BENCHES = (
     ("benches.evaluation",),
     ("benches.test_*", "benches.conftest", "benches.run"),
-    ("benches.report", "benches.internet_scale"),
+    ("benches.report", "benches.internet_scale", "benches.instructions"),
     ("benches.plots",),
     ("benches.results",),
     ("benches.soaking",),

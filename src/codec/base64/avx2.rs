@@ -40,8 +40,8 @@ fn twice(table: [u8; 16]) -> __m256i {
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
 }
 
-/// Decode 32 characters to 24 bytes, which eight others follow, and a register with the high bit of each byte set where
-/// the character is not in the alphabet.
+/// Decode 32 characters to 24 bytes, the first twelve of each half, and a register with the high bit of each byte set
+/// where the character is not in the alphabet.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn decode(chars: __m256i) -> (__m256i, __m256i) {
@@ -53,9 +53,8 @@ fn decode(chars: __m256i) -> (__m256i, __m256i) {
     let value = twice([0, 0, 0, 19, 4, 191, 191, 185, 185, 0, 16, 195, 191, 191, 185, 185]);
     let fault_hash = twice([13, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 7, 11, 11, 11, 14]);
     let fault = twice([128, 128, 128, 128, 207, 191, 213, 166, 181, 134, 209, 128, 177, 128, 145, 128]);
-    // Each 32-bit lane `z y x 0` to `x y z`, twelve bytes a 128-bit half; then the halves are joined.
+    // Each 32-bit lane `z y x 0` to `x y z`, twelve bytes a 128-bit half.
     let gather = twice([2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, 255, 255, 255, 255]);
-    let join = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7);
 
     let high = _mm256_srli_epi32(chars, 3);
     let hash = |table| _mm256_avg_epu8(_mm256_shuffle_epi8(table, chars), high);
@@ -64,10 +63,11 @@ fn decode(chars: __m256i) -> (__m256i, __m256i) {
     // a * 64 + b in 16 bits (<= 4095), then ab * 4096 + cd in 32 bits (<= 2^24 - 1).
     let pairs = _mm256_maddubs_epi16(values, _mm256_set1_epi32(0x0140_0140));
     let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi32(0x0001_1000));
-    (_mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(quads, gather), join), faults)
+    (_mm256_shuffle_epi8(quads, gather), faults)
 }
 
-/// Decode blocks with a store of a whole register each, so that `out` has eight bytes more than are decoded.
+/// Decode blocks with two stores of 16 bytes each, so that `out` has four bytes more than are decoded. To join the halves
+/// and store them once would be one more shuffle, and those are what limits a CPU here.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn decode_blocks<const TEXT: usize, const STORED: usize>(
@@ -78,9 +78,13 @@ fn decode_blocks<const TEXT: usize, const STORED: usize>(
     for (i, block) in text.as_chunks::<CHARS>().0.iter().enumerate() {
         // SAFETY: `block` is 32 bytes.
         let (bytes, fault) = decode(unsafe { _mm256_loadu_si256(block.as_ptr().cast()) });
-        let target: &mut [_] = &mut out[i * BYTES..][..CHARS];
-        // SAFETY: `target` is 32 bytes.
-        unsafe { _mm256_storeu_si256(target.as_mut_ptr().cast(), bytes) };
+        let (low, high) = (i * BYTES, i * BYTES + BYTES / 2);
+        let low = out[low..low + 16].as_mut_ptr();
+        // SAFETY: the slice that `low` is the start of is 16 bytes.
+        unsafe { _mm_storeu_si128(low.cast(), _mm256_castsi256_si128(bytes)) };
+        let high = out[high..high + 16].as_mut_ptr();
+        // SAFETY: the slice that `high` is the start of is 16 bytes.
+        unsafe { _mm_storeu_si128(high.cast(), _mm256_extracti128_si256::<1>(bytes)) };
         faults = _mm256_or_si256(faults, fault);
     }
     faults
@@ -92,6 +96,7 @@ fn decode_blocks<const TEXT: usize, const STORED: usize>(
 fn decode_block(text: &[u8; CHARS], out: &mut [MaybeUninit<u8>; BYTES]) -> __m256i {
     // SAFETY: `text` is 32 bytes.
     let (bytes, faults) = decode(unsafe { _mm256_loadu_si256(text.as_ptr().cast()) });
+    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7));
     let (start, end) = out.split_at_mut(16);
     // SAFETY: `start` is 16 bytes and `end` 8.
     unsafe {
@@ -117,10 +122,10 @@ fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     }
     let mut faults = _mm256_setzero_si256();
     let mut add = |other| faults = _mm256_or_si256(faults, other);
-    // A store is a whole register: what follows overwrites the last eight bytes of it.
+    // The last store reaches four bytes too far: what follows overwrites them.
     let (mut read, mut written) = (0, 0);
     while let Some(block) = quads[read..].first_chunk::<{ UNROLLED * CHARS }>()
-        && let Some(target) = out[written..].first_chunk_mut::<{ UNROLLED * BYTES + 8 }>()
+        && let Some(target) = out[written..].first_chunk_mut::<{ UNROLLED * BYTES + 4 }>()
     {
         // Two lines of text and two of output, asked for in time.
         for line in [0, 64] {
