@@ -23,7 +23,7 @@ import httpx
 import pytest
 from ctxembed import Client, Collection, CollectionError
 from ctxembed._collection import rows as row_files
-from ctxembed._collection import store
+from ctxembed._collection import store, vector_files
 from ctxembed._server import ServerConfig, ServerProcess
 
 from tests.collection.samples import DIMENSIONS, LocalEmbedder, contents, document, expected
