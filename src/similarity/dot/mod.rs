@@ -23,41 +23,13 @@ use layout::{BIAS, WORD, each_word};
 pub(super) use layout::{GROUP, sum};
 pub use layout::{Line, Word};
 
-use super::{BATCH, Batches, Interleaved, Kernels, Matrix};
+use super::{BATCH, Interleaved, Kernels, Matrix, Queries};
 use crate::isa::Isa;
 use crate::memory::{filled, resize};
 
 /// Inner product of int8 vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Dot;
-
-/// Queries in the form of the path that they were packed for.
-#[derive(Clone, Debug)]
-pub enum Queries {
-    /// For kernels that broadcast a word of a query.
-    Words(Interleaved<Word>),
-    /// For AMX, which multiplies tiles.
-    #[cfg(target_arch = "x86_64")]
-    Tiles(amx::Tiles),
-}
-
-impl Batches for Queries {
-    fn size(&self) -> usize {
-        match self {
-            Self::Words(words) => words.size(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Tiles(tiles) => tiles.size(),
-        }
-    }
-
-    fn count(&self) -> usize {
-        match self {
-            Self::Words(words) => words.count(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Tiles(tiles) => tiles.count(),
-        }
-    }
-}
 
 #[cfg_attr(
     any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -67,7 +39,7 @@ impl Kernels for Dot {
     type Query = i8;
     type Element = i8;
     type Line = Line;
-    type Queries = Queries;
+    type Queries = Queries<Word>;
 
     const GROUP: usize = GROUP;
     const RATIO: usize = 1;
@@ -212,10 +184,10 @@ impl Kernels for Dot {
         Ok(())
     }
 
-    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Queries, TryReserveError> {
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Queries<Word>, TryReserveError> {
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::dot()) == Isa::Amx {
-            return Ok(Queries::Tiles(amx::Tiles::new(queries, width)?));
+            return Ok(Queries::Tiles(amx::pack_queries(queries, width)?));
         }
         #[cfg(target_arch = "aarch64")]
         match isa.min(Isa::dot()) {
@@ -232,7 +204,7 @@ impl Kernels for Dot {
         isa: Isa,
         rows: Matrix<'_, i8>,
         lines: &[Line],
-        queries: &Queries,
+        queries: &Queries<Word>,
         batch: usize,
         out: &mut [i32],
         stride: usize,
@@ -313,7 +285,7 @@ pub(super) fn pack_queries(
 #[cfg(test)]
 mod tests {
     use super::super::testing::Random;
-    use super::super::{MAX_DIMS, Matrix};
+    use super::super::{Batches as _, MAX_DIMS, Matrix};
     use super::*;
 
     fn oracle(a: &[i8], b: &[i8]) -> i32 {
