@@ -15,7 +15,7 @@ use std::collections::TryReserveError;
 
 use super::Matrix;
 use super::dot::Line;
-use super::tiles::{Configured, STEP, TILE, Tiles};
+use super::tiles::{Configured, Pair, STEP, TILE, Tiles};
 use super::transpose::transpose_words;
 
 /// Bytes of a row in a tile.
@@ -89,9 +89,9 @@ pub(super) unsafe fn panel(
                 factors = ([low, high], TILE);
             }
             let (rows, distance) = factors;
-            for (at, [first, second], starts) in queries.pairs(batch) {
-                let queries = [first, second].map(|tiles| tiles.get(chunk.clone()).unwrap_or_default());
-                let out = Out { scores: &mut out[at * stride + start..], distance, stride };
+            for Pair { query, tiles, starts } in queries.pairs(batch) {
+                let queries = tiles.map(|tiles| tiles.get(chunk.clone()).unwrap_or_default());
+                let out = Out { scores: &mut out[query * stride + start..], distance, stride };
                 multiply(&configured, queries, rows, if chunk.start == 0 { Some(starts) } else { None }, out);
             }
         }
@@ -165,8 +165,9 @@ fn multiply(
     assert!(scores.len() >= stride.saturating_mul(queries - 1).saturating_add(distance + TILE));
     if second.is_empty() {
         // SAFETY: the tiles are configured. `steps` tiles of 1,024 bytes each are read of `first`, `low` and `high`, which
-        // have so many by the check above, and one of `starts`. Sixteen runs of sixteen i32, `stride` apart, are written at
-        // two places of `scores`, and its length was checked for the last run of both.
+        // have so many by the check above, and one of `starts` unless that is null. Sixteen runs of sixteen i32, `stride`
+        // apart, are written at two places of `scores`, and read before where `starts` is null; its length was checked for
+        // the last run of both.
         unsafe {
             asm!(
                 "test {starts}, {starts}",

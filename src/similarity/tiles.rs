@@ -50,17 +50,26 @@ impl Tiles {
         self.size.min(self.queries - batch * self.size)
     }
 
-    /// The real queries of a batch, two tiles at a time, so that a tile of rows is loaded for both: the number of the first
-    /// query, the tiles of sixteen queries and those of the next sixteen, which may be none, and what their sums begin with.
-    pub(super) fn pairs(&self, batch: usize) -> impl Iterator<Item = (usize, [&[[Line; TILE]]; 2], &[[Line; TILE]])> {
+    /// The real queries of a batch, two tiles at a time, so that a tile of rows is loaded for both.
+    pub(super) fn pairs(&self, batch: usize) -> impl Iterator<Item = Pair<'_>> {
         let first = batch * self.size / TILE;
-        let tiles = first..first + self.queries(batch).div_ceil(TILE);
-        let lines = self.lines[tiles.start * self.steps..tiles.end * self.steps].chunks(2 * self.steps);
-        lines.zip(self.starts[tiles].chunks(2)).enumerate().map(|(pair, (lines, starts))| {
-            let (first, second) = lines.split_at(self.steps);
-            (pair * 2 * TILE, [first, second], starts)
+        let groups = first..first + self.queries(batch).div_ceil(TILE);
+        let tiles = self.lines[groups.start * self.steps..groups.end * self.steps].chunks(2 * self.steps);
+        tiles.zip(self.starts[groups].chunks(2)).enumerate().map(|(at, (tiles, starts))| {
+            let (first, second) = tiles.split_at(self.steps);
+            Pair { query: at * 2 * TILE, tiles: [first, second], starts }
         })
     }
+}
+
+/// Queries that are multiplied together.
+pub(super) struct Pair<'a> {
+    /// Number of the first query in its batch.
+    pub(super) query: usize,
+    /// Tiles of sixteen queries, and of the next sixteen, which may be none.
+    pub(super) tiles: [&'a [[Line; TILE]]; 2],
+    /// What their sums begin with, a tile for sixteen queries.
+    pub(super) starts: &'a [[Line; TILE]],
 }
 
 impl Batches for Tiles {

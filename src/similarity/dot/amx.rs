@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::layout::{Line, WORD, each_word};
 use crate::memory::resize;
 use crate::similarity::Matrix;
-use crate::similarity::tiles::{Configured, STEP, TILE, Tiles};
+use crate::similarity::tiles::{Configured, Pair, STEP, TILE, Tiles};
 use crate::similarity::transpose::transpose_words;
 
 /// Rows that are multiplied together, and queries: two tiles, so that a tile of the others is loaded for both.
@@ -67,7 +67,7 @@ pub(super) unsafe fn panel(
 ) {
     let steps = rows.width().div_ceil(STEP);
     let count = queries.queries(batch);
-    let Some((_, [first, second], _)) = queries.pairs(batch).next() else { return };
+    let Some(Pair { tiles: [first, second], .. }) = queries.pairs(batch).next() else { return };
     let in_place = in_place(rows);
     let mut sums = Sums([[Line([0; TILE]); TILE]; 4]);
     // SAFETY: the caller vouches for tiles, and nothing below configures them again.
