@@ -245,7 +245,9 @@ mod tests {
     #[test]
     fn several_batches_are_scored_with_several_groups_of_rows() {
         let mut random = Random(11);
-        for (queries, rows, width) in [(16, 64, 16), (17, 65, 60), (33, 95, 130), (49, 16, 8), (64, 17, 1)] {
+        for (queries, rows, width) in
+            [(16, 64, 16), (17, 65, 60), (33, 95, 130), (49, 16, 8), (64, 17, 1), (300, 33, 72)]
+        {
             check(&random.int8(8 * width * queries), &random.bytes(width * rows), width, width);
         }
     }

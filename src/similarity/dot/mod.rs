@@ -371,6 +371,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_scored_wherever_they_begin_in_a_cache_line() {
+        let mut random = Random(12);
+        for (queries, width) in [(5, 64), (17, 128), (33, 192), (40, 100)] {
+            let (queries, data) = (random.int8(queries * width), random.int8(70 * width + 128));
+            for offset in [0, 1, 16, 63] {
+                let start = data.as_ptr().align_offset(64) + offset;
+                check(&queries, &data[start..][..70 * width], width);
+            }
+        }
+    }
+
+    #[test]
     fn extreme_values_do_not_saturate_at_any_width() {
         for width in 0..=515 {
             for (q, r) in [(-128, -128), (-128, 127), (127, -128), (127, 127)] {
@@ -383,14 +395,15 @@ mod tests {
     fn prefixes_of_wider_rows_score_like_rows_of_their_width() {
         let mut random = Random(5);
         for (width, stride) in [(7, 9), (32, 64), (40, 70), (64, 65), (128, 1024), (129, 2000)] {
-            let (queries, rows) = (random.int8(6 * width), random.int8(77 * stride));
+            let (queries, rows) = (random.int8(6 * width), random.int8(77 * stride + 64));
+            let rows = &rows[rows.as_ptr().align_offset(64)..][..77 * stride];
             let cut: Vec<i8> = rows.chunks_exact(stride).flat_map(|row| &row[..width]).copied().collect();
             let queries: Vec<i8> = queries.iter().map(|&x| x.max(-127)).collect();
             for isa in Isa::ALL {
                 let packed = Dot::pack_queries(isa, &queries, width).expect("memory");
                 let mut outs = [vec![0; 6 * 77], vec![0; 6 * 77]];
                 for (rows, out) in
-                    [Matrix::new(&rows, width, stride), Matrix::whole(&cut, width)].into_iter().zip(&mut outs)
+                    [Matrix::new(rows, width, stride), Matrix::whole(&cut, width)].into_iter().zip(&mut outs)
                 {
                     for (query, out) in queries.chunks_exact(width).zip(out.chunks_exact_mut(77)) {
                         Dot::rows(isa, query, rows, out);

@@ -256,7 +256,7 @@ mod tests {
     fn several_batches_are_scored_with_several_groups_of_rows() {
         let mut random = Random(10);
         for (queries, rows, width) in
-            [(16, 64, 64), (17, 65, 60), (32, 96, 128), (33, 95, 130), (49, 16, 8), (64, 17, 1)]
+            [(16, 64, 64), (17, 65, 60), (32, 96, 128), (33, 95, 130), (49, 16, 8), (64, 17, 1), (300, 33, 72)]
         {
             check(width, 3, queries, rows, &mut random);
         }
