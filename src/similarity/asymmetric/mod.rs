@@ -24,10 +24,6 @@ use crate::memory::resize;
 /// Elements of a query for each byte of a row.
 const RATIO: usize = 8;
 
-/// Number of queries from which tiles win, as measured.
-#[cfg(target_arch = "x86_64")]
-const TILES_FROM: usize = 4;
-
 /// Inner product of int8 queries with rows of +1 and -1. Queries are filled up with zeros to whole bytes of a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Asymmetric;
@@ -50,14 +46,6 @@ impl Kernels for Asymmetric {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn path(isa: Isa, queries: usize) -> Isa {
-        match isa.min(Isa::dot()) {
-            Isa::Amx if queries < TILES_FROM => Isa::Avx512,
-            isa => isa,
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
     fn block_bytes(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
             // The scores of 256 queries are in L2 too, which CPUs with AMX have 2 MB of a core.
@@ -69,7 +57,9 @@ impl Kernels for Asymmetric {
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512 => 4,
+            Isa::Amx => 2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => 4,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => 16,
             Isa::Scalar => usize::MAX,
