@@ -2,7 +2,7 @@
 //! 32 bits up to [`super::MAX_DIMS`] dimensions. It ranks better than Hamming distance, for the query keeps its values.
 //!
 //! Panels hold 2 and 0 in bytes for a bit that is set or not, and are those of [`super::dot`] otherwise: its kernels
-//! read unsigned bytes, and a query's bias is its sum. AMX has panels of its own, with the same bytes.
+//! read unsigned bytes, and a query's bias is its sum. AMX makes these bytes of rows as they lie.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
