@@ -80,18 +80,23 @@ impl Isa {
     /// The best path for Hamming distances here: AVX-512 needs VPOPCNTDQ, aarch64 plain NEON.
     pub fn hamming() -> Self {
         static CHOICE: OnceLock<Isa> = OnceLock::new();
-        *CHOICE.get_or_init(|| Self::detect(Family::Hamming))
+        *CHOICE.get_or_init(|| Self::detect(Family::Hamming).or_amx())
     }
 
     /// The best path for int8 products here: AVX-512 needs VNNI.
     pub fn dot() -> Self {
         static CHOICE: OnceLock<Isa> = OnceLock::new();
-        *CHOICE.get_or_init(|| match Self::detect(Family::Dot) {
+        *CHOICE.get_or_init(|| Self::detect(Family::Dot).or_amx())
+    }
+
+    /// AMX in place of AVX-512, where it may be used.
+    fn or_amx(self) -> Self {
+        match self {
             // Checked last: a process that has asked for tiles needs more memory a thread from then on.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 if ceiling().is_ok_and(|ceiling| ceiling >= Self::Amx) && tiles::available() => Self::Amx,
             choice => choice,
-        })
+        }
     }
 
     fn detect(family: Family) -> Self {

@@ -10,12 +10,15 @@ use std::ops::Range;
 use super::rows::Ids;
 use super::scan::Scan;
 use super::subset::{self, Subset};
+use crate::isa::Isa;
 use crate::similarity::{Batches as _, Kernels, Matrix, cosine, prefetch};
 
 /// Most rows in a block, so that a batch of scores stays in L1.
 const MAX_BLOCK_ROWS: usize = 1024;
 /// Fewest blocks for each thread, so that all threads end at about the same time.
 const MIN_BLOCKS_PER_THREAD: usize = 4;
+/// Scores of a cache line. Kernels write whole ones: those for AMX take a fifth less time than across lines.
+const LINE: usize = 16;
 /// Rows that are prefetched ahead of the one being copied.
 const PREFETCHED_ROWS: usize = 8;
 
@@ -33,6 +36,8 @@ pub(super) struct BlockRows<'a> {
 
 /// How the rows are cut into blocks, and the queries in the form the kernels read.
 pub(super) struct BlockPlan<K: Kernels> {
+    /// The path that the kernels take for the scan's queries.
+    isa: Isa,
     /// Rows per block.
     rows: usize,
     /// Number of blocks.
@@ -54,7 +59,8 @@ struct PlannedPart {
 
 impl<K: Kernels> BlockPlan<K> {
     pub(super) fn new(scan: &Scan<'_, K>, threads: usize) -> Result<Self, TryReserveError> {
-        let most = (K::block_bytes(scan.isa) / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, MAX_BLOCK_ROWS);
+        let isa = K::path(scan.isa, scan.query_count());
+        let most = (K::block_bytes(isa) / (scan.width * size_of::<K::Element>())).clamp(K::GROUP, MAX_BLOCK_ROWS);
         let share = if threads > 1 {
             scan.allowed().div_ceil(threads.saturating_mul(MIN_BLOCKS_PER_THREAD)).max(1)
         } else {
@@ -70,9 +76,9 @@ impl<K: Kernels> BlockPlan<K> {
             first += count;
             parts.push(planned);
         }
-        let panels = scan.query_count() >= K::panel_from(scan.isa);
-        let queries = panels.then(|| K::pack_queries(scan.isa, scan.queries, scan.query_width())).transpose()?;
-        Ok(Self { rows, blocks, parts, queries })
+        let panels = scan.query_count() >= K::panel_from(isa);
+        let queries = panels.then(|| K::pack_queries(isa, scan.queries, scan.query_width())).transpose()?;
+        Ok(Self { isa, rows, blocks, parts, queries })
     }
 
     /// The number of rows in each block of a scan of all rows.
@@ -217,7 +223,7 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
             }
         }
         if self.plan.queries.is_some() {
-            K::pack_rows(scan.isa, data, &mut self.panel)?;
+            K::pack_rows(self.plan.isa, data, &mut self.panel)?;
         }
         Ok(())
     }
@@ -237,11 +243,14 @@ impl<'a, K: Kernels> BlockScorer<'a, K> {
             if block.gathered { Matrix::whole(gathered, scan.width) } else { scan.matrix(part.rows).range(range) };
         if let Some(queries) = &plan.queries {
             let rows = BlockRows { ids, norms, inverse_norms, allowed };
-            let stride = count.next_multiple_of(K::GROUP);
-            scores.resize(queries.size() * stride, 0);
+            // An odd number of cache lines, so that the scores of many queries do not fall into the same sets of a cache.
+            let stride = count.next_multiple_of(2 * LINE) + LINE;
+            scores.resize(queries.size() * stride + LINE, 0);
+            let start = scores.as_ptr().align_offset(LINE * size_of::<i32>());
+            let scores = &mut scores[start..][..queries.size() * stride];
             let mut query = 0;
             for batch in 0..queries.count() {
-                K::panel(scan.isa, data, panel, queries, batch, scores, stride);
+                K::panel(plan.isa, data, panel, queries, batch, scores, stride);
                 for scores in scores.chunks_exact(stride).take(scan.query_count() - query) {
                     visit(&rows, query, &scores[..count]);
                     query += 1;

@@ -37,7 +37,10 @@ pub(super) fn find_within(isa: Isa, scores: &[i32], inverse: &[f32], limit: Limi
     }
 }
 
-#[cfg_attr(any(target_arch = "x86_64", target_arch = "aarch64"), expect(unsafe_code, reason = "calls functions that need a feature of the CPU"))]
+#[cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    expect(unsafe_code, reason = "calls functions that need a feature of the CPU")
+)]
 fn dispatch<const KIND: u8>(
     isa: Isa,
     scores: &[i32],

@@ -6,12 +6,14 @@
 //! - **panels**: rows are first interleaved, a lane a row, into groups that fill a register. A word of a query is then
 //!   broadcast against a group, so that no sum crosses lanes, and several queries and groups share each load.
 //!   Interleaving costs about as much as two queries against rows, and all queries of a block share it. A CPU that
-//!   multiplies matrices itself (AMX) reads the rows of a panel where they lie instead.
+//!   multiplies matrices itself (AMX) reads int8 rows where they lie instead, and spreads bits to bytes.
 //!
 //! Every function takes the [`Isa`] to run on and clamps it to what this process may use, so that tests can run each
 //! path. All paths give the same integers.
 
 pub mod asymmetric;
+#[cfg(target_arch = "x86_64")]
+mod bit_tiles;
 pub mod cosine;
 pub mod dot;
 pub mod hamming;
@@ -21,11 +23,15 @@ mod neon;
 mod prefetch;
 mod queries;
 #[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
 mod transpose;
 
 pub use matrix::Matrix;
 pub use prefetch::{prefetch, prefetch_ahead};
-pub use queries::{BATCH, Batches, Interleaved};
+pub use queries::{BATCH, Batches, Interleaved, Queries};
+#[cfg(target_arch = "x86_64")]
+pub use tiles::Tiles;
 
 use std::collections::TryReserveError;
 
@@ -56,6 +62,11 @@ pub trait Kernels: Copy + Send + Sync {
 
     /// The best path in this process.
     fn isa() -> Isa;
+
+    /// The path that so many queries take: one may win for many only.
+    fn path(isa: Isa, _queries: usize) -> Isa {
+        isa
+    }
 
     /// Bytes of rows that queries pass over together: half of a small L2 cache, the other half being for a panel.
     fn block_bytes(_isa: Isa) -> usize {

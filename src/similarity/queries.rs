@@ -1,5 +1,8 @@
 //! Queries as panel kernels read them.
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles::Tiles;
+
 /// Queries that a word holds, and that pass over a panel together where a path has no other number.
 pub const BATCH: usize = 8;
 
@@ -44,5 +47,33 @@ impl<W> Batches for Interleaved<W> {
 
     fn count(&self) -> usize {
         self.queries.div_ceil(BATCH)
+    }
+}
+
+/// Queries in the form of the path that they were packed for.
+#[derive(Clone, Debug)]
+pub enum Queries<W> {
+    /// For kernels that broadcast a word of a query.
+    Words(Interleaved<W>),
+    /// For AMX, which multiplies tiles.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(Tiles),
+}
+
+impl<W> Batches for Queries<W> {
+    fn size(&self) -> usize {
+        match self {
+            Self::Words(words) => words.size(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles(tiles) => tiles.size(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Words(words) => words.count(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles(tiles) => tiles.count(),
+        }
     }
 }

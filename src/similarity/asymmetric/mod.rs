@@ -2,7 +2,7 @@
 //! 32 bits up to [`super::MAX_DIMS`] dimensions. It ranks better than Hamming distance, for the query keeps its values.
 //!
 //! Panels hold 2 and 0 in bytes for a bit that is set or not, and are those of [`super::dot`] otherwise: its kernels
-//! read unsigned bytes, and a query's bias is its sum.
+//! read unsigned bytes, and a query's bias is its sum. AMX makes these bytes of rows as they lie.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -14,8 +14,10 @@ mod scalar;
 
 use std::collections::TryReserveError;
 
+#[cfg(target_arch = "x86_64")]
+use super::bit_tiles;
 use super::dot::{self, GROUP, Line, Word};
-use super::{Interleaved, Kernels, Matrix};
+use super::{Kernels, Matrix, Queries};
 use crate::isa::Isa;
 use crate::memory::resize;
 
@@ -34,7 +36,7 @@ impl Kernels for Asymmetric {
     type Query = i8;
     type Element = u8;
     type Line = Line;
-    type Queries = Interleaved<Word>;
+    type Queries = Queries<Word>;
 
     const GROUP: usize = GROUP;
     const RATIO: usize = RATIO;
@@ -43,10 +45,21 @@ impl Kernels for Asymmetric {
         Isa::dot()
     }
 
+    #[cfg(target_arch = "x86_64")]
+    fn block_bytes(isa: Isa) -> usize {
+        match isa.min(Isa::dot()) {
+            // The scores of 256 queries are in L2 too, which CPUs with AMX have 2 MB of a core.
+            Isa::Amx => 64 << 10,
+            _ => 128 << 10,
+        }
+    }
+
     fn panel_from(isa: Isa) -> usize {
         match isa.min(Isa::dot()) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512 => 4,
+            Isa::Amx => 2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => 4,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => 16,
             Isa::Scalar => usize::MAX,
@@ -88,6 +101,11 @@ impl Kernels for Asymmetric {
             // SAFETY: a path above the portable one is named only where NEON was detected.
             Isa::NeonI8mm => return unsafe { neon::pack_rows(rows, panel) },
         }
+        #[cfg(target_arch = "x86_64")]
+        if isa.min(Isa::dot()) == Isa::Amx {
+            panel.clear();
+            return Ok(());
+        }
         // A byte has the bits of two words.
         let words = rows.width() * 2;
         resize(panel, rows.len().div_ceil(GROUP) * words, Line([0; GROUP]))?;
@@ -111,47 +129,66 @@ impl Kernels for Asymmetric {
         Ok(())
     }
 
-    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Queries<Word>, TryReserveError> {
         #[cfg(target_arch = "aarch64")]
         match isa.min(Isa::dot()) {
             Isa::Scalar => {}
-            Isa::Neon | Isa::NeonDotprod => return neon::pack_queries(queries, width),
-            Isa::NeonI8mm => return dot::neon::pack_queries(queries, width, dot::i8mm::query_place),
+            Isa::Neon | Isa::NeonDotprod => return Ok(Queries::Words(neon::pack_queries(queries, width)?)),
+            Isa::NeonI8mm => {
+                return Ok(Queries::Words(dot::neon::pack_queries(queries, width, dot::i8mm::query_place)?));
+            }
         }
-        dot::pack_queries(isa, queries, width, 1)
+        #[cfg(target_arch = "x86_64")]
+        if isa.min(Isa::dot()) == Isa::Amx {
+            let word = |query: &[i8], word: usize, plane: usize| {
+                let at = |byte: usize| query.get(32 * word + 8 * byte + plane).copied().unwrap_or_default();
+                u32::from_le_bytes(std::array::from_fn(|byte| at(byte).cast_unsigned()))
+            };
+            let tiles = bit_tiles::pack_queries(queries, (width / RATIO, RATIO), word, |query| -dot::sum(query))?;
+            return Ok(Queries::Tiles(tiles));
+        }
+        Ok(Queries::Words(dot::pack_queries(isa, queries, width, 1)?))
     }
 
     fn panel(
         isa: Isa,
         rows: Matrix<'_, u8>,
         panel: &[Line],
-        queries: &Interleaved<Word>,
+        queries: &Queries<Word>,
         batch: usize,
         out: &mut [i32],
         stride: usize,
     ) {
         debug_assert!(stride >= rows.len());
-        #[cfg(target_arch = "aarch64")]
-        if isa.min(Isa::dot()) != Isa::Scalar {
-            let (words, count, _) = queries.batch(batch);
-            match isa.min(Isa::dot()) {
-                // SAFETY: `Isa::dot` names this only where i8mm was detected.
-                Isa::NeonI8mm => unsafe { dot::i8mm::panel(panel, words, count, out, stride) },
-                // SAFETY: `Isa::dot` names this only where dotprod was detected.
-                Isa::NeonDotprod => unsafe { neon::dotprod::panel(rows, words, count, out, stride) },
-                // SAFETY: a path above the portable one is named only where NEON was detected.
-                _ => unsafe { neon::plain::panel(rows, words, count, out, stride) },
+        match queries {
+            #[cfg(target_arch = "aarch64")]
+            Queries::Words(words) if isa.min(Isa::dot()) != Isa::Scalar => {
+                let (words, count, _) = words.batch(batch);
+                match isa.min(Isa::dot()) {
+                    // SAFETY: `Isa::dot` names this only where i8mm was detected.
+                    Isa::NeonI8mm => unsafe { dot::i8mm::panel(panel, words, count, out, stride) },
+                    // SAFETY: `Isa::dot` names this only where dotprod was detected.
+                    Isa::NeonDotprod => unsafe { neon::dotprod::panel(rows, words, count, out, stride) },
+                    // SAFETY: a path above the portable one is named only where NEON was detected.
+                    _ => unsafe { neon::plain::panel(rows, words, count, out, stride) },
+                }
             }
-            return;
+            Queries::Words(words) => dot::panel(isa, panel, words, batch, out, stride),
+            #[cfg(target_arch = "x86_64")]
+            Queries::Tiles(tiles) => {
+                assert_eq!(isa.min(Isa::dot()), Isa::Amx, "queries were packed for another path");
+                // SAFETY: `Isa::dot` names AMX only where the CPU has tiles and the system lets this process use them;
+                // AVX-512 F and BW were detected too.
+                unsafe { bit_tiles::panel(rows, 2, tiles, batch, out, stride) }
+            }
         }
-        dot::panel(isa, panel, queries, batch, out, stride);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::Random;
-    use super::super::{BATCH, Batches as _, MAX_DIMS};
+    use super::super::{Batches as _, MAX_DIMS};
     use super::*;
 
     fn oracle(query: &[i8], row: &[u8]) -> i32 {
@@ -172,11 +209,11 @@ mod tests {
             }
             let mut panel = vec![Line([!0; GROUP]); 9]; // the contents of an earlier block
             Asymmetric::pack_rows(isa, rows, &mut panel).expect("memory");
-            let stride = rows.len().next_multiple_of(GROUP);
+            let (stride, size) = (rows.len().next_multiple_of(GROUP), packed.size());
             for batch in 0..packed.count() {
-                let mut out = vec![-1; BATCH * stride];
+                let mut out = vec![-1; size * stride];
                 Asymmetric::panel(isa, rows, &panel, &packed, batch, &mut out, stride);
-                for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
+                for (lane, expected) in expected[batch * size..].iter().take(size).enumerate() {
                     let got = &out[lane * stride..][..rows.len()];
                     assert_eq!(got, &expected[..], "panel, {isa:?}, width {width}, query {batch}+{lane}");
                 }
@@ -192,6 +229,16 @@ mod tests {
                 let (queries, rows) = (1 + random.below(11), 1 + random.below(37));
                 check(&random.int8(8 * width * queries), &random.bytes((width + extra) * rows), width, width + extra);
             }
+        }
+    }
+
+    #[test]
+    fn several_batches_are_scored_with_several_groups_of_rows() {
+        let mut random = Random(11);
+        for (queries, rows, width) in
+            [(16, 64, 16), (17, 65, 60), (33, 95, 130), (49, 16, 8), (64, 17, 1), (300, 33, 72)]
+        {
+            check(&random.int8(8 * width * queries), &random.bytes(width * rows), width, width);
         }
     }
 

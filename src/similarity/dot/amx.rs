@@ -9,76 +9,45 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::collections::TryReserveError;
-use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::layout::{GROUP, Line, WORD, each_word};
-use crate::memory::{filled, resize};
+use super::layout::{Line, WORD, each_word};
+use crate::memory::resize;
+use crate::similarity::Matrix;
+use crate::similarity::tiles::{Configured, Pair, STEP, TILE, Tiles};
 use crate::similarity::transpose::transpose_words;
-use crate::similarity::{Batches, Matrix};
 
-/// Elements of a vector in a row of a tile.
-const STEP: usize = 64;
-/// Rows of a tile, and queries.
-const TILE: usize = GROUP;
-/// Rows that are multiplied together: two tiles, so that a tile of queries is loaded for both.
+/// Rows that are multiplied together, and queries: two tiles, so that a tile of the others is loaded for both.
 const PAIR: usize = 2 * TILE;
-/// Queries by sixteen, the same four elements of each in a line, sixteen lines a tile.
-#[derive(Clone, Debug)]
-pub struct Tiles {
-    lines: Vec<[Line; TILE]>,
-    /// Tiles of a query.
-    steps: usize,
-    queries: usize,
-    /// Queries that are multiplied together: of one tile, or of two, so that a tile of rows is loaded for both.
-    size: usize,
-}
 
-impl Tiles {
-    /// Interleave queries of `width` elements each.
-    pub(super) fn new(queries: &[i8], width: usize) -> Result<Self, TryReserveError> {
-        let (count, steps) = (queries.len() / width, width.div_ceil(STEP));
-        let size = if count > TILE { 2 * TILE } else { TILE };
-        let mut lines = filled([Line([0; TILE]); TILE], count.next_multiple_of(size) / TILE * steps)?;
-        for (q, query) in queries.chunks_exact(width).enumerate() {
-            let own = lines[q / TILE * steps..][..steps].as_flattened_mut();
-            each_word(query, |word, value| own[word].0[q % TILE] = value);
-        }
-        Ok(Self { lines, steps, queries: count, size })
+/// Interleave queries of `width` elements each: the same four elements of sixteen in a line, sixteen lines a tile.
+pub(super) fn pack_queries(queries: &[i8], width: usize) -> Result<Tiles, TryReserveError> {
+    let steps = width.div_ceil(STEP);
+    let mut tiles = Tiles::new(queries.len() / width, steps, PAIR)?;
+    for (q, query) in queries.chunks_exact(width).enumerate() {
+        let own = tiles.around(q).as_flattened_mut();
+        each_word(query, |word, value| own[word].0[q % TILE] = value);
     }
-
-    /// The tiles of a batch's first sixteen queries, those of its others, and the number of its real queries.
-    fn batch(&self, batch: usize) -> (&[[Line; TILE]], &[[Line; TILE]], usize) {
-        let steps = self.size / TILE * self.steps;
-        let (first, second) = self.lines[batch * steps..][..steps].split_at(self.steps);
-        let count = self.size.min(self.queries - batch * self.size);
-        (first, if count > TILE { second } else { &[] }, count)
-    }
-}
-
-impl Batches for Tiles {
-    fn size(&self) -> usize {
-        self.size
-    }
-
-    fn count(&self) -> usize {
-        self.queries.div_ceil(self.size)
-    }
+    Ok(tiles)
 }
 
 /// Rows that can be read where they lie, in whole pairs of tiles: whole steps of each can be read, and the elements after
-/// a row's own score nothing.
+/// a row's own score nothing. All steps lie in one cache line each: to load a tile whose rows lie in two takes six times as
+/// long, which a copy saves from some sixteen queries on.
 fn in_place(rows: Matrix<'_, i8>) -> usize {
+    if !(rows.stride().is_multiple_of(STEP) && rows.from(0).as_ptr().addr().is_multiple_of(STEP)) {
+        return 0;
+    }
     rows.readable(rows.width().next_multiple_of(STEP)) / PAIR * PAIR
 }
 
-/// Copy the rows that cannot be read where they lie, filled up with zeros.
+/// Copy the rows that cannot be read where they lie.
 pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) -> Result<(), TryReserveError> {
     let (first, steps) = (in_place(rows), rows.width().div_ceil(STEP));
-    panel.clear();
+    // Whatever is in a panel after a row's own elements, which queries have zeros for, and after the last row, is not read.
     resize(panel, (rows.len() - first).next_multiple_of(PAIR) * steps, Line([0; TILE]))?;
     for (row, lines) in rows.range(first..rows.len()).iter().zip(panel.chunks_exact_mut(steps)) {
-        each_word(row, |word, value| lines[word / TILE].0[word % TILE] = value);
+        bytes_mut(lines)[..row.len()].copy_from_slice(row);
     }
     Ok(())
 }
@@ -97,7 +66,8 @@ pub(super) unsafe fn panel(
     stride: usize,
 ) {
     let steps = rows.width().div_ceil(STEP);
-    let (first, second, count) = queries.batch(batch);
+    let count = queries.queries(batch);
+    let Some(Pair { tiles: [first, second], .. }) = queries.pairs(batch).next() else { return };
     let in_place = in_place(rows);
     let mut sums = Sums([[Line([0; TILE]); TILE]; 4]);
     // SAFETY: the caller vouches for tiles, and nothing below configures them again.
@@ -119,6 +89,12 @@ pub(super) unsafe fn panel(
 fn bytes(lines: &[Line]) -> &[i8] {
     // SAFETY: a line is 64 bytes without padding, any of which is an i8.
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+}
+
+/// [`bytes`], to write them.
+fn bytes_mut(lines: &mut [Line]) -> &mut [i8] {
+    // SAFETY: a line is 64 bytes without padding, any of which are four u32.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
 }
 
 /// Sums of two tiles of rows with the first tile of queries, then with the second: a line holds those of a row.
@@ -143,43 +119,6 @@ fn store(sums: &Sums, count: usize, rows: Range<usize>, out: &mut [i32], stride:
             // SAFETY: `out` is sixteen i32, 64 bytes, and the store needs no alignment.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), scores) };
         }
-    }
-}
-
-/// Proof that this thread's tiles are configured, of sixteen rows of 64 bytes each. Its drop releases them. Tiles belong
-/// to a thread, so it is neither Send nor Sync.
-struct Configured(PhantomData<*const ()>);
-
-/// Layout of LDTILECFG's operand.
-#[repr(C, align(64))]
-struct Config {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl Configured {
-    /// # Safety
-    /// [`Isa::dot`](crate::isa::Isa::dot) names AMX, and this thread has no other value of this type: its drop would
-    /// release the tiles of both.
-    unsafe fn new() -> Self {
-        let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
-        row_bytes[..8].fill(STEP as u16);
-        rows[..8].fill(TILE as u8);
-        let config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
-        // SAFETY: the instruction exists here, as the caller says, and reads the 64 bytes of `config`. No code of the
-        // compiler's uses tiles, and they are released when this is dropped.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags)) };
-        Self(PhantomData)
-    }
-}
-
-impl Drop for Configured {
-    fn drop(&mut self) {
-        // SAFETY: this thread configured its tiles in `new`, and for this value alone.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }
 

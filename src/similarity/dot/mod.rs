@@ -23,41 +23,13 @@ use layout::{BIAS, WORD, each_word};
 pub(super) use layout::{GROUP, sum};
 pub use layout::{Line, Word};
 
-use super::{BATCH, Batches, Interleaved, Kernels, Matrix};
+use super::{BATCH, Interleaved, Kernels, Matrix, Queries};
 use crate::isa::Isa;
 use crate::memory::{filled, resize};
 
 /// Inner product of int8 vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Dot;
-
-/// Queries in the form of the path that they were packed for.
-#[derive(Clone, Debug)]
-pub enum Queries {
-    /// For kernels that broadcast a word of a query.
-    Words(Interleaved<Word>),
-    /// For AMX, which multiplies tiles.
-    #[cfg(target_arch = "x86_64")]
-    Tiles(amx::Tiles),
-}
-
-impl Batches for Queries {
-    fn size(&self) -> usize {
-        match self {
-            Self::Words(words) => words.size(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Tiles(tiles) => tiles.size(),
-        }
-    }
-
-    fn count(&self) -> usize {
-        match self {
-            Self::Words(words) => words.count(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Tiles(tiles) => tiles.count(),
-        }
-    }
-}
 
 #[cfg_attr(
     any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -67,7 +39,7 @@ impl Kernels for Dot {
     type Query = i8;
     type Element = i8;
     type Line = Line;
-    type Queries = Queries;
+    type Queries = Queries<Word>;
 
     const GROUP: usize = GROUP;
     const RATIO: usize = 1;
@@ -212,10 +184,10 @@ impl Kernels for Dot {
         Ok(())
     }
 
-    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Queries, TryReserveError> {
+    fn pack_queries(isa: Isa, queries: &[i8], width: usize) -> Result<Queries<Word>, TryReserveError> {
         #[cfg(target_arch = "x86_64")]
         if isa.min(Isa::dot()) == Isa::Amx {
-            return Ok(Queries::Tiles(amx::Tiles::new(queries, width)?));
+            return Ok(Queries::Tiles(amx::pack_queries(queries, width)?));
         }
         #[cfg(target_arch = "aarch64")]
         match isa.min(Isa::dot()) {
@@ -232,7 +204,7 @@ impl Kernels for Dot {
         isa: Isa,
         rows: Matrix<'_, i8>,
         lines: &[Line],
-        queries: &Queries,
+        queries: &Queries<Word>,
         batch: usize,
         out: &mut [i32],
         stride: usize,
@@ -313,7 +285,7 @@ pub(super) fn pack_queries(
 #[cfg(test)]
 mod tests {
     use super::super::testing::Random;
-    use super::super::{MAX_DIMS, Matrix};
+    use super::super::{Batches as _, MAX_DIMS, Matrix};
     use super::*;
 
     fn oracle(a: &[i8], b: &[i8]) -> i32 {
@@ -399,6 +371,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_scored_wherever_they_begin_in_a_cache_line() {
+        let mut random = Random(12);
+        for (queries, width) in [(5, 64), (17, 128), (33, 192), (40, 100)] {
+            let (queries, data) = (random.int8(queries * width), random.int8(70 * width + 128));
+            for offset in [0, 1, 16, 63] {
+                let start = data.as_ptr().align_offset(64) + offset;
+                check(&queries, &data[start..][..70 * width], width);
+            }
+        }
+    }
+
+    #[test]
     fn extreme_values_do_not_saturate_at_any_width() {
         for width in 0..=515 {
             for (q, r) in [(-128, -128), (-128, 127), (127, -128), (127, 127)] {
@@ -411,14 +395,15 @@ mod tests {
     fn prefixes_of_wider_rows_score_like_rows_of_their_width() {
         let mut random = Random(5);
         for (width, stride) in [(7, 9), (32, 64), (40, 70), (64, 65), (128, 1024), (129, 2000)] {
-            let (queries, rows) = (random.int8(6 * width), random.int8(77 * stride));
+            let (queries, rows) = (random.int8(6 * width), random.int8(77 * stride + 64));
+            let rows = &rows[rows.as_ptr().align_offset(64)..][..77 * stride];
             let cut: Vec<i8> = rows.chunks_exact(stride).flat_map(|row| &row[..width]).copied().collect();
             let queries: Vec<i8> = queries.iter().map(|&x| x.max(-127)).collect();
             for isa in Isa::ALL {
                 let packed = Dot::pack_queries(isa, &queries, width).expect("memory");
                 let mut outs = [vec![0; 6 * 77], vec![0; 6 * 77]];
                 for (rows, out) in
-                    [Matrix::new(&rows, width, stride), Matrix::whole(&cut, width)].into_iter().zip(&mut outs)
+                    [Matrix::new(rows, width, stride), Matrix::whole(&cut, width)].into_iter().zip(&mut outs)
                 {
                     for (query, out) in queries.chunks_exact(width).zip(out.chunks_exact_mut(77)) {
                         Dot::rows(isa, query, rows, out);

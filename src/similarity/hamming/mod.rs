@@ -2,6 +2,8 @@
 //! not matter here, as long as both vectors share it.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -15,9 +17,15 @@ use std::collections::TryReserveError;
 use layout::{AHEAD, GROUP, LANES, WORD, each_word};
 pub use layout::{Line, Word};
 
-use super::{BATCH, Interleaved, Kernels, Matrix};
+#[cfg(target_arch = "x86_64")]
+use super::bit_tiles;
+use super::{BATCH, Interleaved, Kernels, Matrix, Queries};
 use crate::isa::Isa;
 use crate::memory::{filled, resize};
+
+/// Number of queries from which tiles win, as measured: 32 cost as much as one, and each row becomes bytes for them.
+#[cfg(target_arch = "x86_64")]
+const TILES_FROM: usize = 64;
 
 /// Hamming distance between packed vectors.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +39,30 @@ impl Kernels for Hamming {
     type Query = u8;
     type Element = u8;
     type Line = Line;
-    type Queries = Interleaved<Word>;
+    type Queries = Queries<Word>;
 
     const GROUP: usize = GROUP;
     const RATIO: usize = 1;
 
     fn isa() -> Isa {
         Isa::hamming()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn path(isa: Isa, queries: usize) -> Isa {
+        match isa.min(Isa::hamming()) {
+            Isa::Amx if queries < TILES_FROM => Isa::Avx512,
+            isa => isa,
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn block_bytes(isa: Isa) -> usize {
+        match isa.min(Isa::hamming()) {
+            // The scores of 256 queries are in L2 too, which CPUs with AMX have 2 MB of a core.
+            Isa::Amx => 64 << 10,
+            _ => 128 << 10,
+        }
     }
 
     fn panel_from(isa: Isa) -> usize {
@@ -75,6 +100,11 @@ impl Kernels for Hamming {
             panel.clear();
             return Ok(());
         }
+        #[cfg(target_arch = "x86_64")]
+        if isa.min(Isa::hamming()) == Isa::Amx {
+            panel.clear();
+            return Ok(());
+        }
         let (groups, words) = (rows.len().div_ceil(GROUP), rows.width().div_ceil(WORD));
         // Every lane of a full group is written below: only a last group that is not full needs zeros.
         let zero = Line([0; LANES * WORD]);
@@ -107,7 +137,11 @@ impl Kernels for Hamming {
         Ok(())
     }
 
-    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Result<Interleaved<Word>, TryReserveError> {
+    fn pack_queries(isa: Isa, queries: &[u8], width: usize) -> Result<Queries<Word>, TryReserveError> {
+        #[cfg(target_arch = "x86_64")]
+        if isa.min(Isa::hamming()) == Isa::Amx {
+            return Ok(Queries::Tiles(amx::pack_queries(queries, width)?));
+        }
         let (count, length) = (queries.len() / width, width.div_ceil(WORD));
         let batches = count.div_ceil(BATCH);
         let mut words = filled([0; BATCH * WORD], batches * length)?;
@@ -121,20 +155,30 @@ impl Kernels for Hamming {
                 _ => each_word(query, |word, value| batch[word].as_chunks_mut().0[q] = value.to_ne_bytes()),
             }
         }
-        Ok(Interleaved::new(words, vec![0; batches * BATCH], count, length))
+        Ok(Queries::Words(Interleaved::new(words, vec![0; batches * BATCH], count, length)))
     }
 
     fn panel(
         isa: Isa,
         rows: Matrix<'_, u8>,
         panel: &[Line],
-        queries: &Interleaved<Word>,
+        queries: &Queries<Word>,
         batch: usize,
         out: &mut [i32],
         stride: usize,
     ) {
         debug_assert!(stride >= rows.len());
-        let (words, count, _) = queries.batch(batch);
+        let words = match queries {
+            Queries::Words(words) => words,
+            #[cfg(target_arch = "x86_64")]
+            Queries::Tiles(tiles) => {
+                assert_eq!(isa.min(Isa::hamming()), Isa::Amx, "queries were packed for another path");
+                // SAFETY: `Isa::hamming` names AMX only where the CPU has tiles and the system lets this process use them;
+                // AVX-512 F and BW were detected too.
+                return unsafe { bit_tiles::panel(rows, 1, tiles, batch, out, stride) };
+            }
+        };
+        let (words, count, _) = words.batch(batch);
         match isa.min(Isa::hamming()) {
             // SAFETY: `Isa::hamming` names AVX-512 only where F, BW, VL and VPOPCNTDQ were detected.
             #[cfg(target_arch = "x86_64")]
@@ -177,11 +221,11 @@ mod tests {
             let matrix = Matrix::whole(row_data, width);
             let mut panel = vec![Line([!0; LANES * WORD]); 9]; // the contents of an earlier block
             Hamming::pack_rows(isa, matrix, &mut panel).expect("memory");
-            let stride = rows.next_multiple_of(GROUP) + 3;
+            let (stride, size) = (rows.next_multiple_of(GROUP) + 3, packed.size());
             for batch in 0..packed.count() {
-                let mut out = vec![-1; BATCH * stride];
+                let mut out = vec![-1; size * stride];
                 Hamming::panel(isa, matrix, &panel, &packed, batch, &mut out, stride);
-                for (lane, expected) in expected[batch * BATCH..].iter().take(BATCH).enumerate() {
+                for (lane, expected) in expected[batch * size..].iter().take(size).enumerate() {
                     let got = &out[lane * stride..][..stride];
                     assert_eq!(got[..rows], expected[..], "panel, {isa:?}, width {width}, {queries} x {rows}");
                     assert_eq!(got[stride - 3..], [-1; 3], "written beyond the panel, {isa:?}");
@@ -209,6 +253,16 @@ mod tests {
     }
 
     #[test]
+    fn several_batches_are_scored_with_several_groups_of_rows() {
+        let mut random = Random(10);
+        for (queries, rows, width) in
+            [(16, 64, 64), (17, 65, 60), (32, 96, 128), (33, 95, 130), (49, 16, 8), (64, 17, 1), (300, 33, 72)]
+        {
+            check(width, 3, queries, rows, &mut random);
+        }
+    }
+
+    #[test]
     fn no_counter_overflows_where_all_bits_differ() {
         let width = 33_000;
         let (query, rows) = (vec![0u8; width], vec![255u8; 3 * width]);
@@ -217,7 +271,7 @@ mod tests {
             let mut out = [0; 3];
             Hamming::rows(isa, &query, Matrix::whole(&rows, width), &mut out);
             assert_eq!(out, [width as i32 * 8; 3], "{isa:?}");
-            let (matrix, mut panel, mut out) = (Matrix::whole(&rows, width), vec![], [0; GROUP * BATCH]);
+            let (matrix, mut panel, mut out) = (Matrix::whole(&rows, width), vec![], vec![0; GROUP * packed.size()]);
             Hamming::pack_rows(isa, matrix, &mut panel).expect("memory");
             Hamming::panel(isa, matrix, &panel, &packed, 0, &mut out, GROUP);
             assert_eq!(out[..3], [width as i32 * 8; 3], "{isa:?}");
