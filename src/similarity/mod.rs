@@ -6,7 +6,8 @@
 //! - **panels**: rows are first interleaved, a lane a row, into groups that fill a register. A word of a query is then
 //!   broadcast against a group, so that no sum crosses lanes, and several queries and groups share each load.
 //!   Interleaving costs about as much as two queries against rows, and all queries of a block share it. A CPU that
-//!   multiplies matrices itself (AMX) reads int8 rows where they lie instead, and spreads bits to bytes.
+//!   multiplies matrices itself (AMX) reads int8 rows where they lie instead, and spreads bits to bytes. NEON,
+//!   which adds neighbouring lanes cheaply, reads rows where they lie too, except with i8mm.
 //!
 //! Every function takes the [`Isa`] to run on and clamps it to what this process may use, so that tests can run each
 //! path. All paths give the same integers.

@@ -14,43 +14,67 @@ pub(super) const ROWS: usize = 4;
 /// Queries that share the loads of rows: with [`ROWS`], half of the registers hold sums.
 pub(super) const QUERIES: usize = 4;
 
-/// An array of bytes in a register.
+/// Bytes in registers, four or two by one instruction.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn load(bytes: &[u8; STEP]) -> uint8x16_t {
-    // SAFETY: the array is 16 bytes, and the load needs no alignment.
-    unsafe { vld1q_u8(bytes.as_ptr()) }
+pub(super) fn load<const N: usize>(steps: &[[u8; STEP]; N]) -> [uint8x16_t; N] {
+    let mut registers = [vdupq_n_u8(0); N];
+    let start = steps.as_ptr().cast();
+    // SAFETY: the array is so many times 16 bytes, and the loads need no alignment.
+    unsafe {
+        match N {
+            4 => {
+                let four = vld1q_u8_x4(start);
+                registers.copy_from_slice(&[four.0, four.1, four.2, four.3]);
+            }
+            2 => {
+                let two = vld1q_u8_x2(start);
+                registers.copy_from_slice(&[two.0, two.1]);
+            }
+            _ => {
+                for (register, step) in registers.iter_mut().zip(steps) {
+                    *register = vld1q_u8(step.as_ptr());
+                }
+            }
+        }
+    }
+    registers
 }
 
-/// See [`load`].
+/// Elements in registers, see [`load`].
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn load_signed(elements: &[i8; STEP]) -> int8x16_t {
-    // SAFETY: the array is 16 bytes, and the load needs no alignment.
-    unsafe { vld1q_s8(elements.as_ptr()) }
+pub(super) fn load_signed<const N: usize>(steps: &[[i8; STEP]; N]) -> [int8x16_t; N] {
+    // SAFETY: the two types have one size, and any bits are a value of either.
+    let registers = load(unsafe { &*std::ptr::from_ref(steps).cast() });
+    registers.map(|register| vreinterpretq_s8_u8(register))
 }
 
-/// At most 16 values, and zeros.
+/// The first `count` blocks of `N` registers of each vector. Seeing one length, the compiler leaves out checks.
 #[inline]
-pub(super) fn padded<E: Copy + Default>(values: &[E]) -> [E; STEP] {
-    let mut array = [E::default(); STEP];
-    array[..values.len()].copy_from_slice(values);
-    array
+pub(super) fn blocks<E, const N: usize, const V: usize>(vectors: [&[E]; V], count: usize) -> [&[[[E; STEP]; N]]; V] {
+    vectors.map(|vector| &vector.as_chunks().0.as_chunks().0[..count])
 }
 
-/// Give `visit` all rows by fours, and the scores of each four. Rows that a last four lacks repeat its first.
-#[inline(always)]
-pub(super) fn fours<'a, E>(rows: Matrix<'a, E>, visit: impl FnMut([&'a [E]; ROWS], usize)) {
-    let mut visit = visit;
-    let (groups, rest) = rows.groups::<ROWS>();
-    let mut at = 0;
-    for group in groups {
-        visit(group, at);
-        at += ROWS;
-    }
-    if !rest.is_empty() {
-        visit(std::array::from_fn(|row| rest.row(if row < rest.len() { row } else { 0 })), at);
-    }
+/// The block `at` of each vector.
+#[inline]
+pub(super) fn each<B, const V: usize>(vectors: [&[B]; V], at: usize) -> [&B; V] {
+    vectors.map(|blocks| &blocks[at])
+}
+
+/// What follows the whole registers of a vector, `steps` of them, and zeros.
+#[inline]
+pub(super) fn padded<E: Copy + Default>(values: &[E], steps: usize) -> [[E; STEP]; 1] {
+    let (mut array, rest) = ([E::default(); STEP], &values[steps * STEP..]);
+    array[..rest.len()].copy_from_slice(rest);
+    [array]
+}
+
+/// Four rows from `at` on; the last row stands in for those that are missing.
+#[inline]
+pub(super) fn four<'a, E>(rows: &Matrix<'a, E>, at: usize) -> [&'a [E]; ROWS] {
+    let last = rows.len() - 1;
+    [0, 1, 2, 3].map(|row| rows.row((at + row).min(last)))
 }
 
 /// Write the scores of up to four rows from `at` on.

@@ -10,7 +10,7 @@ use std::collections::TryReserveError;
 use super::RATIO;
 use crate::memory::filled;
 use crate::similarity::dot::{self, GROUP, Line, Word, i8mm, sum};
-use crate::similarity::neon::{QUERIES, ROWS, STEP, bytes, fours, load, load_signed, padded, sdot, store};
+use crate::similarity::neon::{QUERIES, ROWS, STEP, blocks, bytes, each, four, load, load_signed, padded, sdot, store};
 use crate::similarity::{Interleaved, Matrix};
 
 /// Values of a query for sixteen bytes of a row.
@@ -75,39 +75,31 @@ macro_rules! kernels {
         #[target_feature(enable = $features)]
         fn tile<const Q: usize>(rows: Matrix<'_, u8>, queries: [&[[i8; VALUES]]; Q], out: &mut [i32], stride: usize) {
             let negated = queries.map(|query| -sum(query.as_flattened()));
-            fours(rows, |group, at| {
-                for (q, (chosen, &negated)) in chosen(group, queries).into_iter().zip(&negated).enumerate() {
+            for at in (0..rows.len()).step_by(ROWS) {
+                for (q, (chosen, &negated)) in chosen(four(&rows, at), queries).into_iter().zip(&negated).enumerate() {
                     // Twice the chosen values, less all.
                     let scores = vmlaq_n_s32(vdupq_n_s32(negated), chosen, -2);
                     store(scores, &mut out[q * stride..][..rows.len()], at);
                 }
-            });
+            }
         }
 
         /// The negated sum of the values of each query that the bits of each of four rows choose.
         #[inline]
         #[target_feature(enable = $features)]
         fn chosen<const Q: usize>(rows: [&[u8]; ROWS], queries: [&[[i8; VALUES]]; Q]) -> [int32x4_t; Q] {
-            let steps = rows[0].len().div_ceil(STEP);
-            let whole = rows[0].len() / STEP;
-            let mut row_steps = [[].as_slice(); ROWS];
-            for (steps, row) in row_steps.iter_mut().zip(rows) {
-                // Seeing one length, the compiler leaves out checks.
-                *steps = &row.as_chunks().0[..whole];
-            }
-            let mut query_steps = queries;
-            for query in &mut query_steps {
-                *query = &query[..steps];
-            }
+            let (steps, whole) = (rows[0].len().div_ceil(STEP), rows[0].len() / STEP);
+            let row_blocks = blocks::<_, 1, ROWS>(rows, whole);
+            let query_blocks = queries.map(|query| &query[..steps]);
             let mut totals = [vdupq_n_s32(0); Q];
             for start in (0..steps).step_by($most) {
                 let mut sums: [[$lanes; ROWS]; Q] = [[zero(); ROWS]; Q];
                 for at in start..whole.min(start + $most) {
-                    add(&mut sums, row_steps.map(|steps| &steps[at]), query_steps.map(|steps| &steps[at]));
+                    add(&mut sums, each(row_blocks, at), each(query_blocks, at));
                 }
                 if steps > whole && whole < start + $most {
-                    let rows = rows.map(|row| padded(&row[whole * STEP..]));
-                    add(&mut sums, rows.each_ref(), query_steps.map(|steps| &steps[whole]));
+                    let rows = rows.map(|row| padded(row, whole));
+                    add(&mut sums, rows.each_ref(), each(query_blocks, whole));
                 }
                 for (total, [a, b, c, d]) in totals.iter_mut().zip(sums) {
                     let (ab, cd) = (vpaddq_s32($finish(a), $finish(b)), vpaddq_s32($finish(c), $finish(d)));
@@ -119,10 +111,14 @@ macro_rules! kernels {
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn add<const Q: usize>(sums: &mut [[$lanes; ROWS]; Q], rows: [&[u8; STEP]; ROWS], queries: [&[i8; VALUES]; Q]) {
+        fn add<const Q: usize>(
+            sums: &mut [[$lanes; ROWS]; Q],
+            rows: [&[[u8; STEP]; 1]; ROWS],
+            queries: [&[i8; VALUES]; Q],
+        ) {
             let mut registers = [vdupq_n_u8(0); ROWS];
             for (register, row) in registers.iter_mut().zip(rows) {
-                *register = load(row);
+                [*register] = load(row);
             }
             for bit in 0..RATIO {
                 let mut masks = [vdupq_n_s8(0); ROWS];
@@ -130,7 +126,8 @@ macro_rules! kernels {
                     *mask = vreinterpretq_s8_u8(vtstq_u8(row, vdupq_n_u8(1 << bit)));
                 }
                 for (sums, query) in sums.iter_mut().zip(queries) {
-                    let values = load_signed(&query.as_chunks().0[bit]);
+                    let values = query.as_chunks().0;
+                    let [values] = load_signed(std::array::from_ref(&values[bit]));
                     for (sum, mask) in sums.iter_mut().zip(masks) {
                         *sum = $add(*sum, mask, values);
                     }

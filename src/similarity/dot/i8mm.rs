@@ -66,9 +66,9 @@ pub(super) fn pack_rows(rows: Matrix<'_, i8>, panel: &mut Vec<Line>) -> Result<(
 fn pack(group: [&[i8]; GROUP], lines: &mut [Line]) {
     let whole = group[0].len() / STEP;
     for (pair, [a, b]) in group.as_chunks().0.iter().enumerate() {
-        let (a, b) = (&a.as_chunks::<STEP>().0[..whole], &b.as_chunks::<STEP>().0[..whole]);
+        let (a, b) = (&a.as_chunks().0.as_chunks().0[..whole], &b.as_chunks().0.as_chunks().0[..whole]);
         for ((a, b), lines) in a.iter().zip(b).zip(lines.as_chunks_mut().0.as_chunks_mut().0) {
-            let [a, b] = [a, b].map(|row| vreinterpretq_s64_s8(load_signed(row)));
+            let [a, b] = [load_signed(a), load_signed(b)].map(|[row]| vreinterpretq_s64_s8(row));
             let [first, second]: &mut [_; STEP / CHUNK] = lines;
             store_pair(first, pair, vreinterpretq_s8_s64(vzip1q_s64(a, b)));
             store_pair(second, pair, vreinterpretq_s8_s64(vzip2q_s64(a, b)));
@@ -121,15 +121,19 @@ pub(in crate::similarity) fn panel(panel: &[Line], words: &[Word], count: usize,
 fn tile<const P: usize>(lines: &[Line], half: usize, words: &[Word], out: &mut [i32], stride: usize) {
     const PAIRS: usize = TILE / 2;
     let mut sums = [[vdupq_n_s32(0); PAIRS]; P];
-    let (words, lines) = (words.as_chunks::<CHUNK_WORDS>().0, lines.as_chunks::<CHUNK_LINES>().0);
+    // A register of a vector holds two chunks, so their number is even.
+    let words = words.as_chunks::<CHUNK_WORDS>().0.as_chunks::<{ STEP / CHUNK }>().0;
+    let lines = lines.as_chunks::<CHUNK_LINES>().0.as_chunks::<{ STEP / CHUNK }>().0;
     for (words, lines) in words.iter().zip(lines) {
-        // SAFETY: a line is 64 bytes, and so are the words of a chunk; loads need no alignment.
-        let (rows, queries) =
-            unsafe { (vld1q_s8_x4(lines[half].0.as_ptr().cast()), vld1q_s8_x4(words.as_ptr().cast())) };
-        let rows = [rows.0, rows.1, rows.2, rows.3];
-        for (sums, queries) in sums.iter_mut().zip([queries.0, queries.1, queries.2, queries.3]) {
-            for (sum, rows) in sums.iter_mut().zip(rows) {
-                *sum = smmla(*sum, queries, rows);
+        for (words, lines) in words.iter().zip(lines) {
+            // SAFETY: a line is 64 bytes, and so are the words of a chunk; loads need no alignment.
+            let (rows, queries) =
+                unsafe { (vld1q_s8_x4(lines[half].0.as_ptr().cast()), vld1q_s8_x4(words.as_ptr().cast())) };
+            let rows = [rows.0, rows.1, rows.2, rows.3];
+            for (sums, queries) in sums.iter_mut().zip([queries.0, queries.1, queries.2, queries.3]) {
+                for (sum, rows) in sums.iter_mut().zip(rows) {
+                    *sum = smmla(*sum, queries, rows);
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Panels hold `x + 128` in unsigned bytes, as AVX-512's byte product requires. A query's sums then exceed its scores
 //! by `128 * (sum of the query)`, one constant a query, its bias. Sums wrap modulo 2^32, which is harmless: scores
-//! themselves fit. AMX multiplies signed bytes, and needs neither.
+//! themselves fit. AMX and NEON multiply signed bytes, and need neither.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -86,9 +86,9 @@ impl Kernels for Dot {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => unsafe {
                 if neon::has_least(query) {
-                    neon::wide::rows(query, rows, out)
+                    neon::wide::rows(query, rows, out);
                 } else {
-                    neon::plain::rows(query, rows, out)
+                    neon::plain::rows(query, rows, out);
                 }
             },
             // SAFETY: `Isa::dot` names these only where dotprod was detected.
@@ -131,9 +131,9 @@ impl Kernels for Dot {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => unsafe {
                 if neon::has_least(query) {
-                    neon::wide::rows_and_norms(query, rows, out, norms)
+                    neon::wide::rows_and_norms(query, rows, out, norms);
                 } else {
-                    neon::plain::rows_and_norms(query, rows, out, norms)
+                    neon::plain::rows_and_norms(query, rows, out, norms);
                 }
             },
             // SAFETY: `Isa::dot` names these only where dotprod was detected.

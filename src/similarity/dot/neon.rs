@@ -10,8 +10,14 @@ use std::collections::TryReserveError;
 
 use super::layout::{WORD, Word, each_word};
 use crate::memory::filled;
-use crate::similarity::neon::{QUERIES, ROWS, STEP, bytes, fours, load_signed, padded, sdot, store};
+use crate::similarity::neon::{
+    QUERIES, ROWS, STEP, as_signed, blocks, bytes, each, four, load_signed, padded, sdot, store,
+};
 use crate::similarity::{BATCH, Interleaved, Matrix};
+
+/// Registers of a row that a single query loads at once, and several.
+const ALONE: usize = 8;
+const TOGETHER: usize = 2;
 
 /// Queries in batches, each filled up with zeros to whole registers. `place` maps a word, a query of a batch and the
 /// number of its words to where the batch has it.
@@ -52,29 +58,30 @@ macro_rules! kernels {
 
         #[target_feature(enable = $features)]
         pub(in super::super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
-            fours(rows, |group, at| {
-                let [scores] = products(group, [query]);
+            for at in (0..rows.len()).step_by(ROWS) {
+                let [scores] = products::<1, ALONE>(four(&rows, at), [query]);
                 store(scores, out, at);
-            });
+            }
         }
 
         #[target_feature(enable = $features)]
         pub(in super::super) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
-            let out = unsigned(out);
-            fours(rows, |group, at| {
+            let out = as_signed(out);
+            for at in (0..rows.len()).step_by(ROWS) {
+                let group = four(&rows, at);
                 let [_, norms] = products_and_norms::<false>(group, group[0]);
                 store(norms, out, at);
-            });
+            }
         }
 
         #[target_feature(enable = $features)]
         pub(in super::super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
-            let norms = unsigned(norms);
-            fours(rows, |group, at| {
-                let [scores, squares] = products_and_norms::<true>(group, query);
+            let norms = as_signed(norms);
+            for at in (0..rows.len()).step_by(ROWS) {
+                let [scores, squares] = products_and_norms::<true>(four(&rows, at), query);
                 store(scores, out, at);
                 store(squares, norms, at);
-            });
+            }
         }
 
         /// Scores of a batch of queries, one after another in `words`, with all rows.
@@ -90,7 +97,7 @@ macro_rules! kernels {
             for first in (0..count).step_by(QUERIES) {
                 let out = &mut out[first * stride..];
                 match count - first {
-                    1 => tile(rows, [query(first)], out, stride),
+                    1 => self::rows(query(first), rows, &mut out[..rows.len()]),
                     2 => tile(rows, [query(first), query(first + 1)], out, stride),
                     // A batch is filled up with queries of zeros, whose scores nobody reads.
                     _ => tile::<QUERIES>(rows, [0, 1, 2, 3].map(|q| query(first + q)), out, stride),
@@ -101,33 +108,32 @@ macro_rules! kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn tile<const Q: usize>(rows: Matrix<'_, i8>, queries: [&[i8]; Q], out: &mut [i32], stride: usize) {
-            fours(rows, |group, at| {
-                for (q, scores) in products(group, queries).into_iter().enumerate() {
+            for at in (0..rows.len()).step_by(ROWS) {
+                for (q, scores) in products::<Q, TOGETHER>(four(&rows, at), queries).into_iter().enumerate() {
                     store(scores, &mut out[q * stride..][..rows.len()], at);
                 }
-            });
+            }
         }
 
-        /// The products of each query with four rows.
+        /// The products of each query with four rows, of which `N` registers each are loaded at once.
         #[inline]
         #[target_feature(enable = $features)]
-        fn products<const Q: usize>(rows: [&[i8]; ROWS], queries: [&[i8]; Q]) -> [int32x4_t; Q] {
-            let whole = rows[0].len() / STEP;
-            let (mut row_steps, mut query_steps) = ([[].as_slice(); ROWS], [[].as_slice(); Q]);
-            for (steps, row) in row_steps.iter_mut().zip(rows) {
-                // Seeing one length, the compiler leaves out checks.
-                *steps = &row.as_chunks().0[..whole];
-            }
-            for (steps, query) in query_steps.iter_mut().zip(queries) {
-                *steps = &query.as_chunks().0[..whole];
-            }
+        fn products<const Q: usize, const N: usize>(rows: [&[i8]; ROWS], queries: [&[i8]; Q]) -> [int32x4_t; Q] {
+            let steps = rows[0].len() / STEP;
+            let count = steps / N;
+            let (row_blocks, query_blocks) = (blocks::<_, N, ROWS>(rows, count), blocks::<_, N, Q>(queries, count));
             let mut sums = [[vdupq_n_s32(0); ROWS]; Q];
-            for at in 0..whole {
-                add(&mut sums, row_steps.map(|steps| &steps[at]), query_steps.map(|steps| &steps[at]));
+            for at in 0..count {
+                add(&mut sums, each(row_blocks, at), each(query_blocks, at));
             }
-            if !rows[0].len().is_multiple_of(STEP) {
-                let rows = rows.map(|row| padded(&row[whole * STEP..]));
-                let queries = queries.map(|query| padded(&query[whole * STEP..]));
+            if count * N < steps {
+                let (rows, queries) = (blocks::<_, 1, ROWS>(rows, steps), blocks::<_, 1, Q>(queries, steps));
+                for at in count * N..steps {
+                    add(&mut sums, each(rows, at), each(queries, at));
+                }
+            }
+            if steps * STEP < rows[0].len() {
+                let (rows, queries) = (rows.map(|row| padded(row, steps)), queries.map(|query| padded(query, steps)));
                 add(&mut sums, rows.each_ref(), queries.each_ref());
             }
             sums.map(|sums| fold(sums))
@@ -135,19 +141,21 @@ macro_rules! kernels {
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn add<const Q: usize>(
+        fn add<const Q: usize, const N: usize>(
             sums: &mut [[int32x4_t; ROWS]; Q],
-            rows: [&[i8; STEP]; ROWS],
-            queries: [&[i8; STEP]; Q],
+            rows: [&[[i8; STEP]; N]; ROWS],
+            queries: [&[[i8; STEP]; N]; Q],
         ) {
-            let mut registers = [vdupq_n_s8(0); ROWS];
-            for (register, row) in registers.iter_mut().zip(rows) {
-                *register = load_signed(row);
+            let mut registers = [[vdupq_n_s8(0); N]; ROWS];
+            for (registers, row) in registers.iter_mut().zip(rows) {
+                *registers = load_signed(row);
             }
             for (sums, query) in sums.iter_mut().zip(queries) {
                 let query = load_signed(query);
                 for (sum, row) in sums.iter_mut().zip(registers) {
-                    *sum = $add(*sum, query, row);
+                    for (query, row) in query.into_iter().zip(row) {
+                        *sum = $add(*sum, query, row);
+                    }
                 }
             }
         }
@@ -156,22 +164,41 @@ macro_rules! kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn products_and_norms<const BOTH: bool>(rows: [&[i8]; ROWS], query: &[i8]) -> [int32x4_t; 2] {
+            let steps = query.len() / STEP;
             let (mut sums, mut squares) = ([vdupq_n_s32(0); ROWS], [vdupq_n_s32(0); ROWS]);
-            let (query_steps, query_tail) = query.as_chunks::<STEP>();
-            let query_tail = padded(query_tail);
             for ((sum, square), row) in sums.iter_mut().zip(&mut squares).zip(rows) {
-                let (steps, tail) = row.as_chunks::<STEP>();
-                let tail = (!tail.is_empty()).then(|| padded(tail));
-                let ends = tail.iter().zip([&query_tail]);
-                for (row, query) in steps.iter().zip(query_steps).chain(ends) {
-                    let row = load_signed(row);
-                    if BOTH {
-                        *sum = $add(*sum, load_signed(query), row);
-                    }
-                    *square = $add_squares(*square, row);
+                let [row_blocks, query_blocks] = blocks::<_, ALONE, 2>([row, query], steps / ALONE);
+                for (row, query) in row_blocks.iter().zip(query_blocks) {
+                    add_both::<BOTH, ALONE>(sum, square, row, query);
+                }
+                let [row_blocks, query_blocks] = blocks::<_, 1, 2>([row, query], steps);
+                for at in steps / ALONE * ALONE..steps {
+                    add_both::<BOTH, 1>(sum, square, &row_blocks[at], &query_blocks[at]);
+                }
+                if steps * STEP < query.len() {
+                    add_both::<BOTH, 1>(sum, square, &padded(row, steps), &padded(query, steps));
                 }
             }
             [fold(sums), fold(squares)]
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn add_both<const BOTH: bool, const N: usize>(
+            sum: &mut int32x4_t,
+            square: &mut int32x4_t,
+            row: &[[i8; STEP]; N],
+            query: &[[i8; STEP]; N],
+        ) {
+            let row = load_signed(row);
+            for row in row {
+                *square = $add_squares(*square, row);
+            }
+            if BOTH {
+                for (row, query) in row.into_iter().zip(load_signed(query)) {
+                    *sum = $add(*sum, query, row);
+                }
+            }
         }
     };
 }
@@ -196,13 +223,11 @@ pub(super) mod wide {
 #[target_feature(enable = "neon")]
 pub(super) fn has_least(query: &[i8]) -> bool {
     let (steps, tail) = query.as_chunks::<STEP>();
-    let least = steps.iter().fold(vdupq_n_s8(0), |least, step| vminq_s8(least, load_signed(step)));
+    let least = steps.as_chunks().0.iter().fold(vdupq_n_s8(0), |least, step| {
+        let [step] = load_signed(step);
+        vminq_s8(least, step)
+    });
     vminvq_s8(least) == i8::MIN || tail.contains(&i8::MIN)
-}
-
-/// Squared norms are below 2^31, and written as scores are.
-fn unsigned(norms: &mut [u32]) -> &mut [i32] {
-    crate::similarity::neon::as_signed(norms)
 }
 
 /// The sum of the lanes of each register.

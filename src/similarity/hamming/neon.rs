@@ -8,17 +8,21 @@ use std::arch::aarch64::*;
 
 use super::layout::{WORD, Word};
 use crate::similarity::Matrix;
-use crate::similarity::neon::{QUERIES, ROWS, STEP, fours, load, padded, store};
+use crate::similarity::neon::{QUERIES, ROWS, STEP, blocks, each, four, load, padded, store};
 
 /// Counts of 0 to 8 that a byte holds: 31 * 8 = 248 <= 255.
 const BYTE_SUMS: usize = 31;
 
+/// Registers of a row that a single query loads at once, and several.
+const ALONE: usize = 8;
+const TOGETHER: usize = 2;
+
 #[target_feature(enable = "neon")]
 pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
-    fours(rows, |group, at| {
-        let [scores] = distances(group, [query]);
+    for at in (0..rows.len()).step_by(ROWS) {
+        let [scores] = distances::<1, ALONE>(four(&rows, at), [query]);
         store(scores, out, at);
-    });
+    }
 }
 
 /// Put a query after those of its batch, filled up with zeros to whole words.
@@ -34,7 +38,7 @@ pub(super) fn panel(rows: Matrix<'_, u8>, words: &[Word], count: usize, out: &mu
     for first in (0..count).step_by(QUERIES) {
         let out = &mut out[first * stride..];
         match count - first {
-            1 => tile(rows, [query(first)], out, stride),
+            1 => self::rows(query(first), rows, &mut out[..rows.len()]),
             2 => tile(rows, [query(first), query(first + 1)], out, stride),
             // A batch is filled up with queries of zeros, whose scores nobody reads.
             _ => tile::<QUERIES>(rows, [0, 1, 2, 3].map(|q| query(first + q)), out, stride),
@@ -45,38 +49,39 @@ pub(super) fn panel(rows: Matrix<'_, u8>, words: &[Word], count: usize, out: &mu
 #[inline]
 #[target_feature(enable = "neon")]
 fn tile<const Q: usize>(rows: Matrix<'_, u8>, queries: [&[u8]; Q], out: &mut [i32], stride: usize) {
-    fours(rows, |group, at| {
-        for (q, scores) in distances(group, queries).into_iter().enumerate() {
+    for at in (0..rows.len()).step_by(ROWS) {
+        for (q, scores) in distances::<Q, TOGETHER>(four(&rows, at), queries).into_iter().enumerate() {
             store(scores, &mut out[q * stride..][..rows.len()], at);
         }
-    });
+    }
 }
 
-/// The distances of each query from four rows.
+/// The distances of each query from four rows, of which `N` registers each are loaded at once.
 #[inline]
 #[target_feature(enable = "neon")]
-fn distances<const Q: usize>(rows: [&[u8]; ROWS], queries: [&[u8]; Q]) -> [int32x4_t; Q] {
-    let whole = rows[0].len() / STEP;
-    let (mut row_steps, mut query_steps) = ([[].as_slice(); ROWS], [[].as_slice(); Q]);
-    for (steps, row) in row_steps.iter_mut().zip(rows) {
-        // Seeing one length, the compiler leaves out checks.
-        *steps = &row.as_chunks().0[..whole];
-    }
-    for (steps, query) in query_steps.iter_mut().zip(queries) {
-        *steps = &query.as_chunks().0[..whole];
-    }
+fn distances<const Q: usize, const N: usize>(rows: [&[u8]; ROWS], queries: [&[u8]; Q]) -> [int32x4_t; Q] {
+    let steps = rows[0].len() / STEP;
+    let count = steps / N;
+    let (row_blocks, query_blocks) = (blocks::<_, N, ROWS>(rows, count), blocks::<_, N, Q>(queries, count));
     let mut sums = [vdupq_n_u32(0); Q];
-    for start in (0..whole).step_by(BYTE_SUMS) {
+    for start in (0..count).step_by(BYTE_SUMS / N) {
         let mut counts = [[vdupq_n_u8(0); ROWS]; Q];
-        for at in start..whole.min(start + BYTE_SUMS) {
-            add(&mut counts, row_steps.map(|steps| &steps[at]), query_steps.map(|steps| &steps[at]));
+        for at in start..count.min(start + BYTE_SUMS / N) {
+            add(&mut counts, each(row_blocks, at), each(query_blocks, at));
         }
         fold(&mut sums, counts);
     }
-    if !rows[0].len().is_multiple_of(STEP) {
+    if count * N < steps {
+        let (rows, queries) = (blocks::<_, 1, ROWS>(rows, steps), blocks::<_, 1, Q>(queries, steps));
         let mut counts = [[vdupq_n_u8(0); ROWS]; Q];
-        let (rows, queries) =
-            (rows.map(|row| padded(&row[whole * STEP..])), queries.map(|query| padded(&query[whole * STEP..])));
+        for at in count * N..steps {
+            add(&mut counts, each(rows, at), each(queries, at));
+        }
+        fold(&mut sums, counts);
+    }
+    if steps * STEP < rows[0].len() {
+        let mut counts = [[vdupq_n_u8(0); ROWS]; Q];
+        let (rows, queries) = (rows.map(|row| padded(row, steps)), queries.map(|query| padded(query, steps)));
         add(&mut counts, rows.each_ref(), queries.each_ref());
         fold(&mut sums, counts);
     }
@@ -86,15 +91,21 @@ fn distances<const Q: usize>(rows: [&[u8]; ROWS], queries: [&[u8]; Q]) -> [int32
 /// Count the bits in which each byte of a query differs from that of each row.
 #[inline]
 #[target_feature(enable = "neon")]
-fn add<const Q: usize>(counts: &mut [[uint8x16_t; ROWS]; Q], rows: [&[u8; STEP]; ROWS], queries: [&[u8; STEP]; Q]) {
-    let mut registers = [vdupq_n_u8(0); ROWS];
-    for (register, row) in registers.iter_mut().zip(rows) {
-        *register = load(row);
+fn add<const Q: usize, const N: usize>(
+    counts: &mut [[uint8x16_t; ROWS]; Q],
+    rows: [&[[u8; STEP]; N]; ROWS],
+    queries: [&[[u8; STEP]; N]; Q],
+) {
+    let mut registers = [[vdupq_n_u8(0); N]; ROWS];
+    for (registers, row) in registers.iter_mut().zip(rows) {
+        *registers = load(row);
     }
     for (counts, query) in counts.iter_mut().zip(queries) {
         let query = load(query);
         for (count, row) in counts.iter_mut().zip(registers) {
-            *count = vaddq_u8(*count, vcntq_u8(veorq_u8(query, row)));
+            for (query, row) in query.into_iter().zip(row) {
+                *count = vaddq_u8(*count, vcntq_u8(veorq_u8(query, row)));
+            }
         }
     }
 }
