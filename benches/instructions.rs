@@ -17,7 +17,7 @@ use ctxembed::similarity::{Batches as _, Kernels, Matrix};
 
 const DIMENSIONS: usize = 1024;
 /// Most rows that can be asked for.
-const ROWS: usize = 512;
+const ROWS: usize = 64;
 /// Queries of a batch search.
 const MANY: usize = 64;
 
