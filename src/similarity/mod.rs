@@ -13,6 +13,7 @@
 //! path. All paths give the same integers.
 
 pub mod asymmetric;
+mod batches;
 #[cfg(target_arch = "x86_64")]
 mod bit_tiles;
 pub mod cosine;
@@ -28,9 +29,10 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 
+pub use batches::{BATCH, Batches};
 pub use matrix::Matrix;
 pub use prefetch::{prefetch, prefetch_ahead};
-pub use queries::{BATCH, Batches, Interleaved, Queries};
+pub use queries::{Interleaved, Queries};
 #[cfg(target_arch = "x86_64")]
 pub use tiles::Tiles;
 

@@ -1,19 +1,8 @@
 //! Queries as panel kernels read them.
 
+use super::batches::{BATCH, Batches};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::Tiles;
-
-/// Queries that a word holds, and that pass over a panel together where a path has no other number.
-pub const BATCH: usize = 8;
-
-/// Queries in batches; those of a batch pass over a panel together.
-pub trait Batches {
-    /// Queries in each batch; the last one may be filled up.
-    fn size(&self) -> usize;
-
-    /// Number of batches that hold all queries.
-    fn count(&self) -> usize;
-}
 
 /// Queries by [`BATCH`], interleaved: a word of each, then the next word of each.
 #[derive(Clone, Debug)]

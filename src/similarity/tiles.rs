@@ -5,7 +5,7 @@ use std::arch::asm;
 use std::collections::TryReserveError;
 use std::marker::PhantomData;
 
-use super::Batches;
+use super::batches::Batches;
 use super::dot::{GROUP, Line};
 use crate::memory::filled;
 

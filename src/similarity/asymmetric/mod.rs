@@ -14,15 +14,14 @@ mod scalar;
 
 use std::collections::TryReserveError;
 
+use scalar::RATIO;
+
 #[cfg(target_arch = "x86_64")]
 use super::bit_tiles;
 use super::dot::{self, GROUP, Line, Word};
 use super::{Kernels, Matrix, Queries};
 use crate::isa::Isa;
 use crate::memory::resize;
-
-/// Elements of a query for each byte of a row.
-const RATIO: usize = 8;
 
 /// Inner product of int8 queries with rows of +1 and -1. Queries are filled up with zeros to whole bytes of a row.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@
 use std::arch::aarch64::*;
 use std::collections::TryReserveError;
 
-use super::RATIO;
+use super::scalar::RATIO;
 use crate::memory::filled;
 use crate::similarity::dot::{self, GROUP, Line, Word, i8mm, sum};
 use crate::similarity::neon::{QUERIES, ROWS, STEP, blocks, bytes, each, four, load, load_signed, padded, sdot, store};
@@ -40,10 +40,8 @@ fn reorder(query: &[i8], reordered: &mut [i8]) {
 /// `$finish`, at the latest after `$most` steps.
 macro_rules! kernels {
     ($features:literal, $lanes:ty, $add:ident, $finish:ident, $most:expr) => {
-        use super::*;
-
         #[target_feature(enable = $features)]
-        pub(in super::super) fn rows(query: &[i8], rows: Matrix<'_, u8>, out: &mut [i32]) {
+        pub(crate) fn rows(query: &[i8], rows: Matrix<'_, u8>, out: &mut [i32]) {
             let mut reordered = vec![0; query.len().next_multiple_of(VALUES)];
             reorder(query, &mut reordered);
             tile(rows, [reordered.as_chunks().0], out, 0);
@@ -51,13 +49,7 @@ macro_rules! kernels {
 
         /// Scores of a batch of queries of [`pack_queries`] with all rows.
         #[target_feature(enable = $features)]
-        pub(in super::super) fn panel(
-            rows: Matrix<'_, u8>,
-            words: &[Word],
-            count: usize,
-            out: &mut [i32],
-            stride: usize,
-        ) {
+        pub(crate) fn panel(rows: Matrix<'_, u8>, words: &[Word], count: usize, out: &mut [i32], stride: usize) {
             let length = rows.width().div_ceil(STEP);
             let query = |q: usize| &bytes(words).as_chunks().0[q * length..][..length];
             for first in (0..count).step_by(QUERIES) {
@@ -139,6 +131,8 @@ macro_rules! kernels {
 
 /// With dotprod: a mask is -1 or 0, and SDOT multiplies.
 pub(super) mod dotprod {
+    use super::*;
+
     kernels!("neon,dotprod", int32x4_t, sdot, same, usize::MAX / 2);
 
     #[inline]
@@ -155,6 +149,8 @@ pub(super) mod dotprod {
 }
 
 pub(super) mod plain {
+    use super::*;
+
     // A step adds 8 * 2 * 128 at most to a lane of 16 bits: 15 of them are 30,720.
     kernels!("neon", int16x8_t, subtract_chosen, widen, 15);
 

@@ -3,6 +3,9 @@
 use crate::similarity::Matrix;
 use crate::similarity::dot::Line;
 
+/// Elements of a query for each byte of a row.
+pub(super) const RATIO: usize = 8;
+
 /// Four bits as four bytes of 0 or 2, in memory order.
 pub(super) const SPREAD: [u32; 16] = {
     let (mut table, mut bits) = ([0; 16], 0);

@@ -54,10 +54,8 @@ pub(super) fn plain_panel(rows: Matrix<'_, i8>, words: &[Word], count: usize, ou
 /// The kernels that add products to lanes by `$add` and squares by `$add_squares`.
 macro_rules! kernels {
     ($features:literal, $add:ident, $add_squares:ident) => {
-        use super::*;
-
         #[target_feature(enable = $features)]
-        pub(in super::super) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
+        pub(crate) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
             for at in (0..rows.len()).step_by(ROWS) {
                 let [scores] = products::<1, ALONE>(four(&rows, at), [query]);
                 store(scores, out, at);
@@ -65,7 +63,7 @@ macro_rules! kernels {
         }
 
         #[target_feature(enable = $features)]
-        pub(in super::super) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
+        pub(crate) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
             let out = as_signed(out);
             for at in (0..rows.len()).step_by(ROWS) {
                 let group = four(&rows, at);
@@ -75,7 +73,7 @@ macro_rules! kernels {
         }
 
         #[target_feature(enable = $features)]
-        pub(in super::super) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
+        pub(crate) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
             let norms = as_signed(norms);
             for at in (0..rows.len()).step_by(ROWS) {
                 let [scores, squares] = products_and_norms::<true>(four(&rows, at), query);
@@ -86,13 +84,7 @@ macro_rules! kernels {
 
         /// Scores of a batch of queries, one after another in `words`, with all rows.
         #[target_feature(enable = $features)]
-        pub(in super::super) fn panel(
-            rows: Matrix<'_, i8>,
-            words: &[Word],
-            count: usize,
-            out: &mut [i32],
-            stride: usize,
-        ) {
+        pub(crate) fn panel(rows: Matrix<'_, i8>, words: &[Word], count: usize, out: &mut [i32], stride: usize) {
             let query = |q: usize| &bytes(words)[q * words.len() * WORD..][..rows.width()];
             for first in (0..count).step_by(QUERIES) {
                 let out = &mut out[first * stride..];
@@ -205,17 +197,23 @@ macro_rules! kernels {
 
 /// With dotprod, for any query.
 pub(super) mod dotprod {
+    use super::*;
+
     kernels!("neon,dotprod", sdot, sdot_squares);
 }
 
 /// For queries without -128.
 pub(super) mod plain {
+    use super::*;
+
     kernels!("neon", add_in_pairs, add_squares);
 }
 
 /// For queries with -128.
 #[expect(dead_code, reason = "norms have no query")]
 pub(super) mod wide {
+    use super::*;
+
     kernels!("neon", add_each, add_squares);
 }
 
