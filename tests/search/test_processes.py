@@ -29,7 +29,7 @@ digest = hashlib.sha256()
 for width in (1, 7, 64, 100, 128, 1024):
     rows = rng.integers(-128, 128, (700, width), dtype=np.int8)
     rows[::5] = rows[0] // 2
-    for count in (1, 3, 6, 20, 70):
+    for count in (1, 3, 6, 20, 130):
         queries = rng.integers(-128, 128, (count, width), dtype=np.int8)
         bits, query_bits = rows.view(np.uint8), queries.view(np.uint8)
         index = cx.Index(width)

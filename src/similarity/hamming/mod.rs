@@ -25,7 +25,7 @@ use crate::memory::{filled, resize};
 
 /// Number of queries from which tiles win, as measured: 32 cost as much as one, and each row becomes bytes for them.
 #[cfg(target_arch = "x86_64")]
-const TILES_FROM: usize = 64;
+const TILES_FROM: usize = 128;
 
 /// Hamming distance between packed vectors.
 #[derive(Clone, Copy, Debug)]
