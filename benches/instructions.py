@@ -41,10 +41,11 @@ TITLES = {
 INTRODUCTION = """# Benchmarks: aarch64
 
 Nobody has measured times on aarch64 yet. These are instructions of one core for a vector of 1,024 dimensions, counted
-by an emulator ({emulator}) with the release build of {compiler}, on {date}. Those of several queries are for each pair
-of a query and a row, and include interleaving where a path does that. In **bold**: how many times fewer than portable
-Rust. A path that says nothing runs the kernel to its left. Instructions are not times: most here work on 16 bytes, some
-CPUs start four such a cycle and others one, and a CPU may wait for memory.
+by {emulator} with a release build of {compiler} on {date}. The record is in
+`benches/records/instructions`. Those of several queries are for each pair of a query and a row, and include
+interleaving where a path does that. In **bold**: how many times fewer than portable Rust. A path that says nothing runs
+the kernel to its left. Instructions are not times: most here work on 16 bytes, some CPUs start four such a cycle and
+others one, and a CPU may wait for memory.
 
 `neon` is on all (Cortex-A72, Graviton 1), `neon-dotprod` since Neoverse N1 and Apple M1, `neon-i8mm` since Neoverse V1
 and N2, and Apple M2.
@@ -114,7 +115,9 @@ def page(record: dict[str, Any]) -> str:
             same = abs(counts[path] / counts[before] - 1) < 0.02
             cells.append("" if same else f"{counts[path]:,.1f}<br>**{fewer:.1f}**")
         lines.append(f"| {TITLES[kernel]} | " + " | ".join(cells) + " |")
-    return INTRODUCTION.format(**record) + "\n".join(lines) + "\n"
+    emulator, compiler = (record[name].partition(" (")[0] for name in ("emulator", "compiler"))
+    introduction = INTRODUCTION.format(emulator=emulator, compiler=compiler, date=record["date"])
+    return introduction + "\n".join(lines) + "\n"
 
 
 def main() -> None:
