@@ -403,9 +403,9 @@ pub(super) fn collected<'py, T: Element + Send>(
     };
     let fill = |memory: &mut [MaybeUninit<T>]| {
         if memory.len() <= FEW {
-            fill(memory)
+            fill(memory);
         } else {
-            py.detach(|| fill(memory))
+            py.detach(|| fill(memory));
         }
         Ok(())
     };
