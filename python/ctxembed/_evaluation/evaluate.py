@@ -180,8 +180,8 @@ def evaluate(
 
     Notes
     -----
-    The measures are those of trec_eval. Equal scores are ordered by id, then chunk, ascending, so that no figure
-    depends on the order of ingestion. Two stages and words choose their hits among some rows: what they leave out
+    The measures are those of trec_eval. Equal scores are ordered by id, then chunk, ascending; only
+    BM25, inside a hybrid search, ranks ties in the order of ingestion. Two stages and words choose their hits among some rows: what they leave out
     follows, for MRR and MAP, in the order of the bits or the vectors.
 
     The vectors are copied into memory. Searches a second are measured one after the other, for ten chunks, without the
