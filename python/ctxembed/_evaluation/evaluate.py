@@ -180,9 +180,9 @@ def evaluate(
 
     Notes
     -----
-    The measures are those of trec_eval. Equal scores are ordered by id, then chunk, ascending; only
-    BM25, inside a hybrid search, ranks ties in the order of ingestion. Two stages and words choose their hits among some rows: what they leave out
-    follows, for MRR and MAP, in the order of the bits or the vectors.
+    The measures are those of trec_eval. Equal scores are ordered by id, then chunk, ascending; only BM25, inside a
+    hybrid search, ranks ties in the order of ingestion. Two stages and words choose their hits among some rows: what
+    they leave out follows, for MRR and MAP, in the order of the bits or the vectors.
 
     The vectors are copied into memory. Searches a second are measured one after the other, for ten chunks, without the
     time that embedding a query takes. ``usd`` is the list price of embedding the documents once, as the arm does;
