@@ -18,7 +18,7 @@ SOURCES := python tests benches docs
 	notices clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # The stamps are older than what they depend on exactly when there is something to do.
 # The pip that comes with CPython 3.11 takes half a minute to find out what fits together, a newer one some seconds.

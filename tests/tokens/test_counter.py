@@ -283,7 +283,7 @@ def test_ctrl_c_interrupts_a_long_count(heron, call):
 
 
 COUNTED = {
-    "from_file": ("path = {path!r}", "ctxembed.TokenCounter.from_file(path)"),
+    "from_file": ("path, Counter = {path!r}, ctxembed.TokenCounter", "Counter.from_file(path)"),
     "count": ("counter = ctxembed.TokenCounter.from_file({path!r})\ntext = 'heron'", "counter.count(text * 10)"),
     "a long word": (
         "counter = ctxembed.TokenCounter.from_file({path!r})\ntext = 'ab' * 5_000_000",

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
 
     from ctxembed._collection.view import View
 
-__all__ = ["State", "UnusableError", "extend", "remove_state", "tantivy"]
+__all__ = ["State", "UnusableError", "extend", "remove_state", "remove_temporary", "tantivy"]
+
+_ATTEMPTS: Final = 10
+_ATTEMPT_SECONDS: Final = 0.02
+"""How often, and after what time each, a folder is removed again."""
 
 _VERSION: Final = 1
 """Of the folder's layout and of the index's fields."""
@@ -150,19 +155,29 @@ class State:
             raise UnusableError(f"{self.path} is damaged")
         library = tantivy()
         # tantivy writes a lock file where it opens an index, and needs the names of the files no longer then.
-        with (
-            tempfile.TemporaryDirectory(prefix="ctxembed-words-", ignore_cleanup_errors=True) as links,
-            _library_errors(),
-        ):
-            _link_files(self, Path(links), os.symlink)
-            index = library.Index.open(links)
-            index.config_reader("manual")
-            index.reload()
-            return WordSearcher(library, index, self.rows)
+        links = Path(tempfile.mkdtemp(prefix="ctxembed-words-"))
+        try:
+            with _library_errors():
+                _link_files(self, links, os.symlink)
+                index = library.Index.open(str(links))
+                index.config_reader("manual")
+                index.reload()
+                return WordSearcher(library, index, self.rows)
+        finally:
+            remove_temporary(links)
 
     @cached_property
     def _lacking(self) -> NDArray[np.int64]:
         return row_numbers(self.gaps)
+
+
+def remove_temporary(path: Path) -> None:
+    """Remove a folder in which threads of tantivy may still write a file."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(_ATTEMPT_SECONDS)
 
 
 def extend(

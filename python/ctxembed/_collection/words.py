@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import tempfile
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ctxembed._collection.catalogue import connect
 from ctxembed._collection.state import read_generation, read_numbering, read_segments
-from ctxembed._collection.word_states import State, UnusableError, extend, remove_state, tantivy
+from ctxembed._collection.word_states import State, UnusableError, extend, remove_state, remove_temporary, tantivy
 from ctxembed._errors import CollectionError
 
 if TYPE_CHECKING:
@@ -215,11 +214,7 @@ class _OwnFolder:
 def _remove_own(path: Path, pid: int) -> None:
     if pid != os.getpid():  # a forked child has a copy of the object
         return
-    for _ in range(10):
-        shutil.rmtree(path, ignore_errors=True)
-        if not path.exists():
-            return
-        time.sleep(_POLL_SECONDS)  # tantivy's threads may still write a file
+    remove_temporary(path)
 
 
 class _Builder:
