@@ -63,6 +63,19 @@ class CountCase(Case):
         return Verdict(np.array_equal(np.asarray(result), self.expected))
 
 
+class LongCase(CountCase):
+    """One long text, alone or after many short ones."""
+
+    table: ClassVar = "a long text to a count, alone or after short ones"
+
+    @property
+    def label(self) -> str:
+        long = max(len(text.encode()) for text in self.texts)
+        return f"{CORPORA[self.corpus]}, {long:,} bytes" + (
+            f" after {len(self.texts) - 1:,} paragraphs" if len(self.texts) > 1 else ""
+        )
+
+
 class OneCase(CountCase):
     """A single paragraph, which shows the cost of a call."""
 
