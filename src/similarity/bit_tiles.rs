@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 use std::collections::TryReserveError;
 
 use super::Matrix;
-use super::dot::Line;
+use super::line::Line;
 use super::tiles::{Configured, Pair, STEP, TILE, Tiles};
 use super::transpose::transpose_words;
 

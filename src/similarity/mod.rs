@@ -19,6 +19,7 @@ mod bit_tiles;
 pub mod cosine;
 pub mod dot;
 pub mod hamming;
+mod line;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;

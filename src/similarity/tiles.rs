@@ -6,7 +6,7 @@ use std::collections::TryReserveError;
 use std::marker::PhantomData;
 
 use super::batches::Batches;
-use super::dot::{GROUP, Line};
+use super::line::{GROUP, Line};
 use crate::memory::filled;
 
 /// Elements in a row of a tile.

@@ -6,7 +6,8 @@ use std::arch::x86_64::*;
 
 use super::scalar::{SPREAD, signed};
 use crate::similarity::Matrix;
-use crate::similarity::dot::{GROUP, Line, sum};
+use crate::similarity::dot::sum;
+use crate::similarity::line::{GROUP, Line};
 
 /// Elements of the query in a register.
 const STEP: usize = 64;

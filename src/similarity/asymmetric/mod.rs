@@ -18,7 +18,8 @@ use scalar::RATIO;
 
 #[cfg(target_arch = "x86_64")]
 use super::bit_tiles;
-use super::dot::{self, GROUP, Line, Word};
+use super::dot::{self, Word};
+use super::line::{GROUP, Line};
 use super::{Kernels, Matrix, Queries};
 use crate::isa::Isa;
 use crate::memory::resize;

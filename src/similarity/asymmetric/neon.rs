@@ -9,7 +9,8 @@ use std::collections::TryReserveError;
 
 use super::scalar::RATIO;
 use crate::memory::filled;
-use crate::similarity::dot::{self, GROUP, Line, Word, i8mm, sum};
+use crate::similarity::dot::{self, Word, i8mm, sum};
+use crate::similarity::line::{GROUP, Line};
 use crate::similarity::neon::{QUERIES, ROWS, STEP, blocks, bytes, each, four, load, load_signed, padded, sdot, store};
 use crate::similarity::{Interleaved, Matrix};
 

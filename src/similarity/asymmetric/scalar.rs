@@ -1,7 +1,7 @@
 //! Portable Rust: a table of the sums that four bits can choose, for each four values of the query.
 
 use crate::similarity::Matrix;
-use crate::similarity::dot::Line;
+use crate::similarity::line::Line;
 
 /// Elements of a query for each byte of a row.
 pub(super) const RATIO: usize = 8;

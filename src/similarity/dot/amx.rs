@@ -11,9 +11,10 @@ use std::arch::x86_64::*;
 use std::collections::TryReserveError;
 use std::ops::Range;
 
-use super::layout::{Line, WORD, each_word};
+use super::layout::{WORD, each_word};
 use crate::memory::resize;
 use crate::similarity::Matrix;
+use crate::similarity::line::Line;
 use crate::similarity::tiles::{Configured, Pair, STEP, TILE, Tiles};
 use crate::similarity::transpose::transpose_words;
 

@@ -12,8 +12,9 @@
 use std::arch::x86_64::*;
 use std::collections::TryReserveError;
 
-use super::layout::{BIAS, GROUP, Line, WORD, Word};
+use super::layout::{BIAS, WORD, Word};
 use super::scalar;
+use crate::similarity::line::{GROUP, Line};
 use crate::similarity::{BATCH, Matrix, prefetch_ahead};
 
 /// Bytes in a register.

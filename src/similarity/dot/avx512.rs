@@ -5,7 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::layout::{BIAS, GROUP, Line, WORD, Word, sum};
+use super::layout::{BIAS, WORD, Word, sum};
+use crate::similarity::line::{GROUP, Line};
 use crate::similarity::transpose::transpose_words;
 use crate::similarity::{BATCH, Matrix, prefetch_ahead};
 

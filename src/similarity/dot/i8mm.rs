@@ -8,8 +8,9 @@
 use std::arch::aarch64::*;
 use std::collections::TryReserveError;
 
-use super::layout::{GROUP, Line, WORD, Word, each_word};
+use super::layout::{WORD, Word, each_word};
 use crate::memory::resize;
+use crate::similarity::line::{GROUP, Line};
 use crate::similarity::neon::{ROWS, STEP, load_signed, smmla};
 use crate::similarity::{BATCH, Matrix};
 

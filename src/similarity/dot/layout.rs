@@ -1,18 +1,11 @@
-//! How panels hold rows, and batches hold queries: as words of four elements.
+//! How panels hold rows, and batches hold queries: as words of four elements. Those of rows are plus 128 each.
 
 use crate::similarity::BATCH;
 
 /// Elements in a word.
 pub(super) const WORD: usize = 4;
-/// Rows in a group.
-pub(in crate::similarity) const GROUP: usize = 16;
 /// Turns four int8 `x` into four unsigned `x + 128`.
 pub(super) const BIAS: u32 = 0x8080_8080;
-
-/// The same word of sixteen rows, each element plus 128.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub struct Line(pub(crate) [u32; GROUP]);
 
 /// The same word of each query of a batch.
 pub type Word = [u32; BATCH];

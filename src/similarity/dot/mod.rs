@@ -19,10 +19,11 @@ mod scalar;
 
 use std::collections::TryReserveError;
 
+pub use layout::Word;
+pub(super) use layout::sum;
 use layout::{BIAS, WORD, each_word};
-pub(super) use layout::{GROUP, sum};
-pub use layout::{Line, Word};
 
+use super::line::{GROUP, Line};
 use super::{BATCH, Interleaved, Kernels, Matrix, Queries};
 use crate::isa::Isa;
 use crate::memory::{filled, resize};

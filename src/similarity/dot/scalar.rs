@@ -1,6 +1,7 @@
 //! Portable Rust, written so that the compiler vectorises it.
 
-use super::layout::{GROUP, Line, Word};
+use super::layout::Word;
+use crate::similarity::line::{GROUP, Line};
 use crate::similarity::{BATCH, Matrix};
 
 /// Elements of which the compiler makes products and sums of neighbours in one instruction (PMADDWD, in every x86-64):
