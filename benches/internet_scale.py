@@ -25,7 +25,7 @@ BEGIN: Final = "<!-- arithmetic: begin -->\n"
 END: Final = "<!-- arithmetic: end -->"
 
 SEARCH: Final = "intel-xeon-2026-11-26.json"
-LIMITER: Final = "intel-xeon-limiter-2026-11-29.json"
+LIMITER: Final = "amd-epyc-limiter-2026-11-29.json"
 
 DOCUMENTS: Final = 1_000_000_000
 CHUNKS_PER_DOCUMENT: Final = 3
