@@ -8,8 +8,8 @@ pub(crate) trait Kernel: Copy {
     fn decode_well_formed(self, text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool;
 }
 
-/// Work that decodes many texts. It is compiled once for each path, with the path's kernel inside, so that a text costs
-/// neither a dispatch nor a call. `run` must be `#[inline(always)]` for this.
+/// Work that decodes many texts. It is compiled once for each path, with the path's kernel inside or called directly, so
+/// that a text costs no dispatch. `run` must be `#[inline(always)]` for this.
 pub(crate) trait Task {
     type Output;
     fn run(self, kernel: impl Kernel) -> Self::Output;
