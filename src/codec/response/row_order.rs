@@ -172,23 +172,28 @@ impl RowOrder {
         span: Span,
         shape: Option<&[usize]>,
     ) -> bool {
-        let entry = Entry { index: Some((value, span)), start, row: self.rows };
-        if chunk {
-            if self.requested.is_some_and(|count| value >= count) {
-                return false;
-            }
-            if value == self.leading && self.chunks.is_empty() {
-                self.leading += 1;
-            } else if memory::push(&mut self.chunks, entry).is_err() {
-                return false;
-            }
+        // The usual case, of which a row has next to no cost.
+        if chunk && value == self.leading && self.chunks.is_empty() && self.requested.is_none_or(|count| value < count)
+        {
+            self.leading += 1;
+            self.rows += 1;
+            return true;
+        }
+        self.push_entry(chunk, Entry { index: Some((value, span)), start, row: self.rows }, shape)
+    }
+
+    /// [`RowOrder::push_item`] for a document, or for a chunk that is not the next in order.
+    #[inline(never)]
+    fn push_entry(&mut self, chunk: bool, entry: Entry, shape: Option<&[usize]>) -> bool {
+        let Some((value, _)) = entry.index else { return false };
+        let requested = if chunk {
+            self.requested.is_none_or(|count| value < count)
         } else {
-            if shape.is_some_and(|shape| shape.get(value) != Some(&1)) {
-                return false;
-            }
-            if memory::push(&mut self.documents, entry).is_err() {
-                return false;
-            }
+            shape.is_none_or(|shape| shape.get(value) == Some(&1))
+        };
+        let entries = if chunk { &mut self.chunks } else { &mut self.documents };
+        if !requested || memory::push(entries, entry).is_err() {
+            return false;
         }
         self.rows += 1;
         true

@@ -15,41 +15,58 @@ use crate::isa::Isa;
 /// A piece longer than this is not worth keeping.
 const LONGEST: usize = 256;
 
-/// Bytes to compare with, in words: they are few, and a call of `memcmp` would cost more than the comparison.
-#[derive(Debug, Default)]
+/// Bytes that are compared at once.
+const BLOCK: usize = 64;
+
+/// All bits of as many bytes as are wanted, and none of the others: a block that begins `n` before the middle has `n`.
+static MASKS: [u8; 2 * BLOCK] = {
+    let mut masks = [0; 2 * BLOCK];
+    let mut i = 0;
+    while i < BLOCK {
+        masks[i] = 0xFF;
+        i += 1;
+    }
+    masks
+};
+
+/// Bytes to compare with. They are few, and a call of `memcmp` would cost more than the comparison of a block.
+#[derive(Debug)]
 struct Piece {
-    words: Vec<u64>,
-    /// The bytes after the last whole word, and the bits of a word that they fill.
-    rest: u64,
-    mask: u64,
+    /// The first bytes, and zeros.
+    first: [u8; BLOCK],
+    /// The bytes after a block: rarely any.
+    more: Vec<u8>,
     length: usize,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self { first: [0; BLOCK], more: Vec::new(), length: 0 }
+    }
 }
 
 impl Piece {
     fn new(bytes: &[u8]) -> Self {
-        let (words, rest) = bytes.as_chunks();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        Self {
-            words: words.iter().map(|word| u64::from_le_bytes(*word)).collect(),
-            rest: u64::from_le_bytes(last),
-            mask: (1 << (rest.len() * 8)) - 1,
-            length: bytes.len(),
-        }
+        let (start, more) = bytes.split_at(bytes.len().min(BLOCK));
+        let mut first = [0; BLOCK];
+        first[..start.len()].copy_from_slice(start);
+        Self { first, more: more.to_vec(), length: bytes.len() }
     }
 
     fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// `text` after this piece, if it starts with it and has a word more; the parser handles a shorter one.
-    #[inline]
+    /// `text` after this piece, if it starts with it and has a block; the parser handles a shorter one.
+    #[inline(always)]
     fn strip_from<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
-        let (start, rest) = text.split_at_checked(self.words.len() * 8)?;
-        let last = u64::from_le_bytes(*rest.first_chunk()?);
-        let words = start.as_chunks().0.iter().zip(&self.words);
-        let other = words.fold((last & self.mask) ^ self.rest, |any, (a, b)| any | (u64::from_le_bytes(*a) ^ b));
-        if other == 0 { text.get(self.length..) } else { None }
+        let (start, rest) = text.split_first_chunk::<BLOCK>()?;
+        let mask = MASKS[BLOCK - self.length.min(BLOCK)..].first_chunk::<BLOCK>()?;
+        let bytes = start.iter().zip(mask).zip(&self.first);
+        if bytes.fold(0, |any, ((byte, mask), first)| any | ((byte & mask) ^ first)) != 0 {
+            return None;
+        }
+        if self.more.is_empty() { text.get(self.length..) } else { rest.strip_prefix(self.more.as_slice()) }
     }
 }
 
@@ -221,12 +238,13 @@ impl<R: Rows> base64::Task for Items<'_, R> {
             let Some((index, digits)) = number(rest) else { return matched };
             let Some(text) = template.between.strip_from(&rest[digits..]) else { return matched };
             let Some((text, end)) = text.split_at_checked(length) else { return matched };
-            let next = if template.join.is_empty() { None } else { template.join.strip_from(end) };
-            let Some(after) = next.or_else(|| template.after.strip_from(end)) else { return matched };
             let Some(row) = rows.row(order.rows()) else { return matched };
             if !kernel.decode_well_formed(text, row) {
                 return matched;
             }
+            // What follows is compared when the text has been read up to it: caches do not expect a look ahead.
+            let next = if template.join.is_empty() { None } else { template.join.strip_from(end) };
+            let Some(after) = next.or_else(|| template.after.strip_from(end)) else { return matched };
             let start = window.base + *pos;
             let span = (start + template.before.length, start + template.before.length + digits);
             if !order.push_item(at.chunk, start, index, span, shape) {
@@ -253,7 +271,7 @@ impl<R: Rows> base64::Task for Items<'_, R> {
 
 /// Read the bytes between the chunk that ends at `pos` and the next document's first; false, and nothing done, where they
 /// do not match the template or the parser would find an error in them.
-#[inline]
+#[inline(never)]
 fn next_document(
     header: &Header,
     order: &mut RowOrder,
@@ -283,21 +301,20 @@ fn next_document(
     true
 }
 
-/// The number at the start of `digits`, and its length. Only digits without a leading zero are read, as the parser would
-/// read them.
-#[inline]
+/// The number at the start of `digits`, and its length. Only up to nine digits without a leading zero are read, as the
+/// parser would read them.
+#[inline(always)]
 fn number(digits: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
-    let mut length = 0;
-    while let Some(&byte @ b'0'..=b'9') = digits.get(length) {
-        value = value * 10 + usize::from(byte - b'0');
-        length += 1;
-        if length > 9 {
+    for (length, byte) in digits.first_chunk::<10>()?.iter().enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return (length > 0).then_some((value, length));
+        }
+        if length == 1 && value == 0 {
             return None;
         }
+        value = value * 10 + usize::from(digit);
     }
-    if length == 0 || (digits[0] == b'0' && length > 1) {
-        return None;
-    }
-    Some((value, length))
+    None
 }

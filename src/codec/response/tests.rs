@@ -187,6 +187,44 @@ fn the_template_never_changes_the_result() {
     }
 }
 
+/// The pieces of the template are compared in blocks: they may be shorter or longer than one, and differ at any byte.
+#[test]
+fn pieces_of_any_length_are_compared_whole() {
+    let shape = [4];
+    let known = expected(Some(&shape), Some(3));
+    for length in (0..160).chain([250, 257, 300]) {
+        let body = spelled(&shape, 3, &[0], false).replace("\"embedding\",", &format!("\"{}\",", "e".repeat(length)));
+        let (decoded, bytes) = whole(Isa::codec(), body.as_bytes(), &known).expect("a valid body");
+        assert_eq!((decoded.rows(), bytes), (4, matrix(&shape, 3)), "{length}");
+        // The last chunk, of which all before is matched.
+        let start = body.rfind("{\"object\"").expect("a chunk");
+        for position in start..body.len() {
+            let mut changed = body.clone().into_bytes();
+            changed[position] = b'"';
+            let bytewise: Vec<usize> = (0..changed.len()).collect();
+            let parsed = in_parts(Isa::Scalar, &changed, &known, &bytewise);
+            assert_eq!(whole(Isa::codec(), &changed, &known), parsed, "{length} {position}");
+        }
+    }
+}
+
+#[test]
+fn indexes_of_any_number_of_digits_are_read() {
+    let count = 1_001;
+    let shape = [count];
+    let body = spelled(&shape, 1, &[0], false);
+    let (decoded, bytes) =
+        whole(Isa::codec(), body.as_bytes(), &expected(Some(&shape), Some(1))).expect("a valid body");
+    assert_eq!((decoded.rows(), bytes), (count, matrix(&shape, 1)));
+    for index in ["00", "01", "10", "999999999", "9999999999", "99999999999", "18446744073709551616", "-1", "1.0", ""] {
+        let changed = body.replacen("\"index\":900,", &format!("\"index\":{index},"), 1);
+        let known = expected(Some(&shape), Some(1));
+        let ends: Vec<usize> = (0..changed.len()).step_by(7).collect();
+        let parsed = in_parts(Isa::Scalar, changed.as_bytes(), &known, &ends);
+        assert_eq!(whole(Isa::codec(), changed.as_bytes(), &known), parsed, "{index}");
+    }
+}
+
 /// Kind, document and chunk of the error, and the text at its offset.
 fn fault(body: &str, shape: Option<&[usize]>) -> (DecodeKind, Option<usize>, Option<usize>, String) {
     let error = whole(Isa::codec(), body.as_bytes(), &expected(shape, None)).expect_err(body);
