@@ -98,3 +98,15 @@ def test_a_model_that_is_registered_again_has_its_new_space():
         ctxembed.register_model(Model("registered-twice", 128, None, digest=digest))
         expected = "registered-twice" + (f"#{digest}" if digest else "")
         assert ctxembed.decode_response(body).space == expected
+
+
+def test_the_space_of_a_response_is_that_of_its_own_model_and_dimensions():
+    def space(name, dimensions):
+        row = b"AAAA" * (dimensions // 3) + b"AA==" * (dimensions % 3 == 1) + b"AAA=" * (dimensions % 3 == 2)
+        body = b'{"data":[{"index":0,"data":[{"index":0,"embedding":"%b"}]}],"model":"%b"}' % (row, name.encode())
+        return ctxembed.decode_response(body).space
+
+    large = ctxembed.get_model(LARGE)
+    for dimensions in (1024, 1024, 2048, 1024):
+        assert space(LARGE, dimensions) == large.space_of(dimensions)
+        assert space("never-registered", dimensions) is None

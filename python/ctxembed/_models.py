@@ -233,6 +233,7 @@ def register_model(model: Model) -> None:
         raise TypeError(f"model must be a ctxembed.Model, got {model!r}")
     _REGISTRY[model.name] = model
     registered_space.cache_clear()
+    _core.register_space_of(registered_space)  # the core keeps what the function has returned
 
 
 def get_model(name: str, *, contextualized: bool | None = None) -> Model:

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -49,21 +50,52 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register_space_of, module)?)
 }
 
+/// The latest model that was asked for: most responses are of the same one.
+static LATEST_MODEL: Registered<KnownModel> = Mutex::new(None);
+
+/// What [`model_and_space`] found.
+struct KnownModel {
+    /// The function that named the space: another one may name another.
+    space_of: Arc<Py<PyAny>>,
+    name: String,
+    dimensions: usize,
+    /// The three as objects.
+    objects: [Py<PyAny>; 3],
+}
+
 /// Register the function that names the space of decoded vectors: it takes the name of the model and the dimensions, and
-/// returns a str or None. Returns the function, so this is a decorator.
+/// returns a str or None. An answer is kept until a function is registered again, be it the same. Returns the function, so
+/// this is a decorator.
 #[pyfunction]
 fn register_space_of(function: Bound<'_, PyAny>) -> Bound<'_, PyAny> {
     set(&SPACE_OF, function.clone().unbind());
     function
 }
 
-/// The space of a model's vectors, or None where the model is not known.
-pub(super) fn space_of<'py>(model: &Bound<'py, PyAny>, dimensions: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let py = model.py();
-    if model.is_none() {
-        return Ok(model.clone());
+/// The name of a model, dimensions and the space of vectors of both, or None where the model is not known.
+pub(super) fn model_and_space(
+    py: Python<'_>,
+    name: Option<String>,
+    dimensions: usize,
+) -> PyResult<[Bound<'_, PyAny>; 3]> {
+    let Some(name) = name else {
+        return Ok([py.None().into_bound(py), dimensions.into_bound_py_any(py)?, py.None().into_bound(py)]);
+    };
+    let space_of = get(&SPACE_OF, "space_of")?;
+    let latest = LATEST_MODEL.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(known) = latest
+        && known.name == name
+        && known.dimensions == dimensions
+        && Arc::ptr_eq(&known.space_of, &space_of)
+    {
+        return Ok(known.objects.each_ref().map(|object| object.bind(py).clone()));
     }
-    get(&SPACE_OF, "space_of")?.bind(py).call1((model, dimensions))
+    let (model, count) = (name.as_str().into_bound_py_any(py)?, dimensions.into_bound_py_any(py)?);
+    let space = space_of.bind(py).call1((&model, &count))?;
+    let objects = [model, count, space];
+    let kept = objects.each_ref().map(|object| object.clone().unbind());
+    set(&LATEST_MODEL, KnownModel { space_of, name, dimensions, objects: kept });
+    Ok(objects)
 }
 
 /// Register a class that this module instantiates: Embeddings, Usage, DecodeError, IndexFileError or

@@ -10,7 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
-use super::super::classes::{EMBEDDINGS, USAGE, space_of};
+use super::super::classes::{EMBEDDINGS, USAGE, model_and_space};
 use super::super::convert::{self, Out};
 use super::super::errors::memory_error;
 use super::super::export::export;
@@ -185,11 +185,10 @@ fn embeddings<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let dimensions = encoding.dimensions(decoded.row_bytes.or(row_bytes).unwrap_or(0));
     let offsets = convert::collected(py, &[decoded.offsets.len()], decoded.offsets.iter().copied())?;
-    let (model, dimensions) = (decoded.model.into_bound_py_any(py)?, dimensions.into_bound_py_any(py)?);
     let encoding_format = encoding_name(py, encoding).clone().into_any();
     let usage = usage(py, decoded.usage.unwrap_or_default())?;
+    let [model, dimensions, space] = model_and_space(py, decoded.model, dimensions)?;
     let failures = PyTuple::empty(py).into_any();
-    let space = space_of(&model, &dimensions)?;
     let input_type = py.None().into_bound(py); // the response does not say it
     EMBEDDINGS.instance(py, [vectors, offsets, model, dimensions, encoding_format, usage, failures, space, input_type])
 }
