@@ -65,21 +65,20 @@ pub(super) fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bo
 /// Decode what follows the last whole quad: nothing, or a quad with padding.
 #[inline]
 pub(super) fn decode_last(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
-    match (out, text) {
-        ([], []) => true,
-        ([x], &[a, b, b'=', b'=']) => {
-            let bits = QUAD[0][a as usize] | QUAD[1][b as usize];
-            x.write((bits >> 16) as u8);
-            bits & 0xFF00_FFFF == 0
-        }
-        ([x, y], &[a, b, c, b'=']) => {
-            let bits = QUAD[0][a as usize] | QUAD[1][b as usize] | QUAD[2][c as usize];
-            x.write((bits >> 16) as u8);
-            y.write((bits >> 8) as u8);
-            bits & 0xFF00_00FF == 0
-        }
-        _ => false,
+    if out.is_empty() {
+        return text.is_empty();
     }
+    let &[a, b, c, b'='] = text else { return false };
+    if let [x] = out {
+        let bits = QUAD[0][a as usize] | QUAD[1][b as usize];
+        x.write((bits >> 16) as u8);
+        return c == b'=' && bits & 0xFF00_FFFF == 0;
+    }
+    let bits = QUAD[0][a as usize] | QUAD[1][b as usize] | QUAD[2][c as usize];
+    let [x, y] = out else { return false };
+    x.write((bits >> 16) as u8);
+    y.write((bits >> 8) as u8);
+    bits & 0xFF00_00FF == 0
 }
 
 /// Append the encoding of `bytes`, padding included.
