@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ __all__ = [
     "connect",
     "create_catalogue",
     "damaged",
+    "in_statements",
     "insert_rows",
     "sqlite_errors",
     "transaction",
@@ -243,6 +245,8 @@ _INSERTS: Final = {
 }
 """Statements without their values, and the values of a row as ``document_rows`` and ``chunk_rows`` give them."""
 
+_ROWS_OF_STATEMENT: Final = 32
+
 
 @cache
 def _insert(table: str, count: int) -> str:
@@ -267,6 +271,13 @@ def insert_rows(
     """
     for count, rows in groups:
         connection.executemany(_insert(table, count), rows)
+
+
+def in_statements(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[int, list[list[Any]]]]:
+    """Group rows for :func:`insert_rows`: so many with each statement that a row more saves nothing."""
+    remaining = iter(rows)
+    while group := list(islice(remaining, _ROWS_OF_STATEMENT)):
+        yield len(group), [[value for row in group for value in row]]
 
 
 def checksum(*values: Any) -> int:

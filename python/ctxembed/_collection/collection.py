@@ -15,7 +15,7 @@ from ctxembed._collection.folder import check_file_system, folder_of, sync_folde
 from ctxembed._collection.job_options import job_options
 from ctxembed._collection.lock import WriterLock
 from ctxembed._collection.migrating import Migrating
-from ctxembed._collection.reader import CollectionReader, check_id
+from ctxembed._collection.reader import check_id
 from ctxembed._collection.snapshot import write_snapshot
 from ctxembed._collection.state import Generation, write_generation, write_setting
 from ctxembed._collection.store import Store
@@ -39,7 +39,7 @@ __all__ = ["Collection"]
 _TYPES: dict[object, str] = {int: "int", float: "float", str: "str", bool: "bool"}
 
 
-class Collection(CollectionReader, Migrating):
+class Collection(Migrating):
     """Documents, their metadata and their vectors in one folder, searched as one index.
 
     Made by :meth:`create` or :meth:`open`.
@@ -200,12 +200,6 @@ class Collection(CollectionReader, Migrating):
         self = cls._make(folder, None, None, immutable=_is_immutable(folder))
         self._current()  # everything is checked now
         return self
-
-    def _writing(self) -> Store:
-        self._check_open()
-        if self._store is None:
-            raise CollectionError(f"{self.path} is open for reading only")
-        return self._store
 
     # --- writing ---
 

@@ -13,13 +13,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from ctxembed import _core
-from ctxembed._collection.catalogue import checksum, create_catalogue, sqlite_errors
+from ctxembed._collection.catalogue import (
+    checksum,
+    create_catalogue,
+    in_statements,
+    insert_rows,
+    sqlite_errors,
+)
 from ctxembed._collection.folder import Folder, sync_folder
 from ctxembed._collection.snapshot import copy_vectors
 from ctxembed._collection.state import write_generation, write_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
@@ -181,17 +187,24 @@ def keep_generation(folder: Folder, view: View, matches: str) -> None:
         for table, columns in (("segments", 6), ("tail_parts", 5), ("removed", 3)):
             marks = ", ".join("?" * columns)
             connection.executemany(f"INSERT INTO {table} VALUES ({marks})", view.query(f"SELECT * FROM {table}"))  # noqa: S608
-        for number, name, key, _, _, _, first, rows, vectors in view.all_documents():
-            document = (number, name, key, b"", None, None, first, rows, vectors)
-            connection.execute(
-                "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", (*document, checksum(*document))
-            )
-            chunks = [(first + chunk, number, chunk, None, None, None) for chunk in range(rows)]
-            connection.executemany(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)", ((*chunk, checksum(*chunk)) for chunk in chunks)
-            )
+        insert_rows(connection, "documents", in_statements(_document_rows(view)))
+        insert_rows(connection, "chunks", in_statements(_chunk_rows(view)))
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
     own.unfinished.rename(own.catalogue)
     for written in (own.segments, own.path, own.path.parent):
         sync_folder(written)
+
+
+def _document_rows(view: View) -> Iterator[tuple[Any, ...]]:
+    """Yield ids, keys and rows of the documents: what else is known of them stays in the collection."""
+    for number, name, key, _, _, _, first, rows, vectors in view.all_documents():
+        document = (number, name, key, b"", None, None, first, rows, vectors)
+        yield number, name, bytearray(key), bytearray(), 0, 0, first, rows, vectors, checksum(*document), 0
+
+
+def _chunk_rows(view: View) -> Iterator[tuple[int, ...]]:
+    for number, _, _, _, _, _, first, rows, _ in view.all_documents():
+        for chunk in range(rows):
+            place = (first + chunk, number, chunk)
+            yield *place, 0, -1, -1, checksum(*place, None, None, None)

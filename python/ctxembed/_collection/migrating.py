@@ -19,6 +19,7 @@ from ctxembed._collection.generations import (
 )
 from ctxembed._collection.job_options import job_options
 from ctxembed._collection.migration import Comparison, Migration, Target, estimate, open_new, setting, target_of
+from ctxembed._collection.reader import CollectionReader
 from ctxembed._collection.switching import new_responses
 from ctxembed._collection.view import View
 from ctxembed._documents import MigrationReport, StoredGeneration
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from ctxembed._collection.folder import Folder
+    from ctxembed._collection.store import Store
     from ctxembed._documents import IngestProgress
     from ctxembed._jobs.control import JobControl
     from ctxembed._jobs.ingest import IngestOptions
@@ -40,10 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Migrating"]
 
 
-class Migrating:
+class Migrating(CollectionReader):
     """The part of a collection that moves it to another model."""
-
-    _folder: Folder
 
     def migrate(
         self,
@@ -281,7 +281,7 @@ class Migrating:
         CollectionLockedError
             A process is at it.
         """
-        store = self._writing()  # type: ignore[attr-defined]
+        store = self._writing()
         own = folder_of_generation(self._folder, store.generation_number + 1)
         if not own.path.is_dir():
             return False
@@ -304,7 +304,7 @@ class Migrating:
         int
             How many generations there were.
         """
-        number = self._writing().generation_number  # type: ignore[attr-defined]
+        number = self._writing().generation_number
         kept = [found for found in numbers_of_generations(self._folder) if found < number]
         for found in kept:
             remove_generation(folder_of_generation(self._folder, found))
@@ -337,10 +337,13 @@ class Migrating:
 
     def _latest(self) -> View:
         """Return the last committed state, which a reader does not move on to by this."""
-        return View(self._folder, immutable=self._immutable)  # type: ignore[attr-defined]
+        return View(self._folder, immutable=self._immutable)
 
-    def _check_open(self) -> None:
-        raise NotImplementedError
+    def _writing(self) -> Store:
+        self._check_open()
+        if self._store is None:
+            raise CollectionError(f"{self.path} is open for reading only")
+        return self._store
 
     def _kept(self) -> Folder:
         """Return the folder of the generation that a rollback leads to, as the one that is filled."""
@@ -383,8 +386,8 @@ class Migrating:
             signals = partial(handled_signals, control, own)
         migration = Migration(self, new, client, options=options, control=control, progress=progress, signals=signals)
         report = migration.run(**values)
-        if report.switched and self.read_only:  # type: ignore[attr-defined]
-            self.refresh()  # type: ignore[attr-defined]
+        if report.switched and self.read_only:
+            self.refresh()
         return report
 
 
