@@ -7,6 +7,7 @@ import json
 import pytest
 from ctxembed import Collection, Document
 
+from tests.collection.migrations import DIMENSIONS, NEW, OLD, BothEmbedder, NewEmbedder, OldEmbedder
 from tests.collection.samples import LocalEmbedder
 
 pytest.importorskip("pydantic", reason="needs the extra mcp")
@@ -143,6 +144,25 @@ def test_later_documents_are_found(written, monkeypatch):
         assert search(tools)[1].hits == []
         written.ingest([Document("a", ["one"])], LocalEmbedder())
         assert [each.document for each in search(tools)[1].hits] == ["a"]
+
+
+def test_questions_are_embedded_by_the_model_that_the_collection_moves_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(tools_module, "_REFRESH_AFTER", -1.0)
+    documents = [Document(f"d{n}", [f"text {n}"]) for n in range(9)]
+    with Collection.create(tmp_path / "corpus.ctx", model=OLD, dimensions=DIMENSIONS) as col:
+        col.ingest(documents, OldEmbedder())
+        with Collection.open(col.path, read_only=True) as reader:
+            tools = CollectionTools(reader, BothEmbedder())
+            for move in (
+                None,
+                lambda: col.migrate(NEW, NewEmbedder(), dimensions=DIMENSIONS, keep_old=True),
+                col.rollback,
+            ):
+                if move is not None:
+                    assert move().switched
+                best = search(tools, question="text 4")[1].hits[0]
+                assert (best.document, round(best.score, 6)) == ("d4", 1.0)
+                assert reader.model == col.model
 
 
 def test_parameters_may_come_as_json_in_a_text():

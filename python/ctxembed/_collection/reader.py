@@ -13,17 +13,17 @@ import numpy as np
 
 from ctxembed._collection.catalogue import checksum, damaged
 from ctxembed._collection.exporting import Exporting
-from ctxembed._collection.hybrid import check_hybrid, ranking_of
+from ctxembed._collection.hybrid import check_hybrid
 from ctxembed._collection.near_duplicates import find_near_duplicates
 from ctxembed._collection.query import (
     SearchOptions,
     check_space,
     embedded,
     embedded_async,
-    find_hits,
     find_rows,
 )
 from ctxembed._collection.rows import row_numbers
+from ctxembed._collection.searching import CheckedSearch
 from ctxembed._collection.stats import read_stats
 from ctxembed._collection.verify import verify
 from ctxembed._collection.view import View
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ctxembed._collection.bm25 import WordSearcher
     from ctxembed._collection.folder import Folder
     from ctxembed._collection.lock import WriterLock
+    from ctxembed._collection.searching import Found
     from ctxembed._collection.store import Store
     from ctxembed._core import Matches
     from ctxembed._models import EncodingFormat
@@ -370,6 +370,31 @@ class CollectionReader(Exporting):
         TypeError, ValueError
             An argument is not what it should be. An unknown name in ``where`` is an error that lists the fields.
         """
+        return self._search(
+            query, k, client=client, where=where, params=params, hybrid=hybrid, stage=stage, oversample=oversample,
+            dimensions=dimensions, group_by_document=group_by_document, neighbours=neighbours, space=space,
+        ).hits  # fmt: skip
+
+    def _search(self, query: Any, k: int, *, client: Any = None, **options: Any) -> Found:
+        """Search, and tell the state and the vector too."""
+        search = self._checked(query, k, **options)
+        return search.found(embedded(search.view, query, client) if isinstance(query, str) else query)
+
+    def _checked(
+        self,
+        query: Any,
+        k: int,
+        *,
+        where: str | None = None,
+        params: Any = (),
+        hybrid: bool = False,
+        group_by_document: bool = False,
+        neighbours: int = 0,
+        space: str | None = None,
+        stage: str = "exact",
+        oversample: int | None = None,
+        dimensions: int | None = None,
+    ) -> CheckedSearch:
         check_hybrid(hybrid, query)
         view = self._filtered(where)
         self._check_space(view, query, space)
@@ -377,9 +402,7 @@ class CollectionReader(Exporting):
         options = SearchOptions.check(
             view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
         )
-        words = self._words.at(view) if hybrid else None
-        vector = embedded(view, query, client) if isinstance(query, str) else query
-        return find_hits(view, ranking_of(view, words, query, vector, options), options)
+        return CheckedSearch(view, query, options, self._words.at(view) if hybrid else None)
 
     async def asearch(
         self,
@@ -420,23 +443,19 @@ class CollectionReader(Exporting):
         SpaceError, CollectionError, ModuleNotFoundError, TypeError, ValueError
             As :meth:`search` raises.
         """
+        found = await self._asearch(
+            query, k, client=client, where=where, params=params, hybrid=hybrid, stage=stage, oversample=oversample,
+            dimensions=dimensions, group_by_document=group_by_document, neighbours=neighbours, space=space,
+        )  # fmt: skip
+        return found.hits
+
+    async def _asearch(self, query: Any, k: int, *, client: Any = None, **options: Any) -> Found:
+        """Search as :meth:`_search` does, without blocking the event loop."""
         from anyio.to_thread import run_sync
 
-        given = {"stage": stage, "oversample": oversample, "dimensions": dimensions}
-
-        check_hybrid(hybrid, query)
-
-        def check() -> tuple[View, SearchOptions, WordSearcher | None]:
-            view = self._filtered(where)
-            self._check_space(view, query, space)
-            options = SearchOptions.check(
-                view, k, where, params, given, group_by_document=group_by_document, neighbours=neighbours
-            )
-            return view, options, self._words.at(view) if hybrid else None
-
-        view, options, words = await run_sync(check)
-        vector = await embedded_async(view, query, client) if isinstance(query, str) else query
-        return await run_sync(lambda: find_hits(view, ranking_of(view, words, query, vector, options), options))
+        search = await run_sync(lambda: self._checked(query, k, **options))
+        vector = await embedded_async(search.view, query, client) if isinstance(query, str) else query
+        return await run_sync(search.found, vector)
 
     def search_batch(
         self,

@@ -17,9 +17,11 @@ from ctxembed.integrations._grouping import Names, Place, group
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
     from ctxembed._results import Embeddings
 
-__all__ = ["TextEmbedder", "is_async", "lists_of", "model_of"]
+__all__ = ["TextEmbedder", "int8_of", "is_async", "lists_of", "model_of"]
 
 
 def is_async(client: object) -> bool:
@@ -31,6 +33,26 @@ def lists_of(rows: Any) -> list[list[float]]:
     """Return int8 rows as lists of floats of the same values."""
     lists: list[list[float]] = np.asarray(rows).astype(np.float64).tolist()
     return lists
+
+
+def int8_of(embedding: list[float]) -> NDArray[np.int8]:
+    """Return a list of floats as the int8 vector of the same values.
+
+    Raises
+    ------
+    ValueError
+        A value is no int8.
+    """
+    given = np.asarray(embedding, np.float64)
+    with np.errstate(invalid="ignore"):
+        row = given.astype(np.int8)
+    wrong = np.flatnonzero(row != given)
+    if wrong.size:
+        raise ValueError(
+            f"an embedding must have the values of an int8 vector, as CtxembedEmbeddings returns it: value {wrong[0]} "
+            f"is {float(given[wrong[0]])}"
+        )
+    return row
 
 
 def model_of(client: object, name: str | None) -> Model:

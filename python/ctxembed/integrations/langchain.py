@@ -15,7 +15,7 @@ from ctxembed._collection.collection import Collection
 from ctxembed._errors import CollectionError
 from ctxembed._extras import require
 from ctxembed._models import as_int
-from ctxembed.integrations._embedding import TextEmbedder, is_async, lists_of
+from ctxembed.integrations._embedding import TextEmbedder, int8_of, is_async, lists_of
 from ctxembed.integrations._grouping import Names, Place
 from ctxembed.integrations._stored_chunks import Changes, Chunk, check_report, chunk_at, default_id, shared_state
 
@@ -30,8 +30,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from numpy.typing import NDArray
-
+    from ctxembed._collection.searching import Found
     from ctxembed._documents import Hit, IngestReport
 
 __all__ = ["CtxembedEmbeddings", "CtxembedVectorStore"]
@@ -76,6 +75,11 @@ class CtxembedEmbeddings(Embeddings):
     def model(self) -> str:
         """Name of the model."""
         return self._embedder.model.name
+
+    @property
+    def dimensions(self) -> int | None:
+        """Of the vectors; None for the model's."""
+        return self._embedder.dimensions
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts, each as a document of its own.
@@ -140,6 +144,9 @@ class CtxembedVectorStore(VectorStore):
     place are refused, and so is a chunk without a place beside others. That the last chunks of a document are missing
     cannot be seen: pass all chunks of a document in one call.
 
+    Where the collection moves to another model, the store goes along: queries are embedded by the model of the vectors
+    that are searched. The client has to have both models.
+
     Ids of chunks are those of LangChain; a chunk without one is named by its source and place, and a text without
     source by a random id. Metadata is JSON. Fields that all chunks of a document share can be filtered by ``where=``.
     """
@@ -159,16 +166,21 @@ class CtxembedVectorStore(VectorStore):
         if not isinstance(isolated, bool):
             raise TypeError(f"isolated must be a bool, got {isolated!r:.100}")
         self.collection = collection
-        self._embeddings = CtxembedEmbeddings(client, model=collection.model, dimensions=collection.dimensions)
         self._client = client
+        self._embeddings = self._embeddings_now()
         self._isolated = isolated
         self._max_gap = max_gap
         self._state = shared_state(collection)
 
     @property
     def embeddings(self) -> CtxembedEmbeddings:
-        """What embeds queries."""
+        """What embeds queries: by the model that the collection has now, which a migration changes."""
+        if (self._embeddings.model, self._embeddings.dimensions) != (self.collection.model, self.collection.dimensions):
+            self._embeddings = self._embeddings_now()
         return self._embeddings
+
+    def _embeddings_now(self) -> CtxembedEmbeddings:
+        return CtxembedEmbeddings(self._client, model=self.collection.model, dimensions=self.collection.dimensions)
 
     @classmethod
     def from_texts(
@@ -434,7 +446,7 @@ class CtxembedVectorStore(VectorStore):
         **kwargs
             ``filter``: a dict of metadata fields that chunks must have, and that all chunks of their document share.
             Options of :meth:`ctxembed.Collection.search`: ``where``, ``params``, ``hybrid``, ``stage``, ``oversample``,
-            ``dimensions``, ``group_by_document``.
+            ``dimensions``, ``group_by_document``; for a vector ``space``.
 
         Returns
         -------
@@ -482,8 +494,11 @@ class CtxembedVectorStore(VectorStore):
         ------
         ValueError
             A value is no int8.
+        SpaceError
+            The collection was migrated since it was opened: the vector may be of the model before. Pass ``space`` with
+            ``collection.space``, or open the collection again.
         """
-        hits = self.collection.search(_int8(embedding), k, **_search_options(kwargs))
+        hits = self.collection.search(int8_of(embedding), k, **_search_options(kwargs))
         return [document for document, _ in _scored(hits)]
 
     def max_marginal_relevance_search(
@@ -504,34 +519,29 @@ class CtxembedVectorStore(VectorStore):
         **kwargs
             As for :meth:`similarity_search`.
         """
-        vector = self._embeddings.embed_query(query)
-        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+        found = self.collection._search(query, fetch_k, client=self._client, **_search_options(kwargs))  # noqa: SLF001
+        return _diverse(found, k, lambda_mult)
 
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Return chunks that are near a query and far from each other, without blocking the event loop."""
-        vector = await self._embeddings.aembed_query(query)
-        found: list[Document] = await run_in_executor(
-            None, self.max_marginal_relevance_search_by_vector, vector, k, fetch_k, lambda_mult, **kwargs
-        )
-        return found
+        diverse: list[Document]
+        if is_async(self._client):
+            options = _search_options(kwargs)
+            found = await self.collection._asearch(query, fetch_k, client=self._client, **options)  # noqa: SLF001
+            diverse = await run_in_executor(None, _diverse, found, k, lambda_mult)
+        else:
+            search = self.max_marginal_relevance_search
+            diverse = await run_in_executor(None, search, query, k, fetch_k, lambda_mult, **kwargs)
+        return diverse
 
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Return chunks near a vector and far from each other, as :meth:`max_marginal_relevance_search` does."""
-        query = _int8(embedding)
-        hits = self.collection.search(query, fetch_k, **_search_options(kwargs))
-        chosen = maximal_marginal_relevance(query.astype(np.float32), self._vectors(hits), lambda_mult, k)
-        return [_document_at(hits[position]) for position in chosen]
-
-    def _vectors(self, hits: list[Hit]) -> list[list[float]]:
-        rows = {name: self.collection.vectors([name]) for name in dict.fromkeys(hit.document for hit in hits)}
-        found = [rows[hit.document][hit.chunk] for hit in hits]
-        if self.collection.encoding_format == "base64_binary":
-            found = [_core.unpack_bits(row, dimensions=self.collection.dimensions) for row in found]
-        return lists_of(found) if found else []
+        found = self.collection._search(int8_of(embedding), fetch_k, **_search_options(kwargs))  # noqa: SLF001
+        return _diverse(found, k, lambda_mult)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda score: min(max(score, 0.0), 1.0)
@@ -547,6 +557,18 @@ def _document_at(hit: Hit) -> Document:
 
 def _scored(hits: list[Hit]) -> list[tuple[Document, float]]:
     return [(_document_at(hit), hit.score) for hit in hits]
+
+
+def _diverse(found: Found, k: int, lambda_mult: float) -> list[Document]:
+    """Return hits that are near the query and far from each other."""
+    if not found.hits:
+        return []
+    rows = found.vectors()
+    if found.view.layout.is_binary:
+        rows = np.stack([_core.unpack_bits(row, dimensions=found.view.generation.dimensions) for row in rows])
+    query = np.asarray(getattr(found.vector, "vectors", found.vector), np.float32).reshape(-1)
+    chosen = maximal_marginal_relevance(query, lists_of(rows), lambda_mult, k)
+    return [_document_at(found.hits[position]) for position in chosen]
 
 
 def _search_options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -566,16 +588,3 @@ def _search_options(kwargs: dict[str, Any]) -> dict[str, Any]:
     options["where"] = " AND ".join(f'"{name}" IS ?' for name in names)
     options["params"] = tuple(fields.values())
     return options
-
-
-def _int8(embedding: list[float]) -> NDArray[np.int8]:
-    given = np.asarray(embedding, np.float64)
-    with np.errstate(invalid="ignore"):
-        row = given.astype(np.int8)
-    wrong = np.flatnonzero(row != given)
-    if wrong.size:
-        raise ValueError(
-            f"an embedding must have the values of an int8 vector, as CtxembedEmbeddings returns it: value {wrong[0]} "
-            f"is {float(given[wrong[0]])}"
-        )
-    return row
