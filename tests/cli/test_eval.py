@@ -103,6 +103,31 @@ def test_the_price_is_what_is_then_spent(ctxembed, fresh_server, data):
     assert json.loads(ctxembed(*arguments, "--dry-run", **OFFLINE).stdout)["tokens"] == 0
 
 
+def test_nothing_is_sent_for_what_costs_more_than_it_may(ctxembed, fresh_server, data, tmp_path):
+    server = fresh_server()
+    arguments = ("eval", "corpus.ctx", "--data", "data", "--isolated", "--variant", "bits", "--json")
+    there = {"PERPLEXITY_BASE_URL": server.base_url}
+    stopped = ctxembed(*arguments, "--ingest", "--max-cost", "0", **there)
+    assert stopped.returncode == 1
+    assert (
+        json.loads(stopped.stderr)["message"]
+        == "corpus.ctx: --max-cost is reached. The same command goes on from there"
+    )
+    assert paid_of(server) == 0
+    assert ctxembed("eval", "corpus.ctx", "--data", "data", "--ingest", "--variant", "bits", **there).returncode == 0
+    price = json.loads(ctxembed(*arguments, "--dry-run", **OFFLINE).stdout)["cost_usd"]
+    before, too_little = paid_of(server), f"{float(price) * 0.99:.12f}"
+    refused = ctxembed(*arguments, "--max-cost", too_little, **there)
+    assert refused.returncode == 1
+    message = json.loads(refused.stderr)["message"]
+    assert message.endswith(f"would cost USD {price}, which is more than --max-cost {too_little}: they were not sent")
+    assert paid_of(server) == before
+    done = json.loads(ctxembed(*arguments, "--max-cost", price, **there).stdout)
+    assert 0 < float(done["usage"]["cost_usd"]) <= float(price)
+    # What is kept costs nothing.
+    assert json.loads(ctxembed(*arguments, "--max-cost", "0", **there).stdout)["usage"]["requests"] == 0
+
+
 def test_queries_and_judgements_in_files(ctxembed, collection, tmp_path):
     write_lines(tmp_path / "q.jsonl", [{"id": "a", "text": "a bird and its fish"}, {"id": "b", "text": "bread"}])
     (tmp_path / "j.tsv").write_text("query-id\tcorpus-id\tscore\na\theron\t1\nb\t7\t1\n")

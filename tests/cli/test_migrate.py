@@ -107,7 +107,8 @@ def test_bits_are_cut_from_stored_vectors_without_a_key(ctxembed, collection, se
         (("migrate", "corpus.ctx", "--model", NEW, "--abandon"), "--abandon and --delete-old stand alone"),
         (("migrate", "corpus.ctx", "--abandon", "--delete-old"), "--abandon and --delete-old stand alone"),
         (("migrate", "corpus.ctx", "--model", NEW, "--dimensions", "9"), "dimensions must be from 128"),
-        ((*MOVE, "--max-wait", "nan"), "max_wait"),
+        ((*MOVE, "--max-wait", "nan"), "'--max-wait': must be finite"),
+        ((*MOVE, "--requests-per-minute", "0"), "'--requests-per-minute': must be finite and above 0"),
     ],
 )
 def test_wrong_options_are_errors_of_usage(ctxembed, collection, arguments, message):

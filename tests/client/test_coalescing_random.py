@@ -13,8 +13,8 @@ from ctxembed import AsyncClient
 from ctxembed._client.endpoint import read_usage
 from ctxembed._results import NO_USAGE
 
+from .coalescing import WindowClock, flat_body
 from .conftest import KEY, response_body, vector_of
-from .test_coalescing import WindowClock, flat_body
 from .test_journal import MemoryJournal
 
 

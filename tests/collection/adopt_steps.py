@@ -1,24 +1,15 @@
-"""Kill an adoption, or fail a system call of it, at each change of a file in turn. Run by ``test_adopt``.
-
-``faults.c`` has to be preloaded, as for ``tests.collection.steps``.
-"""
+"""Kill an adoption, or fail a system call of it, at each change of a file in turn. Run by ``test_adopt``."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import shutil
-import signal
-import sys
-import traceback
-from pathlib import Path
+from functools import cache
 
 from ctxembed import Collection, CollectionError
 from ctxembed._jobs import run as job_run
 
+from tests.collection.fault_steps import main, run_step
 from tests.collection.samples import DIMENSIONS, LocalEmbedder, contents, document, expected, seal_often
-from tests.collection.steps import Faults
 
 OWN = [document(number) for number in range(4)]
 PARTS = {
@@ -70,69 +61,47 @@ def _check_between(collection):
         assert found.get(name) in (before.get(name), after.get(name)), f"{name} is neither as before nor as after"
 
 
-def _run_step(faults, folder, cost, mode, step):
-    """Run one step in a child, and return an error or None."""
+def _run_step(faults, folder, mode, step):
     target, parts = folder / f"target-{step}.ctx", [folder / name for name in PARTS]
     shutil.copytree(folder / "own.ctx", target)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            with Collection.open(target) as collection:
-                faults.arm(target, step, mode)
-                try:
-                    collection.adopt(parts)
-                except (OSError, CollectionError):
-                    faults.disarm()
-                    collection.adopt(parts)  # by the same process
+
+    def call():
+        with Collection.open(target) as collection:
+            faults.arm(target, step, mode)
+            try:
+                collection.adopt(parts)
+            except (OSError, CollectionError):
                 faults.disarm()
-                (folder / "steps").write_text(str(faults.count()))
-            code = 0
-        except BaseException:  # noqa: BLE001
-            (folder / "error").write_text(traceback.format_exc())
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    if not killed and status:
-        return (folder / "error").read_text()
-    try:
+                collection.adopt(parts)  # by the same process
+            faults.disarm()
+            (folder / "steps").write_text(str(faults.count()))
+
+    def check_target(_):
         with Collection.open(target) as collection:
             _check_between(collection)
             assert collection.verify() == []
             collection.adopt(parts)
-        check(target, folder, cost)
-    except Exception:  # noqa: BLE001
-        return traceback.format_exc()
-    shutil.rmtree(target)
-    return None
+        check(target, folder, _cost(folder))
+        shutil.rmtree(target)
+
+    return run_step(call, check_target)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=["kill", "torn", "no-space", "io-error"])
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--stride", type=int, default=1)
-    given = parser.parse_args()
+@cache
+def _cost(folder):
+    return total_spent(folder)
+
+
+def _prepare(folder):
     seal_often()
     job_run._DOCUMENTS = 2
     from ctxembed._collection import adopting, store
 
     store._RESERVE = 0
     adopting._DOCUMENTS = 2
-    prepare(given.folder)
-    cost = total_spent(given.folder)
-    faults = Faults()
-    failed = {}
-    error = _run_step(faults, given.folder, cost, "count", 0)
-    assert error is None, error
-    total = int((given.folder / "steps").read_text())
-    for step in range(1, total + 1, given.stride):
-        error = _run_step(faults, given.folder, cost, given.mode, step)
-        if error is not None:
-            failed[step] = error
-    json.dump({"total": total, "failed": failed}, sys.stdout)
+    prepare(folder)
+    _cost(folder)  # before any of them is adopted
 
 
 if __name__ == "__main__":
-    main()
+    main(_prepare, _run_step, ["kill", "torn", "no-space", "io-error"])

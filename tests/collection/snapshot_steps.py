@@ -1,23 +1,12 @@
-"""Kill a snapshot, or fail a system call of it, at each change of a file in turn. Run by ``test_snapshot``.
-
-``faults.c`` has to be preloaded, as for ``tests.collection.steps``.
-"""
+"""Kill a snapshot, or fail a system call of it, at each change of a file in turn. Run by ``test_snapshot``."""
 
 from __future__ import annotations
-
-import argparse
-import json
-import os
-import signal
-import sys
-import traceback
-from pathlib import Path
 
 from ctxembed import Collection, CollectionError
 from ctxembed._jobs import run as job_run
 
+from tests.collection.fault_steps import main, run_step
 from tests.collection.samples import DIMENSIONS, LocalEmbedder, contents, document, expected, seal_often
-from tests.collection.steps import Faults
 
 DOCUMENTS = [document(number) for number in range(20)]
 LEFT = DOCUMENTS[1:]
@@ -39,34 +28,23 @@ def _check_whole(path):
 
 
 def _run_step(faults, folder, mode, step):
-    """Run one step in a child, and return an error or None."""
     source, copies = folder / "source.ctx", folder / f"copies-{step}"
     target = copies / "copy.ctx"
     copies.mkdir()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            with Collection.open(source, read_only=True) as collection:
-                faults.arm(copies, step, mode)
-                try:
-                    collection.snapshot(target)
-                except (OSError, CollectionError) as error:
-                    faults.disarm()
-                    left = list(copies.iterdir())
-                    if str(copies) not in str(error) or left not in ([], [target]):
-                        raise AssertionError(f"the error names no file, or left {left}") from error
-                (folder / "steps").write_text(str(faults.count()))
-            code = 0
-        except BaseException:  # noqa: BLE001
-            (folder / "error").write_text(traceback.format_exc())
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    if not killed and status:
-        return (folder / "error").read_text()
-    try:
+
+    def call():
+        with Collection.open(source, read_only=True) as collection:
+            faults.arm(copies, step, mode)
+            try:
+                collection.snapshot(target)
+            except (OSError, CollectionError) as error:
+                faults.disarm()
+                left = list(copies.iterdir())
+                if str(copies) not in str(error) or left not in ([], [target]):
+                    raise AssertionError(f"the error names no file, or left {left}") from error
+            (folder / "steps").write_text(str(faults.count()))
+
+    def check(_):
         _check_copies(copies, target)
         with Collection.open(source) as collection:
             if not target.exists():
@@ -74,34 +52,18 @@ def _run_step(faults, folder, mode, step):
             assert contents(collection) == expected(LEFT)
             assert collection.verify() == []
         _check_whole(target)
-    except Exception:  # noqa: BLE001
-        return traceback.format_exc()
-    return None
+
+    return run_step(call, check)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=["kill", "torn", "no-space", "io-error"])
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--stride", type=int, default=1)
-    given = parser.parse_args()
+def _prepare(folder):
     seal_often()
     job_run._DOCUMENTS = 2
-    with Collection.create(given.folder / "source.ctx", dimensions=DIMENSIONS) as collection:
+    with Collection.create(folder / "source.ctx", dimensions=DIMENSIONS) as collection:
         collection.ingest(DOCUMENTS, LocalEmbedder())
         collection.delete(["doc-0"])
         assert collection.stats().segments > 2
-    faults = Faults()
-    failed = {}
-    error = _run_step(faults, given.folder, "count", 0)
-    assert error is None, error
-    total = int((given.folder / "steps").read_text())
-    for step in range(1, total + 1, given.stride):
-        error = _run_step(faults, given.folder, given.mode, step)
-        if error is not None:
-            failed[step] = error
-    json.dump({"total": total, "failed": failed}, sys.stdout)
 
 
 if __name__ == "__main__":
-    main()
+    main(_prepare, _run_step, ["kill", "torn", "no-space", "io-error"])

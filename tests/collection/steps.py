@@ -1,27 +1,14 @@
-"""Kill a writer, or fail a system call of it, at each change of a file in turn. Run by ``test_crashes``.
-
-``faults.c`` has to be preloaded: ``LD_PRELOAD=faults.so python -m tests.collection.steps MODE --folder FOLDER``. Each
-step is a process of its own, forked from this one, which has no thread and no open collection.
-"""
+"""Kill a writer, or fail a system call of it, at each change of a file in turn. Run by ``test_crashes``."""
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import json
-import os
 import shutil
-import signal
-import sys
-import traceback
-from pathlib import Path
 
 from ctxembed import Collection, CollectionError, IndexFileError
 from ctxembed._jobs import run as job_run
 
+from tests.collection.fault_steps import main, run_step
 from tests.collection.samples import DIMENSIONS, LocalEmbedder, contents, document, expected, seal_often
-
-MODES = {"count": 0, "kill": 1, "torn": 2, "no-space": 3, "io-error": 4, "disk-full": 5}
 
 FIRST = [document(number) for number in range(8)]
 SECOND = [
@@ -53,7 +40,7 @@ def _operations():
 OPERATIONS = _operations()
 
 
-def _prepare():
+def _prepare(_):
     seal_often()
     job_run._DOCUMENTS = 2
     from ctxembed._collection import store
@@ -164,72 +151,25 @@ def _again(call, path, errors, disarm, check=lambda: None):
     return call()
 
 
-class Faults:
-    """The preloaded library."""
-
-    def __init__(self):
-        self._library = ctypes.CDLL(os.environ["LD_PRELOAD"])
-        self.disarm = self._library.faults_disarm
-        self.count = self._library.faults_count
-        self.count.restype = ctypes.c_long
-
-    def arm(self, folder, step, mode):
-        self._library.faults_arm(os.fsencode(folder), ctypes.c_long(step), MODES[mode])
-
-
-def run_step(faults, folder, mode, step):
-    """Run one step in a child, check what it leaves, and return an error or None."""
+def _run_step(faults, folder, mode, step):
     path, progress = folder / "steps.ctx", folder / "progress"
     shutil.rmtree(path, ignore_errors=True)
     progress.write_text("-1")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            faults.arm(path, step, mode)
-            if mode in ("count", "kill", "torn"):
-                run_to_the_kill(path, progress)
-                progress.write_text(f"{faults.count()} steps")
-            else:
-                run_with_errors(path, faults.disarm)
-            code = 0
-        except BaseException:  # noqa: BLE001
-            (folder / "error").write_text(traceback.format_exc())
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-        return None
-    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-        return (folder / "error").read_text() if os.WIFEXITED(status) else f"the child ended with status {status}"
-    try:
-        check_killed(path, int(progress.read_text()))
-    except Exception:  # noqa: BLE001
-        return traceback.format_exc()
-    return None
 
+    def call():
+        faults.arm(path, step, mode)
+        if mode in ("count", "kill", "torn"):
+            run_to_the_kill(path, progress)
+            (folder / "steps").write_text(str(faults.count()))
+        else:
+            run_with_errors(path, faults.disarm)
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=MODES)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--stride", type=int, default=1)
-    parser.add_argument("--step", type=int)
-    given = parser.parse_args()
-    _prepare()
-    faults = Faults()
-    error = run_step(faults, given.folder, "count", 0)
-    assert error is None, error
-    total = int((given.folder / "progress").read_text().split()[0])
-    steps = [given.step] if given.step else list(range(given.first, total + 1, given.stride))
-    failed = {}
-    for step in steps:
-        error = run_step(faults, given.folder, given.mode, step)
-        if error is not None:
-            failed[step] = error
-    json.dump({"total": total, "run": len(steps), "failed": failed}, sys.stdout)
+    def check(is_killed):
+        if is_killed:
+            check_killed(path, int(progress.read_text()))
+
+    return run_step(call, check)
 
 
 if __name__ == "__main__":
-    main()
+    main(_prepare, _run_step)

@@ -1,11 +1,5 @@
 """``Collection.adopt``: what workers wrote is taken over once, whatever ends the call."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import ctxembed
 import numpy as np
 import pytest
@@ -13,8 +7,8 @@ from ctxembed import Collection, CollectionError, CollectionLockedError, SpaceEr
 from ctxembed._collection import rows as row_files
 
 from . import adopt_steps
+from .fault_steps import build_faults, run_steps
 from .samples import DIMENSIONS, LocalEmbedder, contents, document, expected
-from .test_crashes import build_faults
 
 
 def make(path, documents, embedder=None, **options):
@@ -200,13 +194,6 @@ def faults(tmp_path_factory):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("mode", "stride"), [("kill", 4), ("torn", 31), ("no-space", 15), ("io-error", 15)])
 def test_a_fault_at_any_change_of_a_file_loses_nothing_and_doubles_nothing(faults, tmp_path, mode, stride):
-    options = ["--folder", str(tmp_path), f"--stride={stride}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.collection.adopt_steps", mode, *options],
-        env={**os.environ, "LD_PRELOAD": str(faults), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = run_steps(faults, "adopt_steps", tmp_path, mode, f"--stride={stride}")
     assert found["total"] > 20
     assert found["failed"] == {}

@@ -7,7 +7,6 @@ fails every change of a file of one run of create, ingest, delete and compact.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -26,8 +25,8 @@ from ctxembed._collection import rows as row_files
 from ctxembed._collection import store, vector_files
 from ctxembed._server import ServerConfig, ServerProcess
 
+from tests.collection.fault_steps import MODES, build_faults, run_steps
 from tests.collection.samples import DIMENSIONS, LocalEmbedder, contents, document, expected
-from tests.collection.steps import MODES
 
 KEY = "key-for-tests"
 DOCUMENTS = 8_000  # of one to four chunks: 20,000
@@ -148,35 +147,16 @@ def faults(tmp_path_factory):
     return build_faults(tmp_path_factory.mktemp("faults"))
 
 
-def build_faults(folder):
-    if sys.platform != "linux" or shutil.which("cc") is None:
-        pytest.skip("needs Linux and a C compiler")
-    library = folder / "faults.so"
-    source = Path(__file__).with_name("faults.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
-    return library
-
-
-def run_steps(faults, folder, mode, *options):
-    environment = {**os.environ, "LD_PRELOAD": str(faults), "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.collection.steps", mode, "--folder", str(folder), *options],
-        env=environment, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @pytest.mark.parametrize(("mode", "stride"), [("kill", 9), ("torn", 17)])
 def test_a_kill_at_any_change_of_a_file_leaves_every_committed_document_whole(faults, tmp_path, mode, stride):
-    found = run_steps(faults, tmp_path, mode, f"--stride={stride}")
+    found = run_steps(faults, "steps", tmp_path, mode, f"--stride={stride}")
     assert found["run"] > 20
     assert found["failed"] == {}
 
 
 @pytest.mark.parametrize(("mode", "stride"), [("no-space", 19), ("io-error", 19), ("disk-full", 19)])
 def test_an_error_at_any_change_of_a_file_is_named_and_the_same_collection_goes_on(faults, tmp_path, mode, stride):
-    found = run_steps(faults, tmp_path, mode, f"--stride={stride}", "--first=4")
+    found = run_steps(faults, "steps", tmp_path, mode, f"--stride={stride}", "--first=4")
     assert found["run"] > 20
     assert found["failed"] == {}
 
@@ -323,7 +303,7 @@ def main():
         if given.steps:
             library = build_faults(folder)
             for mode in [mode for mode in MODES if mode != "count"]:
-                found = run_steps(library, folder, mode)
+                found = run_steps(library, "steps", folder, mode)
                 print(f"{mode}: {found['run']} of {found['total']} steps, {len(found['failed'])} failed")
                 for step, error in found["failed"].items():
                     print(f"--- step {step}\n{error}")

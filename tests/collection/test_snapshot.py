@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -19,6 +18,7 @@ from ctxembed._collection import rows as row_files
 from ctxembed._collection import snapshot as snapshots
 from ctxembed._jobs import run as job_run
 
+from tests.collection.fault_steps import build_faults, run_steps
 from tests.collection.samples import (
     DIMENSIONS,
     LocalEmbedder,
@@ -28,7 +28,6 @@ from tests.collection.samples import (
     hits_of,
     vectors_of,
 )
-from tests.collection.test_crashes import build_faults
 from tests.collection.test_readers import start
 
 QUERY = vectors_of(["query"])[0]
@@ -443,14 +442,7 @@ def faults(tmp_path_factory):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("mode", "stride"), [("kill", 1), ("torn", 5), ("no-space", 3), ("io-error", 2)])
 def test_a_fault_at_any_change_of_a_file_leaves_a_whole_snapshot_or_none(faults, tmp_path, mode, stride):
-    options = ["--folder", str(tmp_path), f"--stride={stride}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.collection.snapshot_steps", mode, *options],
-        env={**os.environ, "LD_PRELOAD": str(faults), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = run_steps(faults, "snapshot_steps", tmp_path, mode, f"--stride={stride}")
     assert found["total"] > 20
     assert found["failed"] == {}
 

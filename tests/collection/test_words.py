@@ -18,31 +18,9 @@ from ctxembed._collection.view import View
 
 from tests.collection.samples import DIMENSIONS, LocalEmbedder, document, seal_often
 from tests.collection.test_folders import needs_root
-from tests.collection.test_hybrid import Oracle, check, random_documents
+from tests.collection.test_hybrid import random_documents
 from tests.collection.test_readers import start
-
-DOCUMENTS = random_documents(80)
-QUERY = "w3 w40 w9"
-
-
-def create(path, documents=DOCUMENTS):
-    collection = Collection.create(path, dimensions=DIMENSIONS)
-    collection.ingest(documents, LocalEmbedder())
-    return collection
-
-
-def found(collection, query=QUERY, k=20):
-    hits = collection.search(query, k, client=LocalEmbedder(), hybrid=True)
-    return [(hit.document, hit.chunk, hit.score, hit.vector_score, hit.text_score) for hit in hits]
-
-
-def right(collection, documents=DOCUMENTS, query=QUERY):
-    """Check a search against the oracle."""
-    check(collection.search(query, 20, client=LocalEmbedder(), hybrid=True), Oracle(documents).ranking(query, 20))
-
-
-def states(path):
-    return sorted(entry.name for entry in (path / "words").iterdir() if entry.name != "lock")
+from tests.collection.words import DOCUMENTS, QUERY, create, found, right, states
 
 
 @pytest.fixture
@@ -363,7 +341,7 @@ _OTHER_USER = """
 import os, sys, tempfile
 tempfile.tempdir = sys.argv[2]
 from ctxembed import Collection
-from tests.collection.test_words import DOCUMENTS, right
+from tests.collection.words import DOCUMENTS, right
 for user in (0, 65534):  # the first time all modules are imported
     os.setgroups([])
     os.setgid(user)
@@ -413,7 +391,7 @@ def test_a_folder_that_cannot_be_written(path, temporary, monkeypatch):
 _SEARCHER = """
 import sys
 from ctxembed import Collection
-from tests.collection.test_words import found
+from tests.collection.words import found
 sys.stdin.readline()
 with Collection.open(sys.argv[1], read_only=True) as collection:
     print(found(collection), flush=True)
@@ -437,7 +415,7 @@ import sys, time
 from ctxembed import Collection
 from ctxembed._collection import word_states
 from ctxembed._collection.view import View
-from tests.collection.test_words import found
+from tests.collection.words import found
 word_states._PAGE_ROWS, word_states._STEP_ROWS = 5, 50
 texts = View.texts
 def slow(self, first, stop):
@@ -572,7 +550,7 @@ def test_its_own_folder_goes_with_the_process(path, tmp_path):
 import tempfile
 tempfile.tempdir = {str(tmp_path / "temporary")!r}
 from ctxembed import Collection
-from tests.collection.test_words import found
+from tests.collection.words import found
 collection = Collection.open({str(path)!r}, read_only=True)
 assert found(collection)
 import os

@@ -114,9 +114,16 @@ def test_options(options, error, message):
 
 
 @pytest.mark.parametrize(
-    ("options", "error"), [({"resamples": 9}, ValueError), ({"seed": -1}, ValueError), ({"seed": 1.5}, TypeError)]
+    ("options", "error"),
+    [
+        ({"resamples": 9}, ValueError),
+        ({"seed": -1}, ValueError),
+        ({"seed": 1.5}, TypeError),
+        ({"max_cost_usd": -1}, ValueError),
+        ({"max_cost_usd": "1"}, TypeError),
+    ],
 )
-def test_the_bootstrap(options, error):
+def test_options_that_a_plan_does_not_have(options, error):
     with pytest.raises(error, match=next(iter(options))):
         ctxembed.evaluate(DOCUMENTS, QUERIES, JUDGEMENTS, **options)
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from ctxembed import Collection, Document
 
-from tests.collection.migrations import DIMENSIONS, NEW, OLD, BothEmbedder, NewEmbedder, OldEmbedder
+from tests.collection.migration.samples import DIMENSIONS, NEW, OLD, BothEmbedder, NewEmbedder, OldEmbedder
 from tests.collection.samples import LocalEmbedder
 
 pytest.importorskip("pydantic", reason="needs the extra mcp")

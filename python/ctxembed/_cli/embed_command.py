@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,6 +18,18 @@ from ctxembed._cli.app import (
     load_counter,
     load_embedder,
     parse_path,
+)
+from ctxembed._cli.job_options import (
+    ConcurrencyOption,
+    DimensionsOption,
+    MaxCostOption,
+    MaxErrorsOption,
+    MaxRetriesOption,
+    MaxWaitOption,
+    RequestsPerMinuteOption,
+    RetryFailedOption,
+    SplitLongOption,
+    client_options,
 )
 from ctxembed._cli.output import check_stdout
 from ctxembed._models import DEFAULT_MODEL, EncodingFormat
@@ -50,7 +62,7 @@ def embed(
     model: Annotated[
         str | None, typer.Option(help=f"The contextualized model (default: the collection's, or {DEFAULT_MODEL}).")
     ] = None,
-    dimensions: Annotated[int | None, typer.Option(help="Dimensions of the vectors (default: the model's).")] = None,
+    dimensions: DimensionsOption = None,
     encoding_format: Annotated[
         EncodingFormat | None, typer.Option(help="Signed bytes (the default), or one bit per dimension.")
     ] = None,
@@ -63,24 +75,18 @@ def embed(
     chunk_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a chunk of a text.")] = 256,
     chunk_overlap: Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks share.")] = 0,
     tokenizer: TokenizerOption = None,
-    max_cost: Annotated[float | None, typer.Option(min=0, help="USD. No request starts once they are spent.")] = None,
-    max_errors: Annotated[
-        int | None, typer.Option(min=0, help="Stop after more rejected documents than this (default: never).")
-    ] = None,
-    max_retries: Annotated[int | None, typer.Option(min=0, help="Retries of a request.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Most requests in flight.")] = None,
-    requests_per_minute: Annotated[float | None, typer.Option(help="Send no more than this.")] = None,
-    max_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for an API that is down.")] = 300.0,
+    max_cost: MaxCostOption = None,
+    max_errors: MaxErrorsOption = None,
+    max_retries: MaxRetriesOption = None,
+    concurrency: ConcurrencyOption = None,
+    requests_per_minute: RequestsPerMinuteOption = None,
+    max_wait: MaxWaitOption = 300.0,
     base_url: BaseUrlOption = None,
     embedder: EmbedderOption = None,
     *,
     allow_insecure: InsecureOption = False,
-    split_long: Annotated[
-        bool, typer.Option("--split-long", help="Embed documents that are too long in windows.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Send documents again that failed in an earlier run.")
-    ] = False,
+    split_long: SplitLongOption = False,
+    retry_failed: RetryFailedOption = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete documents that the input no longer has, after reading all of it.")
     ] = False,
@@ -132,13 +138,14 @@ def embed(
         Budget(model or DEFAULT_MODEL, max_cost)
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(_in_options(str(error))) from None
-    client: dict[str, Any] = {"base_url": base_url, "allow_insecure": allow_insecure, "token_counter": counter}
-    chosen = {
-        "max_retries": max_retries,
-        "max_concurrency": concurrency,
-        "requests_per_minute": _positive("--requests-per-minute", requests_per_minute),
-    }
-    client.update({name: value for name, value in chosen.items() if value is not None})
+    client = client_options(
+        base_url,
+        counter,
+        allow_insecure=allow_insecure,
+        max_retries=max_retries,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+    )
     settings = Settings(
         inputs=inputs,
         collection=collection,
@@ -152,7 +159,7 @@ def embed(
             max_errors=max_errors,
             retry_failed=retry_failed,
             split_long=split_long,
-            max_wait=_finite("--max-wait", max_wait),
+            max_wait=max_wait,
         ),
         client=client,
         embedder=local,
@@ -165,15 +172,3 @@ def _in_options(message: str) -> str:
     for name in ("max_cost_usd", "id_field", "chunks_field", "text_field", "chunk_tokens", "chunk_overlap"):
         message = message.replace(name, "--" + name.removesuffix("_usd").replace("_", "-"))
     return message.replace("metadata_fields", "--metadata-field")
-
-
-def _positive(name: str, value: float | None) -> float | None:
-    if value is not None and not 0 < value < float("inf"):
-        raise typer.BadParameter(f"{name} must be finite and above 0, got {value:g}")
-    return value
-
-
-def _finite(name: str, value: float) -> float:
-    if not 0 <= value < float("inf"):
-        raise typer.BadParameter(f"{name} must be finite, got {value:g}")
-    return value

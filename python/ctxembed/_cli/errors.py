@@ -42,6 +42,7 @@ def error_text(error: BaseException) -> str:
     # The message may name a Python argument, which is an option or has no place here.
     message = message.replace("allow_insecure=True", "--allow-insecure").replace("overwrite=True", "--overwrite")
     message = message.replace("skip_unjudged=True", "--skip-unjudged").replace("allow_missing=True", "--allow-missing")
+    message = message.replace("max_cost_usd=", "--max-cost ").replace("max_cost_usd", "--max-cost")
     message = message.replace("by='document'", "--by document").replace("variants: ", "--variant: ")
     message = message.replace("pass api_key, or set CTXEMBED_SERVER_KEY", "set CTXEMBED_SERVER_KEY")
     return message.replace(", or open it with read_only=True", "") or type(error).__name__

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -25,6 +26,7 @@ from ctxembed._cli.app import (
     parse_path,
 )
 from ctxembed._cli.errors import IncompleteError
+from ctxembed._cli.job_options import check_amount, client_options
 from ctxembed._cli.output import check_stdout, write, write_json, write_message
 from ctxembed._models import DEFAULT_MODEL
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_STOPPED: Final = 130
+_STOPPED: Final = {"interrupted": ("interrupted", 130), "max_cost_usd": ("--max-cost is reached", 1)}
 
 
 @app.command(
@@ -82,6 +84,10 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
     resamples: Annotated[int, typer.Option(min=100, help="Draws for the intervals.")] = 2000,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(callback=check_amount, help="USD. Nothing is sent for what would cost more; see --dry-run."),
+    ] = None,
     markdown: Annotated[
         Path | None, typer.Option(parser=parse_path, metavar="FILE", help="Write the table as Markdown.")
     ] = None,
@@ -134,14 +140,19 @@ def evaluate(
         if embedder is not None:
             client = load_embedder(embedder, model, base_url=base_url, tokenizer=tokenizer)
         else:
-            key = {"api_key": "unused"} if dry_run else {}
-            client = stack.enter_context(_client(base_url, counter, allow_insecure=allow_insecure, **key))
+            from ctxembed._client import Client
+
+            given = client_options(base_url, counter, allow_insecure=allow_insecure, needs_key=not dry_run)
+            client = stack.enter_context(Client(**given))
         if dry_run:
             _write_price(collection, judged, client, model, options, ingest=ingest, as_json=as_json)
             return
+        left = None if max_cost is None else Decimal(str(max_cost))
         if ingest:
-            _ingest(collection, judged, client, model)
-        result = _evaluate(collection, judged, client, {**options, "seed": seed, "resamples": resamples})
+            spent = _ingest(collection, judged, client, model, max_cost=left)
+            left = None if left is None else max(Decimal(0), left - spent)
+        options |= {"seed": seed, "resamples": resamples, "max_cost_usd": left}
+        result = _evaluate(collection, judged, client, options)
     _write_files(result, markdown, plot)
     if as_json:
         write_json(result.to_dict(), indent=1)
@@ -160,12 +171,6 @@ def _check_inputs(
         )
     if ingest and data is None:
         raise typer.BadParameter("--ingest embeds the documents of --data, which is not given")
-
-
-def _client(base_url: str | None, counter: Any, *, allow_insecure: bool, **options: str) -> Any:
-    from ctxembed._client import Client
-
-    return Client(base_url=base_url, allow_insecure=allow_insecure, token_counter=counter, **options)  # type: ignore[arg-type]
 
 
 def _read(
@@ -198,14 +203,19 @@ def _evaluate(path: Path, judged: JudgedCorpus, client: Any, options: dict[str, 
 # --- documents ---
 
 
-def _ingest(path: Path, judged: JudgedCorpus, client: Any, model: str | None) -> None:
-    """Embed the documents that the collection does not have."""
+def _ingest(path: Path, judged: JudgedCorpus, client: Any, model: str | None, *, max_cost: Decimal | None) -> Decimal:
+    """Embed the documents that the collection does not have, and return what that has cost."""
+    from ctxembed._models import get_model
+
     with _writable(path, client, model) as collection:
-        report = collection.ingest(judged.documents, client)
+        report = collection.ingest(judged.documents, client, max_cost_usd=max_cost)
+        cost = report.usage.cost_usd or get_model(collection.model).cost(report.usage.total_tokens or 0)
     if report.stopped is not None:
-        raise IncompleteError(f"{path}: {report.stopped}. The same command goes on from there", _STOPPED)
+        reason, code = _STOPPED[report.stopped]
+        raise IncompleteError(f"{path}: {reason}. The same command goes on from there", code)
     changed = f"{report.added:,} documents added, {report.updated:,} changed, {report.unchanged:,} unchanged"
     write_message(f"{path}: {changed}, {report.failed:,} failed")
+    return cost or Decimal(0)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,18 @@ from ctxembed._cli.app import (
     parse_path,
 )
 from ctxembed._cli.errors import IncompleteError, error_text, request_error
+from ctxembed._cli.job_options import (
+    ConcurrencyOption,
+    DimensionsOption,
+    MaxCostOption,
+    MaxErrorsOption,
+    MaxRetriesOption,
+    MaxWaitOption,
+    RequestsPerMinuteOption,
+    RetryFailedOption,
+    SplitLongOption,
+    client_options,
+)
 from ctxembed._cli.output import check_stdout, write, write_json, write_message
 from ctxembed._models import EncodingFormat  # noqa: TC001  # typer reads the annotations
 from ctxembed._planning.plan import plural
@@ -45,8 +57,6 @@ _STOPPED: Final = {
     "not accepted": "the new vectors are worse than --max-loss allows",
 }
 
-MaxCostOption = Annotated[float | None, typer.Option(min=0, help="USD. No request starts once they are spent.")]
-
 
 @app.command(
     help="""Embed a collection anew with another model, dimensions or encoding, and search these vectors then.
@@ -58,19 +68,17 @@ MaxCostOption = Annotated[float | None, typer.Option(min=0, help="USD. No reques
 def migrate(
     collection: CollectionArgument,
     model: Annotated[str | None, typer.Option(help="The contextualized model (default: the collection's).")] = None,
-    dimensions: Annotated[int | None, typer.Option(help="Dimensions of the vectors (default: the model's).")] = None,
+    dimensions: DimensionsOption = None,
     encoding_format: Annotated[
         EncodingFormat | None, typer.Option(help="Signed bytes, or one bit per dimension (default: the collection's).")
     ] = None,
     tokenizer: TokenizerOption = None,
     max_cost: MaxCostOption = None,
-    max_errors: Annotated[
-        int | None, typer.Option(min=0, help="Stop after more rejected documents than this (default: never).")
-    ] = None,
-    max_retries: Annotated[int | None, typer.Option(min=0, help="Retries of a request.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Most requests in flight.")] = None,
-    requests_per_minute: Annotated[float | None, typer.Option(help="Send no more than this.")] = None,
-    max_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for an API that is down.")] = 300.0,
+    max_errors: MaxErrorsOption = None,
+    max_retries: MaxRetriesOption = None,
+    concurrency: ConcurrencyOption = None,
+    requests_per_minute: RequestsPerMinuteOption = None,
+    max_wait: MaxWaitOption = 300.0,
     base_url: BaseUrlOption = None,
     embedder: EmbedderOption = None,
     queries: Annotated[
@@ -84,12 +92,8 @@ def migrate(
     ] = None,
     *,
     allow_insecure: InsecureOption = False,
-    split_long: Annotated[
-        bool, typer.Option("--split-long", help="Embed documents that are too long in windows.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Send documents again that failed in an earlier run.")
-    ] = False,
+    split_long: SplitLongOption = False,
+    retry_failed: RetryFailedOption = False,
     from_stored: Annotated[
         bool,
         typer.Option(
@@ -140,16 +144,15 @@ def migrate(
         options = job_options(max_cost, max_errors, max_wait, retry_failed=retry_failed, split_long=split_long)
     except ValueError as error:
         raise typer.BadParameter(error_text(error)) from None
-    client: dict[str, Any] = {
-        "base_url": base_url,
-        "allow_insecure": allow_insecure,
-        "token_counter": load_counter(tokenizer),
-        "max_retries": max_retries,
-        "max_concurrency": concurrency,
-        "requests_per_minute": requests_per_minute,
-    }
-    if dry_run:
-        client["api_key"] = "unused"
+    client = client_options(
+        base_url,
+        load_counter(tokenizer),
+        allow_insecure=allow_insecure,
+        max_retries=max_retries,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        needs_key=not dry_run,
+    )
     with _job(collection, local, client, as_json=as_json, needs_key=not from_stored) as (opened, sender, job):
         report = job.run(
             opened._migrate,  # noqa: SLF001
@@ -183,7 +186,7 @@ def rollback(
 
     check_stdout()
     local = None if embedder is None else load_embedder(embedder, None, base_url=base_url)
-    client = {"base_url": base_url, "allow_insecure": allow_insecure}
+    client = client_options(base_url, allow_insecure=allow_insecure)
     with _job(collection, local, client, as_json=as_json, needs_key=False) as (opened, sender, job):
         report = job.run(
             opened._rollback,  # noqa: SLF001
@@ -224,9 +227,8 @@ def _job(
     with contextlib.ExitStack() as stack:
         sender = local
         if sender is None:
-            given = {name: value for name, value in options.items() if value is not None}
             try:
-                sender = stack.enter_context(Client(**given))
+                sender = stack.enter_context(Client(**options))
             except MissingKeyError:
                 if needs_key:
                     raise

@@ -19,6 +19,7 @@ from ctxembed._evaluation.judged import check_queries
 from ctxembed._evaluation.ranks import Ranker
 from ctxembed._evaluation.result import Evaluation, EvaluationPlan
 from ctxembed._evaluation.variants import chosen_variants
+from ctxembed._jobs.budget import amount_of
 from ctxembed._models import as_int, get_model
 from ctxembed._results import NO_USAGE
 
@@ -103,6 +104,15 @@ class _Inputs:
             return []
         return [chunk for document in self.corpus.texts() for chunk in document]
 
+    def planned(self) -> EvaluationPlan:
+        """Return the price of what is to be sent."""
+        if self.embedding is None:
+            return EvaluationPlan(0, 0, 0, 0, 0, 0, 0, True, None, None, "")
+        texts, chunks = self.texts(), self.chunks if "isolated" in self.arms else []
+        plans, kept = self.embedding.plans(texts, chunks)
+        model = self.embedding.corpus.model
+        return _sum_of(plans, model, queries=len({*texts}), chunks=len({*chunks}), kept=kept)
+
 
 def evaluate(
     collection: Collection | Mapping[str, Any],
@@ -117,6 +127,7 @@ def evaluate(
     skip_unjudged: bool = False,
     allow_missing: bool = False,
     keep: str | PathLike[str] | Literal[False] | None = None,
+    max_cost_usd: Any = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Evaluation:
@@ -156,6 +167,9 @@ def evaluate(
         A folder that keeps the vectors that a :class:`Client` was paid for, or a model on this machine has computed, so
         that the next evaluation, or the same one after an interruption, does not pay for them again. Default:
         ``COLLECTION.eval`` beside the collection. False: they are not kept.
+    max_cost_usd : Decimal, float or int, optional
+        Nothing is sent where that would cost more, as :func:`plan_evaluation` prices it: a part of an evaluation says
+        nothing.
     seed, resamples : int
         Of the bootstrap over queries, which gives the intervals of 95%.
 
@@ -200,19 +214,12 @@ def evaluate(
     if draws[0] < 100 or draws[1] < 0:
         raise ValueError(f"resamples must be at least 100 and seed at least 0, got {resamples} and {seed}")
     inputs = _Inputs(
-        collection,
-        queries,
-        judgements,
-        client=client,
-        k=k,
-        variants=variants,
-        arms=arms,
-        by=by,
-        skip_unjudged=skip_unjudged,
-        allow_missing=allow_missing,
-        keep=keep,
-    )
+        collection, queries, judgements, client=client, k=k, variants=variants, arms=arms, by=by,
+        skip_unjudged=skip_unjudged, allow_missing=allow_missing, keep=keep,
+    )  # fmt: skip
     try:
+        if max_cost_usd is not None:
+            _check_cost(inputs.planned(), max_cost_usd)
         return _Run(inputs, Bootstrap(len(inputs.judged.ids), *draws, CONFIDENCE)).result(*draws)
     finally:
         if inputs.embedding is not None:
@@ -251,25 +258,10 @@ def plan_evaluation(
         As :func:`evaluate` raises.
     """
     inputs = _Inputs(
-        collection,
-        queries,
-        judgements,
-        client=client,
-        k=k,
-        variants=variants,
-        arms=arms,
-        by=by,
-        skip_unjudged=skip_unjudged,
-        allow_missing=allow_missing,
-        keep=keep,
-    )
-    if inputs.embedding is None:
-        return EvaluationPlan(0, 0, 0, 0, 0, 0, 0, True, None, None, "")
-    chunks = inputs.chunks if "isolated" in inputs.arms else []
-    plans, kept = inputs.embedding.plans(inputs.texts(), chunks)
-    return _sum_of(
-        plans, inputs.embedding.corpus.model, queries=len({*inputs.texts()}), chunks=len({*chunks}), kept=kept
-    )
+        collection, queries, judgements, client=client, k=k, variants=variants, arms=arms, by=by,
+        skip_unjudged=skip_unjudged, allow_missing=allow_missing, keep=keep,
+    )  # fmt: skip
+    return inputs.planned()
 
 
 def plan_documents(judged: JudgedCorpus, client: Any, model: str, arms: Iterable[str]) -> EvaluationPlan:
@@ -301,6 +293,26 @@ def _sum_of(
         cost_usd_upper=_cost(found.cost_usd_upper for found in plans),
         model=model,
     )
+
+
+def _check_cost(planned: EvaluationPlan, max_cost_usd: object) -> None:
+    """Refuse an evaluation that costs too much.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It does, or its price is not known, or the limit is none.
+    """
+    most = amount_of(max_cost_usd)
+    if not planned.requests:
+        return
+    if planned.cost_usd is None:
+        raise ValueError(f"max_cost_usd needs a price, and that of {planned.model!r} is not known")
+    if planned.cost_usd > most:
+        raise ValueError(
+            f"{planned.tokens:,} tokens would cost USD {planned.cost_usd:f}, which is more than "
+            f"max_cost_usd={max_cost_usd}: they were not sent"
+        )
 
 
 def _cost(costs: Iterable[Decimal | None]) -> Decimal | None:

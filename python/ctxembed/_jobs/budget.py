@@ -12,7 +12,7 @@ from ctxembed._models import get_model
 if TYPE_CHECKING:
     from ctxembed._results import Usage
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "amount_of"]
 
 
 class Budget:
@@ -33,7 +33,7 @@ class Budget:
 
     def __init__(self, model: str, most: object) -> None:
         self._price = get_model(model).usd_per_million_tokens
-        self._most = _amount(most)
+        self._most = None if most is None else amount_of(most)
         if self._most is not None and self._price is None:
             raise ValueError(
                 f"max_cost_usd needs a price, and that of {model!r} is not known: register the model with one"
@@ -71,9 +71,14 @@ class Budget:
             self._spent = add_costs(self._spent, cost)
 
 
-def _amount(most: object) -> Decimal | None:
-    if most is None:
-        return None
+def amount_of(most: object) -> Decimal:
+    """Return what may be spent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is not a finite number from 0.
+    """
     if isinstance(most, bool) or not isinstance(most, int | float | Decimal):
         raise TypeError(f"max_cost_usd must be a number or None, got {most!r:.100}")
     amount = most if isinstance(most, Decimal) else Decimal(str(most))

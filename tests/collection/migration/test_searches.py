@@ -16,7 +16,7 @@ from ctxembed import Collection
 from ctxembed._collection import rows as row_files
 from ctxembed._jobs import run as job_run
 
-from tests.collection.migrations import NEW, OLD, BothEmbedder, NewEmbedder, OldEmbedder, new_vectors
+from tests.collection.migration.samples import NEW, OLD, BothEmbedder, NewEmbedder, OldEmbedder, new_vectors
 from tests.collection.samples import DIMENSIONS, document
 from tests.collection.test_readers import start
 
@@ -60,7 +60,7 @@ def search_until_told(path):
 
 
 _PROCESS = (
-    "import sys; from tests.collection.test_migrate_searches import search_until_told; search_until_told(sys.argv[1])"
+    "import sys; from tests.collection.migration.test_searches import search_until_told; search_until_told(sys.argv[1])"
 )
 
 

@@ -6,7 +6,7 @@ import ctxembed
 import pytest
 from ctxembed import Client, Collection
 
-from tests.collection.migrations import NEW, OLD
+from tests.collection.migration.samples import NEW, OLD
 from tests.collection.samples import DIMENSIONS, document
 
 DOCUMENTS = [document(number, chunks=3) for number in range(30)]

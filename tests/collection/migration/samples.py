@@ -9,7 +9,7 @@ import numpy as np
 from ctxembed import Collection, Embeddings, Usage
 from ctxembed._collection.view import View
 
-from tests.collection.samples import DIMENSIONS, contents
+from tests.collection.samples import DIMENSIONS, contents, document
 
 OLD, NEW = "pplx-embed-context-v1-0.6b", "pplx-embed-context-v1-4b"
 """Models. Both can have the same dimensions, so only their spaces tell their vectors apart."""
@@ -105,3 +105,32 @@ def under_way(collection):
         return view.documents
     finally:
         view.close()
+
+
+DOCUMENTS = [document(number) for number in range(40)]
+LEFT = [one for one in DOCUMENTS if one.id != "doc-7"]
+QUERY = "document 5, version 0, chunk 0"
+
+
+def migrated(col, client=None, **options):
+    """Migrate to the new model with dimensions that both have."""
+    return col.migrate(NEW, client or NewEmbedder(), dimensions=DIMENSIONS, **options)
+
+
+class Stopping(NewEmbedder):
+    """Fails, or calls something, before a request."""
+
+    def __init__(self, requests, act):
+        super().__init__()
+        self._left = requests
+        self._act = act
+
+    def embed(self, documents, **options):
+        self._left -= 1
+        if self._left == 0:
+            self._act()
+        return super().embed(documents, **options)
+
+
+def fail():
+    raise RuntimeError("the power is gone")

@@ -1,24 +1,20 @@
-"""Kill a migration, or fail a system call of it, at each change of a file in turn. Run by ``test_migrate``.
+"""Kill a migration, or fail a system call of it, at each change of a file in turn. Run by ``test_interrupted``.
 
-``faults.c`` has to be preloaded, as for ``tests.collection.steps``. Each step migrates, ingests a document, and goes
+Each step migrates, ingests a document, and goes
 back, so all three are met at each of their changes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
-import signal
-import sys
-import traceback
-from pathlib import Path
 
 from ctxembed import Collection, CollectionError, IndexFileError
 from ctxembed._jobs import run as job_run
 
-from tests.collection.migrations import (
+from tests.collection.fault_steps import main, run_step
+from tests.collection.migration.samples import (
     DIMENSIONS,
     NEW,
     OLD,
@@ -30,7 +26,6 @@ from tests.collection.migrations import (
     spent,
 )
 from tests.collection.samples import contents, document, seal_often
-from tests.collection.steps import Faults
 
 FIRST = [document(number) for number in range(12)]
 LEFT = FIRST[1:]
@@ -119,68 +114,40 @@ def run_calls(path, log, progress, faults, mode, step):
         return faults.count()
 
 
-def run_step(faults, folder, mode, step, cost):
-    """Run one step in a child, and return an error or None."""
+def _run_step(faults, folder, mode, step):
     path, log, progress = folder / f"step-{step}.ctx", folder / f"log-{step}", folder / "progress"
     shutil.copytree(folder / "source.ctx", path)
     progress.write_text("0")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            (folder / "steps").write_text(str(run_calls(path, log, progress, faults, mode, step)))
-            code = 0
-        except BaseException:  # noqa: BLE001
-            (folder / "error").write_text(traceback.format_exc())
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    if not killed and status:
-        return (folder / "error").read_text()
-    try:
+
+    def call():
+        (folder / "steps").write_text(str(run_calls(path, log, progress, faults, mode, step)))
+
+    def check(_):
         finish(path, log, int(progress.read_text()))
         paid = [(model, *chunks) for model, chunks in map(json.loads, log.read_text().splitlines())]
         again = len(paid) - len(set(paid))
         assert again <= 2, f"{again} documents were paid for twice: a request has 2"
         tokens, _ = spent(path)
-        if again == 0 and cost is not None:
-            assert tokens == cost, f"the ledger says {tokens} tokens, not {cost}"
-        if cost is None:
+        if mode == "count":
             (folder / "cost").write_text(str(tokens))
-    except Exception:  # noqa: BLE001
-        return traceback.format_exc()
-    shutil.rmtree(path)
-    return None
+        cost = int((folder / "cost").read_text())
+        if again == 0:
+            assert tokens == cost, f"the ledger says {tokens} tokens, not {cost}"
+        shutil.rmtree(path)
+
+    return run_step(call, check)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=["kill", "torn", "no-space", "io-error", "disk-full"])
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--stride", type=int, default=1)
-    given = parser.parse_args()
+def _prepare(folder):
     seal_often()
     job_run._DOCUMENTS = 2
     from ctxembed._collection import store
 
     store._RESERVE = 0
-    with Collection.create(given.folder / "source.ctx", model=OLD, dimensions=DIMENSIONS) as collection:
+    with Collection.create(folder / "source.ctx", model=OLD, dimensions=DIMENSIONS) as collection:
         collection.ingest(FIRST, OldEmbedder())
         collection.delete(["doc-0"])
-    faults = Faults()
-    error = run_step(faults, given.folder, "count", 0, None)
-    assert error is None, error
-    cost = int((given.folder / "cost").read_text())
-    total = int((given.folder / "steps").read_text())
-    failed = {}
-    for step in range(given.first, total + 1, given.stride):
-        error = run_step(faults, given.folder, given.mode, step, cost)
-        if error is not None:
-            failed[step] = error
-    json.dump({"total": total, "failed": failed}, sys.stdout)
 
 
 if __name__ == "__main__":
-    main()
+    main(_prepare, _run_step)
