@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from decimal import Decimal
 
 import ctxembed as package
 import numpy as np
@@ -116,7 +117,7 @@ def test_nothing_is_sent_for_what_costs_more_than_it_may(ctxembed, fresh_server,
     assert paid_of(server) == 0
     assert ctxembed("eval", "corpus.ctx", "--data", "data", "--ingest", "--variant", "bits", **there).returncode == 0
     price = json.loads(ctxembed(*arguments, "--dry-run", **OFFLINE).stdout)["cost_usd"]
-    before, too_little = paid_of(server), f"{float(price) * 0.99:.12f}"
+    before, too_little = paid_of(server), f"{Decimal(price) * Decimal('0.99'):f}"
     refused = ctxembed(*arguments, "--max-cost", too_little, **there)
     assert refused.returncode == 1
     message = json.loads(refused.stderr)["message"]
