@@ -161,6 +161,30 @@ def test_an_error_at_any_change_of_a_file_is_named_and_the_same_collection_goes_
     assert found["failed"] == {}
 
 
+def test_a_file_that_could_not_be_deleted_is_not_forgotten_by_the_next_rewrite(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_files, "SEAL_BYTES", 12 * DIMENSIONS)
+    unlink = Path.unlink
+
+    def refused(path, missing_ok=False):
+        if path.name.startswith("tail-"):
+            raise OSError(5, "Input/output error", str(path))
+        unlink(path, missing_ok)
+
+    documents = [document(number) for number in range(30)]
+    with Collection.create(tmp_path / "a.ctx", dimensions=DIMENSIONS) as collection:
+        with monkeypatch.context() as failing:
+            failing.setattr(Path, "unlink", refused)
+            collection.ingest(documents, LocalEmbedder())
+        left = sorted((tmp_path / "a.ctx").glob("tail-*"))
+        assert len(left) > 1
+        collection.delete(["doc-3"])
+        collection.compact()
+    with Collection.open(tmp_path / "a.ctx") as collection:
+        assert len(list((tmp_path / "a.ctx").glob("tail-*"))) <= 1
+        assert contents(collection) == expected([one for one in documents if one.id != "doc-3"])
+        assert collection.verify() == []
+
+
 # --- a database or disk that is full ---
 
 

@@ -216,7 +216,9 @@ class VectorFiles:
                     connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (before.number,))  # noqa: S608
                 for segment in segments:
                     self._insert_segment(connection, generation.number, segment)
-                connection.execute("DELETE FROM retired_files")
+                # What is listed besides is of changes before, which could not delete it.
+                own = [(name,) for name in (*written, *raw)]
+                connection.executemany("DELETE FROM retired_files WHERE name = ?", own)
                 for name in (*old, tail.path.name):
                     self._retire(connection, name)
                 self._generation = generation.replace(connection, tail=tail.number + 1 + len(files))
