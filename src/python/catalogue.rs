@@ -1,4 +1,4 @@
-//! Rows of a catalogue: their checksums, and the bytes that a document's key hashes.
+//! Rows of a catalogue, and their checksums.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -14,12 +14,11 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(row_checksum, module)?)?;
     module.add_function(wrap_pyfunction!(document_rows, module)?)?;
     module.add_function(wrap_pyfunction!(chunk_rows, module)?)?;
-    module.add_function(wrap_pyfunction!(rows_checksum, module)?)?;
-    module.add_function(wrap_pyfunction!(sized_texts, module)?)
+    module.add_function(wrap_pyfunction!(rows_checksum, module)?)
 }
 
 /// Rows that one statement inserts, where there are so many: a statement for each row takes longer.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 32;
 /// Columns of the table of documents.
 const DOCUMENT_COLUMNS: usize = 11;
 /// Columns of the table of chunks.
@@ -27,6 +26,9 @@ const CHUNK_COLUMNS: usize = 7;
 
 /// Pairs of a number of rows, and a list of parameters for a statement that inserts so many.
 type Groups<'py> = Vec<(usize, Bound<'py, PyList>)>;
+
+/// Parameters of statements, and the positions of the columns that are NULL or empty in all rows and have none.
+type Insert<'py> = (Groups<'py>, Vec<usize>);
 
 /// A checksum of values, each with its type and length, so that different rows give different bytes.
 #[derive(Default)]
@@ -115,7 +117,7 @@ fn row_checksum(values: &Bound<'_, PyTuple>) -> PyResult<u32> {
 }
 
 /// Return the rows of the table of documents: pairs of a number of rows, and a list of parameters for a statement that
-/// inserts so many.
+/// inserts so many; and the positions of the columns that are NULL or empty in all rows, which have no parameters.
 ///
 /// `documents` are `NewDocument`s, `vectors` the bytes of the rows of all their chunks, `first` the number of the first.
 /// The columns are: number, id, key, details, source, metadata, first row, rows, checksum of the vectors, checksum,
@@ -127,11 +129,12 @@ fn document_rows<'py>(
     documents: &Bound<'py, PyList>,
     vectors: &Bound<'py, PyAny>,
     mut first: i64,
-) -> PyResult<Groups<'py>> {
+) -> PyResult<Insert<'py>> {
     let vectors = Rows::<u8>::extract("vectors", vectors)?;
     let (mut rest, width) = (vectors.values(), vectors.width());
     let mut columns = memory::vector(documents.len() * DOCUMENT_COLUMNS).map_err(memory_error)?;
     let mut checksum = RowChecksum::default();
+    let mut absent = Absent::new([DETAILS, SOURCE, METADATA, RECORD]);
     for document in documents.iter() {
         let number = document.getattr(intern!(py, "number"))?;
         let name = document.getattr(intern!(py, "id"))?;
@@ -152,6 +155,9 @@ fn document_rows<'py>(
         for value in [first, count, i64::from(vectors_checksum)] {
             checksum.int(value);
         }
+        for (column, value) in [(DETAILS, &details), (SOURCE, &source), (METADATA, &metadata), (RECORD, &record)] {
+            absent.see(column, value)?;
+        }
         columns.extend([number, name]);
         for value in [key, details, source, metadata] {
             columns.push(bound_fast(value)?);
@@ -162,21 +168,69 @@ fn document_rows<'py>(
         columns.push(bound_fast(record)?);
         first += count;
     }
-    grouped(py, &columns, DOCUMENT_COLUMNS)
+    grouped(py, columns, DOCUMENT_COLUMNS, absent.0)
 }
 
-/// Divide the columns of all rows into the parameters of statements.
-fn grouped<'py>(py: Python<'py>, columns: &[Bound<'py, PyAny>], width: usize) -> PyResult<Groups<'py>> {
-    let (together, single) = columns.split_at(columns.len() / (TOGETHER * width) * (TOGETHER * width));
+/// Positions of the columns that may be NULL, or empty bytes.
+const DETAILS: usize = 3;
+const SOURCE: usize = 4;
+const METADATA: usize = 5;
+const RECORD: usize = 10;
+const TEXT: usize = 3;
+const START: usize = 4;
+const STOP: usize = 5;
+
+/// The columns that are NULL or empty in all rows so far.
+struct Absent(Vec<usize>);
+
+impl Absent {
+    fn new(columns: impl Into<Vec<usize>>) -> Self {
+        Self(columns.into())
+    }
+
+    /// Take the value of a column in the next row: None, or a text or bytes.
+    fn see(&mut self, column: usize, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.0.contains(&column) {
+            let absent = if column == DETAILS { value.len()? == 0 } else { value.is_none() };
+            if !absent {
+                self.0.retain(|other| *other != column);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Divide the columns of all rows into the parameters of statements. `absent` columns are left out.
+fn grouped<'py>(
+    py: Python<'py>,
+    columns: Vec<Bound<'py, PyAny>>,
+    mut width: usize,
+    absent: Vec<usize>,
+) -> PyResult<Insert<'py>> {
+    let mut columns = columns;
+    if !absent.is_empty() {
+        let mut place = 0;
+        columns.retain(|_| {
+            let column = place;
+            place = if place + 1 == width { 0 } else { place + 1 };
+            !absent.contains(&column)
+        });
+        width -= absent.len();
+    }
+    let rows_together = columns.len() / (TOGETHER * width) * TOGETHER;
+    let single = columns.len() / width - rows_together;
+    let mut columns = columns.into_iter();
     let mut groups = vec![];
-    for (count, columns) in [(TOGETHER, together), (1, single)] {
+    for (count, statements) in [(TOGETHER, rows_together / TOGETHER), (1, single)] {
         let rows = PyList::empty(py);
-        for row in columns.chunks(count * width) {
+        for _ in 0..statements {
+            // Moved into the tuple, since counting references takes as long as the rest.
+            let row: Vec<_> = columns.by_ref().take(count * width).collect();
             rows.append(PyTuple::new(py, row)?)?;
         }
         groups.push((count, rows));
     }
-    Ok(groups)
+    Ok((groups, absent))
 }
 
 /// A value in a form that Python's sqlite3 binds without a search for an adapter.
@@ -202,9 +256,10 @@ fn chunk_rows<'py>(
     documents: &Bound<'py, PyList>,
     mut row: i64,
     keep_text: bool,
-) -> PyResult<Groups<'py>> {
+) -> PyResult<Insert<'py>> {
     let mut columns = memory::vector(documents.len() * CHUNK_COLUMNS).map_err(memory_error)?;
     let mut checksum = RowChecksum::default();
+    let mut absent = Absent::new(if keep_text { vec![START, STOP] } else { vec![TEXT, START, STOP] });
     let (no_text, no_span) = (0_i64.into_pyobject(py)?.into_any(), (-1_i64).into_pyobject(py)?.into_any());
     for document in documents.iter() {
         let number = document.getattr(intern!(py, "number"))?;
@@ -226,6 +281,7 @@ fn chunk_rows<'py>(
                 columns.push(no_text.clone());
             }
             if let Some(spans) = &spans {
+                absent.0.retain(|column| *column == TEXT);
                 let (start, stop): (i64, i64) = spans.get_item(chunk)?.extract()?;
                 for value in [start, stop] {
                     checksum.int(value);
@@ -241,26 +297,11 @@ fn chunk_rows<'py>(
             row += 1;
         }
     }
-    grouped(py, &columns, CHUNK_COLUMNS)
+    grouped(py, columns, CHUNK_COLUMNS, absent.0)
 }
 
 /// Return the CRC-32 of rows of bytes.
 #[pyfunction]
 fn rows_checksum(rows: &Bound<'_, PyAny>) -> PyResult<u32> {
     Ok(crc32fast::hash(Rows::<u8>::extract("rows", rows)?.values()))
-}
-
-/// Return the number of texts and each text in UTF-8 behind its length; numbers have 8 bytes, least first.
-#[pyfunction]
-fn sized_texts<'py>(py: Python<'py>, texts: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyBytes>> {
-    let mut bytes = memory::vector(8 + texts.len() * 8).map_err(memory_error)?;
-    bytes.extend_from_slice(&(texts.len() as u64).to_le_bytes());
-    for text in texts.iter() {
-        let text = text.cast_into::<PyString>()?;
-        let text = text.to_str()?.as_bytes();
-        bytes.try_reserve(8 + text.len()).map_err(|error| memory_error(error.into()))?;
-        bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(text);
-    }
-    Ok(PyBytes::new(py, &bytes))
 }

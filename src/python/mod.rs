@@ -16,7 +16,9 @@ mod convert;
 mod errors;
 mod export;
 mod hits;
+mod keys;
 mod packing;
+mod records;
 mod scalars;
 mod search;
 mod tokens;
@@ -41,6 +43,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     classes::register(module)?;
     catalogue::register(module)?;
     hits::register(module)?;
+    keys::register(module)?;
+    records::register(module)?;
     codec::register(module)?;
     search::register(module)?;
     packing::register(module)?;

@@ -35,10 +35,15 @@ def last_line(run):
 @pytest.fixture
 def parsed(monkeypatch):
     """The records that are parsed, by their line. The commands run in this process."""
-    import ctxembed._jobs.reading.json_lines as reading
+    from ctxembed._jobs.reading.records import Records
 
-    found, loads = [], reading._loads
-    monkeypatch.setattr(reading, "_loads", lambda line: found.append(line) or loads(line))
+    found, read_plain = [], Records.read_plain
+
+    def recorded(self, line, place, digest):
+        found.append(line)
+        return read_plain(self, line, place, digest)
+
+    monkeypatch.setattr(Records, "read_plain", recorded)
     return found
 
 

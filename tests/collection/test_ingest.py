@@ -291,6 +291,19 @@ def test_nothing_is_pruned_for_an_input_that_was_not_read_to_its_end(collection,
     assert len(collection) == 10
 
 
+def test_documents_of_one_commit_may_differ_in_what_they_have(collection, local):
+    """Columns that are NULL in all rows of a commit are written in another way than those that are in some."""
+    fields = [{}, {"metadata": {"a": 1}}, {"source": "x"}, {"spans": [(0, 1)]}]
+    given = [
+        [Document(f"{number}-{place}", [f"{number} {place}"], **own) for place, own in enumerate(documents)]
+        for number, documents in enumerate([fields, fields[:1] * 20, fields[1:2] * 9, fields[2:3], fields[3:] * 10])
+    ]
+    for documents in given:
+        assert collection.ingest(documents, local).added == len(documents)
+    assert list(collection.documents()) == [document for documents in given for document in documents]
+    assert collection.verify() == []
+
+
 # --- sources ---
 
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ctxembed import _core
 from ctxembed._jobs.reading import InputDocument, ReadOptions, Rejected, files, json_lines, open_inputs
 from ctxembed._jobs.reading.json_lines import ArrayError, array_elements
 from ctxembed._jobs.reading.records import Records
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.jobs.conftest import documents, read, rejected
+from tests.samples import SHARED
 
 RECORD = {"id": "a", "chunks": ["one", "two"], "year": 2020, "tags": ["x", {"y": None}], "source": "https://a"}
 
@@ -99,6 +101,83 @@ def test_a_line_that_is_not_a_document_is_rejected_alone(write, line, words):
     assert second.place == "a.jsonl, line 2"
     with pytest.raises(ValueError, match=words):
         raise ValueError(second.reason)
+
+
+# --- plain records ---
+
+READER = _core.RecordReader("id", "chunks", "text")
+JSON_FILES = sorted((SHARED / "jsontestsuite").rglob("*.json"))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.floats() | st.text(),
+    lambda value: st.lists(value) | st.dictionaries(st.text(), value),
+    max_leaves=8,
+)
+
+
+def expected_of(record):
+    others = {key: value for key, value in record.items() if key not in ("id", "chunks", "source")}
+    return str(record["id"]), record["chunks"], others or None, record.get("source")
+
+
+def same_types(a, b):
+    """Return whether values are equal with the types of all their parts: True equals 1 in Python."""
+    return repr(a) == repr(b)
+
+
+@given(
+    st.integers(-(1 << 70), 1 << 70) | st.text(),
+    st.lists(st.text(), max_size=3),
+    st.dictionaries(st.text() | st.sampled_from(["source", "text", "id"]), VALUES, max_size=4),
+    st.booleans(),
+)
+def test_the_core_reads_a_record_as_python_does_or_leaves_it(name, chunks, others, ascii_only):
+    record = {"id": name, "chunks": chunks, **others}
+    line = json.dumps(record, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    found = READER.read(line)
+    if found is not None:
+        assert same_types(found, expected_of(json.loads(line)))
+        assert found[0]
+        assert found[1]
+        assert "" not in found[1]
+        assert "text" not in others
+
+
+@pytest.mark.parametrize("path", JSON_FILES, ids=lambda path: path.name)
+def test_the_core_takes_no_value_that_python_refuses(path):
+    line = b'{"id": "a", "chunks": ["b"], "value": ' + path.read_bytes() + b"}"
+    found = READER.read(line)
+    if path.name.startswith("n_"):
+        assert found is None
+    if found is not None:
+        assert same_types(found[2], {"value": json.loads(path.read_bytes())})
+
+
+def test_the_core_reads_records_of_metadata():
+    record = {"id": 7, "chunks": ["ä\n", "b"], "source": "s", "a": [1, None, {"b": [True, "\u1234"]}], "c": -3}
+    assert READER.read(json.dumps(record).encode() + b"\r\n") == expected_of(record)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\n",
+        b'\xef\xbb\xbf{"id": "a", "chunks": ["b"]}',
+        b'{"id": "", "chunks": ["b"]}',
+        b'{"id": "a", "chunks": []}',
+        b'{"id": "a", "chunks": [""]}',
+        b'{"id": "a", "chunks": ["b"], "id": "c"}',
+        b'{"id": "a", "chunks": ["b"], "chunks": ["c"]}',
+        b'{"id": "a", "chunks": ["b"], "text": "c"}',
+        b'{"id": "a", "chunks": ["b"], "source": null}',
+        b'{"id": "a", "chunks": ["b"], "number": 1.5}',
+        b'{"id": "a", "chunks": ["b"], "number": 123456789012345678901}',
+        b'{"id": "a", "chunks": ["b"], "c": "\\ud800"}',
+        b'{"id": "a", "chunks": ["b"]} {}',
+    ],
+)
+def test_what_is_no_plain_record_is_left_to_python(line):
+    assert READER.read(line) is None
 
 
 def test_a_rejected_record_has_its_id(write):

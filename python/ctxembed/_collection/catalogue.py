@@ -239,9 +239,9 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.
 
 
 _INSERTS: Final = {
-    "documents": ("INSERT INTO documents", "(?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, nullif(?, 0))"),
-    "chunks": ("INSERT INTO chunks", "(?, ?, ?, nullif(?, 0), nullif(?, -1), nullif(?, -1), ?)"),
-    "keys": ("INSERT OR IGNORE INTO keys", "(?, ?)"),
+    "documents": ("INSERT INTO documents", "?|?|?|?|nullif(?, 0)|nullif(?, 0)|?|?|?|?|nullif(?, 0)"),
+    "chunks": ("INSERT INTO chunks", "?|?|?|nullif(?, 0)|nullif(?, -1)|nullif(?, -1)|?"),
+    "keys": ("INSERT OR IGNORE INTO keys", "?|?"),
 }
 """Statements without their values, and the values of a row as ``document_rows`` and ``chunk_rows`` give them."""
 
@@ -249,13 +249,19 @@ _ROWS_OF_STATEMENT: Final = 32
 
 
 @cache
-def _insert(table: str, count: int) -> str:
-    start, row = _INSERTS[table]
-    return f"{start} VALUES {', '.join([row] * count)}"
+def _insert(table: str, count: int, absent: tuple[int, ...]) -> str:
+    start, values = _INSERTS[table]
+    absent_value = {("documents", 3): "x''"}  # the details, which are empty bytes where there are none
+    parts = enumerate(values.split("|"))
+    row = ", ".join(absent_value.get((table, place), "NULL") if place in absent else value for place, value in parts)
+    return f"{start} VALUES {', '.join([f'({row})'] * count)}"
 
 
 def insert_rows(
-    connection: sqlite3.Connection, table: str, groups: Iterable[tuple[int, Iterable[Sequence[Any]]]]
+    connection: sqlite3.Connection,
+    table: str,
+    groups: Iterable[tuple[int, Iterable[Sequence[Any]]]],
+    absent: Iterable[int] = (),
 ) -> None:
     """Insert many rows.
 
@@ -268,9 +274,11 @@ def insert_rows(
     groups : iterable of (int, iterable of sequences)
         A number of rows, and the parameters of statements that insert so many: a statement a row takes longer. There
         are no None and no bytes among them, of which Python's sqlite3 binds each only after a search for an adapter.
+    absent : iterable of int
+        Positions of columns that are NULL or empty in all rows and have no parameters.
     """
     for count, rows in groups:
-        connection.executemany(_insert(table, count), rows)
+        connection.executemany(_insert(table, count, tuple(absent)), rows)
 
 
 def in_statements(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[int, list[list[Any]]]]:

@@ -81,8 +81,11 @@ class Keys:
 
     def add(self, documents: Iterable[NewDocument]) -> None:
         """Add documents that were stored."""
+        numbers = self._numbers
         for document in documents:
-            self._add(document.key[:_PREFIX], document.number)
+            prefix, number = document.key[:_PREFIX], document.number
+            if numbers.setdefault(prefix, number) != number:
+                self._copies.append((prefix, number))
 
     def candidates(self, keys: Sequence[bytes]) -> list[int]:
         """Return the numbers of the documents that may have one of these keys."""

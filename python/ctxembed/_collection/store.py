@@ -194,7 +194,7 @@ class Store(VectorFiles):
     def commit(
         self,
         documents: Sequence[NewDocument],
-        vectors: Sequence[NDArray[Any]],
+        vectors: NDArray[Any] | Sequence[NDArray[Any]],
         *,
         usage: Usage,
         space: str | None,
@@ -229,9 +229,19 @@ class Store(VectorFiles):
             if tail.size >= row_files.SEAL_BYTES:
                 self.seal()
 
-    def _together(self, documents: Sequence[NewDocument], vectors: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def _together(
+        self, documents: Sequence[NewDocument], vectors: NDArray[Any] | Sequence[NDArray[Any]]
+    ) -> NDArray[Any]:
         """Return the rows of all documents as one contiguous matrix, and check them."""
         width, dtype = self.layout.width, np.dtype(self.layout.dtype)
+        if isinstance(vectors, np.ndarray):
+            shape = (sum([len(document.chunks) for document in documents]), width)
+            if vectors.shape != shape or vectors.dtype != dtype:
+                raise ValueError(
+                    f"the vectors of {len(documents)} documents must be {dtype} of shape {shape}, got {vectors.dtype} "
+                    f"of shape {vectors.shape}"
+                )
+            return np.ascontiguousarray(vectors)
         for document, rows in zip(documents, vectors, strict=True):
             if rows.shape != (len(document.chunks), width) or rows.dtype != dtype:
                 raise ValueError(
@@ -259,8 +269,8 @@ class Store(VectorFiles):
         if removed:
             self._remove(connection, removed)
         new = list(documents)
-        insert_rows(connection, "documents", _core.document_rows(new, vectors.view(np.uint8), first))
-        insert_rows(connection, "chunks", _core.chunk_rows(new, first, keep_text=self.keeps_text))
+        insert_rows(connection, "documents", *_core.document_rows(new, vectors.view(np.uint8), first))
+        insert_rows(connection, "chunks", *_core.chunk_rows(new, first, keep_text=self.keeps_text))
         if self._finder.has_failures:
             connection.executemany("DELETE FROM failures WHERE id = ?", ((document.id,) for document in documents))
         self._add_fields(connection, documents)

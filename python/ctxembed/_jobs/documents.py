@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ctxembed._documents import Document
@@ -14,7 +15,14 @@ from ctxembed._jobs.store import NewDocument
 if TYPE_CHECKING:
     from ctxembed._planning.document_key import DocumentKeys
 
-__all__ = ["InvalidDocumentError", "UnchangedDocument", "check_document", "document_of"]
+__all__ = [
+    "InputBatch",
+    "InputDocument",
+    "InvalidDocumentError",
+    "UnchangedDocument",
+    "check_document",
+    "document_of",
+]
 
 _KEYS: Final = ("id", "chunks", "metadata", "spans", "source")
 _RESERVED: Final = ("id", "source")
@@ -69,7 +77,56 @@ class UnchangedDocument:
         return self._file if self._line is None else f"{self._file}, line {self._line}"
 
 
-def document_of(value: object) -> Document:
+@dataclass(slots=True)
+class InputDocument:
+    """A document of the input.
+
+    Attributes
+    ----------
+    id : str
+        Its id. Nothing here checks that it is unique.
+    chunks : list of str
+        Its chunks, as the record has them or as the text was cut.
+    metadata : dict or None
+        The other fields of the record, as JSON values.
+    spans : list of (int, int), or None
+        Start and end of each chunk in the text that was cut.
+    source : str or None
+        The path of a file that is one document, or the field ``source`` of a record.
+    place : str
+        Where it was read, for messages: the file, and the line or row in it.
+    record : bytes or None
+        Digest of what it was read from, and of how it was read.
+    has_valid_texts : bool
+        Whether id, chunks and source are known to be valid, and the chunks a list that nobody else has.
+    """
+
+    id: str
+    chunks: list[str]
+    metadata: dict[str, Any] | None = None
+    spans: list[tuple[int, int]] | None = None
+    source: str | None = None
+    place: str = ""
+    record: bytes | None = None
+    has_valid_texts: bool = field(default=False, repr=False, compare=False)
+
+
+class InputBatch(list[InputDocument]):
+    """Documents that follow each other in the input."""
+
+    at = 0
+    """Position of the one that was taken last."""
+
+    @property
+    def place(self) -> str:
+        """Where that one was read."""
+        return self[self.at].place
+
+
+_DOCUMENTS: Final = (Document, InputDocument)
+
+
+def document_of(value: object) -> Document | InputDocument:
     """Return what a caller gave as a :class:`Document`: that, a mapping with its fields, or a pair (id, chunks).
 
     Raises
@@ -77,7 +134,7 @@ def document_of(value: object) -> Document:
     TypeError
         It is none of these.
     """
-    if isinstance(value, Document):
+    if isinstance(value, _DOCUMENTS):
         return value
     if isinstance(value, Mapping):
         unknown = [key for key in value if key not in _KEYS]
@@ -92,12 +149,14 @@ def document_of(value: object) -> Document:
     raise TypeError(f"a document must be a Document, a dict or a pair (id, chunks), got {value!r:.100}")
 
 
-def check_document(document: Document, number: int, keys: DocumentKeys, types: Mapping[str, str]) -> NewDocument:
+def check_document(
+    document: Document | InputDocument, number: int, keys: DocumentKeys, types: Mapping[str, str]
+) -> NewDocument:
     """Check a document, and return it in the form in which it is stored.
 
     Parameters
     ----------
-    document : Document
+    document : Document or InputDocument
         The document.
     number : int
         Its number.
@@ -111,6 +170,15 @@ def check_document(document: Document, number: int, keys: DocumentKeys, types: M
     InvalidDocumentError
         It cannot be stored.
     """
+    place: str | None = None
+    record: bytes | None = None
+    if type(document) is InputDocument:
+        place, record = document.place, document.record
+        if document.has_valid_texts and document.metadata is None and document.source is None:
+            chunks = document.chunks
+            return NewDocument(
+                number, document.id, keys.key(chunks), b"", chunks, None, (), None, None, None, place, record
+            )
     name = _id(document.id)
     try:
         chunks = _chunks(document.chunks)
@@ -124,7 +192,7 @@ def check_document(document: Document, number: int, keys: DocumentKeys, types: M
         details = b""
     else:
         details = hashlib.blake2b(_ASCII.encode([metadata, source, spans]).encode(), digest_size=16).digest()
-    return NewDocument(number, name, key, details, chunks, metadata, fields, spans, source)
+    return NewDocument(number, name, key, details, chunks, metadata, fields, spans, source, None, place, record)
 
 
 def _id(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +36,7 @@ class DocumentKeys:
         An argument is not what it should be, or the model is not known.
     """
 
-    __slots__ = ("_start",)
+    __slots__ = ("_hasher",)
 
     def __init__(
         self,
@@ -51,23 +50,18 @@ class DocumentKeys:
             raise ValueError(f"input_type must be 'document' or 'query', got {input_type!r}")
         role = input_type if known.input_types else ""  # else documents and queries are embedded alike
         expected = check_dimensions(known, dimensions, encoding_format)
-        start = hashlib.sha256(_VERSION)
-        for text in (known.name, known.digest or "", encoding_format, role):
-            start.update(_sized(text.encode()))
-        start.update(_number(expected))
-        self._start = start
+        texts = (known.name, known.digest or "", encoding_format, role)
+        start = b"".join(_sized(text.encode()) for text in texts)
+        self._hasher = _core.DocumentHasher(_VERSION + start + _number(expected))
 
     def key(self, chunks: Iterable[str]) -> bytes:
         """Return the key of one document, 32 bytes. Raises as :func:`document_key` does."""
         texts = chunks if type(chunks) is list else _texts(chunks)
         try:
-            content = _core.sized_texts(texts)
+            return self._hasher.key(texts)
         except (TypeError, UnicodeEncodeError):
             _refuse(texts)
             raise
-        digest = self._start.copy()
-        digest.update(content)
-        return digest.digest()
 
 
 def _texts(chunks: object) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ctxembed._documents import Document
+from ctxembed._jobs.documents import InputDocument
 from ctxembed._planning.chunking import Chunking, check_chunking, chunk_spans
 
 if TYPE_CHECKING:
@@ -16,32 +16,6 @@ if TYPE_CHECKING:
     from ctxembed._planning.prepare import CountsTokens
 
 __all__ = ["InputDocument", "ReadOptions", "Rejected"]
-
-
-@dataclass(frozen=True, slots=True)
-class InputDocument(Document):
-    """A document of the input.
-
-    Attributes
-    ----------
-    id : str
-        Its id. Nothing here checks that it is unique.
-    chunks : list of str
-        Its chunks, as the record has them or as the text was cut.
-    metadata : dict or None
-        The other fields of the record, as JSON values.
-    spans : list of (int, int), or None
-        Start and end of each chunk in the text that was cut.
-    source : str or None
-        The path of a file that is one document, or the field ``source`` of a record.
-    place : str
-        Where it was read, for messages: the file, and the line or row in it.
-    record : bytes or None
-        Digest of what it was read from, and of how it was read.
-    """
-
-    place: str = ""
-    record: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

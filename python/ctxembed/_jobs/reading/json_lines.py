@@ -39,15 +39,21 @@ def read_json_lines(
 
     A line is at most 64 MiB. A file that is one JSON array, or UTF-16, is rejected as a whole.
     """
-    readline, document = stream.readline, records.read
-    number, begun = 0, False
+    readline, look_up, read_plain = stream.readline, known.look_up, records.read_plain
+    number, begun, start = 0, False, f"{name}, line "
     while line := readline(MAX_RECORD + 1):
         number += 1
         read.total += len(line)
-        digest, stored = known.look_up(line)
+        digest, stored = look_up(line)
         if stored is not None:
             begun = True
             yield UnchangedDocument(*stored, name, number)
+            continue
+        place = f"{start}{number}"
+        plain = read_plain(line, place, digest)
+        if plain is not None:
+            begun = True
+            yield plain
             continue
         try:
             record = _loads(line)
@@ -60,18 +66,17 @@ def read_json_lines(
                 yield Rejected(name, f"this is one JSON array; {_CONVERTED}")
                 return
             if len(line) > MAX_RECORD:
-                yield Rejected(f"{name}, line {number}", f"longer than {shown_size(MAX_RECORD)}: not a document")
+                yield Rejected(place, f"longer than {shown_size(MAX_RECORD)}: not a document")
                 while not line.endswith(b"\n") and (line := readline(_PIECE)):
                     read.total += len(line)
             elif content:
-                yield Rejected(f"{name}, line {number}", _reason(error, line))
+                yield Rejected(place, _reason(error, line))
             begun = begun or bool(content)
         else:
-            place = f"{name}, line {number}"
             if type(record) is list:
                 yield Rejected(place, f"this is a JSON array; {_CONVERTED}")
             else:
-                yield document(record, place, surrogates=b"\\u" in line, digest=digest)
+                yield records.read(record, place, surrogates=b"\\u" in line, digest=digest)
             begun = True
 
 

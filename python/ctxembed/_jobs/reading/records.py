@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from ctxembed import _core
 from ctxembed._jobs.reading.documents import InputDocument, Rejected
 
 if TYPE_CHECKING:
@@ -30,9 +31,28 @@ class Records:
         self._options = options
         self._id, self._chunks, self._text = options.id_field, options.chunks_field, options.text_field
         self._fields = options.metadata_fields
+        self._plain = _core.RecordReader(self._id, self._chunks, self._text)
         self._expected = (
             f'expected {{"{self._id}": ..., "{self._chunks}": [...]}}, or "{self._text}" in place of chunks'
         )
+
+    def read_plain(self, line: bytes, place: str, digest: bytes | None) -> InputDocument | None:
+        """Return the document of a line of JSON Lines; None where :meth:`read` is needed, or says what is wrong.
+
+        Parameters
+        ----------
+        line : bytes
+            The line.
+        place, digest
+            As in :meth:`read`.
+        """
+        found = self._plain.read(line)
+        if found is None:
+            return None
+        name, chunks, metadata, source = found
+        if metadata is not None and self._fields is not None:
+            metadata = {field: metadata[field] for field in self._fields if field in metadata} or None
+        return InputDocument(name, chunks, metadata, None, source, place, digest, True)
 
     def read(
         self, record: Any, place: str, *, surrogates: bool, digest: bytes | None = None
