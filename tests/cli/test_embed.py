@@ -173,6 +173,7 @@ def test_a_repeated_id_is_named_with_its_place(ctxembed, tmp_path):
     write_documents(tmp_path / "docs.jsonl", [*DOCUMENTS, DOCUMENTS[0]])
     done = ctxembed("embed", "docs.jsonl", "corpus.ctx")
     assert (done.returncode, "docs.jsonl, line 4: the id 'heron' came twice" in done.stderr) == (1, True)
+    assert len(ids_of(tmp_path / "corpus.ctx")) == 3  # what came before is stored, also of the same piece of the input
 
 
 def test_a_wrong_key_is_reported_without_showing_it(ctxembed, lines, collection, fresh_server):

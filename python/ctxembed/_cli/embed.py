@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from ctxembed._client import Client
     from ctxembed._documents import IngestProgress, IngestReport
     from ctxembed._jobs.display import Display
-    from ctxembed._jobs.documents import UnchangedDocument
     from ctxembed._jobs.ingest import IngestOptions
-    from ctxembed._jobs.reading import InputDocument, Inputs, ReadOptions
+    from ctxembed._jobs.reading import Inputs, ReadOptions
     from ctxembed._models import EncodingFormat
     from ctxembed._results import Usage
     from ctxembed.backends import LocalEmbedder
@@ -98,8 +97,9 @@ def _open_inputs(settings: Settings) -> Inputs:
     return open_inputs(names or settings.inputs, settings.reading, stdin)
 
 
-def _documents(inputs: Inputs, collection: Path) -> Iterator[InputDocument | UnchangedDocument | InvalidDocumentError]:
-    for item in inputs:
+def _documents(inputs: Inputs, collection: Path) -> Iterator[Any]:
+    """Yield what the job takes for each item of the inputs."""
+    for item in inputs.batches():
         if not isinstance(item, Rejected):
             yield item
         elif not is_rejects_file(item.place, collection):
@@ -165,7 +165,8 @@ class _Job:
         # Documents wait in the thousands and form no cycles. Looking for these as often as by default takes a tenth of
         # the time.
         gc.set_threshold(_OBJECTS)
-        self._inputs.skip_known(collection._writing().find_record)  # noqa: SLF001
+        find_record = collection._writing().find_record  # noqa: SLF001
+        self._inputs.skip_known(find_record, any_known=len(collection) > 0)
         try:
             with handled_signals(self._control, _SIGNALS, self._on_signal):
                 return collection._ingest(  # noqa: SLF001

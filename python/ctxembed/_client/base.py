@@ -285,7 +285,7 @@ class BaseClient:
         progress: bool | Callable[[Progress], object] | None,
         flush_after: float | None,
         steady: bool = False,
-        key_of: Callable[[int], bytes] | None = None,
+        key_of: Callable[[int, list[str]], bytes] | None = None,
     ) -> tuple[StreamState, Callable[[], object]]:
         """Check the arguments of a stream; return its state, and a callable that ends its progress bar."""
         self._check_open()
@@ -311,13 +311,13 @@ class BaseClient:
         return state, stack.close
 
     def _key_of(
-        self, model: str, dimensions: int | None, encoding_format: Any, known: Callable[[int], bytes] | None
+        self, model: str, dimensions: int | None, encoding_format: Any, known: Callable[[int, list[str]], bytes] | None
     ) -> Callable[[int, list[str]], bytes] | None:
         """Return the key of a document by its position and chunks; None without a journal, which needs none."""
         if self._state.journal is None:
             return None
         if known is not None:
-            return lambda position, _: known(position)
+            return known
         keys = DocumentKeys(model, dimensions, encoding_format)
         return lambda _, chunks: keys.key(chunks)
 

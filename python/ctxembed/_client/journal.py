@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,7 +20,6 @@ import numpy as np
 from ctxembed._client.batches import attach_partial, batches_of
 from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.prepare import pack_documents
-from ctxembed._results import document_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +30,17 @@ if TYPE_CHECKING:
     from ctxembed._client.endpoint import RequestTemplate
     from ctxembed._planning.limits import Limits
     from ctxembed._planning.prepare import PreparedDocuments
-    from ctxembed._results import Usage
+    from ctxembed._results import Embeddings, Usage
 
-__all__ = ["ClientJournal", "Journal", "JournalWriter", "ResponseRows", "plan_missing", "run_in_thread"]
+__all__ = [
+    "ClientJournal",
+    "Journal",
+    "JournalWriter",
+    "ResponseJournal",
+    "ResponseRows",
+    "plan_missing",
+    "run_in_thread",
+]
 
 _T = TypeVar("_T")
 
@@ -56,6 +63,21 @@ class ResponseRows(dict[bytes, "NDArray[Any]"]):
     """The rows of one response by key, with the space of its vectors."""
 
     space: str | None = None
+
+    @classmethod
+    def of(cls, keys: list[bytes], found: Embeddings) -> Self:
+        """Return the rows of documents that have these keys."""
+        rows = cls(zip(keys, found, strict=True))
+        rows.space = found.space
+        return rows
+
+
+class ResponseJournal:
+    """A journal that takes a response in one piece, in place of ``put``."""
+
+    def put_response(self, keys: list[bytes], found: Embeddings, usage: Usage, /) -> object:
+        """Store the rows of one response, whose documents have these keys."""
+        raise NotImplementedError
 
 
 class _Shared:
@@ -136,10 +158,16 @@ class ClientJournal:
                 known[key] = rows
         return known
 
-    def put(self, rows: dict[bytes, NDArray[Any]], usage: Usage) -> None:
+    def put(self, keys: list[bytes], found: Embeddings, usage: Usage) -> None:
         """Store the rows of one response."""
+        journal = self._shared.journal
+        if isinstance(journal, ResponseJournal):
+            with self._shared.lock:
+                journal.put_response(keys, found, usage)
+            return
+        rows = ResponseRows.of(keys, found)
         with self._shared.lock:
-            self._shared.journal.put(rows, usage)
+            journal.put(rows, usage)
 
 
 class JournalWriter:
@@ -164,14 +192,13 @@ class JournalWriter:
             self._limiter = anyio.CapacityLimiter(1)  # more threads would only wait for the journal's lock
         matrix = found.vectors.view()
         matrix.flags.writeable = False  # and so are its slices
-        rows = ResponseRows(zip(keys, document_rows(matrix, found.offsets), strict=True))
-        rows.space = found.space
+        stored = replace(found, vectors=matrix)
         error: BaseException | None = None
 
         def put() -> None:
             nonlocal error
             try:
-                self._journal.put(rows, outcome.usage)
+                self._journal.put(keys, stored, outcome.usage)
             except BaseException as raised:  # noqa: BLE001  # ends the call, in the event loop's thread
                 error = raised
 

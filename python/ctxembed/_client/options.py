@@ -20,6 +20,7 @@ from ctxembed._client._http.environment import Proxy, ProxyFault, is_host, load_
 from ctxembed._client._http.redaction import REDACTED
 from ctxembed._client._http.transport import Timeouts
 from ctxembed._client._policy.retry import DEFAULT_MAX_WAIT
+from ctxembed._client.journal import ResponseJournal
 from ctxembed._models import as_int
 from ctxembed._planning.limits import Limits
 
@@ -414,6 +415,8 @@ def check_journal(value: object) -> Any:
     """Return an object with the callables ``get`` and ``put``, or None."""
     if value is None:
         return None
+    if isinstance(value, ResponseJournal):  # one of ours
+        return value
     missing = [name for name in ("get", "put") if not callable(getattr(value, name, None))]
     if missing:
         raise TypeError(f"journal must have get() and put(), got {type(value).__name__} without {missing[0]}()")

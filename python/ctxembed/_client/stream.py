@@ -201,7 +201,7 @@ class StreamState:
         """Take the next document of the source."""
         try:
             # A generator is read here, in the thread of its source.
-            chunks = _chunks_of(document, self._read)
+            chunks = document if self._is_checked else _chunks_of(document, self._read)
         except Exception as error:  # noqa: BLE001  # handled as an error of the source
             self.exhaust(error)
             return
@@ -220,16 +220,13 @@ class StreamState:
         read, monotonic = self._read, self._clock.monotonic
         until = monotonic() + _READ_FOR
         try:
-            while not (self._exhausted or self._counts_now):
-                document = next(source)
-                if not self._is_checked:
-                    self.feed(document)
-                else:
-                    self._uncounted_size += sum(map(len, document))
-                    self._uncounted.append(document)
-                    self._read += 1
-                if monotonic() >= until:
-                    break
+            if self._is_checked:
+                self._take_checked(source, monotonic, until)
+            else:
+                while not (self._exhausted or self.counts_now):
+                    self.feed(next(source))
+                    if monotonic() >= until:
+                        break
         except StopIteration:
             self.exhaust()
         except Exception as error:  # noqa: BLE001  # raised when all requests in flight have ended
@@ -238,6 +235,17 @@ class StreamState:
             self._held += _Size(self._read - read)
             if self._waiting_since is None:
                 self._waiting_since = monotonic()
+
+    def _take_checked(self, source: Iterator[list[str]], monotonic: Callable[[], float], until: float) -> None:
+        """Take documents that need no check until enough are read to be counted, or ``until``."""
+        uncounted, most = self._uncounted, self._counted_at_once
+        while len(uncounted) < most and self._uncounted_size < self._limits.tokens:
+            document = next(source)
+            self._uncounted_size += sum(map(len, document))
+            self._read += 1
+            uncounted.append(document)
+            if monotonic() >= until:
+                break
 
     def exhaust(self, error: Exception | None = None) -> None:
         """Record the end or the error of the source. Documents that it gave before are embedded."""
@@ -361,11 +369,16 @@ class StreamState:
         return part
 
     def _count_if_due(self, *, must_send: bool) -> None:
-        if self._uncounted and (must_send or self._counts_now):
+        if self._uncounted and (must_send or self.counts_now):
             self._count()
 
     @property
-    def _counts_now(self) -> bool:
+    def has_more_to_do(self) -> bool:
+        """Whether a document that was read leads to more than being held."""
+        return self.counts_now or not self.wants_document or self.flush_delay() == 0.0
+
+    @property
+    def counts_now(self) -> bool:
         """Whether so much is read that it is counted."""
         return len(self._uncounted) >= self._counted_at_once or self._uncounted_size >= self._limits.tokens
 

@@ -470,12 +470,12 @@ class Client(BaseClient):
         admit: Callable[[Batch], bool] | None = None,
         settled: Callable[[Outcome], object] | None = None,
         steady: bool = False,
-        key_of: Callable[[int], bytes] | None = None,
+        key_of: Callable[[int, list[str]], bytes] | None = None,
     ) -> Stream:
         """Open a stream. ``admit`` and ``settled`` are called in the event loop: see :class:`Job`.
 
         With ``steady`` the requests depend on the documents alone: see :class:`StreamState`. ``key_of`` returns the
-        ``document_key`` of a document by its position, where the caller knows it.
+        ``document_key`` of a document by its position and chunks, where the caller knows it.
         """
         state, closing = self._stream_state(
             model,

@@ -200,8 +200,7 @@ class _Adoption:
         if not batch:
             return
         view.check_vectors(values for values, _ in batch)
-        rows = view.index.vectors(row_numbers([values[6:8] for values, _ in batch]))
-        vectors = np.split(rows, np.cumsum([values[7] for values, _ in batch])[:-1])
+        vectors = view.index.vectors(row_numbers([values[6:8] for values, _ in batch]))
         documents = self._documents(view, batch)
         self._commit(view, documents=documents, vectors=vectors)
         replaced = sum(document.replaces is not None for document in documents)

@@ -90,7 +90,7 @@ def _store(store: Store, view: View, batch: list[tuple[tuple[Any, ...], NewDocum
         cut = _core.pack_bits(cut)
     store.commit(
         [new for _, new in batch],
-        np.split(cut, np.cumsum([values[7] for values, _ in batch])[:-1]),
+        cut,
         usage=NO_USAGE,
         space=view.generation.space,
         windows={},

@@ -91,7 +91,7 @@ class DryStore:
     def commit(
         self,
         documents: Sequence[NewDocument],
-        vectors: Sequence[NDArray[Any]],  # noqa: ARG002
+        vectors: NDArray[Any] | Sequence[NDArray[Any]],  # noqa: ARG002
         *,
         usage: Usage,  # noqa: ARG002
         space: str | None,  # noqa: ARG002

@@ -9,10 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 from ctxembed._client._policy.retry import is_transient
 from ctxembed._client.dispatch import NotAdmittedError, affects_all
@@ -20,24 +18,32 @@ from ctxembed._client.endpoint import is_refusal
 from ctxembed._documents import IngestProgress, IngestReport
 from ctxembed._errors import DocumentError
 from ctxembed._jobs.budget import Budget
-from ctxembed._jobs.documents import InvalidDocumentError, UnchangedDocument, check_document, document_of
-from ctxembed._jobs.store import FailureRecord, InFlight, NewDocument
+from ctxembed._jobs.documents import (
+    InputBatch,
+    InvalidDocumentError,
+    UnchangedDocument,
+    check_document,
+    document_of,
+)
+from ctxembed._jobs.entries import Entry, FoundRows, Windows
+from ctxembed._jobs.store import FailureRecord, InFlight
 from ctxembed._planning.document_key import DocumentKeys
 from ctxembed._planning.splitting import split_long
 from ctxembed._results import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from ctxembed._client.batches import Batch, Outcome
+    from ctxembed._documents import Document
     from ctxembed._jobs.control import JobControl
-    from ctxembed._jobs.store import DocumentStore
-    from ctxembed._planning.splitting import Window
+    from ctxembed._jobs.documents import InputDocument
+    from ctxembed._jobs.store import DocumentStore, NewDocument, StoredDocument
     from ctxembed._results import Embeddings, Failure
 
-__all__ = ["Entry", "IngestOptions", "Ingestion"]
+__all__ = ["IngestOptions", "Ingestion"]
 
 _CHANGES: Final = 256
 """Documents whose metadata changed, or that failed, that are stored in one transaction."""
@@ -79,48 +85,6 @@ class IngestOptions:
     retry_failed: bool = False
     split_long: bool = False
     max_wait: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A document, or a window of one, that is with the client.
-
-    Parameters
-    ----------
-    document : NewDocument
-        The document.
-    key : bytes
-        Of what is sent.
-    chunks : list of str
-        What is sent.
-    window : Window or None
-        The window that it is.
-    windows : _Windows or None
-        The windows of its document.
-    """
-
-    document: NewDocument
-    key: bytes
-    chunks: list[str]
-    window: Window | None = None
-    windows: _Windows | None = None
-    successes: int = 0
-    failures: int = 0
-    first_failure: int | None = None
-    """Requests that had succeeded when it failed for the first time."""
-    is_waiting: bool = True
-    """Whether it was neither stored nor has failed."""
-    twin: Entry | None = None
-    """Another of the same content, which waits for the same rows."""
-
-
-@dataclass(slots=True, eq=False)
-class _Windows:
-    """The rows of a document's windows so far."""
-
-    keys: list[bytes]
-    rows: dict[int, NDArray[Any]] = field(default_factory=dict)
-    failed: bool = False
 
 
 class Ingestion:
@@ -212,11 +176,11 @@ class Ingestion:
         self._backoff = min(max(1.0, 2 * self._backoff), _LONGEST_BACKOFF)
         return self._backoff
 
-    def take(self, value: object) -> list[Entry]:
-        """Take the next document of the input, and return what is to be sent for it.
+    def take(self, value: object, entries: list[Entry]) -> None:
+        """Take the next document of the input, and add to ``entries`` what is to be sent for it.
 
         An :class:`InvalidDocumentError` stands for a part of the input that is not a document, an
-        :class:`UnchangedDocument` for one that need not be read.
+        :class:`UnchangedDocument` for one that need not be read, and an :class:`InputBatch` for its documents.
 
         Raises
         ------
@@ -225,53 +189,68 @@ class Ingestion:
         ValueError
             Its id came before.
         """
+        if type(value) is InputBatch:
+            failed = self._failed
+            for at, document in enumerate(value):
+                value.at = at
+                self._read += 1
+                self._take_document(document, entries)
+                if self._failed != failed and self.ends():
+                    break
+            return
         self._read += 1
         if type(value) is UnchangedDocument:
             self._check_first(value.id, value.number)
             self._seen[value.number] = 1
             self._unchanged += 1
-            return []
-        if isinstance(value, InvalidDocumentError):
+        elif isinstance(value, InvalidDocumentError):
             self._is_whole = self._is_whole and value.id is not None
             self._refuse(value)
-            return []
-        document = document_of(value)
+        else:
+            self._take_document(document_of(value), entries)
+
+    def _take_document(self, document: Document | InputDocument, entries: list[Entry]) -> None:
+        """Take a document, and add to ``entries`` what is to be sent for it."""
         number = self._next_number
-        self._next_number += 1
+        self._next_number = number + 1
         try:
             new = check_document(document, number, self._keys, self._field_types)
         except InvalidDocumentError as error:
             error.place = getattr(document, "place", None)
             self._refuse(error)
-            return []
-        new.place = getattr(document, "place", None)
-        new.record = getattr(document, "record", None)
-        stored = self.store.find(new.id)
-        self._check_first(new.id, None if stored is None else stored.number)
+            return
+        name = new.id
+        stored = self.store.find(name)
+        if stored is not None or name in self._waiting_ids or name in self._failed_ids:
+            self._check_first(name, None if stored is None else stored.number)
         if stored is not None:
             self._seen[stored.number] = 1
             new.replaces = stored
             if stored.key == new.key:
-                if stored.details == new.details:
-                    self._unchanged += 1
-                    if new.record != stored.record and new.record is not None:
-                        self._records.append((new.record, stored.number))
-                        self._flush_if_full(self._records)
-                else:
-                    self._updated += 1
-                    self._change(new)
-                return []
-        if not self.options.retry_failed and self.store.failed_key(new.id) == new.key:
-            self._count_failure(new.place, new.id, "failed in an earlier run, and is not sent again until it changes")
-            self._failed_ids.add(new.id)
-            return []
-        entries = self._entries(new)
+                self._keep(new, stored)
+                return
+        if not self.options.retry_failed and self.store.failed_key(name) == new.key:
+            self._count_failure(new.place, name, "failed in an earlier run, and is not sent again until it changes")
+            self._failed_ids.add(name)
+            return
+        own = self._windows(new) if self.options.split_long else [Entry(new, new.key, new.chunks)]
         with self._lock:
-            self._waiting_ids.add(new.id)
-            for entry in entries:
+            self._waiting_ids.add(name)
+            for entry in own:
                 entry.twin = self._waiting.get(entry.key)
                 self._waiting[entry.key] = entry
-        return entries
+        entries += own
+
+    def _keep(self, new: NewDocument, stored: StoredDocument) -> None:
+        """Take a document whose chunks are stored."""
+        if stored.details != new.details:
+            self._updated += 1
+            self._change(new)
+            return
+        self._unchanged += 1
+        if new.record != stored.record and new.record is not None:
+            self._records.append((new.record, stored.number))
+            self._flush_if_full(self._records)
 
     def _check_first(self, name: str, number: int | None) -> None:
         if (
@@ -298,12 +277,13 @@ class Ingestion:
         if self._on_failure is not None:
             self._on_failure(place, name, reason)
 
-    def _entries(self, new: NewDocument) -> list[Entry]:
-        if self.options.split_long and sum(map(len, new.chunks)) > _SHORT:
+    def _windows(self, new: NewDocument) -> list[Entry]:
+        """Return the windows of a long document, or a short one alone."""
+        if sum(map(len, new.chunks)) > _SHORT:
             split = split_long([new.chunks], self.token_counter, model=self.store.model)
             if len(split.windows) > 1:
                 keys = [self._keys.key(chunks) for chunks in split.documents]
-                windows = _Windows(keys)
+                windows = Windows(keys)
                 return [
                     Entry(new, key, chunks, window, windows)
                     for key, chunks, window in zip(keys, split.documents, split.windows, strict=True)
@@ -317,7 +297,7 @@ class Ingestion:
         self._positions += 1
         return entry.chunks
 
-    def key_of(self, position: int) -> bytes:
+    def key_of(self, position: int, _chunks: object = None) -> bytes:
         """Return the key of what was fed at a position of the stream."""
         return self._fed[position].key
 
@@ -373,75 +353,58 @@ class Ingestion:
         """Count what a request has cost."""
         self.budget.settle(outcome.batch.tokens, outcome.usage)
 
-    def commit(self, vectors: Mapping[bytes, NDArray[Any]], usage: Usage, space: str | None) -> None:
-        """Store the documents that wait for these rows."""
-        documents: list[NewDocument] = []
-        rows: list[NDArray[Any]] = []
-        windows: dict[bytes, NDArray[Any]] = {}
-        spent: list[bytes] = []
-        entries: list[tuple[Entry, NDArray[Any]]] = []
+    def commit(
+        self,
+        keys: Collection[bytes],
+        rows: Iterable[NDArray[Any]],
+        usage: Usage,
+        space: str | None,
+        matrix: NDArray[Any] | None = None,
+    ) -> None:
+        """Store the documents that wait for the rows of these keys, of which ``matrix`` has all in their order."""
         with self._lock:
-            for key, found in vectors.items():
-                waits = self._waiting.get(key)
-                while waits is not None:
-                    entries.append((waits, found))
-                    waits = waits.twin
+            firsts = list(map(self._waiting.get, keys))
             waiting = len(self._waiting)
-        for entry, found in entries:
-            if entry.windows is None or entry.window is None:
-                documents.append(entry.document)
-                rows.append(found)
-                continue
-            entry.windows.rows[entry.window.start] = found[entry.window.rows]
-            if len(entry.windows.rows) == len(entry.windows.keys):
-                documents.append(entry.document)
-                rows.append(np.concatenate([entry.windows.rows[start] for start in sorted(entry.windows.rows)]))
-                spent += entry.windows.keys
-            else:
-                windows[entry.key] = found
+            found = None if matrix is None else FoundRows.of_matrix(firsts, matrix)
+            if found is None:
+                found = FoundRows.of_each(firsts, rows)
         self.store.commit(
-            documents,
-            rows,
+            found.documents,
+            found.vectors,
             usage=usage,
             space=space,
-            windows=windows,
-            spent_windows=spent,
-            in_flight=InFlight(max(0, self.requests_in_flight() - 1), waiting - len(vectors), 0),
+            windows=found.windows,
+            spent_windows=found.spent,
+            in_flight=InFlight(max(0, self.requests_in_flight() - 1), waiting - len(keys), 0),
         )
+        documents = found.documents
         with self._lock:
-            for entry, _ in entries:
+            forget = self._waiting.pop
+            for entry in found.entries:
                 entry.is_waiting = False
-                self._waiting.pop(entry.key, None)
+                forget(entry.key, None)
             self._waiting_ids.difference_update([document.id for document in documents])
-            updated = sum(document.replaces is not None for document in documents)
+            updated = len([document for document in documents if document.replaces is not None])
             self._updated += updated
             self._added += len(documents) - updated
-            self._chunks += sum(map(len, rows))
+            self._chunks += sum([len(document.chunks) for document in documents])
         self._successes += 1
         self._failed_in_a_row, self._down_since, self._backoff, self._wait = 0, None, 0.0, False
-
-    def _twins(self, key: bytes) -> Iterator[Entry]:
-        """Iterate over what waits for the rows of a key."""
-        entry = self._waiting.get(key)
-        while entry is not None:
-            yield entry
-            entry = entry.twin
 
     def handle(self, part: Embeddings, positions: Sequence[int]) -> None:
         """Take the next part of the stream: store what was not stored yet, and see what failed."""
         self._usage += part.usage
         failures = {failure.document: failure for failure in part.failures}
         unstored: dict[bytes, NDArray[Any]] = {}
-        for place, position in enumerate(positions):
-            entry = self._fed.pop(position)
-            failure = failures.get(position)
+        for place, entry in enumerate(map(self._fed.pop, positions)):
+            failure = failures.get(positions[place]) if failures else None
             if failure is None:
                 if entry.is_waiting:
                     unstored[entry.key] = part[place]
             else:
                 self._handle_failure(entry, failure)
         if unstored:
-            self.commit(unstored, part.usage, part.space)
+            self.commit(unstored, unstored.values(), part.usage, part.space)
         if failures:
             if not unstored:  # else it was stored with the rows
                 self._failure_usage += part.usage
@@ -496,8 +459,8 @@ class Ingestion:
         entry.is_waiting = False
         with self._lock:
             self._waiting_ids.discard(entry.document.id)
-            others = [other for other in self._twins(entry.key) if other is not entry]
-            self._waiting.pop(entry.key, None)
+            first = self._waiting.pop(entry.key, None)
+            others = [] if first is None else [other for other in first.and_twins() if other is not entry]
             for other in others:
                 other.twin = self._waiting.get(other.key)
                 self._waiting[other.key] = other

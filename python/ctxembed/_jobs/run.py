@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from ctxembed._client.base import BaseClient
+from ctxembed._client.journal import ResponseJournal, ResponseRows
 from ctxembed._client.simulation import simulate
 from ctxembed._errors import ClosedClientError
 from ctxembed._jobs.control import StopJob
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from ctxembed._client.batches import Batch
     from ctxembed._client.stream import StreamState
     from ctxembed._documents import IngestReport
-    from ctxembed._jobs.ingest import Entry, Ingestion
-    from ctxembed._results import Usage
+    from ctxembed._jobs.entries import Entry
+    from ctxembed._jobs.ingest import Ingestion
+    from ctxembed._results import Embeddings, Usage
 
 __all__ = ["check_client", "run", "run_async", "run_dry"]
 
@@ -36,7 +38,7 @@ _CHARACTERS: Final = 1 << 18
 """Characters of these documents, beyond which it gets no more at once."""
 
 
-class _Journal:
+class _Journal(ResponseJournal):
     """The journal of an ingestion: what is stored is not sent, and what was sent is stored before all else.
 
     Parameters
@@ -56,10 +58,10 @@ class _Journal:
         missing = [key for key in keys if key not in found] if self._other is not None else []
         return {**found, **self._other.get(missing)} if missing else found
 
-    def put(self, vectors: dict[bytes, NDArray[Any]], usage: Usage) -> None:
-        self._ingestion.commit(vectors, usage, getattr(vectors, "space", None))
+    def put_response(self, keys: list[bytes], found: Embeddings, usage: Usage) -> None:
+        self._ingestion.commit(keys, found, usage, found.space, found.vectors)
         if self._other is not None:
-            self._other.put(vectors, usage)
+            self._other.put(ResponseRows.of(keys, found), usage)
 
 
 def check_client(client: object, *, is_async: bool, calls: tuple[str, str] = ("ingest", "aingest")) -> None:
@@ -207,7 +209,7 @@ def _run_batches(ingestion: Ingestion, source: _Source, client: Any) -> None:
             for entry in source.entries():
                 known = ingestion.store.vectors_of([entry.key])
                 if known:
-                    ingestion.commit(known, NO_USAGE, None)
+                    ingestion.commit(known, known.values(), NO_USAGE, None)
                     continue
                 entries.append(entry)
                 characters += sum(map(len, entry.chunks))
@@ -242,20 +244,27 @@ class _Source:
 
     def chunks(self) -> Iterator[list[str]]:
         """Yield the chunks of each document to send, and count it as the next of the stream."""
-        for entry in self.entries():
-            yield self._ingestion.feed(entry)
+        feed = self._ingestion.feed
+        for entries in self._taken():
+            for entry in entries:
+                yield feed(entry)
 
     def new_chunks(self) -> Iterator[list[str]]:
         """Yield as :meth:`chunks` does, for a stream without a journal: what is stored is not embedded again."""
         for entry in self.entries():
             known = self._ingestion.store.vectors_of([entry.key])
             if known:
-                self._ingestion.commit(known, NO_USAGE, None)
+                self._ingestion.commit(known, known.values(), NO_USAGE, None)
             else:
                 yield self._ingestion.feed(entry)
 
     def entries(self) -> Iterator[Entry]:
         """Yield what is to be sent."""
+        for entries in self._taken():
+            yield from entries
+
+    def _taken(self) -> Iterator[list[Entry]]:
+        """Yield what is to be sent, as it is taken: a list for each part of the input."""
         ingestion, control, documents = self._ingestion, self._ingestion.control, self._documents
         while not ingestion.ends():
             if seconds := ingestion.pause():
@@ -264,7 +273,7 @@ class _Source:
                     return
             # While the API is down, what failed comes first: the input is not read further.
             if (self.whole or ingestion.is_down) and (entry := ingestion.again()) is not None:
-                yield entry
+                yield [entry]
                 continue
             if self.whole:
                 return
@@ -279,8 +288,9 @@ class _Source:
 
     async def chunks_async(self) -> AsyncIterator[list[str]]:
         """Yield as :meth:`chunks` does, from an iterable of either kind."""
+        feed = self._ingestion.feed
         async for entry in self.entries_async():
-            yield self._ingestion.feed(entry)
+            yield feed(entry)
 
     async def entries_async(self) -> AsyncIterator[Entry]:
         """Yield as :meth:`entries` does."""
@@ -296,15 +306,22 @@ class _Source:
             if self.whole:
                 return
             value = await anext(self._documents, _END) if self._is_async else next(self._documents, _END)
-            for entry in self._take(value):
-                yield entry
+            for entries in self._take(value):
+                for entry in entries:
+                    yield entry
 
-    def _take(self, value: object) -> list[Entry]:
+    def _take(self, value: object) -> Iterator[list[Entry]]:
         if value is _END:
             self.whole = True
             self._ingestion.exhaust()
-            return []
-        return self._ingestion.take(value)
+            return
+        entries: list[Entry] = []
+        try:
+            self._ingestion.take(value, entries)
+        except (TypeError, ValueError):
+            yield entries  # of the documents of a batch before the one at fault
+            raise
+        yield entries
 
 
 async def run_async(ingestion: Ingestion, client: Any, documents: Any) -> IngestReport:
@@ -372,7 +389,7 @@ async def _run_batches_async(ingestion: Ingestion, source: _Source, client: Any)
         async for entry in source.entries_async():
             known = ingestion.store.vectors_of([entry.key])
             if known:
-                ingestion.commit(known, NO_USAGE, None)
+                ingestion.commit(known, known.values(), NO_USAGE, None)
                 continue
             entries.append(entry)
             if len(entries) >= _DOCUMENTS:

@@ -158,7 +158,7 @@ class DocumentStore(Protocol):
     def commit(
         self,
         documents: Sequence[NewDocument],
-        vectors: Sequence[NDArray[Any]],
+        vectors: NDArray[Any] | Sequence[NDArray[Any]],
         *,
         usage: Usage,
         space: str | None,
@@ -168,7 +168,8 @@ class DocumentStore(Protocol):
     ) -> None:
         """Store documents with their rows, windows of documents that are not complete, and what they cost.
 
-        All of it is on disk afterwards, or nothing.
+        ``vectors`` are the rows of each document, or one matrix of all of them. All of it is on disk afterwards, or
+        nothing.
         """
 
     def change_details(self, documents: Sequence[NewDocument]) -> None:
