@@ -176,7 +176,8 @@ class StreamTask:
                     state.exhaust()
                 else:
                     state.feed(document)
-                await self._advance()
+                if state.has_more_to_do:
+                    await self._advance()
 
     async def _advance(self) -> None:
         """Ask the journal for the documents that were counted, and send what is ready."""
