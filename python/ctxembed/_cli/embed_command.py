@@ -19,6 +19,7 @@ from ctxembed._cli.app import (
     load_embedder,
     parse_path,
 )
+from ctxembed._cli.imports import import_httpx
 from ctxembed._cli.job_options import (
     ConcurrencyOption,
     DimensionsOption,
@@ -100,6 +101,7 @@ def embed(
     force: Annotated[bool, typer.Option("--force", hidden=True, callback=_refuse_force)] = False,  # noqa: ARG001
 ) -> None:
     """Embed documents into a collection."""
+    import_httpx()
     from ctxembed._cli.embed import Settings, run, run_dry
     from ctxembed._jobs.budget import Budget
     from ctxembed._jobs.ingest import IngestOptions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from ctxembed._cli.app import BaseUrlOption, EmbedderOption, InsecureOption, JsonOption, app, parse_path
 from ctxembed._cli.errors import error_text, request_error
+from ctxembed._cli.imports import import_httpx
 from ctxembed._cli.output import check_stdout, escape, excerpt, write, write_json
 from ctxembed._cli.queries import QueryEmbedder, check_query_options, open_embedder
 from ctxembed._errors import APIConnectionError
@@ -71,7 +71,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the chunks nearest to a question."""
-    _import_httpx()
+    import_httpx()
     _check_queries(query)
     check_query_options(base_url, allow_insecure=allow_insecure)
     check_stdout()
@@ -135,23 +135,6 @@ def _search_server(
             return client.search_batch(queries, k, **options)
         except APIConnectionError as error:
             raise type(error)(request_error(error, client.url)) from error.__cause__
-
-
-def _import_httpx() -> None:
-    """Import httpx without the packages that it and httpcore take along where these are installed.
-
-    They are for httpx's own command, for HTTP/2 and for another event loop, and take longer than httpx.
-    """
-    hidden = [name for name in ("click", "h2", "rich", "trio") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: an import of it fails
-    try:
-        import httpcore
-        import httpx
-
-        del httpcore, httpx
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 def _count(collection: Collection) -> int:
