@@ -282,10 +282,10 @@ mod tests {
         check_selection::<ByCosine>(&rows, 10, 64, true);
     }
 
-    /// The best `k` by a sort of all scores, on the portable path.
-    fn expected_top_k<K: Kernels, O: Order>(scan: &Scan<'_, K>, mask: &[u8], k: usize) -> Vec<Candidate> {
-        let mut best = vec![];
-        for query in scan.queries.chunks_exact(scan.query_width()) {
+    /// The rows of a mask for each query, sorted by their scores on the portable path.
+    fn sorted_rows<K: Kernels, O: Order>(scan: &Scan<'_, K>, mask: &[u8]) -> Vec<Vec<Candidate>> {
+        let queries = scan.queries.chunks_exact(scan.query_width());
+        let sorted = queries.map(|query| {
             let (mut all, mut number) = (vec![], 0);
             for part in scan.parts {
                 for (row, data) in part.rows.chunks_exact(scan.stride).enumerate() {
@@ -303,9 +303,9 @@ mod tests {
                 }
             }
             all.sort_by(O::compare);
-            best.extend_from_slice(&all[..k.min(all.len())]);
-        }
-        best
+            all
+        });
+        sorted.collect()
     }
 
     /// Rows of `width + extra` elements of which `width` are compared.
@@ -336,18 +336,22 @@ mod tests {
                         Subset::Mask(&mask, all.len()),
                         Subset::Rows(&all),
                     ];
-                    for (isa, subset) in Isa::ALL.into_iter().flat_map(|isa| subsets.map(|subset| (isa, subset))) {
-                        let mut scan = Scan::<K> {
-                            isa,
-                            width,
-                            stride,
-                            queries: &query_data,
-                            parts: &parts,
-                            subset: if share < 100 { subset } else { Subset::All },
-                            threads: NonZero::new(1),
-                        };
-                        for k in [1, 30, 4000] {
-                            let expected = expected_top_k::<K, O>(&scan, &mask, k);
+                    let mut scan = Scan::<K> {
+                        isa: Isa::Scalar,
+                        width,
+                        stride,
+                        queries: &query_data,
+                        parts: &parts,
+                        subset: Subset::All,
+                        threads: NonZero::new(1),
+                    };
+                    let sorted = sorted_rows::<K, O>(&scan, &mask);
+                    for k in [1, 30, 4000] {
+                        let best = sorted.iter().flat_map(|rows| &rows[..k.min(rows.len())]);
+                        let expected: Vec<Candidate> = best.copied().collect();
+                        for (isa, subset) in Isa::ALL.into_iter().flat_map(|isa| subsets.map(|subset| (isa, subset))) {
+                            scan.isa = isa;
+                            scan.subset = if share < 100 { subset } else { Subset::All };
                             for threads in [1, 3] {
                                 scan.threads = NonZero::new(threads);
                                 let found = scan.top_k::<O>(k, &mut || Ok(())).expect("no interrupt");
