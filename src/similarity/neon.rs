@@ -14,29 +14,14 @@ pub(super) const ROWS: usize = 4;
 /// Queries that share the loads of rows: with [`ROWS`], half of the registers hold sums.
 pub(super) const QUERIES: usize = 4;
 
-/// Bytes in registers, four or two by one instruction.
+/// Bytes in registers.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn load<const N: usize>(steps: &[[u8; STEP]; N]) -> [uint8x16_t; N] {
     let mut registers = [vdupq_n_u8(0); N];
-    let start = steps.as_ptr().cast();
-    // SAFETY: the array is so many times 16 bytes, and the loads need no alignment.
-    unsafe {
-        match N {
-            4 => {
-                let four = vld1q_u8_x4(start);
-                registers.copy_from_slice(&[four.0, four.1, four.2, four.3]);
-            }
-            2 => {
-                let two = vld1q_u8_x2(start);
-                registers.copy_from_slice(&[two.0, two.1]);
-            }
-            _ => {
-                for (register, step) in registers.iter_mut().zip(steps) {
-                    *register = vld1q_u8(step.as_ptr());
-                }
-            }
-        }
+    for (register, step) in registers.iter_mut().zip(steps) {
+        // SAFETY: a step is 16 bytes, and the load needs no alignment.
+        *register = unsafe { vld1q_u8(step.as_ptr()) };
     }
     registers
 }
@@ -70,18 +55,44 @@ pub(super) fn padded<E: Copy + Default>(values: &[E], steps: usize) -> [[E; STEP
     [array]
 }
 
-/// Four rows from `at` on; the last row stands in for those that are missing.
-#[inline]
-pub(super) fn four<'a, E>(rows: &Matrix<'a, E>, at: usize) -> [&'a [E]; ROWS] {
-    let last = rows.len() - 1;
-    [0, 1, 2, 3].map(|row| rows.row((at + row).min(last)))
+/// Rows by fours. In the last four, the last row stands in for those that are missing.
+pub(super) struct Fours<'a, E> {
+    data: &'a [E],
+    width: usize,
+    stride: usize,
 }
 
-/// Write the scores of up to four rows from `at` on.
+impl<'a, E> Fours<'a, E> {
+    pub(super) fn of(rows: &Matrix<'a, E>) -> Self {
+        Self { data: rows.from(0), width: rows.width(), stride: rows.stride() }
+    }
+}
+
+impl<'a, E> Iterator for Fours<'a, E> {
+    type Item = [&'a [E]; ROWS];
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.data.as_ptr();
+        let rows = if let Some((_, rest)) = self.data.split_at_checked(ROWS * self.stride) {
+            self.data = rest;
+            [0, 1, 2, 3]
+        } else {
+            let last = (self.data.len() / self.stride).checked_sub(1)?;
+            self.data = &[];
+            [0, 1, 2, 3].map(|row| last.min(row))
+        };
+        // SAFETY: the data has a stride of elements for each of these rows, and the width of a matrix is at most its
+        // stride. Checks of four slices would cost as many instructions as a short row.
+        Some(rows.map(|row| unsafe { std::slice::from_raw_parts(start.add(row * self.stride), self.width) }))
+    }
+}
+
+/// Write the scores of four rows; of the last rows, those for which there is a place.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn store(scores: int32x4_t, out: &mut [i32], at: usize) {
-    if let Some(out) = out.get_mut(at..).and_then(<[i32]>::first_chunk_mut::<ROWS>) {
+pub(super) fn store(scores: int32x4_t, out: &mut [i32]) {
+    if let Some(out) = out.first_chunk_mut::<ROWS>() {
         // SAFETY: `out` is four i32, 16 bytes, and the store needs no alignment.
         unsafe { vst1q_s32(out.as_mut_ptr(), scores) };
         return;
@@ -89,8 +100,7 @@ pub(super) fn store(scores: int32x4_t, out: &mut [i32], at: usize) {
     let mut four = [0; ROWS];
     // SAFETY: as above.
     unsafe { vst1q_s32(four.as_mut_ptr(), scores) };
-    let rest = &mut out[at..];
-    rest.copy_from_slice(&four[..rest.len()]);
+    out.copy_from_slice(&four[..out.len()]);
 }
 
 /// Words as the elements that they hold.

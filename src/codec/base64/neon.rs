@@ -5,12 +5,14 @@
 #![expect(unsafe_code, reason = "raw loads and stores; each names the array whose length guards it")]
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 use std::mem::MaybeUninit;
 
 use super::kernel::{Kernel, Task};
 use super::scalar;
 
-/// Characters and bytes of one block.
+/// Quads, characters and bytes of one block.
+const QUADS: usize = 16;
 const CHARS: usize = 64;
 const BYTES: usize = 48;
 
@@ -19,37 +21,34 @@ static LETTER: [u8; 64] = *b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 /// What has one of these bits is no value.
 const INVALID: u8 = 0xC0;
 
-/// Values of the characters below 64.
-static LOW: [u8; 64] = values_from(0);
-
-/// Values of the characters from 63 on. The first entry is zero: all characters below 64 read it.
-static HIGH: [u8; 64] = {
-    let mut table = values_from(63);
-    table[0] = 0;
-    table
-};
-
-const fn values_from(first: usize) -> [u8; 64] {
-    let mut table = [INVALID; 64];
+/// Values of the characters below 64, and of those from there to 127.
+static VALUES: [[u8; 64]; 2] = {
+    let mut table = [INVALID; 128];
     let mut value = 0;
     while value < 64 {
-        let character = LETTER[value] as usize;
-        if character >= first && character < first + 64 {
-            table[character - first] = value as u8;
-        }
+        table[LETTER[value] as usize] = value as u8;
         value += 1;
     }
-    table
-}
+    let (low, high) = table.split_at(64);
+    match (low.first_chunk(), high.first_chunk()) {
+        (Some(low), Some(high)) => [*low, *high],
+        _ => panic!("each half has 64 entries"),
+    }
+};
 
-/// A table of 64 bytes in four registers. The compiler is kept from knowing its contents: it would load the registers
-/// anew for each block.
+/// Tables of 64 bytes, each in four registers. The compiler is kept from knowing their contents: it would load the
+/// registers anew for each block.
 #[inline]
 #[target_feature(enable = "neon")]
-fn load(table: &[u8; 64]) -> uint8x16x4_t {
-    let table = std::hint::black_box(table);
-    // SAFETY: the table is 64 bytes, four registers.
-    unsafe { vld1q_u8_x4(table.as_ptr()) }
+#[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read there")]
+fn load<const N: usize>(tables: &[[u8; 64]; N]) -> [uint8x16x4_t; N] {
+    let mut tables = std::ptr::from_ref(tables);
+    // SAFETY: no instruction: the register keeps its value, which the compiler then takes for any.
+    unsafe { asm!("/* {} */", inout(reg) tables, options(pure, nomem, nostack, preserves_flags)) };
+    // SAFETY: still the same reference.
+    let tables = unsafe { &*tables };
+    // SAFETY: a table is 64 bytes, four registers.
+    std::array::from_fn(|i| unsafe { vld1q_u8_x4(tables[i].as_ptr()) })
 }
 
 struct Tables {
@@ -62,19 +61,18 @@ impl Tables {
     #[inline]
     #[target_feature(enable = "neon")]
     fn values(&self, characters: uint8x16_t) -> uint8x16_t {
-        // 0 from 64 on, where the first table ends.
-        let low = vqtbl4q_u8(self.low, characters);
-        // 0 below 64, and from 127 on the index itself, 64 to 192, of which every one has a bit of INVALID.
-        let index = vqsubq_u8(characters, vdupq_n_u8(63));
-        vorrq_u8(low, vqtbx4q_u8(index, self.high, index))
+        // A look-up keeps what it would replace where its index is not in the table: so do both from 128 on, where the
+        // character itself has a bit of INVALID.
+        let low = vqtbx4q_u8(characters, self.low, characters);
+        vqtbx4q_u8(low, self.high, vsubq_u8(characters, vdupq_n_u8(64)))
     }
 
     /// Decode a block; returns its values joined by OR.
     #[inline]
     #[target_feature(enable = "neon")]
-    fn decode(&self, text: &[u8; CHARS], out: &mut [MaybeUninit<u8>; BYTES]) -> uint8x16_t {
+    fn decode(&self, text: &[[u8; 4]; QUADS], out: &mut [[MaybeUninit<u8>; 3]; QUADS]) -> uint8x16_t {
         // SAFETY: `text` is 64 bytes.
-        let uint8x16x4_t(a, b, c, d) = unsafe { vld4q_u8(text.as_ptr()) };
+        let uint8x16x4_t(a, b, c, d) = unsafe { vld4q_u8(text.as_ptr().cast()) };
         let [a, b, c, d] = [self.values(a), self.values(b), self.values(c), self.values(d)];
         // aaaaaabb bbbbcccc ccdddddd: a value has six bits, and what an insertion moves out of a byte is dropped.
         let bytes = uint8x16x3_t(
@@ -117,16 +115,19 @@ fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     if !scalar::decode_last(last, rest) {
         return false;
     }
-    if quads < CHARS / 4 {
+    if quads < QUADS {
         return scalar::decode_well_formed(text, out);
     }
-    let tables = Tables { low: load(&LOW), high: load(&HIGH) };
+    let [low, high] = load(&VALUES);
+    let tables = Tables { low, high };
     let mut found = vdupq_n_u8(0);
+    // Counted in blocks of quads, text and output have one length, which the compiler sees.
+    let (text, out) = (text.as_chunks().0, out.as_chunks_mut().0);
     for (block, target) in text.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
         found = vorrq_u8(found, tables.decode(block, target));
     }
     // What is left is part of the last 64 characters: those before are decoded again.
-    if !text.len().is_multiple_of(CHARS)
+    if !quads.is_multiple_of(QUADS)
         && let (Some(block), Some(target)) = (text.last_chunk(), out.last_chunk_mut())
     {
         found = vorrq_u8(found, tables.decode(block, target));
@@ -161,7 +162,7 @@ pub(super) fn encode_prefix(bytes: &[u8], out: &mut Vec<u8>) -> usize {
         return 0;
     }
     out.reserve(bytes.len().div_ceil(3) * 4);
-    let letters = load(&LETTER);
+    let [letters] = load(std::array::from_ref(&LETTER));
     let (bytes, target) = (&bytes[..triples * 3], &mut out.spare_capacity_mut()[..triples * 4]);
     for (block, target) in bytes.as_chunks().0.iter().zip(target.as_chunks_mut().0) {
         encode(letters, block, target);

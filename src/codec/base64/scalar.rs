@@ -93,11 +93,11 @@ pub(super) fn encode_into(bytes: &[u8], out: &mut Vec<u8>) {
     match *rest {
         [x] => {
             let bits = u32::from(x) << 16;
-            out.extend([letter(bits >> 18), letter(bits >> 12), b'=', b'=']);
+            out.extend_from_slice(&[letter(bits >> 18), letter(bits >> 12), b'=', b'=']);
         }
         [x, y] => {
             let bits = u32::from_be_bytes([0, x, y, 0]);
-            out.extend([letter(bits >> 18), letter(bits >> 12), letter(bits >> 6), b'=']);
+            out.extend_from_slice(&[letter(bits >> 18), letter(bits >> 12), letter(bits >> 6), b'=']);
         }
         _ => {}
     }

@@ -11,7 +11,9 @@ use super::scalar::RATIO;
 use crate::memory::filled;
 use crate::similarity::dot::{self, Word, i8mm, sum};
 use crate::similarity::line::{GROUP, Line};
-use crate::similarity::neon::{QUERIES, ROWS, STEP, blocks, bytes, each, four, load, load_signed, padded, sdot, store};
+use crate::similarity::neon::{
+    Fours, QUERIES, ROWS, STEP, blocks, bytes, each, load, load_signed, padded, sdot, store,
+};
 use crate::similarity::{Interleaved, Matrix};
 
 /// Values of a query for sixteen bytes of a row.
@@ -68,11 +70,11 @@ macro_rules! kernels {
         #[target_feature(enable = $features)]
         fn tile<const Q: usize>(rows: Matrix<'_, u8>, queries: [&[[i8; VALUES]]; Q], out: &mut [i32], stride: usize) {
             let negated = queries.map(|query| -sum(query.as_flattened()));
-            for at in (0..rows.len()).step_by(ROWS) {
-                for (q, (chosen, &negated)) in chosen(four(&rows, at), queries).into_iter().zip(&negated).enumerate() {
+            for (at, four) in Fours::of(&rows).enumerate() {
+                for (q, (chosen, &negated)) in chosen(four, queries).into_iter().zip(&negated).enumerate() {
                     // Twice the chosen values, less all.
                     let scores = vmlaq_n_s32(vdupq_n_s32(negated), chosen, -2);
-                    store(scores, &mut out[q * stride..][..rows.len()], at);
+                    store(scores, &mut out[q * stride..][..rows.len()][at * ROWS..]);
                 }
             }
         }

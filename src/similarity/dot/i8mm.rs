@@ -16,6 +16,8 @@ use crate::similarity::{BATCH, Matrix};
 
 /// Elements of a vector that lie together.
 const CHUNK: usize = 8;
+/// Chunks of a round of a tile's loop; the compiler makes a loop again of eight.
+const ROUND: usize = 4;
 /// Rows of a tile.
 const TILE: usize = 8;
 /// Lines of a group that hold [`CHUNK`] elements of each row.
@@ -122,31 +124,43 @@ pub(in crate::similarity) fn panel(panel: &[Line], words: &[Word], count: usize,
 fn tile<const P: usize>(lines: &[Line], half: usize, words: &[Word], out: &mut [i32], stride: usize) {
     const PAIRS: usize = TILE / 2;
     let mut sums = [[vdupq_n_s32(0); PAIRS]; P];
-    // A register of a vector holds two chunks, so their number is even.
-    let words = words.as_chunks::<CHUNK_WORDS>().0.as_chunks::<{ STEP / CHUNK }>().0;
-    let lines = lines.as_chunks::<CHUNK_LINES>().0.as_chunks::<{ STEP / CHUNK }>().0;
-    for (words, lines) in words.iter().zip(lines) {
+    let words = words.as_chunks::<CHUNK_WORDS>().0;
+    let lines = lines.as_chunks::<CHUNK_LINES>().0;
+    // Several chunks a round, since a round costs instructions of its own.
+    let (word_rounds, last_words) = words.as_chunks::<ROUND>();
+    let (line_rounds, last_lines) = lines.as_chunks::<ROUND>();
+    for (words, lines) in word_rounds.iter().zip(line_rounds) {
         for (words, lines) in words.iter().zip(lines) {
-            // SAFETY: a line is 64 bytes, and so are the words of a chunk; loads need no alignment.
-            let (rows, queries) =
-                unsafe { (vld1q_s8_x4(lines[half].0.as_ptr().cast()), vld1q_s8_x4(words.as_ptr().cast())) };
-            let rows = [rows.0, rows.1, rows.2, rows.3];
-            for (sums, queries) in sums.iter_mut().zip([queries.0, queries.1, queries.2, queries.3]) {
-                for (sum, rows) in sums.iter_mut().zip(rows) {
-                    *sum = smmla(*sum, queries, rows);
-                }
+            add(&mut sums, words, &lines[half]);
+        }
+    }
+    for (words, lines) in last_words.iter().zip(last_lines) {
+        add(&mut sums, words, &lines[half]);
+    }
+    for (pair, sums) in sums.into_iter().enumerate() {
+        // Two queries of each pair of rows: the scores of the first query, then those of the second.
+        let [a, b, c, d] = sums.map(|sum| vreinterpretq_s64_s32(sum));
+        let scores = [[vzip1q_s64(a, b), vzip1q_s64(c, d)], [vzip2q_s64(a, b), vzip2q_s64(c, d)]];
+        for (q, scores) in scores.into_iter().enumerate() {
+            let out = &mut out[(2 * pair + q) * stride..][..TILE];
+            for (four, scores) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(scores) {
+                // SAFETY: `four` is 16 bytes, and the store needs no alignment.
+                unsafe { vst1q_s32(four.as_mut_ptr(), vreinterpretq_s32_s64(scores)) };
             }
         }
     }
-    for (pair, sums) in sums.iter().enumerate() {
-        for (quarter, [left, right]) in sums.as_chunks().0.iter().enumerate() {
-            // Two queries of each pair of rows: those of the first query, then those of the second.
-            let [left, right] = [left, right].map(|sum| vreinterpretq_s64_s32(*sum));
-            for (q, scores) in [vzip1q_s64(left, right), vzip2q_s64(left, right)].into_iter().enumerate() {
-                let out = &mut out[(2 * pair + q) * stride + quarter * ROWS..][..ROWS];
-                // SAFETY: `out` is four i32, 16 bytes, and the store needs no alignment.
-                unsafe { vst1q_s32(out.as_mut_ptr(), vreinterpretq_s32_s64(scores)) };
-            }
+}
+
+/// Add the products of a chunk.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+fn add<const P: usize>(sums: &mut [[int32x4_t; TILE / 2]; P], words: &[Word; CHUNK_WORDS], line: &Line) {
+    // SAFETY: a line is 64 bytes, and so are the words of a chunk; loads need no alignment.
+    let (rows, queries) = unsafe { (vld1q_s8_x4(line.0.as_ptr().cast()), vld1q_s8_x4(words.as_ptr().cast())) };
+    let rows = [rows.0, rows.1, rows.2, rows.3];
+    for (sums, queries) in sums.iter_mut().zip([queries.0, queries.1, queries.2, queries.3]) {
+        for (sum, rows) in sums.iter_mut().zip(rows) {
+            *sum = smmla(*sum, queries, rows);
         }
     }
 }

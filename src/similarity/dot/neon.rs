@@ -11,12 +11,12 @@ use std::collections::TryReserveError;
 use super::layout::{WORD, Word, each_word};
 use crate::memory::filled;
 use crate::similarity::neon::{
-    QUERIES, ROWS, STEP, as_signed, blocks, bytes, each, four, load_signed, padded, sdot, store,
+    Fours, QUERIES, ROWS, STEP, as_signed, blocks, bytes, each, load_signed, padded, sdot, store,
 };
 use crate::similarity::{BATCH, Interleaved, Matrix};
 
 /// Registers of a row that a single query loads at once, and several.
-const ALONE: usize = 8;
+const ALONE: usize = 4;
 const TOGETHER: usize = 2;
 
 /// Queries in batches, each filled up with zeros to whole registers. `place` maps a word, a query of a batch and the
@@ -56,29 +56,27 @@ macro_rules! kernels {
     ($features:literal, $add:ident, $add_squares:ident) => {
         #[target_feature(enable = $features)]
         pub(crate) fn rows(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32]) {
-            for at in (0..rows.len()).step_by(ROWS) {
-                let [scores] = products::<1, ALONE>(four(&rows, at), [query]);
-                store(scores, out, at);
+            for (four, out) in Fours::of(&rows).zip(out.chunks_mut(ROWS)) {
+                let [scores] = products::<1, ALONE, { 2 * ALONE }>(four, [query]);
+                store(scores, out);
             }
         }
 
         #[target_feature(enable = $features)]
         pub(crate) fn squared_norms(rows: Matrix<'_, i8>, out: &mut [u32]) {
-            let out = as_signed(out);
-            for at in (0..rows.len()).step_by(ROWS) {
-                let group = four(&rows, at);
-                let [_, norms] = products_and_norms::<false>(group, group[0]);
-                store(norms, out, at);
+            for (four, out) in Fours::of(&rows).zip(as_signed(out).chunks_mut(ROWS)) {
+                let [_, norms] = products_and_norms::<false>(four, four[0]);
+                store(norms, out);
             }
         }
 
         #[target_feature(enable = $features)]
         pub(crate) fn rows_and_norms(query: &[i8], rows: Matrix<'_, i8>, out: &mut [i32], norms: &mut [u32]) {
-            let norms = as_signed(norms);
-            for at in (0..rows.len()).step_by(ROWS) {
-                let [scores, squares] = products_and_norms::<true>(four(&rows, at), query);
-                store(scores, out, at);
-                store(squares, norms, at);
+            let out = out.chunks_mut(ROWS).zip(as_signed(norms).chunks_mut(ROWS));
+            for (four, (out, norms)) in Fours::of(&rows).zip(out) {
+                let [scores, squares] = products_and_norms::<true>(four, query);
+                store(scores, out);
+                store(squares, norms);
             }
         }
 
@@ -100,35 +98,54 @@ macro_rules! kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn tile<const Q: usize>(rows: Matrix<'_, i8>, queries: [&[i8]; Q], out: &mut [i32], stride: usize) {
-            for at in (0..rows.len()).step_by(ROWS) {
-                for (q, scores) in products::<Q, TOGETHER>(four(&rows, at), queries).into_iter().enumerate() {
-                    store(scores, &mut out[q * stride..][..rows.len()], at);
+            for (at, four) in Fours::of(&rows).enumerate() {
+                for (q, scores) in products::<Q, TOGETHER, { 2 * TOGETHER }>(four, queries).into_iter().enumerate() {
+                    store(scores, &mut out[q * stride + at * ROWS..][..ROWS]);
                 }
             }
         }
 
-        /// The products of each query with four rows, of which `N` registers each are loaded at once.
+        /// The products of each query with four rows, of which `N` registers each are loaded at once, and `B` a round.
         #[inline]
         #[target_feature(enable = $features)]
-        fn products<const Q: usize, const N: usize>(rows: [&[i8]; ROWS], queries: [&[i8]; Q]) -> [int32x4_t; Q] {
-            let steps = rows[0].len() / STEP;
-            let count = steps / N;
-            let (row_blocks, query_blocks) = (blocks::<_, N, ROWS>(rows, count), blocks::<_, N, Q>(queries, count));
+        fn products<const Q: usize, const N: usize, const B: usize>(
+            rows: [&[i8]; ROWS],
+            queries: [&[i8]; Q],
+        ) -> [int32x4_t; Q] {
+            let count = rows[0].len() / (B * STEP);
+            let (row_blocks, query_blocks) = (blocks::<_, B, ROWS>(rows, count), blocks::<_, B, Q>(queries, count));
             let mut sums = [[vdupq_n_s32(0); ROWS]; Q];
             for at in 0..count {
-                add(&mut sums, each(row_blocks, at), each(query_blocks, at));
-            }
-            if count * N < steps {
-                let (rows, queries) = (blocks::<_, 1, ROWS>(rows, steps), blocks::<_, 1, Q>(queries, steps));
-                for at in count * N..steps {
-                    add(&mut sums, each(rows, at), each(queries, at));
+                for part in 0..B / N {
+                    let rows = each(row_blocks, at).map(|row| &row.as_chunks::<N>().0[part]);
+                    add(&mut sums, rows, each(query_blocks, at).map(|query| &query.as_chunks::<N>().0[part]));
                 }
+            }
+            let done = count * B * STEP;
+            if done < rows[0].len() {
+                sums = add_rest(sums, rows.map(|row| &row[done..]), queries.map(|query| &query[done..]));
+            }
+            sums.map(|sums| fold(sums))
+        }
+
+        /// A call of its own, so that what few vectors need takes no registers from what all do.
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        fn add_rest<const Q: usize>(
+            mut sums: [[int32x4_t; ROWS]; Q],
+            rows: [&[i8]; ROWS],
+            queries: [&[i8]; Q],
+        ) -> [[int32x4_t; ROWS]; Q] {
+            let steps = rows[0].len() / STEP;
+            let (row_blocks, query_blocks) = (blocks::<_, 1, ROWS>(rows, steps), blocks::<_, 1, Q>(queries, steps));
+            for at in 0..steps {
+                add(&mut sums, each(row_blocks, at), each(query_blocks, at));
             }
             if steps * STEP < rows[0].len() {
                 let (rows, queries) = (rows.map(|row| padded(row, steps)), queries.map(|query| padded(query, steps)));
                 add(&mut sums, rows.each_ref(), queries.each_ref());
             }
-            sums.map(|sums| fold(sums))
+            sums
         }
 
         #[inline]
@@ -156,39 +173,52 @@ macro_rules! kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn products_and_norms<const BOTH: bool>(rows: [&[i8]; ROWS], query: &[i8]) -> [int32x4_t; 2] {
-            let steps = query.len() / STEP;
-            let (mut sums, mut squares) = ([vdupq_n_s32(0); ROWS], [vdupq_n_s32(0); ROWS]);
-            for ((sum, square), row) in sums.iter_mut().zip(&mut squares).zip(rows) {
-                let [row_blocks, query_blocks] = blocks::<_, ALONE, 2>([row, query], steps / ALONE);
-                for (row, query) in row_blocks.iter().zip(query_blocks) {
-                    add_both::<BOTH, ALONE>(sum, square, row, query);
-                }
-                let [row_blocks, query_blocks] = blocks::<_, 1, 2>([row, query], steps);
-                for at in steps / ALONE * ALONE..steps {
-                    add_both::<BOTH, 1>(sum, square, &row_blocks[at], &query_blocks[at]);
-                }
-                if steps * STEP < query.len() {
-                    add_both::<BOTH, 1>(sum, square, &padded(row, steps), &padded(query, steps));
-                }
+            let count = rows[0].len() / (ALONE * STEP);
+            let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
+            let (row_blocks, [query_blocks]) = (blocks(rows, count), blocks([query], count));
+            for (at, query) in query_blocks.iter().enumerate() {
+                add_both::<BOTH, ALONE>(&mut sums, each(row_blocks, at), query);
             }
-            [fold(sums), fold(squares)]
+            let done = count * ALONE * STEP;
+            if done < rows[0].len() {
+                sums = add_rest_of_both::<BOTH>(sums, rows.map(|row| &row[done..]), &query[done..]);
+            }
+            [fold(sums.map(|[sum, _]| sum)), fold(sums.map(|[_, squares]| squares))]
+        }
+
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        fn add_rest_of_both<const BOTH: bool>(
+            mut sums: [[int32x4_t; 2]; ROWS],
+            rows: [&[i8]; ROWS],
+            query: &[i8],
+        ) -> [[int32x4_t; 2]; ROWS] {
+            let steps = query.len() / STEP;
+            let (row_blocks, [query_blocks]) = (blocks(rows, steps), blocks([query], steps));
+            for (at, query) in query_blocks.iter().enumerate() {
+                add_both::<BOTH, 1>(&mut sums, each(row_blocks, at), query);
+            }
+            if steps * STEP < query.len() {
+                let rows = rows.map(|row| padded(row, steps));
+                add_both::<BOTH, 1>(&mut sums, rows.each_ref(), &padded(query, steps));
+            }
+            sums
         }
 
         #[inline]
         #[target_feature(enable = $features)]
         fn add_both<const BOTH: bool, const N: usize>(
-            sum: &mut int32x4_t,
-            square: &mut int32x4_t,
-            row: &[[i8; STEP]; N],
+            sums: &mut [[int32x4_t; 2]; ROWS],
+            rows: [&[[i8; STEP]; N]; ROWS],
             query: &[[i8; STEP]; N],
         ) {
-            let row = load_signed(row);
-            for row in row {
-                *square = $add_squares(*square, row);
-            }
-            if BOTH {
-                for (row, query) in row.into_iter().zip(load_signed(query)) {
-                    *sum = $add(*sum, query, row);
+            let query = load_signed(query);
+            for ([sum, squares], row) in sums.iter_mut().zip(rows) {
+                for (query, row) in query.into_iter().zip(load_signed(row)) {
+                    *squares = $add_squares(*squares, row);
+                    if BOTH {
+                        *sum = $add(*sum, query, row);
+                    }
                 }
             }
         }

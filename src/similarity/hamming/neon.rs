@@ -1,28 +1,21 @@
 //! NEON: CNT counts the bits of sixteen bytes.
 //!
-//! Rows are read where they lie, four at a time against up to four queries: each of sixteen pairs has a register of its
-//! own, in which 31 counts of up to 8 fit a byte. Panels need no copy of the rows then.
+//! Rows are read where they lie, four at a time, so that one addition sums counts of all four. Panels need no copy of the
+//! rows then: the queries of a batch pass over four rows, which are in the first cache.
 #![allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix; clippy is silent in test builds")]
 
 use std::arch::aarch64::*;
 
 use super::layout::{WORD, Word};
 use crate::similarity::Matrix;
-use crate::similarity::neon::{QUERIES, ROWS, STEP, blocks, each, four, load, padded, store};
+use crate::similarity::neon::{Fours, ROWS, STEP, blocks, each, load, padded, store};
 
-/// Counts of 0 to 8 that a byte holds: 31 * 8 = 248 <= 255.
-const BYTE_SUMS: usize = 31;
-
-/// Registers of a row that a single query loads at once, and several.
-const ALONE: usize = 8;
-const TOGETHER: usize = 2;
+/// Registers of a row whose counts are summed as bytes: at most 64 each, and 128 for two.
+const BLOCK: usize = 8;
 
 #[target_feature(enable = "neon")]
 pub(super) fn rows(query: &[u8], rows: Matrix<'_, u8>, out: &mut [i32]) {
-    for at in (0..rows.len()).step_by(ROWS) {
-        let [scores] = distances::<1, ALONE>(four(&rows, at), [query]);
-        store(scores, out, at);
-    }
+    score(rows, query, query.len(), out, 0);
 }
 
 /// Put a query after those of its batch, filled up with zeros to whole words.
@@ -34,90 +27,85 @@ pub(super) fn pack_query(query: &[u8], q: usize, batch: &mut [Word]) {
 /// Scores of a batch of queries, as [`pack_query`] put them, with all rows.
 #[target_feature(enable = "neon")]
 pub(super) fn panel(rows: Matrix<'_, u8>, words: &[Word], count: usize, out: &mut [i32], stride: usize) {
-    let query = |q: usize| &words.as_flattened()[q * words.len() * WORD..][..rows.width()];
-    for first in (0..count).step_by(QUERIES) {
-        let out = &mut out[first * stride..];
-        match count - first {
-            1 => self::rows(query(first), rows, &mut out[..rows.len()]),
-            2 => tile(rows, [query(first), query(first + 1)], out, stride),
-            // A batch is filled up with queries of zeros, whose scores nobody reads.
-            _ => tile::<QUERIES>(rows, [0, 1, 2, 3].map(|q| query(first + q)), out, stride),
+    let length = words.len() * WORD;
+    score(rows, &words.as_flattened()[..count * length], length, out, stride);
+}
+
+/// Scores of queries, each at the start of `length` bytes, with all rows.
+#[target_feature(enable = "neon")]
+fn score(rows: Matrix<'_, u8>, queries: &[u8], length: usize, out: &mut [i32], stride: usize) {
+    let width = rows.width();
+    for (at, four) in Fours::of(&rows).enumerate() {
+        for (q, query) in queries.chunks_exact(length).enumerate() {
+            store(distances(&query[..width], four), &mut out[q * stride + at * ROWS..]);
         }
     }
 }
 
+/// The distances of a query from four rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn tile<const Q: usize>(rows: Matrix<'_, u8>, queries: [&[u8]; Q], out: &mut [i32], stride: usize) {
-    for at in (0..rows.len()).step_by(ROWS) {
-        for (q, scores) in distances::<Q, TOGETHER>(four(&rows, at), queries).into_iter().enumerate() {
-            store(scores, &mut out[q * stride..][..rows.len()], at);
-        }
-    }
-}
-
-/// The distances of each query from four rows, of which `N` registers each are loaded at once.
-#[inline]
-#[target_feature(enable = "neon")]
-fn distances<const Q: usize, const N: usize>(rows: [&[u8]; ROWS], queries: [&[u8]; Q]) -> [int32x4_t; Q] {
-    let steps = rows[0].len() / STEP;
-    let count = steps / N;
-    let (row_blocks, query_blocks) = (blocks::<_, N, ROWS>(rows, count), blocks::<_, N, Q>(queries, count));
-    let mut sums = [vdupq_n_u32(0); Q];
-    for start in (0..count).step_by(BYTE_SUMS / N) {
-        let mut counts = [[vdupq_n_u8(0); ROWS]; Q];
-        for at in start..count.min(start + BYTE_SUMS / N) {
-            add(&mut counts, each(row_blocks, at), each(query_blocks, at));
-        }
-        fold(&mut sums, counts);
-    }
-    if count * N < steps {
-        let (rows, queries) = (blocks::<_, 1, ROWS>(rows, steps), blocks::<_, 1, Q>(queries, steps));
-        let mut counts = [[vdupq_n_u8(0); ROWS]; Q];
-        for at in count * N..steps {
-            add(&mut counts, each(rows, at), each(queries, at));
-        }
-        fold(&mut sums, counts);
-    }
-    if steps * STEP < rows[0].len() {
-        let mut counts = [[vdupq_n_u8(0); ROWS]; Q];
-        let (rows, queries) = (rows.map(|row| padded(row, steps)), queries.map(|query| padded(query, steps)));
-        add(&mut counts, rows.each_ref(), queries.each_ref());
-        fold(&mut sums, counts);
-    }
-    sums.map(|sum| vreinterpretq_s32_u32(sum))
-}
-
-/// Count the bits in which each byte of a query differs from that of each row.
-#[inline]
-#[target_feature(enable = "neon")]
-fn add<const Q: usize, const N: usize>(
-    counts: &mut [[uint8x16_t; ROWS]; Q],
-    rows: [&[[u8; STEP]; N]; ROWS],
-    queries: [&[[u8; STEP]; N]; Q],
-) {
-    let mut registers = [[vdupq_n_u8(0); N]; ROWS];
-    for (registers, row) in registers.iter_mut().zip(rows) {
-        *registers = load(row);
-    }
-    for (counts, query) in counts.iter_mut().zip(queries) {
+fn distances(query: &[u8], rows: [&[u8]; ROWS]) -> int32x4_t {
+    let whole = query.len() / (BLOCK * STEP);
+    let ([query_blocks], row_blocks) = (blocks::<_, BLOCK, 1>([query], whole), blocks::<_, BLOCK, ROWS>(rows, whole));
+    let mut sums = vdupq_n_u32(0);
+    for (at, query) in query_blocks.iter().enumerate() {
         let query = load(query);
-        for (count, row) in counts.iter_mut().zip(registers) {
-            for (query, row) in query.into_iter().zip(row) {
-                *count = vaddq_u8(*count, vcntq_u8(veorq_u8(query, row)));
-            }
+        let mut counts = [vdupq_n_u8(0); ROWS];
+        for (counts, row) in counts.iter_mut().zip(each(row_blocks, at)) {
+            *counts = differing(query, load(row));
         }
+        sums = fold(sums, counts);
+    }
+    let done = whole * BLOCK * STEP;
+    if done < query.len() {
+        sums = fold(sums, count_rest(&query[done..], rows.map(|row| &row[done..])));
+    }
+    vreinterpretq_s32_u32(sums)
+}
+
+/// The number of bits in which bytes of a query, less than a block of them, differ from those of each row. A call of its
+/// own, so that what few vectors need takes no registers from what all do.
+#[inline(never)]
+#[target_feature(enable = "neon")]
+fn count_rest(query: &[u8], rows: [&[u8]; ROWS]) -> [uint8x16_t; ROWS] {
+    let steps = query.len() / STEP;
+    let mut counts = [vdupq_n_u8(0); ROWS];
+    let ([query_blocks], row_blocks) = (blocks::<_, 1, 1>([query], steps), blocks::<_, 1, ROWS>(rows, steps));
+    for (at, query) in query_blocks.iter().enumerate() {
+        add(&mut counts, query, each(row_blocks, at));
+    }
+    if steps * STEP < query.len() {
+        let rows = rows.map(|row| padded(row, steps));
+        add(&mut counts, &padded(query, steps), rows.each_ref());
+    }
+    counts
+}
+
+/// The number of bits in which each byte of some registers differs from that of others, summed over the registers.
+#[inline]
+#[target_feature(enable = "neon")]
+fn differing<const N: usize>(a: [uint8x16_t; N], b: [uint8x16_t; N]) -> uint8x16_t {
+    let mut counts = vdupq_n_u8(0);
+    for (a, b) in a.into_iter().zip(b) {
+        counts = vaddq_u8(counts, vcntq_u8(veorq_u8(a, b)));
+    }
+    counts
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn add(counts: &mut [uint8x16_t; ROWS], query: &[[u8; STEP]; 1], rows: [&[[u8; STEP]; 1]; ROWS]) {
+    let query = load(query);
+    for (counts, row) in counts.iter_mut().zip(rows) {
+        *counts = vaddq_u8(*counts, differing(query, load(row)));
     }
 }
 
-/// Add the counts of each row to a lane.
+/// Add the counts of each row, at most 64, to its lane.
 #[inline]
 #[target_feature(enable = "neon")]
-fn fold<const Q: usize>(sums: &mut [uint32x4_t; Q], counts: [[uint8x16_t; ROWS]; Q]) {
-    for (sum, [a, b, c, d]) in sums.iter_mut().zip(counts) {
-        // At most 31 * 8 * 8 a lane.
-        let ab = vpaddq_u16(vpaddlq_u8(a), vpaddlq_u8(b));
-        let cd = vpaddq_u16(vpaddlq_u8(c), vpaddlq_u8(d));
-        *sum = vpadalq_u16(*sum, vpaddq_u16(ab, cd));
-    }
+fn fold(sums: uint32x4_t, [a, b, c, d]: [uint8x16_t; ROWS]) -> uint32x4_t {
+    let (ab, cd) = (vpaddlq_u8(vpaddq_u8(a, b)), vpaddlq_u8(vpaddq_u8(c, d)));
+    vpadalq_u16(sums, vpaddq_u16(ab, cd))
 }
