@@ -12,7 +12,9 @@ fail() { echo "test-aarch64: $*" >&2; exit 1; }
 
 install() {
 	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "needs the package $1, and only root can install it from Debian"
-	apt-get -qq install -y --no-install-recommends "$@" >&2
+	# Lists of packages may be old, or not there.
+	apt-get -qq install -y --no-install-recommends "$@" >&2 ||
+		{ apt-get -qq update >&2 && apt-get -qq install -y --no-install-recommends "$@" >&2; }
 }
 
 # Debian files of arm64, unpacked: the packages themselves would replace those of this CPU.
