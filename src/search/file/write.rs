@@ -18,8 +18,11 @@ use crate::search::threads::InterruptCheck;
 
 /// Symbolic links that are followed, as many as Linux does.
 const MAX_LINKS: usize = 40;
-/// Bytes of rows that [`seal`] reads at a time: few enough to stay in the second cache until they are written.
+/// Bytes of rows that [`seal`] reads at a time: few enough to stay in the second cache until they are copied.
 const SEAL_STEP: usize = 256 << 10;
+/// Writes end at multiples of this place in the file. Linux keeps what one write covers in pages as large, if the file
+/// system can, and maps pages of this size as one: a scan of a mapped file then waits for fewer translations of addresses.
+const PAGE: usize = 2 << 20;
 
 /// Write an index to `path`, replacing an existing file.
 pub fn save(index: &Index, path: &Path, check: InterruptCheck<'_>) -> Result<(), Error> {
@@ -240,39 +243,102 @@ fn write(
     let header = Header::lay_out(kind, dims, rows, added, ids, space.len() as u64);
     let mut header = header.ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
     header.calibration = calibration;
-    file.write_all(&[0; HEADER])?;
+    let mut pages = PageWriter::new(&mut *file)?;
+    pages.write(&[0; HEADER])?;
     if !space.is_empty() {
         let mut name = space.into_bytes();
         name.resize(name.len().next_multiple_of(ALIGN), 0);
         header.space.1 = crc32fast::hash(&name);
-        file.write_all(&name)?;
+        pages.write(&name)?;
     }
     for section in &mut header.sections {
-        let mut writer = SectionWriter { file: &mut *file, crc: crc32fast::Hasher::new(), check: &mut *check };
+        let mut writer = SectionWriter { pages: &mut pages, crc: crc32fast::Hasher::new(), check: &mut *check };
         fill(section.tag, &mut writer)?;
         writer.write(&[0; ALIGN][..(section.length.next_multiple_of(ALIGN as u64) - section.length) as usize])?;
         section.crc = writer.crc.finalize();
     }
+    pages.finish()?;
     let header = header.to_bytes();
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&header)?;
     Ok(header)
 }
 
+/// Writes a file from its start, whole pages at once.
+struct PageWriter<'a> {
+    file: &'a mut File,
+    /// The beginning of a page.
+    pending: Vec<u8>,
+}
+
+impl<'a> PageWriter<'a> {
+    fn new(file: &'a mut File) -> Result<Self, TryReserveError> {
+        let mut pending = vec![];
+        pending.try_reserve_exact(PAGE)?;
+        Ok(Self { file, pending })
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            let (start, rest) = bytes.split_at(bytes.len().min(PAGE - self.pending.len()));
+            self.pending.extend_from_slice(start);
+            bytes = rest;
+            if self.pending.len() < PAGE {
+                return Ok(());
+            }
+            self.file.write_all(&self.pending)?;
+            self.pending.clear();
+        }
+        let (whole, rest) = bytes.split_at(bytes.len() / PAGE * PAGE);
+        self.file.write_all(whole)?;
+        self.pending.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<()> {
+        self.file.write_all(&self.pending)
+    }
+}
+
 /// Writes the bytes of one section and computes their checksum.
 struct SectionWriter<'a, 'b> {
-    file: &'a mut File,
+    pages: &'a mut PageWriter<'b>,
     crc: crc32fast::Hasher,
-    check: InterruptCheck<'b>,
+    check: InterruptCheck<'a>,
 }
 
 impl SectionWriter<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SaveError> {
         for step in bytes.chunks(STEP) {
             self.crc.update(step);
-            self.file.write_all(step)?;
+            self.pages.write(step)?;
             (self.check)()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_hold_what_was_written_in_any_pieces() {
+        let path = std::env::temp_dir().join(format!("ctxembed-pages-{}", std::process::id()));
+        let all: Vec<u8> = (0..3 * PAGE + 12_345).map(|i| (i * 167 >> 4) as u8).collect();
+        let mut file = File::create(&path).expect("a file");
+        let mut pages = PageWriter::new(&mut file).expect("memory");
+        let mut rest = &all[..];
+        for size in [0, 1, PAGE - 1, 4096, PAGE + 7, 0, 100].into_iter().chain(std::iter::repeat(64 << 10)) {
+            let (start, after) = rest.split_at(size.min(rest.len()));
+            pages.write(start).expect("room on the disk");
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        pages.finish().expect("room on the disk");
+        assert!(fs::read(&path).expect("the file") == all);
+        fs::remove_file(&path).expect("the file");
     }
 }
