@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn pages_hold_what_was_written_in_any_pieces() {
         let path = std::env::temp_dir().join(format!("ctxembed-pages-{}", std::process::id()));
-        let all: Vec<u8> = (0..3 * PAGE + 12_345).map(|i| (i * 167 >> 4) as u8).collect();
+        let all: Vec<u8> = (0..3 * PAGE + 12_345).map(|i| ((i * 167) >> 4) as u8).collect();
         let mut file = File::create(&path).expect("a file");
         let mut pages = PageWriter::new(&mut file).expect("memory");
         let mut rest = &all[..];
