@@ -91,6 +91,17 @@ def test_a_rate_is_learned_where_few_of_many_requests_are_refused(seed):
     assert found.refused <= 0.02 * 3_000
 
 
+@pytest.mark.parametrize(("workers", "per_second", "burst"), [(6, 20, 10), (8, 50, 20)])
+def test_a_rate_that_was_learned_from_few_requests_is_corrected_soon(workers, per_second, burst):
+    """Refusals in quick succession learn it from a handful of requests, and it may be a tenth too low."""
+    plain = simulation.Setting(workers, 8, per_second, burst, requests=30 * per_second, latency=0.05)
+    for seed in range(40):
+        found = simulation.simulate(replace(plain, seed=seed))
+        accepted = [count for count, _ in found.by_second[8:24]]
+        assert sum(accepted) >= 0.95 * per_second * len(accepted), seed
+        assert found.refused <= 2 * 8 * workers
+
+
 def test_the_simulation_of_the_page_uses_the_rate_and_the_workers_alone_are_refused_much():
     shared, alone = (simulation.simulate(replace(simulation.PAGE, shared=shared)) for shared in (True, False))
     assert shared.rate_used >= 0.9

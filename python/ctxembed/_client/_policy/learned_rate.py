@@ -19,6 +19,11 @@ _DECREASE: Final = 0.95
 _LARGE_DECREASE: Final = 0.8
 """Shares of the rate that remain after a refusal; the lower one where the refusal before was recent."""
 
+_CONFIDENT_COUNT: Final = 100
+_LEAST_CONFIDENCE: Final = 0.25
+"""A rate that was found from fewer than 100 requests is tested sooner, after a share of the cycle: those in flight are not
+counted, and a rate that is too low would stay for long."""
+
 _RECENT: Final = 10.0
 """Seconds over which the accepted rate is measured."""
 
@@ -180,16 +185,17 @@ class LearnedRate:
         accepted_rate, count = self._accepted_rate(before, now)
         confidence = 1.0
         if not known:
-            # A small count is off by as much as one.
-            self._refused_rate, confidence = accepted_rate, min(0.25, (count + 1) / 50)
+            self._refused_rate = accepted_rate
+            confidence = min(_LEAST_CONFIDENCE, (count + 1) / _CONFIDENT_COUNT)
         elif now - before < 0.3 * self._cycle:
             # The last decrease was too small. A few requests in a short time are no proof of a higher rate.
             most = math.inf if count >= _PROOF_REQUESTS // 2 else rate
             self._refused_rate = min(most, max(accepted_rate, _LARGE_DECREASE * rate))
+            confidence = min(1.0, max(_LEAST_CONFIDENCE, (count + 1) / _CONFIDENT_COUNT))
         elif accepted_rate > 0.8 * rate:
             self._refused_rate = min(rate, accepted_rate)
         else:
-            self._refused_rate, confidence = math.sqrt(accepted_rate * rate), 0.25  # it rose fast, maybe far too far
+            self._refused_rate, confidence = math.sqrt(accepted_rate * rate), _LEAST_CONFIDENCE  # it rose fast, maybe far too far
         # A refusal with a Retry-After is a rate limiter's unless much speaks against it.
         if self._is_disproved(now, _DISPROOF / 2 if has_retry_after and not doubted else _DISPROOF):
             self._refused_rate, self._proven, self._responses = math.inf, 0.0, 0
