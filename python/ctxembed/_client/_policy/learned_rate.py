@@ -21,8 +21,8 @@ _LARGE_DECREASE: Final = 0.8
 
 _CONFIDENT_COUNT: Final = 100
 _LEAST_CONFIDENCE: Final = 0.25
-"""A rate that was found from fewer than 100 requests is tested sooner, after a share of the cycle: those in flight are not
-counted, and a rate that is too low would stay for long."""
+"""A rate that was found from fewer than 100 requests is tested sooner, after a share of the cycle: those in flight
+are not counted, and a rate that is too low would stay for long."""
 
 _RECENT: Final = 10.0
 """Seconds over which the accepted rate is measured."""
@@ -195,7 +195,8 @@ class LearnedRate:
         elif accepted_rate > 0.8 * rate:
             self._refused_rate = min(rate, accepted_rate)
         else:
-            self._refused_rate, confidence = math.sqrt(accepted_rate * rate), _LEAST_CONFIDENCE  # it rose fast, maybe far too far
+            self._refused_rate = math.sqrt(accepted_rate * rate)  # it rose fast, maybe far too far
+            confidence = _LEAST_CONFIDENCE
         # A refusal with a Retry-After is a rate limiter's unless much speaks against it.
         if self._is_disproved(now, _DISPROOF / 2 if has_retry_after and not doubted else _DISPROOF):
             self._refused_rate, self._proven, self._responses = math.inf, 0.0, 0
