@@ -22,7 +22,7 @@ _LARGE_DECREASE: Final = 0.8
 _CONFIDENT_COUNT: Final = 100
 _LEAST_CONFIDENCE: Final = 0.25
 """A rate that was found from fewer than 100 requests is tested sooner, after a share of the cycle: those in flight
-are not counted, and a rate that is too low would stay for long."""
+are not counted, and a rate that is too low would stay for long. Not where a test may cost a pause."""
 
 _RECENT: Final = 10.0
 """Seconds over which the accepted rate is measured."""
@@ -185,13 +185,14 @@ class LearnedRate:
         accepted_rate, count = self._accepted_rate(before, now)
         confidence = 1.0
         if not known:
-            self._refused_rate = accepted_rate
-            confidence = min(_LEAST_CONFIDENCE, (count + 1) / _CONFIDENT_COUNT)
+            # A small count is off by as much as one.
+            self._refused_rate, confidence = accepted_rate, min(_LEAST_CONFIDENCE, (count + 1) / 50)
         elif now - before < 0.3 * self._cycle:
             # The last decrease was too small. A few requests in a short time are no proof of a higher rate.
             most = math.inf if count >= _PROOF_REQUESTS // 2 else rate
             self._refused_rate = min(most, max(accepted_rate, _LARGE_DECREASE * rate))
-            confidence = min(1.0, max(_LEAST_CONFIDENCE, (count + 1) / _CONFIDENT_COUNT))
+            if self._pause[1] <= before:
+                confidence = min(1.0, max(_LEAST_CONFIDENCE, (count + 1) / _CONFIDENT_COUNT))
         elif accepted_rate > 0.8 * rate:
             self._refused_rate = min(rate, accepted_rate)
         else:
