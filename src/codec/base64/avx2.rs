@@ -180,7 +180,6 @@ pub(super) fn encode_prefix(bytes: &[u8], out: &mut Vec<u8>) -> usize {
         71, -4, -4, -4, -4, -4, -4, -4, -4, -4, -4, -19, -16, 65, 0, 0,
     );
     let mut blocks = 0;
-    out.reserve(bytes.len().div_ceil(3) * 4);
     // The second half's load reaches 4 bytes past the block.
     while bytes.len() >= blocks * BYTES + 28 {
         let block = &bytes[blocks * BYTES..blocks * BYTES + 28];

@@ -172,7 +172,6 @@ pub(super) fn encode_prefix(bytes: &[u8], out: &mut Vec<u8>) -> usize {
     // Bit offsets of the four 6-bit fields in each 32-bit lane `y x z y`: a at 10, b at 4, c at 22, d at 16.
     let shifts = _mm512_set1_epi64(0x3036_242A_1016_040A_i64);
     let blocks = bytes.as_chunks::<BYTES>().0;
-    out.reserve(blocks.len() * CHARS);
     for block in blocks {
         // SAFETY: the mask loads 48 bytes, the block's length.
         let chunk = unsafe { _mm512_maskz_loadu_epi8((1 << BYTES) - 1, block.as_ptr().cast()) };

@@ -195,6 +195,7 @@ fn characters_of(bytes: usize) -> usize {
 
 /// Append the encoding of `bytes` to `out`.
 pub fn encode_into(isa: Isa, bytes: &[u8], out: &mut Vec<u8>) {
+    out.reserve(bytes.len().div_ceil(3) * 4);
     let read = match isa.min(Isa::codec()) {
         // SAFETY: `Isa::codec` names this path only where the CPU has AVX-512 F, BW, VL and VBMI.
         #[cfg(target_arch = "x86_64")]

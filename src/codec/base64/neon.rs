@@ -11,10 +11,8 @@ use std::mem::MaybeUninit;
 use super::kernel::{Kernel, Task};
 use super::scalar;
 
-/// Quads, characters and bytes of one block.
+/// Quads of one block, of 64 characters and 48 bytes.
 const QUADS: usize = 16;
-const CHARS: usize = 64;
-const BYTES: usize = 48;
 
 static LETTER: [u8; 64] = *b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -135,13 +133,13 @@ fn decode_well_formed(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
     vmaxvq_u8(found) & INVALID == 0
 }
 
-/// 48 bytes to 64 characters.
+/// Encode a block.
 #[inline]
 #[target_feature(enable = "neon")]
-fn encode(letters: uint8x16x4_t, bytes: &[u8; BYTES], out: &mut [MaybeUninit<u8>; CHARS]) {
+fn encode(letters: uint8x16x4_t, bytes: &[[u8; 3]; QUADS], out: &mut [[MaybeUninit<u8>; 4]; QUADS]) {
     let six = vdupq_n_u8(0b11_1111);
     // SAFETY: `bytes` is 48 bytes.
-    let uint8x16x3_t(x, y, z) = unsafe { vld3q_u8(bytes.as_ptr()) };
+    let uint8x16x3_t(x, y, z) = unsafe { vld3q_u8(bytes.as_ptr().cast()) };
     // xxxxxxxx yyyyyyyy zzzzzzzz to four fields of six bits.
     let fields = [
         vshrq_n_u8::<2>(x),
@@ -157,23 +155,22 @@ fn encode(letters: uint8x16x4_t, bytes: &[u8; BYTES], out: &mut [MaybeUninit<u8>
 /// Append the encoding of the whole triples of `bytes`, if they fill a block, and return how many bytes were read.
 #[target_feature(enable = "neon")]
 pub(super) fn encode_prefix(bytes: &[u8], out: &mut Vec<u8>) -> usize {
-    let triples = bytes.len() / 3;
-    if triples < BYTES / 3 {
+    let triples = bytes.as_chunks().0;
+    if triples.len() < QUADS {
         return 0;
     }
-    out.reserve(bytes.len().div_ceil(3) * 4);
     let [letters] = load(std::array::from_ref(&LETTER));
-    let (bytes, target) = (&bytes[..triples * 3], &mut out.spare_capacity_mut()[..triples * 4]);
-    for (block, target) in bytes.as_chunks().0.iter().zip(target.as_chunks_mut().0) {
+    let target = &mut out.spare_capacity_mut().as_chunks_mut().0[..triples.len()];
+    for (block, target) in triples.as_chunks().0.iter().zip(target.as_chunks_mut().0) {
         encode(letters, block, target);
     }
     // What is left is part of the last 48 bytes: those before are encoded again.
-    if !bytes.len().is_multiple_of(BYTES)
-        && let (Some(block), Some(target)) = (bytes.last_chunk(), target.last_chunk_mut())
+    if !triples.len().is_multiple_of(QUADS)
+        && let (Some(block), Some(target)) = (triples.last_chunk(), target.last_chunk_mut())
     {
         encode(letters, block, target);
     }
     // SAFETY: the blocks cover all of `target`, the first characters of the spare capacity.
-    unsafe { out.set_len(out.len() + triples * 4) };
-    bytes.len()
+    unsafe { out.set_len(out.len() + triples.len() * 4) };
+    triples.len() * 3
 }

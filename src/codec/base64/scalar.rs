@@ -85,11 +85,12 @@ pub(super) fn decode_last(text: &[u8], out: &mut [MaybeUninit<u8>]) -> bool {
 pub(super) fn encode_into(bytes: &[u8], out: &mut Vec<u8>) {
     let letter = |bits: u32| ALPHABET[(bits & 63) as usize];
     let (triples, rest) = bytes.as_chunks::<3>();
-    out.reserve(bytes.len().div_ceil(3) * 4);
-    out.extend(triples.iter().flat_map(|&[x, y, z]| {
-        let bits = u32::from_be_bytes([0, x, y, z]);
-        [letter(bits >> 18), letter(bits >> 12), letter(bits >> 6), letter(bits)]
-    }));
+    if !triples.is_empty() {
+        out.extend(triples.iter().flat_map(|&[x, y, z]| {
+            let bits = u32::from_be_bytes([0, x, y, z]);
+            [letter(bits >> 18), letter(bits >> 12), letter(bits >> 6), letter(bits)]
+        }));
+    }
     match *rest {
         [x] => {
             let bits = u32::from(x) << 16;

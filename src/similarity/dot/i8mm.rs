@@ -16,8 +16,8 @@ use crate::similarity::{BATCH, Matrix};
 
 /// Elements of a vector that lie together.
 const CHUNK: usize = 8;
-/// Chunks of a round of a tile's loop; the compiler makes a loop again of eight.
-const ROUND: usize = 4;
+/// Chunks of a round of a tile's loop.
+const ROUND: usize = 8;
 /// Rows of a tile.
 const TILE: usize = 8;
 /// Lines of a group that hold [`CHUNK`] elements of each row.
@@ -126,13 +126,19 @@ fn tile<const P: usize>(lines: &[Line], half: usize, words: &[Word], out: &mut [
     let mut sums = [[vdupq_n_s32(0); PAIRS]; P];
     let words = words.as_chunks::<CHUNK_WORDS>().0;
     let lines = lines.as_chunks::<CHUNK_LINES>().0;
-    // Several chunks a round, since a round costs instructions of its own.
+    // Several chunks a round, since a round costs instructions of its own. Written out: of a loop over eight the compiler
+    // makes a loop again.
     let (word_rounds, last_words) = words.as_chunks::<ROUND>();
     let (line_rounds, last_lines) = lines.as_chunks::<ROUND>();
     for (words, lines) in word_rounds.iter().zip(line_rounds) {
-        for (words, lines) in words.iter().zip(lines) {
-            add(&mut sums, words, &lines[half]);
-        }
+        add(&mut sums, &words[0], &lines[0][half]);
+        add(&mut sums, &words[1], &lines[1][half]);
+        add(&mut sums, &words[2], &lines[2][half]);
+        add(&mut sums, &words[3], &lines[3][half]);
+        add(&mut sums, &words[4], &lines[4][half]);
+        add(&mut sums, &words[5], &lines[5][half]);
+        add(&mut sums, &words[6], &lines[6][half]);
+        add(&mut sums, &words[7], &lines[7][half]);
     }
     for (words, lines) in last_words.iter().zip(last_lines) {
         add(&mut sums, words, &lines[half]);
