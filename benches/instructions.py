@@ -82,8 +82,8 @@ Figures of this list were counted once, in the same way, while the kernels were 
 - **base64 to bits**: two look-ups that keep what they do not find, in place of one with a subtraction and an OR: 195
   from 207. One length for text and output, and one address for both tables: 187. That address not through memory: the
   figure of the table. **Bits to base64**: 187 while the call and the last bytes took more than its three blocks. With
-  one reservation of memory for all and no loop over no triples: 179. Counted in triples, so that bytes and text have one
-  length: the figure of the table.
+  one reservation of memory for all and no loop over no triples: 179. Counted in triples, so that bytes and text have
+  one length: the figure of the table.
 """
 
 
