@@ -73,6 +73,7 @@ __all__ = [
 ]
 
 _TAG: Final = re.compile(r"<[/!]?[A-Za-z][^<>]*>")
+_TITLE_AND_HEADING: Final = re.compile(r"^(.{1,200}?) \1(?!\S)")  # of a page, where they have the same words
 _SHOWN: Final = 200  # characters of the body in a message; the attribute has more
 
 
@@ -440,7 +441,12 @@ def status_error(
     """
     cls = _BY_STATUS.get(status_code, InternalServerError if status_code >= 500 else APIStatusError)
     # The message shows the text of an HTML page on one line; `body` keeps the page.
-    shown = " ".join(_TAG.sub(" ", body).split()) if isinstance(body, str) else repr(body)
+    if isinstance(body, str):
+        text, tags = _TAG.subn(" ", body)
+        shown = " ".join(text.split())
+        shown = _TITLE_AND_HEADING.sub(r"\1", shown) if tags else shown
+    else:
+        shown = repr(body)
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "..."
     shown = reason or shown

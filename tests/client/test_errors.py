@@ -225,6 +225,16 @@ def test_an_html_body_is_shown_as_text_and_kept_whole():
     assert error.body == page
 
 
+def test_the_title_of_an_html_body_is_not_shown_again_as_its_heading():
+    """As nginx sends it. A text that is no page is shown as it is."""
+    title = "502 Bad Gateway"
+    page = f"<html><head><title>{title}</title></head><body><h1>{title}</h1><hr>nginx</body></html>"
+    assert str(ctxembed._errors.status_error(502, page, {})) == f"the API returned 502: {title} nginx"
+    page = page.replace(f"<h1>{title}", f"<h1>{title}s")
+    assert str(ctxembed._errors.status_error(502, page, {})) == f"the API returned 502: {title} {title}s nginx"
+    assert str(ctxembed._errors.status_error(502, "no no", {})) == "the API returned 502: no no"
+
+
 # Bodies of errors
 
 

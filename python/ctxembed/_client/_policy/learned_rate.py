@@ -20,7 +20,7 @@ _LARGE_DECREASE: Final = 0.8
 """Shares of the rate that remain after a refusal; the lower one where the refusal before was recent."""
 
 _CONFIDENT_COUNT: Final = 100
-_LEAST_CONFIDENCE: Final = 0.25
+_LOW_CONFIDENCE: Final = 0.25
 """A rate that was found from fewer than 100 requests is tested sooner, after a share of the cycle: those in flight
 are not counted, and a rate that is too low would stay for long. Not where a test may cost a pause."""
 
@@ -186,18 +186,18 @@ class LearnedRate:
         confidence = 1.0
         if not known:
             # A small count is off by as much as one.
-            self._refused_rate, confidence = accepted_rate, min(_LEAST_CONFIDENCE, (count + 1) / 50)
+            self._refused_rate, confidence = accepted_rate, min(_LOW_CONFIDENCE, (count + 1) / 50)
         elif now - before < 0.3 * self._cycle:
             # The last decrease was too small. A few requests in a short time are no proof of a higher rate.
             most = math.inf if count >= _PROOF_REQUESTS // 2 else rate
             self._refused_rate = min(most, max(accepted_rate, _LARGE_DECREASE * rate))
             if self._pause[1] <= before:
-                confidence = min(1.0, max(_LEAST_CONFIDENCE, (count + 1) / _CONFIDENT_COUNT))
+                confidence = min(1.0, max(_LOW_CONFIDENCE, (count + 1) / _CONFIDENT_COUNT))
         elif accepted_rate > 0.8 * rate:
             self._refused_rate = min(rate, accepted_rate)
         else:
             self._refused_rate = math.sqrt(accepted_rate * rate)  # it rose fast, maybe far too far
-            confidence = _LEAST_CONFIDENCE
+            confidence = _LOW_CONFIDENCE
         # A refusal with a Retry-After is a rate limiter's unless much speaks against it.
         if self._is_disproved(now, _DISPROOF / 2 if has_retry_after and not doubted else _DISPROOF):
             self._refused_rate, self._proven, self._responses = math.inf, 0.0, 0
